@@ -1,0 +1,33 @@
+"""The one exception that stands for a mistake of the user's.
+
+A `UserError` carries a single line that says what is wrong, where, and what to do about it. The command line prints that line
+alone and exits with code 2; a library user sees an ordinary `ValueError`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["UserError", "nearest"]
+
+
+class UserError(ValueError):
+    """A mistake that the user can mend; its message is one line: what, where, what to do."""
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """Return the hint that ends an "unknown name" message.
+
+    Args:
+        name: what the user wrote.
+        choices: every valid name.
+
+    Returns:
+        `; did you mean 'faces'?` when one valid name is close, else `; choose from: a, b, c`.
+    """
+    choices = list(choices)
+    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; choose from: {', '.join(sorted(choices))}"
