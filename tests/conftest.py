@@ -1,0 +1,47 @@
+"""What every test shares: the options `--slow`, `--device`, `--dtype`, and one thread a process."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch is imported anywhere: pytest-xdist runs one process a core, and a second thread in each is only in the way.
+# The sub-processes that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    import torch
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run the long trainings and statistics too")
+    parser.addoption("--device", default="cpu", help="the device of tests that take one (cpu, cuda)")
+    parser.addoption(
+        "--dtype", default="float32", choices=("float32", "float64"), help="the dtype of tests that take one"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--slow"):
+        return
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="long: run with --slow"))
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> torch.device:
+    import torch
+
+    return torch.device(request.config.getoption("--device"))
+
+
+@pytest.fixture(scope="session")
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    import torch
+
+    return {"float32": torch.float32, "float64": torch.float64}[request.config.getoption("--dtype")]
