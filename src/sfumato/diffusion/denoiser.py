@@ -1,0 +1,130 @@
+r"""A denoiser turns a noisy image and its time into a prediction of what it was made of.
+
+    (x_t, t, condition) -> Prediction(x0, eps),        x_t = alpha_t x0 + sigma_t eps
+
+How a network is parameterised is settled inside `NetworkDenoiser`; whoever samples, scores or edits sees only
+predictions. Whatever else can make a prediction is a denoiser too: an exact oracle, or a wrapper around another
+denoiser that clips or guides it. A wrapper has the type of what it wraps, so wrappers compose in any order.
+
+A prediction is consistent: x0 and eps explain the given x_t exactly. Who changes one recomputes the other
+(`Prediction.with_x0`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from .parameterization import Eps, Parameterization, solve
+from .schedule import Level, Schedule
+
+__all__ = ["Clipped", "Condition", "Denoiser", "Network", "NetworkDenoiser", "Prediction"]
+
+Condition = Any
+"""Opaque to this package: it is handed to the network as it came. None means unconditional."""
+
+Network = Callable[[Tensor, Tensor, Condition], Tensor]
+"""(x_t (B, C, H, W), time (B,), condition) -> output (B, C, H, W)."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a noisy image x_t is thought to be made of.
+
+    Attributes:
+        x0: (B, C, H, W), the predicted image (the mean of q(x_0 | x_t) where exact).
+        eps: (B, C, H, W), the predicted noise.
+        fraction: (B, C, H, W) or None: where learned, v in log variance = v log beta + (1 - v) log beta~ (IDDPM Eq.
+            15).
+    """
+
+    x0: Tensor
+    eps: Tensor
+    fraction: Tensor | None = None
+
+    def with_x0(self, x0: Tensor, x_t: Tensor, level: Level) -> Prediction:
+        """Return the prediction with another x0 and the eps that goes with it: eps = (x_t - alpha x0) / sigma."""
+        level = level.like(x_t)
+        return replace(self, x0=x0, eps=(x_t - level.alpha * x0) / level.sigma)
+
+
+class Denoiser(Protocol):
+    """Anything that predicts; implementations are frozen values."""
+
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule whose times `t` are meant."""
+        ...
+
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition = None) -> Prediction:
+        """Predict.
+
+        Args:
+            x_t: (B, C, H, W).
+            t: a float or (B,) in (0, 1].
+            condition: what the images should be, or None.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class NetworkDenoiser:
+    """A network with its schedule and parameterisation.
+
+    The network's time is t T - 1, so that step i of the chain arrives as i - 1, which is how the published networks
+    count (0..T - 1).
+
+    Attributes:
+        net: called as net(x_t, time, condition), with time (B,) in x_t's dtype.
+        schedule: maps t to the noise level.
+        parameterization: what the network's output means.
+
+    Raises:
+        ValueError: eps-prediction on a schedule whose end is pure noise, where eps says nothing about x_0.
+    """
+
+    net: Network
+    schedule: Schedule
+    parameterization: Parameterization
+
+    def __post_init__(self) -> None:
+        if isinstance(self.parameterization, Eps) and float(self.schedule(1.0).alpha) == 0.0:
+            raise ValueError(
+                "eps-prediction can't recover x_0 on a zero-terminal-SNR schedule, where x_T is pure noise: "
+                "use v- or x0-prediction"
+            )
+
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition = None) -> Prediction:
+        """Run the network once and solve for x0 and eps."""
+        t = torch.as_tensor(t, dtype=torch.float64, device=x_t.device).expand(len(x_t))
+        output = self.net(x_t, (t * self.schedule.num_steps - 1).to(x_t.dtype), condition)
+        return Prediction(*solve(self.parameterization, output, x_t, self.schedule, t))
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """A denoiser whose predicted image is clamped to the range that images have, as the DDPM code does when it samples.
+
+    Attributes:
+        denoiser: what makes the prediction.
+        low: least value of x0.
+        high: greatest value of x0.
+    """
+
+    denoiser: Denoiser
+    low: float = -1.0
+    high: float = 1.0
+
+    @property
+    def schedule(self) -> Schedule:
+        """The wrapped denoiser's schedule."""
+        return self.denoiser.schedule
+
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition = None) -> Prediction:
+        """Predict, clamp x0 to [low, high] and make eps consistent."""
+        prediction = self.denoiser(x_t, t, condition)
+        return prediction.with_x0(prediction.x0.clamp(self.low, self.high), x_t, self.schedule(t))

@@ -1,0 +1,119 @@
+r"""What the network predicts: one family, a direction in the plane of x_0 and eps.
+
+The networks of the literature predict the noise, the image, "v", or the mean of the reverse step. All are linear in
+the two unknowns:
+
+    output = p x_0 + q eps          eps: (0, 1)      x0: (1, 0)      v: (-sigma_t, alpha_t)      mu~: (alpha_s,
+    alpha_ts sigma_s^2 / sigma_t)
+
+Together with x_t = alpha x_0 + sigma eps that makes two equations for two unknowns, with determinant d = alpha q -
+sigma p:
+
+    x_0 = ( q x_t - sigma output ) / d,        eps = ( alpha output - p x_t ) / d
+
+so a pair (p, q) is all there is to a parameterisation, and every conversion between two of them follows. The same
+holds for errors: since alpha dx_0 + sigma deps = 0 at a given x_t, d(output) = -(d / sigma) dx_0, and a squared error
+measured in one space is the one in another times the ratio of their d^2. That is why "which target" is a question of
+loss weighting.
+
+The mean's direction comes from the posterior, mu~ = a x_t + b x_0 with s = t - 1/T: put x_t in, and p = a alpha_t + b
+= alpha_s, q = a sigma_t.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .process import posterior_coefficients
+from .schedule import Schedule, broadcast
+
+__all__ = ["PARAMETERIZATIONS", "X0", "Eps", "Mu", "Parameterization", "V", "solve", "target"]
+
+
+class Parameterization(Protocol):
+    """A direction (p, q) in the plane of x_0 and eps; implementations are frozen values."""
+
+    def direction(self, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (p, q) with output = p x_0 + q eps at time t, each float64 of t's shape."""
+        ...
+
+
+@dataclass(frozen=True)
+class Eps:
+    """The noise: output = eps (DDPM Eq. 11-14). Loses sight of x_0 where alpha = 0."""
+
+    def direction(self, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (0, 1)."""
+        zero = torch.zeros_like(schedule(t).alpha)
+        return zero, zero + 1
+
+
+@dataclass(frozen=True)
+class X0:
+    """The image: output = x_0 (DDPM Sec. 3.2)."""
+
+    def direction(self, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (1, 0)."""
+        zero = torch.zeros_like(schedule(t).alpha)
+        return zero + 1, zero
+
+
+@dataclass(frozen=True)
+class V:
+    """The velocity: output = alpha eps - sigma x_0 (Salimans and Ho 2022, 2202.00512); well-conditioned at both ends."""
+
+    def direction(self, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (-sigma, alpha)."""
+        level = schedule(t)
+        return -level.sigma, level.alpha
+
+
+@dataclass(frozen=True)
+class Mu:
+    """The mean of the posterior of the chain's own step, mu~_t = a x_t + b x_0 (DDPM Eq. 7-8)."""
+
+    def direction(self, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (alpha_s, a sigma_t) for s = t - 1/T."""
+        t = torch.as_tensor(t, dtype=torch.float64)
+        level_s, level_t = schedule((t - 1 / schedule.num_steps).clamp(min=0.0)), schedule(t)
+        a, b, _ = posterior_coefficients(level_s, level_t)
+        return a * level_t.alpha + b, a * level_t.sigma
+
+
+PARAMETERIZATIONS: dict[str, Parameterization] = {"eps": Eps(), "x0": X0(), "v": V(), "mu": Mu()}
+
+
+def target(space: Parameterization, x_0: Tensor, eps: Tensor, schedule: Schedule, t: Tensor) -> Tensor:
+    """Return what a network of this parameterisation should output: p x_0 + q eps.
+
+    Args:
+        space: the parameterisation.
+        x_0: (B, C, H, W).
+        eps: (B, C, H, W), the noise in x_t.
+        schedule: gives the level at t.
+        t: (B,) or () in (0, 1].
+    """
+    p, q = space.direction(schedule, t)
+    return broadcast(p, x_0) * x_0 + broadcast(q, eps) * eps
+
+
+def solve(space: Parameterization, output: Tensor, x_t: Tensor, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (x_0, eps) from a network's output: the two linear equations solved, coefficients in float64.
+
+    Args:
+        space: the parameterisation of `output`.
+        output: (B, C, H, W).
+        x_t: (B, C, H, W), the network's input.
+        schedule: gives the level at t.
+        t: (B,) or () in (0, 1].
+    """
+    level = schedule(t)
+    p, q = space.direction(schedule, t)
+    determinant = level.alpha * q - level.sigma * p
+    x_0 = broadcast(q / determinant, x_t) * x_t - broadcast(level.sigma / determinant, x_t) * output
+    eps = broadcast(level.alpha / determinant, x_t) * output - broadcast(p / determinant, x_t) * x_t
+    return x_0, eps

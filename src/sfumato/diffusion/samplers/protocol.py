@@ -1,0 +1,109 @@
+r"""Samplers are frozen values; what changes along the way is a value too.
+
+A sampler knows how to go from the image at time t to the image at an earlier time s:
+
+    step(denoiser, state, s, noise) -> State
+
+and nothing about networks, schedules' tables or how many steps there are. One generator walks a grid of times and
+yields every state, so a film, a progress bar or a stream to a browser is the caller's business, and one sampler object
+serves any number of walks at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..denoiser import Condition, Denoiser, Prediction
+
+__all__ = ["NoiseSource", "Sampler", "State", "sample", "trajectory"]
+
+
+class NoiseSource(Protocol):
+    """Where a sampler's random numbers come from; `diffusion.noise.Noise` is the usual one."""
+
+    def prior(self) -> Tensor:
+        """Return x_T ~ N(0, I), (B, C, H, W)."""
+        ...
+
+    def step(self, i: int) -> Tensor:
+        """Return z ~ N(0, I) of step i, (B, C, H, W)."""
+        ...
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a walk stands.
+
+    Attributes:
+        x: (B, C, H, W), the image at time t.
+        t: time, from the grid's first down to 0.
+        step: how many steps led here.
+        prediction: what the denoiser said at the step that led here; None at the start.
+    """
+
+    x: Tensor
+    t: float
+    step: int = 0
+    prediction: Prediction | None = None
+
+
+class Sampler(Protocol):
+    """One step of a sampling method; implementations are frozen values."""
+
+    def step(
+        self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition = None
+    ) -> State:
+        """Go from state.t to the earlier time s.
+
+        Args:
+            denoiser: predicts at state.t.
+            state: where the walk stands.
+            s: the next time, 0 <= s < state.t.
+            noise: asked for `step(state.step)` where the method is stochastic.
+            condition: handed to the denoiser.
+        """
+        ...
+
+
+def trajectory(
+    denoiser: Denoiser, sampler: Sampler, times: Tensor, noise: NoiseSource, condition: Condition = None
+) -> Iterator[State]:
+    """Walk a grid of times and yield every state, the prior first and the finished image (t = 0) last.
+
+    Args:
+        denoiser: predicts.
+        sampler: steps.
+        times: (N + 1,) decreasing, as from `diffusion.grid`.
+        noise: prior and step noise of the batch.
+        condition: handed to the denoiser.
+
+    Yields:
+        N + 1 states.
+
+    Raises:
+        ValueError: times not decreasing.
+    """
+    if bool((times.diff() >= 0).any()):
+        raise ValueError("a sampling grid's times must decrease from noise (1) to data (0)")
+    state = State(noise.prior(), float(times[0]))
+    yield state
+    for s in times[1:].tolist():
+        state = sampler.step(denoiser, state, s, noise, condition)
+        yield state
+
+
+@torch.no_grad()
+def sample(
+    denoiser: Denoiser, sampler: Sampler, times: Tensor, noise: NoiseSource, condition: Condition = None
+) -> Tensor:
+    """Return the last state's image, (B, C, H, W), without recording gradients. Arguments as `trajectory`."""
+    state = None
+    for state in trajectory(denoiser, sampler, times, noise, condition):  # noqa: B007
+        pass
+    assert state is not None
+    return state.x

@@ -1,0 +1,348 @@
+r"""A noise level is one number; a schedule says which level belongs to which time.
+
+The noised image is x_t = alpha_t x_0 + sigma_t eps with alpha_t^2 + sigma_t^2 = 1 (variance preserving). One number
+fixes a level:
+
+    logsnr = log(alpha^2 / sigma^2),    alpha^2 = sigmoid(logsnr),    sigma^2 = sigmoid(-logsnr)
+
+and DDPM's cumulative product is abar_t = prod_{s <= t} (1 - beta_s) = alpha_t^2. All of it is float64: at the clean end
+sigma^2 = 1 - abar is a small difference, so it is taken as -expm1(log abar), never as 1 - abar.
+
+A schedule maps t in [0, 1] (0 = data, 1 = noise) to a level. A chain of T steps is its values at i / T for i = 0..T,
+and abar_0 = 1, so that no formula needs a special case for its first step. The published schedules are tables of
+beta_1..beta_T; between two entries the angle phi = atan2(sigma, alpha) is interpolated linearly, which is finite at
+both ends (0 and pi/2) where logsnr is not.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "SCHEDULES",
+    "Chain",
+    "Constant",
+    "Cosine",
+    "Level",
+    "Linear",
+    "Quadratic",
+    "Schedule",
+    "Shifted",
+    "Sigmoid",
+    "ZeroTerminalSNR",
+    "broadcast",
+    "resolution_shift",
+]
+
+_BETA_MAX = 0.999  # no published table lets one step destroy everything (IDDPM, Sec. 3.2)
+
+
+def broadcast(coefficient: Tensor, x: Tensor) -> Tensor:
+    """Bring a float64 coefficient to an image batch: the one place where levels meet images.
+
+    Args:
+        coefficient: () or (B,), any device.
+        x: (B, ...).
+
+    Returns:
+        The coefficient in x's dtype and on x's device, () or (B, 1, ..., 1).
+    """
+    coefficient = coefficient.to(device=x.device, dtype=x.dtype)
+    return coefficient if coefficient.ndim == 0 else coefficient.reshape(-1, *[1] * (x.ndim - 1))
+
+
+@dataclass(frozen=True)
+class Level:
+    """A noise level: x_t = alpha x_0 + sigma eps.
+
+    Attributes:
+        alpha: sqrt(abar), the share of the image, in [0, 1].
+        sigma: sqrt(1 - abar), the standard deviation of the noise, in [0, 1].
+        logsnr: log(alpha^2 / sigma^2), from inf (clean) to -inf (pure noise).
+
+    All three are float64 tensors of one shape, () or (B,).
+    """
+
+    alpha: Tensor
+    sigma: Tensor
+    logsnr: Tensor
+
+    @classmethod
+    def from_logsnr(cls, logsnr: Tensor) -> Level:
+        """Return the level of a log signal-to-noise ratio: alpha^2 = sigmoid(logsnr), sigma^2 = sigmoid(-logsnr)."""
+        logsnr = logsnr.to(torch.float64)
+        return cls(torch.sigmoid(logsnr).sqrt(), torch.sigmoid(-logsnr).sqrt(), logsnr)
+
+    @classmethod
+    def from_log_abar(cls, log_abar: Tensor) -> Level:
+        """Return the level of log(abar), in [-inf, 0], without cancellation at the clean end."""
+        log_abar = log_abar.to(torch.float64)
+        variance = -torch.expm1(log_abar)
+        return cls((log_abar / 2).exp(), variance.sqrt(), log_abar - variance.log())
+
+    @classmethod
+    def from_angle(cls, angle: Tensor) -> Level:
+        """Return the level of phi = atan2(sigma, alpha), in [0, pi/2]."""
+        alpha, sigma = angle.cos(), angle.sin()
+        return cls(alpha, sigma, 2 * (alpha.log() - sigma.log()))
+
+    @property
+    def abar(self) -> Tensor:
+        """DDPM's cumulative product abar = alpha^2."""
+        return self.alpha.square()
+
+    @property
+    def angle(self) -> Tensor:
+        """phi = atan2(sigma, alpha), finite at both ends."""
+        return torch.atan2(self.sigma, self.alpha)
+
+    def like(self, x: Tensor) -> Level:
+        """Return the level in x's dtype and device, shaped to multiply x: () or (B, 1, ..., 1)."""
+        return Level(broadcast(self.alpha, x), broadcast(self.sigma, x), broadcast(self.logsnr, x))
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Level:
+        """Return the level with one function applied to each of its three tensors (indexing, moving, joining)."""
+        return Level(function(self.alpha), function(self.sigma), function(self.logsnr))
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """Maps time to noise level. Implementations are frozen dataclasses and serve as their own configuration."""
+
+    @property
+    def num_steps(self) -> int:
+        """T, the length of the chain on which networks are trained; time i / T is its i-th step."""
+        ...
+
+    def __call__(self, t: Tensor | float) -> Level:
+        """Return the level at time t, () or (B,) in [0, 1]; it has t's shape and device and is float64."""
+        ...
+
+
+@functools.lru_cache(maxsize=64)
+def _nodes(chain: Chain) -> Level:
+    """The levels of a chain at i / T, i = 0..T, computed once for each distinct schedule."""
+    if chain.num_steps < 1:
+        raise ValueError(f"num_steps = {chain.num_steps}: a chain needs at least one step")
+    return Level.from_log_abar(chain.log_abar())
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Base of the schedules given by a table: a subclass states `betas()` or `log_abar()`.
+
+    Attributes:
+        num_steps: T.
+    """
+
+    num_steps: int = 1000
+
+    def betas(self) -> Tensor:
+        """Return beta_1..beta_T, (T,) float64. By default derived from the table: beta_t = 1 - abar_t / abar_{t-1}."""
+        return -torch.expm1(self.log_abar().diff())
+
+    def log_abar(self) -> Tensor:
+        """Return log abar_0..log abar_T, (T + 1,) float64, the first 0; by default the running sum of log(1 - beta_t)."""
+        return torch.cat([torch.zeros(1, dtype=torch.float64), torch.log1p(-self.betas()).cumsum(0)])
+
+    def __call__(self, t: Tensor | float) -> Level:
+        """Return the level at t in [0, 1]: the table's own entries at i / T, the angle interpolated between them.
+
+        Raises:
+            ValueError: t outside [0, 1].
+        """
+        t = torch.as_tensor(t, dtype=torch.float64)
+        if bool(((t < 0) | (t > 1)).any()):
+            raise ValueError("time t must lie in [0, 1]: 0 is data, 1 is noise")
+        nodes = _nodes(self).map(lambda table: table.to(t.device))
+        place = t * self.num_steps
+        nearest = place.round()
+        on_node = (place - nearest).abs() < 1e-9 * self.num_steps
+        left = place.floor().clamp(max=self.num_steps - 1).long()
+        angle = torch.lerp(nodes.angle[left], nodes.angle[left + 1], place - left)
+        between, exact = Level.from_angle(angle), nodes.map(lambda table: table[nearest.long()])
+        return Level(*(torch.where(on_node, a, b) for a, b in zip(_parts(exact), _parts(between), strict=True)))
+
+
+def _parts(level: Level) -> tuple[Tensor, Tensor, Tensor]:
+    return level.alpha, level.sigma, level.logsnr
+
+
+def _scaled(betas: Tensor, num_steps: int) -> Tensor:
+    """Betas are stated for T = 1000; another T takes 1000 / T times as much noise a step, at most 0.999."""
+    return (betas * (1000 / num_steps)).clamp(max=_BETA_MAX)
+
+
+@dataclass(frozen=True)
+class Linear(Chain):
+    """beta_t linear from beta_min to beta_max at T = 1000, scaled by 1000 / T otherwise (DDPM Sec. 4).
+
+    Attributes:
+        num_steps: T.
+        beta_min: beta_1 at T = 1000.
+        beta_max: beta_T at T = 1000.
+    """
+
+    beta_min: float = 1e-4
+    beta_max: float = 0.02
+
+    def betas(self) -> Tensor:
+        """Return beta_1..beta_T, (T,) float64."""
+        return _scaled(
+            torch.linspace(self.beta_min, self.beta_max, self.num_steps, dtype=torch.float64), self.num_steps
+        )
+
+
+@dataclass(frozen=True)
+class Quadratic(Chain):
+    """sqrt(beta_t) linear ("quad" in the DDPM code, "scaled_linear" in latent diffusion); scaled by 1000 / T.
+
+    Attributes:
+        num_steps: T.
+        beta_min: beta_1 at T = 1000.
+        beta_max: beta_T at T = 1000.
+    """
+
+    beta_min: float = 1e-4
+    beta_max: float = 0.02
+
+    def betas(self) -> Tensor:
+        """Return beta_1..beta_T, (T,) float64."""
+        roots = torch.linspace(self.beta_min**0.5, self.beta_max**0.5, self.num_steps, dtype=torch.float64)
+        return _scaled(roots.square(), self.num_steps)
+
+
+@dataclass(frozen=True)
+class Constant(Chain):
+    """beta_t = beta at every step ("const" in the DDPM code); scaled by 1000 / T.
+
+    Attributes:
+        num_steps: T.
+        beta: the constant at T = 1000.
+    """
+
+    beta: float = 0.02
+
+    def betas(self) -> Tensor:
+        """Return beta_1..beta_T, (T,) float64."""
+        return _scaled(torch.full((self.num_steps,), self.beta, dtype=torch.float64), self.num_steps)
+
+
+@dataclass(frozen=True)
+class Cosine(Chain):
+    """abar_t = f(t) / f(0), f(t) = cos^2( (t + s) / (1 + s) * pi / 2 ), with beta_t at most 0.999 (IDDPM Eq. 17).
+
+    Attributes:
+        num_steps: T.
+        s: the offset that keeps the first betas from vanishing.
+    """
+
+    s: float = 0.008
+
+    def betas(self) -> Tensor:
+        """Return beta_1..beta_T, (T,) float64."""
+        t = torch.arange(self.num_steps + 1, dtype=torch.float64) / self.num_steps
+        f = ((t + self.s) / (1 + self.s) * (math.pi / 2)).cos().square()
+        return (1 - f[1:] / f[:-1]).clamp(max=_BETA_MAX)
+
+
+@dataclass(frozen=True)
+class Sigmoid(Chain):
+    """abar_t = ( S(end) - S(start + t (end - start)) ) / ( S(end) - S(start) ), S(x) = sigmoid(x / tau), at least 1e-9
+    (Chen 2023, 2301.10972).
+
+    Attributes:
+        num_steps: T.
+        start: left end of the part of the sigmoid that is used.
+        end: its right end.
+        tau: temperature; larger is nearer to linear.
+    """
+
+    start: float = -3.0
+    end: float = 3.0
+    tau: float = 1.0
+
+    def log_abar(self) -> Tensor:
+        """Return log abar_0..log abar_T, (T + 1,) float64."""
+        t = torch.arange(self.num_steps + 1, dtype=torch.float64) / self.num_steps
+        curve = torch.sigmoid((self.start + t * (self.end - self.start)) / self.tau)
+        return ((curve[-1] - curve) / (curve[-1] - curve[0])).clamp(min=1e-9).log()
+
+
+@dataclass(frozen=True)
+class ZeroTerminalSNR(Chain):
+    """Rescale a chain so that its last step is pure noise: alpha_t' = (alpha_t - alpha_T) alpha_1 / (alpha_1 -
+    alpha_T) (Lin et al. 2023, 2305.08891, Alg. 1).
+
+    The first step keeps its level and the last reaches alpha = 0 exactly. At alpha = 0 a predicted eps says nothing
+    about x_0, so such a chain wants v- or x0-prediction.
+
+    Attributes:
+        num_steps: T, taken from `base`.
+        base: the chain to rescale.
+    """
+
+    num_steps: int = 0
+    base: Chain = Linear()
+
+    def __post_init__(self) -> None:
+        if self.num_steps not in (0, self.base.num_steps):
+            raise ValueError(
+                f"num_steps = {self.num_steps}, but the base chain has {self.base.num_steps}: leave it out"
+            )
+        object.__setattr__(self, "num_steps", self.base.num_steps)
+
+    def log_abar(self) -> Tensor:
+        """Return log abar_0..log abar_T, (T + 1,) float64; the last is -inf."""
+        alpha = (self.base.log_abar() / 2).exp()
+        first, last = alpha[1], alpha[-1]
+        rescaled = (alpha[1:] - last) * (first / (first - last)) if self.num_steps > 1 else alpha[1:] * 0
+        return 2 * torch.cat([alpha[:1], rescaled]).log()
+
+
+def resolution_shift(size: int, reference: int = 64) -> float:
+    """Return 2 log(reference / size), what to add to logsnr for images of another size (simple diffusion, 2301.11093,
+    Sec. 2.1).
+
+    A larger image averages the noise of more pixels, so the same logsnr hides less of it; the shift restores what was
+    hidden at `reference`.
+    """
+    return 2 * math.log(reference / size)
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """A schedule with logsnr'(t) = logsnr(t) + shift, for instance `resolution_shift(256)` (2301.11093).
+
+    Attributes:
+        base: the schedule to shift.
+        shift: added to logsnr everywhere; negative is noisier.
+    """
+
+    base: Schedule
+    shift: float
+
+    @property
+    def num_steps(self) -> int:
+        """T of the base schedule."""
+        return self.base.num_steps
+
+    def __call__(self, t: Tensor | float) -> Level:
+        """Return the shifted level at t in [0, 1]."""
+        return Level.from_logsnr(self.base(t).logsnr + self.shift)
+
+
+SCHEDULES: dict[str, type[Chain]] = {
+    "linear": Linear,
+    "cosine": Cosine,
+    "sigmoid": Sigmoid,
+    "quadratic": Quadratic,
+    "constant": Constant,
+}
