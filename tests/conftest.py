@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-# Before torch is imported anywhere: pytest-xdist runs one process a core, and a second thread in each is only in the way.
+# Before torch is imported anywhere: pytest-xdist runs one process a core; a second thread in each is only in the way.
 # The sub-processes that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
