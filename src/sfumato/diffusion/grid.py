@@ -47,7 +47,7 @@ def trailing(num_steps: int, chain: int) -> Tensor:
 
 
 def leading(num_steps: int, chain: int) -> Tensor:
-    """Return N + 1 times that end 1/T, 0, spaced floor(T / N), the first short of 1 for N < T. Arguments as `trailing`."""
+    """Return N + 1 times that end 1/T, 0, spaced floor(T / N): the first is short of 1. Arguments as `trailing`."""
     _check(num_steps, chain)
     return _grid(1 + torch.arange(num_steps - 1, -1, -1) * (chain // num_steps), chain)
 

@@ -138,7 +138,7 @@ def normal(
         (B, *shape) of `dtype`; the integers behind it do not depend on the dtype.
     """
     count = math.prod(shape)
-    pairs = words(seed, purpose, index, 4 * -(-count // 4), step).to(dtype).unflatten(1, (-1, 2))
+    pairs = words(seed, purpose, index, 4 * -(-count // 4), step).to(dtype).reshape(len(index), -1, 2)
     # log of a float32 near 2^-33 is exact enough: the tail reaches 6.8 standard deviations
     radius = pairs[..., 0].add(0.5).mul_(2.0**-32).log_().mul_(-2.0).sqrt_()
     angle = pairs[..., 1].add(0.5).mul_(2.0**-32 * 2.0 * math.pi)

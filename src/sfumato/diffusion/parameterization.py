@@ -64,7 +64,7 @@ class X0:
 
 @dataclass(frozen=True)
 class V:
-    """The velocity: output = alpha eps - sigma x_0 (Salimans and Ho 2022, 2202.00512); well-conditioned at both ends."""
+    """The velocity: output = alpha eps - sigma x_0 (Salimans and Ho 2022, 2202.00512), well-conditioned everywhere."""
 
     def direction(self, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return (-sigma, alpha)."""
