@@ -1,0 +1,37 @@
+"""Pack the `fashion` data: 5,000 of Fashion-MNIST's 60,000 training images, 500 of each class.
+
+    apt-get install dataset-fashion-mnist
+    python scripts/pack_fashion.py /usr/share/datasets/fashion-mnist src/sfumato/data/assets/fashion.npz
+
+Xiao, Rasul and Vollgraf (2017), "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms", MIT licence,
+copyright 2017 Zalando SE. The subset is the first 500 images of each class, in the order of the original file.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from sfumato.data.builtin import FASHION_CLASSES
+from sfumato.data.idx import find_idx, read_idx
+
+
+def main() -> None:
+    """Read, choose, write the asset."""
+    parser = argparse.ArgumentParser(description="Pack the part of Fashion-MNIST that Sfumato ships.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--each", type=int, default=500)
+    args = parser.parse_args()
+    images_path, labels_path = find_idx(args.folder)
+    assert labels_path is not None
+    images, labels = read_idx(images_path), read_idx(labels_path)
+    keep = np.sort(np.concatenate([np.flatnonzero(labels == k)[: args.each] for k in range(len(FASHION_CLASSES))]))
+    np.savez_compressed(args.out, images=images[keep][..., None], labels=labels[keep], classes=np.array(FASHION_CLASSES))
+    print(f"{len(keep)} images, {args.out.stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()
