@@ -1,0 +1,141 @@
+"""The command `sfumato`: find the verb, run it, and say what went wrong in one line.
+
+`sfumato --help` must answer at once, so nothing here imports more than the standard library; a verb's module is
+imported when its turn comes, and the verb imports torch only after its options have been understood.
+
+What can go wrong has few outcomes, all of them here:
+
+    the user's mistake, the file system's refusal     one line on stderr, exit code 2
+    Ctrl-C, SIGTERM                                   what can be saved is saved, one line, exit code 130, 143
+    the reader of our output has gone                 silence, exit code 141
+    anything else                                     a bug: Python's traceback, exit code 1
+
+`SFUMATO_TRACEBACK=1` shows the traceback of the first two as well.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from sfumato import __version__
+from sfumato.cli import signals
+from sfumato.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from sfumato.cli.options import Verb
+
+__all__ = ["VERBS", "check_command", "main"]
+
+VERBS = {
+    "demo": "train on drawn faces for two minutes and draw what diffusion does",
+    "train": "train a model on a folder of images or a built-in data set",
+    "sample": "draw images from a trained model: a grid, a folder, an array or a film",
+    "info": "say what a run or a weights file is",
+    "data": "list the built-in data sets, or look at one and draw a contact sheet",
+}
+
+HELP = """\
+usage: sfumato VERB ...
+
+Denoising diffusion from a folder of images to samples.
+
+{verbs}
+
+`sfumato VERB --help` explains a verb, with an example. To begin:
+
+  sfumato demo                          two minutes, then pictures to look at
+  sfumato train ~/photos --budget 30m   train on your own images; the same line again resumes
+  sfumato sample runs/photos            draw new ones
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code.
+
+    Args:
+        argv: the words after `sfumato`; the process's own when None.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        with signals.raising():
+            code = _dispatch(words)
+            sys.stdout.flush()
+            return code
+    except signals.Stop as stop:
+        return _fail(stop, stop.code)
+    except BrokenPipeError:
+        # Python flushes stdout once more as it exits; give it somewhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (UserError, OSError) as error:
+        return _fail(error, 2)
+    except (MemoryError, RuntimeError) as error:
+        from sfumato.generate import out_of_memory
+
+        if not out_of_memory(error):
+            raise
+        return _fail(UserError("out of memory: use a smaller batch (--batch, or --train.batch in training)"), 2)
+
+
+def check_command(words: Sequence[str]) -> None:
+    """Parse a command line without running it.
+
+    Args:
+        words: the words after `sfumato`.
+
+    Raises:
+        UserError: as running it would.
+    """
+    if words and words[0] in ("-h", "--help", "--version"):
+        return
+    _understand(words)
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(HELP.format(verbs="\n".join(f"  {name:8}{line}" for name, line in VERBS.items())), end="")
+        return 0
+    if words[0] in ("-V", "--version", "version"):
+        print(f"sfumato {__version__}")
+        return 0
+    return _understand(words).run()
+
+
+def _understand(words: Sequence[str]) -> Verb:
+    """Return the verb with its options filled in."""
+    name, *rest = words or [""]
+    if name not in VERBS:
+        close = difflib.get_close_matches(name, VERBS, n=1)
+        what = "option" if name.startswith("-") else "verb"
+        hint = f"; did you mean '{close[0]}'?" if close else nearest("", VERBS)
+        raise UserError(f"unknown {what} '{name}'{hint}")
+    verb: Callable[..., Any] = import_module(f"sfumato.cli.{name}").VERB
+    parse: Callable[..., Verb] = import_module("sfumato.cli.options").parse
+    return parse(verb, name, rest)
+
+
+def _fail(error: BaseException, code: int) -> int:
+    """Print one line for the error, after its traceback where that is asked for, and return the exit code."""
+    if os.environ.get("SFUMATO_TRACEBACK", "") not in ("", "0"):
+        import traceback
+
+        traceback.print_exception(error)
+    print(f"sfumato: {_line(error)}", file=sys.stderr)
+    return code
+
+
+def _line(error: BaseException) -> str:
+    """The error in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {os.fsdecode(error.filename)}" if error.filename is not None else ""
+        return f"{error.strerror}{where}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+if __name__ == "__main__":
+    sys.exit(main())

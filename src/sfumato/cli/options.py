@@ -1,0 +1,131 @@
+"""From the words of a command line to a verb: tyro parses, and mistakes become one line.
+
+A verb is a frozen dataclass: its fields are the options, its docstring and theirs the help, and `run` does the work.
+tyro reads the words and prints the help. Three things are ours:
+
+- an unknown option is refused with the nearest valid one, before anything else is looked at;
+- tyro explains a bad value in a box of several lines, which is condensed to one;
+- `--net.base 64` and `--net.base=64`, with a dot in the name, are overrides of the configuration, for verbs that have
+  a field for them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import re
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from sfumato.errors import UserError, nearest
+
+__all__ = ["Verb", "parse", "split_overrides"]
+
+OVERRIDE = re.compile(r"--([A-Za-z_]\w*(?:\.\w+)+)(?:=(.*))?", re.DOTALL)
+
+
+class Verb(Protocol):
+    """What every verb is: options in fields, and an exit code from `run`."""
+
+    EXAMPLE: ClassVar[str]
+
+    def run(self) -> int:
+        """Do it, and return the exit code."""
+        ...
+
+
+V = TypeVar("V", bound=Verb)
+
+
+def parse(verb: type[V], name: str, words: Sequence[str]) -> V:
+    """Return the verb with its options filled in from the words after its name.
+
+    Args:
+        verb: a dataclass; where it has a field `overrides`, dotted options go there as (key, value) pairs.
+        name: the verb's name.
+        words: the rest of the command line.
+
+    Raises:
+        UserError: an unknown option, a bad or missing value, a word too many.
+        SystemExit: after `--help` has been printed.
+    """
+    import tyro
+
+    fields = {f.name for f in dataclasses.fields(verb)}  # type: ignore[arg-type]
+    overrides, rest = split_overrides(words) if "overrides" in fields else ((), list(words))
+    _known(verb, name, rest)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            options, extra = tyro.cli(verb, prog=f"sfumato {name}", args=rest, return_unknown_args=True)
+    except SystemExit as error:
+        if error.code:
+            raise UserError(_condense(said.getvalue(), verb, name)) from None
+        raise
+    if extra:
+        raise UserError(f"sfumato {name} has no use for '{extra[0]}'; see sfumato {name} --help")
+    return dataclasses.replace(options, overrides=overrides) if overrides else options  # type: ignore[type-var]
+
+
+def split_overrides(words: Sequence[str]) -> tuple[tuple[tuple[str, str], ...], list[str]]:
+    """Take the dotted options out of a command line.
+
+    Args:
+        words: such as ["faces", "--net.base", "64", "--seed", "1"].
+
+    Returns:
+        ((key, value), ...) in order, and the other words.
+
+    Raises:
+        UserError: a dotted option without a value.
+    """
+    found: list[tuple[str, str]] = []
+    rest: list[str] = []
+    queue = iter(words)
+    for word in queue:
+        match = OVERRIDE.fullmatch(word)
+        if match is None:
+            rest.append(word)
+            continue
+        value = match[2] if match[2] is not None else next(queue, None)
+        if value is None or (match[2] is None and value.startswith("--")):
+            raise UserError(f"--{match[1]} needs a value, such as --{match[1]}=VALUE")
+        found.append((match[1], value))
+    return tuple(found), rest
+
+
+def _known(verb: type[Any], name: str, words: Sequence[str]) -> None:
+    """Refuse the first option that the verb has not, naming the nearest that it has."""
+    flags = {"--help", "-h"}
+    for field in dataclasses.fields(verb):
+        option = field.name.replace("_", "-")
+        flags |= {f"--{option}", f"--no-{option}"} if isinstance(field.default, bool) else {f"--{option}"}
+    for word in words:
+        option = word.partition("=")[0].replace("_", "-")
+        if re.match(r"--?[A-Za-z]", option) and option not in flags:
+            close = difflib.get_close_matches(option, sorted(flags), n=1, cutoff=0.5)
+            hint = f"; did you mean {close[0]}?" if close else f"; see sfumato {name} --help"
+            raise UserError(f"sfumato {name} has no option {word.partition('=')[0]}{hint}")
+
+
+def _condense(box: str, verb: type[Verb], name: str) -> str:
+    """Make one line of the box in which tyro explains a mistake."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    inside = [line.strip("│ ") for line in plain.splitlines() if line.startswith("│")]
+    ends = [n for n, line in enumerate(inside) if line.startswith("─")]
+    text = " ".join(inside[: ends[0] if ends else None]).rstrip(".")
+    help_ = f"see sfumato {name} --help"
+    if match := re.match(r"Missing from .*?: (\S+)", text):
+        return f"sfumato {name} needs {match[1]}, for example: {verb.EXAMPLE}"
+    if match := re.match(r"Missing value for argument '(\S+?)'", text):
+        return f"{match[1]} needs a value; {help_}"
+    if match := re.match(r"[Ii]nvalid choice '(.*?)' for argument '(\S+)'\. Expected one of \((.*)\)", text):
+        choices = re.findall("'(.*?)'", match[3])
+        return f"{match[2]} can't be '{match[1]}'{nearest(match[1], choices)}"
+    if match := re.match(r"Error parsing (\S+): invalid literal for int\(\).*?: '(.*)'", text):
+        return f"{match[1]} takes a whole number, not '{match[2]}'"
+    if match := re.match(r"Error parsing (\S+): could not convert string to float: '(.*)'", text):
+        return f"{match[1]} takes a number, not '{match[2]}'"
+    return f"{text}; {help_}"
