@@ -1,0 +1,147 @@
+"""The forward process, its posterior, and the reverse step: composition, Bayes, and the papers' formulae."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sfumato.diffusion import (
+    Gaussian,
+    Large,
+    Linear,
+    Prediction,
+    Schedule,
+    Small,
+    forward_step,
+    marginal,
+    posterior,
+    reverse,
+)
+
+from .common import SCHEDULES, images
+
+EVERY = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
+
+
+@EVERY
+def test_the_iterated_chain_equals_the_closed_form(schedule: Schedule) -> None:
+    """Mean and variance of q(x_t | x_0), carried one step at a time through x_t = a x_{t-1} + b eps, at every t."""
+    x_0 = images(2)
+    mean, variance = x_0, torch.zeros_like(x_0)
+    for i in range(1, schedule.num_steps + 1):
+        level_s, level_t = schedule((i - 1) / schedule.num_steps), schedule(i / schedule.num_steps)
+        step = forward_step(mean, level_s, level_t)
+        scale = forward_step(torch.ones_like(x_0), level_s, level_t).mean
+        mean, variance = step.mean, scale.square() * variance + step.variance
+        closed = marginal(x_0, level_t)
+        assert torch.allclose(mean, closed.mean, rtol=1e-10, atol=1e-12)
+        assert torch.allclose(variance, closed.variance.expand_as(variance), rtol=1e-10)
+
+
+def test_the_chain_sampled_step_by_step_has_the_closed_forms_moments() -> None:
+    schedule, x = Linear(num_steps=40), torch.full((60_000, 1), 0.7, dtype=torch.float64)
+    x_0 = x
+    for i in range(1, 41):
+        x = forward_step(x, schedule((i - 1) / 40), schedule(i / 40)).sample(images(60_000, (1,), seed=i))
+        if i in (1, 10, 25, 40):
+            closed = marginal(x_0, schedule(i / 40))
+            assert abs(x.mean() - closed.mean.mean()) < 4 * float(closed.std) / 60_000**0.5
+            assert abs(x.var() / closed.variance - 1) < 4 * (2 / 60_000) ** 0.5
+
+
+def test_one_step_is_ddpm_equation_2() -> None:
+    schedule, x = Linear(), images()
+    for i in (1, 2, 500, 1000):
+        beta = schedule.betas()[i - 1]
+        step = forward_step(x, schedule((i - 1) / 1000), schedule(i / 1000))
+        assert torch.allclose(step.mean, (1 - beta).sqrt() * x, rtol=1e-10)
+        assert float(step.variance) == pytest.approx(float(beta), rel=1e-9)
+
+
+@EVERY
+@pytest.mark.parametrize(("s", "t"), [(0.1, 0.11), (0.2, 0.9), (0.5, 1.0), (0.0, 0.4)])
+def test_posterior_is_bayes_rule(schedule: Schedule, s: float, t: float) -> None:
+    """q(x_s | x_t, x_0) = q(x_t | x_s) q(x_s | x_0) / q(x_t | x_0): as log densities, at any x_s."""
+    x_0, x_t, level_s, level_t = images(seed=1), images(seed=2), schedule(s), schedule(t)
+    q = posterior(x_t, x_0, level_s, level_t)
+    if s == 0.0:
+        assert torch.allclose(q.mean, x_0, atol=1e-12)
+        assert float(q.variance) == 0
+        return
+    for seed in (3, 4):
+        x_s = q.sample(images(seed=seed))
+        bayes = (
+            forward_step(x_s, level_s, level_t).log_prob(x_t)
+            + marginal(x_0, level_s).log_prob(x_s)
+            - marginal(x_0, level_t).log_prob(x_t)
+        )
+        assert torch.allclose(q.log_prob(x_s), bayes, rtol=1e-6, atol=1e-6)
+
+
+def test_posterior_is_ddpm_equation_7() -> None:
+    schedule, x_0, x_t = Linear(), images(seed=1), images(seed=2)
+    betas = schedule.betas()
+    alphas, abars = 1 - betas, (1 - betas).cumprod(0)
+    for i in (2, 3, 400, 1000):
+        alpha, beta, abar, before = alphas[i - 1], betas[i - 1], abars[i - 1], abars[i - 2]
+        mean = (before.sqrt() * beta * x_0 + alpha.sqrt() * (1 - before) * x_t) / (1 - abar)
+        q = posterior(x_t, x_0, schedule((i - 1) / 1000), schedule(i / 1000))
+        assert torch.allclose(q.mean, mean, rtol=1e-8, atol=1e-10)
+        assert float(q.variance) == pytest.approx(float((1 - before) / (1 - abar) * beta), rel=1e-8)
+
+
+@pytest.mark.parametrize("i", [1, 2, 300, 1000])
+def test_reverse_mean_is_ddpm_equation_11(i: int) -> None:
+    schedule, x_t, eps = Linear(), images(seed=1), images(seed=2)
+    beta, abar = schedule.betas()[i - 1], schedule(i / 1000).abar
+    x0 = (x_t - (1 - abar).sqrt() * eps) / abar.sqrt()
+    step = reverse(Prediction(x0, eps), x_t, schedule((i - 1) / 1000), schedule(i / 1000), Small())
+    expected = (x_t - beta / (1 - abar).sqrt() * eps) / (1 - beta).sqrt()
+    assert torch.allclose(step.mean, expected, rtol=1e-8, atol=1e-8)
+
+
+def test_variances_are_beta_and_beta_tilde() -> None:
+    schedule, prediction = Linear(), Prediction(images(), images(seed=1))
+    betas, abars = schedule.betas(), (1 - schedule.betas()).cumprod(0)
+    for i in (2, 500, 1000):
+        levels = schedule((i - 1) / 1000), schedule(i / 1000)
+        large, small = Large().logvar(*levels, prediction).exp(), Small().logvar(*levels, prediction).exp()
+        assert float(large) == pytest.approx(float(betas[i - 1]), rel=1e-8)
+        tilde = betas[i - 1] * (1 - abars[i - 2]) / (1 - abars[i - 1])
+        assert float(small) == pytest.approx(float(tilde), rel=1e-8)
+    assert float(Small().logvar(schedule(0.0), schedule(0.001), prediction)) == -torch.inf
+
+
+@pytest.mark.parametrize("rule", [Small(), Large()])
+def test_respaced_variances_follow_the_skipped_chain(rule) -> None:
+    """A step over many equals beta and beta~ of the chain whose abar are the kept ones."""
+    schedule, prediction = Linear(), Prediction(images(), images(seed=1))
+    abar_s, abar_t = schedule(0.3).abar, schedule(0.45).abar
+    beta = 1 - abar_t / abar_s
+    expected = beta if isinstance(rule, Large) else beta * (1 - abar_s) / (1 - abar_t)
+    assert float(rule.logvar(schedule(0.3), schedule(0.45), prediction).exp()) == pytest.approx(
+        float(expected), rel=1e-9
+    )
+
+
+def test_bounds_hold_at_the_extremes_of_the_data() -> None:
+    """The true reverse variance is beta~ for point data and beta for N(0, I) data (DDPM Sec. 3.2)."""
+    schedule, x_t = Linear(), images(seed=2)
+    level_s, level_t = schedule(0.35), schedule(0.5)
+    # data N(0, 1): x_s and x_t are jointly Gaussian with unit variances and correlation alpha_ts
+    conditional = 1 - (level_t.alpha / level_s.alpha).square()
+    large = Large().logvar(level_s, level_t, Prediction(x_t, x_t)).exp()
+    assert float(large) == pytest.approx(float(conditional), rel=1e-9)
+    point = posterior(x_t, torch.zeros_like(x_t), level_s, level_t)
+    assert isinstance(point, Gaussian)
+    assert float(Small().logvar(level_s, level_t, Prediction(x_t, x_t))) == pytest.approx(float(point.logvar))
+
+
+def test_times_of_a_batch_may_differ() -> None:
+    schedule, x_0, x_t = Linear(), images(3, seed=1), images(3, seed=2)
+    s, t = torch.tensor([0.1, 0.4, 0.0]), torch.tensor([0.2, 0.9, 0.5])
+    together = posterior(x_t, x_0, schedule(s), schedule(t))
+    for i in range(3):
+        alone = posterior(x_t[i : i + 1], x_0[i : i + 1], schedule(s[i]), schedule(t[i]))
+        assert torch.allclose(together.mean[i], alone.mean[0])
+        assert float(together.logvar[i]) == pytest.approx(float(alone.logvar))
