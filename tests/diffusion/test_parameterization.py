@@ -25,7 +25,7 @@ NAMES = list(PARAMETERIZATIONS)
 T = torch.tensor([0.001, 0.2, 0.7, 1.0], dtype=torch.float64)
 
 
-@pytest.mark.parametrize(("source", "destination"), itertools.permutations(NAMES, 2))
+@pytest.mark.parametrize(("source", "destination"), list(itertools.permutations(NAMES, 2)))
 @pytest.mark.parametrize("name", ["linear", "cosine", "sigmoid", "shifted"])
 def test_conversions_of_all_ordered_pairs(source: str, destination: str, name: str) -> None:
     """The output of one network, turned into a prediction and then into another's target, is that target."""
@@ -68,7 +68,7 @@ def test_targets_are_the_published_ones() -> None:
         assert torch.allclose(target(PARAMETERIZATIONS[name], x_0, eps, schedule, T), value, atol=1e-10)
 
 
-@pytest.mark.parametrize(("first", "second"), itertools.permutations(NAMES, 2))
+@pytest.mark.parametrize(("first", "second"), list(itertools.permutations(NAMES, 2)))
 def test_a_loss_converts_by_the_ratio_of_squared_determinants(first: str, second: str) -> None:
     schedule, x_0, eps, guess = Linear(), images(), images(seed=1), images(seed=2)
     level = schedule(T)
