@@ -1,0 +1,253 @@
+"""What the benchmarks share: the contestants, interleaved rounds, the table.
+
+A time on a busy machine means little by itself, so nothing here is timed by itself: every round runs each contestant
+once, and a plain 3x3 convolution with them, in turning order. Ratios are taken within a round, then their median over
+the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import importlib
+import importlib.machinery
+import json
+import statistics
+import sys
+import time
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from sfumato.nets import UNet, UNetConfig
+
+OURS = "sfumato"
+CALIBRATION = "3x3 convolution"
+CONFIG = UNetConfig(channels=1, base=32, multipliers=(1, 2, 2), attention=(1,), dropout=0.0, groups=8)
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One library's network, called in one way by all benchmarks.
+
+    Attributes:
+        name: the library.
+        net: its network.
+        call: (net, x (B, 1, S, S), steps of the chain (B,) float) -> (B, 1, S, S).
+    """
+
+    name: str
+    net: nn.Module
+    call: Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+    def predict(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.call(self.net, x, t)
+
+    @property
+    def parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.net.parameters())
+
+    def flops(self, size: int) -> int:
+        """FLOPs of one image's forward pass as executed: 2 a multiply-add of convolutions, products and attention."""
+        # On the meta device attention is two plain products, which the counter knows; the fused CPU kernel it does not.
+        twin = copy.deepcopy(self.net).to("meta")
+        with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            self.call(twin, torch.zeros(1, 1, size, size), torch.zeros(1))
+        return int(counter.get_total_flops())
+
+
+def contestants(size: int) -> list[Contestant]:
+    """Build every network that is installed, as equal as its library allows; say in one line which is missing."""
+    found = []
+    for name, build in {OURS: _sfumato, "diffusers": _diffusers, "denoising-diffusion-pytorch": _denoising}.items():
+        try:
+            torch.manual_seed(0)
+            found.append(build(size))
+        except ImportError as error:
+            print(f"{name}: not measured, it can't be imported ({error}); pip install 'sfumato[bench]'")
+    return found
+
+
+def _sfumato(size: int) -> Contestant:
+    net = UNet(CONFIG)
+    return Contestant(OURS, net, lambda net, x, t: net(x, t))
+
+
+def _diffusers(size: int) -> Contestant:
+    tame_torchvision(None)
+    from diffusers import UNet2DModel
+
+    net = UNet2DModel(
+        sample_size=size,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=CONFIG.widths,
+        layers_per_block=CONFIG.blocks,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+        downsample_padding=0,
+        flip_sin_to_cos=False,
+        freq_shift=1,
+        norm_eps=1e-6,
+        norm_num_groups=CONFIG.groups,
+        attention_head_dim=None,
+    )
+    return Contestant("diffusers", net, lambda net, x, t: net(x, t).sample)
+
+
+def _denoising(size: int) -> Contestant:
+    """The nearest it comes: attention at the same level; its linear attention elsewhere can't be turned off."""
+    tame_torchvision(types.ModuleType("torchvision"))
+    from denoising_diffusion_pytorch import Unet
+
+    net = Unet(
+        dim=CONFIG.base,
+        dim_mults=CONFIG.multipliers,
+        channels=1,
+        full_attn=(False, True, False),
+        attn_heads=1,
+        attn_dim_head=CONFIG.widths[1],
+        flash_attn=True,
+    )
+    return Contestant("denoising-diffusion-pytorch", net, lambda net, x, t: net(x, t))
+
+
+def tame_torchvision(stand_in: types.ModuleType | None) -> None:
+    """Where torchvision is there but was built for another torch, hide it (None) or put an empty module in its place.
+
+    Both peers import torchvision for their data loading; no network measured here uses it.
+    """
+    try:
+        importlib.import_module("torchvision.transforms")
+        return
+    except (ImportError, OSError, RuntimeError):
+        for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+    if stand_in is None:
+        sys.modules["torchvision"] = None  # type: ignore[assignment]
+        return
+    stand_in.__path__ = []  # type: ignore[attr-defined]
+    stand_in.__spec__ = importlib.machinery.ModuleSpec("torchvision", None)
+    sys.modules["torchvision"] = stand_in
+    for part in ("transforms", "utils", "models"):
+        module = types.ModuleType(f"torchvision.{part}")
+        setattr(stand_in, part, module)
+        sys.modules[f"torchvision.{part}"] = module
+
+
+def calibration(batch: int) -> tuple[Callable[[], None], float]:
+    """Return a forward 3x3 convolution of 64 channels on 32x32 images, channels_last, and its GFLOP."""
+    x = torch.randn(batch, 64, 32, 32).contiguous(memory_format=torch.channels_last)
+    conv = nn.Conv2d(64, 64, 3, padding=1).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def run() -> None:
+        with torch.inference_mode():
+            for _ in range(4):
+                conv(x)
+
+    return run, 4 * batch * 2 * 9 * 64 * 64 * 32 * 32 / 1e9
+
+
+def interleave(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Time every run once a round, the order turning by one each round, after one untimed round.
+
+    Returns:
+        seconds by name, one figure a round.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    names = list(runs)
+    for index in range(-1, rounds):
+        for name in names:
+            start = time.perf_counter()
+            runs[name]()
+            if index >= 0:
+                seconds[name].append(time.perf_counter() - start)
+        names.append(names.pop(0))
+    return seconds
+
+
+def rows(
+    seconds: dict[str, list[float]], teams: list[Contestant], images: int, size: int, passes: int, convolution: float
+) -> list[dict[str, Any]]:
+    """Summarise the rounds.
+
+    Args:
+        seconds: what `interleave` returned, the calibration among it.
+        teams: the contestants.
+        images: how many images a run handled.
+        size: side of an image.
+        passes: forward passes that a run's arithmetic amounts to: 3 for a training step.
+        convolution: GFLOP of one calibration run.
+    """
+    table = []
+    for team in teams:
+        own, gflop = seconds[team.name], team.flops(size) / 1e9
+        rate = [images * passes * gflop / s for s in own]
+        table.append(
+            {
+                "name": team.name,
+                "size": size,
+                "parameters": team.parameters,
+                "gflop": round(gflop, 3),
+                "ms": [round(1e3 * f(own), 2) for f in (statistics.median, min, max)],
+                "images_s": round(images / statistics.median(own), 1),
+                "speed": round(_ratio(seconds[OURS], own), 3) if OURS in seconds else None,
+                "gflop_s": round(statistics.median(rate), 1),
+                "of_convolution": round(
+                    statistics.median(r * s / convolution for r, s in zip(rate, seconds[CALIBRATION], strict=True)), 3
+                ),
+            }
+        )
+    return table
+
+
+def _ratio(ours: list[float], theirs: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+
+
+def show(title: str, table: list[dict[str, Any]]) -> None:
+    """Print one table; `speed` is relative to sfumato, above 1 = faster than it."""
+    print(f"\n{title}")
+    print(
+        f"{'':28} {'parameters':>10} {'GFLOP':>6} {'median ms':>10} {'min - max':>17} {'images/s':>9}"
+        f" {'speed':>6} {'GFLOP/s':>8} {'of conv':>8}"
+    )
+    for row in table:
+        middle, low, high = row["ms"]
+        print(
+            f"{row['name']:28} {row['parameters']:>10,} {row['gflop']:>6} {middle:>10} {low:>8} - {high:<6}"
+            f" {row['images_s']:>9} {row['speed']:>6} {row['gflop_s']:>8} {row['of_convolution']:>8}"
+        )
+
+
+def show_calibration(seconds: dict[str, list[float]], gflop: float) -> float:
+    """Print and return the median rate of the plain convolution, GFLOP/s."""
+    rates = [gflop / s for s in seconds[CALIBRATION]]
+    print(f"{CALIBRATION}: {statistics.median(rates):.0f} GFLOP/s ({min(rates):.0f} - {max(rates):.0f})")
+    return round(statistics.median(rates), 1)
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """Return the options that every benchmark has."""
+    options = argparse.ArgumentParser(description=description)
+    options.add_argument("--threads", type=int, default=1, help="threads of torch (1)")
+    options.add_argument("--rounds", type=int, default=9, help="timed rounds (9)")
+    options.add_argument("--batch", type=int, default=16, help="images in a batch (16)")
+    options.add_argument("--sizes", type=int, nargs="+", default=[32], help="sides of the images, multiples of 4 (32)")
+    options.add_argument("--keep-memory", action="store_true", help="with sfumato.nets.keep_memory(), for all alike")
+    options.add_argument("--json", type=Path, help="also write the result there")
+    return options
+
+
+def write_json(path: Path | None, results: list[dict[str, Any]]) -> None:
+    """Write the results with what they were measured on."""
+    if path is None:
+        return
+    about = {"torch": torch.__version__, "capability": torch.backends.cpu.get_cpu_capability()}
+    path.write_text(json.dumps({"machine": about, "threads": torch.get_num_threads(), "results": results}, indent=1))

@@ -1,0 +1,97 @@
+"""Time and class as vectors that every residual block can read.
+
+The network is one function for all noise levels, so it must be told which one it looks at. A bare number is a poor
+input: a network sees t = 3 and t = 4 as almost equal, yet must tell them apart, and t = 999 is no 999 times larger than
+t = 1 in any useful sense. As Transformers do for positions (Vaswani et al. 2017, section 3.5), the number is written as
+a row of clock hands,
+
+    e_i(t) = sin(w_i t),  e_{i + h}(t) = cos(w_i t),   w_i = 10000^(-i / (h - 1)),   i = 0 .. h - 1,  h = dim / 2,
+
+the fastest turning by one radian a step, the slowest by one ten-thousandth. The inner product of two rows,
+sum_i cos(w_i (s - t)), depends on the distance of the two times alone. The sines stand first and the exponent runs to
+exactly one (h - 1, not h): so it stands in the published DDPM networks, whose weights mean nothing under another
+convention.
+
+Two dense layers turn the row into the vector that the blocks share. A class, where there is one, is a row of a table
+added to that vector (Dhariwal, Nichol 2021); row 0 is the null class, "no label", which classifier-free guidance (Ho,
+Salimans 2022) needs.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["ClassEmbedding", "TimeEmbedding", "sinusoid"]
+
+
+def sinusoid(time: Tensor, dim: int) -> Tensor:
+    """Write times as rows of sines and cosines (DDPM appendix B; Vaswani et al. 2017).
+
+    Args:
+        time: (B,) floating point, in steps of the chain: 0 .. T - 1, fractions allowed.
+        dim: length of a row, even and at least 4.
+
+    Returns:
+        (B, dim), sines then cosines, in the dtype of `time`.
+    """
+    half = dim // 2
+    index = torch.arange(half, dtype=time.dtype, device=time.device)
+    angle = time[:, None] * torch.exp(-math.log(10000) * index / (half - 1))
+    return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+
+class TimeEmbedding(nn.Module):
+    """The time as a learned vector: W_2 silu(W_1 sinusoid(t) + b_1) + b_2.
+
+    Args:
+        dim: length of the sinusoidal row.
+        width: length of the vector.
+    """
+
+    def __init__(self, dim: int, width: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.first = nn.Linear(dim, width)
+        self.second = nn.Linear(width, width)
+
+    def forward(self, time: Tensor) -> Tensor:
+        """Map (B,) times to (B, width), in the dtype of the weights."""
+        row = sinusoid(time, self.dim).to(self.first.weight.dtype)
+        hidden: Tensor = self.first(row)
+        out: Tensor = self.second(F.silu(hidden))
+        return out
+
+
+class ClassEmbedding(nn.Module):
+    """A table of one vector a class, with the null class in row 0.
+
+    Args:
+        num_classes: how many classes there are, the null class not counted.
+        width: length of a vector.
+    """
+
+    def __init__(self, num_classes: int, width: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(num_classes + 1, width)
+
+    def forward(self, labels: Tensor | None, num: int) -> Tensor:
+        """Look the labels up.
+
+        Args:
+            labels: (B,) int64 in -1 .. num_classes - 1, -1 = no label; None = no label for all.
+            num: B.
+
+        Returns:
+            (B, width).
+
+        Raises:
+            IndexError: a label lies outside the table.
+        """
+        if labels is None:
+            return self.table.weight[:1].expand(num, -1)
+        rows: Tensor = self.table(labels + 1)
+        return rows

@@ -1,0 +1,36 @@
+"""Keeping freed memory, so that a training step doesn't fetch it from the kernel again.
+
+A training step on a CPU allocates and frees some hundred tensors of a few megabytes, the same ones at each step. glibc
+hands blocks of that size back to the kernel as soon as they are free, by default, and the kernel gives the next one out
+page by page, each page zeroed and entered into the page table at its first touch: some 33,000 page faults a step of 16
+images of 32x32 pixels on a 1.6M-parameter network. Two settings of glibc's allocator keep the memory in the process
+instead (mallopt(3)): no block is mapped on its own, and the heap never shrinks. The process then holds its peak until
+it ends, which for a trainer is what it needs anyway.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+__all__ = ["keep_memory"]
+
+# From glibc's malloc.h; mallopt returns 1 when it has taken a setting.
+M_TRIM_THRESHOLD = -1
+M_MMAP_MAX = -4
+
+
+def keep_memory() -> bool:
+    """Tell the C library to keep freed memory for the rest of this process; call it once, before the first large
+    tensor.
+
+    Returns:
+        whether it was done: only glibc (most of Linux) has the settings; elsewhere nothing changes.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return False
+    return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, -1))

@@ -1,0 +1,296 @@
+"""The U-Net that predicts the noise (or x_0, v, mu): DDPM appendix B, the CIFAR-10 and 256x256 networks of the paper.
+
+To clean a pixel one must see its neighbourhood at every scale: edges close by, the pose of a face far away. A U-Net
+(Ronneberger et al. 2015) gathers both. On the way down each level works on an image half as high and wide as the one
+above, with `multipliers[level] * base` channels; on the way up the levels are joined again, and each block also reads,
+through a skip connection, what the same level knew on the way down, so that nothing fine is lost in the coarse middle:
+
+    x -> conv -> [block, block, halve] -> ... -> [block, block] -> middle: block, attention, block
+                     |  skips (a stack)                                            |
+    eps <- conv <- [block, block, block] <- ... <- [block, block, block, double] <-+
+
+The stack holds the first convolution's output, every down block's and every halving's: `blocks + 1` a level, which is
+why each level has `blocks + 1` blocks on the way up. Self-attention follows the blocks of chosen levels, and stands in
+the middle, so that two far ends of the picture can agree.
+
+Sizes. Each halving needs an even size. Other images are extended below and to the right by repeating their last row and
+column up to the next multiple, and the output is cropped: no size is refused.
+
+Folding. `fold = f` turns each f x f square of pixels into one pixel of f^2 as many channels at the entrance and back at
+the exit (Shi et al. 2016). The image the levels see is smaller by f^2 and so is the cost; the finest detail is then
+drawn by the first and last convolution alone.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sfumato.errors import UserError
+from sfumato.nets.blocks import Downsample, ResidualBlock, SelfAttention, Upsample, norm, norm_silu
+from sfumato.nets.embedding import ClassEmbedding, TimeEmbedding
+
+__all__ = ["UNet", "UNetConfig"]
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """What a U-Net is made of. The defaults are the published CIFAR-10 network: 35,746,307 parameters.
+
+    Attributes:
+        channels: channels of the image.
+        base: channels of the first level, even.
+        multipliers: width of each level as a multiple of `base`; one level a number.
+        blocks: residual blocks a level on the way down (one more on the way up).
+        attention: levels with self-attention; 0 = full resolution (after folding), 1 = half, ...
+        heads: heads of every self-attention.
+        dropout: probability, in every residual block.
+        num_classes: classes that can be asked for; 0 = an unconditional network.
+        fold: side of the square of pixels folded into channels at the entrance; 1 = none.
+        groups: groups of every GroupNorm. They must divide every width and leave at least two channels a group: with
+            one, the normalisation subtracts what the time vector added to that channel, and the block is blind to the
+            noise level.
+    """
+
+    channels: int = 3
+    base: int = 128
+    multipliers: tuple[int, ...] = (1, 2, 2, 2)
+    blocks: int = 2
+    attention: tuple[int, ...] = (1,)
+    heads: int = 1
+    dropout: float = 0.1
+    num_classes: int = 0
+    fold: int = 1
+    groups: int = 32
+
+    def __post_init__(self) -> None:
+        """Refuse what can't be built.
+
+        Raises:
+            UserError: a value is out of its range; the message names the range.
+        """
+        for name in ("channels", "blocks", "heads", "fold", "groups"):
+            _require(getattr(self, name) >= 1, f"net.{name} is {getattr(self, name)}: give 1 or more")
+        _require(self.num_classes >= 0, f"net.num_classes is {self.num_classes}: give 0 (no classes) or more")
+        _require(self.base >= 4 and self.base % 2 == 0, f"net.base is {self.base}: give an even number from 4 up")
+        _require(
+            len(self.multipliers) > 0 and min(self.multipliers) >= 1,
+            f"net.multipliers is {self.multipliers}: give one whole number from 1 up for each level, such as (1, 2, 2)",
+        )
+        levels = len(self.multipliers)
+        _require(
+            all(0 <= level < levels for level in self.attention),
+            f"net.attention is {self.attention}, but net.multipliers has levels 0 to {levels - 1} only",
+        )
+        _require(0 <= self.dropout < 1, f"net.dropout is {self.dropout}: give a probability from 0 to below 1")
+        self._check_widths()
+
+    def _check_widths(self) -> None:
+        """Refuse groups and heads that don't divide the widths they act on."""
+        shared = math.gcd(*self.widths)
+        valid = [n for n in range(1, shared // 2 + 1) if shared % n == 0]
+        _require(
+            self.groups in valid,
+            f"net.groups is {self.groups}, but the widths {self.widths} (net.base times net.multipliers) need "
+            f"groups of equal size with at least two channels: choose from {', '.join(map(str, valid))}",
+        )
+        for level in {*self.attention, len(self.widths) - 1}:
+            _require(
+                self.widths[level] % self.heads == 0,
+                f"net.heads is {self.heads}, which doesn't divide the {self.widths[level]} channels of level {level}: "
+                "choose a divisor (the middle of the network attends too)",
+            )
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each level."""
+        return tuple(self.base * multiplier for multiplier in self.multipliers)
+
+    @property
+    def multiple(self) -> int:
+        """What height and width are extended to a multiple of: fold * 2^(levels - 1)."""
+        return int(self.fold * 2 ** (len(self.multipliers) - 1))
+
+
+def _require(good: bool, message: str) -> None:
+    if not good:
+        raise UserError(message)
+
+
+class Stage(nn.Module):
+    """One level on one way: residual blocks, each followed by attention where the level has it, then a change of size.
+
+    Args:
+        config: the network's.
+        level: which level.
+        inputs: channels that each block takes.
+        resample: what ends the stage; None at the last one.
+    """
+
+    def __init__(self, config: UNetConfig, level: int, inputs: list[int], resample: nn.Module | None) -> None:
+        super().__init__()
+        width, attends = config.widths[level], level in config.attention
+        self.blocks = nn.ModuleList(_block(config, each, width) for each in inputs)
+        self.attention = nn.ModuleList(SelfAttention(width, config.heads, config.groups) for _ in inputs if attends)
+        self.resample = resample
+
+    def step(self, index: int, x: Tensor, emb: Tensor) -> Tensor:
+        """Apply block `index` and the attention that follows it."""
+        x = self.blocks[index](x, emb)
+        if self.attention:
+            x = self.attention[index](x)
+        return x
+
+
+class Down(Stage):
+    """A stage on the way down: every result is also put on the stack of skips."""
+
+    def forward(self, x: Tensor, emb: Tensor, skips: list[Tensor]) -> Tensor:
+        """Run the blocks, then halve."""
+        for index in range(len(self.blocks)):
+            x = self.step(index, x, emb)
+            skips.append(x)
+        if self.resample is not None:
+            x = self.resample(x)
+            skips.append(x)
+        return x
+
+
+class Up(Stage):
+    """A stage on the way up: every block also reads the newest skip, taken off the stack."""
+
+    def forward(self, x: Tensor, emb: Tensor, skips: list[Tensor]) -> Tensor:
+        """Run the blocks, then double."""
+        for index in range(len(self.blocks)):
+            x = self.step(index, torch.cat([x, skips.pop()], dim=1), emb)
+        if self.resample is not None:
+            x = self.resample(x)
+        return x
+
+
+def _block(config: UNetConfig, inputs: int, outputs: int) -> ResidualBlock:
+    return ResidualBlock(inputs, outputs, 4 * config.base, config.dropout, config.groups)
+
+
+class UNet(nn.Module):
+    """The DDPM's noise predictor: an image and its time in, an image out.
+
+    Weights start as published: uniform with variance 1 / fan average (Glorot, Bengio 2010), biases zero, and zero for
+    the last layer of every residual branch and of the network, so that a fresh network returns exactly 0. Its
+    convolution weights are stored channels_last; call `.contiguous()` on a state before writing it to a format that
+    knows no strides.
+
+    Args:
+        config: what it is made of.
+    """
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths, base, levels = config.widths, config.base, len(config.widths)
+        image = config.channels * config.fold**2
+        self.time = TimeEmbedding(base, 4 * base)
+        self.classes = ClassEmbedding(config.num_classes, 4 * base) if config.num_classes else None
+        self.entrance = nn.Conv2d(image, base, 3, padding=1)
+
+        skips, width = [base], base
+        self.down = nn.ModuleList()
+        for level in range(levels):
+            last = level == levels - 1
+            inputs = [width] + [widths[level]] * (config.blocks - 1)
+            width = widths[level]
+            self.down.append(Down(config, level, inputs, None if last else Downsample(width)))
+            skips += [width] * (config.blocks + (not last))
+
+        self.middle_1 = _block(config, width, width)
+        self.middle_attention = SelfAttention(width, config.heads, config.groups)
+        self.middle_2 = _block(config, width, width)
+
+        self.up = nn.ModuleList()
+        for level in reversed(range(levels)):
+            inputs = [n + skips.pop() for n in [width] + [widths[level]] * config.blocks]
+            width = widths[level]
+            self.up.append(Up(config, level, inputs, Upsample(width) if level else None))
+
+        self.norm = norm(base, config.groups)
+        self.exit = nn.Conv2d(base, image, 3, padding=1)
+        self._initialise()
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _initialise(self) -> None:
+        """Draw the first weights, and zero the last layer of every branch."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+            elif isinstance(module, nn.Embedding):
+                # About the time vector's own scale at the start, so that neither drowns the other.
+                nn.init.normal_(module.weight, std=0.25)
+        for module in self.modules():
+            if isinstance(module, SelfAttention):
+                # Queries, keys and values are three layers held as one: each has the fan of its own.
+                for part in module.qkv.weight.chunk(3):
+                    nn.init.xavier_uniform_(part)
+                nn.init.zeros_(module.out.weight)
+            elif isinstance(module, ResidualBlock):
+                nn.init.zeros_(module.conv_2.weight)
+        nn.init.zeros_(self.exit.weight)
+
+    def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Predict.
+
+        Args:
+            x: (B, C, H, W), any H and W, in the dtype of the weights.
+            time: (B,) floating point, in steps of the chain (0 .. T - 1).
+            labels: (B,) int64, -1 = no label; None = no label for all.
+
+        Returns:
+            (B, C, H, W).
+
+        Raises:
+            UserError: a label was given to a network without classes.
+        """
+        height, width = x.shape[-2:]
+        emb = self._embed(time, labels)
+        x = F.pixel_unshuffle(extend(x, self.config.multiple), self.config.fold)
+        x = self._levels(x.contiguous(memory_format=torch.channels_last), emb)
+        return F.pixel_shuffle(x, self.config.fold)[..., :height, :width]
+
+    def _embed(self, time: Tensor, labels: Tensor | None) -> Tensor:
+        """Return the vector (B, 4 base) of time and class, through the silu that every block would apply to it."""
+        emb: Tensor = self.time(time)
+        if self.classes is not None:
+            emb = emb + self.classes(labels, len(emb))
+        elif labels is not None and bool((labels >= 0).any()):
+            raise UserError("a label was given to a network without classes: leave it out or set net.num_classes")
+        return F.silu(emb)
+
+    def _levels(self, x: Tensor, emb: Tensor) -> Tensor:
+        """Run the way down, the middle and the way up."""
+        x = self.entrance(x)
+        skips = [x]
+        for stage in self.down:
+            x = stage(x, emb, skips)
+        x = self.middle_2(self.middle_attention(self.middle_1(x, emb)), emb)
+        for stage in self.up:
+            x = stage(x, emb, skips)
+        out: Tensor = self.exit(norm_silu(self.norm, x))
+        return out
+
+
+def extend(x: Tensor, multiple: int) -> Tensor:
+    """Repeat the last row and column until height and width are multiples of `multiple`.
+
+    Args:
+        x: (B, C, H, W).
+        multiple: what both sizes shall be divisible by.
+
+    Returns:
+        (B, C, H', W'), x itself where its sizes already fit.
+    """
+    below, right = -x.shape[-2] % multiple, -x.shape[-1] % multiple
+    return F.pad(x, (0, right, 0, below), mode="replicate") if below or right else x
