@@ -3,8 +3,9 @@
     python3 -m venv digits-venv && digits-venv/bin/pip install scikit-learn
     digits-venv/bin/python scripts/pack_digits.py src/sfumato/data/assets/digits.npz
 
-Alpaydin and Kaynak (1998), "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, CC BY 4.0. Each pixel counts
-the inked dots of a 4 x 4 block, 0 .. 16; the change made here is the scale: k becomes (255 k + 8) div 16, the nearest byte.
+Alpaydin and Kaynak (1998), "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, CC BY 4.0.
+Each pixel counts the inked dots of a 4 x 4 block, 0 .. 16; the change made here is the scale: k becomes (255 k + 8) div
+16, the nearest byte.
 """
 
 from __future__ import annotations

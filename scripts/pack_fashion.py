@@ -3,8 +3,9 @@
     apt-get install dataset-fashion-mnist
     python scripts/pack_fashion.py /usr/share/datasets/fashion-mnist src/sfumato/data/assets/fashion.npz
 
-Xiao, Rasul and Vollgraf (2017), "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms", MIT licence,
-copyright 2017 Zalando SE. The subset is the first 500 images of each class, in the order of the original file.
+Xiao, Rasul and Vollgraf (2017), "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms",
+MIT licence, copyright 2017 Zalando SE. The subset is the first 500 images of each class, in the order of the original
+file.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ def main() -> None:
     assert labels_path is not None
     images, labels = read_idx(images_path), read_idx(labels_path)
     keep = np.sort(np.concatenate([np.flatnonzero(labels == k)[: args.each] for k in range(len(FASHION_CLASSES))]))
-    np.savez_compressed(args.out, images=images[keep][..., None], labels=labels[keep], classes=np.array(FASHION_CLASSES))
+    np.savez_compressed(
+        args.out, images=images[keep][..., None], labels=labels[keep], classes=np.array(FASHION_CLASSES)
+    )
     print(f"{len(keep)} images, {args.out.stat().st_size / 1e6:.2f} MB")
 
 

@@ -4,14 +4,16 @@
         resvg-py==0.5.0 numpy pillow
     faces-venv/bin/python scripts/render_faces.py src/sfumato/data/assets/faces.npz --sheet faces.png
 
-The style is DiceBear's "Pixel Art" (CC0 1.0), whose canvas is 16 x 16 units, so a rendering at 16 x 16 is its native one: every
-unit is a pixel and nothing is antialiased. These are drawings of nobody. Face i is a pure function of the text "sfumato/i": DiceBear
-draws each option from its own hash of that text, so two options are independent of one another. We only set how often the
-optional parts appear (its own rates leave too few hats and beards to learn), offer six soft backgrounds, and leave out a
-few variants that don't read at this size. A face whose pixels were drawn before is skipped, and the count goes on.
+The style is DiceBear's "Pixel Art" (CC0 1.0), whose canvas is 16 x 16 units, so a rendering at 16 x 16 is its native
+one: every unit is a pixel and nothing is antialiased. These are drawings of nobody. Face i is a pure function of the
+text "sfumato/i": DiceBear draws each option from its own hash of that text, so two options are independent of one
+another. We only set how often the optional parts appear (its own rates leave too few hats and beards to learn), offer
+six soft backgrounds, and leave out a few variants that don't read at this size. A face whose pixels were drawn before
+is skipped, and the count goes on.
 
 The array `attributes` (N, K) holds, for each face, the place of each option in that attribute's list of values, so that
-later work can condition on more than one label. The label itself is one of four classes: plain, glasses, hat, hat and glasses.
+later work can condition on more than one label. The label itself is one of four classes: plain, glasses, hat, hat and
+glasses.
 """
 
 from __future__ import annotations
@@ -152,7 +154,9 @@ def main() -> None:
     if args.sheet:
         contact_sheet(arrays["images"], args.sheet)
     counts = np.bincount(arrays["labels"], minlength=len(CLASSES))
-    print(f"{args.num} faces, {args.out.stat().st_size / 1e6:.2f} MB:", dict(zip(CLASSES, counts.tolist(), strict=True)))
+    print(
+        f"{args.num} faces, {args.out.stat().st_size / 1e6:.2f} MB:", dict(zip(CLASSES, counts.tolist(), strict=True))
+    )
 
 
 if __name__ == "__main__":

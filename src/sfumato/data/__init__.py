@@ -1,0 +1,54 @@
+"""Images: sources, checking, the decoded store, and batches as functions of position.
+
+The names below are loaded when they are first used, so that listing the sources doesn't import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .builtin import BUILTIN, describe_sources, face_attributes
+    from .dataset import Batch, Dataset, open_data, open_source
+    from .pixels import to_bytes, to_model
+    from .source import DataConfig, Picture, Source, Unreadable
+
+_HOMES = {
+    "BUILTIN": "builtin",
+    "Batch": "dataset",
+    "DataConfig": "source",
+    "Dataset": "dataset",
+    "Picture": "source",
+    "Source": "source",
+    "Unreadable": "source",
+    "describe_sources": "builtin",
+    "face_attributes": "builtin",
+    "open_data": "dataset",
+    "open_source": "dataset",
+    "to_bytes": "pixels",
+    "to_model": "pixels",
+}
+
+__all__ = [
+    "BUILTIN",
+    "Batch",
+    "DataConfig",
+    "Dataset",
+    "Picture",
+    "Source",
+    "Unreadable",
+    "describe_sources",
+    "face_attributes",
+    "open_data",
+    "open_source",
+    "to_bytes",
+    "to_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module (PEP 562)."""
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

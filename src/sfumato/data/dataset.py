@@ -1,0 +1,286 @@
+"""The training stream and the held-out part: which image is met when, as a function of addresses alone.
+
+Position n of the stream with seed s is place n mod N of epoch n div N, where N images train; each epoch visits all of
+them once, in the order `permutation(s, ORDER, N, step=epoch)`, and the image is mirrored where `uniform(s, FLIP, n) <
+1/2`. Nothing else is remembered, so batches of any size, made by any number of processes or after any interruption, are
+slices of the same stream.
+
+Whether an image is held out depends on its pixels only: the first 52 bits of its SHA-256 as a number u in [0, 1), held
+out where u < held_out. So an image stays on its side when others come, go or are renamed, copies are never on both
+sides, and two people with the same images have the same split. Where that would hold out nothing and there are at least
+`FEWEST_TO_SPLIT` images, those with the smallest u are held out; where it would leave nothing to train on, nothing is
+held out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sfumato.data.builtin import BUILTIN
+from sfumato.data.folder import FolderSource
+from sfumato.data.idx import find_idx, idx_source, is_idx_images
+from sfumato.data.source import DataConfig, Pixels, Source, printable
+from sfumato.data.store import Progress, Stored, cache_folder, open_store
+from sfumato.diffusion.noise import Purpose, permutation, uniform
+from sfumato.errors import UserError, nearest
+
+__all__ = ["Batch", "Dataset", "open_data", "open_source", "split"]
+
+FEWEST_TO_SPLIT = 20
+FEW = 1000
+"""Below this many training images a model of usual size repeats them rather than invents (Gu et al. 2023, arXiv
+2310.02664)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """A slice of the training stream.
+
+    Attributes:
+        x: (B, C, H, W) uint8.
+        labels: (B,) int64, -1 for none.
+        index: (B,) int64, the rows of `Dataset.images`.
+    """
+
+    x: Tensor
+    labels: Tensor
+    index: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Checked, decoded images, ready to be gathered.
+
+    Attributes:
+        config: how they were asked for.
+        source_name: the built-in name, or the absolute path.
+        images: (N, C, H, W) uint8, mapped from the store.
+        labels: (N,) int64 of the source, -1 for none.
+        classes: the names that labels count, () where there are none.
+        origins: where each image comes from.
+        digests: the SHA-256 of each image's pixels, in hexadecimal.
+        train: int64, the rows that train.
+        held_out: int64, the other rows.
+        quarantined: (origin, reason) of every file left out.
+        notes: what was chosen and met, and what follows from it, in plain sentences.
+    """
+
+    config: DataConfig
+    source_name: str
+    images: Pixels
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    origins: tuple[str, ...]
+    digests: tuple[str, ...]
+    train: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+    quarantined: list[tuple[str, str]]
+    notes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the contents: shape, classes, and every image's digest, label and side of the split, in order."""
+        digest = hashlib.sha256(repr((self.images.shape, self.classes)).encode())
+        digest.update("".join(self.digests).encode("ascii"))
+        digest.update(self.labels.astype("<i8").tobytes() + self.held_out.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many images each class has; images without a label are not counted."""
+        counts = np.bincount(self.labels[self.labels >= 0], minlength=len(self.classes))
+        return dict(zip(self.classes, counts.tolist(), strict=True))
+
+    def batch(self, positions: Tensor, seed: int) -> Batch:
+        """Gather positions of the training stream.
+
+        Args:
+            positions: (B,) int64 >= 0, in any order; they may straddle epochs.
+            seed: the run's seed.
+
+        Returns:
+            The images, mirrored where the stream says so; labels are -1 throughout unless `config.labels`.
+        """
+        count = len(self.train)
+        epochs, places = positions // count, positions % count
+        index = torch.empty_like(positions)
+        for epoch in set(epochs.tolist()):
+            now = epochs == epoch
+            index[now] = torch.from_numpy(self.train)[_order(seed, count, epoch)[places[now]]]
+        x, labels = self.gather(index)
+        if self.config.flip:
+            mirrored = uniform(seed, Purpose.FLIP, positions, ()) < 0.5
+            x[mirrored] = x[mirrored].flip(-1)
+        return Batch(x, labels, index)
+
+    def gather(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return plain rows.
+
+        Args:
+            index: (B,) int64, rows of `images`.
+
+        Returns:
+            (B, C, H, W) uint8, a copy, and labels (B,) int64, -1 throughout unless `config.labels`.
+        """
+        rows = index.numpy()
+        labels = self.labels[rows] if self.config.labels else np.full(len(rows), -1, np.int64)
+        return torch.from_numpy(np.array(self.images[rows])), torch.from_numpy(labels)
+
+    def summary(self) -> str:
+        """Return a few lines for people: how many of what, the classes, what was left out, the notes."""
+        shape = "x".join(map(str, self.shape))
+        lines = [
+            f"{self.source_name}: {len(self):,} images of {shape} (channels x height x width), "
+            f"{len(self.train):,} to train on and {len(self.held_out):,} held out"
+        ]
+        if self.classes:
+            shown = [f"{name} {count:,}" for name, count in list(self.counts.items())[:12]]
+            more = f", and {len(self.classes) - 12} more" if len(self.classes) > 12 else ""
+            lines.append(f"{len(self.classes)} classes: {', '.join(shown)}{more}")
+        lines += [f"- {note}" for note in self.notes]
+        if self.quarantined:
+            lines.append(f"- {len(self.quarantined):,} files left out:")
+            lines += [f"    {origin}: {reason}" for origin, reason in self.quarantined[:8]]
+            lines += ["    ..."] if len(self.quarantined) > 8 else []
+        return "\n".join(lines)
+
+
+def open_data(config: DataConfig, cache: Path | None = None, on_progress: Progress | None = None) -> Dataset:
+    """Open what a config asks for: find the source, decode it once, split it.
+
+    Args:
+        config: which images, and how.
+        cache: the folder of decoded stores; None is $SFUMATO_CACHE or the user's cache folder.
+        on_progress: called with (pictures done, pictures in all) while images are decoded; not at all when they
+            were decoded before.
+
+    Returns:
+        The data set.
+
+    Raises:
+        UserError: the source doesn't exist or holds fewer than two images, labels are asked for and there are none,
+            or the cache can't be written.
+    """
+    source = open_source(config.source, config.background)
+    if isinstance(source, FolderSource):
+        _keep_apart(source.folder, cache_folder(cache))
+    stored = open_store(source, config, cache, on_progress)
+    if len(stored.digests) < 2:
+        raise UserError(f"'{source.name}' holds one readable image: a model needs at least 2, and a good one thousands")
+    if config.labels and not stored.classes:
+        raise UserError(f"data.labels is set but '{source.name}' has no classes: put images in one sub-folder a class")
+    train, held_out, split_note = split(stored.digests, config.held_out)
+    return Dataset(
+        config=config,
+        source_name=source.name,
+        images=stored.images,
+        labels=stored.labels,
+        classes=stored.classes,
+        origins=stored.origins,
+        digests=stored.digests,
+        train=train,
+        held_out=held_out,
+        quarantined=stored.quarantined,
+        notes=(*stored.notes, *_warnings(stored, len(train)), *([split_note] if split_note else [])),
+    )
+
+
+def open_source(name: str, background: str = "white") -> Source:
+    """Find a source: a built-in name first, then a path.
+
+    A path is a folder with idx files in it, any other folder, or a single idx file of images. A folder in the working
+    directory that is called like a built-in source is reached as `./faces`.
+
+    Args:
+        name: what the user wrote.
+        background: the colour under transparent pixels.
+
+    Raises:
+        UserError: there is no such name or path, or the path is not one of those.
+    """
+    if name in BUILTIN:
+        return BUILTIN[name].open()
+    if not name.strip():
+        raise UserError(f"no data is named: give a folder of images or one of {', '.join(BUILTIN)}")
+    path, shown = Path(name).expanduser(), printable(name)
+    try:
+        if path.is_dir():
+            found = find_idx(path)
+            return idx_source(found[0]) if found else FolderSource(path, background)
+        if path.exists():
+            if is_idx_images(path):
+                return idx_source(path)
+            raise UserError(f"'{shown}' is a file: give a folder of images or an idx file (train-images-idx3-ubyte)")
+    except OSError as error:
+        raise UserError(f"'{shown}' cannot be read: {error.strerror or error}") from None
+    if "/" in name or "\\" in name or name.startswith(("~", ".")):
+        raise UserError(f"there is no '{shown}': give a folder of images that exists")
+    raise UserError(f"there is no folder and no built-in data '{shown}'{nearest(name, BUILTIN)}")
+
+
+def split(digests: Sequence[str], held_out: float) -> tuple[NDArray[np.int64], NDArray[np.int64], str | None]:
+    """Divide images into those that train and those held out, by content.
+
+    Args:
+        digests: the SHA-256 of each image, in hexadecimal.
+        held_out: the share to hold out, in [0, 1).
+
+    Returns:
+        The rows that train, the rows held out, both ascending, and a sentence where the share could not be kept.
+    """
+    u = np.array([int(digest[:13], 16) / 2**52 for digest in digests])
+    out, note = u < held_out, None
+    if held_out > 0 and not out.any():
+        if len(u) < FEWEST_TO_SPLIT:
+            note = f"nothing is held out: fewer than {FEWEST_TO_SPLIT} images"
+        else:
+            out = u == u.min()
+            note = f"the share {held_out:g} holds out no image; the one with the smallest hash was taken"
+    if out.all():
+        out, note = np.zeros_like(out), "nothing is held out: it would leave nothing to train on"
+    return np.flatnonzero(~out).astype(np.int64), np.flatnonzero(out).astype(np.int64), note
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, count: int, epoch: int) -> Tensor:
+    """The order of an epoch: place -> number of the training image; kept, since every batch of the epoch asks."""
+    return permutation(seed, Purpose.ORDER, count, step=epoch)
+
+
+def _warnings(stored: Stored, num_train: int) -> list[str]:
+    """What the images let expect: copies and too few of them."""
+    notes = []
+    most, copies = Counter(stored.digests).most_common(1)[0][1], len(stored.digests) - len(set(stored.digests))
+    if most == len(stored.digests):
+        notes.append("all images are identical")
+    elif copies:
+        notes.append(f"{copies:,} images are exact copies of others; all copies are on one side of the split")
+    if num_train < FEW:
+        notes.append(f"only {num_train:,} training images: expect a model to repeat them rather than invent new ones")
+    return notes
+
+
+def _keep_apart(folder: Path, cache: Path) -> None:
+    """Refuse a cache that the next listing of the folder would meet."""
+    cache = cache.resolve()
+    if cache.is_relative_to(folder) and not any(part.startswith(".") for part in cache.relative_to(folder).parts):
+        raise UserError(f"the image cache '{cache}' lies inside the images' folder: set SFUMATO_CACHE to another place")

@@ -1,0 +1,236 @@
+"""One image file becomes uint8 pixels by stated rules; nothing here trusts the file.
+
+What is read: the first frame of AVIF, BMP, GIF, JPEG, JPEG 2000, PNG, PPM, QOI, TIFF and WebP, told by content and not
+by name. Everything else is `Unreadable`, as is anything of more than `MAX_PIXELS` pixels by its header (a 17 kB PNG can
+hold 144 million) and anything that doesn't decode to its last row.
+
+How modes become bytes (k is a byte, C the channels):
+
+    1, L                     C = 1, as they are (0 and 255 for mode 1)
+    I;16, and I in 0..65535  C = 1, round(v / 257): scaled, where Pillow's own conversion would clip
+    F                        C = 1, round(255 v) where all v are in [0, 1], else round(v) where all are in [0, 255];
+                             NaN, infinity and other ranges are unreadable
+    RGB, P, HSV              C = 3, Pillow's conversion to RGB (16 bits a channel: the high byte)
+    CMYK                     C = 3, (255 - c)(255 - k) / 255 and so on
+    YCbCr                    C = 3, the JPEG (full-range BT.601) formula
+    anything transparent     C = 3, a over the background b: (a p + (255 - a) b) / 255
+
+Colour profiles are ignored. The orientation in EXIF is applied (Pillow itself applies a TIFF's). Then `fit` cuts the
+largest centred rectangle of the wanted proportions and resamples it with Lanczos-3 stretched by the scale, so shrinking
+does not alias (Parmar et al. 2022, "On Aliased Resizing", shows what aliasing does to metrics). An image that already
+has the size is not resampled.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageColor, UnidentifiedImageError
+from PIL.ExifTags import Base
+
+from sfumato.data.source import Picture, Pixels, Unreadable, printable
+
+__all__ = ["MAX_PIXELS", "fit", "header_size", "is_grey", "read_picture", "with_channels"]
+
+MAX_PIXELS = 2**26
+"""8192 x 8192; decoded, 200 MB."""
+
+_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TIFF", "WEBP")
+_PLAIN = ("RGB", "RGBX", "P", "CMYK", "YCbCr", "HSV")
+# EXIF orientation -> (transpose, reverse rows, reverse columns), done in that order.
+_TURNS = {2: (0, 0, 1), 3: (0, 1, 1), 4: (0, 1, 0), 5: (1, 0, 0), 6: (1, 0, 1), 7: (1, 1, 1), 8: (1, 1, 0)}
+# What a file that is no image of ours begins with, to say what it is instead.
+_OTHERS = (
+    (b"%PDF", "a PDF"),
+    (b"%!PS", "PostScript (EPS)"),
+    (b"\xc5\xd0\xd3\xc6", "PostScript (EPS)"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"\x1f\x8b", "a gzip file"),
+    (b"<svg", "an SVG drawing"),
+    (b"<!doctype html", "an HTML page"),
+    (b"<html", "an HTML page"),
+)
+
+
+def read_picture(path: Path, background: str) -> Picture:
+    """Decode a file's first frame to bytes, turned as its EXIF orientation says.
+
+    Args:
+        path: a regular file.
+        background: the colour under transparent pixels.
+
+    Returns:
+        The picture, without a label.
+
+    Raises:
+        Unreadable: not an allowed format, too many pixels, damaged, or of a mode without a rule.
+    """
+    with _opened(path) as image:
+        image.load()
+        pixels = _turned(_pixels(image, background), _orientation(image))
+        return Picture(pixels, animated=_animated(image))
+
+
+def header_size(path: Path) -> tuple[int, int]:
+    """Return (height, width) as `read_picture` will give it, from the header alone; raises `Unreadable`."""
+    with _opened(path) as image:
+        width, height = image.size
+        # Asking a PNG without early EXIF for it decodes the whole image; a TIFF's size is already turned.
+        turned = image.format in ("JPEG", "MPO", "WEBP", "AVIF") and _orientation(image) >= 5
+        return (width, height) if turned else (height, width)
+
+
+def fit(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """Cut the largest centred rectangle of the wanted proportions and resample it to the wanted size.
+
+    The rectangle's shorter side is the image's; the other is rounded to a whole number of pixels, at least 1.
+
+    Args:
+        pixels: (H, W, C) uint8, C = 1 or 3.
+        size: (height, width) wanted.
+
+    Returns:
+        (height, width, C) uint8.
+    """
+    height, width = size
+    h, w, c = pixels.shape
+    rows, columns = min(h, max(1, round(w * height / width))), min(w, max(1, round(h * width / height)))
+    top, left = (h - rows) // 2, (w - columns) // 2
+    crop = pixels[top : top + rows, left : left + columns]
+    if crop.shape[:2] == size:
+        return crop
+    image = Image.fromarray(np.ascontiguousarray(crop[..., 0] if c == 1 else crop))
+    return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS)).reshape(height, width, c)
+
+
+def is_grey(pixels: Pixels) -> bool:
+    """Return whether (H, W, C) pixels have no colour: one channel, or three equal ones everywhere."""
+    return pixels.shape[2] == 1 or bool((pixels == pixels[..., :1]).all())
+
+
+def with_channels(pixels: Pixels, channels: int) -> Pixels:
+    """Return (H, W, C) pixels with 1 or 3 channels: grey is repeated, colour becomes Pillow's luma (BT.601)."""
+    if pixels.shape[2] == channels:
+        return pixels
+    if channels == 3:
+        return np.repeat(pixels, 3, axis=2)
+    return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).convert("L"))[..., None]
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """The allowed formats that this build of Pillow has."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open an image by the allow-list and the cap; whatever goes wrong until it is closed is `Unreadable`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of what is decided here: bombs, damaged EXIF, odd palettes
+        try:
+            with path.open("rb") as file, Image.open(file, formats=_formats()) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise Unreadable(f"too large: {image.width}x{image.height}, more than {MAX_PIXELS:,} pixels")
+                yield image
+        except Unreadable:
+            raise
+        except UnidentifiedImageError:
+            raise Unreadable(_what(path)) from None
+        except Image.DecompressionBombError:
+            raise Unreadable(f"too large: more than {MAX_PIXELS:,} pixels") from None
+        except Exception as error:  # decoders raise anything at all on hostile bytes
+            raise Unreadable(_fault(error)) from None
+
+
+def _fault(error: Exception) -> str:
+    """The reason for an exception: the system's own words, or a damaged file and the decoder's."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be read: {error.strerror}"
+    return f"damaged: {printable(str(error) or type(error).__name__)[:80]}"
+
+
+def _what(path: Path) -> str:
+    """Say what a file is that holds no image of an allowed format."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        return _fault(error)
+    if not head:
+        return "an empty file"
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith(b"<?xml") and b"<svg" in start:
+        return "not an image that is read here: an SVG drawing"
+    for mark, name in _OTHERS:
+        if start.startswith(mark.lower()):
+            return f"not an image that is read here: {name}"
+    is_text = all(byte >= 32 or byte in b"\t\r\n" for byte in head)
+    return "not an image: text" if is_text else "not an image of an allowed format, or its header is damaged"
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 where there is none or it can't be read."""
+    try:
+        value = image.getexif().get(Base.Orientation, 1)
+    except Exception:  # damaged EXIF of any kind must not cost the image
+        return 1
+    return value if value in _TURNS else 1
+
+
+def _animated(image: Image.Image) -> bool:
+    """Whether there are further frames or pages; damage beyond the first does not count."""
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # the first frame is good, and only that is used
+        return False
+
+
+def _turned(pixels: Pixels, orientation: int) -> Pixels:
+    """Undo an EXIF orientation (EXIF 2.3, tag 0x0112)."""
+    if orientation == 1:
+        return pixels
+    transpose, rows, columns = _TURNS[orientation]
+    pixels = pixels.swapaxes(0, 1) if transpose else pixels
+    return pixels[:: -1 if rows else 1, :: -1 if columns else 1]
+
+
+def _pixels(image: Image.Image, background: str) -> Pixels:
+    """The bytes of a loaded image by the module's table of modes: (H, W, 1 or 3) uint8."""
+    mode = image.mode
+    if mode.startswith("I;16") or mode == "I":
+        return _from_sixteen(np.asarray(image))
+    if mode == "F":
+        return _from_float(np.asarray(image))
+    if image.has_transparency_data:
+        canvas = Image.new("RGBA", image.size, (*ImageColor.getrgb(background)[:3], 255))
+        return np.asarray(Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB"))
+    if mode in ("1", "L"):
+        return np.asarray(image.convert("L"))[..., None]
+    if mode in _PLAIN:
+        return np.asarray(image.convert("RGB"))
+    raise Unreadable(f"colour mode {mode} has no rule")
+
+
+def _from_sixteen(values: NDArray[np.integer]) -> Pixels:
+    """(H, W) integers in 0 .. 65535 to bytes, round(v / 257)."""
+    wide = values.astype(np.int64)
+    if wide.min() < 0 or wide.max() > 65535:
+        raise Unreadable("32-bit integers beyond 0 to 65535")
+    return ((wide + 128) // 257).astype(np.uint8)[..., None]
+
+
+def _from_float(values: NDArray[np.floating]) -> Pixels:
+    """(H, W) floats in [0, 1] or [0, 255] to bytes."""
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= 255):
+        raise Unreadable("floating-point values beyond 0 to 255, or not numbers")
+    scaled: NDArray[np.floating] = np.rint(values * (255 if high <= 1 else 1))
+    return scaled.astype(np.uint8)[..., None]

@@ -1,0 +1,122 @@
+"""A folder of images, with all its sub-folders.
+
+Every regular file is a candidate, whatever its name; `decode` decides by content. Names that begin with a dot are
+ignored, files and folders alike. Symbolic links are never followed, so nothing outside the folder is read and a loop
+can't trap the walk: each is named among the images left out, as are pipes, sockets and sub-folders that can't be
+listed. Pictures are in the order of their paths.
+
+The classes are the names of the first-level sub-folders, sorted; a picture that lies beside them has no label. Fewer
+than two such sub-folders are no classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sfumato.data.decode import header_size, read_picture
+from sfumato.data.source import Picture, Unreadable, printable
+from sfumato.errors import UserError
+
+__all__ = ["FolderSource"]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One file as it was listed; `fault` says why it can't be a picture, None where it may be one."""
+
+    path: Path
+    parts: tuple[str, ...]
+    fault: str | None = None
+    size: int = 0
+    changed: int = 0
+
+
+class FolderSource:
+    """The images in a folder, as a `Source`.
+
+    Args:
+        folder: an existing folder.
+        background: the colour under transparent pixels.
+
+    Raises:
+        UserError: the folder can't be listed, or holds no file.
+    """
+
+    def __init__(self, folder: Path, background: str = "white") -> None:
+        self.folder = folder.resolve()
+        self.name = printable(str(self.folder))
+        self._background = background
+        self._entries = sorted(_walk(self.folder), key=lambda entry: entry.parts)
+        if not self._entries:
+            raise UserError(f"'{printable(str(folder))}' holds no files: give a folder of images")
+        tops = {entry.parts[0] for entry in self._entries if len(entry.parts) > 1 and entry.fault is None}
+        self._labels = {name: k for k, name in enumerate(sorted(tops))} if len(tops) > 1 else {}
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the first-level sub-folders, where there are two or more."""
+        return tuple(printable(name) for name in self._labels)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def origin(self, i: int) -> str:
+        """Return the path within the folder."""
+        return printable("/".join(self._entries[i].parts))
+
+    def size(self, i: int) -> tuple[int, int]:
+        """Return (height, width) of picture i from its header; raises `Unreadable`."""
+        return header_size(self._path(i))
+
+    def read(self, i: int) -> Picture:
+        """Return picture i with the label of its sub-folder; raises `Unreadable`."""
+        picture = read_picture(self._path(i), self._background)
+        return replace(picture, label=self._labels.get(self._entries[i].parts[0], -1))
+
+    def key(self) -> str:
+        """Return the SHA-256 of every file's path, size in bytes and time of change."""
+        lines = (repr((entry.parts, entry.fault, entry.size, entry.changed)) for entry in self._entries)
+        return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()
+
+    def _path(self, i: int) -> Path:
+        """The path of picture i; raises `Unreadable` where listing it already told why it is none."""
+        entry = self._entries[i]
+        if entry.fault is not None:
+            raise Unreadable(entry.fault)
+        return entry.path
+
+
+def _walk(folder: Path) -> list[_Entry]:
+    """List a folder and what is below it."""
+    entries: list[_Entry] = []
+
+    def failed(error: OSError) -> None:
+        place = Path(error.filename)
+        if place == folder:
+            raise UserError(f"'{printable(str(folder))}' cannot be listed: {error.strerror}")
+        entries.append(_Entry(place, place.relative_to(folder).parts, f"cannot be listed: {error.strerror}"))
+
+    for place, folders, files in os.walk(folder, onerror=failed):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        links = [name for name in folders if os.path.islink(os.path.join(place, name))]
+        names = [name for name in files + links if not name.startswith(".")]
+        entries += [_entry(folder, Path(place, name)) for name in names]
+    return entries
+
+
+def _entry(folder: Path, path: Path) -> _Entry:
+    """Look at one file without opening it or following it."""
+    parts = path.relative_to(folder).parts
+    try:
+        status = path.lstat()
+    except OSError as error:
+        return _Entry(path, parts, f"cannot be read: {error.strerror}")
+    if stat.S_ISLNK(status.st_mode):
+        return _Entry(path, parts, "a symbolic link, which is not followed")
+    if not stat.S_ISREG(status.st_mode):
+        return _Entry(path, parts, "not a regular file")
+    return _Entry(path, parts, None, status.st_size, status.st_mtime_ns)

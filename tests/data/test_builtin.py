@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sfumato.data
+from sfumato.data import BUILTIN, DataConfig, describe_sources, face_attributes, open_data
+from sfumato.data.builtin import FASHION_FOLDER
+from sfumato.errors import UserError
+
+ASSETS = Path(sfumato.data.__file__).parent / "assets"
+SHIPPED = ("faces", "digits", "fashion")
+
+
+def images_of(name: str) -> np.ndarray:
+    return BUILTIN[name].open().arrays.images  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_table_says_what_is_in_the_file(name: str) -> None:
+    entry, data = BUILTIN[name], open_data(DataConfig(source=name))
+    assert len(data) == entry.count
+    assert data.shape == entry.shape
+    assert len(data.classes) == entry.classes
+    assert data.quarantined == []
+    assert sum(data.counts.values()) == entry.count
+    assert min(data.counts.values()) > 0
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_store_holds_the_very_pixels_of_the_asset(name: str) -> None:
+    data = open_data(DataConfig(source=name))
+    assert np.array_equal(data.images.transpose(0, 2, 3, 1), images_of(name))
+
+
+def test_each_source_is_one_line_with_its_licence() -> None:
+    lines = describe_sources()
+    assert len(lines) == len(BUILTIN)
+    for line, entry in zip(lines, BUILTIN.values(), strict=True):
+        assert line.startswith(entry.name)
+        assert entry.licence in line
+        assert f"{entry.count:,}" in line
+        assert "\n" not in line
+        assert len(line) < 132
+
+
+def test_the_assets_are_small_and_their_licences_lie_beside_them() -> None:
+    files = list(ASSETS.glob("*.npz"))
+    assert {path.stem for path in files} == set(SHIPPED)
+    assert sum(path.stat().st_size for path in files) < 5e6
+    text = (ASSETS / "LICENCES.md").read_text("utf-8")
+    for name in SHIPPED:
+        assert f"{name}.npz" in text
+        assert BUILTIN[name].licence in text
+
+
+def test_digits_are_the_seventeen_levels_of_the_original() -> None:
+    images = images_of("digits")
+    levels = {(255 * k + 8) // 16 for k in range(17)}
+    assert set(np.unique(images).tolist()) == levels
+    # ink counts are means: the published training images have about 4.9 dots of 16 a pixel
+    assert 4.5 < images.mean() / 255 * 16 < 5.3
+
+
+def test_fashion_is_balanced_and_without_copies() -> None:
+    data = open_data(DataConfig(source="fashion"))
+    assert set(data.counts.values()) == {500}
+    assert len(set(data.digests)) == 5000
+
+
+@pytest.mark.skipif(not FASHION_FOLDER.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
+def test_fashion_is_the_first_500_of_each_class_of_the_full_set() -> None:
+    full, part = BUILTIN["fashion-full"].open().arrays, BUILTIN["fashion"].open().arrays  # type: ignore[attr-defined]
+    assert full.images.shape == (60000, 28, 28, 1)
+    assert full.classes == part.classes
+    for k in range(10):
+        assert np.array_equal(full.images[full.labels == k][:500], part.images[part.labels == k])
+
+
+def test_fashion_full_without_its_files_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("sfumato.data.builtin.FASHION_FOLDER", tmp_path / "none")
+    with pytest.raises(UserError, match="dataset-fashion-mnist"):
+        open_data(DataConfig(source="fashion-full"))
+
+
+def test_no_two_faces_are_the_same() -> None:
+    assert len(set(open_data(DataConfig(source="faces")).digests)) == 5000
+
+
+def test_the_class_of_a_face_is_what_it_wears() -> None:
+    data, attributes = open_data(DataConfig(source="faces")), face_attributes()
+    names = list(attributes.values)
+    hat = attributes.table[:, names.index("hat")] > 0
+    glasses = attributes.table[:, names.index("glasses")] > 0
+    expected = np.where(hat, np.where(glasses, "hat and glasses", "hat"), np.where(glasses, "glasses", "plain"))
+    assert (np.array(data.classes)[data.labels] == expected).all()
+
+
+def hex_colour(text: str) -> np.ndarray:
+    return np.array([int(text[i : i + 2], 16) for i in (1, 3, 5)], np.uint8)
+
+
+def test_the_attributes_are_in_the_pixels() -> None:
+    """The drawn colours themselves: a worn hat's in the top rows, never where none is worn; the background's in a corner."""
+    images, attributes = images_of("faces"), face_attributes()
+    names = list(attributes.values)
+    column = {name: attributes.table[:, names.index(name)] for name in names}
+    colours = np.array([hex_colour(text) for text in attributes.values["hat colour"]])
+    worn = column["hat"] > 0
+    assert ((column["hat colour"] == 255) == ~worn).all()
+    own = colours[column["hat colour"][worn]]
+    found = (images[worn][:, :6] == own[:, None, None, :]).all(-1).sum((1, 2))
+    assert (found >= 10).mean() > 0.99
+    assert attributes.table.shape == (5000, len(names))
+    corner = {"sky": "#b6e3f4", "lavender": "#c3b5e8", "rose": "#f6c4cf", "mint": "#bce6cc"}
+    for k, name in enumerate(attributes.values["background"]):
+        if name in corner:
+            hit = (images[column["background"] == k][:, 5, 0] == hex_colour(corner[name])).all(-1)
+            assert hit.mean() > 0.9
+
+
+def test_attributes_are_drawn_independently() -> None:
+    """Hats and glasses: the share of both is the product of the shares, within four standard deviations."""
+    attributes = face_attributes()
+    names = list(attributes.values)
+    hat = attributes.table[:, names.index("hat")] > 0
+    for other in ("glasses", "beard", "earrings"):
+        worn = attributes.table[:, names.index(other)] > 0
+        p = hat.mean() * worn.mean()
+        assert abs((hat & worn).mean() - p) < 4 * np.sqrt(p * (1 - p) / 5000)
+    assert abs(hat.mean() - 0.30) < 0.03
+
+
+def test_listing_the_sources_does_not_import_torch() -> None:
+    code = "import sys; from sfumato.data import describe_sources; describe_sources(); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
