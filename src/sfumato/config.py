@@ -1,0 +1,220 @@
+"""The configuration: one tree of frozen dataclasses, each of them beside what it builds.
+
+    Config
+      data       DataConfig       which images, and how they are read                   data/
+      net        UNetConfig       the network                                           nets/
+      diffusion  DiffusionConfig  schedule, what the network predicts, variance         here
+      optim      OptimConfig      Adam, its rate and decay                              train/
+      ema        EMAConfig        the average of the weights                            train/
+      train      TrainConfig      length, batches, seed, how often to look              train/
+
+Values come from three places, each laid over the one before: a preset, a TOML file, `key=value` from the command line.
+The result is written whole into the run folder and into the header of every weights file, so nothing about a model is
+ever a matter of what the defaults were that day.
+
+Every value is checked by its own dataclass; combinations that can't work are refused here, before anything is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sfumato import tree
+from sfumato.data.source import DataConfig
+from sfumato.diffusion import (
+    PARAMETERIZATIONS,
+    SCHEDULES,
+    VARIANCES,
+    Cosine,
+    Parameterization,
+    Schedule,
+    Shifted,
+    Simple,
+    Variance,
+    ZeroTerminalSNR,
+)
+from sfumato.diffusion.schedule import Chain
+from sfumato.errors import UserError, nearest
+from sfumato.nets import UNetConfig
+from sfumato.train.clock import TrainConfig
+from sfumato.train.ema import EMAConfig
+from sfumato.train.optim import OptimConfig
+
+__all__ = ["Config", "DiffusionConfig", "difference", "digest", "fit", "from_dict", "resolve", "to_dict", "to_toml"]
+
+CHOICES: tree.Choices = {Chain: SCHEDULES}
+"""The abstract types of the tree, and which dataclasses a table's `kind` may name for them."""
+
+MOST_STEPS = 1_000_000
+"""The longest chain: beyond it the table of levels is a memory bomb, not a model."""
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """The process that is learnt to be reversed.
+
+    Attributes:
+        schedule: the chain of noise levels.
+        parameterization: what the network predicts: `eps`, `x0`, `v` or `mu`.
+        variance: of ancestral sampling's step: `small` or `large`.
+        zero_terminal_snr: rescale the chain so that it ends in pure noise (Lin et al. 2023).
+        logsnr_shift: added to every level's logsnr; `diffusion.resolution_shift(size)` gives the usual one.
+        loss_space: where the squared error is taken, by parameterisation; None is where the network predicts.
+
+    Raises:
+        ValueError: an unknown name, a chain of no or too many steps, or eps-prediction on a chain that ends in pure
+            noise.
+    """
+
+    schedule: Chain = Cosine()
+    parameterization: str = "v"
+    variance: str = "small"
+    zero_terminal_snr: bool = False
+    logsnr_shift: float = 0.0
+    loss_space: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, register in (
+            ("parameterization", PARAMETERIZATIONS),
+            ("variance", VARIANCES),
+            ("loss_space", PARAMETERIZATIONS),
+        ):
+            value = getattr(self, name)
+            if value is not None and value not in register:
+                raise ValueError(f'{name} = "{value}" is unknown{nearest(value, register)}')
+        if not 1 <= self.schedule.num_steps <= MOST_STEPS:
+            raise ValueError(f"schedule.num_steps = {self.schedule.num_steps}: must lie in 1 .. {MOST_STEPS}")
+        if self.parameterization == "eps" and float(self.build_schedule()(1.0).alpha) == 0:
+            raise ValueError(
+                'parameterization = "eps" can\'t recover the image where the chain ends in pure noise: '
+                "use diffusion.parameterization=v, or diffusion.zero_terminal_snr=false"
+            )
+
+    def build_schedule(self) -> Schedule:
+        """Return the schedule, rescaled and shifted as the configuration says."""
+        chain = ZeroTerminalSNR(base=self.schedule) if self.zero_terminal_snr else self.schedule
+        return Shifted(chain, self.logsnr_shift) if self.logsnr_shift else chain
+
+    def build_parameterization(self) -> Parameterization:
+        """Return what the network's output means."""
+        return PARAMETERIZATIONS[self.parameterization]
+
+    def build_variance(self) -> Variance:
+        """Return the variance of an ancestral step."""
+        return VARIANCES[self.variance]
+
+    def build_objective(self) -> Simple:
+        """Return L_simple in the space that the configuration names."""
+        return Simple(PARAMETERIZATIONS[self.loss_space or self.parameterization])
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides what a run will be. See the module's docstring for its branches."""
+
+    data: DataConfig = DataConfig()
+    net: UNetConfig = UNetConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+    optim: OptimConfig = OptimConfig()
+    ema: EMAConfig = EMAConfig()
+    train: TrainConfig = TrainConfig()
+
+    def __post_init__(self) -> None:
+        if self.train.grid_steps > self.diffusion.schedule.num_steps:
+            raise UserError(
+                f"train.grid_steps = {self.train.grid_steps} on a chain of {self.diffusion.schedule.num_steps} steps: "
+                f"choose at most as many"
+            )
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Return the configuration as nested dicts that JSON can hold."""
+    table: dict[str, Any] = tree.plain(config, CHOICES)
+    return table
+
+
+def from_dict(table: Mapping[str, Any]) -> Config:
+    """Build a configuration from nested dicts; missing keys take their defaults.
+
+    Raises:
+        UserError: an unknown key, a wrong type, or a value or combination that can't work.
+    """
+    return tree.convert(Config, table, CHOICES)
+
+
+def to_toml(config: Config) -> str:
+    """Return the configuration as TOML, every value written out; "none" stands for None."""
+    return tree.to_toml(to_dict(config))
+
+
+def digest(config: Config) -> str:
+    """Return the SHA-256 of a configuration, in hexadecimal."""
+    return hashlib.sha256(json.dumps(to_dict(config), sort_keys=True).encode()).hexdigest()
+
+
+def difference(old: Config, new: Config) -> str:
+    """Return where two configurations differ, as `key old -> new, key old -> new`; empty where they are the same."""
+    return ", ".join(tree.difference(to_dict(old), to_dict(new)))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the tables of a TOML file.
+
+    Raises:
+        UserError: no such file, not readable, or not TOML; the line is named.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} can't be read: {getattr(error, 'strerror', None) or 'it is not text'}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is not a TOML file: {error}") from None
+
+
+def resolve(
+    preset: str | None = None, file: Path | str | None = None, overrides: Mapping[str, str] | None = None
+) -> Config:
+    """Lay a preset, a file and overrides over one another and return the configuration.
+
+    Args:
+        preset: name of a preset; None starts from the defaults.
+        file: a TOML file.
+        overrides: text by dotted key, such as {"net.base": "64", "diffusion.schedule.kind": "linear"}; each is read as
+            its field's type.
+
+    Raises:
+        UserError: an unknown preset or key (the nearest valid one is named), an unreadable file, a wrong type, or a
+            value or combination that can't work.
+    """
+    from sfumato.presets import PRESETS  # here, since every preset is itself a Config
+
+    if preset is not None and preset not in PRESETS:
+        raise UserError(f'unknown preset "{preset}"{nearest(preset, PRESETS)}')
+    table = to_dict(PRESETS[preset].config if preset is not None else Config())
+    if file is not None:
+        from_dict(read := read_toml(Path(file)))  # alone first, so that a message is about the file
+        table = tree.merge(table, read)
+    return from_dict(tree.merge(table, tree.nest(overrides or {})))
+
+
+def fit(config: Config, shape: Sequence[int], classes: Sequence[str] = ()) -> Config:
+    """Return the configuration with the network's channels and classes as the data has them.
+
+    Args:
+        config: what was asked for.
+        shape: (C, H, W) of the data.
+        classes: names of the data's classes; the network learns them where `data.labels` is true.
+
+    Raises:
+        UserError: labels are asked for and the data has none.
+    """
+    if config.data.labels and not classes:
+        raise UserError(f"data.labels = true, but {config.data.source} has no labels: leave it out")
+    num_classes = len(classes) if config.data.labels else 0
+    return replace(config, net=replace(config.net, channels=shape[0], num_classes=num_classes))

@@ -1,0 +1,232 @@
+r"""What is learnt and one step of learning it: DDPM's Algorithm 1, with addresses for its random numbers.
+
+Step k covers the positions n = k B .. (k + 1) B - 1 of the training stream. Everything random about position n is a
+function of n: which image and whether it is mirrored (the data's affair), and
+
+    t    = times( uniform(seed, TRAIN_TIME, n), T )
+    eps  = normal(seed, TRAIN_NOISE, n)
+    keep its label where uniform(seed, LABEL_DROPOUT, n) >= label_dropout
+
+The network's first weights and step k's dropout masks come from torch's own generator, seeded for that one purpose
+from such an address and put back afterwards. So a learner's whole state is its clock, weights, average and moments:
+nothing of a generator has to be saved, and resuming gives the same bits.
+
+Whether a step's loss and gradient are finite is decided on the device, as a number `applied` that is 1 or 0; the
+optimiser and the average multiply by it. Python learns of it when it asks, and on a GPU it asks seldom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sfumato.config import Config
+from sfumato.data import Dataset
+from sfumato.data.pixels import to_bytes, to_model
+from sfumato.diffusion import DDIM, Clipped, NetworkDenoiser, Terms, times, trailing
+from sfumato.diffusion.noise import Purpose, normal, uniform, words
+from sfumato.errors import UserError
+from sfumato.generate import generate
+from sfumato.nets import UNet
+
+from . import optim
+from .ema import EMA
+
+__all__ = ["Learner", "Outcome", "seeded"]
+
+HELD_OUT_SEED = 0  # the same in every run, so that held-out losses of runs with other seeds can be compared
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step gave, still on the device.
+
+    Attributes:
+        terms: the loss of each example and its t.
+        grad_norm: () norm of the whole gradient, before clipping.
+        applied: () 1, or 0 where loss or gradient was not finite and nothing changed.
+        lr: the rate.
+    """
+
+    terms: Terms
+    grad_norm: Tensor
+    applied: Tensor
+    lr: float
+
+
+@contextmanager
+def seeded(seed: int, purpose: Purpose, index: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's generators from an address, and put them back as they were.
+
+    Args:
+        seed, purpose, index: the address.
+        device: whose generator is meant, besides the CPU's.
+    """
+    high, low = words(seed, purpose, torch.tensor([index]), 2)[0].tolist()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(high << 32 | low)
+        yield
+
+
+class Learner:
+    """The state of a training, its one step, and the two ways to look at it.
+
+    Args:
+        config: what to train; its length must be planned (`config.train.images`).
+        data: the images.
+        device: where to.
+
+    Attributes:
+        net: the network.
+        ema: the average of its weights, a network too.
+        images: the clock; `step()` moves it by a batch.
+    """
+
+    def __init__(self, config: Config, data: Dataset, device: torch.device | str = "cpu") -> None:
+        self.config, self.data, self.device = config, data, torch.device(device)
+        with seeded(config.train.seed, Purpose.INITIAL_WEIGHTS, 0, self.device):
+            net = UNet(config.net)
+        self.net = net.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.net.train()
+        self.ema = EMA(self.net)
+        self.optimizer = optim.build(config.optim, self.net)
+        self.objective = config.diffusion.build_objective()
+        self.schedule = config.diffusion.build_schedule()
+        self.images = 0
+
+    def _denoiser(self, net: torch.nn.Module) -> NetworkDenoiser:
+        return NetworkDenoiser(net, self.schedule, self.config.diffusion.build_parameterization())
+
+    def _model_input(self, x: Tensor) -> Tensor:
+        """Bytes to the model's range, on the device, in the layout that convolutions like."""
+        return to_model(x.to(self.device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
+
+    def _condition(self, labels: Tensor, positions: Tensor) -> Tensor | None:
+        """Return the labels with some left out (-1), or None for a network without classes."""
+        if not self.config.net.num_classes:
+            return None
+        u = uniform(self.config.train.seed, Purpose.LABEL_DROPOUT, positions)
+        return torch.where(u < self.config.train.label_dropout, -1, labels).to(self.device)
+
+    def step(self) -> Outcome:
+        """Take one step: the positions that follow the clock, one gradient, the optimiser, then the average."""
+        train, seed, start = self.config.train, self.config.train.seed, self.images
+        positions = torch.arange(start, start + train.batch)
+        batch = self.data.batch(positions, seed)
+        x_0 = self._model_input(batch.x)
+        t = times(uniform(seed, Purpose.TRAIN_TIME, positions), self.schedule.num_steps)
+        eps = normal(seed, Purpose.TRAIN_NOISE, positions.to(self.device), tuple(x_0.shape[1:]))
+        condition = self._condition(batch.labels, positions)
+        with seeded(seed, Purpose.DROPOUT, start // train.batch, self.device):
+            terms = self.objective(self._denoiser(self.net), x_0, t.to(self.device), eps, condition)
+            loss = terms.loss.mean()
+            loss.backward()  # type: ignore[no-untyped-call]
+        outcome = self._apply(Terms(terms.loss.detach(), terms.t), loss.detach())
+        self.images += train.batch
+        return outcome
+
+    def _apply(self, terms: Terms, loss: Tensor) -> Outcome:
+        """Let the gradient change the weights, and the weights the average."""
+        config, start, batch, planned = self.config, self.images, self.config.train.batch, self._planned
+        norm = optim.clip(self.net, config.optim.clip)
+        applied = (loss.isfinite() & norm.isfinite()).float()
+        lr = optim.learning_rate(config.optim, start, batch, planned)
+        optim.apply(self.optimizer, lr, applied)
+        self.ema.update(config.ema.decay(start, batch, planned), applied)
+        self.optimizer.zero_grad(set_to_none=True)
+        return Outcome(terms, norm, applied, lr)
+
+    @property
+    def _planned(self) -> int:
+        assert self.config.train.images is not None, "the length is planned before a learner is made"
+        return self.config.train.images
+
+    @torch.no_grad()
+    def held_out(self) -> Terms | None:
+        """Score the average on held-out images, with the same times and noise every time.
+
+        The times are stratified, t of example j from the j-th of n equal parts, so that few images do for all levels.
+
+        Returns:
+            The loss of each, in order; None where no image is held out.
+        """
+        index = torch.from_numpy(self.data.held_out[: self.config.train.held_out_images])
+        num, denoiser, parts = len(index), self._denoiser(self.ema.net), []
+        for place in torch.split(torch.arange(num), self.config.train.batch):
+            pixels, labels = self.data.gather(index[place])
+            x_0 = self._model_input(pixels)
+            u = (place + uniform(HELD_OUT_SEED, Purpose.HELD_OUT_TIME, place)) / num
+            t = times(u, self.schedule.num_steps).to(self.device)
+            eps = normal(HELD_OUT_SEED, Purpose.HELD_OUT_NOISE, place.to(self.device), tuple(x_0.shape[1:]))
+            condition = labels.to(self.device) if self.config.net.num_classes else None
+            parts.append(self.objective(denoiser, x_0, t, eps, condition))
+        if not parts:
+            return None
+        return Terms(torch.cat([p.loss for p in parts]), torch.cat([p.t for p in parts]))
+
+    def draw(self, num_steps: int | None = None, kind: str = "ema") -> Tensor:
+        """Draw the grid of pictures: DDIM from fixed seeds, the classes in turn where there are any.
+
+        Args:
+            num_steps: sampling steps; `train.grid_steps` by default.
+            kind: `ema` or `raw`.
+
+        Returns:
+            (N, C, H, W) uint8 on the CPU.
+        """
+        config, net = self.config, self.ema.net if kind == "ema" else self.net
+        num, classes = config.train.grid_images, config.net.num_classes
+        grid = trailing(num_steps or config.train.grid_steps, self.schedule.num_steps)
+        labels = torch.arange(num) % classes if classes else None
+        net.eval()
+        try:
+            parts = generate(
+                Clipped(self._denoiser(net)),
+                self.data.shape,
+                num,
+                config.train.seed,
+                DDIM(),
+                grid,
+                batch=min(num, max(64, config.train.batch)),
+                labels=labels,
+                device=self.device,
+            )
+            return to_bytes(torch.cat([images for _, images in parts]))
+        finally:
+            net.train(net is self.net)
+
+    def wait(self) -> None:
+        """Return when the device has done all it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """Return every tensor of the state: `raw`, `ema` (state dicts) and `optim`, each by name."""
+        return {
+            "raw": self.net.state_dict(),
+            "ema": self.ema.net.state_dict(),
+            "optim": optim.moments(self.optimizer, self.net),
+        }
+
+    @torch.no_grad()
+    def load(self, state: dict[str, dict[str, Tensor]], images: int) -> None:
+        """Take over a state, copied in place, so that every tensor keeps its memory layout.
+
+        Args:
+            state: as `state()` returned it.
+            images: the clock.
+
+        Raises:
+            UserError: the tensors are not those of this network.
+        """
+        try:
+            for name, net in (("raw", self.net), ("ema", self.ema.net)):
+                net.load_state_dict(state[name])
+            optim.load_moments(self.optimizer, self.net, state["optim"])
+        except (KeyError, RuntimeError) as error:
+            raise UserError(f"the checkpoint is of another network: {' '.join(str(error).split())[:160]}") from None
+        self.images = images

@@ -1,0 +1,153 @@
+r"""The optimiser: Adam or AdamW, its learning rate over the run, and gradients kept in bounds.
+
+The rate follows the clock of images, with n images seen before the step, B in the step and N planned:
+
+    lr(n) = lr * min( 1, (n + B) / warmup ) * decay( n / N )
+    decay(u) = 1  |  (1 + cos pi u) / 2  |  1 - u            constant, cosine, linear
+
+A step whose loss or gradient is not finite must leave no trace, and finding out must not make a GPU wait. Torch's fused
+Adam takes a flag that lives on the device (its gradient scaler uses it): where `found_inf` is 1 neither weights nor
+moments nor step counts change, bit for bit. So every step is launched, and the flag decides on the device.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sfumato.errors import nearest
+
+from .clock import in_images
+
+__all__ = ["OptimConfig", "apply", "build", "clip", "learning_rate", "load_moments", "moments"]
+
+_OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+_DECAYS: dict[str, Callable[[float], float]] = {
+    "constant": lambda u: 1.0,
+    "cosine": lambda u: (1 + math.cos(math.pi * u)) / 2,
+    "linear": lambda u: 1 - u,
+}
+_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """How the weights are changed.
+
+    Attributes:
+        name: `adamw` (decoupled weight decay, Loshchilov and Hutter 2019) or `adam` (Kingma and Ba 2015).
+        lr: the rate after warm-up, before decay.
+        beta1: decay of the first moment.
+        beta2: decay of the second moment.
+        eps: added to the root of the second moment.
+        weight_decay: as the named optimiser means it.
+        warmup: images over which the rate rises from 0; a value below 1 is a fraction of the planned length.
+        decay: `constant`, `cosine` or `linear`, down to 0 at the planned length.
+        clip: greatest norm of the whole gradient; None leaves it alone.
+
+    Raises:
+        ValueError: an unknown name or a value out of its range.
+    """
+
+    name: str = "adamw"
+    lr: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.99
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    warmup: float = 0.05
+    decay: str = "cosine"
+    clip: float | None = 1.0
+
+    def __post_init__(self) -> None:
+        for name, register in (("name", _OPTIMIZERS), ("decay", _DECAYS)):
+            value = getattr(self, name)
+            if value not in register:
+                raise ValueError(f'{name} = "{value}" is unknown{nearest(value, register)}')
+        for name in ("lr", "eps", "clip"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} = {value}: must be above 0")
+        for name in ("weight_decay", "warmup"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} = {getattr(self, name)}: must not be negative")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: must lie in [0, 1)")
+
+
+def learning_rate(config: OptimConfig, images: int, batch: int, planned: int) -> float:
+    """Return lr(n) of the step that starts when `images` have been seen.
+
+    Args:
+        config: the rate, its warm-up and its decay.
+        images: n, seen before the step.
+        batch: B, images of the step.
+        planned: N, length of the run in images.
+    """
+    warmup = in_images(config.warmup, planned)
+    rising = min(1.0, (images + batch) / warmup) if warmup > 0 else 1.0
+    return config.lr * rising * _DECAYS[config.decay](min(1.0, images / planned))
+
+
+def build(config: OptimConfig, net: nn.Module) -> torch.optim.Optimizer:
+    """Return the optimiser of a network's weights, its moments laid out and zero.
+
+    The moments take their weight's memory layout: torch's fused kernels run through memory in order, so a moment in
+    another layout would silently belong to other weights.
+    """
+    parameters = list(net.parameters())
+    optimizer: torch.optim.Optimizer = _OPTIMIZERS[config.name](  # type: ignore[call-arg]
+        parameters,
+        lr=config.lr,
+        betas=(config.beta1, config.beta2),
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+    for weight in parameters:
+        optimizer.state[weight] = {
+            "step": torch.zeros((), dtype=torch.float32, device=weight.device),
+            "exp_avg": torch.zeros_like(weight, memory_format=torch.preserve_format),
+            "exp_avg_sq": torch.zeros_like(weight, memory_format=torch.preserve_format),
+        }
+    return optimizer
+
+
+def clip(net: nn.Module, limit: float | None) -> Tensor:
+    """Scale all gradients so that their joint norm is at most `limit`.
+
+    Returns:
+        () tensor: the norm before clipping; not finite where any gradient is not.
+    """
+    weights = [weight for weight in net.parameters() if weight.grad is not None]
+    norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+    if limit is not None:
+        torch.nn.utils.clip_grads_with_norm_(weights, limit, norm)
+    return norm
+
+
+def apply(optimizer: torch.optim.Optimizer, lr: float, applied: Tensor) -> None:
+    """Take one step at rate `lr` where `applied`, a () tensor, is 1; where it is 0 change nothing, bit for bit."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.grad_scale = None  # type: ignore[attr-defined]
+    optimizer.found_inf = 1 - applied  # type: ignore[attr-defined]
+    optimizer.step()
+
+
+def moments(optimizer: torch.optim.Optimizer, net: nn.Module) -> dict[str, Tensor]:
+    """Return the optimiser's state as named tensors: `exp_avg/NAME`, `exp_avg_sq/NAME`, `step/NAME`."""
+    named = dict(net.named_parameters())
+    return {f"{key}/{name}": optimizer.state[weight][key] for name, weight in named.items() for key in _MOMENTS}
+
+
+@torch.no_grad()
+def load_moments(optimizer: torch.optim.Optimizer, net: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Copy named tensors into the optimiser's state, in place, so that every moment keeps its layout."""
+    for name, state in moments(optimizer, net).items():
+        state.copy_(tensors[name])

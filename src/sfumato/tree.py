@@ -1,0 +1,259 @@
+"""Trees of frozen dataclasses to and from plain tables: JSON, TOML, and `key=value` from the command line.
+
+A configuration is a tree of frozen dataclasses, so its type annotations already say everything that a reader of files
+needs: which keys there are, and what each may hold. This module walks the annotations, once for all three sources, and
+knows five kinds of node:
+
+    int, float, bool, str      a scalar; an int serves as a float, a bool never as a number
+    tuple[T, ...], tuple[T, U] a list, of any or of a fixed length
+    T | None                   null in JSON; TOML has none, so the word "none" stands for it
+    a dataclass                a table with exactly its fields as keys; missing ones take their defaults
+    a choice                   a table whose `kind` names one of several dataclasses and whose other keys are its fields
+
+The choices are an explicit register handed in (`{Schedule: {"linear": Linear, ...}}`); nothing is ever looked up by an
+import path, so no file can name code to run. Unknown keys and wrong types are the user's mistakes and raise `UserError`
+with the dotted key.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from sfumato.errors import UserError, nearest
+
+__all__ = ["Choices", "Text", "convert", "difference", "flatten", "merge", "nest", "plain", "to_toml"]
+
+Choices = Mapping[Any, Mapping[str, type[Any]]]
+"""Which dataclasses a field of an abstract type may hold, by the name that its table's `kind` gives."""
+
+T = TypeVar("T")
+
+_EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+class Text(str):
+    """A value from the command line: text that its field's type decides how to read."""
+
+    __slots__ = ()
+
+
+def _fields(cls: type[Any]) -> dict[str, Any]:
+    """The resolved annotations of a dataclass's fields, by name."""
+    hints = get_type_hints(cls)
+    return {field.name: hints[field.name] for field in fields(cls) if field.init}
+
+
+def plain(value: Any, choices: Choices, hint: Any = None) -> Any:
+    """Return a tree of dataclasses as JSON-able values: the inverse of `convert`.
+
+    Args:
+        value: a dataclass, or anything inside one.
+        choices: the register of choices.
+        hint: the annotation of the field that holds the value.
+
+    Raises:
+        UserError: a field holds a dataclass that its register doesn't name.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        table = {name: plain(getattr(value, name), choices, inner) for name, inner in _fields(type(value)).items()}
+        if hint not in choices:
+            return table
+        names = [name for name, cls in choices[hint].items() if cls is type(value)]
+        if not names:
+            raise UserError(
+                f"a {type(value).__name__} can't be written to a configuration; use one of {', '.join(choices[hint])}"
+            )
+        return {"kind": names[0], **table}
+    if isinstance(value, tuple):
+        return [plain(item, choices) for item in value]
+    return value
+
+
+def convert(hint: type[T], value: Any, choices: Choices, where: str = "") -> T:
+    """Build a value of an annotated type from plain values, every type checked.
+
+    Args:
+        hint: the annotation; at the top, the root dataclass.
+        value: dicts, lists and scalars as JSON and TOML give them; `Text` where the command line gave it.
+        choices: the register of choices.
+        where: the dotted key of the value, for messages.
+
+    Raises:
+        UserError: an unknown key or kind (the nearest valid one is named), a wrong type, or a value that the dataclass
+            itself refuses.
+    """
+    kind: Any = hint
+    return cast(T, _converted(kind, value, choices, where))
+
+
+def _converted(hint: Any, value: Any, choices: Choices, where: str) -> Any:
+    """Dispatch on the five kinds of node."""
+    if hint in choices:
+        return _chosen(choices[hint], value, choices, where)
+    if is_dataclass(hint):
+        return _table(cast(type[Any], hint), value, choices, where)
+    if get_origin(hint) in (Union, types.UnionType):
+        (inner,) = (option for option in get_args(hint) if option is not type(None))
+        return None if value is None or value == "none" else _converted(inner, value, choices, where)
+    if get_origin(hint) is tuple:
+        return _list(hint, value, choices, where)
+    return _scalar(hint, value, where)
+
+
+def _mapping(value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where} = {_shown(value)}: expected a table; set its keys one by one, as {where}.KEY=VALUE")
+    return value
+
+
+def _table(cls: type[Any], value: Any, choices: Choices, where: str) -> Any:
+    """Build a dataclass from a table of its fields."""
+    table, hints = _mapping(value, where), _fields(cls)
+    prefix = f"{where}." if where else ""
+    for key in table:
+        if key not in hints:
+            raise UserError(f"unknown key {prefix}{key}{nearest(str(key), hints)}")
+    known = {key: _converted(hints[key], item, choices, prefix + key) for key, item in table.items()}
+    try:
+        return cls(**known)
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{prefix}{error}") from None
+
+
+def _chosen(register: Mapping[str, type[Any]], value: Any, choices: Choices, where: str) -> Any:
+    """Build the dataclass that a table's `kind` names."""
+    table = dict(_mapping(value, where))
+    kind = table.pop("kind", None)
+    if kind is None:
+        raise UserError(f"{where} has no kind; choose from: {', '.join(register)}")
+    if not isinstance(kind, str) or kind not in register:
+        raise UserError(f"unknown {where}.kind {_shown(kind)}{nearest(str(kind), register)}")
+    return _table(register[kind], table, choices, where)
+
+
+def _list(hint: Any, value: Any, choices: Choices, where: str) -> tuple[Any, ...]:
+    """Build a tuple from a list, or from comma-separated text."""
+    if isinstance(value, Text):
+        parts = value.strip("()[] ").rstrip(",").split(",")
+        value = [Text(part.strip()) for part in parts if part.strip()]
+    inner = get_args(hint)
+    variable = len(inner) == 2 and inner[1] is Ellipsis
+    if not isinstance(value, list | tuple) or not (variable or len(value) == len(inner)):
+        count = "a list of values" if variable else f"{len(inner)} values"
+        raise UserError(f"{where} = {_shown(value)}: expected {count}, as in {where.rpartition('.')[2]}=1,2")
+    kinds = [inner[0]] * len(value) if variable else list(inner)
+    return tuple(_converted(kind, item, choices, where) for kind, item in zip(kinds, value, strict=True))
+
+
+def _scalar(hint: Any, value: Any, where: str) -> Any:
+    """Check a scalar, or read it from the command line's text."""
+    read: Any = _read(hint, value) if isinstance(value, Text) else value
+    if hint is float and type(read) is int:
+        read = float(read)
+    if type(read) is not hint or (hint is float and not math.isfinite(read)):
+        raise UserError(f"{where} = {_shown(value)}: expected {_EXPECTED[hint]}")
+    return read
+
+
+def _read(hint: Any, text: Text) -> Any:
+    """Read text as a scalar type; None where it is not one."""
+    if hint is bool:
+        return {"true": True, "false": False}.get(text.lower())
+    try:
+        return hint(str(text))
+    except ValueError:
+        return None
+
+
+def _shown(value: Any) -> str:
+    """A value in a message: quoted text, short, on one line."""
+    text = f'"{value}"' if isinstance(value, str) else str(value)
+    text = " ".join(text.split())
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def nest(overrides: Mapping[str, str]) -> dict[str, Any]:
+    """Return dotted keys as nested tables: {"net.base": "64"} becomes {"net": {"base": Text("64")}}.
+
+    Raises:
+        UserError: one key is both a value and a table.
+    """
+    root: dict[str, Any] = {}
+    for key, value in overrides.items():
+        *path, last = key.split(".")
+        table = root
+        for part in path:
+            table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                raise UserError(f"{key}: {part} is given as a value and as a table; keep one")
+        if isinstance(table.get(last), dict):
+            raise UserError(f"{key}: {last} is given as a value and as a table; keep one")
+        table[last] = Text(value)
+    return root
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with the values of `over` laid over it, table by table.
+
+    A table that changes its `kind` starts from that kind's own defaults: nothing of the base's table is kept.
+    """
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping) and value.get("kind") in (None, below.get("kind")):
+            merged[key] = merge(below, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested tables as one with dotted keys, in order."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return where two nested tables differ, as `key old -> new`, in order of the keys."""
+    a, b = flatten(old), flatten(new)
+    return [f"{key} {_toml(a.get(key))} -> {_toml(b.get(key))}" for key in sorted(a | b) if a.get(key) != b.get(key)]
+
+
+def to_toml(table: Mapping[str, Any], prefix: str = "") -> str:
+    """Write nested tables as TOML that `tomllib` reads back to equal values ("none" standing for None).
+
+    Raises:
+        UserError: text that is not valid Unicode, such as a file name of undecodable bytes.
+    """
+    scalars = [f"{key} = {_toml(value)}\n" for key, value in table.items() if not isinstance(value, Mapping)]
+    head = f"[{prefix}]\n" if prefix and scalars else ""
+    inner = {key: value for key, value in table.items() if isinstance(value, Mapping)}
+    blocks = [to_toml(value, f"{prefix}.{key}" if prefix else key) for key, value in inner.items()]
+    return "\n".join(([head + "".join(scalars)] if scalars else []) + blocks)
+
+
+def _toml(value: Any) -> str:
+    """One value in TOML's syntax. Python's repr of a float is the shortest that reads back exactly."""
+    if value is None:
+        return '"none"'
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_toml(item) for item in value)}]"
+    return _quoted(value) if isinstance(value, str) else repr(value)
+
+
+def _quoted(text: str) -> str:
+    """A TOML basic string: quotes, backslashes and control characters escaped."""
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        raise UserError(f"{text!a} is not valid Unicode and can't be written to a file; rename it")
+    escaped = {c: f"\\u{ord(c):04x}" for c in text if ord(c) < 0x20 or ord(c) == 0x7F}
+    return '"' + "".join({'"': '\\"', "\\": "\\\\", **escaped}.get(c, c) for c in text) + '"'

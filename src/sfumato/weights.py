@@ -1,0 +1,203 @@
+"""Weights files that say what they are: one file is enough to rebuild the denoiser, or to refuse.
+
+A weights file is a safetensors file, tensors behind a JSON header, so reading one can't run code. The header carries
+
+    format    "sfumato"                     version   of this layout
+    config    the whole configuration       kind      "ema" or "raw"
+    images    seen when it was written      shape     (C, H, W) of an image
+    classes   their names                   sha256    of all of the above and of every tensor
+
+Safetensors itself has no checksum, and one flipped bit loads silently as another weight; hence the digest, over the
+names, types, shapes and bytes of the tensors and the rest of the header.
+
+A file is a stranger until its digest and its shapes are right. The network is first built without memory (torch's meta
+device), the shapes are compared, and only then are the weights given any; a header that promises a thousand blocks or a
+billion channels is refused for the price of reading it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from sfumato.config import Config, from_dict, to_dict
+from sfumato.diffusion import NetworkDenoiser
+from sfumato.errors import UserError
+from sfumato.nets import UNet, UNetConfig
+from sfumato.run import Run, write_atomic
+
+__all__ = ["Model", "load_weights", "pack", "save_weights", "tensors_of"]
+
+FORMAT, VERSION = "sfumato", "1"
+_FACTS = ("format", "version", "config", "kind", "images", "classes", "shape")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network out of a weights file, ready to sample from.
+
+    Attributes:
+        net: the network, in evaluation mode.
+        config: the configuration that it was trained with.
+        denoiser: the network with its schedule and parameterisation.
+        shape: (C, H, W) of its images.
+        classes: names of the classes that can be asked for; empty for none.
+        images: how many images it had seen.
+        kind: `ema`, the average of the weights, or `raw`.
+        path: the file.
+    """
+
+    net: UNet
+    config: Config
+    denoiser: NetworkDenoiser
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    images: int
+    kind: str
+    path: Path
+
+
+def tensors_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors as safetensors wants them: on the CPU, in one piece, none sharing memory with another."""
+    return {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in state.items()
+    }
+
+
+def _digest(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> str:
+    """SHA-256 of the facts and of every tensor's name, type, shape and bytes, in order of the names."""
+    sha = hashlib.sha256(json.dumps({name: facts.get(name) for name in _FACTS}, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        sha.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        sha.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()
+
+
+def pack(
+    state: Mapping[str, Tensor],
+    config: Config,
+    kind: str,
+    images: int,
+    classes: tuple[str, ...],
+    shape: tuple[int, int, int],
+) -> bytes:
+    """Return the content of a weights file. Arguments as `save_weights`."""
+    assert kind in ("ema", "raw"), kind
+    facts = {
+        "format": FORMAT,
+        "version": VERSION,
+        "config": json.dumps(to_dict(config)),
+        "kind": kind,
+        "images": str(images),
+        "classes": json.dumps(list(classes)),
+        "shape": json.dumps(list(shape)),
+    }
+    tensors = tensors_of(state)
+    content: bytes = safetensors.torch.save(tensors, {**facts, "sha256": _digest(tensors, facts)})
+    return content
+
+
+def save_weights(
+    path: Path | str,
+    state: Mapping[str, Tensor],
+    config: Config,
+    kind: str = "ema",
+    images: int = 0,
+    classes: tuple[str, ...] = (),
+    shape: tuple[int, int, int] = (3, 32, 32),
+) -> None:
+    """Write a weights file, whole or not at all.
+
+    Args:
+        path: the file.
+        state: the network's `state_dict()`.
+        config: the configuration that it was trained with.
+        kind: `ema` or `raw`.
+        images: how many images it has seen.
+        classes: names of its classes.
+        shape: (C, H, W) of its images.
+
+    Raises:
+        OSError: as the file system has it.
+    """
+    write_atomic(Path(path), pack(state, config, kind, images, classes, shape))
+
+
+def load_weights(path: Path | str | Run, device: torch.device | str = "cpu") -> Model:
+    """Rebuild a network from a weights file.
+
+    Args:
+        path: a weights file, or a run folder (its `weights/ema.safetensors` is taken).
+        device: where the network shall live.
+
+    Raises:
+        UserError: no such file, not one of ours, truncated, altered, or its tensors are not the network's that its
+            header describes.
+    """
+    file = _locate(path)
+    facts, tensors = _read(file)
+    if facts.get("sha256") != _digest(tensors, facts):
+        raise UserError(f"{file} is damaged: its checksum is not that of its content; take another copy or checkpoint")
+    try:
+        config = from_dict(json.loads(facts["config"]))
+        images, kind = int(facts["images"]), facts["kind"]
+        classes = tuple(str(name) for name in json.loads(facts["classes"]))
+        channels, height, width = (int(size) for size in json.loads(facts["shape"]))
+    except (KeyError, TypeError, ValueError) as error:  # a UserError is a ValueError
+        raise UserError(f"{file}: its header can't be used ({error}); was it written by another version?") from None
+    net = _build(config.net, tensors, file).to(device)
+    denoiser = NetworkDenoiser(net, config.diffusion.build_schedule(), config.diffusion.build_parameterization())
+    return Model(net, config, denoiser, (channels, height, width), classes, images, kind, file)
+
+
+def _locate(path: Path | str | Run) -> Path:
+    """Return the weights file that a path means."""
+    place = path.path if isinstance(path, Run) else Path(path)
+    file = place / "weights" / "ema.safetensors" if place.is_dir() else place
+    if not file.is_file():
+        missing = "has no weights yet" if place.is_dir() else "does not exist"
+        raise UserError(f"{place} {missing}: give a weights file, or a run folder that has saved a checkpoint")
+    return file
+
+
+def _read(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Return a weights file's header and tensors, none of them trusted yet."""
+    try:
+        with safetensors.safe_open(file, framework="pt", device="cpu") as content:
+            facts = dict(content.metadata() or {})
+            if facts.get("format") != FORMAT:
+                raise UserError(f"{file} was not written by sfumato: give the weights file of a run")
+            if facts.get("version") != VERSION:
+                raise UserError(f"{file} has layout version {facts.get('version')}; this sfumato reads {VERSION}")
+            return facts, {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+    except (OSError, safetensors.SafetensorError, MemoryError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"{file} is not a readable weights file ({reason}): it may be cut short") from None
+
+
+def _build(config: UNetConfig, tensors: dict[str, Tensor], file: Path) -> UNet:
+    """Build the network around the tensors, or refuse when they are not its own."""
+    mismatch = UserError(f"{file}: its tensors are not those of the network that its header describes; take another")
+    if len(config.multipliers) * config.blocks > len(tensors):  # each block has tensors: it can't be built, nor in time
+        raise mismatch
+    with torch.device("meta"):
+        net = UNet(config)
+    wanted: dict[str, Any] = net.state_dict()
+    if {name: (t.shape, t.dtype) for name, t in tensors.items()} != {
+        name: (t.shape, t.dtype) for name, t in wanted.items()
+    }:
+        raise mismatch
+    net.load_state_dict(tensors, assign=True)
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return net.eval().requires_grad_(False)
