@@ -1,0 +1,286 @@
+"""Show that the tests catch what they claim to catch: break the code on purpose, one place at a time, and run the
+tests.
+
+    python scripts/mutations.py                 every mutation
+    python scripts/mutations.py --only ddim     those whose name contains a word
+
+Each mutation replaces one piece of text in a copy of `src/`; the named tests then run against the copy and must fail.
+A mutation whose text is no longer in the file, or that the tests survive, makes the script exit with 1. So does a test
+that fails without any mutation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One planted mistake: `old` becomes `new` in `file`, and `tests` must notice."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+M = Mutation
+MUTATIONS = [
+    M(
+        "posterior: coefficients of x_t and x_0 swapped",
+        "diffusion/process.py",
+        "broadcast(a, x_t) * x_t + broadcast(b, x_0) * x_0",
+        "broadcast(b, x_t) * x_t + broadcast(a, x_0) * x_0",
+        "tests/diffusion/test_process.py",
+    ),
+    M(
+        "posterior: variance of the forward step in place of beta~",
+        "diffusion/process.py",
+        "level_s.alpha * drop, level_s.sigma.square() * drop",
+        "level_s.alpha * drop, level_t.sigma.square() * drop",
+        "tests/diffusion/test_process.py",
+    ),
+    M(
+        "forward step: alpha without its root",
+        "diffusion/process.py",
+        "broadcast(level_t.alpha / level_s.alpha, x_s) * x_s",
+        "broadcast((level_t.alpha / level_s.alpha).square(), x_s) * x_s",
+        "tests/diffusion/test_process.py",
+    ),
+    M(
+        "closed form: standard deviation taken for log variance",
+        "diffusion/process.py",
+        "broadcast(2 * level.sigma.log(), x_0)",
+        "broadcast(level.sigma.log(), x_0)",
+        "tests/diffusion/test_process.py",
+    ),
+    M(
+        "variance: small and large swapped",
+        "diffusion/variance.py",
+        "(level_t.sigma.square() * snr_drop(level_s, level_t)).log()",
+        "(level_s.sigma.square() * snr_drop(level_s, level_t)).log()",
+        "tests/diffusion/test_process.py tests/diffusion/test_samplers.py",
+    ),
+    M(
+        "kl: the two variances swapped in the quadratic term",
+        "diffusion/gaussian.py",
+        "(self.mean - other.mean).square() * (-other.logvar).exp()",
+        "(self.mean - other.mean).square() * (-self.logvar).exp()",
+        "tests/diffusion/test_gaussian.py",
+    ),
+    M(
+        "gaussian: sample with the variance for the standard deviation",
+        "diffusion/gaussian.py",
+        "self.mean + self.std * noise",
+        "self.mean + self.variance * noise",
+        "tests/diffusion/test_gaussian.py",
+    ),
+    M(
+        "cosine: offset s left out of the normaliser",
+        "diffusion/schedule.py",
+        "((t + self.s) / (1 + self.s) * (math.pi / 2))",
+        "((t + self.s) * (math.pi / 2))",
+        "tests/diffusion/test_schedule.py",
+    ),
+    M(
+        "linear: table read one step off",
+        "diffusion/schedule.py",
+        "table[nearest.long()]",
+        "table[(nearest.long() - 1).clamp(min=0)]",
+        "tests/diffusion/test_schedule.py",
+    ),
+    M(
+        "betas: not scaled with the length of the chain",
+        "diffusion/schedule.py",
+        "(betas * (1000 / num_steps)).clamp",
+        "betas.clamp",
+        "tests/diffusion/test_schedule.py",
+    ),
+    M(
+        "zero-terminal SNR: first step not kept",
+        "diffusion/schedule.py",
+        "(alpha[1:] - last) * (first / (first - last))",
+        "(alpha[1:] - last) / (1 - last)",
+        "tests/diffusion/test_schedule.py",
+    ),
+    M(
+        "resolution shift: half of it",
+        "diffusion/schedule.py",
+        "return 2 * math.log(reference / size)",
+        "return math.log(reference / size)",
+        "tests/diffusion/test_schedule.py",
+    ),
+    M(
+        "v: sign of the image's part",
+        "diffusion/parameterization.py",
+        "return -level.sigma, level.alpha",
+        "return level.sigma, level.alpha",
+        "tests/diffusion/test_parameterization.py",
+    ),
+    M(
+        "mu: the step's own level in place of the one before",
+        "diffusion/parameterization.py",
+        "schedule((t - 1 / schedule.num_steps).clamp(min=0.0)), schedule(t)",
+        "schedule((t - 2 / schedule.num_steps).clamp(min=0.0)), schedule(t)",
+        "tests/diffusion/test_parameterization.py",
+    ),
+    M(
+        "network time: off by one",
+        "diffusion/denoiser.py",
+        "t * self.schedule.num_steps - 1",
+        "t * self.schedule.num_steps",
+        "tests/diffusion/test_denoiser.py",
+    ),
+    M(
+        "clip: noise not made consistent",
+        "diffusion/denoiser.py",
+        "return replace(self, x0=x0, eps=(x_t - level.alpha * x0) / level.sigma)",
+        "return replace(self, x0=x0)",
+        "tests/diffusion/test_denoiser.py tests/diffusion/test_samplers.py",
+    ),
+    M(
+        "times: 0 .. T - 1 in place of 1 .. T",
+        "diffusion/objective.py",
+        ".clamp(max=num_steps - 1) + 1) / num_steps",
+        ".clamp(max=num_steps - 1)) / num_steps",
+        "tests/diffusion/test_objective.py",
+    ),
+    M(
+        "loss: summed where it should be averaged",
+        "diffusion/objective.py",
+        "error.square().flatten(1).mean(1)",
+        "error.square().flatten(1).sum(1)",
+        "tests/diffusion/test_objective.py",
+    ),
+    M(
+        "ancestral: noise in the last step",
+        "diffusion/samplers/ancestral.py",
+        "step.mean if s == 0 else step.sample(noise.step(state.step))",
+        "step.mean + 0.01 * noise.step(state.step) if s == 0 else step.sample(noise.step(state.step))",
+        "tests/diffusion/test_samplers.py",
+    ),
+    M(
+        "ancestral: levels of s and t swapped",
+        "diffusion/samplers/ancestral.py",
+        "level_s, level_t = denoiser.schedule(s), denoiser.schedule(state.t)",
+        "level_t, level_s = denoiser.schedule(s), denoiser.schedule(state.t)",
+        "tests/diffusion/test_samplers.py",
+    ),
+    M(
+        "ddim: eta multiplies the variance",
+        "diffusion/samplers/ddim.py",
+        "std = self.eta * posterior_variance.sqrt()",
+        "std = (self.eta * posterior_variance).sqrt()",
+        "tests/diffusion/test_samplers.py",
+    ),
+    M(
+        "ddim: direction without the noise's share taken off",
+        "diffusion/samplers/ddim.py",
+        "(level_s.sigma.square() - std.square()).clamp(min=0.0).sqrt()",
+        "level_s.sigma",
+        "tests/diffusion/test_samplers.py",
+    ),
+    M(
+        "sampler noise: every step draws the same",
+        "diffusion/noise.py",
+        "self.shape, step=i, dtype=self.dtype)",
+        "self.shape, step=0, dtype=self.dtype)",
+        "tests/diffusion/test_noise.py",
+    ),
+    M(
+        "philox: nine rounds",
+        "diffusion/noise.py",
+        "_ROUNDS = 10",
+        "_ROUNDS = 9",
+        "tests/diffusion/test_noise.py",
+    ),
+    M(
+        "address: examples beyond 2^32 fold onto others",
+        "diffusion/noise.py",
+        "tail = (index >> 32) | (int(purpose) << 24)",
+        "tail = (index * 0) | (int(purpose) << 24)",
+        "tests/diffusion/test_noise.py",
+    ),
+    M(
+        "box-muller: both normals from the cosine",
+        "diffusion/noise.py",
+        "radius * angle.sin()",
+        "radius * angle.cos()",
+        "tests/diffusion/test_noise.py",
+    ),
+    M(
+        "grid: trailing starts one step short of noise",
+        "diffusion/grid.py",
+        "(chain - torch.arange(num_steps",
+        "(chain - 1 - torch.arange(num_steps",
+        "tests/diffusion/test_grid.py",
+    ),
+    M(
+        "mixture: prior weights forgotten",
+        "diffusion/oracle.py",
+        "log_q.flatten(2).sum(2) + (weights / weights.sum()).log()",
+        "log_q.flatten(2).sum(2)",
+        "tests/diffusion/test_oracle.py",
+    ),
+]
+
+
+def run_tests(source: Path, tests: str) -> tuple[bool, str]:
+    """Run tests against the package in `source`; return whether they passed and pytest's last line."""
+    environment = {**os.environ, "PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests.split()]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    if done.returncode not in (0, 1):
+        raise SystemExit(f"pytest could not run {tests}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    reason = [line for line in done.stdout.split("\n") if line.startswith(("FAILED", "ERROR"))]
+    return done.returncode == 0, reason[0][:110] if reason else ""
+
+
+def attempt(mutation: Mutation) -> tuple[bool, str]:
+    """Plant one mutation in a copy of the package; return whether it was caught and by what."""
+    with tempfile.TemporaryDirectory() as scratch:
+        source = Path(scratch) / "src"
+        shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        file = source / "sfumato" / mutation.file
+        text = file.read_text()
+        if text.count(mutation.old) != 1:
+            return False, f"its text stands {text.count(mutation.old)} times in {mutation.file}, expected once"
+        file.write_text(text.replace(mutation.old, mutation.new))
+        passed, reason = run_tests(source, mutation.tests)
+        return not passed, reason or "no test noticed"
+
+
+def main() -> int:
+    """Try every mutation and print a line for each; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="only mutations whose name contains this")
+    chosen = [m for m in MUTATIONS if parser.parse_args().only in m.name]
+    for tests in sorted({test for m in chosen for test in m.tests.split()}):
+        passed, reason = run_tests(ROOT / "src", tests)
+        if not passed:
+            print(f"{tests} fails without any mutation: {reason}")
+            return 1
+    caught = 0
+    for mutation in chosen:
+        start = time.perf_counter()
+        ok, reason = attempt(mutation)
+        caught += ok
+        mark = "caught  " if ok else "SURVIVED"
+        print(f"{mark} {mutation.name} ({time.perf_counter() - start:.0f} s): {reason}", flush=True)
+    print(f"{caught} of {len(chosen)} mutations caught")
+    return 0 if caught == len(chosen) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
