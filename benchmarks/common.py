@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import copy
 import importlib
-import importlib.machinery
 import json
 import statistics
 import sys
@@ -25,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sfumato.nets import UNet, UNetConfig
+from sfumato.nets import UNet, UNetConfig, keep_memory
 
 OURS = "sfumato"
 CALIBRATION = "3x3 convolution"
@@ -80,7 +79,8 @@ def _sfumato(size: int) -> Contestant:
 
 
 def _diffusers(size: int) -> Contestant:
-    tame_torchvision(None)
+    if broken_torchvision():
+        importlib.import_module("diffusers.utils.import_utils")._torchvision_available = False  # type: ignore[attr-defined]
     from diffusers import UNet2DModel
 
     net = UNet2DModel(
@@ -103,7 +103,8 @@ def _diffusers(size: int) -> Contestant:
 
 def _denoising(size: int) -> Contestant:
     """The nearest it comes: attention at the same level; its linear attention elsewhere can't be turned off."""
-    tame_torchvision(types.ModuleType("torchvision"))
+    if broken_torchvision():
+        stand_in_for_torchvision()
     from denoising_diffusion_pytorch import Unet
 
     net = Unet(
@@ -118,27 +119,30 @@ def _denoising(size: int) -> Contestant:
     return Contestant("denoising-diffusion-pytorch", net, lambda net, x, t: net(x, t))
 
 
-def tame_torchvision(stand_in: types.ModuleType | None) -> None:
-    """Where torchvision is there but was built for another torch, hide it (None) or put an empty module in its place.
+def broken_torchvision() -> bool:
+    """Whether a torchvision is there that was built for another torch, so that whoever imports it fails.
 
-    Both peers import torchvision for their data loading; no network measured here uses it.
+    Both peers import it for their data loading; no network measured here uses it.
     """
     try:
-        importlib.import_module("torchvision.transforms")
-        return
+        importlib.import_module("torchvision")
+    except ModuleNotFoundError:
+        return False
     except (ImportError, OSError, RuntimeError):
         for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
             del sys.modules[name]
-    if stand_in is None:
-        sys.modules["torchvision"] = None  # type: ignore[assignment]
-        return
-    stand_in.__path__ = []  # type: ignore[attr-defined]
-    stand_in.__spec__ = importlib.machinery.ModuleSpec("torchvision", None)
-    sys.modules["torchvision"] = stand_in
-    for part in ("transforms", "utils", "models"):
-        module = types.ModuleType(f"torchvision.{part}")
-        setattr(stand_in, part, module)
-        sys.modules[f"torchvision.{part}"] = module
+        return True
+    return False
+
+
+def stand_in_for_torchvision() -> None:
+    """Put empty modules where denoising-diffusion-pytorch imports torchvision's."""
+    for name in ("torchvision", "torchvision.transforms", "torchvision.utils", "torchvision.models"):
+        module = sys.modules[name] = types.ModuleType(name)
+        module.__path__ = []  # type: ignore[attr-defined]
+        parent, _, leaf = name.rpartition(".")
+        if parent:
+            setattr(sys.modules[parent], leaf, module)
 
 
 def calibration(batch: int) -> tuple[Callable[[], None], float]:
@@ -172,65 +176,77 @@ def interleave(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, lis
     return seconds
 
 
-def rows(
-    seconds: dict[str, list[float]], teams: list[Contestant], images: int, size: int, passes: int, convolution: float
-) -> list[dict[str, Any]]:
-    """Summarise the rounds.
+def measure(
+    title: str,
+    runs: dict[str, Callable[[], Any]],
+    teams: list[Contestant],
+    arguments: argparse.Namespace,
+    size: int,
+    passes: int,
+) -> dict[str, Any]:
+    """Run the rounds, print their table and return it.
 
     Args:
-        seconds: what `interleave` returned, the calibration among it.
+        title: what a run does.
+        runs: one for each team, by its name.
         teams: the contestants.
-        images: how many images a run handled.
+        arguments: the parsed options.
         size: side of an image.
         passes: forward passes that a run's arithmetic amounts to: 3 for a training step.
-        convolution: GFLOP of one calibration run.
     """
-    table = []
-    for team in teams:
-        own, gflop = seconds[team.name], team.flops(size) / 1e9
-        rate = [images * passes * gflop / s for s in own]
-        table.append(
-            {
-                "name": team.name,
-                "size": size,
-                "parameters": team.parameters,
-                "gflop": round(gflop, 3),
-                "ms": [round(1e3 * f(own), 2) for f in (statistics.median, min, max)],
-                "images_s": round(images / statistics.median(own), 1),
-                "speed": round(_ratio(seconds[OURS], own), 3) if OURS in seconds else None,
-                "gflop_s": round(statistics.median(rate), 1),
-                "of_convolution": round(
-                    statistics.median(r * s / convolution for r, s in zip(rate, seconds[CALIBRATION], strict=True)), 3
-                ),
-            }
-        )
-    return table
-
-
-def _ratio(ours: list[float], theirs: list[float]) -> float:
-    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
-
-
-def show(title: str, table: list[dict[str, Any]]) -> None:
-    """Print one table; `speed` is relative to sfumato, above 1 = faster than it."""
-    print(f"\n{title}")
-    print(
-        f"{'':28} {'parameters':>10} {'GFLOP':>6} {'median ms':>10} {'min - max':>17} {'images/s':>9}"
-        f" {'speed':>6} {'GFLOP/s':>8} {'of conv':>8}"
-    )
-    for row in table:
-        middle, low, high = row["ms"]
-        print(
-            f"{row['name']:28} {row['parameters']:>10,} {row['gflop']:>6} {middle:>10} {low:>8} - {high:<6}"
-            f" {row['images_s']:>9} {row['speed']:>6} {row['gflop_s']:>8} {row['of_convolution']:>8}"
-        )
-
-
-def show_calibration(seconds: dict[str, list[float]], gflop: float) -> float:
-    """Print and return the median rate of the plain convolution, GFLOP/s."""
+    convolve, gflop = calibration(arguments.batch)
+    seconds = interleave({CALIBRATION: convolve, **runs}, arguments.rounds)
     rates = [gflop / s for s in seconds[CALIBRATION]]
+    table = [row(team, seconds, arguments.batch, size, passes, rates) for team in teams]
+    print(f"\n{title}, {arguments.threads} thread(s), {arguments.rounds} rounds, memory kept: {arguments.keep_memory}")
+    show(table)
     print(f"{CALIBRATION}: {statistics.median(rates):.0f} GFLOP/s ({min(rates):.0f} - {max(rates):.0f})")
-    return round(statistics.median(rates), 1)
+    return {"title": title, "convolution_gflop_s": spread(rates), "rows": table}
+
+
+def row(
+    team: Contestant, seconds: dict[str, list[float]], images: int, size: int, passes: int, rates: list[float]
+) -> dict[str, Any]:
+    """Summarise one contestant.
+
+    Args:
+        team: the contestant.
+        seconds: what `interleave` returned.
+        images: how many images a run handled.
+        size: side of an image.
+        passes: forward passes of a run.
+        rates: GFLOP/s of the plain convolution, one a round.
+    """
+    own, gflop = seconds[team.name], team.flops(size) / 1e9
+    reached = [images * passes * gflop / s for s in own]
+    speed = statistics.median(a / b for a, b in zip(seconds.get(OURS, own), own, strict=True))
+    return {
+        "name": team.name,
+        "parameters": team.parameters,
+        "gflop": round(gflop, 3),
+        "ms": spread([1e3 * s for s in own]),
+        "images_s": round(images / statistics.median(own), 1),
+        "speed": round(speed, 3),
+        "gflop_s": round(statistics.median(reached), 1),
+        "of_convolution": round(statistics.median(a / b for a, b in zip(reached, rates, strict=True)), 3),
+    }
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {name: round(f(values), 2) for name, f in (("median", statistics.median), ("min", min), ("max", max))}
+
+
+def show(table: list[dict[str, Any]]) -> None:
+    """Print the rows; `speed` is relative to sfumato, above 1 = faster than it; `of conv` the share of its rate."""
+    head = ("", "parameters", "GFLOP", "median ms", "min", "max", "images/s", "speed", "GFLOP/s", "of conv")
+    layout = "{:28} {:>10} {:>6} {:>10} {:>8} {:>8} {:>9} {:>6} {:>8} {:>8}"
+    print(layout.format(*head))
+    for each in table:
+        print(
+            layout.format(
+                *(x for value in each.values() for x in (value.values() if isinstance(value, dict) else [value]))
+            )
+        )
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -243,6 +259,13 @@ def parser(description: str) -> argparse.ArgumentParser:
     options.add_argument("--keep-memory", action="store_true", help="with sfumato.nets.keep_memory(), for all alike")
     options.add_argument("--json", type=Path, help="also write the result there")
     return options
+
+
+def set_up(arguments: argparse.Namespace) -> None:
+    """Apply the options that hold for the whole process."""
+    torch.set_num_threads(arguments.threads)
+    if arguments.keep_memory and not keep_memory():
+        print("--keep-memory: not available with this C library")
 
 
 def write_json(path: Path | None, results: list[dict[str, Any]]) -> None:

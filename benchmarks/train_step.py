@@ -30,21 +30,15 @@ def step_of(team: Contestant, batch: int, size: int) -> Callable[[], None]:
 
 
 def main() -> None:
-    options = common.parser("Time a training step against diffusers and denoising-diffusion-pytorch.").parse_args()
-    torch.set_num_threads(options.threads)
+    arguments = common.parser("Time a training step against diffusers and denoising-diffusion-pytorch.").parse_args()
+    common.set_up(arguments)
     results = []
-    for size in options.sizes:
+    for size in arguments.sizes:
         teams = common.contestants(size)
-        convolve, gflop = common.calibration(options.batch)
-        runs = {team.name: step_of(team, options.batch, size) for team in teams}
-        seconds = common.interleave({common.CALIBRATION: convolve, **runs}, options.rounds)
-        title = (
-            f"Training step, {options.batch} x 1x{size}x{size}, {options.threads} thread(s), {options.rounds} rounds"
-        )
-        table = common.rows(seconds, teams, options.batch, size, 3, gflop)
-        common.show(title, table)
-        results.append({"calibration_gflop_s": common.show_calibration(seconds, gflop), "rows": table})
-    common.write_json(options.json, results)
+        runs = {team.name: step_of(team, arguments.batch, size) for team in teams}
+        title = f"Training step, {arguments.batch} x 1x{size}x{size}"
+        results.append(common.measure(title, runs, teams, arguments, size, passes=3))
+    common.write_json(arguments.json, results)
 
 
 if __name__ == "__main__":

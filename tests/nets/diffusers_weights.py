@@ -7,7 +7,6 @@ into to_q, to_k and to_v that we hold as a single qkv.
 from __future__ import annotations
 
 import importlib
-import sys
 from typing import Any
 
 import torch
@@ -38,7 +37,7 @@ def unet_2d_model(config: UNetConfig) -> Any:
     assert config.num_classes == 0
     assert config.fold == 1
     assert config.heads == 1
-    _hide_broken_torchvision()
+    _without_broken_torchvision()
     from diffusers import UNet2DModel
 
     kinds = [level in config.attention for level in range(len(config.widths))]
@@ -117,13 +116,11 @@ def _split(name: str, middle: str) -> tuple[str, str, str]:
     return place, index, part
 
 
-def _hide_broken_torchvision() -> None:
+def _without_broken_torchvision() -> None:
     """Let diffusers load beside a torchvision built for another torch: it imports one where it finds one."""
     try:
         importlib.import_module("torchvision")
     except ModuleNotFoundError:
-        pass
+        return
     except (ImportError, OSError, RuntimeError):
-        for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        sys.modules["torchvision"] = None  # type: ignore[assignment]
+        importlib.import_module("diffusers.utils.import_utils")._torchvision_available = False  # type: ignore[attr-defined]

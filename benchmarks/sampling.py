@@ -1,0 +1,92 @@
+"""Sampling with the same U-Net in three libraries: one denoising step, and DDIM through each library's own sampler.
+
+Example: python benchmarks/sampling.py --rounds 9 --threads 1 --steps 10
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import common
+from common import CONFIG, OURS, Contestant
+
+
+def step_of(team: Contestant, batch: int, size: int) -> Callable[[], Tensor]:
+    """Return one evaluation of the network on a batch."""
+    team.net.eval()
+    x, t = torch.randn(batch, 1, size, size), torch.full((batch,), 500.0)
+
+    def step() -> Tensor:
+        with torch.inference_mode():
+            return team.predict(x, t)
+
+    return step
+
+
+def loop_of(team: Contestant, batch: int, size: int, steps: int) -> Callable[[], Any]:
+    """Return a DDIM loop (eta = 0, predicted images clipped, linear schedule of 1,000 steps) from noise to a batch."""
+    builders = {OURS: _ours, "diffusers": _diffusers, "denoising-diffusion-pytorch": _denoising}
+    loop = builders[team.name](team, batch, size, steps)
+
+    def run() -> Any:
+        with torch.inference_mode():
+            return loop()
+
+    return run
+
+
+def _ours(team: Contestant, batch: int, size: int, steps: int) -> Callable[[], Any]:
+    from sfumato.diffusion import DDIM, Clipped, Eps, Linear, NetworkDenoiser, Noise, sample, trailing
+
+    denoiser = Clipped(NetworkDenoiser(team.net, Linear(), Eps()))
+    noise = Noise(0, torch.arange(batch), (CONFIG.channels, size, size))
+    return lambda: sample(denoiser, DDIM(), trailing(steps, 1000), noise)
+
+
+def _diffusers(team: Contestant, batch: int, size: int, steps: int) -> Callable[[], Any]:
+    from diffusers import DDIMPipeline, DDIMScheduler
+
+    pipeline = DDIMPipeline(team.net, DDIMScheduler(num_train_timesteps=1000, timestep_spacing="trailing"))
+    pipeline.set_progress_bar_config(disable=True)
+    return lambda: pipeline(batch_size=batch, num_inference_steps=steps, output_type="np")
+
+
+def _denoising(team: Contestant, batch: int, size: int, steps: int) -> Callable[[], Any]:
+    module = importlib.import_module("denoising_diffusion_pytorch.denoising_diffusion_pytorch")
+    module.tqdm = lambda each, **_: each  # type: ignore[attr-defined]
+    diffusion = module.GaussianDiffusion(
+        team.net, image_size=size, objective="pred_noise", beta_schedule="linear", sampling_timesteps=steps
+    )
+    return lambda: diffusion.sample(batch_size=batch)
+
+
+def main() -> None:
+    options = common.parser("Time sampling against diffusers and denoising-diffusion-pytorch.")
+    options.add_argument("--steps", type=int, default=10, help="steps of the DDIM loop (10)")
+    arguments = options.parse_args()
+    common.set_up(arguments)
+    batch, results = arguments.batch, []
+    for size in arguments.sizes:
+        teams = common.contestants(size)
+        work = {
+            f"Denoising step, {batch} x 1x{size}x{size}": (
+                {team.name: step_of(team, batch, size) for team in teams},
+                1,
+            ),
+            f"DDIM, {arguments.steps} steps, {batch} x 1x{size}x{size}": (
+                {team.name: loop_of(team, batch, size, arguments.steps) for team in teams},
+                arguments.steps,
+            ),
+        }
+        for title, (runs, passes) in work.items():
+            results.append(common.measure(title, runs, teams, arguments, size, passes))
+    common.write_json(arguments.json, results)
+
+
+if __name__ == "__main__":
+    main()

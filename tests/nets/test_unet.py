@@ -1,0 +1,176 @@
+"""The whole network: sizes, folding, classes, first weights, gradients, precision."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sfumato.errors import UserError
+from sfumato.nets import NETS, UNet, UNetConfig
+
+SMALL = UNetConfig(channels=2, base=8, multipliers=(1, 2, 2), blocks=1, attention=(1,), dropout=0.0, groups=4)
+
+
+def network(config: UNetConfig = SMALL, **changes: object) -> UNet:
+    """Build a network all of whose weights are random, those that start at zero too."""
+    torch.manual_seed(0)
+    net = UNet(UNetConfig(**{**vars(config), **changes})).eval()
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, std=max(0.1, parameter[0].numel() ** -0.5) if parameter.ndim > 1 else 0.5)
+    return net
+
+
+def batch(num: int, channels: int = 2, size: tuple[int, int] = (8, 8)) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(num, channels, *size, generator=generator), torch.rand(num, generator=generator) * 999
+
+
+def test_a_fresh_network_returns_exactly_zero() -> None:
+    x, time = batch(3)
+    assert torch.equal(UNet(SMALL)(x, time), torch.zeros_like(x))
+
+
+def test_first_weights_have_the_published_variance() -> None:
+    torch.manual_seed(0)
+    net = UNet(UNetConfig(base=64, multipliers=(1, 2), groups=8))
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear) and module.weight.any():
+            parts = module.weight.chunk(3) if module.weight.shape[0] == 3 * module.weight.shape[1] else [module.weight]
+            fans = parts[0].shape[0] + parts[0].shape[1]
+            variance = 2 / (fans * parts[0][0, 0].numel())
+            for part in parts:
+                assert part.var().item() == pytest.approx(variance, rel=0.15)
+                assert part.abs().max() <= (3 * variance) ** 0.5 * 1.0001
+            assert not module.bias.any()
+
+
+def test_every_size_is_padded_by_repeating_the_edge_and_cropped() -> None:
+    net = network()
+    assert net.config.multiple == 4
+    for height in range(5, 34):
+        for width in range(7, 21):
+            x, time = batch(1, size=(height, width))
+            below, right = -height % 4, -width % 4
+            padded = np.pad(x.numpy(), ((0, 0), (0, 0), (0, below), (0, right)), mode="edge")
+            with torch.inference_mode():
+                out = net(x, time)
+                assert out.shape == x.shape
+                if height % 4 in (1, 2) and width % 5 == 2:
+                    torch.testing.assert_close(out, net(torch.from_numpy(padded), time)[..., :height, :width])
+
+
+@pytest.mark.parametrize("size", [(8, 12), (7, 9)])
+def test_folding_is_running_on_the_unshuffled_image(size: tuple[int, int]) -> None:
+    folded, plain = network(channels=1, fold=2), network(channels=4)
+    assert folded.config.multiple == 8
+    plain.load_state_dict(folded.state_dict())
+    x, time = batch(2, channels=1, size=size)
+    padded = np.pad(x.numpy(), ((0, 0), (0, 0), (0, -size[0] % 8), (0, -size[1] % 8)), mode="edge")
+    rows, columns = padded.shape[2] // 2, padded.shape[3] // 2
+    small = padded.reshape(2, rows, 2, columns, 2).transpose(0, 2, 4, 1, 3).reshape(2, 4, rows, columns)
+    out = plain(torch.from_numpy(small.copy()), time).detach().numpy()
+    large = out.reshape(2, 2, 2, rows, columns).transpose(0, 3, 1, 4, 2).reshape(2, 1, 2 * rows, 2 * columns)
+    np.testing.assert_allclose(
+        folded(x, time).detach().numpy(), large[..., : size[0], : size[1]], atol=1e-5, err_msg="fold"
+    )
+
+
+def test_no_label_is_the_null_class() -> None:
+    net = network(num_classes=3)
+    x, time = batch(2)
+    out = net(x, time, torch.tensor([-1, -1]))
+    torch.testing.assert_close(net(x, time), out)
+    torch.testing.assert_close(net(x, time, None), out)
+    assert not torch.allclose(net(x, time, torch.tensor([-1, 2]))[1], out[1], atol=1e-3)
+
+
+def test_a_class_is_a_shift_of_the_time_vector() -> None:
+    """With class k the network is the unconditional one whose last time bias is larger by the table's row."""
+    conditional, plain = network(num_classes=3), network()
+    plain.load_state_dict(conditional.state_dict(), strict=False)
+    assert plain.time.second.bias is not None
+    assert conditional.classes is not None
+    with torch.no_grad():
+        plain.time.second.bias += conditional.classes.table.weight[1 + 2]
+    x, time = batch(2)
+    torch.testing.assert_close(conditional(x, time, torch.tensor([2, 2])), plain(x, time))
+
+
+def test_labels_without_classes() -> None:
+    net = network()
+    x, time = batch(2)
+    torch.testing.assert_close(net(x, time, torch.tensor([-1, -1])), net(x, time))
+    with pytest.raises(UserError, match=r"without classes.*num_classes"):
+        net(x, time, torch.tensor([-1, 0]))
+
+
+def test_gradients_reach_every_parameter() -> None:
+    net = network(num_classes=2)
+    x, time = batch(3)
+    net(x, time, torch.tensor([-1, 0, 1])).square().mean().backward()
+    silent = [name for name, parameter in net.named_parameters() if not parameter.grad.any()]
+    assert silent == []
+
+
+def test_a_fresh_network_wakes_in_three_steps() -> None:
+    """Zero layers learn first, what lies below a block's last layer second, and the rest third."""
+    torch.manual_seed(0)
+    net = UNet(SMALL)
+    optimiser = torch.optim.Adam(net.parameters(), lr=1e-3)
+    x, time = batch(3)
+    for _ in range(3):
+        optimiser.zero_grad()
+        (net(x, time) - x).square().mean().backward()
+        optimiser.step()
+    assert [name for name, parameter in net.named_parameters() if not parameter.grad.any()] == []
+
+
+def test_rows_of_a_batch_are_independent() -> None:
+    net = network(num_classes=3)
+    x, time = batch(5, size=(9, 12))
+    labels = torch.tensor([-1, 0, 1, 2, 0])
+    together = net(x, time, labels)
+    for i in range(5):
+        alone = net(x[i : i + 1], time[i : i + 1], labels[i : i + 1])
+        torch.testing.assert_close(together[i : i + 1], alone, atol=1e-5, rtol=0)
+
+
+def test_float64_agrees_with_float32() -> None:
+    net = network()
+    x, time = batch(2)
+    single = net(x, time)
+    double = net.double()(x.double(), time.double())
+    assert double.dtype == torch.float64
+    torch.testing.assert_close(single.double(), double, atol=1e-4, rtol=0)
+
+
+def test_memory_layout_of_the_input_is_immaterial() -> None:
+    net = network()
+    x, time = batch(2)
+    torch.testing.assert_close(net(x.contiguous(memory_format=torch.channels_last), time), net(x, time))
+    torch.testing.assert_close(net(x.transpose(2, 3).contiguous().transpose(2, 3), time), net(x, time))
+
+
+def test_inference_mode_changes_nothing() -> None:
+    net = network()
+    x, time = batch(2)
+    kept = x.clone()
+    with torch.inference_mode():
+        out = net(x, time)
+    torch.testing.assert_close(out, net(x, time).detach())
+    assert torch.equal(x, kept)
+
+
+def test_state_round_trip() -> None:
+    net, other = network(num_classes=2), UNet(UNetConfig(**{**vars(SMALL), "num_classes": 2})).eval()
+    other.load_state_dict({name: value.contiguous() for name, value in net.state_dict().items()})
+    x, time = batch(2)
+    assert torch.equal(net(x, time), other(x, time))
+    assert other.down[0].blocks[0].conv_1.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_registry_builds_it() -> None:
+    config, kind = NETS["unet"]
+    assert isinstance(kind(config(base=8, multipliers=(1,), attention=(), groups=2)), UNet)
