@@ -97,18 +97,3 @@ def test_a_film_of_few_colours_is_exact(tmp_path: Path) -> None:
     for n, frame in enumerate(frames):
         film.seek(n)
         np.testing.assert_array_equal(np.asarray(film.convert("RGB")), np.asarray(frame))
-
-
-def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
-    path = tmp_path / "a.png"
-    path.write_bytes(b"before")
-
-    def interrupted() -> None:
-        with pictures.atomic(path) as file:
-            file.write(b"half")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert path.read_bytes() == b"before"
-    assert list(tmp_path.iterdir()) == [path]

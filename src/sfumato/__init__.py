@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from sfumato.config import Config as Config
     from sfumato.config import resolve as resolve
     from sfumato.data import open_data as open_data
-    from sfumato.data.pixels import to_bytes as to_bytes
-    from sfumato.data.pixels import to_model as to_model
+    from sfumato.data import to_bytes as to_bytes
+    from sfumato.data import to_model as to_model
     from sfumato.diffusion import DDIM as DDIM
     from sfumato.diffusion import Ancestral as Ancestral
     from sfumato.diffusion import Cosine as Cosine
@@ -34,14 +34,15 @@ if TYPE_CHECKING:
     from sfumato.pictures import strip as strip
     from sfumato.run import Run as Run
     from sfumato.weights import Model as Model
-    from sfumato.weights import load_weights as load
+    from sfumato.weights import load_weights
+
+    load = load_weights
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "config": ("Config", "resolve"),
-    "data": ("open_data",),
-    "data.pixels": ("to_bytes", "to_model"),
+    "data": ("open_data", "to_bytes", "to_model"),
     "diffusion": ("DDIM", "Ancestral", "Cosine", "Linear"),
     "errors": ("UserError",),
     "generate": ("sample",),
@@ -52,7 +53,7 @@ _HOMES = {
 _MODULES = {name: home for home, names in _HOMES.items() for name in names}
 _PACKAGES = ("config", "data", "diffusion", "errors", "generate", "nets", "pictures", "run", "train", "weights")
 
-__all__ = ["__version__", *_MODULES]  # noqa: PLE0604
+__all__ = ["__version__", *_MODULES]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,18 +9,16 @@ pixels and nothing is blurred. The number is chosen so that the picture is about
 A grid remembers how it was laid out (`Layout`, written into the PNG's text), so `tiles` gets the very bytes back out of
 the file: that is how "the same seeds through training" is drawn from a run folder's sample grids alone.
 
-Files are written beside their name and then renamed, so a reader never meets half a picture.
+Files appear whole or not at all (`run.write_atomic`), so a reader never meets half a picture.
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +26,9 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from sfumato.errors import UserError
+from sfumato.run import write_atomic
 
-__all__ = ["Layout", "atomic", "film", "grid", "save_png", "scale_for", "strip", "tiles"]
+__all__ = ["Layout", "film", "grid", "save_png", "scale_for", "single", "strip", "tiles"]
 
 Bytes = NDArray[np.uint8]
 
@@ -125,6 +124,11 @@ def grid(images: Any, columns: int | None = None, gap: int = 1, scale: int | Non
     return picture
 
 
+def single(image: Any) -> Image.Image:
+    """Return one image, uint8 (C, H, W), as a picture of its own size."""
+    return _picture(_shown(np.asarray(image)[None])[0], 1)
+
+
 def tiles(picture: Image.Image) -> Bytes:
     """Cut a grid up again: the inverse of `grid`, exactly.
 
@@ -187,7 +191,7 @@ def strip(
     return page
 
 
-def save_png(picture: Image.Image, path: Path, text: Mapping[str, object] | None = None) -> Path:
+def save_png(picture: Image.Image, path: Path | str, text: Mapping[str, object] | None = None) -> Path:
     """Write a PNG, whole or not at all, with facts in its text chunks.
 
     Args:
@@ -202,12 +206,15 @@ def save_png(picture: Image.Image, path: Path, text: Mapping[str, object] | None
     layout = {LAYOUT_KEY: picture.info[LAYOUT_KEY]} if LAYOUT_KEY in picture.info else {}
     for name, value in {"Software": "sfumato", **layout, **(text or {})}.items():
         facts.add_itxt(name, str(value))
-    with atomic(path) as file:
-        picture.save(file, format="PNG", pnginfo=facts)
-    return path
+    content = BytesIO()
+    picture.save(content, format="PNG", pnginfo=facts)
+    write_atomic(Path(path), content.getvalue())
+    return Path(path)
 
 
-def film(frames: Sequence[Image.Image], path: Path, seconds: float = 4.0, hold: float = 2.5) -> Path:
+def film(
+    frames: Sequence[Image.Image], path: Path | str, seconds: float = 4.0, hold: float = 2.5, text: str = ""
+) -> Path:
     """Write a looping GIF of the frames, the last one held.
 
     Every frame has a palette of its own: grey frames their 256 greys exactly, colour frames 256 colours cut from that
@@ -218,42 +225,17 @@ def film(frames: Sequence[Image.Image], path: Path, seconds: float = 4.0, hold: 
         path: the file; its folder is made where there is none.
         seconds: how long all frames but the last one take together.
         hold: how long the last one stays.
+        text: a comment for the file, in ASCII.
     """
     assert frames, "a film needs a frame"
     each = max(20, round(1000 * seconds / max(1, len(frames) - 1)))
     durations = [each] * (len(frames) - 1) + [round(1000 * hold)]
     first, *rest = [_palette(frame) for frame in frames]
-    with atomic(path) as file:
-        first.save(file, format="GIF", save_all=True, append_images=rest, duration=durations, loop=0, optimize=False)
-    return path
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that appears under its name only when all of it is on the disk.
-
-    Raises:
-        OSError: as the file system has it; what stood under the name before stays as it was.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    """The process's file mode mask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    content = BytesIO()
+    options: dict[str, Any] = {"comment": text.encode("ascii", "replace")[:255]} if text else {}
+    first.save(content, "GIF", save_all=True, append_images=rest, duration=durations, loop=0, optimize=False, **options)
+    write_atomic(Path(path), content.getvalue())
+    return Path(path)
 
 
 def _picture(pixels: Bytes, scale: int) -> Image.Image:

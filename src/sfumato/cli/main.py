@@ -103,7 +103,7 @@ def _dispatch(words: list[str]) -> int:
     if words[0] in ("-V", "--version", "version"):
         print(f"sfumato {__version__}")
         return 0
-    return _understand(words).run()
+    return _understand(words).perform()
 
 
 def _understand(words: Sequence[str]) -> Verb:

@@ -1,7 +1,7 @@
 """From the words of a command line to a verb: tyro parses, and mistakes become one line.
 
-A verb is a frozen dataclass: its fields are the options, its docstring and theirs the help, and `run` does the work.
-tyro reads the words and prints the help. Three things are ours:
+A verb is a frozen dataclass: its fields are the options, its docstring and theirs the help, and `perform` does the
+work. tyro reads the words and prints the help. Three things are ours:
 
 - an unknown option is refused with the nearest valid one, before anything else is looked at;
 - tyro explains a bad value in a box of several lines, which is condensed to one;
@@ -14,29 +14,46 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import inspect
 import io
 import re
+import sys
+import textwrap
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Protocol, TypeVar
+
+import tyro
+from tyro.conf import FlagCreatePairsOff, Suppress, arg
 
 from sfumato.errors import UserError, nearest
 
-__all__ = ["Verb", "parse", "split_overrides"]
+__all__ = ["Flag", "Overrides", "Verb", "option", "parse", "split_overrides"]
+
+Flag = Annotated[bool, FlagCreatePairsOff, arg(help_behavior_hint="")]
+"""A switch that is off unless it is named."""
+
+Overrides = Suppress[tuple[tuple[str, str], ...]]
+"""The dotted options, as (key, value) pairs in order."""
 
 OVERRIDE = re.compile(r"--([A-Za-z_]\w*(?:\.\w+)+)(?:=(.*))?", re.DOTALL)
 
 
 class Verb(Protocol):
-    """What every verb is: options in fields, and an exit code from `run`."""
+    """What every verb is: options in fields, and an exit code from `perform`."""
 
-    EXAMPLE: ClassVar[str]
+    EXAMPLES: ClassVar[tuple[str, ...]]
 
-    def run(self) -> int:
+    def perform(self) -> int:
         """Do it, and return the exit code."""
         ...
 
 
 V = TypeVar("V", bound=Verb)
+
+
+def option(metavar: str) -> Any:
+    """Return how help shows an option whose default is explained in words, with `metavar` for its value."""
+    return arg(metavar=metavar, help_behavior_hint="")
 
 
 def parse(verb: type[V], name: str, words: Sequence[str]) -> V:
@@ -51,18 +68,20 @@ def parse(verb: type[V], name: str, words: Sequence[str]) -> V:
         UserError: an unknown option, a bad or missing value, a word too many.
         SystemExit: after `--help` has been printed.
     """
-    import tyro
-
     fields = {f.name for f in dataclasses.fields(verb)}  # type: ignore[arg-type]
     overrides, rest = split_overrides(words) if "overrides" in fields else ((), list(words))
     _known(verb, name, rest)
-    said = io.StringIO()
+    about = f"{inspect.getdoc(verb)}\n\nExamples:\n  " + "\n  ".join(verb.EXAMPLES)
+    shown, said = _Text(), _Text()
     try:
-        with contextlib.redirect_stderr(said):
-            options, extra = tyro.cli(verb, prog=f"sfumato {name}", args=rest, return_unknown_args=True)
+        with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(said):
+            options, extra = tyro.cli(
+                verb, prog=f"sfumato {name}", description=about, args=rest, return_unknown_args=True
+            )
     except SystemExit as error:
         if error.code:
             raise UserError(_condense(said.getvalue(), verb, name)) from None
+        print(_wrapped(shown.getvalue()), end="")
         raise
     if extra:
         raise UserError(f"sfumato {name} has no use for '{extra[0]}'; see sfumato {name} --help")
@@ -110,6 +129,21 @@ def _known(verb: type[Any], name: str, words: Sequence[str]) -> None:
             raise UserError(f"sfumato {name} has no option {word.partition('=')[0]}{hint}")
 
 
+class _Text(io.StringIO):
+    """Collects text and claims to take any character, so that tyro draws the same boxes everywhere."""
+
+    encoding = "utf-8"
+
+
+def _wrapped(text: str) -> str:
+    """Wrap the paragraphs of a help text, which tyro prints as one line each, to the width of its boxes."""
+    width = max((len(line) for line in text.splitlines() if line.startswith("│")), default=80)
+    text = "".join(textwrap.fill(line, width) + "\n" for line in text.splitlines())
+    if (sys.stdout.encoding or "ascii").lower().replace("-", "") != "utf8":
+        text = text.translate(str.maketrans("╭╮╰╯│─", "++++|-")).encode("ascii", "replace").decode("ascii")
+    return text
+
+
 def _condense(box: str, verb: type[Verb], name: str) -> str:
     """Make one line of the box in which tyro explains a mistake."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
@@ -118,7 +152,7 @@ def _condense(box: str, verb: type[Verb], name: str) -> str:
     text = " ".join(inside[: ends[0] if ends else None]).rstrip(".")
     help_ = f"see sfumato {name} --help"
     if match := re.match(r"Missing from .*?: (\S+)", text):
-        return f"sfumato {name} needs {match[1]}, for example: {verb.EXAMPLE}"
+        return f"sfumato {name} needs {match[1]}, for example: {verb.EXAMPLES[0]}"
     if match := re.match(r"Missing value for argument '(\S+?)'", text):
         return f"{match[1]} needs a value; {help_}"
     if match := re.match(r"[Ii]nvalid choice '(.*?)' for argument '(\S+)'\. Expected one of \((.*)\)", text):

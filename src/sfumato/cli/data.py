@@ -1,0 +1,122 @@
+"""`sfumato data`: list the built-in data sets, or look at one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from tyro.conf import Positional
+
+from sfumato.cli.console import facts, print_json, progress
+from sfumato.cli.options import Flag, Overrides, option
+from sfumato.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from sfumato.data import Dataset
+
+__all__ = ["VERB", "Data", "contact_sheet"]
+
+
+@dataclass(frozen=True)
+class Data:
+    """List the built-in data sets, or look at one of them or at a folder of images.
+
+    Every image is checked and decoded; what can't be used is named with the reason. A contact sheet is drawn, a row a
+    class where there are classes.
+    """
+
+    EXAMPLES: ClassVar[tuple[str, ...]] = (
+        "sfumato data",
+        "sfumato data faces",
+        "sfumato data ~/photos --data.size 64,64 --out photos.png",
+    )
+
+    source: Annotated[str | None, Positional, option("[NAME|PATH]")] = None
+    """a built-in name, or a folder of images (sub-folders are classes); without it, the built-in names are listed"""
+    out: Annotated[Path | None, option("FILE.png")] = None
+    """the contact sheet; NAME-sheet.png in this folder by default"""
+    num: int = 100
+    """how many images the sheet shows"""
+    json: Flag = False
+    """print one JSON object instead of text"""
+    overrides: Overrides = ()
+
+    def perform(self) -> int:
+        """List or look."""
+        if self.source is None:
+            return self._list()
+        from sfumato import pictures
+        from sfumato.config import resolve
+        from sfumato.data import open_data
+
+        out = self.out or Path(f"{Path(self.source).resolve().name}-sheet.png")
+        if self.num < 1:
+            raise UserError(f"--num is {self.num}: show at least one image")
+        if out.suffix.lower() != ".png":
+            raise UserError(f"--out {out}: a contact sheet is a .png file")
+        config = resolve(overrides={"data.source": self.source, **dict(self.overrides)}).data
+        data = open_data(config, on_progress=progress("reading images"))
+        pictures.save_png(contact_sheet(data, self.num), out, {"source": data.source_name})
+        if self.json:
+            print_json(_described(data) | {"sheet": str(out)})
+        else:
+            print(data.summary())
+            print(facts([("sheet", str(out))]))
+        return 0
+
+    def _list(self) -> int:
+        from sfumato.data import BUILTIN, describe_sources
+
+        if self.json:
+            names = ("count", "shape", "classes", "about", "licence")
+            print_json({name: {key: getattr(source, key) for key in names} for name, source in BUILTIN.items()})
+        else:
+            print("\n".join(describe_sources()))
+            print("\nor give a folder of images; `sfumato data NAME` shows one")
+        return 0
+
+
+def contact_sheet(data: Dataset, num: int) -> Image:
+    """Draw images of a data set, evenly spaced through it: a row a class where there are 2 to 20 classes, else a grid.
+
+    Args:
+        data: the images.
+        num: how many, about.
+    """
+    import numpy as np
+
+    from sfumato import pictures
+
+    def spread(rows: Any, most: int) -> Any:
+        return rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int)]
+
+    if not 2 <= len(data.classes) <= 20:
+        return pictures.grid(data.images[spread(np.arange(len(data)), num)])
+    columns = max(1, round(num / len(data.classes)))
+    rows = []
+    for label in range(len(data.classes)):
+        images = data.images[spread(np.flatnonzero(data.labels == label), columns)]
+        blank = np.full((columns - len(images), *data.shape), pictures.PAPER, np.uint8)
+        rows.append(np.concatenate([images, blank]))
+    return pictures.strip(rows, [name if len(name) <= 24 else name[:23] + "…" for name in data.classes])
+
+
+def _described(data: Dataset) -> dict[str, Any]:
+    """A data set as a JSON-able dict."""
+    return {
+        "source": data.source_name,
+        "count": len(data),
+        "shape": data.shape,
+        "train": len(data.train),
+        "held_out": len(data.held_out),
+        "classes": data.counts,
+        "quarantined": [{"file": origin, "reason": reason} for origin, reason in data.quarantined],
+        "notes": data.notes,
+        "fingerprint": data.fingerprint,
+    }
+
+
+VERB = Data

@@ -1,0 +1,236 @@
+"""What a person sees of a training: a live panel on a terminal, a line every few seconds elsewhere, JSON for programs.
+
+Each view is a function that takes one event at a time. `Progress` is the sum of what the events said so far; the panel
+and the lines are two ways to write it down.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from sfumato.cli.console import duration, print_json
+from sfumato.train.events import (
+    NUM_BUCKETS,
+    Event,
+    Finished,
+    HeldOut,
+    Sampled,
+    Saved,
+    Skipped,
+    Started,
+    Stepped,
+    Warned,
+    to_json,
+)
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from sfumato.run import Run
+
+__all__ = ["Progress", "bars", "viewing"]
+
+View = Callable[[Event], None]
+
+FORGET = 0.98
+"""What a step leaves of the smoothed loss before it."""
+SECONDS = 5.0
+"""Between two plain lines."""
+
+
+class Progress:
+    """Where a training stands, as its events told it.
+
+    Args:
+        run: the run folder.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.planned = 0
+        self.images = 0
+        self.loss = self.smoothed = self.grad_norm = self.lr = 0.0
+        self.held_out: HeldOut | None = None
+        self.grid = self.saved = ""
+        self.skipped = 0
+        self._weight = 0.0
+        self._total = [0.0] * NUM_BUCKETS
+        self._count = [0.0] * NUM_BUCKETS
+        self._times: deque[tuple[int, float]] = deque(maxlen=200)
+
+    def take(self, event: Event) -> None:
+        """Add an event."""
+        self.images = event.images
+        if isinstance(event, Started):
+            self.planned = event.plan.steps * event.plan.batch
+        elif isinstance(event, Stepped):
+            self._step(event)
+        elif isinstance(event, HeldOut):
+            self.held_out = event
+        elif isinstance(event, Sampled):
+            suffix = "" if event.kind == "ema" else f"-{event.kind}"
+            self.grid = str(self.run.samples / f"{event.images:012d}{suffix}.png")
+        elif isinstance(event, Saved):
+            self.saved = str(event.path)
+        elif isinstance(event, Skipped):
+            self.skipped += event.steps
+
+    def _step(self, event: Stepped) -> None:
+        self.loss, self.grad_norm, self.lr = event.loss, event.grad_norm, event.lr
+        keep = FORGET**event.steps
+        self._weight = keep * self._weight + 1 - keep
+        self.smoothed += (1 - keep) / self._weight * (event.loss - self.smoothed)
+        self._total = [keep * old + new for old, new in zip(self._total, event.buckets.total, strict=True)]
+        self._count = [keep * old + new for old, new in zip(self._count, event.buckets.count, strict=True)]
+        self._times.append((event.images, event.seconds))
+
+    @property
+    def by_noise(self) -> list[float | None]:
+        """Smoothed loss by noise level, from little noise to much; None where there was no example."""
+        return [total / n if n else None for total, n in zip(self._total, self._count, strict=True)]
+
+    @property
+    def speed(self) -> float | None:
+        """Images a second over the last steps, pauses for grids and saving included; None before the second report."""
+        if len(self._times) < 2:
+            return None
+        (first, start), (last, end) = self._times[0], self._times[-1]
+        return (last - first) / (end - start) if end > start else None
+
+    @property
+    def left(self) -> float | None:
+        """Seconds to the planned length at the present speed."""
+        return (self.planned - self.images) / self.speed if self.speed else None
+
+    def line(self) -> str:
+        """Everything that matters on one line."""
+        parts = [f"{self.images:,} of {self.planned:,} images", f"loss {self.smoothed:.4f}"]
+        if self.held_out is not None:
+            parts.append(f"held-out {self.held_out.loss:.4f}")
+        if self.speed:
+            parts.append(f"{self.speed:,.0f} images/s")
+        if self.left is not None:
+            parts.append(f"{duration(self.left)} left")
+        return ", ".join(parts)
+
+
+def bars(values: Sequence[float | None]) -> str:
+    """Draw values of at least 0 as one character each, the highest full; None is a dot."""
+    top = max((value for value in values if value is not None), default=0.0) or 1.0
+    blocks = "▁▂▃▄▅▆▇█"
+    return "".join("·" if value is None else blocks[round(7 * value / top)] for value in values)
+
+
+@contextmanager
+def viewing(run: Run, title: str, as_json: bool) -> Iterator[View]:
+    """Yield the view that suits where the output goes.
+
+    Args:
+        run: the run folder, whose paths are shown.
+        title: what is being trained.
+        as_json: one JSON object a line.
+    """
+    progress = Progress(run)
+    if as_json:
+        yield lambda event: print_json(to_json(event))
+    elif sys.stdout.isatty():
+        with _panel(progress, title) as view:
+            yield view
+    else:
+        yield _lines(progress)
+
+
+def _remark(progress: Progress, event: Event) -> str | None:
+    """What deserves a line of its own, wherever it is shown."""
+    if isinstance(event, Started):
+        start = f"resuming at {event.resumed_at:,}" if event.resumed_at else "training"
+        rate = f", planned from {event.plan.images_per_second:,.0f} images/s" if event.plan.images_per_second else ""
+        return f"{start}: {progress.planned:,} images in steps of {event.plan.batch}{rate}"
+    if isinstance(event, Sampled):
+        return f"drew {progress.grid}"
+    if isinstance(event, Warned):
+        return f"warning: {event.message}"
+    if isinstance(event, Skipped):
+        return f"warning: {event.steps} steps skipped at {event.images:,} images: {event.reason}"
+    if isinstance(event, Finished):
+        if event.again:
+            return f"this run is finished: {event.images:,} images in {duration(event.seconds)}; nothing to do"
+        return f"finished: {progress.line()}, {duration(event.seconds)} in all"
+    return None
+
+
+def _lines(progress: Progress) -> View:
+    last = time.monotonic() - SECONDS + 1
+
+    def view(event: Event) -> None:
+        nonlocal last
+        progress.take(event)
+        if (remark := _remark(progress, event)) is not None:
+            print(remark, flush=True)
+        elif isinstance(event, Stepped) and time.monotonic() - last >= SECONDS:
+            last = time.monotonic()
+            print(progress.line(), flush=True)
+
+    return view
+
+
+@contextmanager
+def _panel(progress: Progress, title: str) -> Iterator[View]:
+    from rich.live import Live
+
+    class Shown:
+        """Draws the panel anew whenever rich asks."""
+
+        def __rich__(self) -> RenderableType:
+            return _drawn(progress, title)
+
+    with Live(Shown(), refresh_per_second=4, redirect_stderr=False) as live:
+
+        def view(event: Event) -> None:
+            progress.take(event)
+            remark = _remark(progress, event)
+            if remark is not None and not isinstance(event, Sampled):
+                live.console.print(remark, markup=False, highlight=False)
+
+        yield view
+
+
+def _drawn(progress: Progress, title: str) -> RenderableType:
+    """The panel: a bar, then names and values."""
+    from rich.console import Group
+    from rich.panel import Panel
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    share = progress.images / progress.planned if progress.planned else 0.0
+    head = Table.grid(padding=(0, 2), expand=True)
+    head.add_column(ratio=1)
+    head.add_column(no_wrap=True)
+    left = "" if progress.left is None else f"{duration(progress.left)} left"
+    head.add_row(ProgressBar(total=1.0, completed=share), f"{100 * share:.0f} %  {left}")
+    body: Any = Table.grid(padding=(0, 2))
+    for _ in range(4):
+        body.add_column(no_wrap=True)
+    held_out = progress.held_out
+    speed = "" if progress.speed is None else f"{progress.speed:,.0f} images/s"
+    body.add_row("loss", f"{progress.smoothed:.4f}", "now", f"{progress.loss:.4f}")
+    body.add_row(
+        "held-out",
+        "" if held_out is None else f"{held_out.loss:.4f}",
+        "at",
+        "" if held_out is None else f"{held_out.images:,} images",
+    )
+    body.add_row("images", f"{progress.images:,} of {progress.planned:,}", "speed", speed)
+    body.add_row("rate", f"{progress.lr:.2e}", "gradient", f"{progress.grad_norm:.3g}")
+    files = Table.grid(padding=(0, 2))
+    files.add_row("loss by noise", f"little {bars(progress.by_noise)} much")
+    files.add_row("last grid", progress.grid or "none yet")
+    files.add_row("saved", progress.saved or "not yet")
+    if progress.skipped:
+        files.add_row("skipped", f"{progress.skipped} steps")
+    return Panel(Group(head, "", body, "", files), title=title, title_align="left", subtitle=str(progress.run.path))

@@ -1,0 +1,161 @@
+"""Where samples go: a grid, a film, an array, or a folder with one PNG an image.
+
+Which one is told by the name: .png, .gif, .npz, and anything without a suffix is a folder. Each carries the facts that
+it was drawn with: PNG text, a GIF comment, the array's `metadata`, and the folder's `samples.json`, which says that
+a folder is one of ours. A folder that was interrupted goes on with the images that are missing, since image i of a seed
+is the same whenever it is drawn.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sfumato import pictures
+from sfumato.data import to_bytes
+from sfumato.diffusion import Clipped, Denoiser, Sampler, State
+from sfumato.errors import UserError
+from sfumato.generate import generate
+from sfumato.illustrate import Frames
+from sfumato.run import write_atomic
+from sfumato.weights import Model
+
+__all__ = ["Job", "write"]
+
+MANIFEST = "samples.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be drawn.
+
+    Args:
+        model: the model.
+        num: how many images.
+        seed: which.
+        sampler: how to step.
+        times: (N + 1,) where.
+        batch: images at a time.
+        labels: (num,) int64, or None.
+        clip: whether predicted images are kept within [-1, 1].
+        facts: what to write into the files.
+        report: called with (images drawn, in all).
+    """
+
+    model: Model
+    num: int
+    seed: int
+    sampler: Sampler
+    times: Tensor
+    batch: int
+    labels: Tensor | None
+    clip: bool
+    facts: dict[str, Any]
+    report: Callable[[int, int], None]
+
+    def draw(
+        self, first: int = 0, on_state: Callable[[int, State], None] | None = None
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Yield (index of the first, uint8 (b, C, H, W)) from image `first` on."""
+        denoiser: Denoiser = Clipped(self.model.denoiser) if self.clip else self.model.denoiser
+        labels = None if self.labels is None else self.labels[first:]
+        device = next(self.model.net.parameters()).device
+        walks = (self.num - first) * (len(self.times) - 1)
+        walked = 0
+
+        def step(index: int, state: State) -> None:
+            nonlocal walked
+            walked += len(state.x) if state.step else 0
+            self.report(min(self.num - first, walked * (self.num - first) // walks), self.num - first)
+            if on_state is not None:
+                on_state(index, state)
+
+        for n, images in generate(
+            denoiser, self.model.shape, self.num - first, self.seed, self.sampler, self.times, self.batch, labels,
+            first, step, device,
+        ):  # fmt: skip
+            yield n, to_bytes(images)
+
+    def all(self, on_state: Callable[[int, State], None] | None = None) -> Tensor:
+        """Return every image, uint8 (num, C, H, W)."""
+        return torch.cat([images for _, images in self.draw(on_state=on_state)])
+
+
+def write(job: Job, out: Path) -> Path:
+    """Draw into a file or a folder, whichever the name says, and return its path.
+
+    Raises:
+        UserError: a suffix that is none of ours, or a folder that holds something else.
+        OSError: the place can't be written; this is found out before anything is drawn.
+    """
+    suffix = out.suffix.lower()
+    if out.is_dir() or not suffix:
+        return _folder(job, out)
+    if suffix not in _WRITERS:
+        raise UserError(f"--out {out}: the name must end in .png (grid), .gif (film), .npz (array), or be a folder's")
+    write_atomic(probe := out.with_name(f".{out.name}.probe"), b"")
+    probe.unlink()
+    _WRITERS[suffix](job, out)
+    return out
+
+
+def _grid(job: Job, out: Path) -> None:
+    images = job.all()
+    columns = len(job.model.classes) if job.facts.get("label") == "all" else None
+    pictures.save_png(pictures.grid(images, columns), out, job.facts | {"num": job.num})
+
+
+def _film(job: Job, out: Path) -> None:
+    frames = Frames(job.num, len(job.times) - 1)
+    job.all(frames)
+    pictures.film(frames.pictures(), out, text=json.dumps(job.facts))
+
+
+def _array(job: Job, out: Path) -> None:
+    images = job.all().permute(0, 2, 3, 1).numpy()
+    labels = np.full(job.num, -1) if job.labels is None else job.labels.numpy()
+    content = BytesIO()
+    np.savez_compressed(content, images=images, labels=labels, metadata=np.array(json.dumps(job.facts)))
+    write_atomic(out, content.getvalue())
+
+
+def _folder(job: Job, out: Path) -> Path:
+    """Write one PNG an image, beginning with the first that is not there."""
+    manifest = out / MANIFEST
+    facts = json.loads(json.dumps(job.facts))
+    if not manifest.exists():
+        if out.exists() and any(out.iterdir()):
+            raise UserError(f"{out} is a folder with other files in it: give --out a new or an empty folder")
+        write_atomic(manifest, json.dumps(facts, indent=2) + "\n")
+    elif (old := _read(manifest)) != facts:
+        changed = sorted(key for key in old.keys() | facts.keys() if old.get(key) != facts.get(key))
+        raise UserError(f"{out} holds samples drawn with another {', '.join(changed)}: give --out another folder")
+    digits = 6
+    first = next((n for n in range(job.num) if not (out / f"{n:0{digits}}.png").exists()), job.num)
+    for start, images in job.draw(first) if first < job.num else ():
+        for n, image in enumerate(images, start):
+            text = job.facts | {"index": n}
+            if job.labels is not None:
+                text["label"] = job.model.classes[int(job.labels[n])]
+            pictures.save_png(pictures.single(image), out / f"{n:0{digits}}.png", text)
+    return out
+
+
+def _read(manifest: Path) -> dict[str, Any]:
+    """Return the facts of a folder of samples; damaged ones are facts of nothing."""
+    try:
+        facts = json.loads(manifest.read_text(encoding="utf-8"))
+    except ValueError:
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+_WRITERS: dict[str, Callable[[Job, Path], None]] = {".png": _grid, ".gif": _film, ".npz": _array}

@@ -1,0 +1,230 @@
+"""`sfumato train`: from images to a run folder."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from tyro.conf import Positional
+
+from sfumato.cli.console import count, facts, pick_device, print_json, progress, size
+from sfumato.cli.options import Flag, Overrides, option
+from sfumato.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from sfumato.config import Config
+    from sfumato.data import Dataset
+    from sfumato.run import Run
+
+__all__ = ["VERB", "Train", "train_in_view"]
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model on a folder of images or a built-in data set.
+
+    Ctrl-C saves and stops; the same command goes on from there, as if nothing had happened. Any value of the
+    configuration can be set by its dotted name, such as --net.base 64; --dry-run prints them all, and its output is
+    a file that --config reads.
+    """
+
+    EXAMPLES: ClassVar[tuple[str, ...]] = (
+        "sfumato train faces --budget 5m",
+        "sfumato train ~/photos --images 2M --data.size 64,64 --net.base 96",
+        "sfumato train ~/photos --preset celeba64-ddpm --run runs/celeba --dry-run",
+    )
+
+    data: Annotated[str, Positional, option("DATA")]
+    """a built-in name (see `sfumato data`), or a folder of images whose sub-folders are classes"""
+    run: Annotated[Path | None, option("DIR")] = None
+    """the run folder; runs/DATA-PRESET by default"""
+    preset: Annotated[str | None, option("NAME")] = None
+    """digits, faces, fashion, small64, small256, cifar10-ddpm, celeba64-ddpm, celebahq256-ddpm; chosen by default"""
+    budget: Annotated[str | None, option("TIME")] = None
+    """how long it may take, such as 2m or 1h30m; the length is planned from the measured speed"""
+    images: Annotated[str | None, option("COUNT")] = None
+    """how many images to train on, such as 500k; the preset's length by default"""
+    seed: Annotated[int | None, option("N")] = None
+    """seed of the weights, the order, the noise; 0 by default"""
+    config: Annotated[Path | None, option("FILE.toml")] = None
+    """a file of values, laid over the preset's"""
+    device: Annotated[str, option("auto|cpu|cuda")] = "auto"
+    """where to compute; a GPU where there is one by default"""
+    accept_changes: Flag = False
+    """resume although the images or torch's version have changed"""
+    dry_run: Flag = False
+    """print the configuration, the cost and the plan, and train nothing"""
+    json: Flag = False
+    """print one JSON object a line instead of text"""
+    overrides: Overrides = ()
+
+    def perform(self) -> int:
+        """Train, and return 0 when the planned length is reached."""
+        from sfumato.nets import keep_memory
+        from sfumato.run import Run
+
+        device = pick_device(self.device)
+        if device.type == "cpu":
+            keep_memory()
+        config, data, reason = self._resolve(device)
+        run = Run(self.run or self._default_run(data.source_name, reason.partition(":")[0]))
+        if self.dry_run:
+            return _dry_run(config, run, data, device, reason, self.json)
+        if not self.json:
+            print(_heading(config, run, data, reason, device))
+        train_in_view(config, run, data, device, self.accept_changes, self.json)
+        if not self.json:
+            print(f"draw from it with: sfumato sample {run.path}")
+        return 0
+
+    def _resolve(self, device: torch.device) -> tuple[Config, Dataset, str]:
+        """Return the configuration, the images, and `PRESET: why this one`."""
+        from sfumato.config import fit, resolve
+        from sfumato.data import open_data
+        from sfumato.presets import PRESETS, choose
+
+        overrides = self._given() | dict(self.overrides)
+        if self.preset is not None:
+            preset, reason = self.preset, "as asked"
+            data = None
+            resolve(preset)  # an unknown name is said before the images are read
+        else:
+            only_data = {key: value for key, value in overrides.items() if key.startswith("data.")}
+            data = open_data(resolve(None, self.config, only_data).data, on_progress=progress("reading images"))
+            preset, reason = choose(data.shape, len(data.train), str(device))
+        config = resolve(preset, self.config, overrides)
+        if data is None or data.config != config.data:
+            data = open_data(config.data, on_progress=progress("reading images"))
+        if preset in PRESETS and self.config is not None:
+            reason += f"; {self.config} is laid over it"
+        return fit(config, data.shape, data.classes), data, f"{preset}: {reason}"
+
+    def _given(self) -> dict[str, str]:
+        """The options that stand for a dotted name."""
+        from sfumato.train.clock import parse_count, parse_seconds
+
+        if self.budget is not None and self.images is not None:
+            raise UserError("--budget and --images both say how long to train: give one")
+        given = {"data.source": self.data}
+        if self.budget is not None:
+            given |= {"train.budget": str(parse_seconds(self.budget)), "train.images": "none"}
+        if self.images is not None:
+            given |= {"train.images": str(parse_count(self.images)), "train.budget": "none"}
+        if self.seed is not None:
+            given["train.seed"] = str(self.seed)
+        return given
+
+    @staticmethod
+    def _default_run(source: str, preset: str) -> Path:
+        """runs/DATA-PRESET, or runs/DATA where both have one name."""
+        name = Path(source).name or "images"
+        return Path("runs") / (name if name == preset else f"{name}-{preset}")
+
+
+def train_in_view(
+    config: Config, run: Run, data: Dataset, device: torch.device, accept_changes: bool = False, as_json: bool = False
+) -> None:
+    """Train with a view of it; on a signal finish the step, save, and raise `signals.Stop`.
+
+    Args:
+        config: what to train.
+        run: where.
+        data: the images.
+        device: on what.
+        accept_changes: as `train`.
+        as_json: whether the view is for a program.
+    """
+    from sfumato.cli import signals
+    from sfumato.cli.live import viewing
+    from sfumato.train import train
+    from sfumato.train.record import record
+
+    events = record(train(config, run, data, device, accept_changes=accept_changes), run)
+    with (
+        signals.deferring() as stop,
+        closing(events),
+        viewing(run, f"sfumato train {config.data.source}", as_json) as view,
+    ):
+        for event in events:
+            stop.holding = True
+            view(event)
+            if stop.asked is not None:
+                stop.said = (
+                    f"stopped at {event.images:,} images, saved in {run.path}; the same command goes on from there"
+                )
+                break
+
+
+def _cost(config: Config, data: Dataset) -> tuple[int, int]:
+    """Parameters, and FLOPs of one image forward."""
+    import torch
+
+    from sfumato.nets import UNet, cost
+
+    with torch.device("meta"):
+        parameters = cost.parameters(UNet(config.net))
+    return parameters, cost.flops(config.net, *data.shape[1:])
+
+
+def _heading(config: Config, run: Run, data: Dataset, reason: str, device: torch.device) -> str:
+    """What is about to be trained, on what, where."""
+    from sfumato.cli.describe import padding
+
+    parameters, flops = _cost(config, data)
+    inside = padding(config.net, data.shape)
+    return facts(
+        [
+            ("data", data.summary()),
+            ("preset", reason),
+            (
+                "network",
+                f"{count(parameters)} parameters, {count(flops)}FLOP an image forward{inside and ', ' + inside}",
+            ),
+            ("device", str(device)),
+            ("run", str(run.path)),
+        ]
+    )
+
+
+def _dry_run(config: Config, run: Run, data: Dataset, device: torch.device, reason: str, as_json: bool) -> int:
+    """Say everything that is known before training."""
+    from sfumato.config import to_dict, to_toml
+    from sfumato.train.plan import settle
+
+    run.check_place(data.source_name)
+    config, plan = settle(config, run, data, device)
+    parameters, flops = _cost(config, data)
+    # weights, gradients, two moments and the average, four bytes each
+    state = 5 * 4 * parameters
+    known: dict[str, Any] = {
+        "run": str(run.path),
+        "parameters": parameters,
+        "flops": flops,
+        "state_bytes": state,
+        "shape": data.shape,
+        "train_images": len(data.train),
+        "plan": vars(plan),
+    }
+    if as_json:
+        print_json(known | {"config": to_dict(config)})
+        return 0
+    speed = f", planned from {plan.images_per_second:,.0f} images/s" if plan.images_per_second else ""
+    epochs = plan.images / len(data.train)
+    about = [
+        ("parameters", f"{parameters:,}"),
+        ("cost", f"{count(flops)}FLOP an image forward, {count(3 * flops * plan.batch)}FLOP a training step"),
+        ("memory", f"{size(state)} for weights, gradients, moments and average; activations come on top"),
+        ("length", f"{plan.images:,} images in {plan.steps:,} steps, {epochs:,.1f} times the data{speed}"),
+        ("preset", reason),
+        ("run", f"{run.path} (nothing was written: this is a dry run)"),
+    ]
+    # comments, so that the output can be kept as a file for --config
+    print(to_toml(config) + "\n# " + facts(about).replace("\n", "\n# "))
+    return 0
+
+
+VERB = Train
