@@ -25,15 +25,16 @@ def padding(net: UNetConfig, shape: tuple[int, int, int]) -> str:
     return f"{height}x{width} extended to {inside[0]}x{inside[1]} inside"
 
 
-def network(net: UNetConfig, parameters: int, flops: int) -> str:
-    """Say what the network is, in two lines."""
+def network(net: UNetConfig, parameters: int, flops: int | None) -> str:
+    """Say what the network is, in two lines; its cost is known once the size of its images is."""
     widths = ", ".join(str(net.base * m) for m in net.multipliers)
     attention = (
         f"attention at level {', '.join(map(str, net.attention))}" if net.attention else "attention in the middle"
     )
     fold = f", pixels folded {net.fold}x{net.fold} into channels" if net.fold > 1 else ""
+    cost = "" if flops is None else f", {count(flops)}FLOP an image forward"
     return (
-        f"U-Net of {parameters:,} parameters, {count(flops)}FLOP an image forward\n"
+        f"U-Net of {parameters:,} parameters{cost}\n"
         f"levels of {widths} channels, {net.blocks} blocks each, {attention}, dropout {net.dropout:g}{fold}"
     )
 
