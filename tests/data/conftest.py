@@ -22,7 +22,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def make_folder(tmp_path: Path) -> MakeFolder:
-    """Return a function that fills a folder with distinct PNGs of noise: make_folder("name", 12, size=(8, 8), first=0)."""
+    """Return a function that fills a folder with distinct PNGs of noise: make_folder("name", 12, size=(8, 8))."""
 
     def make(name: str, count: int, size: tuple[int, int] = (8, 8), channels: int = 3, first: int = 0) -> Path:
         folder = tmp_path / name

@@ -105,7 +105,7 @@ def hex_colour(text: str) -> np.ndarray:
 
 
 def test_the_attributes_are_in_the_pixels() -> None:
-    """The drawn colours themselves: a worn hat's in the top rows, never where none is worn; the background's in a corner."""
+    """The drawn colours themselves: a worn hat's in the top rows, the background's at the edge."""
     images, attributes = images_of("faces"), face_attributes()
     names = list(attributes.values)
     column = {name: attributes.table[:, names.index(name)] for name in names}

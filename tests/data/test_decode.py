@@ -66,9 +66,7 @@ def over(colour: np.ndarray, alpha: np.ndarray, background: tuple[int, int, int]
 
 
 @pytest.mark.parametrize(("name", "background"), [("white", (255, 255, 255)), ("#204060", (32, 64, 96))])
-def test_transparent_colour_lies_on_the_background(
-    tmp_path: Path, name: str, background: tuple[int, int, int]
-) -> None:
+def test_transparent_colour_lies_on_the_background(tmp_path: Path, name: str, background: tuple[int, int, int]) -> None:
     alpha = np.resize(np.array([0, 1, 64, 128, 200, 254, 255], np.uint8), (6, 9))
     image = Image.fromarray(np.dstack([RGB, alpha]))
     got = pixels(saved(tmp_path, image, ".png"), name)
@@ -291,7 +289,7 @@ def test_a_truncated_file_is_damaged(tmp_path: Path, suffix: str, share: float) 
 def test_random_damage_never_raises_anything_else(tmp_path: Path, suffix: str) -> None:
     path = saved(tmp_path, Image.fromarray(RNG.integers(0, 256, (12, 12, 3), dtype=np.uint8)), suffix)
     data = path.read_bytes()
-    refused = 0
+    reasons = []
     for trial in range(60):
         rng = np.random.default_rng(trial)
         bytes_ = bytearray(data)
@@ -305,10 +303,9 @@ def test_random_damage_never_raises_anything_else(tmp_path: Path, suffix: str) -
             assert got.shape[2] in (1, 3)
             header_size(path)
         except Unreadable as fault:
-            assert fault.reason
-            assert "\n" not in fault.reason
-            refused += 1
-    assert refused > 0
+            reasons.append(fault.reason)
+    assert reasons
+    assert all(reason and reason.isprintable() for reason in reasons)
 
 
 # ---- size and channels ----

@@ -91,7 +91,8 @@ def read_idx(path: Path) -> Pixels:
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"'{path}' cannot be read as idx: {error}") from None
     if not data or len(data) != count:
-        raise UserError(f"'{path}' is not as long as its header says ({'x'.join(map(str, shape))} bytes, at most 4 GiB)")
+        says = "x".join(map(str, shape))
+        raise UserError(f"'{path}' is not as long as its header says ({says} bytes, at most 4 GiB)")
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 

@@ -27,7 +27,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -306,7 +306,7 @@ def _write_index(path: Path, rows: _Rows, source: Source, notes: list[str]) -> N
         "classes": [source.classes[label] for label in used],
         "notes": notes,
         "quarantined": rows.quarantined,
-        "rows": asdict(rows.index),
+        "rows": vars(rows.index),
     }
     with path.open("wb") as file:
         file.write(json.dumps(index).encode("ascii"))

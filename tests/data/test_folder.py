@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sfumato.data import DataConfig, open_data
+from sfumato.data.folder import FolderSource
+from sfumato.data.source import Unreadable, printable
+from sfumato.errors import UserError
+
+MakeFolder = Callable[..., Path]
+
+
+def reasons(source: FolderSource) -> dict[str, str]:
+    """Every origin that can't be read, with its reason."""
+    faults = {}
+    for i in range(len(source)):
+        try:
+            source.read(i)
+        except Unreadable as fault:
+            faults[source.origin(i)] = fault.reason
+    return faults
+
+
+def origins(source: FolderSource) -> list[str]:
+    return [source.origin(i) for i in range(len(source))]
+
+
+def test_every_depth_is_found_in_the_order_of_paths(make_folder: MakeFolder, tmp_path: Path) -> None:
+    for name in ("set/b", "set", "set/a/deep/er"):
+        make_folder(name, 2)
+    assert origins(FolderSource(tmp_path / "set")) == [
+        "0000.png",
+        "0001.png",
+        "a/deep/er/0000.png",
+        "a/deep/er/0001.png",
+        "b/0000.png",
+        "b/0001.png",
+    ]
+
+
+def test_first_level_folders_are_the_classes(make_folder: MakeFolder, tmp_path: Path) -> None:
+    for name in ("set/dog", "set/cat/black", "set"):
+        make_folder(name, 1)
+    source = FolderSource(tmp_path / "set")
+    assert source.classes == ("cat", "dog")
+    labels = {source.origin(i): source.read(i).label for i in range(len(source))}
+    assert labels == {"0000.png": -1, "cat/black/0000.png": 0, "dog/0000.png": 1}
+
+
+def test_one_sub_folder_is_no_class(make_folder: MakeFolder, tmp_path: Path) -> None:
+    make_folder("set/img_align", 2)
+    source = FolderSource(tmp_path / "set")
+    assert source.classes == ()
+    assert source.read(0).label == -1
+
+
+def test_the_name_of_a_file_does_not_matter(make_folder: MakeFolder) -> None:
+    folder = make_folder("set", 1)
+    for name in ("photo", "photo.JPG", "photo.txt", "line\nbreak.png", "faß 🙂.png", "-rf", "a'b\"c.png"):
+        shutil.copy(folder / "0000.png", folder / name)
+    source = FolderSource(folder)
+    assert len(source) == 8
+    assert reasons(source) == {}
+    assert "line\\nbreak.png" in origins(source)
+    assert "faß 🙂.png" in origins(source)
+    assert all(origin.isprintable() for origin in origins(source))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX only")
+def test_a_name_that_is_no_text(make_folder: MakeFolder) -> None:
+    folder = make_folder("set", 2)
+    os.rename(folder / "0000.png", os.fsencode(folder) + b"/\xff\xfe.png")
+    data = open_data(DataConfig(source=str(folder)))
+    assert len(data) == 2
+    assert any("udcff" in origin for origin in data.origins)
+
+
+def test_printable_leaves_nothing_for_a_terminal_to_obey() -> None:
+    assert printable("\x1b[31mred\r\n\u202e\udcff") == "\\x1b[31mred\\r\\n\\u202e\\udcff"
+    assert printable("Zoë 猫 🙂") == "Zoë 猫 🙂"
+
+
+def test_hidden_files_are_ignored(make_folder: MakeFolder) -> None:
+    folder = make_folder("set", 1)
+    make_folder("set/.thumbnails", 3)
+    (folder / ".DS_Store").write_bytes(b"x")
+    assert origins(FolderSource(folder)) == ["0000.png"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and pipes")
+def test_links_are_not_followed_and_pipes_not_opened(make_folder: MakeFolder, tmp_path: Path) -> None:
+    folder, outside = make_folder("set", 1), make_folder("outside", 1)
+    (folder / "loop").symlink_to(folder)
+    (folder / "away").symlink_to(outside)
+    (folder / "photo.png").symlink_to(outside / "0000.png")
+    (folder / "broken.png").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(folder / "pipe.png")  # opening it would wait for ever
+    source = FolderSource(folder)
+    link = "a symbolic link, which is not followed"
+    assert reasons(source) == {
+        "away": link,
+        "broken.png": link,
+        "loop": link,
+        "photo.png": link,
+        "pipe.png": "not a regular file",
+    }
+    assert len(source) == 6
+
+
+def test_the_folder_itself_may_be_a_link(make_folder: MakeFolder, tmp_path: Path) -> None:
+    folder = make_folder("set", 2)
+    (tmp_path / "link").symlink_to(folder)
+    assert origins(FolderSource(tmp_path / "link")) == ["0000.png", "0001.png"]
+
+
+def test_a_sub_folder_that_cannot_be_listed_is_told(make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_folder("set", 1)
+    make_folder("set/locked", 1)
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if str(path).endswith(("locked", "shut")):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert reasons(FolderSource(folder)) == {"locked": "cannot be listed: Permission denied"}
+    with pytest.raises(UserError, match="cannot be listed: Permission denied"):
+        FolderSource(make_folder("shut", 1))
+
+
+def test_a_file_that_vanishes_or_is_locked_is_told(make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_folder("set", 2)
+    source = FolderSource(folder)
+    (folder / "0000.png").unlink()
+    assert reasons(source) == {"0000.png": "cannot be read: No such file or directory"}
+
+
+def test_an_empty_folder(tmp_path: Path) -> None:
+    (tmp_path / "set" / "sub").mkdir(parents=True)
+    with pytest.raises(UserError, match="holds no files"):
+        FolderSource(tmp_path / "set")
+
+
+def test_the_key_follows_names_sizes_and_times(make_folder: MakeFolder) -> None:
+    folder = make_folder("set", 3)
+    key = FolderSource(folder).key()
+    assert FolderSource(folder).key() == key
+    os.utime(folder / "0001.png", ns=(0, 0))
+    touched = FolderSource(folder).key()
+    (folder / "0001.png").rename(folder / "x.png")
+    renamed = FolderSource(folder).key()
+    with (folder / "x.png").open("ab") as file:
+        file.write(b"x")
+    os.utime(folder / "x.png", ns=(0, 0))
+    longer = FolderSource(folder).key()
+    (folder / "x.png").unlink()
+    assert len({key, touched, renamed, longer, FolderSource(folder).key()}) == 5
+
+
+def test_the_header_gives_the_size_without_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "set").mkdir()
+    Image.fromarray(np.zeros((5, 9, 3), np.uint8)).save(tmp_path / "set" / "a.png")
+
+    def refuse(self: Image.Image) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", refuse)
+    assert FolderSource(tmp_path / "set").size(0) == (5, 9)

@@ -1,0 +1,337 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sfumato.data.folder import FolderSource
+from sfumato.data.source import DataConfig, Picture, Unreadable
+from sfumato.data.store import ABANDONED, cache_folder, choose_size, open_store
+from sfumato.errors import UserError
+
+MakeFolder = Callable[..., Path]
+
+
+class Counted(FolderSource):
+    """A folder that counts how often a picture was decoded."""
+
+    reads = 0
+
+    def read(self, i: int) -> Picture:
+        self.reads += 1
+        return super().read(i)
+
+
+def entries(cache: Path) -> list[Path]:
+    """The finished stores in a cache."""
+    return sorted(path.parent for path in cache.glob("store/*/[!.]*/index.json"))
+
+
+def leftovers(cache: Path) -> list[Path]:
+    return list(cache.glob("store/*/.build-*"))
+
+
+# ---- the size ----
+
+
+@pytest.mark.parametrize(
+    ("sizes", "chosen"),
+    [
+        ([(28, 28)] * 3, (28, 28)),
+        ([(20, 64)] * 3, (20, 64)),
+        ([(65, 65)] * 3, (64, 64)),
+        ([(218, 178)] * 3, (64, 64)),
+        ([(50, 40), (40, 70), (200, 41)], (32, 32)),
+        ([(47, 90), (47, 47)], (32, 32)),
+        ([(48, 90), (48, 47), (48, 49)], (48, 48)),
+        ([(5, 9), (9, 5)], (5, 5)),
+        ([(1, 10000), (10000, 1)], (1, 1)),
+    ],
+)
+def test_the_size_is_chosen_by_the_rule(sizes: list[tuple[int, int]], chosen: tuple[int, int]) -> None:
+    size, note = choose_size(sizes)
+    assert size == chosen
+    assert f"{chosen[0]}x{chosen[1]}" in note
+
+
+# ---- what is stored ----
+
+
+def test_rows_are_the_pictures_and_the_file_is_plain_npy(make_folder: MakeFolder, own_cache: Path) -> None:
+    folder = make_folder("set", 5)
+    stored = open_store(FolderSource(folder), DataConfig())
+    assert isinstance(stored.images, np.memmap)
+    assert not stored.images.flags.writeable
+    for i in range(5):
+        expected = np.asarray(Image.open(folder / f"{i:04d}.png")).transpose(2, 0, 1)
+        assert np.array_equal(stored.images[i], expected)
+        assert stored.digests[i] == hashlib.sha256(expected.tobytes()).hexdigest()
+        assert stored.origins[i] == f"{i:04d}.png"
+    (entry,) = entries(own_cache)
+    assert np.array_equal(np.load(entry / "images.npy"), stored.images)
+    assert json.loads((entry / "index.json").read_text())["shape"] == [5, 3, 8, 8]
+
+
+def test_grey_pictures_take_one_channel_and_one_coloured_gives_all_three(make_folder: MakeFolder) -> None:
+    folder = make_folder("set", 1500, size=(2, 2), channels=1)
+    grey = open_store(FolderSource(folder), DataConfig())
+    assert grey.images.shape == (1500, 1, 2, 2)
+    assert np.array_equal(grey.images[1207, 0], np.asarray(Image.open(folder / "1207.png")))
+    make_folder("set", 1, size=(2, 2), first=1500)
+    coloured = open_store(FolderSource(folder), DataConfig())
+    assert coloured.images.shape == (1501, 3, 2, 2)
+    assert (coloured.images[:1500] == grey.images).all()
+    assert coloured.digests[:1500] == grey.digests  # the same picture has the same digest in any company
+
+
+def test_rgb_files_without_colour_are_grey(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    for i in range(3):
+        Image.fromarray(np.full((4, 4, 3), 50 * i, np.uint8)).save(tmp_path / "set" / f"{i}.png")
+    assert open_store(FolderSource(tmp_path / "set"), DataConfig()).images.shape == (3, 1, 4, 4)
+    assert open_store(FolderSource(tmp_path / "set"), DataConfig(channels=3)).images.shape == (3, 3, 4, 4)
+
+
+def test_given_channels_and_size_are_kept(make_folder: MakeFolder) -> None:
+    folder = make_folder("set", 3)
+    stored = open_store(FolderSource(folder), DataConfig(channels=1, size=(4, 6)))
+    assert stored.images.shape == (3, 1, 4, 6)
+
+
+def test_bad_pictures_are_named_and_the_rest_is_kept(make_folder: MakeFolder) -> None:
+    folder = make_folder("set", 4)
+    (folder / "0001.png").write_bytes(b"")
+    (folder / "notes.txt").write_text("what these are")
+    stored = open_store(FolderSource(folder), DataConfig())
+    assert stored.quarantined == [("0001.png", "an empty file"), ("notes.txt", "not an image: text")]
+    assert stored.origins == ("0000.png", "0002.png", "0003.png")
+    assert len(stored.images) == 3
+
+
+def test_classes_without_a_picture_are_dropped(make_folder: MakeFolder, tmp_path: Path) -> None:
+    for name in ("set/a", "set/c"):
+        make_folder(name, 2)
+    (tmp_path / "set" / "b").mkdir()
+    (tmp_path / "set" / "b" / "readme.txt").write_text("no picture here")
+    stored = open_store(FolderSource(tmp_path / "set"), DataConfig())
+    assert stored.classes == ("a", "c")
+    assert stored.labels.tolist() == [0, 0, 1, 1]
+
+
+def test_no_readable_picture_is_one_line_and_leaves_nothing(tmp_path: Path, own_cache: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "a.txt").write_text("words")
+    with pytest.raises(UserError, match=r"no readable image .* 'a.txt' \(not an image: text\)"):
+        open_store(FolderSource(tmp_path / "set"), DataConfig())
+    assert entries(own_cache) == []
+    assert leftovers(own_cache) == []
+
+
+def test_what_was_met_is_said(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    frames = [Image.new("RGB", (30, 30), colour) for colour in ("#ff0000", "#00ff00")]
+    frames[0].save(tmp_path / "set" / "film.gif", save_all=True, append_images=frames[1:])
+    for side in (29, 31, 5):
+        Image.new("RGB", (side, side), "#123456").save(tmp_path / "set" / f"{side}.png")
+    notes = " ".join(open_store(FolderSource(tmp_path / "set"), DataConfig()).notes)
+    assert "24x24" in notes
+    assert "median shorter side is 29" in notes
+    assert "1 pictures are smaller" in notes
+    assert "1 animated" in notes
+
+
+# ---- the cache ----
+
+
+def test_the_second_opening_decodes_nothing(make_folder: MakeFolder) -> None:
+    folder = make_folder("set", 6)
+    ticks: list[tuple[int, int]] = []
+    first, second = Counted(folder), Counted(folder)
+    a = open_store(first, DataConfig(), on_progress=lambda done, total: ticks.append((done, total)))
+    assert first.reads == 6
+    assert ticks == [(k, 6) for k in range(1, 7)]
+    b = open_store(second, DataConfig(), on_progress=lambda done, total: ticks.append((done, total)))
+    assert second.reads == 0
+    assert len(ticks) == 6
+    assert np.array_equal(a.images, b.images)
+    assert (a.digests, a.origins, a.notes, a.classes) == (b.digests, b.origins, b.notes, b.classes)
+
+
+def test_training_options_share_a_store_and_decoding_options_do_not(make_folder: MakeFolder, own_cache: Path) -> None:
+    folder = make_folder("set", 3)
+    for config in (DataConfig(), DataConfig(flip=True, held_out=0.5)):
+        open_store(FolderSource(folder), config)
+    assert len(entries(own_cache)) == 1
+    for config in (DataConfig(size=(4, 4)), DataConfig(channels=1), DataConfig(background="black")):
+        open_store(FolderSource(folder), config)
+    assert len(entries(own_cache)) == 4
+
+
+def test_a_changed_folder_makes_a_new_store_and_removes_the_old(make_folder: MakeFolder, own_cache: Path) -> None:
+    folder = make_folder("set", 3)
+    before = open_store(FolderSource(folder), DataConfig())
+    kept = before.images[2].copy()
+    make_folder("set", 1, first=3)
+    assert len(open_store(FolderSource(folder), DataConfig()).images) == 4
+    assert len(entries(own_cache)) == 1
+    assert np.array_equal(before.images[2], kept)  # who still trains on the old one is not disturbed
+
+
+@pytest.mark.parametrize("name", ["index.json", "images.npy"])
+@pytest.mark.parametrize("keep", [0, 60, -1])
+def test_a_damaged_store_is_built_anew(make_folder: MakeFolder, own_cache: Path, name: str, keep: int) -> None:
+    folder = make_folder("set", 3)
+    good = np.array(open_store(FolderSource(folder), DataConfig()).images)
+    (entry,) = entries(own_cache)
+    path = entry / name
+    path.write_bytes(path.read_bytes()[:keep])
+    source = Counted(folder)
+    assert np.array_equal(open_store(source, DataConfig()).images, good)
+    assert source.reads == 3
+    assert leftovers(own_cache) == []
+    assert open_store(source, DataConfig())
+    assert source.reads == 3
+
+
+def _build_slowly(folder: str, cache: str, start: object, results: object) -> None:
+    start.wait()  # type: ignore[attr-defined]
+    stored = open_store(FolderSource(Path(folder)), DataConfig(), Path(cache), lambda done, total: time.sleep(0.005))
+    results.put(stored.digests)  # type: ignore[attr-defined]
+
+
+def test_two_processes_may_build_at_once(make_folder: MakeFolder, tmp_path: Path) -> None:
+    folder, cache = make_folder("set", 20), tmp_path / "cache"
+    context = multiprocessing.get_context("fork")
+    start, results = context.Event(), context.Queue()
+    builders = [context.Process(target=_build_slowly, args=(str(folder), str(cache), start, results)) for _ in range(3)]
+    for builder in builders:
+        builder.start()
+    start.set()
+    digests = [results.get(timeout=30) for _ in builders]
+    for builder in builders:
+        builder.join(30)
+        assert builder.exitcode == 0
+    assert digests[0] == digests[1] == digests[2]
+    assert len(entries(cache)) == 1
+    assert leftovers(cache) == []
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from sfumato.data.folder import FolderSource
+from sfumato.data.source import DataConfig
+from sfumato.data.store import open_store
+def die(done, total):
+    if done == 3: os.kill(os.getpid(), signal.SIGKILL)
+open_store(FolderSource(Path(sys.argv[1])), DataConfig(), on_progress=die)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+def test_a_killed_build_leaves_nothing_broken(make_folder: MakeFolder, own_cache: Path) -> None:
+    folder = make_folder("set", 6)
+    done = subprocess.run([sys.executable, "-c", KILLED, str(folder)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert entries(own_cache) == []
+    (left,) = leftovers(own_cache)
+    assert len(open_store(FolderSource(folder), DataConfig()).images) == 6
+    assert left.exists()  # it might belong to a build that still runs
+    for path in (left, *left.iterdir()):
+        os.utime(path, (time.time() - ABANDONED - 60,) * 2)
+    make_folder("set", 1, first=6)
+    open_store(FolderSource(folder), DataConfig())
+    assert leftovers(own_cache) == []
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from sfumato.data.folder import FolderSource
+from sfumato.data.source import DataConfig
+from sfumato.data.store import open_store
+from sfumato.errors import UserError
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    open_store(FolderSource(Path(sys.argv[1])), DataConfig())
+except UserError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits on the size of files")
+def test_a_full_disk_is_one_line_and_leaves_nothing(make_folder: MakeFolder, own_cache: Path) -> None:
+    """No room stands in as the system's limit on a file's length, which fails in `write` as a full disk does."""
+    folder = make_folder("set", 40)
+    done = subprocess.run([sys.executable, "-c", FULL, str(folder)], check=True, capture_output=True, text=True)
+    assert "image cache" in done.stdout
+    assert "SFUMATO_CACHE" in done.stdout
+    assert done.stdout.count("\n") == 1
+    assert entries(own_cache) == []
+    assert leftovers(own_cache) == []
+
+
+def test_a_cache_that_cannot_be_made_is_one_line(make_folder: MakeFolder, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="SFUMATO_CACHE"):
+        open_store(FolderSource(make_folder("set", 2)), DataConfig(), tmp_path / "file" / "cache")
+
+
+def test_an_interrupt_leaves_nothing(make_folder: MakeFolder, own_cache: Path) -> None:
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        open_store(FolderSource(make_folder("set", 2)), DataConfig(), on_progress=interrupt)
+    assert leftovers(own_cache) == []
+
+
+def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert cache_folder(tmp_path) == tmp_path
+    monkeypatch.setenv("SFUMATO_CACHE", str(tmp_path / "a"))
+    assert cache_folder() == tmp_path / "a"
+    monkeypatch.delenv("SFUMATO_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "b"))
+    assert cache_folder() == tmp_path / "b" / "sfumato"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "c"))
+    assert cache_folder() == tmp_path / "c" / ".cache" / "sfumato"
+
+
+def test_any_source_can_be_stored() -> None:
+    """The protocol is all that the store asks for."""
+
+    class Numbers:
+        name, classes = "numbers", ("odd", "even")
+
+        def __len__(self) -> int:
+            return 4
+
+        def origin(self, i: int) -> str:
+            return f"number {i}"
+
+        def size(self, i: int) -> tuple[int, int]:
+            return 2, 2
+
+        def read(self, i: int) -> Picture:
+            if i == 2:
+                raise Unreadable("too even")
+            return Picture(np.full((2, 2, 1), i, np.uint8), i % 2)
+
+        def key(self) -> str:
+            return "1"
+
+    stored = open_store(Numbers(), DataConfig())
+    assert stored.images[:, 0, 0, 0].tolist() == [0, 1, 3]
+    assert stored.quarantined == [("number 2", "too even")]
