@@ -93,16 +93,19 @@ def write(job: Job, out: Path) -> Path:
     """Draw into a file or a folder, whichever the name says, and return its path.
 
     Raises:
-        UserError: a suffix that is none of ours, or a folder that holds something else.
-        OSError: the place can't be written; this is found out before anything is drawn.
+        UserError: a suffix that is none of ours, a folder that holds something else, or a place that can't be
+            written, which is found out before anything is drawn.
     """
     suffix = out.suffix.lower()
     if out.is_dir() or not suffix:
         return _folder(job, out)
     if suffix not in _WRITERS:
         raise UserError(f"--out {out}: the name must end in .png (grid), .gif (film), .npz (array), or be a folder's")
-    write_atomic(probe := out.with_name(f".{out.name}.probe"), b"")
-    probe.unlink()
+    try:
+        write_atomic(probe := out.with_name(f".{out.name}.probe"), b"")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"{out} can't be written: {error.strerror}; give --out another place") from None
     _WRITERS[suffix](job, out)
     return out
 

@@ -2,8 +2,9 @@
 
 `raising()` surrounds a whole command: the first signal raises `Stop` where the program stands. `deferring()` surrounds
 work that must not be cut in the middle, such as a training step: there the signal is noted, the work asks `stop.asked`
-between its steps, and `Stop` is raised when the block ends, after all has been saved. In both, a second signal ends the
-process without further words; files are safe because every one of them is written aside and renamed.
+between its steps, and `Stop` is raised when the block ends, after all has been saved. Work that hasn't reached such a
+moment after `PATIENCE` seconds is cut off where it stands, and what was last saved counts. In both, a second signal
+ends the process without further words; files are safe because every one of them is written aside and renamed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from types import FrameType
 __all__ = ["Deferred", "Stop", "deferring", "raising"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+PATIENCE = 7.0
+"""Seconds from a signal to the end of the step; with saving, the process should be gone after ten."""
 
 
 class Stop(KeyboardInterrupt):
@@ -49,6 +52,10 @@ class Deferred:
         self.holding = False
         self.said = "stopped"
 
+    def settled(self) -> None:
+        """Say that a whole state is reached: from here on nothing cuts in, but a second signal."""
+        _alarm(0.0)
+
 
 @contextmanager
 def raising() -> Iterator[None]:
@@ -68,7 +75,7 @@ def raising() -> Iterator[None]:
 
 @contextmanager
 def deferring() -> Iterator[Deferred]:
-    """Note the first SIGINT or SIGTERM, and raise `Stop` for it when the block ends."""
+    """Note the first SIGINT or SIGTERM, and raise `Stop` for it when the block ends, or when the patience does."""
     stop = Deferred()
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -76,25 +83,44 @@ def deferring() -> Iterator[Deferred]:
             _end(number)
         stop.asked = number
         if not stop.holding:
-            raise Stop(number)
+            raise Stop(number, stop.said)
+        _alarm(PATIENCE)
 
-    with _handled(handle):
+    def cut(number: int, frame: FrameType | None) -> None:
+        if stop.asked is not None:
+            raise Stop(stop.asked, stop.said)
+
+    with _handled(handle, cut):
         yield stop
     if stop.asked is not None:
         raise Stop(stop.asked, stop.said)
 
 
+def _alarm(seconds: float) -> None:
+    """Have SIGALRM come after so long, or not at all for 0; systems without it are patient for ever."""
+    if hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread():
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+Handler = Callable[[int, FrameType | None], None]
+
+
 @contextmanager
-def _handled(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Install a handler and put the old ones back; only a main thread may do so, others are left alone."""
+def _handled(handle: Handler, cut: Handler | None = None) -> Iterator[None]:
+    """Install handlers and put the old ones back; only a main thread may do so, others are left alone."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = [signal.signal(number, handle) for number in SIGNALS]
+    handlers: dict[int, Handler] = dict.fromkeys(SIGNALS, handle)
+    if cut is not None and hasattr(signal, "SIGALRM"):
+        handlers[signal.SIGALRM] = cut
+    before = {number: signal.signal(number, new) for number, new in handlers.items()}
     try:
         yield
     finally:
-        for number, old in zip(SIGNALS, before, strict=True):
+        if cut is not None:
+            _alarm(0.0)
+        for number, old in before.items():
             signal.signal(number, old)
 
 

@@ -144,18 +144,15 @@ def train_in_view(
     from sfumato.train.record import record
 
     events = record(train(config, run, data, device, accept_changes=accept_changes), run)
-    with (
-        signals.deferring() as stop,
-        closing(events),
-        viewing(run, f"sfumato train {config.data.source}", as_json) as view,
-    ):
+    title, again = f"sfumato train {config.data.source}", "the same command goes on from there"
+    with signals.deferring() as stop, closing(events), viewing(run, title, as_json) as view:
+        stop.said = f"stopped; {run.path} stands at its last checkpoint, and {again}"
         for event in events:
             stop.holding = True
             view(event)
             if stop.asked is not None:
-                stop.said = (
-                    f"stopped at {event.images:,} images, saved in {run.path}; the same command goes on from there"
-                )
+                stop.settled()
+                stop.said = f"stopped at {event.images:,} images, saved in {run.path}; {again}"
                 break
 
 
