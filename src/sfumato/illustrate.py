@@ -5,23 +5,27 @@
 - `reverse`: noise becomes images; above what the sampler has, x_t, below what the network thinks it will become, x0^.
 - `through_training`: the same noise drawn by the network at several moments of its training.
 - `Frames`: collects what `generate` passes through, for a film.
+- `album`: all of these from a trained run, written into a folder; it is what `sfumato demo` shows.
 
-Each returns a picture (`pictures` writes it) and takes a seed, so it can be drawn again.
+Each takes a seed, so it can be drawn again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from sfumato import pictures
-from sfumato.data.pixels import to_bytes
+from sfumato.data import to_bytes, to_model
 from sfumato.diffusion import (
     DDIM,
+    Clipped,
     Denoiser,
     Noise,
     Sampler,
@@ -32,8 +36,14 @@ from sfumato.diffusion import (
     trailing,
     trajectory,
 )
+from sfumato.generate import generate
+from sfumato.run import Run
 
-__all__ = ["Frames", "forward", "reverse", "through_training"]
+if TYPE_CHECKING:
+    from sfumato.data import Dataset
+    from sfumato.weights import Model
+
+__all__ = ["Album", "Frames", "album", "forward", "reverse", "through_training"]
 
 
 def forward(x_0: Tensor, schedule: Schedule, seed: int = 0, columns: int = 10) -> Image.Image:
@@ -94,7 +104,7 @@ def reverse(
         guesses = [p.x0[n : n + 1] for p in ahead if p is not None]
         rows.append(_bytes([*guesses, states[-1].x[n : n + 1]]))
     captions = [f"t = {round(states[k].t * total)}" for k in chosen]
-    return pictures.strip(rows, ["the sample\nx_t", "the guess\nat x_0"] * num, captions)
+    return pictures.strip(rows, ["the sample\nx_t", "the guess\nat x_0"] * num, captions, group=2)
 
 
 def through_training(grids: Sequence[Path], labels: Sequence[str], columns: int = 10) -> Image.Image:
@@ -119,7 +129,7 @@ class Frames:
     """Collects a film's frames while `generate` runs: `generate(..., on_state=frames)`, then `frames.pictures()`.
 
     Args:
-        num: how many images there will be.
+        num: how many images the film shows; later ones are passed over.
         steps: how many steps the sampler takes.
         first: index of the first image.
         limit: frames at most; they are spread evenly over the steps, with both ends.
@@ -131,19 +141,90 @@ class Frames:
 
     def __call__(self, first: int, state: State) -> None:
         """Keep a batch's state if its step is one of the film's."""
-        if state.step not in self._frames:
+        place = first - self.first
+        images = to_bytes(state.x[: max(0, self.num - place)]).cpu()
+        if state.step not in self._frames or not len(images):
             return
-        images = to_bytes(state.x).cpu()
         frame = self._frames[state.step]
         if frame is None:
             frame = self._frames[state.step] = images.new_zeros(self.num, *images.shape[1:])
-        frame[first - self.first :][: len(images)] = images
+        frame[place : place + len(images)] = images
 
     def pictures(self, columns: int | None = None, width: int = 480) -> list[Image.Image]:
         """Return one grid a frame, each about `width` pixels wide."""
         frames = [frame for frame in self._frames.values() if frame is not None]
         scale = pictures.scale_for(pictures.grid(frames[0], columns, scale=1).width, width)
         return [pictures.grid(frame, columns, scale=scale) for frame in frames]
+
+
+@dataclass(frozen=True)
+class Album:
+    """Where the pictures of a run lie.
+
+    Attributes:
+        samples: a grid of new images.
+        training: the same noise drawn at several moments of the training; None where no grids were drawn.
+        forward: an image of the data becoming noise.
+        reverse: noise becoming images.
+        film: the samples emerging, as a GIF.
+    """
+
+    samples: Path
+    training: Path | None
+    forward: Path
+    reverse: Path
+    film: Path
+
+
+def album(
+    run: Run,
+    model: Model,
+    data: Dataset,
+    folder: Path,
+    seed: int = 0,
+    steps: int = 50,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Album:
+    """Draw every picture of a trained run into a folder.
+
+    Args:
+        run: whose sample grids show the training.
+        model: draws.
+        data: gives the image that becomes noise.
+        folder: where the pictures go.
+        seed: of all of them.
+        steps: of the DDIM sampler.
+        report: called with (steps done, in all) while the samples are drawn.
+
+    Raises:
+        OSError: the folder can't be written.
+    """
+    denoiser, schedule = Clipped(model.denoiser), model.denoiser.schedule
+    steps = min(steps, schedule.num_steps)
+    frames = Frames(25, steps)
+
+    def on_state(first: int, state: State) -> None:
+        frames(first, state)
+        report(state.step, steps)
+
+    classes = len(model.classes)
+    labels = torch.arange(100) % classes if classes else None
+    times = trailing(steps, schedule.num_steps)
+    drawn = generate(denoiser, model.shape, 100, seed, DDIM(), times, 100, labels, on_state=on_state)
+    samples = torch.cat([to_bytes(images) for _, images in drawn])
+    x_0 = to_model(torch.from_numpy(data.images[data.train[seed % len(data.train)]].copy()))
+    grids = sorted(path for path in run.samples.glob("*.png") if path.stem.isdecimal())
+    moments = [f"{int(path.stem):,}\nimages seen" for path in grids]
+    return Album(
+        pictures.save_png(pictures.grid(samples, 10), folder / "samples.png", {"seed": seed, "steps": steps}),
+        pictures.save_png(through_training(grids, moments), folder / "through-training.png") if grids else None,
+        pictures.save_png(forward(x_0, schedule, seed), folder / "forward.png"),
+        pictures.save_png(
+            reverse(denoiser, model.shape, seed, steps=steps, condition=None if labels is None else labels[:2]),
+            folder / "reverse.png",
+        ),
+        pictures.film(frames.pictures(5), folder / "film.gif"),
+    )
 
 
 def _bytes(images: Sequence[Tensor]) -> Tensor:

@@ -159,7 +159,7 @@ def strip(
     labels: Sequence[str] = (),
     captions: Sequence[str] = (),
     scale: int | None = None,
-    gap: int = 1,
+    group: int = 0,
 ) -> Image.Image:
     """Draw rows of images with a label before each row and a caption above each column.
 
@@ -168,25 +168,27 @@ def strip(
         labels: one a row, or none; a line break makes two lines.
         captions: one a column, or none.
         scale: enlargement of the tiles; chosen when None.
-        gap: paper between the tiles, in source pixels.
+        group: rows that belong together; a wider space follows them. 0 has none.
     """
     arrays = [_shown(row) for row in rows]
-    num, _, _, width = arrays[0].shape
-    scale = scale or scale_for(num * (width + gap))
-    body = grid(np.concatenate(arrays), columns=num, gap=gap, scale=scale).convert("RGB")
-    pitch_x, pitch_y = scale * (width + gap), scale * (arrays[0].shape[2] + gap)
-    font = ImageFont.load_default(size=min(15.0, max(11.0, pitch_x / 4.5)))
-    pen = ImageDraw.Draw(body)
+    num, _, height, width = arrays[0].shape
+    scale = scale or scale_for(num * (width + 1))
+    bodies = [grid(array, columns=num, scale=scale) for array in arrays]
+    font = ImageFont.load_default(size=min(15.0, max(11.0, scale * width / 4.5)))
+    pen = ImageDraw.Draw(bodies[0])
     left = _extent(pen, font, labels, 2) + (16 if labels else 0)
     above = _extent(pen, font, captions, 3) + (8 if captions else 0)
-    page = Image.new("RGB", (left + body.width, above + body.height), (PAPER,) * 3)
-    page.paste(body, (left, above))
+    pitch = scale * (height + 1)
+    tops = [above + n * pitch + (n // group * 2 * scale if group else 0) for n in range(len(rows))]
+    page = Image.new("RGB", (left + bodies[0].width, tops[-1] + bodies[0].height), (PAPER,) * 3)
+    for top, body in zip(tops, bodies, strict=True):
+        page.paste(body, (left, top))
     pen = ImageDraw.Draw(page)
-    for n, text in enumerate(labels):
-        centre = above + scale * gap + n * pitch_y + (pitch_y - scale * gap) // 2
+    for top, text in zip(tops, labels, strict=False):
+        centre = top + scale + scale * height // 2
         pen.multiline_text((left - 8, centre), text, INK, font, anchor="rm", align="right")
     for n, text in enumerate(captions):
-        centre = left + scale * gap + n * pitch_x + (pitch_x - scale * gap) // 2
+        centre = left + scale + n * scale * (width + 1) + scale * width // 2
         pen.multiline_text((centre, above - 2), text, INK, font, anchor="md", align="center")
     return page
 

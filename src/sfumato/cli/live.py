@@ -109,14 +109,20 @@ class Progress:
 
     def line(self) -> str:
         """Everything that matters on one line."""
-        parts = [f"{self.images:,} of {self.planned:,} images", f"loss {self.smoothed:.4f}"]
-        if self.held_out is not None:
-            parts.append(f"held-out {self.held_out.loss:.4f}")
+        parts = [f"{self.images:,} of {self.planned:,} images{_quality(self)}"]
         if self.speed:
             parts.append(f"{self.speed:,.0f} images/s")
         if self.left is not None:
             parts.append(f"{duration(self.left)} left")
         return ", ".join(parts)
+
+
+def _quality(progress: Progress) -> str:
+    """The losses, to go on a line; nothing before the first step."""
+    if not progress.smoothed:
+        return ""
+    held_out = "" if progress.held_out is None else f", held-out {progress.held_out.loss:.4f}"
+    return f", loss {progress.smoothed:.4f}{held_out}"
 
 
 def bars(values: Sequence[float | None]) -> str:
@@ -160,7 +166,7 @@ def _remark(progress: Progress, event: Event) -> str | None:
     if isinstance(event, Finished):
         if event.again:
             return f"this run is finished: {event.images:,} images in {duration(event.seconds)}; nothing to do"
-        return f"finished: {progress.line()}, {duration(event.seconds)} in all"
+        return f"finished: {event.images:,} images in {duration(event.seconds)}{_quality(progress)}"
     return None
 
 

@@ -1,0 +1,168 @@
+"""`sfumato demo`: two minutes of training, then pictures of everything that happened."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from sfumato.cli.console import count, duration, progress
+from sfumato.cli.options import option
+from sfumato.errors import UserError
+
+if TYPE_CHECKING:
+    from sfumato.config import Config
+    from sfumato.data import Dataset
+    from sfumato.illustrate import Album
+    from sfumato.run import Run
+    from sfumato.weights import Model
+
+__all__ = ["VERB", "Demo"]
+
+MOMENTS, COLUMNS = 7, 10
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Train a small model for about two minutes and draw what diffusion does: new images, the way from noise to them,
+    the way from an image to noise, and what the network had learnt at several moments of its training."""
+
+    EXAMPLES: ClassVar[tuple[str, ...]] = ("sfumato demo", "sfumato demo --budget 5m --data digits --out digits-demo")
+
+    budget: Annotated[str, option("TIME")] = "2m"
+    """how long the training may take; 2m by default"""
+    out: Annotated[Path, option("DIR")] = Path("demo")
+    """the folder for the pictures and the run; demo by default"""
+    data: Annotated[str, option("DATA")] = "faces"
+    """a built-in name, or a folder of images; faces by default"""
+    device: Annotated[str, option("auto|cpu|cuda")] = "auto"
+    """where to compute; a GPU where there is one by default"""
+
+    def perform(self) -> int:
+        """Train, draw, explain."""
+        from sfumato.cli.console import pick_device
+        from sfumato.cli.train import train_in_view
+        from sfumato.illustrate import album
+        from sfumato.nets import keep_memory
+        from sfumato.run import Run, write_atomic
+        from sfumato.weights import load_weights
+
+        run = Run(self.out / "run")
+        if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())) and not run.path.exists():
+            raise UserError(f"{self.out} holds other files: give --out a new or an empty folder")
+        device = pick_device(self.device)
+        if device.type == "cpu":
+            keep_memory()
+        config, data = self._prepare(str(device))
+        about = f"{len(data.train):,} images of {data.source_name} for about {self.budget}"
+        print(f"1. Training on {about}, into {run.path}\n", flush=True)
+        train_in_view(config, run, data, device)
+        print(f"\n2. Drawing, into {self.out}", flush=True)
+        model = load_weights(run)
+        drawn = album(run, model, data, self.out, report=progress("drawing, step"))
+        head, captions, commands = _words(self, drawn, model, data, run)
+        write_atomic(self.out / "README.md", _markdown(head, captions, commands))
+        print("\n" + _plain(head, captions, commands))
+        return 0
+
+    def _prepare(self, device: str) -> tuple[Config, Dataset]:
+        """The configuration and the images: few and narrow grids, so that the time goes into training."""
+        from sfumato.config import resolve
+        from sfumato.data import open_data
+        from sfumato.presets import choose
+        from sfumato.train.clock import parse_seconds
+
+        source = {"data.source": self.data}
+        data = open_data(resolve(overrides=source).data, on_progress=progress("reading images"))
+        preset, _ = choose(data.shape, len(data.train), device)
+        short = {
+            "train.budget": str(parse_seconds(self.budget)),
+            "train.images": "none",
+            "train.grids": str(MOMENTS),
+            "train.grid_images": str(COLUMNS),
+            "train.held_outs": "4",
+        }
+        config = resolve(preset, overrides=source | short)
+        if data.config != config.data:
+            data = open_data(config.data, on_progress=progress("reading images"))
+        return config, data
+
+
+Captions = list[tuple[Path, str]]
+Commands = list[tuple[str, str]]
+
+
+def _words(demo: Demo, drawn: Album, model: Model, data: Dataset, run: Run) -> tuple[str, Captions, Commands]:
+    """What was learnt, what each picture shows, and what to try next."""
+    from sfumato.nets import cost
+
+    finished = run.read(run.finished_path) or {}
+    chain = f"{model.denoiser.schedule.num_steps:,}"
+    parameters, seconds = cost.parameters(model.net), float(finished.get("seconds", 0.0))
+    head = (
+        f"In {duration(seconds)} a network of {count(parameters)} parameters saw {model.images:,} noisy images, made "
+        f"from {len(data.train):,} of '{data.source_name}' ({model.shape[2]}x{model.shape[1]} pixels), and learnt one "
+        "thing: to say how the image under the noise looks. That is enough to make new ones."
+    )
+    captions: list[tuple[Path | None, str]] = [
+        (drawn.samples, SAMPLES),
+        (drawn.training, TRAINING),
+        (drawn.reverse, REVERSE.format(chain=chain)),
+        (drawn.forward, FORWARD.format(chain=chain)),
+        (drawn.film, FILM),
+    ]
+    commands = [
+        (f"sfumato sample {run.path} --seed 1 --out more.png", "other images"),
+        (f"sfumato sample {run.path} --steps 5 --out hurried.png", "how few steps will do?"),
+        (f"sfumato sample {run.path} --sampler ddpm --steps 250 --out ddpm.png", "noise in every step"),
+        (f"sfumato info {run.path}", "the network, the schedule, the training"),
+        (f"sfumato train {demo.data} --budget 15m", "longer makes cleaner"),
+        ("sfumato train PHOTOS --budget 1h", "a folder of your own images"),
+    ]
+    return head, [(path, text) for path, text in captions if path is not None], commands
+
+
+SAMPLES = """A hundred new images: each began as pure noise and was cleaned in 50 small steps. Some are ragged; longer
+training mends that."""
+TRAINING = """The same ten seeds drawn at several moments of the training, a row a moment: the noise stays noise at
+first, then colours find their places, then shapes, then features."""
+REVERSE = """Two of the new images on their way from noise, t = {chain}, to an image, t = 0. Above is what there is,
+x_t; below is what the network takes it for, its guess at x_0. The guess begins as a blur, the average of all that is
+still possible, and sharpens as the noise goes."""
+FORWARD = """The opposite way, which needs no network: one image of the data becomes noise. The upper row adds a little
+noise, t times over; the lower row jumps to each t at once, by the closed form. The grains differ, for it is other
+noise; how much is left of the image does not. Being able to jump is what makes training cheap."""
+FILM = """Twenty-five of the new images coming out of the noise."""
+
+
+def _markdown(head: str, captions: Captions, commands: Commands) -> str:
+    """The words around the pictures, as a page."""
+    pages = [f"## {path.name}\n\n![{path.stem}]({path.name})\n\n{_filled(text)}\n" for path, text in captions]
+    return "\n".join(
+        [
+            "# What diffusion does\n",
+            _filled(head) + "\n",
+            *pages,
+            "## Try next\n",
+            f"```sh\n{_aligned(commands)}\n```\n",
+        ]
+    )
+
+
+def _plain(head: str, captions: Captions, commands: Commands) -> str:
+    """The same words for a terminal."""
+    items = [f"{path}\n{_filled(text, '    ')}" for path, text in captions]
+    return "\n\n".join([_filled(head), *items, "Try next:\n" + _aligned(commands, "    ")])
+
+
+def _filled(text: str, indent: str = "") -> str:
+    return textwrap.fill(" ".join(text.split()), 100, initial_indent=indent, subsequent_indent=indent)
+
+
+def _aligned(commands: Commands, indent: str = "") -> str:
+    width = max(len(command) for command, _ in commands)
+    return "\n".join(f"{indent}{command:{width}}  # {why}" for command, why in commands)
+
+
+VERB = Demo
