@@ -8,8 +8,9 @@ Read in this order: `schedule` (levels), `gaussian`, `process` (forward, posteri
 from .denoiser import Clipped, Denoiser, NetworkDenoiser, Prediction
 from .gaussian import Gaussian
 from .grid import GRIDS, leading, trailing, uniform
+from .likelihood import VLB, bits_per_dim, bound_term, discretized_nll, prior_term, vlb
 from .noise import Noise, Purpose
-from .objective import Simple, Terms, times
+from .objective import Bound, Hybrid, Objective, Simple, Terms, Weighted, score, times
 from .oracle import FiniteOracle, GaussianOracle, MixtureOracle
 from .parameterization import PARAMETERIZATIONS, X0, Eps, Mu, Parameterization, V, solve, target
 from .process import forward_step, marginal, posterior, reverse
@@ -27,17 +28,22 @@ from .schedule import (
     ZeroTerminalSNR,
     resolution_shift,
 )
-from .variance import VARIANCES, Large, Small, Variance
+from .variance import VARIANCES, Large, Learned, Optimal, Small, Variance
+from .weighting import P2, WEIGHTINGS, MinSNR, SigmoidWeight, Weighting
 
 __all__ = [
     "DDIM",
     "GRIDS",
+    "P2",
     "PARAMETERIZATIONS",
     "SAMPLERS",
     "SCHEDULES",
     "VARIANCES",
+    "VLB",
+    "WEIGHTINGS",
     "X0",
     "Ancestral",
+    "Bound",
     "Clipped",
     "Constant",
     "Cosine",
@@ -46,13 +52,18 @@ __all__ = [
     "FiniteOracle",
     "Gaussian",
     "GaussianOracle",
+    "Hybrid",
     "Large",
+    "Learned",
     "Level",
     "Linear",
+    "MinSNR",
     "MixtureOracle",
     "Mu",
     "NetworkDenoiser",
     "Noise",
+    "Objective",
+    "Optimal",
     "Parameterization",
     "Prediction",
     "Purpose",
@@ -61,24 +72,33 @@ __all__ = [
     "Schedule",
     "Shifted",
     "Sigmoid",
+    "SigmoidWeight",
     "Simple",
     "Small",
     "State",
     "Terms",
     "V",
     "Variance",
+    "Weighted",
+    "Weighting",
     "ZeroTerminalSNR",
+    "bits_per_dim",
+    "bound_term",
+    "discretized_nll",
     "forward_step",
     "leading",
     "marginal",
     "posterior",
+    "prior_term",
     "resolution_shift",
     "reverse",
     "sample",
+    "score",
     "solve",
     "target",
     "times",
     "trailing",
     "trajectory",
     "uniform",
+    "vlb",
 ]

@@ -75,6 +75,9 @@ class Denoiser(Protocol):
 class NetworkDenoiser:
     """A network with its schedule and parameterisation.
 
+    A network with twice the image's channels predicts its variance too: the second half, f' in about [-1, 1], becomes
+    the fraction f = (f' + 1) / 2 of the way from log beta~ to log beta (IDDPM Sec. 3.1).
+
     The network's time is t T - 1, so that step i of the chain arrives as i - 1, which is how the published networks
     count (0..T - 1).
 
@@ -102,7 +105,11 @@ class NetworkDenoiser:
         """Run the network once and solve for x0 and eps."""
         t = torch.as_tensor(t, dtype=torch.float64, device=x_t.device).expand(len(x_t))
         output = self.net(x_t, (t * self.schedule.num_steps - 1).to(x_t.dtype), condition)
-        return Prediction(*solve(self.parameterization, output, x_t, self.schedule, t))
+        fraction = None
+        if output.shape[1] == 2 * x_t.shape[1]:
+            output, fraction = output.chunk(2, dim=1)
+            fraction = (fraction + 1) / 2
+        return Prediction(*solve(self.parameterization, output, x_t, self.schedule, t), fraction)
 
 
 @dataclass(frozen=True)

@@ -1,27 +1,39 @@
-r"""The training objective: how wrong is the denoiser, example by example.
+r"""Training objectives: how wrong is the denoiser, example by example.
 
 Algorithm 1 of DDPM draws x_0 from the data, t ~ Uniform{1..T}, eps ~ N(0, I), and takes a gradient step on
 
     L_simple = || eps - eps_theta( alpha_t x_0 + sigma_t eps, t ) ||^2                                       DDPM Eq. 14
 
-The objective here asks a `Denoiser`, not a network: the error of a prediction in any parameterisation's space is
-p (x0^ - x_0) + q (eps^ - eps) (see `parameterization`), so the space in which the loss is measured and the one in
-which the network speaks are two choices, and an exact oracle can be scored by the same code. Losses stay per example,
-next to the t that produced them: curves by noise level and importance sampling cost nothing.
+The bound on -log p(x_0) that it stands for is a sum over the chain, L_vlb = L_T + sum_t L_{t-1} (`likelihood`), so its
+estimate from one uniform t is T times the term at t. Where the variance is learned the two are added, the bound's mean
+detached so that it teaches the variance alone:
+
+    L_hybrid = L_simple + lambda L_vlb,   lambda = 0.001                                                     IDDPM Eq.
+    16
+
+An objective asks a `Denoiser`, not a network: the error of a prediction in any parameterisation's space is
+p (x0^ - x_0) + q (eps^ - eps) (see `parameterization`), so the space in which the loss is measured and the one in which
+the network speaks are two choices, and an exact oracle can be scored by the same code. Losses stay per example, next to
+the t that produced them: curves by noise level and importance sampling cost nothing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from .denoiser import Condition, Denoiser
+from .denoiser import Condition, Denoiser, Prediction
+from .likelihood import bound_term
 from .parameterization import Eps, Parameterization, target
 from .process import marginal
+from .schedule import Schedule
+from .variance import Learned, Variance
+from .weighting import Weighting
 
-__all__ = ["Simple", "Terms", "times"]
+__all__ = ["Bound", "Hybrid", "Noised", "Objective", "Simple", "Terms", "Weighted", "score", "times"]
 
 
 @dataclass(frozen=True)
@@ -29,12 +41,57 @@ class Terms:
     """The loss of each example and the time that produced it.
 
     Attributes:
-        loss: (B,), mean squared error over the coordinates of an example.
+        loss: (B,), mean squared error over the coordinates of an example, or nats a coordinate.
         t: (B,) float64 in (0, 1].
     """
 
     loss: Tensor
     t: Tensor
+
+
+@dataclass(frozen=True)
+class Noised:
+    """A batch with its noise: x_t = alpha_t x_0 + sigma_t eps.
+
+    Attributes:
+        x_0: (B, C, H, W) in [-1, 1].
+        eps: (B, C, H, W) ~ N(0, I).
+        x_t: (B, C, H, W).
+        t: (B,) float64 in (0, 1].
+        schedule: gives the level at t.
+    """
+
+    x_0: Tensor
+    eps: Tensor
+    x_t: Tensor
+    t: Tensor
+    schedule: Schedule
+
+
+class Objective(Protocol):
+    """A way to score predictions; implementations are frozen values."""
+
+    def losses(self, prediction: Prediction, noised: Noised) -> Tensor:
+        """Return (B,), one loss an example."""
+        ...
+
+
+def score(
+    objective: Objective, denoiser: Denoiser, x_0: Tensor, t: Tensor, eps: Tensor, condition: Condition = None
+) -> Terms:
+    """Noise a batch, ask the denoiser once, and return each example's loss.
+
+    Args:
+        objective: what counts as wrong.
+        denoiser: what is trained or scored.
+        x_0: (B, C, H, W) in [-1, 1].
+        t: (B,) in (0, 1].
+        eps: (B, C, H, W) ~ N(0, I).
+        condition: handed to the denoiser.
+    """
+    x_t = marginal(x_0, denoiser.schedule(t)).sample(eps)
+    noised = Noised(x_0, eps, x_t, t, denoiser.schedule)
+    return Terms(objective.losses(denoiser(x_t, t, condition), noised), t)
 
 
 def times(u: Tensor, num_steps: int) -> Tensor:
@@ -47,8 +104,18 @@ def times(u: Tensor, num_steps: int) -> Tensor:
     return (torch.floor(u.to(torch.float64) * num_steps).clamp(max=num_steps - 1) + 1) / num_steps
 
 
+class _Scored:
+    """What the objectives share: called with a denoiser, they are `score`d."""
+
+    def __call__(
+        self: Objective, denoiser: Denoiser, x_0: Tensor, t: Tensor, eps: Tensor, condition: Condition = None
+    ) -> Terms:
+        """Return `score` of this objective."""
+        return score(self, denoiser, x_0, t, eps, condition)
+
+
 @dataclass(frozen=True)
-class Simple:
+class Simple(_Scored):
     """L_simple, measured in the space of a parameterisation (DDPM Eq. 14 for `Eps()`).
 
     Attributes:
@@ -57,17 +124,66 @@ class Simple:
 
     space: Parameterization = Eps()
 
-    def __call__(self, denoiser: Denoiser, x_0: Tensor, t: Tensor, eps: Tensor, condition: Condition = None) -> Terms:
-        """Return each example's loss, mean over coordinates of ( p (x0^ - x_0) + q (eps^ - eps) )^2.
+    def losses(self, prediction: Prediction, noised: Noised) -> Tensor:
+        """Return the mean over coordinates of ( p (x0^ - x_0) + q (eps^ - eps) )^2, (B,)."""
+        x_0_error, eps_error = prediction.x0 - noised.x_0, prediction.eps - noised.eps
+        return target(self.space, x_0_error, eps_error, noised.schedule, noised.t).square().flatten(1).mean(1)
 
-        Args:
-            denoiser: what is trained or scored.
-            x_0: (B, C, H, W) in [-1, 1].
-            t: (B,) in (0, 1].
-            eps: (B, C, H, W) ~ N(0, I).
-            condition: handed to the denoiser.
-        """
-        x_t = marginal(x_0, denoiser.schedule(t)).sample(eps)
-        prediction = denoiser(x_t, t, condition)
-        error = target(self.space, prediction.x0 - x_0, prediction.eps - eps, denoiser.schedule, t)
-        return Terms(error.square().flatten(1).mean(1), t)
+
+@dataclass(frozen=True)
+class Weighted(_Scored):
+    """The squared error of eps times a weight by noise level (`weighting`); the same loss whatever the network
+    predicts.
+
+    Attributes:
+        weighting: the factor.
+    """
+
+    weighting: Weighting
+
+    def losses(self, prediction: Prediction, noised: Noised) -> Tensor:
+        """Return w(logsnr_t) times the mean over coordinates of (eps^ - eps)^2, (B,)."""
+        loss = Simple(Eps()).losses(prediction, noised)
+        return self.weighting(noised.schedule(noised.t).logsnr).to(loss) * loss
+
+
+@dataclass(frozen=True)
+class Bound(_Scored):
+    """L_vlb without its constant L_T: T times the term of the bound at t, in nats a coordinate (DDPM Eq. 5).
+
+    Averaged over t uniform on the chain it is sum_t L_{t-1} / d.
+
+    Attributes:
+        variance: of the reverse step.
+    """
+
+    variance: Variance
+
+    def losses(self, prediction: Prediction, noised: Noised) -> Tensor:
+        """Return T L_{t-1} / d for t > 1/T and T L_0 / d at t = 1/T, (B,)."""
+        num_steps, t = noised.schedule.num_steps, noised.t
+        s, after = (t - 1 / num_steps).clamp(min=0.0), (t + 1 / num_steps).clamp(max=1.0)
+        s = torch.where(s < 0.5 / num_steps, torch.zeros_like(s), s)
+        levels = noised.schedule(s), noised.schedule(t), noised.schedule(after)
+        nats = bound_term(prediction, noised.x_0, noised.x_t, *levels, self.variance)
+        return num_steps * nats.flatten(1).mean(1)
+
+
+@dataclass(frozen=True)
+class Hybrid(_Scored):
+    """L_simple + weight L_vlb, the mean inside L_vlb detached (IDDPM Eq. 16).
+
+    Attributes:
+        simple: teaches the mean.
+        bound: teaches the variance.
+        weight: lambda, for a bound summed over the chain.
+    """
+
+    simple: Objective = Simple()
+    bound: Bound = Bound(Learned())
+    weight: float = 1e-3
+
+    def losses(self, prediction: Prediction, noised: Noised) -> Tensor:
+        """Return the sum of both, (B,)."""
+        fixed_mean = replace(prediction, x0=prediction.x0.detach(), eps=prediction.eps.detach())
+        return self.simple.losses(prediction, noised) + self.weight * self.bound.losses(fixed_mean, noised)

@@ -48,6 +48,16 @@ class GaussianOracle:
         scaled = (x_t - level.alpha * mean) / (level.alpha.square() * variance + level.sigma.square())
         return Prediction(mean + level.alpha * variance * scaled, level.sigma * scaled)
 
+    def spread(self, level: Level) -> Tensor:
+        """Return Var[x_0 | x_t] = s^2 sigma^2 / (alpha^2 s^2 + sigma^2), coordinate by coordinate, for `Optimal`.
+
+        Args:
+            level: () or (B,).
+        """
+        level = level.map(lambda c: c.reshape(-1, *[1] * self.variance.ndim) if c.ndim else c)
+        noise, variance = level.sigma.square(), self.variance.to(level.sigma)
+        return variance * noise / (level.alpha.square() * variance + noise)
+
     def log_prob(self, x_t: Tensor, t: Tensor | float) -> Tensor:
         """Return log q(x_t) in nats, (B,), with q(x_t) = N(alpha mean, alpha^2 variance + sigma^2)."""
         level = self.schedule(t).like(x_t)
