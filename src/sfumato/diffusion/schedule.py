@@ -125,6 +125,10 @@ class Schedule(Protocol):
         """Return the level at time t, () or (B,) in [0, 1]; it has t's shape and device and is float64."""
         ...
 
+    def time(self, logsnr: Tensor) -> Tensor:
+        """Return the time at which logsnr is reached, in [0, 1], float64: the inverse of the schedule."""
+        ...
+
 
 @functools.lru_cache(maxsize=64)
 def _nodes(chain: Chain, device: torch.device) -> Level:
@@ -169,6 +173,14 @@ class Chain:
         angle = torch.lerp(nodes.angle[left], nodes.angle[left + 1], place - left)
         between, exact = Level.from_angle(angle), nodes.map(lambda table: table[nearest.long()])
         return Level(*(torch.where(on_node, a, b) for a, b in zip(_parts(exact), _parts(between), strict=True)))
+
+    def time(self, logsnr: Tensor) -> Tensor:
+        """Return the time at which logsnr is reached; beyond the chain's ends, 0 or 1."""
+        logsnr = torch.as_tensor(logsnr, dtype=torch.float64)
+        angles, angle = _nodes(self, logsnr.device).angle, torch.atan(torch.exp(-logsnr / 2))
+        left = (torch.searchsorted(angles, angle, right=True) - 1).clamp(0, self.num_steps - 1)
+        part = (angle - angles[left]) / (angles[left + 1] - angles[left])
+        return (left + part.clamp(0.0, 1.0)) / self.num_steps
 
 
 def _parts(level: Level) -> tuple[Tensor, Tensor, Tensor]:
@@ -337,6 +349,10 @@ class Shifted:
     def __call__(self, t: Tensor | float) -> Level:
         """Return the shifted level at t in [0, 1]."""
         return Level.from_logsnr(self.base(t).logsnr + self.shift)
+
+    def time(self, logsnr: Tensor) -> Tensor:
+        """Return the time at which the shifted logsnr is reached."""
+        return self.base.time(torch.as_tensor(logsnr, dtype=torch.float64) - self.shift)
 
 
 SCHEDULES: dict[str, type[Chain]] = {

@@ -1,0 +1,134 @@
+"""The probability-flow likelihood: equal to analytic densities, independent of the batch, its solver of order five."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from sfumato.diffusion import (
+    PARAMETERIZATIONS,
+    Cosine,
+    GaussianOracle,
+    Linear,
+    MixtureOracle,
+    NetworkDenoiser,
+    Optimal,
+    Schedule,
+    ZeroTerminalSNR,
+    marginal,
+)
+from sfumato.diffusion.flow import Flow, integrate, uniform_bits, variational_bits
+from sfumato.diffusion.noise import Purpose, normal
+
+from .common import SCHEDULES, images, random_function
+
+SHAPE = (2, 3)
+
+
+def signs(count: int, batch: int, shape: tuple[int, ...] = SHAPE) -> torch.Tensor:
+    return normal(1, Purpose.ORACLE, torch.arange(count * batch), shape).reshape(count, batch, *shape).sign().double()
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine", "sigmoid", "shifted"])
+def test_time_is_the_inverse_of_the_schedule(name: str) -> None:
+    schedule: Schedule = SCHEDULES[name]
+    t = torch.linspace(0.001, 1, 777, dtype=torch.float64)
+    assert torch.allclose(schedule.time(schedule(t).logsnr), t, atol=1e-9)
+    assert float(schedule.time(torch.tensor(math.inf))) == 0
+    assert float(schedule.time(torch.tensor(-60.0))) == 1
+
+
+@pytest.mark.parametrize("schedule", [Linear(), Cosine(num_steps=100)])
+def test_gaussian_density_is_analytic(schedule) -> None:
+    """The flow ends at N(0, I), the truth at q(x_T): data for which the two are one must agree to the tolerance."""
+    oracle = GaussianOracle(schedule, torch.zeros(SHAPE).double(), torch.ones(SHAPE).double())
+    x = images(5, SHAPE, seed=3)
+    got = Flow(oracle, 1e-8, 1e-8).log_prob(x, None)
+    assert torch.allclose(got.log_prob, oracle.log_prob(x, 1 / schedule.num_steps), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "mixture"])
+def test_other_densities_are_analytic_up_to_the_prior(kind: str) -> None:
+    """Replacing the model's prior by the true q(x_T) of the latent removes the only difference."""
+    schedule = Linear()
+    if kind == "gaussian":
+        oracle = GaussianOracle(schedule, images(1, SHAPE)[0], images(1, SHAPE, seed=1)[0].square() + 0.05)
+    else:
+        oracle = MixtureOracle(schedule, torch.tensor([1.0, 2.0]), images(2, SHAPE), torch.full((2, 1, 1), 0.2))
+    x = images(4, SHAPE, seed=5)
+    got = Flow(oracle, 1e-7, 1e-7).log_prob(x, None)
+    standard = (-0.5 * (got.latent.square() + math.log(2 * math.pi))).flatten(1).sum(1)
+    corrected = got.log_prob - standard + oracle.log_prob(got.latent, 1.0)
+    assert torch.allclose(corrected, oracle.log_prob(x, 0.001), atol=2e-4)
+
+
+def test_hutchinson_is_unbiased_and_exact_for_a_diagonal_field() -> None:
+    oracle = GaussianOracle(Linear(), images(1, SHAPE)[0], images(1, SHAPE, seed=1)[0].square() + 0.05)
+    x = images(3, SHAPE, seed=5)
+    exact, estimate = (Flow(oracle, 1e-7, 1e-7).log_prob(x, p).log_prob for p in (None, signs(1, 3)))
+    assert torch.allclose(exact, estimate, atol=1e-6)
+    denoiser = NetworkDenoiser(random_function, Cosine(num_steps=50), PARAMETERIZATIONS["v"])
+    many = 400
+    once = Flow(denoiser, 1e-5, 1e-5).log_prob(x[:1].expand(many, *SHAPE), signs(1, many)).log_prob
+    truth = float(Flow(denoiser, 1e-5, 1e-5).log_prob(x[:1], None).log_prob)
+    assert float(once.std()) > 0
+    assert abs(float(once.mean()) - truth) < 4 * float(once.std()) / many**0.5 + 1e-3
+
+
+def test_an_example_does_not_depend_on_its_company() -> None:
+    denoiser = NetworkDenoiser(random_function, Cosine(num_steps=50), PARAMETERIZATIONS["v"])
+    x, probes = images(4, SHAPE, seed=2) * torch.tensor([0.1, 1.0, 3.0, 0.5])[:, None, None], signs(2, 4)
+    together = Flow(denoiser).log_prob(x, probes)
+    for i in range(4):
+        alone = Flow(denoiser).log_prob(x[i : i + 1], probes[:, i : i + 1])
+        assert float(together.log_prob[i]) == pytest.approx(float(alone.log_prob[0]), abs=1e-8)
+        assert int(together.evaluations[i]) == int(alone.evaluations[0])
+
+
+def test_the_solver_meets_its_tolerance_with_order_five() -> None:
+    start = torch.tensor([[1.0, 0.0], [0.0, 2.0]], dtype=torch.float64)
+
+    def rotate(rows: torch.Tensor, u: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+        return torch.stack([-state[:, 1], state[:, 0]], 1)
+
+    c, s = math.cos(6.0), math.sin(6.0)
+    truth = start @ torch.tensor([[c, s], [-s, c]], dtype=torch.float64)
+    costs = []
+    for tolerance in (1e-4, 1e-9):
+        end, evaluations = integrate(rotate, start, 0.0, 6.0, tolerance, tolerance)
+        assert float((end - truth).abs().max()) < 30 * tolerance
+        costs.append(float(evaluations.double().mean()))
+    # order 5: a hundred-thousandth of the error for ten times the steps
+    assert costs[1] / costs[0] < 13
+
+
+def test_bits_of_bytes_bound_the_truth() -> None:
+    """8-bit data rounded from a Gaussian: the bound lies above the true bits, and close with the oracle."""
+    schedule, n, std = Linear(), 4000, 0.25
+    raw = std * images(n, (1,), seed=1)
+    x_0 = 2 * ((raw + 1) * 127.5).round().clamp(0, 255) / 255 - 1
+    oracle = GaussianOracle(schedule, torch.zeros(1).double(), torch.full((1,), std**2).double())
+    normal_cdf = torch.special.ndtr
+    low = torch.where(x_0 <= -1, -torch.inf, (x_0 - 1 / 255) / std)
+    high = torch.where(x_0 >= 1, torch.inf, (x_0 + 1 / 255) / std)
+    truth = float(-(normal_cdf(high) - normal_cdf(low)).log2().mean())
+    flow = Flow(oracle, 1e-6, 1e-6)
+    bound = variational_bits(flow, x_0, images(n, (1,), seed=2), None, Optimal(oracle.spread))
+    assert bound.shape == (n,)
+    assert truth - 0.02 < float(bound.mean()) < truth + 0.08
+    usual = uniform_bits(flow, x_0, torch.rand(n, 1, generator=torch.Generator().manual_seed(0)).double(), None)
+    assert abs(float(usual.mean()) - truth) < 0.02
+
+
+def test_pure_noise_at_the_end_is_refused() -> None:
+    denoiser = NetworkDenoiser(random_function, ZeroTerminalSNR(base=Linear()), PARAMETERIZATIONS["v"])
+    with pytest.raises(ValueError, match="alpha_T > 0"):
+        Flow(denoiser).log_prob(images(1, SHAPE), None)
+
+
+def test_the_first_step_is_where_the_flow_begins() -> None:
+    oracle = GaussianOracle(Linear(), torch.zeros(SHAPE), torch.ones(SHAPE))
+    assert Flow(oracle).start == pytest.approx(1e-3)
+    assert float(marginal(images(1, SHAPE), Linear()(Flow(oracle).start)).std) == pytest.approx(0.01, rel=1e-3)
