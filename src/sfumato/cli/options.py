@@ -158,8 +158,8 @@ def _condense(box: str, verb: type[Verb], name: str) -> str:
     if match := re.match(r"[Ii]nvalid choice '(.*?)' for argument '(\S+)'\. Expected one of \((.*)\)", text):
         choices = re.findall("'(.*?)'", match[3])
         return f"{match[2]} can't be '{match[1]}'{nearest(match[1], choices)}"
-    if match := re.match(r"Error parsing (\S+): invalid literal for int\(\).*?: '(.*)'", text):
+    if match := re.match(r"Error parsing (\S+):.*invalid literal for int\(\).*?: '(.*)'", text):
         return f"{match[1]} takes a whole number, not '{match[2]}'"
-    if match := re.match(r"Error parsing (\S+): could not convert string to float: '(.*)'", text):
+    if match := re.match(r"Error parsing (\S+):.*could not convert string to float: '(.*)'", text):
         return f"{match[1]} takes a number, not '{match[2]}'"
     return f"{text}; {help_}"

@@ -1,0 +1,83 @@
+"""`sfumato info`: what it says is so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from sfumato.diffusion import Cosine
+from sfumato.nets import UNet
+from sfumato.run import Run
+from sfumato.weights import load_weights
+
+from .conftest import TINY, Command
+
+
+def test_a_run_is_described(sfumato: Command, labelled: Path) -> None:
+    said = sfumato("info", labelled).out
+    parameters = sum(p.numel() for p in UNet(Run(labelled).config().net).parameters())
+    for fact in (
+        "1x8x8 (channels x height x width); trained on digits",
+        "0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
+        f"U-Net of {parameters:,} parameters",
+        "cosine schedule of 50 steps",
+        "the network predicts v",
+        "80 of 80 images (100 %, finished), in 10 steps of 8",
+        "held-out",
+        str(labelled / "weights" / "ema.safetensors"),
+        str(labelled / "samples" / f"{80:012d}.png"),
+    ):
+        assert fact in said
+
+
+def test_the_schedules_table_is_the_schedules(sfumato: Command, labelled: Path) -> None:
+    rows = json.loads(sfumato("info", labelled, "--json").out)["schedule"]
+    assert [row["t"] for row in rows][-1] == 50
+    schedule = Cosine(50)
+    for row in rows:
+        level = schedule(row["t"] / 50)
+        assert row["logsnr"] == pytest.approx(float(level.logsnr))
+        assert row["abar"] == pytest.approx(float(level.alpha) ** 2)
+        assert row["alpha"] ** 2 + row["sigma"] ** 2 == pytest.approx(1)
+
+
+def test_json_holds_everything(sfumato: Command, labelled: Path) -> None:
+    said = json.loads(sfumato("info", labelled, "--json").out)
+    assert said["classes"] == list("0123456789")
+    assert said["shape"] == [1, 8, 8]
+    assert said["images"] == said["images_seen"] == 80
+    assert said["finished"] is True
+    assert said["config"]["net"]["base"] == 8
+    assert said["plan"]["steps"] == 10
+    assert said["images_per_second"] > 0
+
+
+def test_a_weights_file_alone_is_enough(sfumato: Command, labelled: Path) -> None:
+    said = sfumato("info", labelled / "weights" / "raw.safetensors").out
+    assert "weights as trained, 80 images seen" in said
+    assert "checkpoints" not in said
+
+
+def test_a_run_without_weights_yet_is_a_run(sfumato: Command, labelled: Path, tmp_path: Path) -> None:
+    (tmp_path / "young").mkdir()
+    (tmp_path / "young" / "config.toml").write_bytes((labelled / "config.toml").read_bytes())
+    said = sfumato("info", "young")
+    assert said.code == 0
+    assert "0 of 80 images" in said.out
+
+
+def test_padding_is_told(sfumato: Command) -> None:
+    words = ["--data.size", "7,10", "--images", "8", *TINY, "--net.multipliers", "1,2,2"]
+    assert "7x10 extended to 8x12 inside" in sfumato("train", "digits", "--run", "r", *words).out
+    assert "7x10 extended to 8x12 inside" in sfumato("info", "r").out
+    assert tuple(load_weights("r").net(torch.zeros(1, 1, 7, 10), torch.zeros(1), None).shape) == (1, 1, 7, 10)
+
+
+def test_mistakes(refused: Command, tmp_path: Path) -> None:
+    assert "nowhere does not exist" in refused("info", "nowhere")
+    assert f"{tmp_path} is not a run folder" in refused("info", tmp_path)
+    (tmp_path / "config.toml").write_text("[net]\nbsae = 3\n")
+    assert "unknown key net.bsae; did you mean 'base'?" in refused("info", tmp_path)

@@ -1,0 +1,190 @@
+"""`sfumato sample`: the same images whatever the batch and wherever they go."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sfumato import pictures
+from sfumato.generate import sample
+from sfumato.weights import load_weights
+
+from .conftest import Command
+
+
+def drawn(sfumato: Command, run: Path, *words: object, num: int = 5, steps: int | None = 4) -> np.ndarray:
+    """Sample into an array and return it, uint8 (N, H, W, C)."""
+    given = [] if steps is None else ["--steps", steps]
+    assert sfumato("sample", run, "--num", num, *given, "--out", "drawn.npz", *words).code == 0
+    with np.load("drawn.npz") as arrays:
+        return arrays["images"]
+
+
+def close(a: np.ndarray, b: np.ndarray) -> bool:
+    """Equal, but for rounding at the edge between two bytes."""
+    return a.shape == b.shape and int(np.abs(a.astype(int) - b).max()) <= 1
+
+
+@pytest.mark.parametrize("batch", [1, 2, 64])
+@pytest.mark.parametrize("method", [(), ("--eta", 0.7), ("--sampler", "ddpm")])
+def test_an_image_is_the_same_for_every_batch_and_number(
+    batch: int, method: tuple[object, ...], sfumato: Command, plain: Path
+) -> None:
+    whole = drawn(sfumato, plain, *method)
+    assert close(drawn(sfumato, plain, *method, "--batch", batch, num=3), whole[:3])
+    assert len({image.tobytes() for image in whole}) == 5, "five images, not one five times"
+
+
+def test_all_four_outputs_hold_the_same_images(sfumato: Command, plain: Path) -> None:
+    array = drawn(sfumato, plain).transpose(0, 3, 1, 2)
+    for out in ("grid.png", "folder", "film.gif"):
+        result = sfumato("sample", plain, "--num", 5, "--steps", 4, "--out", out)
+        assert result.out.splitlines()[-1] == out
+    assert (pictures.tiles(Image.open("grid.png")) == array).all()
+    assert sorted(p.name for p in Path("folder").glob("*.png")) == [f"{n:06d}.png" for n in range(5)]
+    for n in range(5):
+        assert (np.asarray(Image.open(f"folder/{n:06d}.png")) == array[n, 0]).all()
+    film = Image.open("film.gif")
+    assert film.n_frames == 5, "the prior and four steps"  # type: ignore[attr-defined]
+    film.seek(4)
+    scale = film.width // pictures.grid(array, scale=1).width
+    assert (np.asarray(film.convert("L")) == np.asarray(pictures.grid(array, scale=scale))).all()
+
+
+def test_the_command_and_the_library_agree(sfumato: Command, plain: Path) -> None:
+    import sfumato as library
+
+    images = library.to_bytes(library.sample(load_weights(plain), 5, steps=4))
+    assert close(drawn(sfumato, plain), images.permute(0, 2, 3, 1).numpy())
+
+
+def test_the_choices_change_the_images(sfumato: Command, plain: Path) -> None:
+    ways = [(), ("--seed", 1), ("--eta", 1), ("--raw",), ("--no-clip",), ("--steps", 5)]
+    results = [drawn(sfumato, plain, *way, steps=None if "--steps" in way else 4) for way in ways]
+    assert len({result.tobytes() for result in results}) == len(ways)
+
+
+def test_ddim_with_eta_1_is_ddpm_with_the_small_variance(sfumato: Command, plain: Path) -> None:
+    assert close(drawn(sfumato, plain, "--eta", 1), drawn(sfumato, plain, "--sampler", "ddpm"))
+
+
+def test_default_steps_are_the_papers(sfumato: Command, plain: Path) -> None:
+    said = [json.loads(sfumato("sample", plain, "--num", 1, "--json", *way).out) for way in ((), ("--sampler", "ddpm"))]
+    assert [way["steps"] for way in said] == [50, 50], "the chain has 50 steps"
+    assert said[0]["out"] == "plain-ddim50-seed0.png"
+
+
+def test_every_file_says_how_it_was_drawn(sfumato: Command, labelled: Path) -> None:
+    words = ["sample", labelled, "--num", 2, "--steps", 3, "--seed", 9, "--label", "7"]
+    for out in ("a.png", "folder", "a.gif", "a.npz"):
+        assert sfumato(*words, "--out", out).code == 0
+    with np.load("a.npz") as arrays:
+        facts = json.loads(str(arrays["metadata"]))
+        assert arrays["labels"].tolist() == [7, 7]
+    assert facts | {"weights": ""} == {
+        "seed": 9, "sampler": "ddim", "steps": 3, "eta": 0.0, "clip": True, "label": "7", "weights": "",
+    }  # fmt: skip
+    assert len(facts["weights"]) == 64
+    assert json.loads(Path("folder/samples.json").read_text()) == facts
+    assert json.loads(Image.open("a.gif").info["comment"]) == facts
+    text = {key: str(value) for key, value in facts.items()}
+    assert text.items() <= Image.open("a.png").text.items()  # type: ignore[attr-defined]
+    assert (text | {"index": "1"}).items() <= Image.open("folder/000001.png").text.items()  # type: ignore[attr-defined]
+
+
+def test_a_folder_goes_on_where_it_was_interrupted(sfumato: Command, plain: Path) -> None:
+    words = ["sample", plain, "--steps", 4, "--out", "folder"]
+    assert sfumato(*words, "--num", 3).code == 0
+    first = Path("folder/000000.png").stat().st_mtime_ns
+    Path("folder/000002.png").unlink()
+    assert sfumato(*words, "--num", 5, "--batch", 2).code == 0
+    assert Path("folder/000000.png").stat().st_mtime_ns == first, "what is there is left alone"
+    got = np.stack([np.asarray(Image.open(f"folder/{n:06d}.png")) for n in range(5)])
+    assert close(got, drawn(sfumato, plain)[..., 0])
+
+
+def test_labels_by_name_number_or_all(sfumato: Command, labelled: Path) -> None:
+    seven = drawn(sfumato, labelled, "--label", "7", num=12)
+    every = drawn(sfumato, labelled, "--label", "all", num=12)
+    assert close(every[7], seven[7])
+    assert not close(every[8], seven[8])
+    model = load_weights(labelled)
+    assert model.classes == tuple("0123456789")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("RUN --num 0", "--num is 0: it must be at least 1"),
+        ("RUN --batch -1", "--batch is -1"),
+        ("RUN --steps 0", "--steps is 0"),
+        ("RUN --steps 51", "--steps is 51, and the model's chain has 50"),
+        ("RUN --seed -1", "--seed is -1"),
+        ("RUN --eta 1.5", "--eta is 1.5: it must lie from 0"),
+        ("RUN --sampler ddpm --eta 0", "--eta belongs to ddim"),
+        ("RUN --label 10", "this model has no label '10'"),
+        ("RUN --label sevn", "this model has no label 'sevn'; choose from: 0, 1"),
+        ("RUN --out a.jpg", "must end in .png (grid), .gif (film), .npz (array)"),
+        ("RUN --out full", "full is a folder with other files in it"),
+        ("RUN --out file.png/a.png", "file.png/a.png can't be written: "),
+        ("RUN --device tpu", "--device can't be 'tpu'"),
+        ("nowhere", "nowhere does not exist"),
+        ("full", "full has no weights yet"),
+        ("file.png", "file.png is not a readable weights file"),
+        ("short.safetensors", "short.safetensors is not a readable weights file"),
+        ("flipped.safetensors", "flipped.safetensors is damaged"),
+        ("file.png --raw", "--raw chooses between the weights of a run"),
+    ],
+)
+def test_a_mistake_is_one_line_and_changes_nothing(
+    line: str, said: str, refused: Command, labelled: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").touch()
+    (tmp_path / "file.png").write_bytes(b"\x80\x04K\x01.")
+    content = bytearray((labelled / "weights" / "ema.safetensors").read_bytes())
+    (tmp_path / "short.safetensors").write_bytes(content[:-100])
+    content[-100] ^= 1
+    (tmp_path / "flipped.safetensors").write_bytes(content)
+    before = sorted(tmp_path.rglob("*"))
+    assert said in refused("sample", *[labelled if word == "RUN" else word for word in line.split()])
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_label_for_a_model_without_any_is_refused(refused: Command, plain: Path) -> None:
+    assert "this model was trained without labels" in refused("sample", plain, "--label", "3")
+
+
+def test_other_settings_do_not_mix_in_one_folder(sfumato: Command, refused: Command, plain: Path) -> None:
+    assert sfumato("sample", plain, "--num", 1, "--steps", 4, "--out", "folder").code == 0
+    assert "drawn with another seed, steps" in refused("sample", plain, "--seed", 1, "--steps", 5, "--out", "folder")
+
+
+def test_a_full_disk_is_found_before_anything_is_drawn(
+    refused: Command, plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert "a.png can't be written: No space left on device" in refused("sample", plain, "--out", "a.png")
+    assert list(Path().iterdir()) == []
+
+
+def test_a_model_that_always_had_labels_takes_them_in_turn(labelled: Path) -> None:
+    from dataclasses import replace
+
+    from sfumato.cli.sample import _labels
+
+    model = load_weights(labelled)
+    assert _labels(model, None, 3) is None
+    never = replace(model, config=replace(model.config, train=replace(model.config.train, label_dropout=0.0)))
+    labels = _labels(never, None, 12)
+    assert labels is not None
+    assert labels.tolist() == [*range(10), 0, 1]
+    assert sample(never, 2, steps=2, labels=labels[:2]).shape == (2, 1, 8, 8)

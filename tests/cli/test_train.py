@@ -1,0 +1,191 @@
+"""`sfumato train`: what it decides, writes, says, refuses; how it stops."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from sfumato.cli.options import split_overrides
+from sfumato.run import Run
+
+from .conftest import TINY, Command
+
+BRIEF = ["--images", "80", *TINY]
+
+
+def test_overrides_are_taken_out_in_both_spellings() -> None:
+    words = ["faces", "--net.base", "64", "--seed", "1", "--a.b.c=d=e", "--budget=2m", "--net.x", "-1"]
+    assert split_overrides(words) == (
+        (("net.base", "64"), ("a.b.c", "d=e"), ("net.x", "-1")),
+        ["faces", "--seed", "1", "--budget=2m"],
+    )
+
+
+def test_a_run_is_trained_told_and_not_trained_twice(sfumato: Command, tmp_path: Path) -> None:
+    first = sfumato("train", "digits", *BRIEF)
+    assert first.code == 0
+    assert "1,797 images of 1x8x8" in first.out
+    assert "digits: 1,697 images of 8x8" in first.out, "the preset and why"
+    assert "finished: 80 images" in first.out
+    run = Run(tmp_path / "runs" / "digits")
+    assert sorted(p.name for p in run.weights.iterdir()) == ["ema.safetensors", "raw.safetensors"]
+    assert run.config().net.base == 8
+    before = run.events_path.read_bytes()
+    again = sfumato("train", "digits", *BRIEF)
+    assert again.code == 0
+    assert "nothing to do" in again.out
+    assert run.events_path.read_bytes() == before
+
+
+def test_json_is_one_object_a_line(sfumato: Command) -> None:
+    result = sfumato("train", "digits", "--json", "--run", "r", *BRIEF)
+    events = [json.loads(line) for line in result.out.splitlines()]
+    assert [events[0]["event"], events[-1]["event"]] == ["started", "finished"]
+    assert [e["images"] for e in events if e["event"] == "stepped"] == list(range(8, 88, 8))
+
+
+def test_a_dry_run_writes_nothing_and_its_output_is_a_config(sfumato: Command, tmp_path: Path) -> None:
+    result = sfumato("train", "digits", "--dry-run", "--seed", "5", "--images", "1.5k", *TINY)
+    assert result.code == 0
+    assert list(tmp_path.iterdir()) == []
+    table = tomllib.loads(result.out)
+    assert (table["net"]["base"], table["train"]["seed"], table["train"]["images"]) == (8, 5, 1500)
+    assert table["diffusion"]["schedule"] == {"kind": "cosine", "num_steps": 50, "s": 0.008}
+    for fact in ("# parameters", "# cost", "# memory", "# length      1,500 images in 188 steps"):
+        assert fact in result.out
+    (tmp_path / "kept.toml").write_text(result.out)
+    again = sfumato("train", "digits", "--dry-run", "--config", "kept.toml")
+    assert tomllib.loads(again.out) == table
+
+
+def test_dry_run_in_json(sfumato: Command) -> None:
+    said = json.loads(sfumato("train", "fashion", "--dry-run", "--json").out)
+    assert said["shape"] == [1, 28, 28]
+    assert said["state_bytes"] == 20 * said["parameters"]
+
+
+def test_a_budget_plans_a_length(sfumato: Command) -> None:
+    result = sfumato("train", "digits", "--dry-run", "--budget", "20s", *TINY)
+    train = tomllib.loads(result.out)["train"]
+    assert train["budget"] == 20
+    assert train["images"] > 100
+    assert "planned from" in result.out
+
+
+def test_a_preset_is_chosen_by_size_or_taken_as_asked(sfumato: Command, tmp_path: Path) -> None:
+    assert "# run         runs/fashion " in sfumato("train", "fashion", "--dry-run").out
+    assert "# run         runs/faces-digits " in sfumato("train", "faces", "--preset", "digits", "--dry-run").out
+    for n in range(3):
+        Image.new("RGB", (60, 40), (80 * n, 0, 0)).save(tmp_path / f"{n}.png")
+    result = sfumato("train", tmp_path, "--dry-run", "--run", tmp_path.parent / "elsewhere")
+    assert "small64: 3 images of" in result.out
+    assert "only 3 training images" in sfumato("data", tmp_path, "--out", tmp_path.parent / "sheet.png").out
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("nowhere", "there is no folder and no built-in data 'nowhere'"),
+        ("./nowhere", "there is no './nowhere'"),
+        ("facse", "did you mean 'faces'?"),
+        ("empty", "'empty' holds no files"),
+        ("bad", "no readable image"),
+        ("digits --preset digit", "did you mean 'digits'?"),
+        ("digits --net.bsae 8", "unknown key net.bsae; did you mean 'base'?"),
+        ("digits --net.base eight", 'net.base = "eight": expected a whole number'),
+        ("digits --diffusion.schedule.kind cosin", "did you mean 'cosine'?"),
+        ("digits --net.groups 5", "net.groups is 5"),
+        ("digits --budget soon", '"soon" is not a length of time'),
+        ("digits --images few", '"few" is not a number of images'),
+        ("digits --images 1k --budget 1m", "--budget and --images both say how long"),
+        ("digits --config nowhere.toml", "nowhere.toml can't be read"),
+        ("digits --device gpu", "--device can't be 'gpu': choose auto, cpu or cuda"),
+        ("digits --run file.txt", "file.txt is a file"),
+        ("bad --run bad/run", "no readable image"),
+        ("good --run good/run --data.size 8,8", "lies inside the data"),
+        ("good --run bad --data.size 8,8", "bad holds files, but no run"),
+        ("good --data.labels true", "good' has no classes"),
+    ],
+)
+def test_a_mistake_is_one_line_and_changes_nothing(line: str, said: str, refused: Command, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.png").write_text("not an image")
+    (tmp_path / "file.txt").write_text("x")
+    (tmp_path / "good").mkdir()
+    for n in range(3):
+        Image.new("L", (8, 8), 80 * n).save(tmp_path / "good" / f"{n}.png")
+    before = sorted(tmp_path.rglob("*"))
+    assert said in refused("train", *line.split(), "--train.grids", "0", "--dry-run")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_another_configuration_is_refused_with_the_difference(plain: Path, refused: Command) -> None:
+    # refused as the training starts, after the heading has been printed; a dry run has no heading
+    said = refused("train", "digits", "--run", plain, "--dry-run", *BRIEF, "--net.base", "16", "--optim.lr=0.5")
+    assert "net.base 8 -> 16, optim.lr 0.001 -> 0.5" in said
+
+
+def test_a_full_disk_is_said(sfumato: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    result = sfumato("train", "digits", "--run", "full", *BRIEF)
+    assert result.code == 2
+    assert result.err.splitlines()[-1].startswith("sfumato: full can't be written: No space left on device")
+
+
+# --- signals, in processes of their own
+
+
+@pytest.fixture
+def long_run(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A training that has taken its first steps and would go on for hours; its steps are told line by line."""
+    words = ["train", "digits", "--run", "r", "--images", "100M", "--json", *TINY, "--train.grids", "0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sfumato", *words], cwd=tmp_path, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_ends_and_the_same_command_goes_on(
+    number: int, code: int, long_run: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    assert long_run.stdout is not None
+    for line in long_run.stdout:
+        if json.loads(line)["event"] == "stepped":
+            break
+    long_run.send_signal(number)
+    out, err = long_run.communicate(timeout=30)
+    assert long_run.returncode == code
+    assert err.count("\n") == 1
+    assert "the same command goes on from there" in err
+    last = [json.loads(line) for line in out.splitlines()][-1]["images"] if out else 8
+    (saved,) = (tmp_path / "r" / "checkpoints").glob("[0-9]*")
+    assert int(saved.name) == last
+    assert f"stopped at {last:,} images" in err
+
+
+def test_a_second_signal_ends_at_once(long_run: subprocess.Popen[str], tmp_path: Path) -> None:
+    assert long_run.stdout is not None
+    long_run.stdout.readline()
+    os.kill(long_run.pid, signal.SIGSTOP)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        long_run.send_signal(number)
+    os.kill(long_run.pid, signal.SIGCONT)
+    assert long_run.wait(timeout=30) in (130, 143)
+    assert (tmp_path / "r" / "config.toml").exists()
