@@ -1,0 +1,64 @@
+"""`sfumato demo`: one command, five pictures and the words to them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sfumato import pictures
+from sfumato.cli.main import check_command
+from sfumato.data import open_data
+from sfumato.data.source import DataConfig
+from sfumato.illustrate import album
+from sfumato.run import Run
+from sfumato.weights import load_weights
+
+from .conftest import Command
+
+
+def test_the_album_of_a_run(labelled: Path, tmp_path: Path) -> None:
+    data = open_data(DataConfig("digits", labels=True))
+    told: list[tuple[int, int]] = []
+    drawn = album(
+        Run(labelled), load_weights(labelled), data, tmp_path, steps=3, report=lambda *done: told.append(done)
+    )
+    samples = pictures.tiles(Image.open(drawn.samples))
+    assert samples.shape == (100, 1, 8, 8)
+    film = Image.open(drawn.film)
+    film.seek(film.n_frames - 1)  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(
+        np.asarray(film.convert("L")), np.asarray(pictures.grid(samples[:25], 5, scale=film.width // 46))
+    )
+    assert drawn.training is not None
+    assert all(Image.open(path).width > 600 for path in (drawn.training, drawn.forward, drawn.reverse))
+    assert told[-1] == (3, 3)
+
+
+def test_the_demo_leaves_other_folders_alone(refused: Command, tmp_path: Path) -> None:
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "mine.txt").touch()
+    assert "demo holds other files" in refused("demo")
+    assert [p.name for p in (tmp_path / "demo").iterdir()] == ["mine.txt"]
+    assert "is not a length of time" in refused("demo", "--budget", "long", "--out", "other")
+
+
+@pytest.mark.slow
+def test_the_demo_trains_draws_and_explains(sfumato: Command, tmp_path: Path) -> None:
+    result = sfumato("demo", "--data", "digits", "--budget", "20s")
+    assert result.code == 0
+    names = ["samples.png", "through-training.png", "reverse.png", "forward.png", "film.gif"]
+    assert sorted(p.name for p in (tmp_path / "demo").iterdir()) == sorted([*names, "README.md", "run"])
+    page = (tmp_path / "demo" / "README.md").read_text()
+    for name in names:
+        assert f"demo/{name}" in result.out
+        assert f"]({name})" in page
+    commands = [line for line in page.splitlines() if line.startswith("sfumato ")]
+    assert commands
+    for line in commands:
+        check_command(line.partition("#")[0].split()[1:])
+    again = sfumato("demo", "--data", "digits", "--budget", "20s")
+    assert again.code == 0
+    assert "nothing to do" in again.out

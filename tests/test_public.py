@@ -1,0 +1,46 @@
+"""The public names: all there, and none of them loaded before it is used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import sfumato
+
+
+def test_importing_loads_nothing() -> None:
+    code = """if True:
+        import sys
+        before = set(sys.modules)
+        import sfumato
+        loaded = set(sys.modules) - before
+        print(sorted(m for m in loaded if m.partition(".")[0] not in sys.stdlib_module_names))
+    """
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "['sfumato']"
+
+
+@pytest.mark.parametrize("name", [name for name in sfumato.__all__ if name != "__version__"])
+def test_every_name_is_there_and_stays(name: str) -> None:
+    assert getattr(sfumato, name) is getattr(sfumato, name)
+    assert name in dir(sfumato)
+
+
+def test_modules_are_reached_without_an_import_of_their_own() -> None:
+    code = "import sfumato; print(sfumato.diffusion.Cosine().num_steps, sfumato.train.train.__name__)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["1000", "train"]
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'smaple'"):
+        _ = sfumato.smaple
+
+
+def test_functions_are_what_they_are_called() -> None:
+    from sfumato.weights import load_weights
+
+    assert sfumato.load is load_weights
+    assert sfumato.sample.__module__ == "sfumato.generate"
