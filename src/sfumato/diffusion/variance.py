@@ -14,9 +14,7 @@ beta~ and a mean that moves by alpha_s c for each unit of x_0; not knowing x_0 a
 
     optimal:  beta~ + (alpha_s c)^2 Var[x_0 | x_t]                                            Analytic-DPM Eq. 7 and 9
 
-and with eps^ = E[eps | x_t] exact, the average spread over coordinates needs no training, only the mean square of eps^:
-
-    E Var[x_0 | x_t] / d = sigma_t^2 / alpha_t^2 ( 1 - E |eps^|^2 / d )
+where the spread of x_0 is known for an oracle and can be measured for a trained network (`analytic`).
 
 At s = 0 beta~ vanishes and with it its logarithm. The sampler adds no noise there, but the decoder of the bound needs a
 width; the published code then takes beta~ one step noisier, between t and the chain's next time. Who scores that step
@@ -115,7 +113,7 @@ class Optimal:
 
     Attributes:
         spread: returns Var[x_0 | x_t] at a level, one number or one for each coordinate: exact for an oracle
-            (`GaussianOracle.spread`), measured for a network (`analytic.measure`).
+            (`GaussianOracle.spread`), measured for a network (`analytic.MeasuredSpread`).
     """
 
     spread: Callable[[Level], Tensor]
