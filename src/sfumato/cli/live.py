@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sfumato.cli.console import duration, print_json
 from sfumato.train.events import (
@@ -207,36 +207,56 @@ def _panel(progress: Progress, title: str) -> Iterator[View]:
 
 
 def _drawn(progress: Progress, title: str) -> RenderableType:
-    """The panel: a bar, then names and values."""
+    """The panel: a bar, numbers in two columns, then where things are."""
     from rich.console import Group
     from rich.panel import Panel
     from rich.progress_bar import ProgressBar
     from rich.table import Table
+    from rich.text import Text
 
     share = progress.images / progress.planned if progress.planned else 0.0
     head = Table.grid(padding=(0, 2), expand=True)
     head.add_column(ratio=1)
     head.add_column(no_wrap=True)
-    left = "" if progress.left is None else f"{duration(progress.left)} left"
-    head.add_row(ProgressBar(total=1.0, completed=share), f"{100 * share:.0f} %  {left}")
-    body: Any = Table.grid(padding=(0, 2))
-    for _ in range(4):
-        body.add_column(no_wrap=True)
-    held_out = progress.held_out
-    speed = "" if progress.speed is None else f"{progress.speed:,.0f} images/s"
-    body.add_row("loss", f"{progress.smoothed:.4f}", "now", f"{progress.loss:.4f}")
-    body.add_row(
-        "held-out",
-        "" if held_out is None else f"{held_out.loss:.4f}",
-        "at",
-        "" if held_out is None else f"{held_out.images:,} images",
-    )
-    body.add_row("images", f"{progress.images:,} of {progress.planned:,}", "speed", speed)
-    body.add_row("rate", f"{progress.lr:.2e}", "gradient", f"{progress.grad_norm:.3g}")
-    files = Table.grid(padding=(0, 2))
-    files.add_row("loss by noise", f"little {bars(progress.by_noise)} much")
-    files.add_row("last grid", progress.grid or "none yet")
-    files.add_row("saved", progress.saved or "not yet")
+    left = "" if progress.left is None else f", {duration(progress.left)} left"
+    head.add_row(ProgressBar(total=1.0, completed=share), f"{100 * share:.0f} %{left}" if share else "getting ready")
+    numbers, places = Table.grid(padding=(0, 2)), Table.grid(padding=(0, 2))
+    for table, columns in ((numbers, 4), (places, 2)):
+        for column in range(columns):
+            table.add_column(no_wrap=True, style="dim" if column % 2 == 0 else "", min_width=13)
+    for row in _numbers(progress):
+        numbers.add_row(*row)
+    # Text, since rich would take brackets in a path for markup
+    places.add_row("loss by noise", Text.assemble("little ", (bars(progress.by_noise), "cyan"), " much"))
+    places.add_row("last grid", Text(progress.grid or "none yet"))
+    places.add_row("saved", Text(progress.saved or "not yet"))
     if progress.skipped:
-        files.add_row("skipped", f"{progress.skipped} steps")
-    return Panel(Group(head, "", body, "", files), title=title, title_align="left", subtitle=str(progress.run.path))
+        places.add_row("skipped", Text(f"{progress.skipped} steps", "red"))
+    body = Group(head, "", numbers, "", places)
+    return Panel(body, title=Text(title), title_align="left", subtitle=Text(str(progress.run.path)), width=88)
+
+
+def _numbers(progress: Progress) -> list[tuple[str, str, str, str]]:
+    """Name, value, name, value: rows of the panel; empty where there is no number yet."""
+    stepped, held_out = progress.smoothed > 0, progress.held_out
+    return [
+        ("loss", f"{progress.smoothed:.4f}" if stepped else "", "this step", f"{progress.loss:.4f}" if stepped else ""),
+        (
+            "held-out",
+            "" if held_out is None else f"{held_out.loss:.4f}",
+            "taken at",
+            "" if held_out is None else f"{held_out.images:,} images",
+        ),
+        (
+            "images",
+            f"{progress.images:,} of {progress.planned:,}" if progress.planned else "",
+            "speed",
+            "" if progress.speed is None else f"{progress.speed:,.0f} images/s",
+        ),
+        (
+            "learning rate",
+            f"{progress.lr:.2e}" if stepped else "",
+            "gradient",
+            f"{progress.grad_norm:.3g}" if stepped else "",
+        ),
+    ]
