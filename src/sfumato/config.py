@@ -198,8 +198,7 @@ def resolve(
         raise UserError(f'unknown preset "{preset}"{nearest(preset, PRESETS)}')
     table = to_dict(PRESETS[preset].config if preset is not None else Config())
     if file is not None:
-        from_dict(read := read_toml(Path(file)))  # alone first, so that a message is about the file
-        table = tree.merge(table, read)
+        table = tree.merge(table, read_toml(Path(file)))
     return from_dict(tree.merge(table, tree.nest(overrides or {})))
 
 

@@ -202,6 +202,13 @@ class Run:
         """Write one of the run's JSON objects, whole or not at all."""
         write_atomic(path, json.dumps(value, indent=2) + "\n")
 
+    def sweep(self) -> None:
+        """Remove what was left half written when a process was killed; only for who holds the lock."""
+        for folder in (self.path, self.weights, self.samples):
+            for part in folder.glob(".*.part"):
+                with suppress(OSError):
+                    part.unlink()
+
     def check_place(self, source: str) -> None:
         """Refuse a run folder that would become part of its own training data, or that holds something else.
 

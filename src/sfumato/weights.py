@@ -1,14 +1,16 @@
 """Weights files that say what they are: one file is enough to rebuild the denoiser, or to refuse.
 
-A weights file is a safetensors file, tensors behind a JSON header, so reading one can't run code. The header carries
+A weights file is a safetensors file, tensors behind a JSON header, so reading one can't run code. The header's metadata
+has one entry, "sfumato", itself JSON (one, since safetensors writes several in random order, and equal weights should
+be equal files):
 
-    format    "sfumato"                     version   of this layout
-    config    the whole configuration       kind      "ema" or "raw"
-    images    seen when it was written      shape     (C, H, W) of an image
-    classes   their names                   sha256    of all of the above and of every tensor
+    version   of this layout                kind      "ema" or "raw"
+    config    the whole configuration       images    seen when it was written
+    shape     (C, H, W) of an image         classes   their names
+    sha256    of all of the above and of every tensor
 
 Safetensors itself has no checksum, and one flipped bit loads silently as another weight; hence the digest, over the
-names, types, shapes and bytes of the tensors and the rest of the header.
+names, types, shapes and bytes of the tensors and the rest of the entry.
 
 A file is a stranger until its digest and its shapes are right. The network is first built without memory (torch's meta
 device), the shapes are compared, and only then are the weights given any; a header that promises a thousand blocks or a
@@ -37,8 +39,7 @@ from sfumato.run import Run, write_atomic
 
 __all__ = ["Model", "load_weights", "pack", "save_weights", "tensors_of"]
 
-FORMAT, VERSION = "sfumato", "1"
-_FACTS = ("format", "version", "config", "kind", "images", "classes", "shape")
+ENTRY, VERSION = "sfumato", 1
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,10 @@ def tensors_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _digest(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> str:
+def _digest(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
     """SHA-256 of the facts and of every tensor's name, type, shape and bytes, in order of the names."""
-    sha = hashlib.sha256(json.dumps({name: facts.get(name) for name in _FACTS}, sort_keys=True).encode())
+    described = {name: value for name, value in facts.items() if name != "sha256"}
+    sha = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         sha.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
@@ -95,16 +97,16 @@ def pack(
     """Return the content of a weights file. Arguments as `save_weights`."""
     assert kind in ("ema", "raw"), kind
     facts = {
-        "format": FORMAT,
         "version": VERSION,
-        "config": json.dumps(to_dict(config)),
         "kind": kind,
-        "images": str(images),
-        "classes": json.dumps(list(classes)),
-        "shape": json.dumps(list(shape)),
+        "images": images,
+        "shape": list(shape),
+        "classes": list(classes),
+        "config": to_dict(config),
     }
     tensors = tensors_of(state)
-    content: bytes = safetensors.torch.save(tensors, {**facts, "sha256": _digest(tensors, facts)})
+    facts["sha256"] = _digest(tensors, facts)
+    content: bytes = safetensors.torch.save(tensors, {ENTRY: json.dumps(facts)})
     return content
 
 
@@ -150,11 +152,11 @@ def load_weights(path: Path | str | Run, device: torch.device | str = "cpu") -> 
     if facts.get("sha256") != _digest(tensors, facts):
         raise UserError(f"{file} is damaged: its checksum is not that of its content; take another copy or checkpoint")
     try:
-        config = from_dict(json.loads(facts["config"]))
-        images, kind = int(facts["images"]), facts["kind"]
-        classes = tuple(str(name) for name in json.loads(facts["classes"]))
-        channels, height, width = (int(size) for size in json.loads(facts["shape"]))
-    except (KeyError, TypeError, ValueError) as error:  # a UserError is a ValueError
+        config = from_dict(_plausible(facts["config"]))
+        images, kind = int(facts["images"]), str(facts["kind"])
+        classes = tuple(str(name) for name in facts["classes"])
+        channels, height, width = (int(size) for size in facts["shape"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # a UserError is a ValueError
         raise UserError(f"{file}: its header can't be used ({error}); was it written by another version?") from None
     net = _build(config.net, tensors, file).to(device)
     denoiser = NetworkDenoiser(net, config.diffusion.build_schedule(), config.diffusion.build_parameterization())
@@ -171,19 +173,40 @@ def _locate(path: Path | str | Run) -> Path:
     return file
 
 
-def _read(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+def _read(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return a weights file's header and tensors, none of them trusted yet."""
     try:
         with safetensors.safe_open(file, framework="pt", device="cpu") as content:
-            facts = dict(content.metadata() or {})
-            if facts.get("format") != FORMAT:
-                raise UserError(f"{file} was not written by sfumato: give the weights file of a run")
-            if facts.get("version") != VERSION:
-                raise UserError(f"{file} has layout version {facts.get('version')}; this sfumato reads {VERSION}")
+            facts = _facts((content.metadata() or {}).get(ENTRY), file)
             return facts, {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
     except (OSError, safetensors.SafetensorError, MemoryError) as error:
         reason = " ".join(str(error).split())[:120]
         raise UserError(f"{file} is not a readable weights file ({reason}): it may be cut short") from None
+
+
+def _facts(entry: str | None, file: Path) -> dict[str, Any]:
+    """Return what the header's entry says, if it is ours and of this version."""
+    try:
+        facts = json.loads(entry or "null")
+    except (ValueError, RecursionError):
+        facts = None
+    if not isinstance(facts, dict):
+        raise UserError(f"{file} was not written by sfumato: give the weights file of a run")
+    if facts.get("version") != VERSION:
+        raise UserError(f"{file} has layout version {facts.get('version')}; this sfumato reads version {VERSION}")
+    return facts
+
+
+def _plausible(table: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration's table, unless its network has a number so absurd that even checking it takes for ever.
+
+    Raises:
+        ValueError: such a number.
+    """
+    lists = [value if isinstance(value, list) else [value] for value in table["net"].values()]
+    if any(len(values) > 1000 or any(isinstance(n, int) and n > 1_000_000 for n in values) for values in lists):
+        raise ValueError("its network is absurdly large")
+    return table
 
 
 def _build(config: UNetConfig, tensors: dict[str, Tensor], file: Path) -> UNet:

@@ -1,7 +1,7 @@
 """Training: a generator of events, its clock, average, optimiser, plan and checkpoints.
 
-`train` is loaded when it is first used: the parts of a configuration live in this package, and a configuration must not
-need the loop.
+`train` and `settle` are loaded when they are first used: the parts of a configuration live in this package, and a
+configuration must not need the loop.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .loop import train
+    from .plan import settle
 
-__all__ = ["train"]
+__all__ = ["settle", "train"]
+
+_HOMES = {"settle": "plan", "train": "loop"}
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name from the loop (PEP 562)."""
-    if name in __all__:
-        return getattr(import_module(f"{__name__}.loop"), name)
+    """Load a public name from its module (PEP 562)."""
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

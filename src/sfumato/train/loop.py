@@ -88,6 +88,7 @@ def train(
     device = torch.device(device)
     run.check_place(data.source_name)
     with run.locked():
+        run.sweep()
         config, plan = settle(config, run, data, device, began)
         _write_head(run, config, plan, device)
         finished = run.read(run.finished_path)
@@ -154,9 +155,11 @@ class _Session:
             raise
         self._save_or_fail()
         finished = Finished(self.images, self.seconds)
-        self.run.write(self.run.finished_path, {"images": finished.images, "seconds": finished.seconds})
         yield Saved(self.images, self.run.checkpoints / f"{self.images:012d}", self.save_cost)
-        yield finished
+        try:
+            yield finished
+        finally:  # after whoever listens has heard of it, or else a run cut off here would never tell of its end
+            self.run.write(self.run.finished_path, {"images": finished.images, "seconds": finished.seconds})
 
     def _loop(self) -> Events:
         """Look, save, step, until the planned length is reached."""

@@ -1,0 +1,80 @@
+"""Lengths and moments."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from sfumato.errors import UserError
+from sfumato.train.clock import TrainConfig, in_images, moments, parse_count, parse_seconds, regular
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90", 90),
+        ("90s", 90),
+        ("2m", 120),
+        ("1h30m", 5400),
+        ("1.5h", 5400),
+        ("1h 30m 5s", 5405),
+        ("2d", 172800),
+        ("0.5", 0.5),
+        ("2M", 120),
+        (" 10m ", 600),
+        ("1m30", 90),
+    ],
+)
+def test_durations(text, seconds):
+    assert parse_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "2x", "-2m", "0", "0s", "2m!", "two minutes", "1..5h", "2mm", "inf", "s2"])
+def test_no_durations(text):
+    with pytest.raises(UserError, match="1h30m"):
+        parse_seconds(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("50000", 50_000), ("50_000", 50_000), ("500k", 500_000), ("1.5M", 1_500_000), ("2g", 2 * 10**9), ("1", 1)],
+)
+def test_counts(text, count):
+    assert parse_count(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "0", "-5", "5x", "k", "1e5", "0.2", "inf", "1.5.2k"])
+def test_no_counts(text):
+    with pytest.raises(UserError, match="500k"):
+        parse_count(text)
+
+
+def test_lengths_below_one_are_fractions_of_the_plan():
+    assert in_images(0.25, 1000) == 250
+    assert in_images(1, 1000) == 1
+    assert in_images(5000, 1000) == 5000
+
+
+def test_steps_are_full_batches():
+    assert TrainConfig(batch=64, images=128).steps == 2
+    assert TrainConfig(batch=64, images=129).steps == 3
+
+
+@pytest.mark.parametrize("steps", [1, 5, 100, 12345])
+@pytest.mark.parametrize("count", [1, 2, 6])
+def test_moments_end_at_the_end_and_double(steps, count):
+    found = moments(steps, count)
+    assert found[-1] == steps
+    assert found == sorted(set(found))
+    assert found[0] >= 1
+    assert len(found) <= count
+    if steps == 12345 and count == 6:  # 1/32 .. 1: each twice the one before
+        assert all(b / a == pytest.approx(2, rel=1e-2) for a, b in pairwise(found))
+
+
+def test_regular_moments():
+    assert regular(100, 4) == [0, 25, 50, 75, 100]
+    assert regular(2, 10) == [0, 1, 2]
+    assert regular(100, 0) == []
+    assert moments(100, 0) == []
