@@ -29,9 +29,9 @@ def test_every_name_is_there_and_stays(name: str) -> None:
 
 
 def test_modules_are_reached_without_an_import_of_their_own() -> None:
-    code = "import sfumato; print(sfumato.diffusion.Cosine().num_steps, sfumato.train.train.__name__)"
+    code = "import sfumato; print(sfumato.run.Run.__name__, sfumato.pictures.WIDTH)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert said.stdout.split() == ["1000", "train"]
+    assert said.stdout.split() == ["Run", "880"]
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

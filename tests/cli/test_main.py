@@ -65,8 +65,8 @@ def test_python_m_sfumato_is_the_command() -> None:
     [
         ("trian faces", "unknown verb 'trian'; did you mean 'train'?"),
         ("--verbose", "unknown option '--verbose'"),
-        ("sample", "sfumato sample needs RUN_OR_WEIGHTS, for example: sfumato sample runs/faces"),
-        ("train --budget 2m", "sfumato train needs DATA, for example: sfumato train faces"),
+        ("sample", "sample needs RUN_OR_WEIGHTS, for example: sfumato sample runs/faces"),
+        ("train --budget 2m", "train needs DATA, for example: sfumato train faces"),
         ("sample x --stesp 5", "no option --stesp; did you mean --steps?"),
         ("sample x --steps=5 --xyzzy", "no option --xyzzy; see sfumato sample --help"),
         ("sample x --num many", "--num takes a whole number, not 'many'"),

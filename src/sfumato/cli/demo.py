@@ -49,7 +49,9 @@ class Demo:
         from sfumato.weights import load_weights
 
         run = Run(self.out / "run")
-        if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())) and not run.path.exists():
+        if self.out.exists() and not self.out.is_dir():
+            raise UserError(f"{self.out} is a file: give --out a folder")
+        if self.out.exists() and any(self.out.iterdir()) and not run.path.exists():
             raise UserError(f"{self.out} holds other files: give --out a new or an empty folder")
         device = pick_device(self.device)
         if device.type == "cpu":

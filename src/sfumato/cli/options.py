@@ -84,7 +84,7 @@ def parse(verb: type[V], name: str, words: Sequence[str]) -> V:
         print(_wrapped(shown.getvalue()), end="")
         raise
     if extra:
-        raise UserError(f"sfumato {name} has no use for '{extra[0]}'; see sfumato {name} --help")
+        raise UserError(f"{name} has no use for '{extra[0]}'; see sfumato {name} --help")
     return dataclasses.replace(options, overrides=overrides) if overrides else options  # type: ignore[type-var]
 
 
@@ -124,9 +124,9 @@ def _known(verb: type[Any], name: str, words: Sequence[str]) -> None:
     for word in words:
         option = word.partition("=")[0].replace("_", "-")
         if re.match(r"--?[A-Za-z]", option) and option not in flags:
-            close = difflib.get_close_matches(option, sorted(flags), n=1, cutoff=0.5)
+            close = difflib.get_close_matches(option, sorted(flags), n=1, cutoff=0.65)
             hint = f"; did you mean {close[0]}?" if close else f"; see sfumato {name} --help"
-            raise UserError(f"sfumato {name} has no option {word.partition('=')[0]}{hint}")
+            raise UserError(f"{name} has no option {word.partition('=')[0]}{hint}")
 
 
 class _Text(io.StringIO):
@@ -152,7 +152,7 @@ def _condense(box: str, verb: type[Verb], name: str) -> str:
     text = " ".join(inside[: ends[0] if ends else None]).rstrip(".")
     help_ = f"see sfumato {name} --help"
     if match := re.match(r"Missing from .*?: (\S+)", text):
-        return f"sfumato {name} needs {match[1]}, for example: {verb.EXAMPLES[0]}"
+        return f"{name} needs {match[1]}, for example: {verb.EXAMPLES[0]}"
     if match := re.match(r"Missing value for argument '(\S+?)'", text):
         return f"{match[1]} needs a value; {help_}"
     if match := re.match(r"[Ii]nvalid choice '(.*?)' for argument '(\S+)'\. Expected one of \((.*)\)", text):
