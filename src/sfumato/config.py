@@ -55,6 +55,10 @@ MOST_STEPS = 1_000_000
 """The longest chain: beyond it the table of levels is a memory bomb, not a model."""
 
 
+FIXED_VARIANCES = {name: rule for name, rule in VARIANCES.items() if name in ("small", "large")}
+"""A learned variance wants twice as many outputs as `UNetConfig` offers."""
+
+
 @dataclass(frozen=True)
 class DiffusionConfig:
     """The process that is learnt to be reversed.
@@ -82,7 +86,7 @@ class DiffusionConfig:
     def __post_init__(self) -> None:
         for name, register in (
             ("parameterization", PARAMETERIZATIONS),
-            ("variance", VARIANCES),
+            ("variance", FIXED_VARIANCES),
             ("loss_space", PARAMETERIZATIONS),
         ):
             value = getattr(self, name)
@@ -107,7 +111,7 @@ class DiffusionConfig:
 
     def build_variance(self) -> Variance:
         """Return the variance of an ancestral step."""
-        return VARIANCES[self.variance]
+        return FIXED_VARIANCES[self.variance]
 
     def build_objective(self) -> Simple:
         """Return L_simple in the space that the configuration names."""

@@ -20,7 +20,7 @@ from sfumato.train.checkpoint import Position, load, newest, save
 
 
 def position(images: int) -> Position:
-    return Position(images, images // 8, 1.5, "c" * 64, "f" * 64, "2.13")
+    return Position(images, images // 8, 1.5, "c" * 64, "f" * 64, "2.13", "0.1")
 
 
 def content(images: int) -> dict[str, bytes]:

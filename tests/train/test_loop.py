@@ -10,12 +10,14 @@ import random
 import signal
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
 
+from sfumato.data.pixels import to_bytes
 from sfumato.errors import UserError
 from sfumato.pictures import tiles
 from sfumato.run import Run
@@ -228,11 +230,12 @@ def test_changed_data_is_refused_unless_accepted(digits, tmp_path):
     assert isinstance(go(tiny(digits), run, other, accept_changes=True)[-1], Finished)
 
 
-def test_another_torch_is_refused_unless_accepted(digits, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("module", "name"), [(torch, "torch"), (loop, "sfumato")])
+def test_another_version_is_refused_unless_accepted(digits, tmp_path, monkeypatch, module, name):
     run = Run(tmp_path / "run")
     go(tiny(digits), run, digits, 3)
-    monkeypatch.setattr(torch, "__version__", "9.9.9")
-    with pytest.raises(UserError, match=r"version of torch.*9\.9\.9"):
+    monkeypatch.setattr(module, "__version__", "9.9.9")
+    with pytest.raises(UserError, match=rf"version of {name}.*9\.9\.9"):
         go(tiny(digits), run, digits)
     assert isinstance(go(tiny(digits), run, digits, accept_changes=True)[-1], Finished)
 
@@ -437,3 +440,36 @@ def test_killed_twenty_times_is_the_same_bit_for_bit(digits, tmp_path: Path):
     go(config, hurt, digits)
     assert final(hurt) == final(calm)
     assert diary(hurt) == diary(calm)
+
+
+def frechet(a, b) -> float:
+    """The Frechet distance of two sets of images as pixels in [-1, 1], each taken for a Gaussian."""
+    import numpy as np
+    import scipy.linalg
+
+    a, b = (np.asarray(x).reshape(len(x), -1).astype(np.float64) / 127.5 - 1 for x in (a, b))
+    c_a, c_b = np.cov(a.T), np.cov(b.T)
+    root = scipy.linalg.sqrtm((c_a + 1e-9 * np.eye(len(c_a))) @ (c_b + 1e-9 * np.eye(len(c_b)))).real
+    return float(np.square(a.mean(0) - b.mean(0)).sum() + np.trace(c_a + c_b - 2 * root))
+
+
+@pytest.mark.slow
+def test_half_a_minute_on_digits_learns_digits(digits, tmp_path):
+    """The held-out loss falls to less than 0.45 of its first value, and samples come near the data.
+
+    The scale of the distance: noise is 40 away from the digits, two random halves of the digits are 0.25 apart.
+    """
+    from sfumato.config import resolve
+    from sfumato.generate import sample
+    from sfumato.presets import PRESETS
+
+    config = resolve("digits", None, {"train.images": "16000", "train.grids": "0"})
+    assert config.net == PRESETS["digits"].config.net
+    plain = replace(digits, config=config.data)
+    run = Run(tmp_path / "run")
+    losses = [e.loss for e in train(config, run, plain) if isinstance(e, HeldOut)]
+    assert losses[-1] < 0.45 * losses[0]
+    assert all(b < 1.01 * a for a, b in pairwise(losses))
+    model = load_weights(run)
+    pictures = to_bytes(sample(model, 500, seed=1, steps=25, batch=250))
+    assert frechet(pictures, plain.images[plain.train]) < 1.5

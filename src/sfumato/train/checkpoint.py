@@ -49,6 +49,7 @@ class Position:
         config: digest of the configuration.
         fingerprint: of the data.
         torch: its version, without which the same bits can't be promised.
+        sfumato: likewise.
     """
 
     images: int
@@ -57,6 +58,7 @@ class Position:
     config: str
     fingerprint: str
     torch: str
+    sfumato: str
 
 
 def _sha(content: bytes) -> str:

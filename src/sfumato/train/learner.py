@@ -18,7 +18,7 @@ optimiser and the average multiply by it. Python learns of it when it asks, and 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -112,6 +112,12 @@ class Learner:
         u = uniform(self.config.train.seed, Purpose.LABEL_DROPOUT, positions)
         return torch.where(u < self.config.train.label_dropout, -1, labels).to(self.device)
 
+    def _dropout(self, step: int) -> AbstractContextManager[None]:
+        """Seed torch's generator for a step's dropout masks, where there are any."""
+        if not self.config.net.dropout:
+            return nullcontext()
+        return seeded(self.config.train.seed, Purpose.DROPOUT, step, self.device)
+
     def step(self) -> Outcome:
         """Take one step: the positions that follow the clock, one gradient, the optimiser, then the average."""
         train, seed, start = self.config.train, self.config.train.seed, self.images
@@ -121,7 +127,7 @@ class Learner:
         t = times(uniform(seed, Purpose.TRAIN_TIME, positions), self.schedule.num_steps)
         eps = normal(seed, Purpose.TRAIN_NOISE, positions.to(self.device), tuple(x_0.shape[1:]))
         condition = self._condition(batch.labels, positions)
-        with seeded(seed, Purpose.DROPOUT, start // train.batch, self.device):
+        with self._dropout(start // train.batch):
             terms = self.objective(self._denoiser(self.net), x_0, t.to(self.device), eps, condition)
             loss = terms.loss.mean()
             loss.backward()  # type: ignore[no-untyped-call]

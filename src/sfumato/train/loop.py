@@ -22,6 +22,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from sfumato import __version__
 from sfumato.config import Config, digest, to_toml
 from sfumato.data import Dataset
 from sfumato.errors import UserError
@@ -57,6 +58,11 @@ WINDOW = 16
 """Steps between two questions to a GPU, which has to stand still to answer."""
 SAVING_SHARE = 20
 """Saving takes at most one part in so many of the time."""
+_MUST_STAY = {
+    "fingerprint": "the images",
+    "torch": "the version of torch",
+    "sfumato": "the version of sfumato",
+}
 
 
 def train(
@@ -216,8 +222,15 @@ class _Session:
     # --- checkpoints
 
     def _position(self) -> Position:
-        version = torch.__version__
-        return Position(self.images, self.step, self.seconds, digest(self.config), self.data.fingerprint, version)
+        return Position(
+            images=self.images,
+            step=self.step,
+            seconds=self.seconds,
+            config=digest(self.config),
+            fingerprint=self.data.fingerprint,
+            torch=torch.__version__,
+            sfumato=__version__,
+        )
 
     def _resume(self, accept_changes: bool) -> None:
         """Go back to the newest good checkpoint, if there is one."""
@@ -226,7 +239,7 @@ class _Session:
             return
         folder, position = found
         now = self._position()
-        for name, meaning in (("fingerprint", "the images"), ("torch", "the version of torch")):
+        for name, meaning in _MUST_STAY.items():
             old, new = getattr(position, name), getattr(now, name)
             if old != new and not accept_changes:
                 raise UserError(
