@@ -1,7 +1,7 @@
 """The one exception that stands for a mistake of the user's.
 
-A `UserError` carries a single line that says what is wrong, where, and what to do about it. The command line prints that line
-alone and exits with code 2; a library user sees an ordinary `ValueError`.
+A `UserError` carries a single line that says what is wrong, where, and what to do about it. The command line prints
+that line alone and exits with code 2; a library user sees an ordinary `ValueError`.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def stepped(n: int, loss: float, seconds: float, steps: int = 1, bucket: int = 0
 @pytest.fixture
 def progress() -> Progress:
     progress = Progress(Run(Path("r")))
-    progress.take(Started(Plan(images=800, steps=100, batch=8), 0))
+    progress.take(Started(Plan(images=800, steps=100, batch=8, grids=0, held_outs=0), 0))
     return progress
 
 

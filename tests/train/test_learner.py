@@ -80,6 +80,23 @@ def test_dropout_differs_between_steps_and_not_between_runs(digits):
 
     assert torch.equal(mask(3), mask(3))
     assert not torch.equal(mask(3), mask(4))
+
+    def seeds() -> list[int]:
+        """Torch's seed while each of three steps runs its network."""
+        learner, seen = Learner(tiny(digits), digits), []
+        objective = learner.objective
+
+        def watched(*arguments):
+            seen.append(torch.initial_seed())
+            return objective(*arguments)
+
+        learner.objective = watched
+        for _ in range(3):
+            learner.step()
+        return seen
+
+    assert seeds() == seeds()
+    assert len(set(seeds())) == 3
     quiet, noisy = (Learner(tiny(digits, net__dropout=p), digits) for p in ("0", "0.5"))
     for _ in range(3):
         quiet.step()
@@ -96,6 +113,12 @@ def test_the_global_generator_is_put_back(digits):
     learner.draw(2)
     learner.held_out()
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_rate_is_that_of_the_images_seen_before_the_step(digits):
+    learner = Learner(tiny(digits, optim__lr="1", optim__warmup="0", optim__decay="cosine"), digits)
+    rates = [learner.step().lr for _ in range(3)]
+    assert rates == pytest.approx([(1 + math.cos(math.pi * k / 20)) / 2 for k in range(3)])
 
 
 def test_labels_are_dropped_by_address(digits):
@@ -131,20 +154,24 @@ def test_a_step_that_is_not_finite_leaves_no_trace(digits, bad):
     assert float(learner.step().applied) == 1
 
 
-def test_a_gradient_that_is_not_finite_leaves_no_trace(digits):
-    """A finite loss with an infinite gradient: sqrt has one at 0."""
+@pytest.mark.parametrize(
+    ("addend", "loss_is_finite"),
+    [(lambda loss: (loss * 0).sqrt(), True), (lambda loss: torch.full_like(loss, math.inf), False)],
+)
+def test_either_of_loss_and_gradient_alone_is_enough(digits, addend, loss_is_finite):
+    """A finite loss with an infinite gradient (sqrt has one at 0), and the other way round (a constant has none)."""
     learner = Learner(tiny(digits), digits)
     before = {kind: {n: t.clone() for n, t in tensors.items()} for kind, tensors in learner.state().items()}
     objective = learner.objective
 
-    def steep(*arguments):
+    def odd(*arguments):
         terms = objective(*arguments)
-        return type(terms)(terms.loss + (terms.loss * 0).sqrt(), terms.t)
+        return type(terms)(terms.loss + addend(terms.loss), terms.t)
 
-    learner.objective = steep
+    learner.objective = odd
     outcome = learner.step()
-    assert bool(outcome.terms.loss.isfinite().all())
-    assert not bool(outcome.grad_norm.isfinite())
+    assert bool(outcome.terms.loss.isfinite().all()) is loss_is_finite
+    assert bool(outcome.grad_norm.isfinite()) is not loss_is_finite
     assert float(outcome.applied) == 0
     after = learner.state()
     assert all(torch.equal(before[kind][name], after[kind][name]) for kind in before for name in before[kind])

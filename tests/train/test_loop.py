@@ -412,7 +412,7 @@ def test_reports_of_several_steps_add_up(digits, tmp_path, monkeypatch):
 
 def test_saving_takes_a_small_share_of_the_time(digits, tmp_path, monkeypatch):
     run = Run(tmp_path / "run")
-    config, plan = tiny(digits, train__save_every="10"), Plan(160, 20, 8)
+    config, plan = tiny(digits, train__save_every="10"), Plan(160, 20, 8, 0, 0)
     session = loop._Session(config, run, digits, torch.device("cpu"), plan)
     session.learner.images = 8
     now = session.save_clock

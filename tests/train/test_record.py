@@ -26,7 +26,7 @@ def step(k: int) -> Stepped:
 
 def story(first: int = 0, last: int = STEPS):
     """A run of two images a step that starts after `first` steps."""
-    yield Started(Plan(2 * STEPS, STEPS, 2), 2 * first)
+    yield Started(Plan(2 * STEPS, STEPS, 2, 0, 0), 2 * first)
     for k in range(first + 1, last + 1):
         yield step(k)
         if k % 999 == 0:

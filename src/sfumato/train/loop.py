@@ -129,8 +129,8 @@ class _Session:
         self.learner = Learner(config, data, device)
         self.meter = Meter(device)
         self.every = WINDOW if device.type == "cuda" else 1
-        self.held_outs = set(regular(plan.steps, config.train.held_outs)) if len(data.held_out) else set()
-        self.grids = set(moments(plan.steps, config.train.grids))
+        self.held_outs = set(regular(plan.steps, plan.held_outs)) if len(data.held_out) else set()
+        self.grids = set(moments(plan.steps, plan.grids))
         self.saved_at = -1
         self.warnings: list[str] = []
         self.earlier = 0.0  # seconds spent training in earlier sessions

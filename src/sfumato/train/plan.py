@@ -6,8 +6,9 @@ B images, a grid's g, a held-out pass's h, and what has already gone by, the ste
 
     steps = ( 0.97 (budget - gone) - grids * g - passes * h ) / s
 
-the last three hundredths being for checkpoints and the loop itself. The measuring is done on a throw-away learner, so
-the run that follows has the same bits as one whose length was given.
+the last three hundredths being for checkpoints and the loop itself. Looking must not eat up the training: where grids
+and passes would take more than a quarter of what is left, there are fewer of them, at least one of each. The measuring
+is done on a throw-away learner, so the run that follows has the same bits as one whose length was given.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ from sfumato.data import Dataset
 from sfumato.errors import UserError
 from sfumato.run import Run
 
-from .clock import TrainConfig, moments, regular
+from .clock import TrainConfig, moments
 from .learner import Learner
 
 __all__ = ["Plan", "Speed", "measure", "plan_for", "settle"]
 
 SPARE = 0.97
+LOOKS_SHARE = 0.25
 LEAST_STEPS = 10
 
 
@@ -41,6 +43,8 @@ class Plan:
         images: planned length.
         steps: the same in steps, the last batch full.
         batch: images a step.
+        grids: how many sample grids are drawn.
+        held_outs: how many times the held-out loss is taken, besides before the first step.
         seconds: how long all of it should take; None where no speed was measured.
         images_per_second: measured, while stepping.
         grid_seconds: measured, for one sample grid.
@@ -50,6 +54,8 @@ class Plan:
     images: int
     steps: int
     batch: int
+    grids: int
+    held_outs: int
     seconds: float | None = None
     images_per_second: float | None = None
     grid_seconds: float | None = None
@@ -130,24 +136,43 @@ def plan_for(config: TrainConfig, speed: Speed, gone: float) -> Plan:
         UserError: the budget leaves no time for training; one that does is named.
     """
     assert config.budget is not None
-    passes = len(regular(1000, config.held_outs))
-    fixed = config.grids * speed.grid + passes * speed.held_out
-    steps = int((SPARE * (config.budget - gone) - fixed) / speed.step)
+    left = SPARE * (config.budget - gone)
+    grids, held_outs = _affordable(config, speed, LOOKS_SHARE * left)
+    fixed = grids * speed.grid + _passes(held_outs) * speed.held_out
+    steps = int((left - fixed) / speed.step)
     if steps < LEAST_STEPS:
         least = gone + (fixed + LEAST_STEPS * speed.step) / SPARE
         raise UserError(
             f"a budget of {config.budget:g}s is too short: {gone:.1f}s went by before training, "
-            f"{fixed:.1f}s are for sample grids and held-out passes; give --budget {least * 2:.0f}s or train.grids=0"
+            f"{fixed:.1f}s are for looking at samples and held-out images; give --budget {least * 2:.0f}s"
         )
-    drawn = len(moments(steps, config.grids)) * speed.grid + min(passes, steps + 1) * speed.held_out
+    drawn = len(moments(steps, grids)) * speed.grid + min(_passes(held_outs), steps + 1) * speed.held_out
     return Plan(
         images=steps * config.batch,
         steps=steps,
         batch=config.batch,
+        grids=grids,
+        held_outs=held_outs,
         seconds=steps * speed.step + drawn + gone,
         images_per_second=config.batch / speed.step,
         grid_seconds=speed.grid,
         held_out_seconds=speed.held_out,
+    )
+
+
+def _passes(held_outs: int) -> int:
+    """How many held-out passes there are: one more than asked for, before the first step."""
+    return held_outs + 1 if held_outs else 0
+
+
+def _affordable(config: TrainConfig, speed: Speed, seconds: float) -> tuple[int, int]:
+    """Return how many grids and held-out passes fit into some seconds: all, or the same share of each, at least one."""
+    cost = config.grids * speed.grid + _passes(config.held_outs) * speed.held_out
+    if cost <= seconds:
+        return config.grids, config.held_outs
+    share = max(0.0, seconds / cost)
+    return min(config.grids, max(1, int(share * config.grids))), min(
+        config.held_outs, max(1, int(share * config.held_outs))
     )
 
 
@@ -180,7 +205,7 @@ def settle(
             )
         return config, _kept_plan(config.train, run)
     if config.train.images is not None:
-        return config, Plan(config.train.images, config.train.steps, config.train.batch)
+        return config, _given_plan(config.train)
     if config.train.budget is None:
         raise UserError("how long? give --budget 30m, or --images 500k")
     learner = Learner(_with_images(config, 10**9), data, device)
@@ -193,9 +218,14 @@ def _with_images(config: Config, images: int | None) -> Config:
     return replace(config, train=replace(config.train, images=images))
 
 
+def _given_plan(config: TrainConfig) -> Plan:
+    """Return the plan of a length that was given in images."""
+    assert config.images is not None
+    return Plan(config.images, config.steps, config.batch, config.grids, config.held_outs)
+
+
 def _kept_plan(config: TrainConfig, run: Run) -> Plan:
     """Return the plan that was made when the run was started."""
-    assert config.images is not None
     facts = run.read(run.plan_path) or {}
-    measured = {name: facts.get(name) for name in ("seconds", "images_per_second", "grid_seconds", "held_out_seconds")}
-    return Plan(config.images, config.steps, config.batch, **measured)
+    names = ("grids", "held_outs", "seconds", "images_per_second", "grid_seconds", "held_out_seconds")
+    return replace(_given_plan(config), **{name: facts[name] for name in names if name in facts})
