@@ -1,8 +1,9 @@
 """How good a model is: features, distances between sets of them, and whether training images are repeated.
 
 Read in this order: `features` (what an extractor is, and which there are), `statistics`, `bootstrap` (how every number
-gets its interval), `frechet`, `kernel`, `neighbours`, `sliced` (the measures), `measure` (a number with all that makes it
-comparable), `cache` (features of real images), `memorisation`.
+gets its interval), `frechet`, `kernel`, `neighbours`, `sliced` (the measures), `measure` (a number with all that makes
+it comparable), `cache` (features of real images), `memorisation`. `bits`, how many bits a model needs for an image,
+stands apart.
 
 The names below are loaded when they are first used.
 """
@@ -13,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .bootstrap import Estimate, Interval
+    from .bootstrap import Interval, Linearised
     from .cache import real_features, split_rows
     from .features import EXTRACTORS, Extractor, batches, extract, fitting, open_extractor
     from .frechet import frechet_distance, frechet_of_statistics
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "EXTRACTORS": "features",
-    "Estimate": "bootstrap",
     "Extractor": "features",
     "Interval": "bootstrap",
     "MEASURES": "measure",
@@ -54,9 +54,9 @@ _HOMES = {
 __all__ = [
     "EXTRACTORS",
     "MEASURES",
-    "Estimate",
     "Extractor",
     "Interval",
+    "Linearised",
     "Measure",
     "Memorisation",
     "Nearness",

@@ -1,0 +1,118 @@
+"""Features of real images, computed once.
+
+    CACHE/features/FINGERPRINT-EXTRACTOR-SPLIT.safetensors      features (N, D) float32
+
+FINGERPRINT is of the data's contents, EXTRACTOR the hash of the weights and of the recipe, each the first 20 of its
+digits; the whole of both is in the header, with the SHA-256 of the tensor. CACHE is that of the decoded images
+(`data.store.cache_folder`).
+
+What is kept are features, not their mean and covariance, since the kernel and neighbour measures need them, and the
+statistics of cached features take a second. A split's rows are taken in one random order, the same for all, so a file
+with more rows answers for fewer, and one with fewer is continued.
+
+A cache that is damaged is made anew, and one that can't be written is done without: neither changes a number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from sfumato.data import Dataset
+from sfumato.data.store import cache_folder
+from sfumato.errors import UserError, nearest
+from sfumato.run import write_atomic
+
+from .address import order
+from .features import Extractor, batches, check_finite, extract
+
+__all__ = ["SPLITS", "cache_path", "real_features", "split_rows"]
+
+LOG = logging.getLogger("sfumato")
+SPLITS = ("train", "held_out")
+
+
+def split_rows(data: Dataset, split: str = "train") -> Tensor:
+    """Return the rows of a split in the order in which measurements take them, (N,) int64.
+
+    Raises:
+        UserError: no such split, or it is empty.
+    """
+    if split not in SPLITS:
+        raise UserError(f"there is no split '{split}'{nearest(split, SPLITS)}")
+    rows = torch.from_numpy(data.train if split == "train" else data.held_out)
+    if not len(rows):
+        raise UserError(f"the split '{split}' of {data.source_name} is empty: hold images out with data.held_out=0.05")
+    return rows[order(0, f"rows of {split}", len(rows))]
+
+
+def cache_path(data: Dataset, extractor: Extractor, split: str, cache: Path | None = None) -> Path:
+    """Return the file that holds the features of a split."""
+    name = f"{data.fingerprint[:20]}-{extractor.sha256[:20]}-{split}.safetensors"
+    return cache_folder(cache) / "features" / name
+
+
+def real_features(
+    data: Dataset,
+    extractor: Extractor,
+    split: str = "train",
+    num: int | None = None,
+    cache: Path | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Return features of a data set's own images, from the cache as far as they are there.
+
+    Args:
+        data: the images.
+        extractor: makes the features.
+        split: `train` or `held_out`.
+        num: how many; all of the split where it has fewer, or when None.
+        cache: the cache folder; None is the default one.
+        on_progress: called with the number of images newly done.
+
+    Returns:
+        (N, D) float32, those of `split_rows(data, split)[:N]`.
+
+    Raises:
+        UserError: the split is empty, or features are not finite.
+    """
+    rows = split_rows(data, split)[:num]
+    path = cache_path(data, extractor, split, cache)
+    facts = {"data": data.fingerprint, "extractor": extractor.sha256, "split": split}
+    known = _load(path, facts, extractor.dim)
+    if known is not None and len(known) >= len(rows):
+        return known[: len(rows)]
+    done = 0 if known is None else len(known)
+    fresh = extract(extractor, batches(data.images, rows[done:]), on_progress)
+    features = fresh if known is None else torch.cat((known, fresh))
+    try:
+        content = safetensors.torch.save({"features": features}, {**facts, "sha256": _digest(features)})
+        write_atomic(path, content)
+    except OSError as error:
+        LOG.warning("features of real images are not kept: %s can't be written (%s)", path.parent, error.strerror)
+    return features
+
+
+def _load(path: Path, facts: dict[str, str], dim: int) -> Tensor | None:
+    """The features in a file, None where there is none or it is not the one meant, or damaged."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            features: Tensor = file.get_tensor("features")
+        check_finite(features, "the cache")
+    except (OSError, ValueError, IndexError, safetensors.SafetensorError):
+        return None
+    right = features.ndim == 2 and features.shape[1] == dim and header == {**facts, "sha256": _digest(features)}
+    return features if right else None
+
+
+def _digest(features: Tensor) -> str:
+    """SHA-256 of a tensor's bytes."""
+    return hashlib.sha256(features.contiguous().numpy().data).hexdigest()

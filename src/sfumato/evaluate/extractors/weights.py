@@ -1,0 +1,96 @@
+"""Foreign weights: read without running any code, held against the network that they are for, and resized images.
+
+A file is safetensors, or what `torch.save` wrote. The latter is read with `weights_only=True`, which builds tensors and
+plain containers and refuses everything else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import safetensors
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sfumato.errors import UserError
+
+__all__ = ["fill", "fingerprint", "read_state", "resized"]
+
+Net = TypeVar("Net", bound=nn.Module)
+
+
+def read_state(path: Path) -> tuple[dict[str, Tensor], str]:
+    """Return a file's tensors by name, and the SHA-256 of the file.
+
+    Raises:
+        UserError: there is no such file, or it holds anything else than named tensors.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no file of weights '{path}': give the path of one that you have")
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if path.suffix == ".safetensors":
+            return dict(safetensors.torch.load_file(path)), digest
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise UserError(f"'{path}' is not a file of weights that can be read safely ({reason}): see --help") from None
+    if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise UserError(f"'{path}' holds more than named tensors: give the file of weights as its authors publish it")
+    return dict(state), digest
+
+
+def fill(net: Net, state: Mapping[str, Tensor], path: Path, name: str) -> Net:
+    """Give a network, built on the meta device, its weights, and return it ready to be used.
+
+    Args:
+        net: the network.
+        state: the tensors; counters of batches, which old files lack, don't matter.
+        path: where they are from, for the message.
+        name: what they should be, for the message.
+
+    Raises:
+        UserError: a tensor is missing, too many, or of another shape; it names the first.
+    """
+    wanted = {key: tuple(t.shape) for key, t in net.state_dict().items() if not key.endswith("num_batches_tracked")}
+    given = {key: tuple(t.shape) for key, t in state.items() if not key.endswith("num_batches_tracked")}
+    for key in [*wanted, *given]:
+        if wanted.get(key) != given.get(key):
+            what = f"'{key}' is {given.get(key, 'missing')}, expected {wanted.get(key, 'no such tensor')}"
+            raise UserError(f"'{path}' does not hold the weights of {name}: {what}; give the published file")
+    net.load_state_dict({key: state[key].float() for key in wanted}, strict=False, assign=True)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+            module.num_batches_tracked = torch.tensor(0)
+    return net.eval().requires_grad_(False)
+
+
+def fingerprint(recipe: str, digest: str = "") -> str:
+    """Return the SHA-256 of a recipe and of the weights' own digest."""
+    return hashlib.sha256(f"{recipe}\n{digest}".encode()).hexdigest()
+
+
+def resized(images: Tensor, side: int, mode: str) -> Tensor:
+    """Return images as a published network wants them: square, three channels, in [0, 1].
+
+    The filter is antialiased where it shrinks and is plain interpolation, pixel centres at half-integers, where it
+    enlarges.
+
+    Args:
+        images: (B, 1 or 3, H, W) uint8.
+        side: height and width of the result.
+        mode: `bilinear` or `bicubic`.
+
+    Returns:
+        (B, 3, side, side) float32; `bicubic` may overshoot [0, 1] a little.
+    """
+    x = images.float().div_(255)
+    x = F.interpolate(x, (side, side), mode=mode, align_corners=False, antialias=True)
+    return x.expand(-1, 3, -1, -1)

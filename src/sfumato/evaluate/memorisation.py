@@ -1,0 +1,330 @@
+r"""Does a model repeat its training images?
+
+A generated image that is nearer to a training image than unseen images of the same kind are is suspicious. "Near"
+alone misleads, though: a smooth or plain image is near to many others, a rich one to none. So each image is judged by
+how much nearer its nearest training image is than the next ones (Yoon et al. 2023; Carlini et al. 2023, 2301.13188),
+
+    ratio = d_1 / mean(d_2 .. d_(k+1)),    near 1: no training image stands out;  near 0: a copy
+
+and a generated image's ratio is compared with those of held-out images, which no model can have copied. If the model
+has not memorised, both are draws from one distribution, and two facts follow that need no assumption about it:
+
+- **The tail.** The line is drawn at the m-th smallest of the H held-out ratios, m about H / 100, and generated images
+  below it are *flagged*. The chance that g or more of the N generated come before m of the held-out ones, all orders
+  being equally likely, is that of finding fewer than m held-out images among the first g + m - 1:
+
+      p = sum over j < m of C(H, j) C(N, g + m - 1 - j) / C(H + N, g + m - 1)
+
+- **The whole.** AUC, the chance that a generated image's ratio is below a held-out one's, is 1/2; its one-sided p is
+  that of Mann and Whitney (1947), with their normal approximation and the correction for ties.
+
+Copies, byte for byte, are a third sign, with a chance of their own: where R of the M training images are not the only
+one of their kind, a new image is a copy with a chance of about R / M (Good 1953), and copies among N are binomial. Of
+training images with the same bytes only the first counts as a neighbour, else ratios of copied images would be 1.
+
+The verdict is given where p < 0.001 for copies or for the tail of some space. AUC has no say in it: a model that copies
+one image in twenty leaves it almost unmoved.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sfumato.data import Dataset
+from sfumato.errors import UserError
+from sfumato.pictures import strip
+
+from .cache import real_features, split_rows
+from .features import Extractor, extract
+from .neighbours import nearest
+
+__all__ = ["Memorisation", "Nearness", "contact_sheet", "find_memorised", "mann_whitney", "nearness", "tail_chance"]
+
+NEIGHBOURS = 10
+"""k: how many further training images the nearest is compared with."""
+NEAR = 2.0
+"""Levels of 255, root mean square, up to which an image is called a near copy."""
+TAIL, LINE = 0.01, 0.001
+"""The share of held-out images below the flagging line, and the chance below which the verdict is given."""
+
+
+@dataclass(frozen=True, eq=False)
+class Nearness:
+    """Generated images and their nearest training images in one space.
+
+    Attributes:
+        space: `pixels` (distances are root mean squares in levels of 255) or an extractor's name (Euclidean).
+        distance: (N,) float64, to the nearest training image.
+        row: (N,) int64, that image's row in the data set.
+        ratio: (N,) float64, d_1 / mean(d_2 .. d_(k+1)).
+        held_out_distance, held_out_ratio: (H,), the same of held-out images.
+    """
+
+    space: str
+    distance: Tensor
+    row: Tensor
+    ratio: Tensor
+    held_out_distance: Tensor
+    held_out_ratio: Tensor
+
+    def scaled(self, factor: float) -> Nearness:
+        """Return the same with distances in another unit."""
+        return replace(self, distance=self.distance * factor, held_out_distance=self.held_out_distance * factor)
+
+    @property
+    def median_ratio(self) -> float:
+        """Median distance of generated images over that of held-out ones: below 1, nearer to the training images."""
+        return float(self.distance.median() / self.held_out_distance.median().clamp(min=1e-12))
+
+    @property
+    def line(self) -> tuple[float, int]:
+        """The ratio below which an image is flagged, and m, its rank among the held-out ones."""
+        rank = max(1, round(TAIL * len(self.held_out_ratio)))
+        return float(self.held_out_ratio.sort().values[rank - 1]), rank
+
+    @property
+    def flagged(self) -> Tensor:
+        """(N,) bool: the ratio lies below the line."""
+        return self.ratio < self.line[0]
+
+    @property
+    def tail_p(self) -> float:
+        """The chance of so many flagged images without memorisation."""
+        return tail_chance(int(self.flagged.sum()), len(self.ratio), self.line[1], len(self.held_out_ratio))
+
+    @property
+    def auc(self) -> tuple[float, float]:
+        """AUC and its one-sided p."""
+        return mann_whitney(self.ratio, self.held_out_ratio)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the summary as plain values."""
+        line, rank = self.line
+        auc, auc_p = self.auc
+        return {
+            "space": self.space,
+            "median_distance": float(self.distance.median()),
+            "held_out_median_distance": float(self.held_out_distance.median()),
+            "median_ratio": self.median_ratio,
+            "auc": auc,
+            "auc_p": auc_p,
+            "flagged": float(self.flagged.double().mean()),
+            "flagged_expected": rank / (len(self.held_out_ratio) + 1),
+            "flagging_line": line,
+            "tail_p": self.tail_p,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Memorisation:
+    """What was found.
+
+    Attributes:
+        spaces: by pixels, and by features where an extractor was given.
+        copies: the share of generated images whose bytes are a training image's.
+        copies_p: the chance of so many without memorisation.
+        near_copies: the share within 2 levels of 255 of one (root mean square), copies included.
+        num_train, num_held_out, num_generated: images looked at.
+        extractor_sha256: the hash of the extractor's weights and recipe, "" without one.
+    """
+
+    spaces: tuple[Nearness, ...]
+    copies: float
+    copies_p: float
+    near_copies: float
+    num_train: int
+    num_held_out: int
+    num_generated: int
+    extractor_sha256: str = ""
+
+    @property
+    def memorised(self) -> bool:
+        """The verdict: more images are copies, or flagged in some space, than chance explains."""
+        return min(self.copies_p, *(space.tail_p for space in self.spaces)) < LINE
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in plain words."""
+        worst = min(self.spaces, key=lambda space: space.tail_p)
+        share = float(worst.flagged.double().mean())
+        verdict = "repeats training images" if self.memorised else "shows no sign of repeating training images"
+        return (
+            f"the model {verdict}: {share:.1%} of {self.num_generated:,} generated images stand closer to one "
+            f"training image than {1 - TAIL:.0%} of {self.num_held_out:,} held-out images do, by {worst.space} (p "
+            f"= {worst.tail_p:.2g}); {self.copies:.1%} are exact copies (p = {self.copies_p:.2g}), "
+            f"{self.near_copies:.1%} are within 2 levels of 255 of one"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, as JSON has them."""
+        return {
+            "memorised": self.memorised,
+            "sentence": self.sentence,
+            "copies": self.copies,
+            "copies_p": self.copies_p,
+            "near_copies": self.near_copies,
+            "num_train": self.num_train,
+            "num_held_out": self.num_held_out,
+            "num_generated": self.num_generated,
+            "extractor_sha256": self.extractor_sha256,
+            "spaces": [space.to_dict() for space in self.spaces],
+        }
+
+
+def find_memorised(
+    data: Dataset, generated: Tensor, extractor: Extractor | None = None, cache: Path | None = None
+) -> Memorisation:
+    """Look for training images among generated ones.
+
+    Args:
+        data: what the model was trained on, with its held-out images.
+        generated: (N, C, H, W) uint8.
+        extractor: a second space to look in; pixels always are one.
+        cache: where features of the data set are kept; None is the default place.
+
+    Raises:
+        UserError: nothing is held out, fewer than three different training images, or no generated image.
+    """
+    assert generated.dtype == torch.uint8, f"bytes, not {generated.dtype}: see data.to_bytes"
+    held_out, train = split_rows(data, "held_out"), split_rows(data, "train")
+    kept, repeated = _different([data.digests[row] for row in train.tolist()])
+    if len(kept) < 3 or not len(generated):
+        raise UserError(f"{len(kept)} different training and {len(generated)} generated images are too few to compare")
+    flat = data.images.reshape(len(data), -1)
+    rows = train[kept]
+    pixels = nearness("pixels", generated.flatten(1), flat[rows.numpy()], flat[held_out.numpy()], rows)
+    spaces = [pixels.scaled(1 / math.sqrt(flat.shape[1]))]
+    if extractor is not None and extractor.name != "pixels":
+        theirs, unseen = (real_features(data, extractor, split, cache=cache) for split in ("train", "held_out"))
+        ours = extract(extractor, torch.split(generated, 64))
+        spaces.append(nearness(extractor.name, ours, theirs[kept], unseen, rows))
+    distance = spaces[0].distance
+    copies = int((distance == 0).sum())
+    return Memorisation(
+        tuple(spaces),
+        copies=copies / len(generated),
+        copies_p=binomial_tail(copies, len(generated), (repeated + 1) / (len(train) + 1)),
+        near_copies=float((distance <= NEAR).double().mean()),
+        num_train=len(train),
+        num_held_out=len(held_out),
+        num_generated=len(generated),
+        extractor_sha256=extractor.sha256 if len(spaces) > 1 and extractor else "",
+    )
+
+
+def nearness(space: str, generated: Any, train: Any, held_out: Any, rows: Tensor) -> Nearness:
+    """Find nearest neighbours in one space.
+
+    Args:
+        space: its name.
+        generated: (N, D).
+        train: (M, D), M >= 3, all different.
+        held_out: (H, D).
+        rows: (M,) int64, the training images' rows in the data set.
+    """
+    k = min(NEIGHBOURS, len(train) - 1)
+    distance, which = nearest(generated, train, k + 1)
+    held_out_distance, _ = nearest(held_out, train, k + 1)
+    return Nearness(
+        space, distance[:, 0], rows[which[:, 0]], _ratio(distance), held_out_distance[:, 0], _ratio(held_out_distance)
+    )
+
+
+def tail_chance(before: int, generated: int, rank: int, held_out: int) -> float:
+    """Return the chance that at least `before` of the generated come before `rank` of the held-out ones.
+
+    Args:
+        before: g, generated images below the line.
+        generated: N.
+        rank: m, the line's place among the held-out ones.
+        held_out: H.
+    """
+    first = before + rank - 1
+    terms = [
+        _log_choose(held_out, j) + _log_choose(generated, first - j) - _log_choose(held_out + generated, first)
+        for j in range(rank)
+        if first - j <= generated
+    ]
+    return min(1.0, sum(math.exp(term) for term in terms))
+
+
+def binomial_tail(least: int, trials: int, chance: float) -> float:
+    """Return the chance of at least `least` successes in `trials` trials of a chance in (0, 1]."""
+    if least == 0 or chance >= 1:
+        return 1.0
+    odds = [k * math.log(chance) + (trials - k) * math.log1p(-chance) for k in range(least, trials + 1)]
+    return min(1.0, sum(math.exp(_log_choose(trials, k) + log) for k, log in enumerate(odds, least)))
+
+
+def mann_whitney(low: Tensor, high: Tensor) -> tuple[float, float]:
+    """Return the chance that a draw of `low` is below one of `high`, ties half, and its one-sided p under equality.
+
+    Args:
+        low: (N,).
+        high: (H,).
+    """
+    n, m = len(low), len(high)
+    values, counts = torch.unique(torch.cat((low, high)), return_counts=True)
+    ends = counts.cumsum(0).double()
+    ranks = (ends - (counts - 1) / 2)[torch.searchsorted(values, high)]
+    wins = float(ranks.sum()) - m * (m + 1) / 2
+    ties = float((counts.double().pow(3) - counts).sum()) / ((n + m) * (n + m - 1))
+    deviation = math.sqrt(n * m / 12 * (n + m + 1 - ties))
+    if deviation == 0:
+        return 0.5, 1.0
+    return wins / (n * m), math.erfc((wins - n * m / 2) / deviation / math.sqrt(2)) / 2
+
+
+def contact_sheet(
+    data: Dataset, generated: Tensor, found: Memorisation, num: int = 40, columns: int = 10
+) -> Image.Image:
+    """Draw the most suspicious generated images above their nearest training images.
+
+    Args:
+        data: the data set that was looked in.
+        generated: (N, C, H, W) uint8, those that were looked at.
+        found: what was found.
+        num: how many are shown.
+        columns: images in a row; as many rows are drawn as can be filled.
+
+    Returns:
+        A picture: each band has a row of generated images, the smallest ratios (by pixels) first, and below each its
+        nearest training image in each space.
+    """
+    worst = found.spaces[0].ratio.argsort()[:num]
+    columns = min(columns, len(worst))
+    rows: list[Any] = []
+    labels: list[str] = []
+    for band in torch.split(worst[: len(worst) // columns * columns], columns):
+        rows += [generated[band].numpy(), *(data.images[space.row[band].numpy()] for space in found.spaces)]
+        labels += ["generated", *(f"nearest by\n{space.space}" for space in found.spaces)]
+    return strip(rows, labels, group=1 + len(found.spaces))
+
+
+def _different(digests: Sequence[str]) -> tuple[Tensor, int]:
+    """The places of digests that are met for the first time, and how many digests are met more than once."""
+    first: dict[str, int] = {}
+    for place, digest in enumerate(digests):
+        first.setdefault(digest, place)
+    counts = Counter(digests)
+    return torch.tensor(list(first.values()), dtype=torch.int64), sum(n for n in counts.values() if n > 1)
+
+
+def _ratio(distance: Tensor) -> Tensor:
+    """d_1 / mean(d_2 .. ), (N,); 1 where all are at distance 0, which only features can be."""
+    others = distance[:, 1:].mean(1)
+    return torch.where(others > 0, distance[:, 0] / others.clamp(min=1e-300), 1.0)
+
+
+def _log_choose(n: int, k: int) -> float:
+    """log C(n, k)."""
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
