@@ -31,12 +31,18 @@ from sfumato.diffusion import (
     PARAMETERIZATIONS,
     SCHEDULES,
     VARIANCES,
+    WEIGHTINGS,
+    Bound,
     Cosine,
+    Hybrid,
+    Objective,
     Parameterization,
     Schedule,
     Shifted,
     Simple,
     Variance,
+    Weighted,
+    Weighting,
     ZeroTerminalSNR,
 )
 from sfumato.diffusion.schedule import Chain
@@ -48,7 +54,7 @@ from sfumato.train.optim import OptimConfig
 
 __all__ = ["Config", "DiffusionConfig", "difference", "digest", "fit", "from_dict", "resolve", "to_dict", "to_toml"]
 
-CHOICES: tree.Choices = {Chain: SCHEDULES}
+CHOICES: tree.Choices = {Chain: SCHEDULES, Weighting: WEIGHTINGS}
 """The abstract types of the tree, and which dataclasses a table's `kind` may name for them."""
 
 MOST_STEPS = 1_000_000
@@ -66,19 +72,26 @@ class DiffusionConfig:
     Attributes:
         schedule: the chain of noise levels.
         parameterization: what the network predicts: `eps`, `x0`, `v` or `mu`.
-        variance: of ancestral sampling's step: `small` or `large`.
+        variance: of the reverse step: `small`, `large`, or `learned` by a network with twice the channels.
+        objective: what is minimised: `simple` (DDPM Eq. 14), `hybrid` (simple, and the bound for the variance alone,
+            IDDPM Eq. 16), or `vlb` (the bound).
+        weighting: of the simple loss by noise level, on the error of eps; None is the plain mean in `loss_space`.
+        importance: draw t by loss history (IDDPM Eq. 18) in place of uniformly; made for `vlb`.
         zero_terminal_snr: rescale the chain so that it ends in pure noise (Lin et al. 2023).
         logsnr_shift: added to every level's logsnr; `diffusion.resolution_shift(size)` gives the usual one.
         loss_space: where the squared error is taken, by parameterisation; None is where the network predicts.
 
     Raises:
-        ValueError: an unknown name, a chain of no or too many steps, or eps-prediction on a chain that ends in pure
-            noise.
+        ValueError: an unknown name, a chain of no or too many steps, eps-prediction on a chain that ends in pure noise,
+            or an objective that can't teach the variance or has nothing to weigh.
     """
 
     schedule: Chain = Cosine()
     parameterization: str = "v"
     variance: str = "small"
+    objective: str = "simple"
+    weighting: Weighting | None = None
+    importance: bool = False
     zero_terminal_snr: bool = False
     logsnr_shift: float = 0.0
     loss_space: str | None = None

@@ -95,10 +95,11 @@ PRESETS: dict[str, Preset] = {
     ),
     "faces": Preset(
         _small(
-            DataConfig("faces", flip=True),
+            DataConfig("faces"),
             UNetConfig(3, base=32, multipliers=(1, 2, 2), blocks=1, attention=(2,), dropout=0.0, groups=8),
             batch=32,
-            images=30_000,
+            images=100_000,
+            lr=3e-3,
         ),
         "16x16 drawn faces in colour, minutes on a CPU",
         _OURS,
