@@ -8,13 +8,17 @@ import torch
 from sfumato.config import Config, fit, resolve
 from sfumato.data import Dataset, open_data
 from sfumato.data.source import DataConfig
+from sfumato.run import Run
+from sfumato.train import train
+from sfumato.train.events import Stepped
+from sfumato.train.record import read_events, record
 
 TINY = {
-    "net.base": "8",
-    "net.groups": "4",
-    "net.multipliers": "1,2",
+    "net.base": "4",
+    "net.groups": "2",
+    "net.multipliers": "1",
     "net.blocks": "1",
-    "net.attention": "1",
+    "net.attention": "0",
     "net.dropout": "0.1",
     "diffusion.schedule.num_steps": "50",
     "train.batch": "8",
@@ -44,3 +48,38 @@ def tiny(digits: Dataset, **overrides: str) -> Config:
     dotted = {key.replace("__", "."): value for key, value in overrides.items()}
     config = resolve("digits", overrides={"data.labels": "true", **TINY, **dotted})
     return fit(config, digits.shape, digits.classes)
+
+
+TIMES = ("seconds", "cost")
+
+
+def go(config, run: Run, data, steps: int | None = None, **more) -> list:
+    """Train to the end, or close the generator after so many steps, and return the events."""
+    events, seen = record(train(config, run, data, **more), run), []
+    for event in events:
+        seen.append(event)
+        if isinstance(event, Stepped) and event.step == steps:
+            events.close()
+            break
+    return seen
+
+
+def final(run: Run) -> dict[str, bytes]:
+    """Every tensor file of the newest checkpoint, and the weights files, byte by byte."""
+    newest = max(p for p in run.checkpoints.iterdir() if p.name.isdigit())
+    files = [*newest.glob("*.safetensors"), *run.weights.iterdir()]
+    return {f"{path.parent.name}/{path.name}": path.read_bytes() for path in files}
+
+
+def diary(run: Run) -> list[dict]:
+    """The log without clocks and without what only tells of interruptions."""
+    lines = [line for line in read_events(run.events_path) if line["event"] not in ("started", "saved")]
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
+
+
+@pytest.fixture(scope="session")
+def whole(digits, tmp_path_factory) -> Run:
+    """Twenty steps that nobody interrupted."""
+    run = Run(tmp_path_factory.mktemp("whole") / "run")
+    go(tiny(digits), run, digits)
+    return run

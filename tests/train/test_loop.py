@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
@@ -18,59 +17,21 @@ import safetensors.torch
 import torch
 
 from sfumato.data.pixels import to_bytes
-from sfumato.errors import UserError
 from sfumato.pictures import tiles
 from sfumato.run import Run
-from sfumato.train import checkpoint, loop, train
+from sfumato.train import loop, train
 from sfumato.train.events import (
     Finished,
     HeldOut,
     Sampled,
     Saved,
-    Skipped,
     Started,
     Stepped,
-    Warned,
 )
-from sfumato.train.plan import Plan
-from sfumato.train.record import read_events, record
+from sfumato.train.record import record
 from sfumato.weights import load_weights
 
-from .conftest import tiny
-
-TIMES = ("seconds", "cost")
-
-
-def go(config, run: Run, data, steps: int | None = None, **more) -> list:
-    """Train to the end, or close the generator after so many steps, and return the events."""
-    events, seen = record(train(config, run, data, **more), run), []
-    for event in events:
-        seen.append(event)
-        if isinstance(event, Stepped) and event.step == steps:
-            events.close()
-            break
-    return seen
-
-
-def final(run: Run) -> dict[str, bytes]:
-    """Every tensor file of the newest checkpoint, and the weights files, byte by byte."""
-    newest = max(p for p in run.checkpoints.iterdir() if p.name.isdigit())
-    files = [*newest.glob("*.safetensors"), *run.weights.iterdir()]
-    return {f"{path.parent.name}/{path.name}": path.read_bytes() for path in files}
-
-
-def diary(run: Run) -> list[dict]:
-    """The log without clocks and without what only tells of interruptions."""
-    lines = [line for line in read_events(run.events_path) if line["event"] not in ("started", "saved")]
-    return [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
-
-
-@pytest.fixture(scope="module")
-def whole(digits, tmp_path_factory) -> Run:
-    """Twenty steps that nobody interrupted."""
-    run = Run(tmp_path_factory.mktemp("whole") / "run")
-    go(tiny(digits), run, digits)
-    return run
+from .conftest import diary, final, go, tiny
 
 
 def test_a_run_tells_its_story_in_order(digits, tmp_path):
@@ -187,208 +148,6 @@ def test_grids_are_of_the_same_seeds_and_of_both_kinds(digits, tmp_path):
         assert (tiles(picture) == grids[3].pictures.numpy()).all()
 
 
-# --- refusals
-
-
-def test_another_configuration_is_refused_with_the_difference(digits, tmp_path):
-    run = Run(tmp_path / "run")
-    go(tiny(digits), run, digits, 2)
-    with pytest.raises(UserError, match=r"optim\.lr 0\.001 -> 0\.002, train\.seed 0 -> 3"):
-        go(tiny(digits, optim__lr="0.002", train__seed="3"), run, digits)
-    with pytest.raises(UserError, match=r"train\.images 160 -> 320"):
-        go(tiny(digits, train__images="320"), run, digits)
-
-
-def test_a_second_trainer_is_refused(digits, tmp_path):
-    run = Run(tmp_path / "run")
-    events = train(tiny(digits), run, digits)
-    next(events)
-    with pytest.raises(UserError, match="being trained"):
-        next(train(tiny(digits), run, digits))
-    events.close()
-    go(tiny(digits), run, digits, 1)
-
-
-def test_a_folder_inside_the_data_is_refused_and_nothing_is_written(digits, tmp_path):
-    inside = replace(digits, source_name=str(tmp_path))
-    with pytest.raises(UserError, match="inside the data"):
-        go(tiny(digits), Run(tmp_path / "run"), inside)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_no_length_is_refused(digits, tmp_path):
-    with pytest.raises(UserError, match="how long"):
-        go(tiny(digits, train__images="none"), Run(tmp_path / "run"), digits)
-
-
-def test_changed_data_is_refused_unless_accepted(digits, tmp_path):
-    run = Run(tmp_path / "run")
-    go(tiny(digits), run, digits, 3)
-    other = replace(digits, held_out=digits.held_out[1:])
-    with pytest.raises(UserError, match=r"images changed.*accept"):
-        go(tiny(digits), run, other)
-    assert isinstance(go(tiny(digits), run, other, accept_changes=True)[-1], Finished)
-
-
-@pytest.mark.parametrize(("module", "name"), [(torch, "torch"), (loop, "sfumato")])
-def test_another_version_is_refused_unless_accepted(digits, tmp_path, monkeypatch, module, name):
-    run = Run(tmp_path / "run")
-    go(tiny(digits), run, digits, 3)
-    monkeypatch.setattr(module, "__version__", "9.9.9")
-    with pytest.raises(UserError, match=rf"version of {name}.*9\.9\.9"):
-        go(tiny(digits), run, digits)
-    assert isinstance(go(tiny(digits), run, digits, accept_changes=True)[-1], Finished)
-
-
-# --- trouble on the way
-
-
-def saved_every_step(digits):
-    return tiny(digits, train__save_every="0")
-
-
-def test_a_damaged_newest_checkpoint_falls_back_and_is_told(digits, tmp_path, whole):
-    run = Run(tmp_path / "run")
-    go(saved_every_step(digits), run, digits, 6)
-    newest = max(run.checkpoints.iterdir())
-    data = bytearray((newest / "optim.safetensors").read_bytes())
-    data[len(data) // 2] ^= 4
-    (newest / "optim.safetensors").write_bytes(data)
-    events = go(saved_every_step(digits), run, digits)
-    assert events[0].resumed_at == 40
-    (warning,) = [e for e in events if isinstance(e, Warned)]
-    assert "000000000048" in warning.message
-    assert "000000000040" in warning.message
-    tensors = [safetensors.torch.load(files["weights/ema.safetensors"]) for files in (final(run), final(whole))]
-    assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
-    assert [line for line in diary(run) if line["event"] != "warned"] == diary(whole)
-
-
-def test_all_checkpoints_damaged_is_no_new_run(digits, tmp_path):
-    run = Run(tmp_path / "run")
-    go(saved_every_step(digits), run, digits, 4)
-    for folder in run.checkpoints.iterdir():
-        (folder / "manifest.json").write_text("{}")
-    before = sorted(run.path.rglob("*"))
-    with pytest.raises(UserError, match="no checkpoint"):
-        go(saved_every_step(digits), run, digits)
-    assert sorted(run.path.rglob("*")) == before
-
-
-def test_a_full_disk_is_loud_and_training_goes_on(digits, tmp_path, monkeypatch):
-    run = Run(tmp_path / "run")
-    save, broken = checkpoint.save, [True]
-
-    def failing(folder, position, files):
-        if broken[0] and position.images >= 32:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return save(folder, position, files)
-
-    monkeypatch.setattr(checkpoint, "save", failing)
-    seen = []
-    for event in record(train(saved_every_step(digits), run, digits), run):
-        seen.append(event)
-        if isinstance(event, Stepped) and event.step == 10:
-            assert load_weights(run).images == 24  # what was saved stays
-            broken[0] = False
-    warnings = [e for e in seen if isinstance(e, Warned)]
-    assert [e.images for e in warnings] == [32, 40, 48, 56, 64, 72]
-    assert all("NOT SAVED" in e.message and "No space" in e.message for e in warnings)
-    assert [e.images for e in seen if isinstance(e, Saved)][2:5] == [24, 80, 88]
-    assert isinstance(seen[-1], Finished)
-
-
-def test_a_last_save_that_fails_is_an_error(digits, tmp_path, monkeypatch):
-    run = Run(tmp_path / "run")
-    go(tiny(digits), run, digits, 5)
-
-    def failing(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save", failing)
-        with pytest.raises(UserError, match=r"could not save at 160.*No space.*last checkpoint is of 40"):
-            go(tiny(digits), run, digits)
-        with pytest.raises(UserError, match=r"could not save at 56.*No space"):
-            go(tiny(digits), run, digits, 7)
-    assert not run.finished_path.exists()
-    assert go(tiny(digits), run, digits)[0].resumed_at == 40
-
-
-def poison(monkeypatch, when) -> None:
-    """Make the loss of chosen steps NaN; `when` is given the step's number, from 1."""
-    original = loop.Learner.step
-
-    def step(self):
-        objective, number = self.objective, self.images // self.config.train.batch + 1
-
-        def poisoned(*arguments):
-            terms = objective(*arguments)
-            return type(terms)(terms.loss * (math.nan if when(number) else 1.0), terms.t)
-
-        self.objective = poisoned
-        try:
-            return original(self)
-        finally:
-            self.objective = objective
-
-    monkeypatch.setattr(loop.Learner, "step", step)
-
-
-def test_a_step_that_is_not_finite_is_skipped_and_told(digits, tmp_path, monkeypatch):
-    poison(monkeypatch, lambda number: number in (4, 5, 9))
-    run = Run(tmp_path / "run")
-    events = go(tiny(digits), run, digits)
-    skips = [e for e in events if isinstance(e, Skipped)]
-    assert [(e.images, e.steps, e.in_a_row) for e in skips] == [(32, 1, 1), (40, 1, 2), (72, 1, 1)]
-    assert [e.step for e in events if isinstance(e, Stepped)] == [n for n in range(1, 21) if n not in (4, 5, 9)]
-    assert isinstance(events[-1], Finished)
-    lines = list(read_events(run.events_path))
-    assert sum(line["event"] == "skipped" for line in lines) == 3
-    assert "NaN" not in run.events_path.read_text()
-
-
-def test_many_skips_in_a_row_stop_at_the_last_good_checkpoint(digits, tmp_path, monkeypatch):
-    run = Run(tmp_path / "run")
-    go(tiny(digits), run, digits, 3)
-    good = final(run)
-    poison(monkeypatch, lambda number: number > 6)
-    with pytest.raises(UserError, match=r"diverged.*10 steps in a row.*last checkpoint is of 24.*optim\.lr"):
-        go(tiny(digits), run, digits)
-    assert final(run) == good
-    monkeypatch.undo()
-    assert go(tiny(digits), run, digits)[0].resumed_at == 24
-
-
-def test_an_error_in_the_middle_of_a_step_saves_nothing(digits, tmp_path, monkeypatch):
-    run = Run(tmp_path / "run")
-    go(tiny(digits), run, digits, 3)
-    good = final(run)
-    apply = loop.Learner._apply
-
-    def interrupted(self, terms, loss):
-        outcome = apply(self, terms, loss)  # the weights have moved, the clock has not
-        if self.images == 48:
-            raise KeyboardInterrupt
-        return outcome
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop.Learner, "_apply", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            go(tiny(digits), run, digits)
-    assert final(run) == good
-    go(tiny(digits), run, digits)
-
-
-def test_out_of_memory_names_a_batch(digits, tmp_path, monkeypatch):
-    def step(self):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(loop.Learner, "step", step)
-    with pytest.raises(UserError, match=r"train\.batch=4"):
-        go(tiny(digits), Run(tmp_path / "run"), digits)
-
-
 def test_reports_of_several_steps_add_up(digits, tmp_path, monkeypatch):
     """As on a GPU: sixteen steps a report, cut where anybody looks, and the same bits in the end."""
     run, single = Run(tmp_path / "many"), Run(tmp_path / "one")
@@ -408,18 +167,6 @@ def test_reports_of_several_steps_add_up(digits, tmp_path, monkeypatch):
         assert event.grad_norm == pytest.approx(sum(e.grad_norm for e in part) / len(part))
         assert sum(event.buckets.count) == sum(sum(e.buckets.count) for e in part)
     assert final(run) == final(single)
-
-
-def test_saving_takes_a_small_share_of_the_time(digits, tmp_path, monkeypatch):
-    run = Run(tmp_path / "run")
-    config, plan = tiny(digits, train__save_every="10"), Plan(160, 20, 8, 0, 0)
-    session = loop._Session(config, run, digits, torch.device("cpu"), plan)
-    session.learner.images = 8
-    now = session.save_clock
-    for cost, gone, due in ((0, 9, False), (0, 11, True), (1, 11, False), (1, 19, False), (1, 21, True)):
-        session.save_cost = cost
-        monkeypatch.setattr(time, "perf_counter", lambda gone=gone: now + gone)
-        assert session._save_is_due() is due
 
 
 def test_the_log_is_json_throughout(whole):
