@@ -33,7 +33,7 @@ from sfumato.run import write_atomic
 from .address import order
 from .features import Extractor, batches, check_finite, extract
 
-__all__ = ["SPLITS", "cache_path", "real_features", "split_rows"]
+__all__ = ["SPLITS", "cache_path", "check_shape", "real_features", "split_rows"]
 
 LOG = logging.getLogger("sfumato")
 SPLITS = ("train", "held_out")
@@ -51,6 +51,20 @@ def split_rows(data: Dataset, split: str = "train") -> Tensor:
     if not len(rows):
         raise UserError(f"the split '{split}' of {data.source_name} is empty: hold images out with data.held_out=0.05")
     return rows[order(0, f"rows of {split}", len(rows))]
+
+
+def check_shape(data: Dataset, generated: Tensor) -> None:
+    """Refuse generated images (N, C, H, W) that are not of the data's shape.
+
+    Raises:
+        UserError: naming both shapes.
+    """
+    assert generated.dtype == torch.uint8, f"bytes, not {generated.dtype}: see data.to_bytes"
+    ours, theirs = ("x".join(map(str, shape)) for shape in (generated.shape[1:], data.shape))
+    if ours != theirs:
+        raise UserError(
+            f"the generated images are {ours} and those of {data.source_name} {theirs}: compare a model with its own data"
+        )
 
 
 def cache_path(data: Dataset, extractor: Extractor, split: str, cache: Path | None = None) -> Path:

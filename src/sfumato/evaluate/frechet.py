@@ -124,7 +124,8 @@ class _Cloud:
         size = self.centred.square().sum(1)
         quadratic = (1 - self.pull) * (size - (self.centred @ half).square().sum(1))
         mean_diagonal = 1 - half.square().sum() / half.shape[0]
-        return 2 * (self.centred @ apart) + quadratic + self.pull * mean_diagonal * size
+        unbiased = len(size) / (len(size) - 1)
+        return 2 * (self.centred @ apart) + unbiased * (quadratic + self.pull * mean_diagonal * size)
 
 
 def _check(first: int, second: int) -> None:

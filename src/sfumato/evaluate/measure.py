@@ -20,7 +20,7 @@ from sfumato.data import Dataset
 from sfumato.errors import UserError, nearest
 
 from .bootstrap import Linearised
-from .cache import real_features
+from .cache import check_shape, real_features
 from .features import Extractor, check_finite, extract
 from .frechet import frechet_distance, frechet_note
 from .kernel import kid
@@ -150,6 +150,7 @@ def quality(
 
     Returns and raises: as `compare`.
     """
+    check_shape(data, generated)
     ours = extract(extractor, torch.split(generated, 64))
     return compare(real_features(data, extractor, split, 2 * len(ours), cache), ours, extractor, measures, seed)
 

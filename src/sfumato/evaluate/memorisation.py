@@ -43,7 +43,7 @@ from sfumato.data import Dataset
 from sfumato.errors import UserError
 from sfumato.pictures import strip
 
-from .cache import real_features, split_rows
+from .cache import check_shape, real_features, split_rows
 from .features import Extractor, extract
 from .neighbours import nearest
 
@@ -192,9 +192,10 @@ def find_memorised(
         cache: where features of the data set are kept; None is the default place.
 
     Raises:
-        UserError: nothing is held out, fewer than three different training images, or no generated image.
+        UserError: nothing is held out, fewer than three different training images, no generated image, or one of another
+            shape.
     """
-    assert generated.dtype == torch.uint8, f"bytes, not {generated.dtype}: see data.to_bytes"
+    check_shape(data, generated)
     held_out, train = split_rows(data, "held_out"), split_rows(data, "train")
     kept, repeated = _different([data.digests[row] for row in train.tolist()])
     if len(kept) < 3 or not len(generated):

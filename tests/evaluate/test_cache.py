@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from sfumato.data import Dataset
+from sfumato.errors import UserError
+from sfumato.evaluate import real_features, split_rows
+from sfumato.evaluate.cache import cache_path
+
+
+@dataclass
+class Counting:
+    """An extractor that counts the images that it sees."""
+
+    sha256: str = "a" * 64
+    name: str = "counting"
+    dim: int = 4
+    recipe: str = "the first four pixels"
+    seen: int = 0
+
+    def __call__(self, images: Tensor) -> Tensor:
+        self.seen += len(images)
+        return images.flatten(1)[:, :4].float()
+
+
+def test_the_rows_are_all_of_the_split_in_a_random_order_that_is_always_the_same(faces: Dataset) -> None:
+    rows = split_rows(faces, "train")
+    assert sorted(rows.tolist()) == faces.train.tolist()
+    assert rows.tolist() != faces.train.tolist()
+    assert torch.equal(rows, split_rows(faces, "train"))
+    half = rows[: len(rows) // 2].double().mean()
+    assert abs(float(half) - faces.train.mean()) < 150, "a half is spread over the whole"
+
+
+def test_features_are_made_once_and_more_are_added(faces: Dataset, tmp_path: Path) -> None:
+    extractor = Counting()
+    first = real_features(faces, extractor, "train", 100, tmp_path)
+    expected = torch.tensor(faces.images[split_rows(faces)[:100].numpy()]).flatten(1)[:, :4].float()
+    torch.testing.assert_close(first, expected)
+    assert torch.equal(real_features(faces, extractor, "train", 40, tmp_path), first[:40])
+    assert extractor.seen == 100
+    more = real_features(faces, extractor, "train", 130, tmp_path)
+    assert extractor.seen == 130
+    assert torch.equal(more[:100], first)
+    assert torch.equal(real_features(faces, extractor, "train", 130, tmp_path), more)
+    assert extractor.seen == 130
+    assert len(list((tmp_path / "features").iterdir())) == 1
+
+
+def test_other_data_another_extractor_and_another_split_have_their_own(faces: Dataset, tmp_path: Path) -> None:
+    other = replace(faces, digests=faces.digests[::-1])
+    paths = {
+        cache_path(data, extractor, split, tmp_path)
+        for data in (faces, other)
+        for extractor in (Counting(), Counting(sha256="b" * 64))
+        for split in ("train", "held_out")
+    }
+    assert len(paths) == 8
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "other"])
+def test_a_damaged_cache_is_made_anew(faces: Dataset, tmp_path: Path, damage: str) -> None:
+    extractor = Counting()
+    expected = real_features(faces, extractor, "held_out", 50, tmp_path)
+    path = cache_path(faces, extractor, "held_out", tmp_path)
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 64
+    damaged = {
+        "cut": bytes(content[:-9]),
+        "flipped": bytes(content),
+        "empty": b"",
+        "other": path.read_bytes().replace(b"held_out", b"hold_out"),
+    }[damage]
+    path.write_bytes(damaged)
+    assert torch.equal(real_features(faces, extractor, "held_out", 50, tmp_path), expected)
+    assert extractor.seen == 100
+    assert path.read_bytes() != damaged
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(
+    faces: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    found = real_features(faces, Counting(), "train", 10, blocked)
+    assert found.shape == (10, 4)
+    assert "not kept" in caplog.text
+
+
+def test_an_empty_or_unknown_split_is_one_line(faces: Dataset) -> None:
+    with pytest.raises(UserError, match="'held_out' of faces is empty"):
+        split_rows(replace(faces, held_out=np.zeros(0, np.int64)), "held_out")
+    with pytest.raises(UserError, match="no split 'heldout'; did you mean 'held_out'"):
+        split_rows(faces, "heldout")

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from sfumato.data import Dataset, to_bytes, to_model
+from sfumato.diffusion import DDIM, Cosine, Denoiser, FiniteOracle, GaussianOracle, trailing
+from sfumato.errors import UserError
+from sfumato.evaluate import contact_sheet, find_memorised, memorisation, open_extractor
+from sfumato.evaluate.memorisation import Memorisation, binomial_tail, mann_whitney, tail_chance
+from sfumato.generate import generate
+
+SCHEDULE = Cosine(1000)
+
+
+@pytest.fixture(scope="module")
+def clothes(fashion: Dataset) -> Dataset:
+    """Fewer of them, so that a test is quick."""
+    return replace(fashion, train=fashion.train[::5])
+
+
+def drawn(data: Dataset, denoiser: Denoiser, num: int = 60) -> Tensor:
+    parts = generate(denoiser, data.shape, num, 0, DDIM(), trailing(20, SCHEDULE.num_steps))
+    return to_bytes(torch.cat([x for _, x in parts]))
+
+
+def rows(data: Dataset, index: np.ndarray) -> Tensor:
+    return torch.tensor(data.images[index])
+
+
+def found(data: Dataset, generated: Tensor, cache: Path, name: str = "classifier") -> Memorisation:
+    return find_memorised(data, generated, open_extractor(name, data.shape), cache)
+
+
+def test_a_planted_memoriser_is_flagged(clothes: Dataset, cache: Path) -> None:
+    oracle = FiniteOracle(SCHEDULE, to_model(rows(clothes, clothes.train)))
+    result = found(clothes, drawn(clothes, oracle), cache)
+    assert result.memorised
+    assert [space.space for space in result.spaces] == ["pixels", "classifier-fashion"]
+    assert result.copies == result.near_copies == 1
+    for space in result.spaces:
+        assert space.median_ratio < 0.01
+        assert space.auc == (1.0, pytest.approx(0, abs=1e-12))
+        assert bool(space.flagged.all())
+        assert set(space.row.tolist()) <= set(clothes.train.tolist())
+    assert "repeats training images" in result.sentence
+
+
+def test_a_gaussian_fitted_to_the_data_is_not(clothes: Dataset, cache: Path) -> None:
+    x = to_model(rows(clothes, clothes.train))
+    result = found(clothes, drawn(clothes, GaussianOracle(SCHEDULE, x.mean(0), x.var(0))), cache)
+    assert not result.memorised
+    assert result.copies == 0
+    assert max(space.auc[0] for space in result.spaces) < 0.5
+    assert "no sign" in result.sentence
+
+
+def blurred(images: Tensor) -> Tensor:
+    kernel = torch.tensor([1.0, 2.0, 1.0])[:, None] * torch.tensor([1.0, 2.0, 1.0]) / 16
+    x = torch.nn.functional.pad(images.float(), (1, 1, 1, 1), mode="replicate")
+    channels = images.shape[1]
+    return torch.nn.functional.conv2d(x, kernel.expand(channels, 1, 3, 3), groups=channels).round().byte()
+
+
+@pytest.mark.parametrize("name", ["fashion", "faces"])
+def test_unseen_images_are_not_flagged_sharp_or_blurred(name: str, request: pytest.FixtureRequest, cache: Path) -> None:
+    """Blurred images are nearer to all images than sharp ones, which distance alone would take for memorising."""
+    data: Dataset = request.getfixturevalue(name)
+    unseen, reference = rows(data, data.held_out[::2]), replace(data, held_out=data.held_out[1::2])
+    extractor = "classifier" if name == "fashion" else "pixels"
+    for images in (unseen, blurred(unseen)):
+        result = found(reference, images, cache, extractor)
+        assert not result.memorised, result.sentence
+    assert result.spaces[0].median_ratio < 0.95
+
+
+@pytest.mark.parametrize("kind", ["noisy", "few"])
+def test_partial_memorising_is_flagged(clothes: Dataset, cache: Path, kind: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    if kind == "noisy":  # training images with noise of 20 levels: none is a copy
+        images = rows(clothes, clothes.train[:60]).float()
+        images = (images + 20 * torch.randn(images.shape, generator=generator)).clamp(0, 255)
+    else:  # one image in twenty is a copy
+        images = torch.cat((rows(clothes, clothes.held_out[:114]), rows(clothes, clothes.train[:6]))).float()
+    result = found(clothes, images.byte(), cache)
+    assert result.memorised, result.sentence
+    assert result.copies == (0 if kind == "noisy" else 6 / 120)
+
+
+def test_distances_are_what_they_are_called(clothes: Dataset) -> None:
+    generated = rows(clothes, clothes.held_out[:5])
+    space = find_memorised(clothes, generated).spaces[0]
+    train = clothes.images[clothes.train].astype(float)
+    table = np.sqrt(((generated.numpy()[:, None].astype(float) - train) ** 2).mean((2, 3, 4)))
+    np.testing.assert_allclose(space.distance, table.min(1), rtol=1e-10)
+    np.testing.assert_array_equal(space.row, clothes.train[table.argmin(1)])
+    near = np.sort(table, 1)[:, :11]
+    np.testing.assert_allclose(space.ratio, near[:, 0] / near[:, 1:].mean(1), rtol=1e-10)
+
+
+def test_copies_among_the_training_images_do_not_hide_a_copy(clothes: Dataset) -> None:
+    """Each image twenty times over: its nearest neighbours are all itself, and a copy of it still stands out."""
+    few = clothes.train[:40]
+    images = np.concatenate([clothes.images[few]] * 20 + [clothes.images[clothes.held_out]])
+    digests = tuple([clothes.digests[row] for row in few] * 20 + [clothes.digests[row] for row in clothes.held_out])
+    many = replace(clothes, images=images, digests=digests, train=np.arange(800), held_out=np.arange(800, len(images)))
+    result = find_memorised(many, torch.tensor(images[:40]))
+    assert result.memorised
+    assert float(result.spaces[0].ratio.max()) == 0
+    assert result.copies_p > 0.3, "data that repeat themselves make copies no wonder"
+
+
+@pytest.mark.parametrize(("generated", "held_out", "rank"), [(3, 4, 1), (3, 4, 2), (4, 3, 3)])
+def test_the_tails_chance_counts_orders(generated: int, held_out: int, rank: int) -> None:
+    orders = list(set(permutations("g" * generated + "h" * held_out)))
+    before = []
+    for order in orders:
+        places = [place for place, kind in enumerate(order) if kind == "h"]
+        before.append(sum(kind == "g" for kind in order[: places[rank - 1]]))
+    for least in range(generated + 1):
+        expected = sum(number >= least for number in before) / len(orders)
+        assert tail_chance(least, generated, rank, held_out) == pytest.approx(expected, abs=1e-12)
+
+
+def test_auc_and_its_chance_are_scipys() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    rng = np.random.default_rng(0)
+    for low, high in (
+        (rng.normal(size=40), rng.normal(size=30) + 0.5),
+        (rng.integers(0, 6, 50).astype(float), rng.integers(1, 7, 35).astype(float)),  # with ties
+        (np.zeros(5), np.zeros(7)),
+    ):
+        auc, chance = mann_whitney(torch.tensor(low), torch.tensor(high))
+        assert auc == pytest.approx((high[None] > low[:, None]).mean() + (high[None] == low[:, None]).mean() / 2)
+        if np.ptp(np.concatenate((low, high))) > 0:
+            other = stats.mannwhitneyu(low, high, alternative="less", method="asymptotic", use_continuity=False)
+            assert chance == pytest.approx(other.pvalue, rel=1e-9)
+
+
+def test_the_binomial_tail_is_a_sum() -> None:
+    for least in range(8):
+        expected = sum(math.comb(7, k) * 0.3**k * 0.7 ** (7 - k) for k in range(least, 8))
+        assert binomial_tail(least, 7, 0.3) == pytest.approx(expected)
+
+
+def test_the_verdict_is_rarely_wrong_without_memorising() -> None:
+    """Ratios of one distribution: below the line as often as the test says, at most."""
+    rng, wrong = np.random.default_rng(0), 0
+    for _ in range(400):
+        ratios = np.sort(rng.normal(size=200))
+        line = ratios[1]
+        wrong += tail_chance(int((rng.normal(size=300) < line).sum()), 300, 2, 200) < 0.05
+    assert wrong < 400 * 0.05 + 3 * (400 * 0.05 * 0.95) ** 0.5
+
+
+def test_the_summary_is_json_and_the_sheet_shows_the_copies(
+    clothes: Dataset, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generated = torch.cat((rows(clothes, clothes.held_out[:20]), rows(clothes, clothes.train[3:5])))
+    result = found(clothes, generated, cache)
+    facts = json.loads(json.dumps(result.to_dict()))
+    assert facts["num_generated"] == 22
+    assert facts["copies"] == pytest.approx(2 / 22)
+    assert [space["space"] for space in facts["spaces"]] == ["pixels", "classifier-fashion"]
+    drawn: list[list[np.ndarray]] = []
+    strip = memorisation.strip
+    monkeypatch.setattr(
+        memorisation, "strip", lambda rows, *rest, **more: drawn.append(rows) or strip(rows, *rest, **more)
+    )
+    assert contact_sheet(clothes, generated, result, num=5, columns=2).width > 0
+    (bands,) = drawn
+    assert [len(row) for row in bands] == [2] * 6, "two full bands of three rows; the fifth image would leave a gap"
+    assert np.array_equal(np.sort(bands[0], 0), np.sort(clothes.images[clothes.train[3:5]], 0)), "the copies come first"
+    assert np.array_equal(bands[0], bands[1])
+    assert np.array_equal(bands[0], bands[2])
+    assert np.array_equal(bands[4], clothes.images[result.spaces[0].row[result.spaces[0].ratio.argsort()[2:4]].numpy()])
+
+
+def test_nothing_to_compare_with_is_one_line(clothes: Dataset) -> None:
+    with pytest.raises(UserError, match="'held_out' of fashion is empty"):
+        find_memorised(replace(clothes, held_out=clothes.held_out[:0]), rows(clothes, clothes.train[:3]))
+    with pytest.raises(UserError, match="the generated images are 3x28x28 and those of fashion 1x28x28"):
+        find_memorised(clothes, rows(clothes, clothes.train[:3]).expand(-1, 3, -1, -1))
+    with pytest.raises(UserError, match="2 different training and 3 generated images are too few"):
+        find_memorised(replace(clothes, train=clothes.train[:2]), rows(clothes, clothes.train[:3]))

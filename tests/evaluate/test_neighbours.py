@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from sfumato.errors import UserError
+from sfumato.evaluate import neighbourhoods, neighbours
+from sfumato.evaluate.neighbours import nearest
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.fixture(params=[4, 2048])
+def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Take matrices in small pieces and in one."""
+    monkeypatch.setattr(neighbours, "_ROWS", request.param)
+    return int(request.param)
+
+
+def distances(x: Tensor, y: Tensor) -> np.ndarray:
+    return np.linalg.norm(x.numpy()[:, None] - y.numpy()[None], axis=2)
+
+
+def test_nearest_is_a_sort(pieces: int) -> None:
+    x, y = normal(11, 3), normal(13, 3, seed=1)
+    found, rows = nearest(x, y, 4)
+    np.testing.assert_allclose(found, np.sort(distances(x, y), 1)[:, :4], rtol=1e-10)
+    np.testing.assert_array_equal(rows, np.argsort(distances(x, y), 1)[:, :4])
+
+
+def test_nobody_is_their_own_neighbour(pieces: int) -> None:
+    x = normal(11, 3)
+    table = distances(x, x)
+    np.fill_diagonal(table, np.inf)
+    np.testing.assert_allclose(nearest(x, x, 3, itself=True)[0], np.sort(table, 1)[:, :3], rtol=1e-10)
+
+
+def test_a_copy_of_bytes_is_at_distance_zero_exactly() -> None:
+    base = np.random.default_rng(0).integers(0, 256, (50, 3072), dtype=np.uint8)
+    found, rows = nearest(base[[7, 30]], base, 2)
+    assert found[:, 0].tolist() == [0.0, 0.0]
+    assert rows[:, 0].tolist() == [7, 30]
+    exact = np.sqrt(((base[7].astype(int) - base[int(rows[0, 1])].astype(int)) ** 2).sum())
+    assert float(found[0, 1]) == exact
+
+
+def brute_force(real: Tensor, fake: Tensor, k: int) -> dict[str, float]:
+    """Precision, recall, density and coverage by their definitions."""
+    within, between, fakes = distances(real, real), distances(real, fake), distances(fake, fake)
+    r, f = np.sort(within, 1)[:, k], np.sort(fakes, 1)[:, k]  # place 0 is the image itself
+    return {
+        "precision": float(np.mean([any(between[i, j] <= r[i] for i in range(len(real))) for j in range(len(fake))])),
+        "recall": float(np.mean([any(between[i, j] <= f[j] for j in range(len(fake))) for i in range(len(real))])),
+        "density": sum(between[i, j] <= r[i] for i in range(len(real)) for j in range(len(fake))) / (k * len(fake)),
+        "coverage": float(np.mean([between[i].min() <= r[i] for i in range(len(real))])),
+    }
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_the_four_measures_are_their_definitions(pieces: int, k: int) -> None:
+    real, fake = normal(23, 3), 0.6 * normal(17, 3, seed=1) + 0.4
+    found = {name: e.value for name, e in neighbourhoods(real, fake, k).items()}
+    assert found == pytest.approx(brute_force(real, fake, k), abs=1e-12)
+    assert 0 < found["recall"] < 1
+
+
+def test_a_lost_mode_costs_recall_and_coverage_and_not_precision() -> None:
+    real = torch.cat((normal(200, 4), normal(200, 4, seed=1) + 20))
+    found = {name: e.value for name, e in neighbourhoods(real, normal(400, 4, seed=2)).items()}
+    assert found["precision"] > 0.9
+    assert 0.4 < found["recall"] <= 0.5
+    assert 0.4 < found["coverage"] <= 0.5
+
+
+def test_far_away_nothing_is_shared_and_a_set_shares_all_with_itself() -> None:
+    x = normal(30, 4)
+    assert {name: e.value for name, e in neighbourhoods(x, x + 100).items()} == dict.fromkeys(
+        ("precision", "recall", "density", "coverage"), 0.0
+    )
+    alike = neighbourhoods(x, x)
+    assert (alike["precision"].value, alike["recall"].value, alike["coverage"].value) == (1, 1, 1)
+
+
+def test_the_other_sets_influence_is_what_its_loss_would_cost() -> None:
+    """Coverage without generated image j, the real balls as they are."""
+    real, fake = normal(40, 2), normal(25, 2, seed=1)
+    found = neighbourhoods(real, fake, 2)["coverage"]
+    radius = np.sort(distances(real, real), 1)[:, 2]
+    between = distances(real, fake)
+    for j in range(25):
+        without = float(np.mean(np.delete(between, j, 1).min(1) <= radius))
+        assert float(found.influences[1][j]) == pytest.approx(25 * (found.value - without), abs=1e-9)
+
+
+def test_too_few_images_are_refused() -> None:
+    with pytest.raises(UserError, match="5 neighbours and need more images"):
+        neighbourhoods(normal(5, 2), normal(50, 2))
