@@ -85,16 +85,20 @@ def main() -> None:
     start = time.process_time()
     net = train(images, labels, EPOCHS[args.name])
     seconds, right = time.process_time() - start, accuracy(net, *test)
-    recipe = {"epochs": EPOCHS[args.name], "batch": BATCH, "rate": RATE, "decay": DECAY, "seed": SEED}
     facts = {
         "trained_on": f"{args.name}, {len(images):,} images",
         "test_accuracy": f"{right:.4f} of {len(test[0]):,}",
-        "recipe": json.dumps(recipe),
+        "epochs": EPOCHS[args.name],
+        "batch": BATCH,
+        "rate": RATE,
+        "decay": DECAY,
+        "seed": SEED,
         "torch": torch.__version__,
     }
     state = {k: t.contiguous() for k, t in net.state_dict().items() if not k.endswith("num_batches_tracked")}
     path = args.folder / asset(args.name).name
-    write_atomic(path, safetensors.torch.save(state, facts))
+    # one entry: safetensors writes several in an order that changes from run to run
+    write_atomic(path, safetensors.torch.save(state, {"facts": json.dumps(facts)}))
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, {facts['test_accuracy']} right, {seconds:.0f} s of CPU")
 
 

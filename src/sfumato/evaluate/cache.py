@@ -63,7 +63,8 @@ def check_shape(data: Dataset, generated: Tensor) -> None:
     ours, theirs = ("x".join(map(str, shape)) for shape in (generated.shape[1:], data.shape))
     if ours != theirs:
         raise UserError(
-            f"the generated images are {ours} and those of {data.source_name} {theirs}: compare a model with its own data"
+            f"the generated images are {ours} and those of {data.source_name} {theirs}: compare a model with the data "
+            "that it was trained on"
         )
 
 

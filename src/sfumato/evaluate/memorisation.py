@@ -192,8 +192,8 @@ def find_memorised(
         cache: where features of the data set are kept; None is the default place.
 
     Raises:
-        UserError: nothing is held out, fewer than three different training images, no generated image, or one of another
-            shape.
+        UserError: nothing is held out, fewer than three different training images, no generated image, or
+            images of another shape.
     """
     check_shape(data, generated)
     held_out, train = split_rows(data, "held_out"), split_rows(data, "train")
