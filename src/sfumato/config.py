@@ -57,12 +57,10 @@ __all__ = ["Config", "DiffusionConfig", "difference", "digest", "fit", "from_dic
 CHOICES: tree.Choices = {Chain: SCHEDULES, Weighting: WEIGHTINGS}
 """The abstract types of the tree, and which dataclasses a table's `kind` may name for them."""
 
+_OBJECTIVES = ("simple", "hybrid", "vlb")
+
 MOST_STEPS = 1_000_000
 """The longest chain: beyond it the table of levels is a memory bomb, not a model."""
-
-
-FIXED_VARIANCES = {name: rule for name, rule in VARIANCES.items() if name in ("small", "large")}
-"""A learned variance wants twice as many outputs as `UNetConfig` offers."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,8 @@ class DiffusionConfig:
     def __post_init__(self) -> None:
         for name, register in (
             ("parameterization", PARAMETERIZATIONS),
-            ("variance", FIXED_VARIANCES),
+            ("variance", VARIANCES),
+            ("objective", _OBJECTIVES),
             ("loss_space", PARAMETERIZATIONS),
         ):
             value = getattr(self, name)
@@ -113,6 +112,20 @@ class DiffusionConfig:
                 "use diffusion.parameterization=v, or diffusion.zero_terminal_snr=false"
             )
 
+        self._check_objective()
+
+    def _check_objective(self) -> None:
+        """Refuse an objective that leaves a learned variance untaught, or a choice that would have no effect."""
+        learned = self.variance == "learned"
+        if learned and self.objective == "simple":
+            raise ValueError('variance = "learned" is not taught by the simple loss: use objective = hybrid or vlb')
+        if self.objective == "hybrid" and not learned:
+            raise ValueError('objective = "hybrid" teaches a variance: set variance = learned, or objective = simple')
+        if self.objective == "vlb" and (self.weighting is not None or self.loss_space is not None):
+            raise ValueError('objective = "vlb" has its own weights and space: leave out weighting and loss_space')
+        if self.weighting is not None and self.loss_space is not None:
+            raise ValueError("weighting is of the error of eps: leave out loss_space")
+
     def build_schedule(self) -> Schedule:
         """Return the schedule, rescaled and shifted as the configuration says."""
         chain = ZeroTerminalSNR(base=self.schedule) if self.zero_terminal_snr else self.schedule
@@ -124,11 +137,20 @@ class DiffusionConfig:
 
     def build_variance(self) -> Variance:
         """Return the variance of an ancestral step."""
-        return FIXED_VARIANCES[self.variance]
+        return VARIANCES[self.variance]
 
-    def build_objective(self) -> Simple:
-        """Return L_simple in the space that the configuration names."""
+    def build_simple(self) -> Objective:
+        """Return L_simple, in the space or with the weights that the configuration names."""
+        if self.weighting is not None:
+            return Weighted(self.weighting)
         return Simple(PARAMETERIZATIONS[self.loss_space or self.parameterization])
+
+    def build_objective(self) -> Objective:
+        """Return what is minimised."""
+        if self.objective == "simple":
+            return self.build_simple()
+        bound = Bound(self.build_variance())
+        return bound if self.objective == "vlb" else Hybrid(self.build_simple(), bound)
 
 
 @dataclass(frozen=True)
@@ -220,7 +242,7 @@ def resolve(
 
 
 def fit(config: Config, shape: Sequence[int], classes: Sequence[str] = ()) -> Config:
-    """Return the configuration with the network's channels and classes as the data has them.
+    """Return the configuration with the network's channels and classes as data and diffusion have them.
 
     Args:
         config: what was asked for.
@@ -232,5 +254,6 @@ def fit(config: Config, shape: Sequence[int], classes: Sequence[str] = ()) -> Co
     """
     if config.data.labels and not classes:
         raise UserError(f"data.labels = true, but {config.data.source} has no labels: leave it out")
-    num_classes = len(classes) if config.data.labels else 0
-    return replace(config, net=replace(config.net, channels=shape[0], num_classes=num_classes))
+    num_classes, learned = len(classes) if config.data.labels else 0, config.diffusion.variance == "learned"
+    net = replace(config.net, channels=shape[0], num_classes=num_classes, learned_variance=learned)
+    return replace(config, net=net)

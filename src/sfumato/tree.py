@@ -58,6 +58,7 @@ def plain(value: Any, choices: Choices, hint: Any = None) -> Any:
     Raises:
         UserError: a field holds a dataclass that its register doesn't name.
     """
+    hint = _inner(hint)
     if is_dataclass(value) and not isinstance(value, type):
         table = {name: plain(getattr(value, name), choices, inner) for name, inner in _fields(type(value)).items()}
         if hint not in choices:
@@ -96,12 +97,19 @@ def _converted(hint: Any, value: Any, choices: Choices, where: str) -> Any:
         return _chosen(choices[hint], value, choices, where)
     if is_dataclass(hint):
         return _table(cast(type[Any], hint), value, choices, where)
-    if get_origin(hint) in (Union, types.UnionType):
-        (inner,) = (option for option in get_args(hint) if option is not type(None))
-        return None if value is None or value == "none" else _converted(inner, value, choices, where)
+    if _inner(hint) is not hint:
+        return None if value is None or value == "none" else _converted(_inner(hint), value, choices, where)
     if get_origin(hint) is tuple:
         return _list(hint, value, choices, where)
     return _scalar(hint, value, where)
+
+
+def _inner(hint: Any) -> Any:
+    """T for an annotation T | None; any other annotation itself."""
+    if get_origin(hint) not in (Union, types.UnionType):
+        return hint
+    (inner,) = (option for option in get_args(hint) if option is not type(None))
+    return inner
 
 
 def _mapping(value: Any, where: str) -> Mapping[str, Any]:

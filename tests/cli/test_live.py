@@ -53,7 +53,7 @@ def test_speed_and_time_left(progress: Progress) -> None:
         progress.take(stepped(n, 1.0, n / 2))
     assert progress.speed == pytest.approx(16)
     assert progress.left == pytest.approx((800 - 240) / 16)
-    progress.take(HeldOut(240, 0.125, Buckets(), 15.0))
+    progress.take(HeldOut(240, 0.125, Buckets(), 15.0, 0.12, Buckets(), True))
     assert progress.line() == "240 of 800 images, loss 1.0000, held-out 0.1250, 16 images/s, 35 s left"
 
 

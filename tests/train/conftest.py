@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import pytest
 import torch
+from torch import Tensor
 
 from sfumato.config import Config, fit, resolve
 from sfumato.data import Dataset, open_data
 from sfumato.data.source import DataConfig
+from sfumato.diffusion import Noised, Objective, Prediction
 from sfumato.run import Run
 from sfumato.train import train
 from sfumato.train.events import Stepped
@@ -83,3 +88,14 @@ def whole(digits, tmp_path_factory) -> Run:
     run = Run(tmp_path_factory.mktemp("whole") / "run")
     go(tiny(digits), run, digits)
     return run
+
+
+@dataclass(frozen=True)
+class Altered:
+    """An objective whose losses go through a function before anybody sees them."""
+
+    objective: Objective
+    change: Callable[[Tensor], Tensor]
+
+    def losses(self, prediction: Prediction, noised: Noised) -> Tensor:
+        return self.change(self.objective.losses(prediction, noised))

@@ -16,7 +16,7 @@ from sfumato.diffusion.noise import Purpose, normal, uniform
 from sfumato.train.learner import Learner, seeded
 from sfumato.train.meter import Meter, summed
 
-from .conftest import tiny
+from .conftest import Altered, tiny
 
 
 def states_equal(a: Learner, b: Learner) -> bool:
@@ -84,13 +84,12 @@ def test_dropout_differs_between_steps_and_not_between_runs(digits):
     def seeds() -> list[int]:
         """Torch's seed while each of three steps runs its network."""
         learner, seen = Learner(tiny(digits), digits), []
-        objective = learner.objective
 
-        def watched(*arguments):
+        def watched(loss: torch.Tensor) -> torch.Tensor:
             seen.append(torch.initial_seed())
-            return objective(*arguments)
+            return loss
 
-        learner.objective = watched
+        learner.objective = Altered(learner.objective, watched)
         for _ in range(3):
             learner.step()
         return seen
@@ -139,13 +138,7 @@ def test_a_step_that_is_not_finite_leaves_no_trace(digits, bad):
     learner.step()
     before = {kind: {n: t.clone() for n, t in tensors.items()} for kind, tensors in learner.state().items()}
     objective = learner.objective
-
-    def poisoned(*arguments):
-        terms = objective(*arguments)
-        terms.loss[3] = terms.loss[3] * bad
-        return terms
-
-    learner.objective = poisoned
+    learner.objective = Altered(objective, lambda loss: loss * torch.where(torch.arange(len(loss)) == 3, bad, 1.0))
     outcome = learner.step()
     assert float(outcome.applied) == 0
     after = learner.state()
@@ -162,13 +155,7 @@ def test_either_of_loss_and_gradient_alone_is_enough(digits, addend, loss_is_fin
     """A finite loss with an infinite gradient (sqrt has one at 0), and the other way round (a constant has none)."""
     learner = Learner(tiny(digits), digits)
     before = {kind: {n: t.clone() for n, t in tensors.items()} for kind, tensors in learner.state().items()}
-    objective = learner.objective
-
-    def odd(*arguments):
-        terms = objective(*arguments)
-        return type(terms)(terms.loss + addend(terms.loss), terms.t)
-
-    learner.objective = odd
+    learner.objective = Altered(learner.objective, lambda loss: loss + addend(loss))
     outcome = learner.step()
     assert bool(outcome.terms.loss.isfinite().all()) is loss_is_finite
     assert bool(outcome.grad_norm.isfinite()) is not loss_is_finite
@@ -180,11 +167,11 @@ def test_either_of_loss_and_gradient_alone_is_enough(digits, addend, loss_is_fin
 def test_held_out_is_the_same_every_time_and_covers_all_levels(digits):
     learner = Learner(tiny(digits, train__held_out_images="40"), digits)
     learner.step()
-    first, again = learner.held_out(), learner.held_out()
+    first, again = learner.held_out().held_out, learner.held_out().held_out
     assert torch.equal(first.loss, again.loss)
     assert len(first.loss) == 40
     assert summed(first).count == (4,) * 10  # stratified: as many in every tenth of t
-    other = Learner(tiny(digits, train__held_out_images="40", train__seed="9"), digits).held_out()
+    other = Learner(tiny(digits, train__held_out_images="40", train__seed="9"), digits).held_out().held_out
     assert torch.equal(other.t, first.t)  # comparable between runs
 
 
@@ -192,12 +179,12 @@ def test_held_out_scores_the_average(digits):
     learner = Learner(tiny(digits, optim__lr="0.05", ema__half_life="1000", ema__ramp="none"), digits)
     for _ in range(5):
         learner.step()
-    loss = learner.held_out().loss
+    loss = learner.held_out().held_out.loss
     learner.net.load_state_dict(learner.ema.net.state_dict())
-    assert torch.equal(learner.held_out().loss, loss)
+    assert torch.equal(learner.held_out().held_out.loss, loss)
     for weight in learner.ema.net.parameters():
         weight.zero_()
-    assert not torch.allclose(learner.held_out().loss, loss)
+    assert not torch.allclose(learner.held_out().held_out.loss, loss)
 
 
 def test_draw_starts_from_addressed_noise(digits):

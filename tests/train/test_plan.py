@@ -130,7 +130,11 @@ def test_a_budget_is_planned_once_and_then_kept(digits, tmp_path, monkeypatch):
 
 def test_a_planned_run_has_the_bits_of_one_whose_length_was_given(digits, tmp_path, monkeypatch):
     """Measuring trains a throw-away copy: nothing of it may be left in the run."""
-    monkeypatch.setattr(planning, "plan_for", lambda config, speed, gone: planning.Plan(40, 5, 8, 0, 0))
+
+    def plan_for(config: TrainConfig, speed: Speed, gone: float) -> planning.Plan:
+        return planning.Plan(40, 5, 8, config.grids, config.held_outs)
+
+    monkeypatch.setattr(planning, "plan_for", plan_for)
     planned, given = Run(tmp_path / "planned"), Run(tmp_path / "given")
     list(train(tiny(digits, train__images="none", train__budget="1"), planned, digits))
     list(train(tiny(digits, train__images="40"), given, digits))

@@ -30,7 +30,7 @@ def story(first: int = 0, last: int = STEPS):
     for k in range(first + 1, last + 1):
         yield step(k)
         if k % 999 == 0:
-            yield HeldOut(2 * k, 0.5, Buckets(), 1.0)
+            yield HeldOut(2 * k, 0.5, Buckets(), 1.0, 0.4, Buckets(), True)
             yield Saved(2 * k, Path("checkpoints") / f"{2 * k:012d}", 0.1)
     if last == STEPS:
         yield Finished(2 * STEPS, 9.0)

@@ -10,7 +10,7 @@ from .gaussian import Gaussian
 from .grid import GRIDS, leading, trailing, uniform
 from .likelihood import VLB, bits_per_dim, bound_term, discretized_nll, prior_term, vlb
 from .noise import Noise, Purpose
-from .objective import Bound, Hybrid, Objective, Simple, Terms, Weighted, score, times
+from .objective import Bound, Hybrid, Noised, Objective, Simple, Terms, Weighted, score, times
 from .oracle import FiniteOracle, GaussianOracle, MixtureOracle
 from .parameterization import PARAMETERIZATIONS, X0, Eps, Mu, Parameterization, V, solve, target
 from .process import forward_step, marginal, posterior, reverse
@@ -62,6 +62,7 @@ __all__ = [
     "Mu",
     "NetworkDenoiser",
     "Noise",
+    "Noised",
     "Objective",
     "Optimal",
     "Parameterization",

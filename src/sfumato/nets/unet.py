@@ -51,6 +51,8 @@ class UNetConfig:
         dropout: probability, in every residual block.
         num_classes: classes that can be asked for; 0 = an unconditional network.
         fold: side of the square of pixels folded into channels at the entrance; 1 = none.
+        learned_variance: give out twice the channels: the second half is the variance of the reverse step, as a place
+            in about [-1, 1] between its bounds (IDDPM, Sec. 3.1).
         groups: groups of every GroupNorm. They must divide every width and leave at least two channels a group: with
             one, the normalisation subtracts what the time vector added to that channel, and the block is blind to the
             noise level.
@@ -66,6 +68,7 @@ class UNetConfig:
     num_classes: int = 0
     fold: int = 1
     groups: int = 32
+    learned_variance: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what can't be built.
@@ -217,7 +220,7 @@ class UNet(nn.Module):
             self.up.append(Up(config, level, inputs, Upsample(width) if level else None))
 
         self.norm = norm(base, config.groups)
-        self.exit = nn.Conv2d(base, image, 3, padding=1)
+        self.exit = nn.Conv2d(base, image * (2 if config.learned_variance else 1), 3, padding=1)
         self._initialise()
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -249,7 +252,7 @@ class UNet(nn.Module):
             labels: (B,) int64, -1 = no label; None = no label for all.
 
         Returns:
-            (B, C, H, W).
+            (B, C, H, W), or (B, 2 C, H, W) where the variance is learned.
 
         Raises:
             UserError: a label was given to a network without classes.

@@ -131,12 +131,18 @@ class HeldOut:
         loss: mean over the held-out images.
         buckets: by noise level.
         seconds: as in `Stepped`.
+        train: mean loss of as many training images, with the same times and noise: the gap is what was learnt by heart.
+        bound: by noise level, the variational bound in bits a dimension; a part's mean over ten is what its steps cost.
+        best: whether no pass before had a lower loss.
     """
 
     images: int
     loss: float
     buckets: Buckets
     seconds: float
+    train: float
+    bound: Buckets
+    best: bool
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ optimiser and the average multiply by it. Python learns of it when it asks, and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -27,7 +28,19 @@ from torch import Tensor
 from sfumato.config import Config
 from sfumato.data import Dataset
 from sfumato.data.pixels import to_bytes, to_model
-from sfumato.diffusion import DDIM, Clipped, NetworkDenoiser, Terms, times, trailing
+from sfumato.diffusion import (
+    DDIM,
+    Bound,
+    Clipped,
+    NetworkDenoiser,
+    Noised,
+    Terms,
+    marginal,
+    score,
+    times,
+    trailing,
+)
+from sfumato.diffusion.importance import LossHistory
 from sfumato.diffusion.noise import Purpose, normal, uniform, words
 from sfumato.errors import UserError
 from sfumato.generate import generate
@@ -35,8 +48,9 @@ from sfumato.nets import UNet
 
 from . import optim
 from .ema import EMA
+from .watch import Watch
 
-__all__ = ["Learner", "Outcome", "seeded"]
+__all__ = ["Learner", "Outcome", "Scores", "seeded"]
 
 HELD_OUT_SEED = 0  # the same in every run, so that held-out losses of runs with other seeds can be compared
 
@@ -56,6 +70,21 @@ class Outcome:
     grad_norm: Tensor
     applied: Tensor
     lr: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the average loses on images that it was not trained on.
+
+    Attributes:
+        held_out: the objective's loss of each held-out image and its t.
+        bound: T times the term of the variational bound at that t, in bits a dimension.
+        train: mean loss of as many training images, with the same times and noise.
+    """
+
+    held_out: Terms
+    bound: Terms
+    train: float
 
 
 @contextmanager
@@ -96,6 +125,8 @@ class Learner:
         self.optimizer = optim.build(config.optim, self.net)
         self.objective = config.diffusion.build_objective()
         self.schedule = config.diffusion.build_schedule()
+        self.history = LossHistory.empty(self.schedule.num_steps) if config.diffusion.importance else None
+        self.watch = self._watch_before = Watch.new()
         self.images = 0
 
     def _denoiser(self, net: torch.nn.Module) -> NetworkDenoiser:
@@ -112,6 +143,12 @@ class Learner:
         u = uniform(self.config.train.seed, Purpose.LABEL_DROPOUT, positions)
         return torch.where(u < self.config.train.label_dropout, -1, labels).to(self.device)
 
+    def _times(self, u: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Turn uniform numbers into times, with the weights that keep the loss unbiased where t is not uniform."""
+        if self.history is None:
+            return times(u, self.schedule.num_steps), None
+        return self.history.draw(u)
+
     def _dropout(self, step: int) -> AbstractContextManager[None]:
         """Seed torch's generator for a step's dropout masks, where there are any."""
         if not self.config.net.dropout:
@@ -124,15 +161,19 @@ class Learner:
         positions = torch.arange(start, start + train.batch)
         batch = self.data.batch(positions, seed)
         x_0 = self._model_input(batch.x)
-        t = times(uniform(seed, Purpose.TRAIN_TIME, positions), self.schedule.num_steps)
+        t, weights = self._times(uniform(seed, Purpose.TRAIN_TIME, positions))
         eps = normal(seed, Purpose.TRAIN_NOISE, positions.to(self.device), tuple(x_0.shape[1:]))
         condition = self._condition(batch.labels, positions)
         with self._dropout(start // train.batch):
-            terms = self.objective(self._denoiser(self.net), x_0, t.to(self.device), eps, condition)
-            loss = terms.loss.mean()
+            terms = score(self.objective, self._denoiser(self.net), x_0, t.to(self.device), eps, condition)
+            loss = terms.loss.mean() if weights is None else (weights.to(terms.loss) * terms.loss).mean()
             loss.backward()  # type: ignore[no-untyped-call]
-        outcome = self._apply(Terms(terms.loss.detach(), terms.t), loss.detach())
+        seen = Terms(terms.loss.detach(), terms.t)
+        if self.history is not None:
+            self.history = self.history.update(seen)
+        outcome = self._apply(seen, loss.detach())
         self.images += train.batch
+        self._watch_before = self.watch
         return outcome
 
     def _apply(self, terms: Terms, loss: Tensor) -> Outcome:
@@ -151,17 +192,26 @@ class Learner:
         assert self.config.train.images is not None, "the length is planned before a learner is made"
         return self.config.train.images
 
-    @torch.no_grad()
-    def held_out(self) -> Terms | None:
-        """Score the average on held-out images, with the same times and noise every time.
+    def held_out(self) -> Scores | None:
+        """Score the average on held-out and on as many training images, with the same times and noise every time.
 
         The times are stratified, t of example j from the j-th of n equal parts, so that few images do for all levels.
 
         Returns:
-            The loss of each, in order; None where no image is held out.
+            What each example lost; None where no image is held out.
         """
         index = torch.from_numpy(self.data.held_out[: self.config.train.held_out_images])
+        if not len(index):
+            return None
+        seen = torch.from_numpy(self.data.train[: len(index)])
+        losses, bounds, t = self._scores(index)
+        return Scores(Terms(losses, t), Terms(bounds, t), float(self._scores(seen)[0].double().mean()))
+
+    @torch.no_grad()
+    def _scores(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (loss, bound's term in bits a dimension times T, t) of images, each (n,)."""
         num, denoiser, parts = len(index), self._denoiser(self.ema.net), []
+        bound = Bound(self.config.diffusion.build_variance())
         for place in torch.split(torch.arange(num), self.config.train.batch):
             pixels, labels = self.data.gather(index[place])
             x_0 = self._model_input(pixels)
@@ -169,10 +219,12 @@ class Learner:
             t = times(u, self.schedule.num_steps).to(self.device)
             eps = normal(HELD_OUT_SEED, Purpose.HELD_OUT_NOISE, place.to(self.device), tuple(x_0.shape[1:]))
             condition = labels.to(self.device) if self.config.net.num_classes else None
-            parts.append(self.objective(denoiser, x_0, t, eps, condition))
-        if not parts:
-            return None
-        return Terms(torch.cat([p.loss for p in parts]), torch.cat([p.t for p in parts]))
+            x_t = marginal(x_0, self.schedule(t)).sample(eps)
+            prediction, noised = denoiser(x_t, t, condition), Noised(x_0, eps, x_t, t, self.schedule)
+            bits = bound.losses(prediction, noised) / math.log(2)
+            parts.append((self.objective.losses(prediction, noised), bits, t))
+        losses, bounds, ts = zip(*parts, strict=True)
+        return torch.cat(losses), torch.cat(bounds), torch.cat(ts)
 
     def draw(self, num_steps: int | None = None, kind: str = "ema") -> Tensor:
         """Draw the grid of pictures: DDIM from fixed seeds, the classes in turn where there are any.
@@ -210,12 +262,19 @@ class Learner:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
+    def _memory(self) -> dict[str, Tensor]:
+        """What is remembered besides weights and moments: the best pass, and losses by t where t follows them."""
+        history = self.history
+        kept = {} if history is None else {"history/losses": history.losses, "history/seen": history.seen}
+        # without what was looked at since the last step: on resuming that is looked at again
+        return kept | self._watch_before.state()
+
     def state(self) -> dict[str, dict[str, Tensor]]:
         """Return every tensor of the state: `raw`, `ema` (state dicts) and `optim`, each by name."""
         return {
             "raw": self.net.state_dict(),
             "ema": self.ema.net.state_dict(),
-            "optim": optim.moments(self.optimizer, self.net),
+            "optim": optim.moments(self.optimizer, self.net) | self._memory(),
         }
 
     @torch.no_grad()
@@ -233,6 +292,9 @@ class Learner:
             for name, net in (("raw", self.net), ("ema", self.ema.net)):
                 net.load_state_dict(state[name])
             optim.load_moments(self.optimizer, self.net, state["optim"])
+            self.watch = self._watch_before = Watch.from_state(state["optim"])
+            if self.history is not None:
+                self.history = LossHistory(state["optim"]["history/losses"], state["optim"]["history/seen"])
         except (KeyError, RuntimeError) as error:
             raise UserError(f"the checkpoint is of another network: {' '.join(str(error).split())[:160]}") from None
         self.images = images

@@ -44,7 +44,7 @@ from .events import (
     Stepped,
     Warned,
 )
-from .learner import Learner
+from .learner import Learner, Scores
 from .meter import Meter, summed
 from .plan import Plan, settle
 
@@ -184,12 +184,33 @@ class _Session:
 
     def _looks(self) -> Events:
         """Yield the held-out loss and the grids that are due now."""
-        if self.step in self.held_outs and (terms := self.learner.held_out()) is not None:
-            buckets = summed(terms)
-            yield HeldOut(self.images, buckets.mean, buckets, self.seconds)
+        if self.step in self.held_outs and (scores := self.learner.held_out()) is not None:
+            yield from self._passed(scores)
         if self.step in self.grids:
             for kind in ("ema", "raw") if self.config.train.raw_grids else ("ema",):
                 yield Sampled(self.images, self.learner.draw(kind=kind), kind, self.config.train.seed, self.seconds)
+
+    def _passed(self, scores: Scores) -> Events:
+        """Report a held-out pass, keep the weights where it is the best so far, and say when learning turns to rote."""
+        watch, best, warning = self.learner.watch.look(scores.held_out.loss, scores.train, self.images)
+        self.learner.watch = watch
+        if best:
+            yield from self._keep_best()
+        buckets, bound = summed(scores.held_out), summed(scores.bound)
+        yield HeldOut(self.images, buckets.mean, buckets, self.seconds, scores.train, bound, best)
+        if warning is not None:
+            yield Warned(self.images, warning)
+
+    def _keep_best(self) -> Events:
+        """Write weights/best.safetensors: the average, as it is now."""
+        content = self._packed("ema", self.learner.ema.net.state_dict())
+        try:
+            write_atomic(self.run.weights / "best.safetensors", content)
+        except OSError as error:
+            yield Warned(self.images, f"weights/best.safetensors was not written: {error}; training goes on")
+
+    def _packed(self, kind: str, tensors: dict[str, Tensor]) -> bytes:
+        return pack(tensors, self.config, kind, self.images, self._classes, self.data.shape)
 
     def _steps(self) -> Events:
         """Take steps up to the next moment at which anybody looks, and report them."""
@@ -261,10 +282,7 @@ class _Session:
         """Write a checkpoint and the weights files; the log up to here goes to the disk first."""
         start = time.perf_counter()
         state = self.learner.state()
-        files = {
-            f"{kind}.safetensors": pack(state[kind], self.config, kind, self.images, self._classes, self.data.shape)
-            for kind in ("raw", "ema")
-        }
+        files = {f"{kind}.safetensors": self._packed(kind, state[kind]) for kind in ("raw", "ema")}
         _flush(self.run)
         moments_file = {"optim.safetensors": _plain(state["optim"])}
         checkpoint.save(self.run.checkpoints, self._position(), files | moments_file)

@@ -1,0 +1,210 @@
+"""What is measured: a model out of its weights, and the images that it is held against.
+
+A conditional model is measured with labels throughout, since that is what it was trained for: an image is drawn for a
+label that is itself drawn in the proportions of the training images, by the address (seed, LABEL, image), and a
+held-out image is scored for its own label. A model without classes has none of this.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sfumato.data import Dataset, open_data
+from sfumato.data.source import DataConfig
+from sfumato.data.store import Progress
+from sfumato.diffusion import Condition, Denoiser, Prediction, Schedule
+from sfumato.diffusion.noise import Purpose, uniform
+from sfumato.errors import UserError
+from sfumato.run import Run
+from sfumato.weights import Model, load_weights
+
+from .cache import split_rows
+
+__all__ = ["Counted", "Given", "Subject", "open_subject", "place"]
+
+WEIGHTS = ("ema", "raw", "best")
+"""The weights that a run may have."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """A conditional denoiser that is asked for one class, whatever the condition.
+
+    Attributes:
+        denoiser: the conditional one.
+        label: the class; -1 for no particular one.
+    """
+
+    denoiser: Denoiser
+    label: int
+
+    @property
+    def schedule(self) -> Schedule:
+        """The wrapped denoiser's schedule."""
+        return self.denoiser.schedule
+
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition = None) -> Prediction:
+        """Predict, given the label."""
+        labels = torch.full((len(x_t),), self.label, device=x_t.device)
+        return self.denoiser(x_t, t, labels)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A denoiser that tells how many images it was asked about.
+
+    Attributes:
+        denoiser: what makes the prediction.
+        tick: called with the size of each batch.
+    """
+
+    denoiser: Denoiser
+    tick: Callable[[int], None]
+
+    @property
+    def schedule(self) -> Schedule:
+        """The wrapped denoiser's schedule."""
+        return self.denoiser.schedule
+
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition = None) -> Prediction:
+        """Predict and tell."""
+        prediction = self.denoiser(x_t, t, condition)
+        self.tick(len(x_t))
+        return prediction
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model and images.
+
+    Attributes:
+        model: the model.
+        data: the images.
+        own: whether they are what the model was trained on, rather than named by the user.
+        device: where the model lives.
+    """
+
+    model: Model
+    data: Dataset
+    own: bool
+    device: torch.device
+
+    @cached_property
+    def sha256(self) -> str:
+        """The hash of the file of weights."""
+        with self.model.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the model knows classes."""
+        return bool(self.model.classes)
+
+    def held_out(self, num: int) -> Tensor:
+        """Return the rows of up to `num` held-out images, in random order.
+
+        Raises:
+            UserError: none is held out.
+        """
+        if not len(self.data.held_out):
+            raise UserError(
+                f"no image of {self.data.source_name} is held out, so neither bits nor memorisation can be measured: "
+                "train with data.held_out=0.05, or measure --quality alone"
+            )
+        return split_rows(self.data, "held_out")[:num]
+
+    def labels(self, seed: int, first: int, count: int) -> Tensor | None:
+        """Return labels of drawn images `first` .. `first + count - 1` of a seed, (count,) int64, or None."""
+        if not self.conditional:
+            return None
+        of_training = torch.from_numpy(self.data.labels[self.data.train])
+        values, counts = torch.unique(of_training, return_counts=True)
+        u = uniform(seed, Purpose.LABEL, torch.arange(first, first + count))
+        ends = counts.cumsum(0).double() / counts.sum()
+        return values[torch.searchsorted(ends, u, right=True)]
+
+    def by_label(self, rows: Tensor) -> dict[int | None, Tensor]:
+        """Return rows by the label that they are scored for, in order; all under None for a model without classes."""
+        if not self.conditional:
+            return {None: rows}
+        labels = torch.from_numpy(self.data.labels)[rows]
+        return {label: rows[labels == label] for label in torch.unique(labels).tolist()}
+
+
+def open_subject(
+    source: Path,
+    weights: str | None = None,
+    data: str | None = None,
+    device: torch.device | str = "cpu",
+    on_progress: Progress | None = None,
+) -> Subject:
+    """Load a model and open its images.
+
+    Args:
+        source: a run folder, or a file of weights.
+        weights: which of a run's: `ema` (when None), `raw` or `best`.
+        data: a built-in name or a path, in place of what the model was trained on.
+        device: where the model shall live.
+        on_progress: called while images are decoded.
+
+    Raises:
+        UserError: no such weights, images that can't be opened, or classes that are not the model's.
+    """
+    model = load_weights(_file(source, weights), device)
+    try:
+        images = _open(model, data, on_progress)
+    except UserError as error:
+        hint = "" if data else "; name the model's images with --data"
+        raise UserError(f"the images of {source}: {error}{hint}") from None
+    if model.classes and images.classes != model.classes:
+        raise UserError(
+            f"{images.source_name} has the classes {_some(images.classes)} and the model knows {_some(model.classes)}: "
+            "give --data with the model's own classes"
+        )
+    return Subject(model, images, data is None, torch.device(device))
+
+
+def place(source: Path) -> Path:
+    """Return the folder that keeps what is measured of a source: a run's own, or one beside a file of weights."""
+    if source.is_dir():
+        return source / "evaluation"
+    run = source.absolute().parent.parent
+    inside = source.absolute().parent.name == "weights" and Run(run).exists()
+    return (run if inside else source.parent) / "evaluation"
+
+
+def _file(source: Path, weights: str | None) -> Path:
+    """The file of weights that is meant."""
+    if weights is None:
+        return source
+    assert weights in WEIGHTS, weights
+    if not source.is_dir():
+        raise UserError(f"--weights {weights} chooses between the weights of a run: give the run folder, or leave it out")
+    file = source / "weights" / f"{weights}.safetensors"
+    if not file.is_file():
+        there = [name for name in WEIGHTS if file.with_name(f"{name}.safetensors").is_file()]
+        raise UserError(f"{source} has no '{weights}' weights; it has {', '.join(there) or 'none yet'}")
+    return file
+
+
+def _open(model: Model, data: str | None, on_progress: Progress | None) -> Dataset:
+    """Open images and bring them to the model's size, if they haven't got it of themselves."""
+    config: DataConfig = model.config.data if data is None else replace(model.config.data, source=data)
+    channels, height, width = model.shape
+    sized = replace(config, size=(height, width), channels=channels)
+    if data is not None:
+        return open_data(sized, on_progress=on_progress)
+    images = open_data(config, on_progress=on_progress)
+    return images if images.shape == model.shape else open_data(sized, on_progress=on_progress)
+
+
+def _some(names: tuple[str, ...]) -> str:
+    """The first few names."""
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "") or "none"

@@ -1,0 +1,119 @@
+"""Every objective, parameterisation and variance trains, resumes bit for bit, samples, and is scored."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from sfumato.diffusion import PARAMETERIZATIONS, Ancestral, Noise, sample, trailing, vlb
+from sfumato.errors import UserError
+from sfumato.run import Run
+from sfumato.train import train
+from sfumato.train.events import Finished, HeldOut, Stepped
+from sfumato.train.learner import Learner
+from sfumato.weights import load_weights
+
+from .conftest import tiny
+
+PAIRS = [
+    ("simple", "small"),
+    ("simple", "large"),
+    ("hybrid", "learned"),
+    ("vlb", "small"),
+    ("vlb", "large"),
+    ("vlb", "learned"),
+]
+
+
+@pytest.mark.parametrize(("objective", "variance"), PAIRS)
+@pytest.mark.parametrize("predicts", PARAMETERIZATIONS)
+def test_every_combination_trains_samples_and_is_scored(digits, objective, variance, predicts) -> None:
+    given = {
+        "diffusion__objective": objective,
+        "diffusion__variance": variance,
+        "diffusion__parameterization": predicts,
+        "diffusion__schedule__num_steps": "50",
+    }
+    learner = Learner(tiny(digits, **given), digits)
+    before = learner.held_out().held_out.loss.mean()
+    for _ in range(12):
+        outcome = learner.step()
+        assert bool(outcome.applied)
+    assert bool(outcome.terms.loss.isfinite().all())
+    assert float(learner.held_out().held_out.loss.mean()) < float(before)
+    rule = learner.config.diffusion.build_variance()
+    denoiser = learner._denoiser(learner.ema.net)
+    drawn = sample(denoiser, Ancestral(rule), trailing(7, 50), Noise(0, torch.arange(2), digits.shape))
+    assert bool(drawn.isfinite().all())
+    x_0 = 2 * digits.gather(torch.arange(2))[0].float() / 255 - 1
+    scored = vlb(denoiser, x_0, trailing(7, 50), Noise(0, torch.arange(2), digits.shape), rule)
+    assert bool(scored.total.isfinite().all())
+
+
+@pytest.mark.parametrize("kind", ["min-snr", "p2", "sigmoid"])
+def test_weighted_losses_train(digits, kind) -> None:
+    learner = Learner(tiny(digits, diffusion__weighting__kind=kind), digits)
+    before = learner.held_out().held_out.loss.mean()
+    for _ in range(12):
+        learner.step()
+    assert float(learner.held_out().held_out.loss.mean()) < float(before)
+
+
+def test_importance_sampling_resumes_bit_for_bit(digits, tmp_path) -> None:
+    """The loss history is part of the state: 20 steps are 10 and 10."""
+    given = {
+        "diffusion__objective": "vlb",
+        "diffusion__variance": "learned",
+        "diffusion__importance": "true",
+        "diffusion__schedule__num_steps": "4",  # ten losses at each t come quickly
+        "train__grid_steps": "4",
+    }
+    config = tiny(digits, **given)
+    whole, broken = Run(tmp_path / "whole"), Run(tmp_path / "broken")
+    list(train(config, whole, digits))
+    events = train(config, broken, digits)
+    for event in events:
+        if isinstance(event, Stepped) and event.step == 10:
+            break
+    events.close()
+    assert isinstance(list(train(config, broken, digits))[-1], Finished)
+    for name in ("raw", "ema"):
+        paths = (run.path / "weights" / f"{name}.safetensors" for run in (whole, broken))
+        assert next(paths).read_bytes() == next(paths).read_bytes()
+    learner = Learner(config, digits)
+    for _ in range(20):
+        learner.step()
+    assert float(learner.history.probabilities.max()) > 0.3
+
+
+def test_the_best_weights_are_kept(digits, tmp_path) -> None:
+    run = Run(tmp_path / "run")
+    events = [e for e in train(tiny(digits, train__held_outs="4"), run, digits) if isinstance(e, HeldOut)]
+    best = min(events, key=lambda event: event.loss)
+    model = load_weights(run.path / "weights" / "best.safetensors")
+    assert model.images == best.images
+    assert best.best
+    assert [e.best for e in events] == [e.loss == min(x.loss for x in events[: i + 1]) for i, e in enumerate(events)]
+    assert all(e.bound.mean > 0 and e.train > 0 for e in events)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"diffusion__variance": "learned"}, "not taught by the simple loss"),
+        ({"diffusion__objective": "hybrid"}, "set variance = learned"),
+        ({"diffusion__objective": "vlb", "diffusion__weighting__kind": "p2"}, "leave out weighting"),
+        ({"diffusion__weighting__kind": "p2", "diffusion__loss_space": "x0"}, "leave out loss_space"),
+    ],
+)
+def test_combinations_without_effect_are_refused(digits, given, said) -> None:
+    with pytest.raises(UserError, match=said):
+        tiny(digits, **given)
+
+
+def test_there_are_all_pairs() -> None:
+    """Simple can't teach a variance and hybrid needs one; every other pair is above."""
+    every = set(itertools.product(("simple", "hybrid", "vlb"), ("small", "large", "learned")))
+    assert every - set(PAIRS) == {("simple", "learned"), ("hybrid", "small"), ("hybrid", "large")}
