@@ -36,6 +36,9 @@ from sfumato.nets.embedding import ClassEmbedding, TimeEmbedding
 
 __all__ = ["UNet", "UNetConfig"]
 
+LARGEST_BASE = 4096
+"""Beyond it lies no network that could be held in memory, only slips of the finger."""
+
 
 @dataclass(frozen=True)
 class UNetConfig:
@@ -79,7 +82,8 @@ class UNetConfig:
         for name in ("channels", "blocks", "heads", "fold", "groups"):
             _require(getattr(self, name) >= 1, f"net.{name} is {getattr(self, name)}: give 1 or more")
         _require(self.num_classes >= 0, f"net.num_classes is {self.num_classes}: give 0 (no classes) or more")
-        _require(self.base >= 4 and self.base % 2 == 0, f"net.base is {self.base}: give an even number from 4 up")
+        even = 4 <= self.base <= LARGEST_BASE and self.base % 2 == 0
+        _require(even, f"net.base is {self.base}: give an even number from 4 to {LARGEST_BASE}")
         _require(
             len(self.multipliers) > 0 and min(self.multipliers) >= 1,
             f"net.multipliers is {self.multipliers}: give one whole number from 1 up for each level, such as (1, 2, 2)",
