@@ -1,0 +1,224 @@
+"""The claims of the papers, put to the test on real images with networks small enough for two CPU cores.
+
+    python benchmarks/claims.py train simple hybrid vlb --data fashion-full --images 60000 --seeds 0 --out claims
+    python benchmarks/claims.py measure claims/*        # bits a dimension and Frechet distance of every run
+    python benchmarks/claims.py variances claims/hybrid-0 claims/simple-0   # the variances at several numbers of steps
+    python benchmarks/claims.py table claims            # everything as Markdown
+
+`train` resumes, and `measure` and `variances` leave out what is already measured (claims/NAME/claims.json). What is
+claimed, and what came out, is docs/experiments.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sfumato.config import Config, resolve
+from sfumato.data import Dataset, open_data, to_bytes
+from sfumato.diffusion import Ancestral, Clipped, Noise, Optimal, Variance, leading, sample, trailing
+from sfumato.diffusion.analytic import MeasuredSpread, noise_errors
+from sfumato.evaluate import open_extractor, quality
+from sfumato.evaluate.bits import Bits, sampled_bits, vlb_bits
+from sfumato.nets import keep_memory
+from sfumato.run import Run
+from sfumato.train import train
+from sfumato.train.record import record
+from sfumato.weights import Model, load_weights
+
+BASE = {
+    "diffusion.schedule.kind": "linear",
+    "diffusion.parameterization": "eps",
+    "optim.lr": "1e-3",
+    "data.flip": "false",
+    "data.held_out": "0.05",
+    "train.grids": "2",
+    "train.held_outs": "6",
+}
+RUNS: dict[str, dict[str, str]] = {
+    "simple": {},
+    "hybrid": {"diffusion.objective": "hybrid", "diffusion.variance": "learned"},
+    "vlb": {"diffusion.objective": "vlb", "diffusion.variance": "learned", "diffusion.importance": "true"},
+    "x0": {"diffusion.parameterization": "x0"},
+    "mu": {"diffusion.parameterization": "mu"},
+    "v": {"diffusion.parameterization": "v"},
+}
+"""What each run changes of BASE."""
+
+STEPS = (10, 25, 50, 100)
+
+
+def run_training(names: list[str], data: str, preset: str, images: int, seeds: list[int], out: Path) -> None:
+    """Train the named runs, one after the other, resuming where there is one."""
+    for seed in seeds:
+        for name in names:
+            given = {**BASE, **RUNS[name], "data.source": data, "train.images": str(images), "train.seed": str(seed)}
+            config = resolve(preset, overrides=given)
+            start = time.perf_counter()
+            for _ in record(train(config, run := Run(out / f"{name}-{seed}"), open_data(config.data)), run):
+                pass
+            print(f"{name}-{seed}: {images:,} images in {time.perf_counter() - start:.0f} s", flush=True)
+
+
+def open_run(path: Path) -> tuple[Model, Dataset, dict[str, Any]]:
+    """Return a finished run's model, its data, and what was measured of it before."""
+    model, results = load_weights(Run(path)), path / "claims.json"
+    return model, open_data(model.config.data), json.loads(results.read_text()) if results.exists() else {}
+
+
+def keep(path: Path, found: dict[str, Any]) -> None:
+    """Write what was measured."""
+    (path / "claims.json").write_text(json.dumps(found, indent=1))
+
+
+def draw(model: Model, variance: Variance, steps: int, num: int, batch: int = 100) -> torch.Tensor:
+    """Draw images by ancestral sampling, (num, C, H, W) uint8."""
+    denoiser, drawn = Clipped(model.denoiser), []
+    grid = trailing(steps, model.denoiser.schedule.num_steps)
+    for index in torch.split(torch.arange(num), batch):
+        drawn.append(to_bytes(sample(denoiser, Ancestral(variance), grid, Noise(0, index, model.shape))))
+    return torch.cat(drawn)
+
+
+def frechet(data: Dataset, images: torch.Tensor) -> dict[str, float | None]:
+    """Frechet distance of the classifier's features to as many training images, its interval and its floor."""
+    extractor = open_extractor("classifier", data.shape)
+    (found,) = quality(data, images, extractor, measures=("frechet",))
+    return {"value": found.value, "low": found.low, "high": found.high, "floor": found.floor, "n": found.num_generated}
+
+
+def bits_facts(bits: Bits) -> dict[str, float]:
+    """The figures of a bound that a table shows."""
+    assert bits.rate is not None
+    assert bits.distortion is not None
+    return {
+        "total": bits.total.mean,
+        "half_width": bits.total.half_width,
+        "rate": bits.rate.mean,
+        "distortion": bits.distortion.mean,
+        "images": bits.images,
+    }
+
+
+def spread_of(config: Config, model: Model, data: Dataset, num: int = 100) -> MeasuredSpread:
+    """Measure the optimal variance of a model on training images, at 50 times."""
+    times = torch.arange(1, 51, dtype=torch.float64) / 50
+    times = torch.cat([torch.tensor([1.0, 5.0, 10.0]).double() / model.denoiser.schedule.num_steps, times])
+    x_0 = data.gather(torch.from_numpy(data.train[:num]))[0].float() / 127.5 - 1
+    errors = noise_errors(model.denoiser, x_0, times, Noise(1, torch.arange(num), model.shape)).mean(0)
+    return MeasuredSpread(model.denoiser.schedule, times, errors)
+
+
+def measure(path: Path, num: int, terms: int) -> None:
+    """Bits a dimension of held-out images, and the Frechet distance of samples, of one run."""
+    model, data, found = open_run(path)
+    if "bits" not in found:
+        held_out = data.gather(torch.from_numpy(data.held_out[:num]))[0]
+        rules = ["learned"] if model.config.diffusion.variance == "learned" else ["small", "large", "analytic"]
+        found["bits"] = {
+            rule: bits_facts(sampled_bits(model.denoiser, held_out, rule_of(rule, model, data), terms))
+            for rule in rules
+        }
+        keep(path, found)
+    if "frechet" not in found:
+        rule = "learned" if model.config.diffusion.variance == "learned" else "small"
+        found["frechet"] = frechet(data, draw(model, rule_of(rule, model, data), 100, 1000)) | {"steps": 100}
+        keep(path, found)
+    print(path, json.dumps(found["bits"]), json.dumps(found["frechet"]), flush=True)
+
+
+def rule_of(name: str, model: Model, data: Dataset) -> Variance:
+    """A variance by name; analytic is measured."""
+    from sfumato.diffusion import VARIANCES
+
+    return Optimal(spread_of(model.config, model, data)) if name == "analytic" else VARIANCES[name]
+
+
+def variances(path: Path, num: int, bound_num: int) -> None:
+    """Quality and bound at several numbers of steps, for every variance that the run can use."""
+    model, data, found = open_run(path)
+    rules = ["small", "large", "analytic"] + (["learned"] if model.config.diffusion.variance == "learned" else [])
+    held_out = data.gather(torch.from_numpy(data.held_out[:bound_num]))[0]
+    table = found.setdefault("variances", {})
+    for name in rules:
+        rule = rule_of(name, model, data)
+        for steps in (*STEPS, 1000):
+            key = f"{name}-{steps}"
+            if key in table:
+                continue
+            images = held_out if steps < 1000 else held_out[: max(8, bound_num // 4)]
+            grid = leading(steps, model.denoiser.schedule.num_steps)
+            bits = vlb_bits(model.denoiser, images, grid, rule)
+            table[key] = {"bits": bits_facts(bits)}
+            if steps < 1000:
+                table[key]["frechet"] = frechet(data, draw(model, rule, steps, num))
+            else:
+                table[key]["curve"] = bits.curve
+            keep(path, found)
+            shown = {k: v for k, v in table[key].items() if k != "curve"}
+            print(path, key, json.dumps(shown), flush=True)
+
+
+def print_table(out: Path) -> None:
+    """Print everything that was measured as Markdown."""
+    print("| run | bits a dimension, by variance | Frechet distance (floor) |\n|---|---|---|")
+    for path in sorted(out.glob("*/claims.json")):
+        found = json.loads(path.read_text())
+        rules = found.get("bits", {})
+        bits = "; ".join(f"{rule} {b['total']:.3f} +- {b['half_width']:.3f}" for rule, b in rules.items())
+        f = found.get("frechet")
+        distance = f"{f['value']:.1f} [{f['low']:.1f}, {f['high']:.1f}] ({f['floor']:.1f})" if f else ""
+        print(f"| {path.parent.name} | {bits} | {distance} |")
+    print("\n| run, variance, steps | bits a dimension | Frechet distance |\n|---|---|---|")
+    for path in sorted(out.glob("*/claims.json")):
+        for key, row in json.loads(path.read_text()).get("variances", {}).items():
+            f = row.get("frechet")
+            distance = f"{f['value']:.1f} [{f['low']:.1f}, {f['high']:.1f}]" if f else ""
+            b = row["bits"]
+            print(f"| {path.parent.name} {key} | {b['total']:.3f} +- {b['half_width']:.3f} | {distance} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verb = verbs.add_parser("train")
+    verb.add_argument("names", nargs="+", choices=RUNS)
+    verb.add_argument("--data", default="fashion-full")
+    verb.add_argument("--preset", default="fashion")
+    verb.add_argument("--images", type=int, default=60_000)
+    verb.add_argument("--seeds", type=int, nargs="+", default=[0])
+    verb.add_argument("--out", type=Path, default=Path("claims"))
+    verb = verbs.add_parser("measure")
+    verb.add_argument("runs", nargs="+", type=Path)
+    verb.add_argument("--num", type=int, default=256, help="held-out images")
+    verb.add_argument("--terms", type=int, default=32, help="sampled terms of the bound, an image")
+    verb = verbs.add_parser("variances")
+    verb.add_argument("runs", nargs="+", type=Path)
+    verb.add_argument("--num", type=int, default=500, help="samples for the Frechet distance")
+    verb.add_argument("--bound-num", type=int, default=64, help="held-out images for the bound")
+    verb = verbs.add_parser("table")
+    verb.add_argument("out", type=Path)
+    for verb in verbs.choices.values():
+        verb.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    keep_memory()
+    if given.verb == "train":
+        run_training(given.names, given.data, given.preset, given.images, given.seeds, given.out)
+    elif given.verb == "measure":
+        for path in given.runs:
+            measure(path, given.num, given.terms)
+    elif given.verb == "variances":
+        for path in given.runs:
+            variances(path, given.num, given.bound_num)
+    else:
+        print_table(given.out)
+
+
+if __name__ == "__main__":
+    main()
