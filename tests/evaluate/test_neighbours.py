@@ -96,6 +96,18 @@ def test_the_other_sets_influence_is_what_its_loss_would_cost() -> None:
         assert float(found.influences[1][j]) == pytest.approx(25 * (found.value - without), abs=1e-9)
 
 
+def test_where_nothing_differs_density_is_one_and_coverage_what_ranks_give() -> None:
+    """A real image is missed if all of its k nearest among the others of both sets are real: coverage is 1 - (N - 1) ..
+    (N - k) / ((N + M - 1) .. (N + M - k)) on average (Naeem et al. 2020, Eq. 9), whatever the distribution."""
+    k, n, m = 3, 30, 20
+    x = normal(400, n + m, 2)
+    found = [neighbourhoods(z[:n], z[n:], k) for z in x]
+    missed = np.prod([(n - i) / (n + m - i) for i in range(1, k + 1)])
+    for name, expected in (("coverage", 1 - missed), ("density", 1.0)):
+        values = np.array([f[name].value for f in found])
+        assert abs(values.mean() - expected) < 4 * values.std() / 20, name
+
+
 def test_too_few_images_are_refused() -> None:
     with pytest.raises(UserError, match="5 neighbours and need more images"):
         neighbourhoods(normal(5, 2), normal(50, 2))

@@ -200,10 +200,9 @@ def find_memorised(
     kept, repeated = _different([data.digests[row] for row in train.tolist()])
     if len(kept) < 3 or not len(generated):
         raise UserError(f"{len(kept)} different training and {len(generated)} generated images are too few to compare")
-    flat = data.images.reshape(len(data), -1)
     rows = train[kept]
-    pixels = nearness("pixels", generated.flatten(1), flat[rows.numpy()], flat[held_out.numpy()], rows)
-    spaces = [pixels.scaled(1 / math.sqrt(flat.shape[1]))]
+    pixels = nearness("pixels", generated.flatten(1), _Vectors(data, rows), _Vectors(data, held_out), rows)
+    spaces = [pixels.scaled(1 / math.sqrt(math.prod(data.shape)))]
     if extractor is not None and extractor.name != "pixels":
         theirs, unseen = (real_features(data, extractor, split, cache=cache) for split in ("train", "held_out"))
         ours = extract(extractor, torch.split(generated, 64))
@@ -227,9 +226,9 @@ def nearness(space: str, generated: Any, train: Any, held_out: Any, rows: Tensor
 
     Args:
         space: its name.
-        generated: (N, D).
-        train: (M, D), M >= 3, all different.
-        held_out: (H, D).
+        generated: (N, D), anything that `neighbours.nearest` reads.
+        train: (M, D), likewise, M >= 3, all different.
+        held_out: (H, D), likewise.
         rows: (M,) int64, the training images' rows in the data set.
     """
     k = min(NEIGHBOURS, len(train) - 1)
@@ -309,6 +308,20 @@ def contact_sheet(
         rows += [generated[band].numpy(), *(data.images[space.row[band].numpy()] for space in found.spaces)]
         labels += ["generated", *(f"nearest by\n{space.space}" for space in found.spaces)]
     return strip(rows, labels, group=1 + len(found.spaces))
+
+
+@dataclass(frozen=True, eq=False)
+class _Vectors:
+    """Some images of a data set as rows of bytes, read from the store piece by piece."""
+
+    data: Dataset
+    rows: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, part: slice) -> Tensor:
+        return torch.from_numpy(self.data.images[self.rows[part].numpy()]).flatten(1)
 
 
 def _different(digests: Sequence[str]) -> tuple[Tensor, int]:

@@ -19,7 +19,8 @@ from torch import Tensor
 from sfumato.data import Dataset, open_data
 from sfumato.data.source import DataConfig
 from sfumato.data.store import Progress
-from sfumato.diffusion import Condition, Denoiser, Prediction, Schedule
+from sfumato.diffusion import Denoiser, Prediction, Schedule
+from sfumato.diffusion.denoiser import Condition
 from sfumato.diffusion.noise import Purpose, uniform
 from sfumato.errors import UserError
 from sfumato.run import Run
@@ -128,7 +129,8 @@ class Subject:
         values, counts = torch.unique(of_training, return_counts=True)
         u = uniform(seed, Purpose.LABEL, torch.arange(first, first + count))
         ends = counts.cumsum(0).double() / counts.sum()
-        return values[torch.searchsorted(ends, u, right=True)]
+        labels: Tensor = values[torch.searchsorted(ends, u, right=True)]
+        return labels
 
     def by_label(self, rows: Tensor) -> dict[int | None, Tensor]:
         """Return rows by the label that they are scored for, in order; all under None for a model without classes."""
@@ -186,7 +188,7 @@ def _file(source: Path, weights: str | None) -> Path:
         return source
     assert weights in WEIGHTS, weights
     if not source.is_dir():
-        raise UserError(f"--weights {weights} chooses between the weights of a run: give the run folder, or leave it out")
+        raise UserError(f"--weights {weights} chooses between the weights of a run: give the run folder, or leave it")
     file = source / "weights" / f"{weights}.safetensors"
     if not file.is_file():
         there = [name for name in WEIGHTS if file.with_name(f"{name}.safetensors").is_file()]

@@ -62,5 +62,5 @@ class Pixels:
     def __call__(self, images: Tensor) -> Tensor:
         """Return (B, dim) float32; a block that reaches over the edge is the mean of the pixels that are there."""
         assert tuple(images.shape[1:]) == self.shape, f"made for {self.shape}, not {tuple(images.shape[1:])}"
-        x = F.avg_pool2d(to_model(images), self.block, ceil_mode=True, count_include_pad=False)
+        x = F.avg_pool2d(to_model(images), self.block, ceil_mode=True)
         return x.flatten(1)
