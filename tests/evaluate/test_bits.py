@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from sfumato.evaluate.bits import estimate, flow_bits, sampled_bits, vlb_bits
 
 from sfumato.diffusion import Cosine, GaussianOracle, Optimal, Small, trailing
 from sfumato.errors import UserError
+from sfumato.evaluate.bits import estimate, flow_bits, sampled_bits, vlb_bits
 
 SCHEDULE, SHAPE, STD = Cosine(num_steps=50), (1, 3, 4), 0.25
 
