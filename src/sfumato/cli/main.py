@@ -35,6 +35,7 @@ VERBS = {
     "demo": "train on drawn faces for two minutes and draw what diffusion does",
     "train": "train a model on a folder of images or a built-in data set",
     "sample": "draw images from a trained model: a grid, a folder, an array or a film",
+    "evaluate": "measure a model: bits per dimension, sample quality, memorisation",
     "info": "say what a run or a weights file is",
     "data": "list the built-in data sets, or look at one and draw a contact sheet",
 }
@@ -98,7 +99,7 @@ def check_command(words: Sequence[str]) -> None:
 
 def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
-        print(HELP.format(verbs="\n".join(f"  {name:8}{line}" for name, line in VERBS.items())), end="")
+        print(HELP.format(verbs="\n".join(f"  {name:10}{line}" for name, line in VERBS.items())), end="")
         return 0
     if words[0] in ("-V", "--version", "version"):
         print(f"sfumato {__version__}")
