@@ -17,7 +17,7 @@ KINDS = ("bits", "quality", "memorisation")
 METHODS, SAMPLERS = ("sampled", "vlb", "flow"), ("ddim", "ddpm")
 VARIANCE_NAMES = (*VARIANCES, "analytic")
 SCORED, DRAWN, DDIM_STEPS = 256, 1000, 50
-TERMS, PROBES, RTOL = 32, 1, 1e-3
+TERMS, PROBES, RTOL = 64, 1, 1e-3
 
 
 @dataclass(frozen=True)

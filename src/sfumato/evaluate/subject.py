@@ -36,15 +36,15 @@ WEIGHTS = ("ema", "raw", "best")
 
 @dataclass(frozen=True)
 class Given:
-    """A conditional denoiser that is asked for one class, whatever the condition.
+    """A conditional denoiser that is asked for certain classes, whatever the condition.
 
     Attributes:
         denoiser: the conditional one.
-        label: the class; -1 for no particular one.
+        labels: (B,) int64, the classes of its batches, all of which have B images; or (1,), that of any batch.
     """
 
     denoiser: Denoiser
-    label: int
+    labels: Tensor
 
     @property
     def schedule(self) -> Schedule:
@@ -52,9 +52,8 @@ class Given:
         return self.denoiser.schedule
 
     def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition = None) -> Prediction:
-        """Predict, given the label."""
-        labels = torch.full((len(x_t),), self.label, device=x_t.device)
-        return self.denoiser(x_t, t, labels)
+        """Predict, given the labels."""
+        return self.denoiser(x_t, t, self.labels.to(x_t.device).expand(len(x_t)))
 
 
 @dataclass(frozen=True)
@@ -132,12 +131,10 @@ class Subject:
         labels: Tensor = values[torch.searchsorted(ends, u, right=True)]
         return labels
 
-    def by_label(self, rows: Tensor) -> dict[int | None, Tensor]:
-        """Return rows by the label that they are scored for, in order; all under None for a model without classes."""
-        if not self.conditional:
-            return {None: rows}
-        labels = torch.from_numpy(self.data.labels)[rows]
-        return {label: rows[labels == label] for label in torch.unique(labels).tolist()}
+    def by_label(self, rows: Tensor) -> list[Tensor]:
+        """Return rows in groups of one label each, otherwise in their order."""
+        labels = self.data.gather(rows)[1]
+        return [rows[labels == label] for label in torch.unique(labels)]
 
 
 def open_subject(

@@ -2,9 +2,10 @@
 
     FOLDER/KEY/NAME.part     KEY is a hash of all that decides the content of its parts (`share` keeps them)
 
-Drawn images have the address (seed, number). Held-out images are scored in parts of `PART`, each of one label and with
-a seed made of (seed, label, part). Neither depends on the batch, on which process does it, or on how many are asked
-for, so a larger number goes on from a smaller one.
+Drawn images have the address (seed, number). Held-out images are scored in parts of `PART` with a seed made of (seed,
+part). Neither depends on the batch, on which process does it, or on how many are asked for, so a larger number goes on
+from a smaller one. One exception: the flow asks the network about some images of a batch at a time, and a small batch
+cuts a part up, so that a conditional model can't tell them apart; a part then is of one label, and has (label, part).
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ __all__ = ["Stage", "Work", "key"]
 
 PART = 32
 """Held-out images in a part."""
-FLOW_CALLS, FLOW_COST = 400, 3
+FLOW_CALLS, FLOW_COST = 120, 3
 """A guess at how often the flow's solver asks the network, and how many plain calls one with a gradient is worth."""
 SPREAD_IMAGES, SPREAD_TIMES = 128, 24
 """Training images, and times of two kinds, with which the analytic variance is measured."""
@@ -137,9 +138,15 @@ class Work:
     @property
     def scoring(self) -> dict[str, Any]:
         """All that decides the bits of a held-out image."""
-        labels = "each image's own" if self.subject.conditional else None
-        facts = {"data": self.subject.data.fingerprint, "split": "held_out", "labels": labels}
-        return {**self.model_facts, **self.settings.scoring(self.chain, self.variance_name), **facts, **self._measured}
+        facts = {"data": self.subject.data.fingerprint, "split": "held_out"}
+        labels = {"labels": "each image's own", "parts_of_one_label": self._alike} if self.subject.conditional else {}
+        how = self.settings.scoring(self.chain, self.variance_name)
+        return {**self.model_facts, **how, **facts, **labels, **self._measured}
+
+    @property
+    def _alike(self) -> bool:
+        """Whether the images of a part must have one label."""
+        return self.subject.conditional and (self.settings.method == "flow" or self.batch < PART)
 
     @property
     def _measured(self) -> dict[str, Any]:
@@ -173,22 +180,23 @@ class Work:
         return torch.from_numpy(np.concatenate(parts))
 
     def seconds(self) -> float:
-        """Measure and return how long one evaluation of the network takes, for one image of a batch."""
-        count = min(self.batch, PART)
-        x, device = torch.zeros(count, *self.subject.model.shape, device=self.subject.device), self.subject.device
-        labels = torch.zeros(count, dtype=torch.int64, device=device) if self.subject.conditional else None
-        took = []
-        for _ in range(3):  # the first is slower
-            start = time.perf_counter()
-            with torch.no_grad():
-                self.subject.model.denoiser(x, 0.5, labels).x0.sum().item()
-            took.append(time.perf_counter() - start)
-        return min(took) / count
+        """Measure and return how long one evaluation of the network takes for one image, all around it included."""
+        labels = torch.tensor([-1]) if self.subject.conditional else None
+        calls: list[int] = []
+        denoiser, took = self._denoiser(calls.append, labels), math.inf
+        for look, count in enumerate((1, 1, min(self.batch, PART))):  # the first is slower and not to be trusted
+            images, start = torch.zeros(count, *self.subject.model.shape, dtype=torch.uint8), time.perf_counter()
+            calls.clear()
+            sampled_bits(denoiser, images, VARIANCES["large"], terms=3, batch=count, device=self.subject.device)
+            took = min(took, (time.perf_counter() - start) / sum(calls))
+            if look and took > 0.1:  # one image of a large network tells enough
+                break
+        return took
 
-    def _denoiser(self, tick: Tick, label: int | None = None) -> Denoiser:
+    def _denoiser(self, tick: Tick, labels: Tensor | None = None) -> Denoiser:
         denoiser: Denoiser = self.subject.model.denoiser
-        if label is not None:
-            denoiser = Given(denoiser, label)
+        if labels is not None:
+            denoiser = Given(denoiser, labels)
         return Counted(Clipped(denoiser) if self.settings.clip else denoiser, tick)
 
     @cached_property
@@ -232,26 +240,28 @@ class Work:
 
     @property
     def _score_stage(self) -> Stage:
-        how, groups = self.scoring, self.subject.by_label(self.subject.held_out(self.settings.scored))
+        how, rows = self.scoring, self.subject.held_out(self.settings.scored)
         if how["method"] == "flow" and float(self.subject.model.denoiser.schedule(1.0).alpha) == 0:
             raise UserError("a chain that ends in pure noise has no flow likelihood: use the method vlb or sampled")
         terms = {"sampled": how.get("terms", 0) + 1, "vlb": how.get("steps", 0), "flow": FLOW_CALLS * FLOW_COST}
         unit = terms[how["method"]] * how["repeats"]
-        tasks = [
-            Task(f"{label}-{part}x{len(rows)}", len(rows) * unit, partial(self._score, label, part, rows))
-            for label, group in groups.items()
-            for part, rows in enumerate(torch.split(group, PART))
-        ]
+        tasks = []
+        for group in self.subject.by_label(rows) if self._alike else [rows]:
+            labels = self.subject.data.gather(group)[1]
+            for part, (here, given) in enumerate(zip(*(torch.split(of, PART) for of in (group, labels)), strict=True)):
+                name = f"{int(labels[0])}-{part}" if self._alike else f"{part}"
+                make = partial(self._score, name, here, given[:1] if self._alike else given)
+                tasks.append(Task(f"{name}x{len(here)}", len(here) * unit, make))
         return Stage("scoring held-out images", self.folder / f"bits-{key(how)}", tuple(tasks), unit)
 
-    def _score(self, label: int | None, part: int, rows: Tensor, tick: Tick) -> bytes:
-        """Score some images of one label; returns `Bits` as JSON."""
+    def _score(self, name: str, rows: Tensor, labels: Tensor, tick: Tick) -> bytes:
+        """Score some images; returns `Bits` as JSON."""
         how, images = self.scoring, self.subject.data.gather(rows)[0]
         cost = FLOW_COST if how["method"] == "flow" else 1
-        denoiser = self._denoiser(lambda count: tick(cost * count), label)
-        text = f"bits {self.settings.seed} {label} {part}".encode()
+        denoiser = self._denoiser(lambda count: tick(cost * count), labels if self.subject.conditional else None)
+        address = hashlib.sha256(f"bits {self.settings.seed} {name}".encode()).digest()
         shared: dict[str, Any] = {
-            "seed": int.from_bytes(hashlib.sha256(text).digest()[:7], "big"),  # repeats count up from it
+            "seed": int.from_bytes(address[:7], "big"),  # repeats count up from it
             "repeats": how["repeats"],
             "batch": min(self.batch, PART),
             "device": self.subject.device,
@@ -259,7 +269,7 @@ class Work:
         if how["method"] == "vlb":
             bits = vlb_bits(denoiser, images, trailing(how["steps"], self.chain), self.variance, **shared)
         elif how["method"] == "sampled":
-            bits = sampled_bits(denoiser, images, self.variance, how["terms"], **shared)
+            bits = sampled_bits(denoiser, images, self.variance, terms=how["terms"], **shared)
         else:
             bits = self._flow(denoiser, images, how, shared)
         if not math.isfinite(bits.total.mean):
@@ -272,7 +282,7 @@ class Work:
     def _flow(self, denoiser: Denoiser, images: Tensor, how: dict[str, Any], shared: dict[str, Any]) -> Bits:
         """Score by the flow, whose solver may give up."""
         try:
-            return flow_bits(denoiser, images, self.variance, how["probes"], how["rtol"], **shared)
+            return flow_bits(denoiser, images, self.variance, probes=how["probes"], rtol=how["rtol"], **shared)
         except UserError:
             raise
         except ValueError as error:

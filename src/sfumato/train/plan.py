@@ -13,6 +13,7 @@ is done on a throw-away learner, so the run that follows has the same bits as on
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -109,19 +110,23 @@ def measure(learner: Measurable, config: TrainConfig, seconds: float = 3.0) -> S
 
 
 def _repeat(action: Callable[[], object], wait: Callable[[], None], seconds: float) -> float:
-    """Return the seconds that one call takes, the first two left out (they allocate and choose kernels)."""
+    """Return the median of the seconds that one call takes, the first two left out (they allocate and choose kernels).
+
+    The median, since whatever else the machine does now and then makes some calls many times slower and none faster.
+    """
     start = time.perf_counter()
-    for _ in range(2):
+    for done in (1, 2):
         action()
         wait()
         if time.perf_counter() - start > 4 * seconds:  # so slow that warming up is the smaller error
-            return (time.perf_counter() - start) / (_ + 1)
-    count, start = 0, time.perf_counter()
-    while count == 0 or time.perf_counter() - start < seconds:
+            return (time.perf_counter() - start) / done
+    took: list[float] = []
+    while not took or sum(took) < seconds:
+        begin = time.perf_counter()
         action()
         wait()
-        count += 1
-    return (time.perf_counter() - start) / count
+        took.append(time.perf_counter() - begin)
+    return statistics.median(took)
 
 
 def plan_for(config: TrainConfig, speed: Speed, gone: float) -> Plan:
