@@ -157,11 +157,7 @@ def open_subject(
         UserError: no such weights, images that can't be opened, or classes that are not the model's.
     """
     model = load_weights(_file(source, weights), device)
-    try:
-        images = _open(model, data, on_progress)
-    except UserError as error:
-        hint = "" if data else "; name the model's images with --data"
-        raise UserError(f"the images of {source}: {error}{hint}") from None
+    images = _open(model, data, on_progress)
     if model.classes and images.classes != model.classes:
         raise UserError(
             f"{images.source_name} has the classes {_some(images.classes)} and the model knows {_some(model.classes)}: "
@@ -200,7 +196,10 @@ def _open(model: Model, data: str | None, on_progress: Progress | None) -> Datas
     sized = replace(config, size=(height, width), channels=channels)
     if data is not None:
         return open_data(sized, on_progress=on_progress)
-    images = open_data(config, on_progress=on_progress)
+    try:
+        images = open_data(config, on_progress=on_progress)
+    except UserError as error:
+        raise UserError(f"the model's own images can't be opened ({error}): name them with --data") from None
     return images if images.shape == model.shape else open_data(sized, on_progress=on_progress)
 
 

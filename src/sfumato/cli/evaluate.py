@@ -1,0 +1,137 @@
+"""`sfumato evaluate`: say how good a model is."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from tyro.conf import Positional
+
+from sfumato.cli import signals
+from sfumato.cli.console import duration, pick_device, print_json, progress
+from sfumato.cli.options import Flag, option
+
+if TYPE_CHECKING:
+    import torch
+
+    from sfumato.evaluate.evaluation import Evaluation
+
+__all__ = ["VERB", "Evaluate"]
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a model: bits per dimension of held-out images, quality of drawn ones, and whether it repeats its
+    training images.
+
+    All three where none is named. Results are kept in RUN/evaluation, each with all that it depends on: the same
+    command again reads them, and after an interruption goes on. Several processes given the same command, or
+    started by torchrun, share the work.
+    """
+
+    EXAMPLES: ClassVar[tuple[str, ...]] = (
+        "sfumato evaluate runs/faces",
+        "sfumato evaluate runs/faces --bits --method vlb --variance analytic --num 1000",
+        "sfumato evaluate runs/photos --quality --num 10000 --sampler ddpm --extractor inception:inception.pth",
+    )
+
+    source: Annotated[Path, Positional, option("RUN_OR_WEIGHTS")]
+    """a run folder, or a weights file"""
+    bits: Flag = False
+    """bits per dimension of held-out images"""
+    quality: Flag = False
+    """distances between drawn and real images"""
+    memorisation: Flag = False
+    """drawn images that are too close to training images"""
+    num: Annotated[int | None, option("N")] = None
+    """how many images to draw, and to score; 1000 and 256 by default, or as many as are held out"""
+    data: Annotated[str | None, option("NAME|PATH")] = None
+    """other images than those the model was trained on"""
+    extractor: Annotated[str | None, option("NAME[:PATH]")] = None
+    """features: pixels, classifier, inception:PATH or dinov2:PATH; the most telling that needs no file by default"""
+    real: Literal["train", "held_out"] = "train"
+    """the real images that drawn ones are compared with"""
+    sampler: Literal["ddim", "ddpm"] = "ddim"
+    """how images are drawn"""
+    steps: Annotated[int | None, option("N")] = None
+    """steps of the sampler, and of the chain that vlb scores; 50 for ddim, else the whole chain by default"""
+    eta: float = 0.0
+    """noise of ddim: 0 is deterministic, 1 is ancestral"""
+    variance: Annotated[Literal["small", "large", "learned", "analytic"] | None, option("NAME")] = None
+    """of the reverse step, for bits and ddpm: small, large, learned, or analytic (measured); the model's by default"""
+    method: Literal["sampled", "vlb", "flow"] = "sampled"
+    """of the bits: some terms of the bound for each image, all of them, or the probability flow"""
+    repeats: Annotated[int | None, option("N")] = None
+    """draws of noise for each scored image; 2 for sampled, else 1 by default"""
+    clip: bool = True
+    """keep each predicted image within the range of images"""
+    seed: int = 0
+    """of everything random"""
+    batch: int = 64
+    """images at a time; it changes no result"""
+    weights: Annotated[Literal["ema", "raw", "best"] | None, option("ema|raw|best")] = None
+    """which weights of a run; their average by default"""
+    out: Annotated[Path | None, option("DIR")] = None
+    """where results are kept; the folder `evaluation` of the run, or beside the weights file, by default"""
+    device: Annotated[str, option("auto|cpu|cuda")] = "auto"
+    """where to compute; a GPU where there is one by default"""
+    json: Flag = False
+    """print one JSON object instead of text"""
+
+    def perform(self) -> int:
+        """Measure."""
+        first = os.environ.get("RANK", "0") == "0"
+        asked = [kind for kind in ("bits", "quality", "memorisation") if getattr(self, kind)]
+        kinds = asked or ["bits", "quality", "memorisation"]
+        evaluation = self._evaluation(first)
+        calls, seconds = evaluation.forecast(kinds)
+        if calls and first:
+            print(
+                f"evaluating {self.source} on {evaluation.subject.device}: {calls:,} evaluations of the network, about "
+                f"{duration(seconds)}",
+                file=sys.stderr,
+            )
+        try:
+            reports = evaluation.perform(kinds)
+        except signals.Stop as stop:
+            raise signals.Stop(stop.code - 128, "stopped; the same command goes on from there") from None
+        if first:
+            self._say(reports)
+        return 0
+
+    def _evaluation(self, first: bool) -> Evaluation:
+        """Load what is to be measured."""
+        from sfumato.evaluate.evaluation import Evaluation, silent
+        from sfumato.evaluate.settings import Settings
+        from sfumato.evaluate.subject import open_subject, place
+
+        given = ("num", "seed", "sampler", "steps", "eta", "clip", "variance", "method", "repeats", "extractor", "real")
+        settings = Settings(**{name: getattr(self, name) for name in given})
+        device = _local(pick_device(self.device))
+        subject = open_subject(self.source, self.weights, self.data, device, progress("reading images"))
+        folder = self.out or place(self.source)
+        return Evaluation(subject, settings, folder, self.batch, first, progress if first else silent)
+
+    def _say(self, reports: dict[str, dict[str, Any]]) -> None:
+        from sfumato.evaluate.words import words
+
+        if self.json:
+            print_json(reports)
+            return
+        print("\n\n".join(f"{kind}\n{words(report)}\n- {report['file']}" for kind, report in reports.items()))
+
+
+def _local(device: torch.device) -> torch.device:
+    """Give each process of a launcher a GPU of its own."""
+    import torch
+
+    rank = os.environ.get("LOCAL_RANK", "")
+    if device.type != "cuda" or device.index is not None or not rank.isdecimal():
+        return device
+    return torch.device("cuda", int(rank) % torch.cuda.device_count())
+
+
+VERB = Evaluate
