@@ -277,7 +277,7 @@ MUTATIONS = [
         """        self.ema.update(config.ema.decay(start, batch, planned), applied)
         optim.apply(self.optimizer, lr, applied)
 """,
-        "tests/train/test_learner.py",
+        "tests/train/test_ema.py",
     ),
     M(
         "EMA: decay and its complement swapped",

@@ -51,7 +51,19 @@ _HOMES = {
     "weights": ("Model", "load"),
 }
 _MODULES = {name: home for home, names in _HOMES.items() for name in names}
-_PACKAGES = ("config", "data", "diffusion", "errors", "evaluate", "generate", "nets", "pictures", "run", "train", "weights")
+_PACKAGES = (
+    "config",
+    "data",
+    "diffusion",
+    "errors",
+    "evaluate",
+    "generate",
+    "nets",
+    "pictures",
+    "run",
+    "train",
+    "weights",
+)
 
 __all__ = ["__version__", *_MODULES]
 
