@@ -64,7 +64,16 @@ def test_the_command_and_the_library_agree(sfumato: Command, plain: Path) -> Non
 
 
 def test_the_choices_change_the_images(sfumato: Command, plain: Path) -> None:
-    ways = [(), ("--seed", 1), ("--eta", 1), ("--raw",), ("--no-clip",), ("--steps", 5)]
+    ways = [
+        ("--sampler", "ddpm", "--variance", "large"),
+        ("--sampler", "ddpm"),
+        (),
+        ("--seed", 1),
+        ("--eta", 1),
+        ("--raw",),
+        ("--no-clip",),
+        ("--steps", 5),
+    ]
     results = [drawn(sfumato, plain, *way, steps=None if "--steps" in way else 4) for way in ways]
     assert len({result.tobytes() for result in results}) == len(ways)
 
@@ -127,6 +136,8 @@ def test_labels_by_name_number_or_all(sfumato: Command, labelled: Path) -> None:
         ("RUN --seed -1", "--seed is -1"),
         ("RUN --eta 1.5", "--eta is 1.5: it must lie from 0"),
         ("RUN --sampler ddpm --eta 0", "--eta belongs to ddim"),
+        ("RUN --variance large", "--variance belongs to ddpm"),
+        ("RUN --sampler ddpm --variance learned", "--variance learned: this model was trained with small variance"),
         ("RUN --label 10", "this model has no label '10'"),
         ("RUN --label sevn", "this model has no label 'sevn'; choose from: 0, 1"),
         ("RUN --out a.jpg", "must end in .png (grid), .gif (film), .npz (array)"),

@@ -47,6 +47,8 @@ class Sample:
     """steps of the sampler, evenly spaced on the model's chain; 50 for ddim, the whole chain for ddpm by default"""
     eta: Annotated[float | None, option("X")] = None
     """noise of ddim: 0 (the default) is deterministic, 1 is ancestral"""
+    variance: Literal["small", "large", "learned"] | None = None
+    """of ddpm's step; the model's own by default"""
     seed: int = 0
     """which images; the same seed gives the same images"""
     batch: int = 64
@@ -105,6 +107,8 @@ class Sample:
             raise UserError(
                 "--eta belongs to ddim: leave it out, or use --sampler ddim (where --eta 1 is ancestral too)"
             )
+        if self.variance is not None and self.sampler == "ddim":
+            raise UserError("--variance belongs to ddpm: leave it out, or use --sampler ddpm")
         if self.eta is not None and not 0 <= self.eta <= 1:
             raise UserError(f"--eta is {self.eta:g}: it must lie from 0 (deterministic) to 1 (ancestral)")
 
@@ -119,11 +123,14 @@ class Sample:
         return self.source / "weights" / "raw.safetensors"
 
     def _sampler(self, model: Model) -> Sampler:
-        from sfumato.diffusion import DDIM, Ancestral
+        from sfumato.diffusion import DDIM, VARIANCES, Ancestral
 
         if self.sampler == "ddim":
             return DDIM(self.eta or 0.0)
-        return Ancestral(model.config.diffusion.build_variance())
+        own = model.config.diffusion.variance
+        if self.variance == "learned" != own:
+            raise UserError(f"--variance learned: this model was trained with {own} variance; choose small or large")
+        return Ancestral(VARIANCES[self.variance or own])
 
     def _facts(self, model: Model, steps: int) -> dict[str, Any]:
         """What is written into every file that is drawn: enough to draw it again."""
@@ -132,6 +139,8 @@ class Sample:
         facts: dict[str, Any] = {"seed": self.seed, "sampler": self.sampler, "steps": steps, "clip": self.clip}
         if self.sampler == "ddim":
             facts["eta"] = self.eta or 0.0
+        else:
+            facts["variance"] = self.variance or model.config.diffusion.variance
         if self.label is not None:
             facts["label"] = self.label
         with model.path.open("rb") as file:
