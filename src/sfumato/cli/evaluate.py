@@ -35,7 +35,7 @@ class Evaluate:
     EXAMPLES: ClassVar[tuple[str, ...]] = (
         "sfumato evaluate runs/faces",
         "sfumato evaluate runs/faces --bits --method vlb --variance analytic --num 1000",
-        "sfumato evaluate runs/photos --quality --num 10000 --sampler ddpm --extractor inception:inception.pth",
+        "sfumato evaluate runs/photos --quality --num 10000 --extractor dinov2:FILE",
     )
 
     source: Annotated[Path, Positional, option("RUN_OR_WEIGHTS")]

@@ -110,12 +110,13 @@ class Evaluation:
 
     def known(self, kind: str) -> Report | None:
         """Return a result that was found before with the same settings, or None."""
+        file, settings = self._file(kind), self.described(kind)
         try:
-            report = json.loads(self._file(kind).read_bytes())
+            report = json.loads(file.read_bytes())
         except (OSError, ValueError):
             return None
-        same = isinstance(report, dict) and report.get("settings") == self.described(kind)
-        return {**report, "file": str(self._file(kind))} if same else None
+        same = isinstance(report, dict) and report.get("settings") == settings
+        return {**report, "file": str(file)} if same else None
 
     def described(self, kind: str) -> dict[str, Any]:
         """Return all that decides a result, as JSON has it."""
