@@ -117,3 +117,22 @@ def test_there_are_all_pairs() -> None:
     """Simple can't teach a variance and hybrid needs one; every other pair is above."""
     every = set(itertools.product(("simple", "hybrid", "vlb"), ("small", "large", "learned")))
     assert every - set(PAIRS) == {("simple", "learned"), ("hybrid", "small"), ("hybrid", "large")}
+
+
+def test_a_reported_loss_is_unbiased_under_importance_sampling(digits) -> None:
+    """Reported losses are weighted: their mean estimates the same bound whether t is uniform or not."""
+    given = {
+        "diffusion__objective": "vlb",
+        "diffusion__schedule__num_steps": "4",
+        "optim__lr": "1e-9",
+        "train__batch": "32",
+        "train__grid_steps": "4",
+    }
+    means = {}
+    for importance in ("true", "false"):
+        learner = Learner(tiny(digits, **given, diffusion__importance=importance), digits)
+        losses = [learner.step().terms.loss.double() for _ in range(60)]
+        means[importance] = torch.stack(losses[20:]).flatten()  # the history is full by then
+    error = sum(float(v.var()) / len(v) for v in means.values()) ** 0.5
+    assert abs(float(means["true"].mean() - means["false"].mean())) < 4 * error
+    assert float(means["true"].var()) < float(means["false"].var())

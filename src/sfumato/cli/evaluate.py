@@ -71,7 +71,7 @@ class Evaluate:
     seed: int = 0
     """of everything random"""
     batch: int = 64
-    """images at a time; it changes no result"""
+    """images at a time; fewer where the memory is short"""
     weights: Annotated[Literal["ema", "raw", "best"] | None, option("ema|raw|best")] = None
     """which weights of a run; their average by default"""
     out: Annotated[Path | None, option("DIR")] = None

@@ -184,13 +184,12 @@ class Work:
         labels = torch.tensor([-1]) if self.subject.conditional else None
         calls: list[int] = []
         denoiser, took = self._denoiser(calls.append, labels), math.inf
-        for look, count in enumerate((1, 1, min(self.batch, PART))):  # the first is slower and not to be trusted
+        for look in range(4):  # the first is slower; the last is of a batch, if it won't take more than some seconds
+            count = 1 if look < 3 else max(1, min(self.batch, PART, int(0.5 / took)))
             images, start = torch.zeros(count, *self.subject.model.shape, dtype=torch.uint8), time.perf_counter()
             calls.clear()
             sampled_bits(denoiser, images, VARIANCES["large"], terms=3, batch=count, device=self.subject.device)
             took = min(took, (time.perf_counter() - start) / sum(calls))
-            if look and took > 0.1:  # one image of a large network tells enough
-                break
         return took
 
     def _denoiser(self, tick: Tick, labels: Tensor | None = None) -> Denoiser:

@@ -60,7 +60,7 @@ class Outcome:
     """What a step gave, still on the device.
 
     Attributes:
-        terms: the loss of each example and its t.
+        terms: the loss of each example and its t; weighted where t is not uniform, so that the mean is unbiased.
         grad_norm: () norm of the whole gradient, before clipping.
         applied: () 1, or 0 where loss or gradient was not finite and nothing changed.
         lr: the rate.
@@ -166,12 +166,12 @@ class Learner:
         condition = self._condition(batch.labels, positions)
         with self._dropout(start // train.batch):
             terms = score(self.objective, self._denoiser(self.net), x_0, t.to(self.device), eps, condition)
-            loss = terms.loss.mean() if weights is None else (weights.to(terms.loss) * terms.loss).mean()
+            weighted = Terms(terms.loss * weights.to(terms.loss), terms.t) if weights is not None else terms
+            loss = weighted.loss.mean()
             loss.backward()  # type: ignore[no-untyped-call]
-        seen = Terms(terms.loss.detach(), terms.t)
         if self.history is not None:
-            self.history = self.history.update(seen)
-        outcome = self._apply(seen, loss.detach())
+            self.history = self.history.update(terms)
+        outcome = self._apply(Terms(weighted.loss.detach(), terms.t), loss.detach())
         self.images += train.batch
         self._watch_before = self.watch
         return outcome
