@@ -96,9 +96,12 @@ def test_other_images_are_brought_to_the_models_size(sfumato: Command, plain: Pa
     assert any("held-out images were scored; 12 were asked for" in note for note in report["bits"]["notes"])
 
 
+SHARED = ("--num", 48, "--steps", 3, "--method", "vlb", "--batch", 8, "--device", "cpu", "--json")
+
+
 def launched(plain: Path, out: Path, rank: int) -> subprocess.Popen[str]:
     environment = os.environ | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    words = ["evaluate", plain, "--num", 48, "--steps", 3, "--batch", 8, "--device", "cpu", "--json", "--out", out]
+    words = ["evaluate", plain, *SHARED, "--out", out]
     return subprocess.Popen(
         [sys.executable, "-m", "sfumato", *map(str, words)], stdout=subprocess.PIPE, text=True, env=environment
     )
@@ -109,8 +112,7 @@ def test_two_processes_come_to_the_same(sfumato: Command, plain: Path, tmp_path:
     said = [process.communicate(timeout=120)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert said[1] == "", "the first alone speaks"
-    words = ["--num", 48, "--steps", 3, "--batch", 8, "--device", "cpu"]
-    alone = json.loads(sfumato("evaluate", plain, *words, "--json", "--out", "alone").out)
+    alone = json.loads(sfumato("evaluate", plain, *SHARED, "--out", "alone").out)
     shared = json.loads(said[0])
     for kind, report in alone.items():
         assert shared[kind]["result"] == report["result"], kind
