@@ -1,4 +1,4 @@
-"""An evaluation: the right numbers, the same however they were come by, and kept."""
+"""An evaluation: what is found, kept, and refused."""
 
 from __future__ import annotations
 
@@ -15,51 +15,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from sfumato.config import Config
-from sfumato.data import DataConfig, Dataset, to_model
-from sfumato.diffusion import Cosine, FiniteOracle, GaussianOracle, Prediction, Schedule
+from sfumato.data import to_model
+from sfumato.diffusion import FiniteOracle, Prediction, Schedule
 from sfumato.errors import UserError
 from sfumato.evaluate.evaluation import Evaluation, results
 from sfumato.evaluate.settings import Settings
-from sfumato.evaluate.subject import Subject, place
+from sfumato.evaluate.subject import Subject
 from sfumato.evaluate.words import words
 from sfumato.evaluate.work import Work
-from sfumato.nets import UNet, UNetConfig
-from sfumato.weights import Model
 
-SCHEDULE, SHAPE, STD = Cosine(num_steps=50), (1, 3, 4), 0.25
-TRUTH = math.log2(127.5 * STD) + 0.5 * math.log2(2 * math.pi * math.e)  # entropy of the rounded Gaussian, fine bins
-ORACLE = GaussianOracle(SCHEDULE, torch.zeros(SHAPE), torch.full(SHAPE, STD**2))
-
-
-def gaussian_bytes(num: int, seed: int) -> Tensor:
-    raw = STD * torch.randn(num, *SHAPE, generator=torch.Generator().manual_seed(seed))
-    return ((raw + 1) * 127.5).round().clamp(0, 255).byte()
-
-
-def dataset(images: Tensor, train: int, labels: list[int] | None = None, classes: tuple[str, ...] = ()) -> Dataset:
-    """A data set in memory, its first images those that train."""
-    return Dataset(
-        config=DataConfig(source="digits", labels=labels is not None),
-        source_name="digits",
-        images=images.numpy(),
-        labels=np.array(labels if labels is not None else [-1] * len(images)),
-        classes=classes,
-        origins=(),
-        digests=tuple(hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in images),
-        train=np.arange(train),
-        held_out=np.arange(train, len(images)),
-        quarantined=[],
-        notes=(),
-    )
-
-
-@pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What stands for a file of weights: only its hash is asked for."""
-    path = tmp_path_factory.mktemp("weights") / "oracle.safetensors"
-    path.write_bytes(b"an oracle")
-    return path
+from .subjects import FILE, SCHEDULE, changed, dataset, gaussian_bytes, gaussian_subject, measure, subject
 
 
 @pytest.fixture(autouse=True)
@@ -67,166 +32,9 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SFUMATO_CACHE", str(tmp_path / "cache"))
 
 
-def subject(denoiser: Any, data: Dataset, file: Path) -> Subject:
-    """An oracle in the place of a network."""
-    config = Config(net=UNetConfig(1, base=8, multipliers=(1,), blocks=1, attention=(), groups=4))
-    net = UNet(config.net)
-    model = Model(net, config, denoiser, data.shape, data.classes, 1000, "ema", file)
-    return Subject(model, data, own=True, device=torch.device("cpu"))
-
-
 @pytest.fixture(scope="module")
-def gaussian(file: Path) -> Subject:
-    return subject(ORACLE, dataset(gaussian_bytes(600, 0), 300), file)
-
-
-def measure(of: Subject, folder: Path, kind: str, batch: int = 64, **settings: Any) -> dict[str, Any]:
-    return Evaluation(of, Settings(**settings), folder, batch).perform([kind])[kind]
-
-
-# Bits
-
-
-@pytest.mark.parametrize("method", ["vlb", "sampled", "flow"])
-def test_the_oracles_bits_are_the_entropy_with_the_measured_variance(
-    method: str, gaussian: Subject, tmp_path: Path
-) -> None:
-    total = measure(gaussian, tmp_path, "bits", method=method, variance="analytic", clip=False)["result"]["total"]
-    assert abs(total["mean"] - TRUTH) < 1.5 * total["half_width"] + 0.01
-    assert total["low"] < total["mean"] < total["high"]
-    assert total["half_width"] < 0.3
-
-
-@pytest.mark.parametrize("method", ["vlb", "sampled", "flow"])
-def test_bits_depend_neither_on_the_batch_nor_on_an_interruption(
-    method: str, gaussian: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = {"method": method, "num": 40, "steps": 10, "variance": "small"}
-    whole = measure(gaussian, tmp_path / "whole", "bits", **settings)
-    small = measure(gaussian, tmp_path / "small", "bits", batch=5, **settings)
-    score, calls = Work._score, []
-
-    def failing(self: Work, *arguments: Any) -> bytes:
-        calls.append(arguments[0])
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return score(self, *arguments)
-
-    monkeypatch.setattr(Work, "_score", failing)
-    with pytest.raises(KeyboardInterrupt):
-        measure(gaussian, tmp_path / "cut", "bits", **settings)
-    resumed = measure(gaussian, tmp_path / "cut", "bits", **settings)
-    assert calls == ["0", "1", "1"], "the first part was kept"
-    assert whole["settings"] == small["settings"] == resumed["settings"]
-    assert resumed["result"] == whole["result"]
-    for name in ("mean", "half_width"):
-        assert small["result"]["total"][name] == pytest.approx(whole["result"]["total"][name], rel=1e-4)
-
-
-def test_more_images_go_on_from_fewer(gaussian: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fresh = measure(gaussian, tmp_path / "fresh", "bits", num=96)
-    measure(gaussian, tmp_path, "bits", num=64)
-    score, calls = Work._score, []
-    monkeypatch.setattr(Work, "_score", lambda self, *a: calls.append(a[0]) or score(self, *a))
-    assert measure(gaussian, tmp_path, "bits", num=96)["result"] == fresh["result"]
-    assert calls == ["2"]
-
-
-@dataclass(frozen=True)
-class Told:
-    """Knows the image from its label alone: all pixels at 40 + 50 label; without one, grey."""
-
-    schedule: Schedule = SCHEDULE
-
-    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Tensor | None = None) -> Prediction:
-        assert condition is not None
-        assert len(condition) == len(x_t)
-        grey = torch.where(condition < 0, 127, 40 + 50 * condition).byte()
-        x0 = to_model(grey).reshape(-1, 1, 1, 1).expand_as(x_t)
-        return Prediction(x0, x_t).with_x0(x0, x_t, self.schedule(t))
-
-
-@pytest.fixture(scope="module")
-def told(file: Path) -> Subject:
-    labels = [n % 4 for n in range(200)] + [n % 3 for n in range(40)]
-    images = (40 + 50 * torch.tensor(labels)).byte().reshape(-1, 1, 1, 1).expand(-1, *SHAPE).contiguous()
-    return subject(Told(), dataset(images, 200, labels, ("a", "b", "c", "d")), file)
-
-
-@pytest.mark.parametrize("batch", [64, 3])
-@pytest.mark.parametrize("method", ["vlb", "sampled", "flow"])
-def test_a_conditional_model_is_scored_with_each_images_own_label(
-    method: str, batch: int, told: Subject, tmp_path: Path
-) -> None:
-    report = measure(told, tmp_path, "bits", batch=batch, method=method, num=40)
-    assert report["result"]["images"] == 40
-    # what the last noise level leaves to say costs 3.5 bits, and the steps before it nothing
-    assert report["result"]["total"]["mean"] < 3.6
-    assert method == "flow" or report["result"]["rate"]["mean"] < 1e-4
-    assert "each image was scored given its own label" in report["notes"]
-
-
-# Drawn images
-
-
-def test_labels_are_drawn_in_the_training_images_proportions(told: Subject) -> None:
-    labels = [0] * 120 + [1] * 60 + [2] * 20 + [3] * 100  # the last 100 are held out
-    data = dataset(torch.zeros(300, *SHAPE, dtype=torch.uint8), 200, labels, told.data.classes)
-    drawn = replace(told, data=data).labels(seed=5, first=0, count=4000)
-    assert drawn is not None
-    counts = torch.bincount(drawn, minlength=4)
-    assert counts[3] == 0
-    chi_squared = ((counts[:3] - torch.tensor([2400, 1200, 400])) ** 2 / torch.tensor([2400, 1200, 400])).sum()
-    assert chi_squared < 13.8, "two degrees of freedom, p = 0.001"
-    assert torch.equal(replace(told, data=data).labels(5, 1000, 500), drawn[1000:1500]), "each by its address"
-
-
-def test_images_are_drawn_for_their_labels(told: Subject, tmp_path: Path) -> None:
-    for batch in (64, 7):
-        work = Evaluation(told, Settings(num=50, steps=3), tmp_path / str(batch), batch).work
-        labels = told.labels(0, 0, 50)
-        assert labels is not None
-        assert torch.equal(work.images()[:, 0, 0, 0], 40 + 50 * labels)
-
-
-def test_a_wrong_label_would_cost_much(told: Subject, tmp_path: Path) -> None:
-    shifted = changed(told, labels=(told.data.labels + 1) % 4)
-    for method in ("vlb", "flow"):
-        assert measure(shifted, tmp_path, "bits", method=method, num=40)["result"]["total"]["mean"] > 20
-
-
-def test_images_depend_on_what_they_should(gaussian: Subject, tmp_path: Path) -> None:
-    def images(batch: int = 64, **settings: Any) -> Tensor:
-        return Evaluation(gaussian, Settings(num=20, **settings), tmp_path / str(batch), batch).work.images()
-
-    whole = images(steps=5)
-    assert int((images(7, steps=5).int() - whole.int()).abs().max()) <= 1, "rounding"
-    ways: list[dict[str, Any]] = [
-        {"steps": 5},
-        {"steps": 5, "seed": 1},
-        {"steps": 5, "eta": 0.5},
-        {"steps": 6},
-        {"steps": 5, "sampler": "ddpm"},
-        {"steps": 5, "sampler": "ddpm", "variance": "large"},
-        {"steps": 5, "sampler": "ddpm", "variance": "analytic"},
-    ]
-    assert len({images(**way).numpy().tobytes() for way in ways}) == len(ways)
-
-
-def test_analytic_ddpm_draws_the_right_spread_in_few_steps(gaussian: Subject, tmp_path: Path) -> None:
-    """For Gaussian data the best variance makes the chain exact at any number of steps; the small one is too narrow.
-
-    The last step adds no noise: it leaves E[x_0 | x_t], whose deviation is alpha STD^2 / sqrt(alpha^2 STD^2 + sigma^2).
-    """
-
-    def spread(variance: str) -> float:
-        settings = Settings(num=400, steps=10, sampler="ddpm", variance=variance, clip=False)
-        return float(to_model(Evaluation(gaussian, settings, tmp_path).work.images()).std())
-
-    last = SCHEDULE(5 / 50)
-    truth = float(last.alpha * STD**2 / (last.abar * STD**2 + last.sigma**2).sqrt())
-    assert spread("analytic") == pytest.approx(truth, rel=0.04)
-    assert spread("small") < 0.9 * truth
+def gaussian() -> Subject:
+    return gaussian_subject()
 
 
 def test_the_oracle_is_as_good_as_its_floor(gaussian: Subject, tmp_path: Path) -> None:
@@ -249,10 +57,10 @@ def test_few_images_get_the_shrunk_distance_and_a_warning(gaussian: Subject, tmp
     assert any("fewer than the 12 features" in note for note in report["notes"])
 
 
-def test_a_planted_memoriser_is_flagged_and_the_oracle_is_not(gaussian: Subject, file: Path, tmp_path: Path) -> None:
+def test_a_planted_memoriser_is_flagged_and_the_oracle_is_not(gaussian: Subject, tmp_path: Path) -> None:
     data = gaussian.data
     memory = FiniteOracle(SCHEDULE, to_model(torch.from_numpy(data.images[data.train])))
-    planted = measure(subject(memory, data, file), tmp_path / "a", "memorisation", num=100)
+    planted = measure(subject(memory, data), tmp_path / "a", "memorisation", num=100)
     honest = measure(gaussian, tmp_path / "b", "memorisation", num=100, clip=False)
     assert planted["result"]["memorised"]
     assert planted["result"]["copies"] > 0.9
@@ -322,7 +130,7 @@ def test_a_damaged_result_is_made_again(damage: bytes, gaussian: Subject, tmp_pa
 def test_a_result_says_all_that_it_takes_to_repeat_it(gaussian: Subject, tmp_path: Path) -> None:
     report = measure(gaussian, tmp_path, "quality", num=30, steps=4, eta=0.5, seed=3)
     assert report["settings"] == {
-        "rules": 1, "num": 30, "weights": hashlib.sha256(b"an oracle").hexdigest(), "weights_kind": "ema",
+        "rules": 1, "num": 30, "weights": hashlib.sha256(FILE.read_bytes()).hexdigest(), "weights_kind": "ema",
         "images_seen": 1000, "seed": 3, "sampler": "ddim", "steps": 4, "eta": 0.5, "clip": True,
         "data": gaussian.data.fingerprint, "real": "train",
         "extractor": {
@@ -364,18 +172,14 @@ class Broken:
         return Prediction(x_t * math.nan, x_t)
 
 
-def test_a_model_that_diverged_is_one_line(gaussian: Subject, file: Path, tmp_path: Path) -> None:
-    broken = subject(Broken(), gaussian.data, file)
+def test_a_model_that_diverged_is_one_line(gaussian: Subject, tmp_path: Path) -> None:
+    broken = subject(Broken(), gaussian.data)
     for settings in ({"method": "vlb"}, {"method": "sampled"}, {"variance": "analytic"}):
         with pytest.raises(UserError, match="not finite"):
             measure(broken, tmp_path, "bits", num=4, **settings)
     with pytest.raises(UserError, match="not finite"):
         measure(broken, tmp_path, "quality", num=4, steps=3)
     assert not list(tmp_path.glob("*.json"))
-
-
-def changed(of: Subject, **data: Any) -> Subject:
-    return replace(of, data=replace(of.data, **data))
 
 
 @pytest.mark.parametrize(
@@ -401,35 +205,3 @@ def test_what_cant_be_measured_is_one_line(
         measure(spoilt(gaussian), tmp_path, kind, **settings)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.glob("*.json"))
-
-
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({"num": 0}, "num is 0"),
-        ({"steps": -1}, "steps is -1"),
-        ({"repeats": 0}, "repeats is 0"),
-        ({"seed": -1}, "seed is -1"),
-        ({"eta": 1.5}, "eta is 1.5"),
-        ({"eta": math.nan}, "eta is nan"),
-        ({"sampler": "ddpm", "eta": 0.5}, "eta belongs to ddim"),
-        ({"sampler": "dmd"}, "sampler can't be 'dmd'; did you mean"),
-        ({"method": "vbl"}, "did you mean 'vlb'"),
-        ({"variance": "smal"}, "did you mean 'small'"),
-        ({"real": "test"}, "real can't be 'test'"),
-    ],
-)
-def test_settings_are_checked(settings: dict[str, Any], said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        Settings(**settings)
-
-
-def test_results_lie_in_the_run_or_beside_the_file(tmp_path: Path) -> None:
-    weights = tmp_path / "run" / "weights" / "ema.safetensors"
-    weights.parent.mkdir(parents=True)
-    weights.touch()
-    assert place(tmp_path / "run") == tmp_path / "run" / "evaluation"
-    assert place(weights) == weights.parent / "evaluation", "not a run yet"
-    (tmp_path / "run" / "config.toml").touch()
-    assert place(weights) == tmp_path / "run" / "evaluation"
-    assert place(tmp_path / "a.safetensors") == tmp_path / "evaluation"

@@ -20,7 +20,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -193,7 +193,22 @@ def _scaled(betas: Tensor, num_steps: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Linear(Chain):
+class _Rising(Chain):
+    """beta_t^(1/power) linear from beta_min^(1/power) to beta_max^(1/power) at T = 1000; scaled by 1000 / T otherwise."""
+
+    beta_min: float = 1e-4
+    beta_max: float = 0.02
+    _power: ClassVar[int]
+
+    def betas(self) -> Tensor:
+        """Return beta_1..beta_T, (T,) float64."""
+        low, high = self.beta_min ** (1 / self._power), self.beta_max ** (1 / self._power)
+        roots = torch.linspace(low, high, self.num_steps, dtype=torch.float64)
+        return _scaled(roots**self._power, self.num_steps)
+
+
+@dataclass(frozen=True)
+class Linear(_Rising):
     """beta_t linear from beta_min to beta_max at T = 1000, scaled by 1000 / T otherwise (DDPM Sec. 4).
 
     Attributes:
@@ -202,33 +217,14 @@ class Linear(Chain):
         beta_max: beta_T at T = 1000.
     """
 
-    beta_min: float = 1e-4
-    beta_max: float = 0.02
-
-    def betas(self) -> Tensor:
-        """Return beta_1..beta_T, (T,) float64."""
-        return _scaled(
-            torch.linspace(self.beta_min, self.beta_max, self.num_steps, dtype=torch.float64), self.num_steps
-        )
+    _power: ClassVar[int] = 1
 
 
 @dataclass(frozen=True)
-class Quadratic(Chain):
-    """sqrt(beta_t) linear ("quad" in the DDPM code, "scaled_linear" in latent diffusion); scaled by 1000 / T.
+class Quadratic(_Rising):
+    """sqrt(beta_t) linear ("quad" in the DDPM code, "scaled_linear" in latent diffusion); fields as `Linear`."""
 
-    Attributes:
-        num_steps: T.
-        beta_min: beta_1 at T = 1000.
-        beta_max: beta_T at T = 1000.
-    """
-
-    beta_min: float = 1e-4
-    beta_max: float = 0.02
-
-    def betas(self) -> Tensor:
-        """Return beta_1..beta_T, (T,) float64."""
-        roots = torch.linspace(self.beta_min**0.5, self.beta_max**0.5, self.num_steps, dtype=torch.float64)
-        return _scaled(roots.square(), self.num_steps)
+    _power: ClassVar[int] = 2
 
 
 @dataclass(frozen=True)
