@@ -194,7 +194,7 @@ def _scaled(betas: Tensor, num_steps: int) -> Tensor:
 
 @dataclass(frozen=True)
 class _Rising(Chain):
-    """beta_t^(1/power) linear from beta_min^(1/power) to beta_max^(1/power) at T = 1000; scaled by 1000 / T otherwise."""
+    """beta_t^(1/power) linear from beta_min^(1/power) to beta_max^(1/power) at T = 1000; another T scales it."""
 
     beta_min: float = 1e-4
     beta_max: float = 0.02
