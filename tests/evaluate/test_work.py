@@ -1,0 +1,179 @@
+"""Scoring and drawing in parts: the right numbers, the same however they were come by."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from sfumato.data import to_model
+from sfumato.diffusion import GaussianOracle
+from sfumato.evaluate.evaluation import Evaluation
+from sfumato.evaluate.settings import Settings
+from sfumato.evaluate.subject import Subject
+from sfumato.evaluate.work import Work
+
+from .subjects import SCHEDULE, SHAPE, STD, changed, dataset, gaussian_subject, measure, subject, told_subject
+
+TRUTH = math.log2(127.5 * STD) + 0.5 * math.log2(2 * math.pi * math.e)  # entropy of the rounded Gaussian, fine bins
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SFUMATO_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def gaussian() -> Subject:
+    return gaussian_subject()
+
+
+@pytest.fixture(scope="module")
+def told() -> Subject:
+    return told_subject()
+
+
+# Bits
+
+
+@pytest.mark.parametrize("method", ["vlb", "sampled", "flow"])
+def test_the_oracles_bits_are_the_entropy_with_the_measured_variance(
+    method: str, gaussian: Subject, tmp_path: Path
+) -> None:
+    total = measure(gaussian, tmp_path, "bits", method=method, variance="analytic", clip=False)["result"]["total"]
+    assert abs(total["mean"] - TRUTH) < 1.5 * total["half_width"] + 0.01
+    assert total["low"] < total["mean"] < total["high"]
+    assert total["half_width"] < 0.3
+
+
+@pytest.mark.parametrize("method", ["vlb", "sampled", "flow"])
+def test_bits_depend_neither_on_the_batch_nor_on_an_interruption(
+    method: str, gaussian: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"method": method, "num": 40, "steps": 10, "variance": "small"}
+    whole = measure(gaussian, tmp_path / "whole", "bits", **settings)
+    small = measure(gaussian, tmp_path / "small", "bits", batch=5, **settings)
+    score, calls = Work._score, []
+
+    def failing(self: Work, *arguments: Any) -> bytes:
+        calls.append(arguments[0])
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return score(self, *arguments)
+
+    monkeypatch.setattr(Work, "_score", failing)
+    with pytest.raises(KeyboardInterrupt):
+        measure(gaussian, tmp_path / "cut", "bits", **settings)
+    resumed = measure(gaussian, tmp_path / "cut", "bits", **settings)
+    assert calls == ["0", "1", "1"], "the first part was kept"
+    assert whole["settings"] == small["settings"] == resumed["settings"]
+    assert resumed["result"] == whole["result"]
+    for name in ("mean", "half_width"):
+        assert small["result"]["total"][name] == pytest.approx(whole["result"]["total"][name], rel=1e-4)
+
+
+def test_more_images_go_on_from_fewer(gaussian: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh = measure(gaussian, tmp_path / "fresh", "bits", num=96)
+    measure(gaussian, tmp_path, "bits", num=64)
+    score, calls = Work._score, []
+    monkeypatch.setattr(Work, "_score", lambda self, *a: calls.append(a[0]) or score(self, *a))
+    assert measure(gaussian, tmp_path, "bits", num=96)["result"] == fresh["result"]
+    assert calls == ["2"]
+
+
+def test_every_part_meets_noise_of_its_own(gaussian: Subject, tmp_path: Path) -> None:
+    images = np.repeat(gaussian.data.images[:1], 600, axis=0)
+    measure(replace(gaussian, data=replace(gaussian.data, images=images)), tmp_path, "bits", num=96, method="vlb")
+    assert len({file.read_bytes() for file in tmp_path.glob("parts/bits-*/*.part")}) == 3
+
+
+@pytest.mark.parametrize("batch", [64, 3])
+@pytest.mark.parametrize("method", ["vlb", "sampled", "flow"])
+def test_a_conditional_model_is_scored_with_each_images_own_label(
+    method: str, batch: int, told: Subject, tmp_path: Path
+) -> None:
+    report = measure(told, tmp_path, "bits", batch=batch, method=method, num=40)
+    assert report["result"]["images"] == 40
+    # what the last noise level leaves to say costs 3.5 bits, and the steps before it nothing
+    assert report["result"]["total"]["mean"] < 3.6
+    assert method == "flow" or report["result"]["rate"]["mean"] < 1e-4
+    assert "each image was scored given its own label" in report["notes"]
+
+
+# Drawn images
+
+
+def test_labels_are_drawn_in_the_training_images_proportions(told: Subject) -> None:
+    labels = [0] * 120 + [1] * 60 + [2] * 20 + [3] * 100  # the last 100 are held out
+    data = dataset(torch.zeros(300, *SHAPE, dtype=torch.uint8), 200, labels, told.data.classes)
+    drawn = replace(told, data=data).labels(seed=5, first=0, count=4000)
+    assert drawn is not None
+    counts = torch.bincount(drawn, minlength=4)
+    assert counts[3] == 0
+    chi_squared = ((counts[:3] - torch.tensor([2400, 1200, 400])) ** 2 / torch.tensor([2400, 1200, 400])).sum()
+    assert chi_squared < 13.8, "two degrees of freedom, p = 0.001"
+    assert torch.equal(replace(told, data=data).labels(5, 1000, 500), drawn[1000:1500]), "each by its address"
+
+
+def test_images_are_drawn_for_their_labels(told: Subject, tmp_path: Path) -> None:
+    for batch in (64, 7):
+        work = Evaluation(told, Settings(num=50, steps=3), tmp_path / str(batch), batch).work
+        labels = told.labels(0, 0, 50)
+        assert labels is not None
+        assert torch.equal(work.images()[:, 0, 0, 0], 40 + 50 * labels)
+
+
+def test_a_wrong_label_would_cost_much(told: Subject, tmp_path: Path) -> None:
+    shifted = changed(told, labels=(told.data.labels + 1) % 4)
+    for method in ("vlb", "flow"):
+        assert measure(shifted, tmp_path, "bits", method=method, num=40)["result"]["total"]["mean"] > 20
+
+
+def test_images_depend_on_what_they_should(gaussian: Subject, tmp_path: Path) -> None:
+    def images(batch: int = 64, **settings: Any) -> Tensor:
+        return Evaluation(gaussian, Settings(num=20, **settings), tmp_path / str(batch), batch).work.images()
+
+    whole = images(steps=5)
+    assert int((images(7, steps=5).int() - whole.int()).abs().max()) <= 1, "rounding"
+    ways: list[dict[str, Any]] = [
+        {"steps": 5},
+        {"steps": 5, "seed": 1},
+        {"steps": 5, "eta": 0.5},
+        {"steps": 6},
+        {"steps": 5, "sampler": "ddpm"},
+        {"steps": 5, "sampler": "ddpm", "variance": "large"},
+        {"steps": 5, "sampler": "ddpm", "variance": "analytic"},
+    ]
+    assert len({images(**way).numpy().tobytes() for way in ways}) == len(ways)
+
+
+def test_clipping_is_of_what_is_scored_and_of_what_is_drawn(gaussian: Subject, tmp_path: Path) -> None:
+    wide = subject(GaussianOracle(SCHEDULE, torch.zeros(SHAPE), torch.full(SHAPE, 4.0)), gaussian.data)
+    works = [
+        Evaluation(wide, Settings(num=20, steps=5, sampler="ddpm", clip=clip), tmp_path).work for clip in (True, False)
+    ]
+    assert not torch.equal(works[0].images(), works[1].images())
+    clipped, free = (work.bits().total.mean for work in works)
+    assert clipped < free, "what lies outside can't be right"
+
+
+def test_analytic_ddpm_draws_the_right_spread_in_few_steps(gaussian: Subject, tmp_path: Path) -> None:
+    """For Gaussian data the best variance makes the chain exact at any number of steps; the small one is too narrow.
+
+    The last step adds no noise: it leaves E[x_0 | x_t], whose deviation is alpha STD^2 / sqrt(alpha^2 STD^2 + sigma^2).
+    """
+
+    def spread(variance: str) -> float:
+        settings = Settings(num=400, steps=10, sampler="ddpm", variance=variance, clip=False)
+        return float(to_model(Evaluation(gaussian, settings, tmp_path).work.images()).std())
+
+    last = SCHEDULE(5 / 50)
+    truth = float(last.alpha * STD**2 / (last.abar * STD**2 + last.sigma**2).sqrt())
+    assert spread("analytic") == pytest.approx(truth, rel=0.04)
+    assert spread("small") < 0.9 * truth
