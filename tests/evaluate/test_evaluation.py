@@ -138,6 +138,11 @@ def test_a_result_says_all_that_it_takes_to_repeat_it(gaussian: Subject, tmp_pat
             "recipe": "1x3x4 pixels in [-1, 1], as they are",
         },
     }  # fmt: skip
+    bits = measure(gaussian, tmp_path, "bits", num=8)["settings"]
+    assert bits | {
+        "split": "held_out", "num": 8, "method": "sampled", "terms": 49, "steps": 50, "repeats": 2, "variance": "small",
+        "data": gaussian.data.fingerprint, "weights": report["settings"]["weights"], "seed": 0, "clip": True,
+    } == bits  # fmt: skip
     assert {"command", "packages", "device", "written"} <= set(report["environment"])
 
 

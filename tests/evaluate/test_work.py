@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from sfumato.data import to_model
-from sfumato.diffusion import GaussianOracle
+from sfumato.diffusion import GaussianOracle, Optimal
 from sfumato.evaluate.evaluation import Evaluation
 from sfumato.evaluate.settings import Settings
 from sfumato.evaluate.subject import Subject
 from sfumato.evaluate.work import Work
 
-from .subjects import SCHEDULE, SHAPE, STD, changed, dataset, gaussian_subject, measure, subject, told_subject
+from .subjects import ORACLE, SCHEDULE, SHAPE, STD, changed, dataset, gaussian_subject, measure, subject, told_subject
 
 TRUTH = math.log2(127.5 * STD) + 0.5 * math.log2(2 * math.pi * math.e)  # entropy of the rounded Gaussian, fine bins
 
@@ -85,6 +85,24 @@ def test_more_images_go_on_from_fewer(gaussian: Subject, tmp_path: Path, monkeyp
     monkeypatch.setattr(Work, "_score", lambda self, *a: calls.append(a[0]) or score(self, *a))
     assert measure(gaussian, tmp_path, "bits", num=96)["result"] == fresh["result"]
     assert calls == ["2"]
+
+
+def test_held_out_images_are_scored_and_training_images_measure_the_variance(gaussian: Subject, tmp_path: Path) -> None:
+    images = gaussian.data.images.copy()
+    images[gaussian.data.train] = 0
+    total = measure(changed(gaussian, images=images), tmp_path, "bits", method="vlb")["result"]["total"]
+    honest = measure(gaussian, tmp_path / "honest", "bits", method="vlb")["result"]["total"]
+    assert total == honest
+    images = gaussian.data.images.copy()
+    images[gaussian.data.held_out] = 0
+    works = [
+        Evaluation(of, Settings(variance="analytic"), tmp_path).work
+        for of in (gaussian, changed(gaussian, images=images))
+    ]
+    level = SCHEDULE(0.5)
+    for work in works:
+        assert isinstance(work.variance, Optimal)
+        assert float(work.variance.spread(level)) == pytest.approx(float(ORACLE.spread(level).mean()), rel=0.1)
 
 
 def test_every_part_meets_noise_of_its_own(gaussian: Subject, tmp_path: Path) -> None:

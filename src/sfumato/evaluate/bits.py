@@ -3,8 +3,8 @@ r"""Bits a dimension of held-out images, with intervals that say how far to trus
 Three ways to the code length of 8-bit images under a model, all through the denoiser that samples:
 
     vlb       the whole bound on a grid: L_T, every L_s and L_0 (DDPM Eq. 5), one evaluation a step for each image
-    sampled   the same bound from a few of its terms an image, t stratified over the chain: an unbiased estimate, which
-              buys more images for the same time where the spread between images is what limits the figure
+    sampled   the same bound from a few of its terms an image: an unbiased estimate, which buys more images for the
+              same time where the spread between images is what limits the figure
     flow      the probability-flow density at t_0 = 1/T and the decoder below it (`diffusion.flow`)
 
 Two things are random in such a figure: which images were scored and which noise they met. With R draws of noise for
@@ -172,9 +172,10 @@ def sampled_bits(
 ) -> Bits:
     """Score images by a few terms of the full chain's bound each: L_T and L_0 always, the others sampled.
 
-    The steps 2..T are cut into `terms` stretches of equal length and one t is drawn from each, by address, so that
+    The terms grow towards the data about as 1 / t, so step i of 2..T is drawn with probability p_i, nine parts in ten
+    of it in proportion to 1 / i and one part even, in `terms` strata of equal probability, by address:
 
-        L ~ L_T + L_0 + (T - 1) / terms * sum of the terms drawn,       exact in the mean.
+        L ~ L_T + L_0 + mean over the terms drawn of L_i / p_i,       exact in the mean.
 
     Args and raises: as `vlb_bits`, with `terms` the number of sampled terms an image, at most T - 1.
     """
@@ -185,14 +186,14 @@ def sampled_bits(
     for index, x_0 in _batches(images, batch, device):
         first = bits_per_dim(prior_term(x_0, denoiser.schedule(1.0))).double()
         for r in range(repeats):
-            steps = _stratified(uniform(seed + r, Purpose.HELD_OUT_TIME, index, (terms,)), num_steps)
+            steps, weights = _stratified(uniform(seed + r, Purpose.HELD_OUT_TIME, index, (terms,)), num_steps)
             losses = []
             for k in range(terms + 1):
                 eps = normal(seed + r, Purpose.HELD_OUT_NOISE, index, tuple(x_0.shape[1:]), step=k)
                 loss = bound(denoiser, x_0, steps[:, k] / num_steps, eps).loss.double()
                 losses.append(loss / (num_steps * math.log(2)))
             table = torch.stack(losses, 1)
-            inner = table[:, :-1].mean(1) * (num_steps - 1) if terms else 0 * first
+            inner = (weights * table[:, :-1]).mean(1) if terms else 0 * first
             total.put(index, r, first + inner + table[:, -1])
             prior.put(index, r, first)
             decoder.put(index, r, table[:, -1])
@@ -202,12 +203,23 @@ def sampled_bits(
     return _bits("sampled", total, prior, decoder, num_steps, _curve(torch.cat(seen)))
 
 
-def _stratified(u: Tensor, num_steps: int) -> Tensor:
-    """One step of 2..T from each of K equal stretches, then step 1: (B, K) uniform -> (B, K + 1) float64."""
-    count = u.shape[1]
+def _stratified(u: Tensor, num_steps: int) -> tuple[Tensor, Tensor]:
+    """Draw steps of 2..T, one from each of K strata of equal probability, and append step 1.
+
+    Args:
+        u: (B, K) in [0, 1).
+        num_steps: T.
+
+    Returns:
+        The steps (B, K + 1) float64, and 1 / p of those drawn, (B, K).
+    """
+    count, rest = u.shape[1], num_steps - 1
+    falling = 1 / torch.arange(2, num_steps + 1, dtype=torch.float64, device=u.device)
+    p = 0.9 * falling / falling.sum() + 0.1 / max(1, rest)
     place = (torch.arange(count, device=u.device) + u) / max(1, count)
-    steps = 2 + torch.floor(place * (num_steps - 1)).clamp(max=num_steps - 2)
-    return torch.cat([steps, torch.ones_like(steps[:, :1]) if count else u.new_ones(len(u), 1)], 1)
+    drawn = torch.searchsorted(p.cumsum(0), place, right=True).clamp(max=max(0, rest - 1))
+    last = torch.ones(len(u), 1, dtype=torch.float64, device=u.device)
+    return torch.cat([2.0 + drawn, last], 1), 1 / p[drawn] if count else u
 
 
 def flow_bits(
