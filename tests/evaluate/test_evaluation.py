@@ -22,7 +22,7 @@ from sfumato.evaluate.evaluation import Evaluation, results
 from sfumato.evaluate.settings import Settings
 from sfumato.evaluate.subject import Subject
 from sfumato.evaluate.words import words
-from sfumato.evaluate.work import Work
+from sfumato.evaluate.work import RULES, Work
 
 from .subjects import FILE, SCHEDULE, changed, dataset, gaussian_bytes, gaussian_subject, measure, subject
 
@@ -130,7 +130,7 @@ def test_a_damaged_result_is_made_again(damage: bytes, gaussian: Subject, tmp_pa
 def test_a_result_says_all_that_it_takes_to_repeat_it(gaussian: Subject, tmp_path: Path) -> None:
     report = measure(gaussian, tmp_path, "quality", num=30, steps=4, eta=0.5, seed=3)
     assert report["settings"] == {
-        "rules": 1, "num": 30, "weights": hashlib.sha256(FILE.read_bytes()).hexdigest(), "weights_kind": "ema",
+        "rules": RULES, "num": 30, "weights": hashlib.sha256(FILE.read_bytes()).hexdigest(), "weights_kind": "ema",
         "images_seen": 1000, "seed": 3, "sampler": "ddim", "steps": 4, "eta": 0.5, "clip": True,
         "data": gaussian.data.fingerprint, "real": "train",
         "extractor": {

@@ -35,9 +35,6 @@ from .work import Stage, Work, key
 
 __all__ = ["Evaluation", "results"]
 
-RULES = 1
-"""The version of what is measured here: a change makes every result anew."""
-
 Report = dict[str, Any]
 
 
@@ -122,11 +119,11 @@ class Evaluation:
         """Return all that decides a result, as JSON has it."""
         data = self.subject.data
         if kind == "bits":
-            return {"rules": RULES, "num": len(self.subject.held_out(self.settings.scored)), **self.work.scoring}
+            return {"num": len(self.subject.held_out(self.settings.scored)), **self.work.scoring}
         extractor = {name: getattr(self.extractor, name) for name in ("name", "sha256", "recipe")}
         real = {"real": self.settings.real} if kind == "quality" else {}
         images = {"data": data.fingerprint, **real, "extractor": extractor}
-        return {"rules": RULES, "num": self.settings.drawn, **self.work.drawing, **images}
+        return {"num": self.settings.drawn, **self.work.drawing, **images}
 
     def _file(self, kind: str, suffix: str = "json") -> Path:
         return self.folder / f"{kind}-{key(self.described(kind))}.{suffix}"

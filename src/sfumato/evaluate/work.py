@@ -40,6 +40,8 @@ from .subject import Counted, Given, Subject
 
 __all__ = ["Stage", "Work", "key"]
 
+RULES = 2
+"""The version of how images are drawn, scored and compared: a change makes every part and every result anew."""
 PART = 32
 """Held-out images in a part."""
 FLOW_CALLS, FLOW_COST = 120, 3
@@ -124,9 +126,9 @@ class Work:
 
     @property
     def model_facts(self) -> dict[str, Any]:
-        """Which model: the hash of its weights, and what they are."""
+        """Which model: the hash of its weights, and what they are; and the version of the rules."""
         model = self.subject.model
-        return {"weights": self.subject.sha256, "weights_kind": model.kind, "images_seen": model.images}
+        return {"rules": RULES, "weights": self.subject.sha256, "weights_kind": model.kind, "images_seen": model.images}
 
     @property
     def drawing(self) -> dict[str, Any]:
