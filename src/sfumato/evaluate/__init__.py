@@ -14,25 +14,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .bits import Bits, flow_bits, sampled_bits, vlb_bits
     from .bootstrap import Interval, Linearised
     from .cache import real_features, split_rows
+    from .evaluation import Evaluation, results
     from .features import EXTRACTORS, Extractor, batches, extract, fitting, open_extractor
     from .frechet import frechet_distance, frechet_of_statistics
     from .kernel import kid
     from .measure import MEASURES, Measure, compare, quality
     from .memorisation import Memorisation, Nearness, contact_sheet, find_memorised
     from .neighbours import neighbourhoods
+    from .settings import Settings
     from .sliced import sliced_wasserstein
     from .statistics import Statistics
+    from .subject import open_subject
 
 _HOMES = {
+    "Bits": "bits",
     "EXTRACTORS": "features",
+    "Evaluation": "evaluation",
     "Extractor": "features",
     "Interval": "bootstrap",
     "MEASURES": "measure",
     "Measure": "measure",
     "Memorisation": "memorisation",
     "Nearness": "memorisation",
+    "Settings": "settings",
     "Statistics": "statistics",
     "batches": "features",
     "compare": "measure",
@@ -40,26 +47,34 @@ _HOMES = {
     "extract": "features",
     "find_memorised": "memorisation",
     "fitting": "features",
+    "flow_bits": "bits",
     "frechet_distance": "frechet",
     "frechet_of_statistics": "frechet",
     "kid": "kernel",
     "neighbourhoods": "neighbours",
     "open_extractor": "features",
+    "open_subject": "subject",
     "quality": "measure",
     "real_features": "cache",
+    "results": "evaluation",
+    "sampled_bits": "bits",
     "sliced_wasserstein": "sliced",
     "split_rows": "cache",
+    "vlb_bits": "bits",
 }
 
 __all__ = [
     "EXTRACTORS",
     "MEASURES",
+    "Bits",
+    "Evaluation",
     "Extractor",
     "Interval",
     "Linearised",
     "Measure",
     "Memorisation",
     "Nearness",
+    "Settings",
     "Statistics",
     "batches",
     "compare",
@@ -67,15 +82,20 @@ __all__ = [
     "extract",
     "find_memorised",
     "fitting",
+    "flow_bits",
     "frechet_distance",
     "frechet_of_statistics",
     "kid",
     "neighbourhoods",
     "open_extractor",
+    "open_subject",
     "quality",
     "real_features",
+    "results",
+    "sampled_bits",
     "sliced_wasserstein",
     "split_rows",
+    "vlb_bits",
 ]
 
 
