@@ -35,6 +35,7 @@ _HOMES = {
     "Evaluation": "evaluation",
     "Extractor": "features",
     "Interval": "bootstrap",
+    "Linearised": "bootstrap",
     "MEASURES": "measure",
     "Measure": "measure",
     "Memorisation": "memorisation",
