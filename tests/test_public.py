@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 
@@ -44,3 +45,10 @@ def test_functions_are_what_they_are_called() -> None:
 
     assert sfumato.load is load_weights
     assert sfumato.sample.__module__ == "sfumato.generate"
+
+
+@pytest.mark.parametrize("package", ["data", "diffusion", "evaluate", "nets", "train"])
+def test_every_name_that_a_package_promises_can_be_had(package: str) -> None:
+    module = importlib.import_module(f"sfumato.{package}")
+    for name in module.__all__:
+        assert getattr(module, name) is not None
