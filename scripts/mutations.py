@@ -144,7 +144,7 @@ MUTATIONS = [
     ),
     M(
         "clip: noise not made consistent",
-        "diffusion/denoiser.py",
+        "diffusion/prediction.py",
         "return replace(self, x0=x0, eps=(x_t - level.alpha * x0) / level.sigma)",
         "return replace(self, x0=x0)",
         "tests/diffusion/test_denoiser.py tests/diffusion/test_samplers.py",

@@ -1,11 +1,12 @@
 """The mathematics of denoising diffusion: imports torch and nothing else.
 
-Read in this order: `schedule` (levels), `gaussian`, `process` (forward, posterior, reverse), `parameterization`,
-`variance`, `denoiser`, `objective`, `samplers`; `noise` (addressed random numbers), `grid` (which times), `oracle`
-(exact denoisers) stand beside them.
+Read in this order: `schedule` (levels), `gaussian`, `process` (forward, posterior), `prediction`, `parameterization`,
+`variance`, `reverse`, `denoiser`, `likelihood`, `weighting`, `objective`, `samplers`; `noise` (addressed random
+numbers), `grid` (which times), `oracle` (exact denoisers), `flow` (the ODE's likelihood), `analytic` (measured
+variances) and `importance` (which t to train on) stand beside them.
 """
 
-from .denoiser import Clipped, Denoiser, NetworkDenoiser, Prediction
+from .denoiser import Clipped, Denoiser, NetworkDenoiser
 from .gaussian import Gaussian
 from .grid import GRIDS, leading, trailing, uniform
 from .likelihood import VLB, bits_per_dim, bound_term, discretized_nll, prior_term, vlb
@@ -13,7 +14,9 @@ from .noise import Noise, Purpose
 from .objective import Bound, Hybrid, Noised, Objective, Simple, Terms, Weighted, score, times
 from .oracle import FiniteOracle, GaussianOracle, MixtureOracle
 from .parameterization import PARAMETERIZATIONS, X0, Eps, Mu, Parameterization, V, solve, target
-from .process import forward_step, marginal, posterior, reverse
+from .prediction import Prediction
+from .process import forward_step, marginal, posterior
+from .reverse import reverse
 from .samplers import DDIM, SAMPLERS, Ancestral, Sampler, State, sample, trajectory
 from .schedule import (
     SCHEDULES,

@@ -13,43 +13,23 @@ A prediction is consistent: x0 and eps explain the given x_t exactly. Who change
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from .parameterization import Eps, Parameterization, solve
-from .schedule import Level, Schedule
+from .prediction import Prediction
+from .schedule import Schedule
 
-__all__ = ["Clipped", "Condition", "Denoiser", "Network", "NetworkDenoiser", "Prediction"]
+__all__ = ["Clipped", "Condition", "Denoiser", "Network", "NetworkDenoiser"]
 
 Condition = Any
 """Opaque to this package: it is handed to the network as it came. None means unconditional."""
 
 Network = Callable[[Tensor, Tensor, Condition], Tensor]
 """(x_t (B, C, H, W), time (B,), condition) -> output (B, C, H, W)."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a noisy image x_t is thought to be made of.
-
-    Attributes:
-        x0: (B, C, H, W), the predicted image (the mean of q(x_0 | x_t) where exact).
-        eps: (B, C, H, W), the predicted noise.
-        fraction: (B, C, H, W) or None: where learned, v in log variance = v log beta + (1 - v) log beta~ (IDDPM Eq.
-            15).
-    """
-
-    x0: Tensor
-    eps: Tensor
-    fraction: Tensor | None = None
-
-    def with_x0(self, x0: Tensor, x_t: Tensor, level: Level) -> Prediction:
-        """Return the prediction with another x0 and the eps that goes with it: eps = (x_t - alpha x0) / sigma."""
-        level = level.like(x_t)
-        return replace(self, x0=x0, eps=(x_t - level.alpha * x0) / level.sigma)
 
 
 class Denoiser(Protocol):

@@ -34,7 +34,8 @@ from torch import Tensor
 from .denoiser import Condition, Denoiser
 from .gaussian import Gaussian
 from .likelihood import discretized_nll
-from .process import marginal, reverse
+from .process import marginal
+from .reverse import reverse
 from .schedule import Level
 from .variance import Variance
 

@@ -25,9 +25,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .denoiser import Condition, Denoiser, Prediction
+from .denoiser import Condition, Denoiser
 from .gaussian import Gaussian
-from .process import marginal, posterior, reverse
+from .prediction import Prediction
+from .process import marginal, posterior
+from .reverse import reverse
 from .samplers.protocol import NoiseSource
 from .schedule import Level
 from .variance import Variance

@@ -25,9 +25,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .denoiser import Condition, Denoiser, Prediction
+from .denoiser import Condition, Denoiser
 from .likelihood import bound_term
 from .parameterization import Eps, Parameterization, target
+from .prediction import Prediction
 from .process import marginal
 from .schedule import Schedule
 from .variance import Learned, Variance

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .denoiser import Condition, Prediction
+from .denoiser import Condition
 from .noise import Purpose, normal, uniform
+from .prediction import Prediction
 from .schedule import Level, Schedule
 
 __all__ = ["FiniteOracle", "GaussianOracle", "MixtureOracle"]

@@ -1,4 +1,4 @@
-r"""The forward process, its exact posterior, and the model's reverse step.
+r"""The forward process and its exact posterior.
 
 Forward, one step and in closed form (DDPM Eq. 2 and 4), for any s < t:
 
@@ -14,14 +14,12 @@ Backward, q(x_s | x_t) is out of reach, but given x_0 Bayes' rule makes it Gauss
     q(x_s | x_t, x_0) ~ q(x_t | x_s) q(x_s | x_0)
                       = N( alpha_ts sigma_s^2 / sigma_t^2 x_t + alpha_s c x_0,  sigma_s^2 c I )
 
-For neighbours on the chain c sigma_s^2 is beta~_t. The model's step p(x_s | x_t) puts the predicted x_0 in the place
-of the true one and takes its variance from a `Variance`. With s = 0 all of this still holds: sigma_s = 0, c = 1, and
-the posterior is x_0 itself.
+For neighbours on the chain c sigma_s^2 is beta~_t. The model's step (`reverse`) puts the predicted
+x_0 in the place of the true one and takes its variance from a `Variance`. With s = 0 all of this still holds: sigma_s =
+0, c = 1, and the posterior is x_0 itself.
 """
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -29,11 +27,7 @@ from torch import Tensor
 from .gaussian import Gaussian
 from .schedule import Level, broadcast
 
-if TYPE_CHECKING:
-    from .denoiser import Prediction
-    from .variance import Variance
-
-__all__ = ["forward_step", "marginal", "posterior", "posterior_coefficients", "reverse", "snr_drop"]
+__all__ = ["forward_step", "marginal", "posterior", "posterior_coefficients", "snr_drop"]
 
 
 def snr_drop(level_s: Level, level_t: Level) -> Tensor:
@@ -84,21 +78,3 @@ def posterior(x_t: Tensor, x_0: Tensor, level_s: Level, level_t: Level) -> Gauss
     """
     a, b, variance = posterior_coefficients(level_s, level_t)
     return Gaussian(broadcast(a, x_t) * x_t + broadcast(b, x_0) * x_0, broadcast(variance.log(), x_t))
-
-
-def reverse(
-    prediction: Prediction,
-    x_t: Tensor,
-    level_s: Level,
-    level_t: Level,
-    variance: Variance,
-    level_next: Level | None = None,
-) -> Gaussian:
-    """Return the model's step p(x_s | x_t): the posterior's mean at the predicted x_0, the variance of `variance`.
-
-    In terms of the predicted noise the mean is ( x_t - (1 - alpha_t)/sqrt(1 - abar_t) eps ) / sqrt(alpha_t), DDPM Eq.
-    11. The ancestral sampler draws from this Gaussian and the variational bound scores it; for the last step, s = 0,
-    the bound names the next noisier level of the chain (see `variance`).
-    """
-    mean = posterior(x_t, prediction.x0, level_s, level_t).mean
-    return Gaussian(mean, variance.logvar(level_s, level_t, prediction, level_next))

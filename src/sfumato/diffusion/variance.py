@@ -25,16 +25,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from .prediction import Prediction
 from .process import posterior_coefficients, snr_drop
 from .schedule import Level, broadcast
-
-if TYPE_CHECKING:
-    from .denoiser import Prediction
 
 __all__ = ["VARIANCES", "Large", "Learned", "Optimal", "Small", "Variance", "bounds"]
 

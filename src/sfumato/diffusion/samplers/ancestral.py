@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..denoiser import Condition, Denoiser
-from ..process import reverse
+from ..reverse import reverse
 from ..variance import Small, Variance
 from .protocol import NoiseSource, State
 

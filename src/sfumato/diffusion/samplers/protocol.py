@@ -18,7 +18,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..denoiser import Condition, Denoiser, Prediction
+from ..denoiser import Condition, Denoiser
+from ..prediction import Prediction
 
 __all__ = ["NoiseSource", "Sampler", "State", "sample", "trajectory"]
 
