@@ -4,6 +4,7 @@
     python benchmarks/claims.py measure claims/*        # bits a dimension and Frechet distance of every run
     python benchmarks/claims.py variances claims/hybrid-0 claims/simple-0   # the variances at several numbers of steps
     python benchmarks/claims.py table claims            # everything as Markdown
+    python benchmarks/claims.py figure claims/hybrid-0 bits.png   # where the bits are spent (needs the bench extra)
 
 `train` resumes, and `measure` and `variances` leave out what is already measured (claims/NAME/claims.json). What is
 claimed, and what came out, is docs/experiments.md.
@@ -79,7 +80,7 @@ def keep(path: Path, found: dict[str, Any]) -> None:
 def draw(model: Model, variance: Variance, steps: int, num: int, batch: int = 100) -> torch.Tensor:
     """Draw images by ancestral sampling, (num, C, H, W) uint8."""
     denoiser, drawn = Clipped(model.denoiser), []
-    grid = trailing(steps, model.denoiser.schedule.num_steps)
+    grid = trailing(steps, denoiser.schedule)
     for index in torch.split(torch.arange(num), batch):
         drawn.append(to_bytes(sample(denoiser, Ancestral(variance), grid, Noise(0, index, model.shape))))
     return torch.cat(drawn)
@@ -152,7 +153,7 @@ def variances(path: Path, num: int, bound_num: int) -> None:
             if key in table:
                 continue
             images = held_out if steps < 1000 else held_out[: max(8, bound_num // 4)]
-            grid = leading(steps, model.denoiser.schedule.num_steps)
+            grid = leading(steps, model.denoiser.schedule)
             bits = vlb_bits(model.denoiser, images, grid, rule)
             table[key] = {"bits": bits_facts(bits)}
             if steps < 1000:
@@ -162,6 +163,35 @@ def variances(path: Path, num: int, bound_num: int) -> None:
             keep(path, found)
             shown = {k: v for k, v in table[key].items() if k != "curve"}
             print(path, key, json.dumps(shown), flush=True)
+
+
+LINES = {"small": "#b07d2b", "large": "#a8434f", "analytic": "#3f7f5f", "learned": "#2f5d8a"}
+
+
+def figure(path: Path, out: Path) -> None:
+    """Draw the bound by t, its running sum, and the progressive coding curve of a run whose variances were measured."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    table = json.loads((path / "claims.json").read_text())["variances"]
+    pyplot.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
+    drawing, (by_t, running, coding) = pyplot.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
+    for rule, colour in LINES.items():
+        if f"{rule}-1000" not in table:
+            continue
+        curve = torch.tensor(table[f"{rule}-1000"]["curve"], dtype=torch.float64).flip(0)
+        t, bits, rmse = curve[:, 0] * 1000, curve[:, 1], curve[:, 2]
+        by_t.loglog(t, bits, color=colour, lw=1.2, label=rule)
+        running.semilogx(t, bits.cumsum(0), color=colour, lw=1.2, label=rule)
+        received = bits.flip(0).cumsum(0).flip(0) - bits
+        coding.plot(received, rmse, color=colour, lw=1.2, label=rule)
+    by_t.set(xlabel="t", ylabel="bits a dimension of step t", title="what each step costs")
+    running.set(xlabel="t", ylabel="bits of steps 1 .. t", title="where the bits are spent", ylim=(0, None))
+    coding.set(xlabel="bits received", ylabel="rmse of the image, 0-255", title="progressive coding", yscale="log")
+    by_t.legend(frameon=False, title="variance")
+    drawing.savefig(out, dpi=110)
 
 
 def print_table(out: Path) -> None:
@@ -203,6 +233,9 @@ def main() -> None:
     verb.add_argument("--bound-num", type=int, default=64, help="held-out images for the bound")
     verb = verbs.add_parser("table")
     verb.add_argument("out", type=Path)
+    verb = verbs.add_parser("figure")
+    verb.add_argument("run", type=Path)
+    verb.add_argument("png", type=Path)
     for verb in verbs.choices.values():
         verb.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
@@ -216,6 +249,8 @@ def main() -> None:
     elif given.verb == "variances":
         for path in given.runs:
             variances(path, given.num, given.bound_num)
+    elif given.verb == "figure":
+        figure(given.run, given.png)
     else:
         print_table(given.out)
 
