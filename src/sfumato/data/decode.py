@@ -36,7 +36,7 @@ from PIL.ExifTags import Base
 
 from sfumato.data.source import Picture, Pixels, Unreadable, printable
 
-__all__ = ["MAX_PIXELS", "fit", "header_size", "is_grey", "read_picture", "with_channels"]
+__all__ = ["MAX_PIXELS", "fit", "header_size", "is_grey", "read_opacity", "read_picture", "with_channels"]
 
 MAX_PIXELS = 2**26
 """8192 x 8192; decoded, 200 MB."""
@@ -77,6 +77,22 @@ def read_picture(path: Path, background: str) -> Picture:
         return Picture(pixels, animated=_animated(image))
 
 
+def read_opacity(path: Path) -> Pixels | None:
+    """Return how opaque each pixel of a file's first frame is, turned as `read_picture` turns it.
+
+    Returns:
+        (H, W, 1) uint8, 0 where transparent; None where the file says nothing about transparency.
+
+    Raises:
+        Unreadable: as `read_picture`.
+    """
+    with _opened(path) as image:
+        image.load()
+        if not image.has_transparency_data:
+            return None
+        return _turned(np.asarray(image.convert("RGBA"))[..., 3:], _orientation(image))
+
+
 def header_size(path: Path) -> tuple[int, int]:
     """Return (height, width) as `read_picture` will give it, from the header alone; raises `Unreadable`."""
     with _opened(path) as image:
@@ -86,7 +102,7 @@ def header_size(path: Path) -> tuple[int, int]:
         return (width, height) if turned else (height, width)
 
 
-def fit(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+def fit(pixels: Pixels, size: tuple[int, int], resample: Image.Resampling = Image.Resampling.LANCZOS) -> Pixels:
     """Cut the largest centred rectangle of the wanted proportions and resample it to the wanted size.
 
     The rectangle's shorter side is the image's; the other is rounded to a whole number of pixels, at least 1.
@@ -94,6 +110,7 @@ def fit(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     Args:
         pixels: (H, W, C) uint8, C = 1 or 3.
         size: (height, width) wanted.
+        resample: how; nearest neighbours for masks.
 
     Returns:
         (height, width, C) uint8.
@@ -106,7 +123,7 @@ def fit(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     if crop.shape[:2] == size:
         return crop
     image = Image.fromarray(np.ascontiguousarray(crop[..., 0] if c == 1 else crop))
-    return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS)).reshape(height, width, c)
+    return np.asarray(image.resize((width, height), resample)).reshape(height, width, c)
 
 
 def is_grey(pixels: Pixels) -> bool:
