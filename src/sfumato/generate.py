@@ -40,6 +40,7 @@ def generate(
     first: int = 0,
     on_state: Callable[[int, State], None] | None = None,
     device: torch.device | str = "cpu",
+    start: Callable[[Noise], Tensor] | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield images `first` .. `first + num - 1` of a seed, a batch at a time.
 
@@ -56,6 +57,7 @@ def generate(
         on_state: called with the index of a batch's first image and each of its states, the prior first; a batch that
             was too large for the memory comes again, halved, from its prior.
         device: where the denoiser works.
+        start: makes a batch's images at times[0], (b, C, H, W), out of its noise; None is the prior.
 
     Yields:
         (index of the batch's first image, float (b, C, H, W) on the CPU); the last may be short.
@@ -69,7 +71,7 @@ def generate(
         index = torch.arange(done, min(done + batch, num))
         condition = None if labels is None else labels[index].to(device)
         noise = Noise(seed, (first + index).to(device), shape)
-        images = _walk(denoiser, sampler, times, noise, condition, first + done, on_state)
+        images = _walk(denoiser, sampler, times, noise, condition, first + done, on_state, start)
         if images is not None:
             yield first + done, images
             done += len(index)
@@ -107,7 +109,7 @@ def sample(
         (num, C, H, W) float32, in [-1, 1] where clipped; `sfumato.to_bytes` makes it uint8.
     """
     denoiser: Denoiser = Clipped(model.denoiser) if clip else model.denoiser
-    times = trailing(steps, model.denoiser.schedule.num_steps)
+    times = trailing(steps, model.denoiser.schedule)
     device = next(model.net.parameters()).device
     parts = generate(denoiser, model.shape, num, seed, sampler, times, batch, labels, device=device)
     return torch.cat([images for _, images in parts])
@@ -122,11 +124,12 @@ def _walk(
     condition: Tensor | None,
     first: int,
     on_state: Callable[[int, State], None] | None,
+    start: Callable[[Noise], Tensor] | None,
 ) -> Tensor | None:
     """Walk one batch from noise to images on the CPU; None when the memory does not hold it."""
     state = None
     try:
-        for state in trajectory(denoiser, sampler, times, noise, condition):
+        for state in trajectory(denoiser, sampler, times, noise, condition, None if start is None else start(noise)):
             if on_state is not None:
                 on_state(first, state)
         assert state is not None
