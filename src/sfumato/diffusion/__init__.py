@@ -1,18 +1,19 @@
 """The mathematics of denoising diffusion: imports torch and nothing else.
 
 Read in this order: `schedule` (levels), `gaussian`, `process` (forward, posterior), `prediction`, `parameterization`,
-`variance`, `reverse`, `denoiser`, `likelihood`, `weighting`, `objective`, `samplers`; `noise` (addressed random
-numbers), `grid` (which times), `oracle` (exact denoisers), `flow` (the ODE's likelihood), `analytic` (measured
+`variance`, `reverse`, `denoiser`, `guidance`, `likelihood`, `weighting`, `objective`, `samplers`; `noise` (addressed
+random numbers), `grid` (which times), `oracle` (exact denoisers), `flow` (the ODE's likelihood), `analytic` (measured
 variances) and `importance` (which t to train on) stand beside them.
 """
 
-from .denoiser import Clipped, Denoiser, NetworkDenoiser
+from .denoiser import Clipped, Denoiser, NetworkDenoiser, Thresholded
 from .gaussian import Gaussian
 from .grid import GRIDS, leading, trailing, uniform
+from .guidance import AutoGuided, ClassifierGuided, Guided, ImageGuided
 from .likelihood import VLB, bits_per_dim, bound_term, discretized_nll, prior_term, vlb
 from .noise import Noise, Purpose
 from .objective import Bound, Hybrid, Noised, Objective, Simple, Terms, Weighted, score, times
-from .oracle import FiniteOracle, GaussianOracle, MixtureOracle
+from .oracle import ConditionalMixtureOracle, FiniteOracle, GaussianOracle, MixtureOracle
 from .parameterization import PARAMETERIZATIONS, X0, Eps, Mu, Parameterization, V, solve, target
 from .prediction import Prediction
 from .process import forward_step, marginal, posterior
@@ -46,8 +47,11 @@ __all__ = [
     "WEIGHTINGS",
     "X0",
     "Ancestral",
+    "AutoGuided",
     "Bound",
+    "ClassifierGuided",
     "Clipped",
+    "ConditionalMixtureOracle",
     "Constant",
     "Cosine",
     "Denoiser",
@@ -55,7 +59,9 @@ __all__ = [
     "FiniteOracle",
     "Gaussian",
     "GaussianOracle",
+    "Guided",
     "Hybrid",
+    "ImageGuided",
     "Large",
     "Learned",
     "Level",
@@ -81,6 +87,7 @@ __all__ = [
     "Small",
     "State",
     "Terms",
+    "Thresholded",
     "V",
     "Variance",
     "Weighted",

@@ -12,6 +12,7 @@ A prediction is consistent: x0 and eps explain the given x_t exactly. Who change
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -23,7 +24,7 @@ from .parameterization import Eps, Parameterization, solve
 from .prediction import Prediction
 from .schedule import Schedule
 
-__all__ = ["Clipped", "Condition", "Denoiser", "Network", "NetworkDenoiser"]
+__all__ = ["Clipped", "Condition", "Denoiser", "Network", "NetworkDenoiser", "Thresholded"]
 
 Condition = Any
 """Opaque to this package: it is handed to the network as it came. None means unconditional."""
@@ -115,3 +116,55 @@ class Clipped:
         """Predict, clamp x0 to [low, high] and make eps consistent."""
         prediction = self.denoiser(x_t, t, condition)
         return prediction.with_x0(prediction.x0.clamp(self.low, self.high), x_t, self.schedule(t))
+
+
+@dataclass(frozen=True)
+class Thresholded:
+    """A denoiser whose predicted image is brought into [-1, 1] by its own scale: dynamic thresholding (Saharia et al.
+    2022, 2205.11487, Sec. 2.3).
+
+    s = the percentile of |x0| over all coordinates of an image, at least 1;  x0 <- clamp(x0, -s, s) / s
+
+    Where guidance pushes many values out of range, clamping them to 1 would leave flat, saturated areas; dividing
+    keeps their differences. An image with no more than the percentile allows out of range is clipped.
+
+    Attributes:
+        denoiser: what makes the prediction.
+        percentile: as a fraction in (0, 1], interpolated between two coordinates as `quantile` does.
+        ceiling: the greatest s, at least 1; infinite by default, and 1 is plain clipping.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    denoiser: Denoiser
+    percentile: float = 0.995
+    ceiling: float = math.inf
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.percentile <= 1.0:
+            raise ValueError(f"percentile = {self.percentile}: give a fraction above 0 and at most 1, such as 0.995")
+        if not self.ceiling >= 1.0:
+            raise ValueError(f"ceiling = {self.ceiling}: give 1 or more; 1 is plain clipping")
+
+    @property
+    def schedule(self) -> Schedule:
+        """The wrapped denoiser's schedule."""
+        return self.denoiser.schedule
+
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition = None) -> Prediction:
+        """Predict, bring x0 into [-1, 1] and make eps consistent."""
+        prediction = self.denoiser(x_t, t, condition)
+        s = _quantile(prediction.x0.abs().flatten(1), self.percentile).clamp(1.0, self.ceiling)
+        s = s.reshape(-1, *[1] * (x_t.ndim - 1))
+        return prediction.with_x0(prediction.x0.clamp(-s, s) / s, x_t, self.schedule(t))
+
+
+def _quantile(values: Tensor, fraction: float) -> Tensor:
+    """The quantile of each row, (B, n) -> (B,), linear between neighbours: `torch.quantile` has a largest size, and
+    no half precision."""
+    place = fraction * (values.shape[1] - 1)
+    below = math.floor(place)
+    largest = values.topk(values.shape[1] - below).values
+    low, high = largest[:, -1], largest[:, -2 if largest.shape[1] > 1 else -1]
+    return low.lerp(high, place - below)

@@ -25,7 +25,7 @@ from .noise import Purpose, normal, uniform
 from .prediction import Prediction
 from .schedule import Level, Schedule
 
-__all__ = ["FiniteOracle", "GaussianOracle", "MixtureOracle"]
+__all__ = ["ConditionalMixtureOracle", "FiniteOracle", "GaussianOracle", "MixtureOracle"]
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,11 @@ class MixtureOracle:
     def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition = None) -> Prediction:
         """Return the components' conditional means weighted by their responsibilities; the condition is ignored."""
         level = self.schedule(t).like(x_t)
-        share = self._log_components(x_t, level).softmax(1)
+        return self._mean(self._log_components(x_t, level), x_t, level)
+
+    def _mean(self, log_components: Tensor, x_t: Tensor, level: Level) -> Prediction:
+        """The components' conditional means weighted by the softmax of log_components, (B, K)."""
+        share = log_components.softmax(1)
         share = share.reshape(*share.shape, *[1] * (x_t.ndim - 1))
         deeper, means, variances = _deeper(level), self.means.to(x_t), self.variances.to(x_t)
         spread = deeper.alpha.square() * variances + deeper.sigma.square()
@@ -114,6 +118,38 @@ class MixtureOracle:
         which = torch.searchsorted(edges, uniform(seed, Purpose.ORACLE, index)).clamp(max=len(edges) - 1)
         z = normal(seed, Purpose.ORACLE, index, tuple(self.means.shape[1:]), step=1, dtype=torch.float64)
         return self.means.double()[which] + self.variances.double()[which].sqrt() * z
+
+
+@dataclass(frozen=True)
+class ConditionalMixtureOracle(MixtureOracle):
+    """A mixture whose components bear labels, and so a conditional denoiser with everything that guides it known.
+
+    A condition (B, 1) picks the components of one label, NaN all of them: the unconditional distribution is the mixture
+    itself, q(x_t) = sum_c q(c) q(x_t | c).
+
+    Attributes:
+        labels: (K,), the label of each component.
+        schedule, weights, means, variances: as `MixtureOracle`.
+    """
+
+    labels: Tensor
+
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition = None) -> Prediction:
+        """Return E[x_0 | x_t, c] and E[eps | x_t, c]."""
+        level = self.schedule(t).like(x_t)
+        return self._mean(self._log_components(x_t, level) + self._mask(x_t, condition), x_t, level)
+
+    def class_log_prob(self, x_t: Tensor, t: Tensor | float, condition: Condition = None) -> Tensor:
+        """Return log q(c | x_t) in nats, (B,), the exact classifier; 0 where the condition is NaN."""
+        log_components = self._log_components(x_t, self.schedule(t).like(x_t))
+        return (log_components + self._mask(x_t, condition)).logsumexp(1) - log_components.logsumexp(1)
+
+    def _mask(self, x_t: Tensor, condition: Condition) -> Tensor:
+        """0 for the components that the condition picks, -inf for the others, (B, K)."""
+        if condition is None:
+            return x_t.new_zeros(1, len(self.labels))
+        picked = (self.labels.to(condition) == condition) | condition.isnan()
+        return torch.where(picked, 0.0, -math.inf).to(x_t)
 
 
 @dataclass(frozen=True)
