@@ -45,7 +45,7 @@ def _ours(team: Contestant, batch: int, size: int, steps: int) -> Callable[[], A
 
     denoiser = Clipped(NetworkDenoiser(team.net, Linear(), Eps()))
     noise = Noise(0, torch.arange(batch), (CONFIG.channels, size, size))
-    return lambda: sample(denoiser, DDIM(), trailing(steps, 1000), noise)
+    return lambda: sample(denoiser, DDIM(), trailing(steps, denoiser.schedule), noise)
 
 
 def _diffusers(team: Contestant, batch: int, size: int, steps: int) -> Callable[[], Any]:

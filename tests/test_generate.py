@@ -14,7 +14,7 @@ from sfumato.generate import generate
 
 SHAPE = (2, 4, 4)
 ORACLE = GaussianOracle(Cosine(100), torch.full((2, 1, 1), 0.3), torch.tensor(0.25))
-TIMES = trailing(10, 100)
+TIMES = trailing(10, ORACLE.schedule)
 
 
 def images(**changes: object) -> Tensor:

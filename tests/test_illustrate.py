@@ -63,7 +63,7 @@ def test_forward_goes_from_the_image_to_noise_in_both_rows() -> None:
 
 def test_reverse_ends_in_the_samplers_images_and_guesses_are_the_denoisers() -> None:
     tiles = cut(reverse(ORACLE, SHAPE, seed=1, num=2, steps=10, columns=6), 4, 6, group=2)
-    times = trailing(10, 50)
+    times = trailing(10, ORACLE.schedule)
     noise = Noise(1, torch.arange(2), SHAPE)
     final = to_bytes(sample(ORACLE, DDIM(), times, noise)).numpy()
     prior = noise.prior()
@@ -84,7 +84,7 @@ def test_through_training_is_the_first_tiles_of_each_grid(tmp_path: Path) -> Non
 @pytest.mark.parametrize(("batch", "first"), [(3, 0), (8, 0), (3, 4)])
 def test_a_film_has_every_image_in_its_place(batch: int, first: int) -> None:
     frames = Frames(5, steps=10, first=first, limit=4)
-    parts = list(generate(ORACLE, SHAPE, 8, 0, DDIM(), trailing(10, 50), batch, first=first, on_state=frames))
+    parts = list(generate(ORACLE, SHAPE, 8, 0, DDIM(), trailing(10, ORACLE.schedule), batch, first=first, on_state=frames))
     drawn = frames.pictures(columns=5)
     assert len(drawn) == 4
     final = torch.cat([images for _, images in parts])
@@ -95,7 +95,7 @@ def test_a_film_has_every_image_in_its_place(batch: int, first: int) -> None:
 
 def test_a_short_walk_shows_all_its_steps() -> None:
     frames = Frames(2, steps=3)
-    list(generate(ORACLE, SHAPE, 2, 0, DDIM(), trailing(3, 50), on_state=frames))
+    list(generate(ORACLE, SHAPE, 2, 0, DDIM(), trailing(3, ORACLE.schedule), on_state=frames))
     assert len(frames.pictures()) == 4
 
 

@@ -94,7 +94,7 @@ def reverse(
     """
     total = denoiser.schedule.num_steps
     noise = Noise(seed, torch.arange(num), shape)
-    states = list(trajectory(denoiser, sampler, trailing(steps, total), noise, condition))
+    states = list(trajectory(denoiser, sampler, trailing(steps, denoiser.schedule), noise, condition))
     chosen = _spread(len(states), columns)
     rows = []
     for n in range(num):
@@ -209,7 +209,7 @@ def album(
 
     classes = len(model.classes)
     labels = torch.arange(100) % classes if classes else None
-    times = trailing(steps, schedule.num_steps)
+    times = trailing(steps, schedule)
     drawn = generate(denoiser, model.shape, 100, seed, DDIM(), times, 100, labels, on_state=on_state)
     samples = torch.cat([to_bytes(images) for _, images in drawn])
     x_0 = to_model(torch.from_numpy(data.images[data.train[seed % len(data.train)]].copy()))

@@ -47,7 +47,7 @@ def test_few_steps_reach_the_variance_that_fixed_ones_miss() -> None:
     noise = Noise(3, torch.arange(n), (1,), torch.float64)
     level, got = schedule(0.125), {}
     for rule in (Optimal(oracle.spread), Small(), Large()):
-        before_last = list(trajectory(oracle, Ancestral(rule), trailing(8, 1000), noise))[-2]
+        before_last = list(trajectory(oracle, Ancestral(rule), trailing(8, schedule), noise))[-2]
         assert before_last.t == 0.125
         got[type(rule).__name__] = float(before_last.x.var() / (level.abar * 0.09 + level.sigma.square()))
     assert got["Optimal"] == pytest.approx(1.0, abs=5 * (2 / n) ** 0.5)

@@ -47,7 +47,7 @@ def test_the_mean_of_sampled_terms_is_the_full_sum(name: str, rule) -> None:
     """Averaging the objective over every t of the chain gives L_vlb - L_T in nats a coordinate."""
     denoiser = NetworkDenoiser(two_headed, SCHEDULE, PARAMETERIZATIONS[name])
     source = noise(3, SHAPE)
-    total = vlb(denoiser, X_0, trailing(12, 12), source, rule)
+    total = vlb(denoiser, X_0, trailing(12, SCHEDULE), source, rule)
     losses = []
     for i in range(12, 0, -1):
         t = torch.full((3,), i / 12, dtype=torch.float64)

@@ -51,7 +51,7 @@ def expected_bound(num_steps: int, variance: Variance, schedule: Linear | Cosine
     """(E[L], E[L_T]) in nats for Gaussian data and the oracle's mean, with a density for the last step."""
     oracle = GaussianOracle(schedule, torch.tensor(MEAN).double(), torch.tensor(SQUARE).double())
     x_0, eps, weight = quadrature()
-    times = trailing(num_steps, schedule.num_steps)
+    times = trailing(num_steps, schedule)
     levels = [schedule(t) for t in times.tolist()]
     prior = float((weight * prior_term(x_0, levels[0])[:, 0]).sum())
     total = prior
@@ -88,7 +88,7 @@ def test_the_gap_of_a_fixed_variance_falls_as_one_over_the_steps(variance: Varia
         schedule = Cosine(num_steps=1600)
         oracle = GaussianOracle(schedule, torch.tensor(MEAN).double(), torch.tensor(SQUARE).double())
         x_0, eps, weight = quadrature()
-        times = trailing(num_steps, 1600)
+        times = trailing(num_steps, schedule)
         gap = 0.0
         for t, s in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
             if s < 0.1:  # a fixed stretch of time, so that the number of steps in it alone changes
@@ -156,7 +156,7 @@ def test_every_term_equals_an_independent_derivation(name: str, rule: Variance) 
     pixels = torch.randint(0, 256, (3, *shape), generator=torch.Generator().manual_seed(0))
     x_0 = 2 * pixels.double() / 255 - 1
     source = noise(3, shape)
-    got = vlb(denoiser, x_0, trailing(T, T), source, rule)
+    got = vlb(denoiser, x_0, trailing(T, schedule), source, rule)
 
     betas = np.minimum(np.linspace(1e-4, 0.02, T) * (1000 / T), 0.999)
     alphas, abars = 1 - betas, np.cumprod(1 - betas)
@@ -221,11 +221,11 @@ def test_a_fixed_variance_term_is_the_weighted_noise_error() -> None:
 def test_a_respaced_chain_has_a_bound_of_its_own() -> None:
     schedule, x_0 = Linear(), 2 * torch.randint(0, 256, (2, 1, 4, 4)).double() / 255 - 1
     denoiser = NetworkDenoiser(random_function, schedule, PARAMETERIZATIONS["x0"])
-    result = vlb(denoiser, x_0, trailing(10, 1000), noise(2, (1, 4, 4)), Small())
+    result = vlb(denoiser, x_0, trailing(10, schedule), noise(2, (1, 4, 4)), Small())
     assert result.steps.shape == (2, 9)
     assert result.mse.shape == (2, 10)
     assert bool((result.total > 0).all())
-    alone = vlb(denoiser, x_0, trailing(1, 1000), noise(2, (1, 4, 4)), Large())
+    alone = vlb(denoiser, x_0, trailing(1, schedule), noise(2, (1, 4, 4)), Large())
     assert alone.steps.shape == (2, 0)
 
 

@@ -54,7 +54,7 @@ NETWORK = NetworkDenoiser(random_function, Linear(), PARAMETERIZATIONS["eps"])
 def test_the_mean_and_variance_of_gaussian_data_are_reached(sampler: Sampler) -> None:
     schedule, n = Cosine(), 20_000
     oracle = GaussianOracle(schedule, torch.tensor(0.5), torch.tensor(0.09))
-    x = sample(oracle, sampler, trailing(250, 1000), Noise(0, torch.arange(n), (1,), torch.float64))
+    x = sample(oracle, sampler, trailing(250, schedule), Noise(0, torch.arange(n), (1,), torch.float64))
     # what is left over: 250 first-order steps (large variance overshoots by up to 1 %), and the statistics of n draws
     assert abs(float(x.mean()) - 0.5) < 0.002 + 4 * 0.3 / math.sqrt(n)
     assert abs(float(x.var()) / 0.09 - 1) < 0.015 + 4 * math.sqrt(2 / n)
@@ -65,7 +65,7 @@ def test_the_components_of_a_mixture_are_reached(sampler: Sampler) -> None:
     weights, means = torch.tensor([0.25, 0.75]), torch.tensor([[-0.8], [0.6]])
     oracle = MixtureOracle(Cosine(), weights, means, torch.tensor([[0.01], [0.0025]]))
     # the narrow component wants the whole chain: with 250 steps the small variance leaves its std 12 % short
-    x = sample(oracle, sampler, trailing(1000, 1000), Noise(2, torch.arange(8000), (1,), torch.float64))
+    x = sample(oracle, sampler, trailing(1000, oracle.schedule), Noise(2, torch.arange(8000), (1,), torch.float64))
     left = x[x < 0]
     assert len(left) / 8000 == pytest.approx(0.25, abs=0.02)
     assert float(left.mean()) == pytest.approx(-0.8, abs=0.01)
@@ -76,7 +76,8 @@ def test_the_components_of_a_mixture_are_reached(sampler: Sampler) -> None:
 @EVERY
 def test_a_finite_set_is_reproduced(sampler: Sampler) -> None:
     points = images(6, (1, 4, 4), seed=3)
-    x = sample(FiniteOracle(Cosine(), points), sampler, trailing(100, 1000), noise(20, (1, 4, 4)))
+    oracle = FiniteOracle(Cosine(), points)
+    x = sample(oracle, sampler, trailing(100, oracle.schedule), noise(20, (1, 4, 4)))
     nearest = torch.cdist(x.flatten(1), points.flatten(1)).min(1).values
     assert float(nearest.max()) < 1e-3
 
@@ -93,7 +94,7 @@ def test_one_evaluation_a_step_and_a_state_for_each(sampler: Sampler) -> None:
             calls.append((t, condition))
             return NETWORK(x_t, t)
 
-    times = trailing(10, 1000)
+    times = trailing(10, NETWORK.schedule)
     states = list(trajectory(Counting(Linear()), sampler, times, noise(2), condition="c"))
     assert [c for c, _ in calls] == times[:-1].tolist()
     assert {c for _, c in calls} == {"c"}
@@ -114,22 +115,22 @@ def test_no_noise_in_the_last_step(sampler: Sampler) -> None:
 
 @EVERY
 def test_image_i_does_not_depend_on_the_batch(sampler: Sampler) -> None:
-    together = sample(NETWORK, sampler, trailing(12, 1000), Noise(5, torch.arange(6), (2, 3, 5)))
+    together = sample(NETWORK, sampler, trailing(12, NETWORK.schedule), Noise(5, torch.arange(6), (2, 3, 5)))
     for i in (0, 3, 5):
-        alone = sample(NETWORK, sampler, trailing(12, 1000), Noise(5, torch.tensor([i]), (2, 3, 5)))
+        alone = sample(NETWORK, sampler, trailing(12, NETWORK.schedule), Noise(5, torch.tensor([i]), (2, 3, 5)))
         assert torch.allclose(together[i], alone[0], atol=1e-5)
 
 
 @EVERY
 def test_one_sampler_serves_two_walks_at_once(sampler: Sampler) -> None:
     def walk(seed: int) -> torch.Tensor:
-        return sample(NETWORK, sampler, trailing(20, 1000), noise(2, seed=seed))
+        return sample(NETWORK, sampler, trailing(20, NETWORK.schedule), noise(2, seed=seed))
 
     alone = [walk(seed) for seed in range(4)]
     with ThreadPoolExecutor(4) as pool:
         for a, b in zip(alone, pool.map(walk, range(4)), strict=True):
             assert torch.equal(a, b)
-    first, second = (trajectory(NETWORK, sampler, trailing(20, 1000), noise(2, seed=s)) for s in (0, 1))
+    first, second = (trajectory(NETWORK, sampler, trailing(20, NETWORK.schedule), noise(2, seed=s)) for s in (0, 1))
     interleaved = [(a.x, b.x) for a, b in zip(first, second, strict=True)][-1]
     assert torch.equal(interleaved[0], alone[0])
     assert torch.equal(interleaved[1], alone[1])
@@ -139,7 +140,7 @@ def test_one_sampler_serves_two_walks_at_once(sampler: Sampler) -> None:
 @pytest.mark.parametrize("shape", [(1,), (3, 8, 8), (4, 7)])
 def test_any_shape_and_zero_terminal_snr(sampler: Sampler, shape: tuple[int, ...]) -> None:
     denoiser = NetworkDenoiser(random_function, ZeroTerminalSNR(base=Linear()), PARAMETERIZATIONS["v"])
-    x = sample(denoiser, sampler, trailing(7, 1000), noise(2, shape))
+    x = sample(denoiser, sampler, trailing(7, denoiser.schedule), noise(2, shape))
     assert x.shape == (2, *shape)
     assert bool(x.isfinite().all())
 
@@ -159,7 +160,7 @@ def test_ddim_converges_with_order_one() -> None:
     source, counts = noise(8, (1,)), [32, 64, 128, 256, 512]
     errors = []
     for n in counts:
-        x = sample(oracle, DDIM(), trailing(n, 8192), source)
+        x = sample(oracle, DDIM(), trailing(n, oracle.schedule), source)
         errors.append(float((x - exact_flow(source.prior(), oracle)).abs().mean()))
     logs = torch.tensor([[math.log(1 / n), math.log(e)] for n, e in zip(counts, errors, strict=True)])
     centred = logs - logs.mean(0)
@@ -172,7 +173,7 @@ def test_ddim_converges_with_order_one() -> None:
 @pytest.mark.parametrize("name", PARAMETERIZATIONS)
 def test_ddim_with_eta_one_is_ancestral(num_steps: int, name: str) -> None:
     denoiser = NetworkDenoiser(random_function, Linear(), PARAMETERIZATIONS[name])
-    grid = trailing(num_steps, 1000)
+    grid = trailing(num_steps, denoiser.schedule)
     # a mu-network read off its own chain divides by (abar_{t-1} - abar_t): float64 still leaves nine digits
     a, b = (sample(Clipped(denoiser), sampler, grid, noise(2)) for sampler in (DDIM(1.0), Ancestral(Small())))
     assert torch.allclose(a, b, rtol=1e-6, atol=1e-6)
@@ -208,9 +209,9 @@ def test_deterministic_ddim_asks_for_no_noise() -> None:
         def step(self, i: int) -> torch.Tensor:
             raise AssertionError("asked")
 
-    sample(NETWORK, DDIM(), trailing(5, 1000), Mute())
+    sample(NETWORK, DDIM(), trailing(5, NETWORK.schedule), Mute())
     with pytest.raises(AssertionError, match="asked"):
-        sample(NETWORK, DDIM(0.1), trailing(5, 1000), Mute())
+        sample(NETWORK, DDIM(0.1), trailing(5, NETWORK.schedule), Mute())
 
 
 # Against diffusers, on a random function with the same noise
@@ -257,7 +258,7 @@ def test_ancestral_trajectory_equals_diffusers_ddpm(name, clip, ours, theirs, nu
     )
     tape = Tape(num_steps)
     denoiser = NetworkDenoiser(random_function, Linear(), PARAMETERIZATIONS[name])
-    mine = sample(Clipped(denoiser) if clip else denoiser, Ancestral(ours), leading(num_steps, 1000), tape)
+    mine = sample(Clipped(denoiser) if clip else denoiser, Ancestral(ours), leading(num_steps, denoiser.schedule), tape)
     expected = their_walk(scheduler, num_steps, tape)
     assert torch.allclose(mine, expected, rtol=1e-6, atol=1e-6)
 
@@ -272,7 +273,7 @@ def test_ddim_trajectory_equals_diffusers(name, clip, eta, spacing, grid) -> Non
     )
     tape = Tape(50)
     denoiser = NetworkDenoiser(random_function, Linear(), PARAMETERIZATIONS[name])
-    mine = sample(Clipped(denoiser) if clip else denoiser, DDIM(eta), grid(50, 1000), tape)
+    mine = sample(Clipped(denoiser) if clip else denoiser, DDIM(eta), grid(50, denoiser.schedule), tape)
     expected = their_walk(scheduler, 50, tape, eta=eta, use_clipped_model_output=True)
     assert torch.allclose(mine, expected, rtol=1e-6, atol=1e-6)
 
@@ -289,3 +290,16 @@ def test_eta_outside_is_refused(eta: float) -> None:
 def test_times_that_rise_are_refused() -> None:
     with pytest.raises(ValueError, match="must decrease"):
         sample(NETWORK, DDIM(), torch.tensor([1.0, 0.2, 0.3, 0.0]), noise(1))
+
+
+def test_a_walk_can_start_from_a_given_image() -> None:
+    times, source = trailing(20, NETWORK.schedule), noise(2)
+    whole = list(trajectory(NETWORK, DDIM(0.5), times, source))
+    assert torch.equal(
+        sample(NETWORK, DDIM(), times, source, start=source.prior()), sample(NETWORK, DDIM(), times, source)
+    )
+    rest = sample(NETWORK, DDIM(), times[8:], source, start=whole[8].x)
+    by_hand = State(whole[8].x, whole[8].t)
+    for s in times[9:].tolist():
+        by_hand = DDIM().step(NETWORK, by_hand, s, source)
+    assert torch.equal(rest, by_hand.x)

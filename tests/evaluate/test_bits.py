@@ -28,7 +28,7 @@ TRUTH = math.log2(127.5 * STD) + 0.5 * math.log2(2 * math.pi * math.e)  # entrop
 def test_the_oracles_bits_are_the_entropy(kind: str) -> None:
     images = bytes_of_a_gaussian(300, 1)
     if kind == "vlb":
-        bits = vlb_bits(ORACLE, images, trailing(50, 50), BEST)
+        bits = vlb_bits(ORACLE, images, trailing(50, ORACLE.schedule), BEST)
         assert bits.total.mean == pytest.approx(bits.rate.mean + bits.distortion.mean)
     elif kind == "sampled":
         bits = sampled_bits(ORACLE, images, BEST, terms=8)
@@ -40,7 +40,7 @@ def test_the_oracles_bits_are_the_entropy(kind: str) -> None:
 
 def test_sampled_terms_have_the_mean_of_the_whole_bound() -> None:
     images = bytes_of_a_gaussian(200, 2)
-    whole = vlb_bits(ORACLE, images, trailing(50, 50), Small(), repeats=3)
+    whole = vlb_bits(ORACLE, images, trailing(50, ORACLE.schedule), Small(), repeats=3)
     few = sampled_bits(ORACLE, images, Small(), terms=7, repeats=6)
     spread = math.hypot(whole.total.noise_half_width, few.total.noise_half_width)
     assert abs(whole.total.mean - few.total.mean) < 2 * spread
@@ -49,14 +49,14 @@ def test_sampled_terms_have_the_mean_of_the_whole_bound() -> None:
 @pytest.mark.parametrize("measure", [vlb_bits, sampled_bits, flow_bits])
 def test_the_batch_does_not_matter(measure) -> None:
     images = bytes_of_a_gaussian(7, 3)
-    given = (trailing(10, 50), BEST) if measure is vlb_bits else (BEST,)
+    given = (trailing(10, ORACLE.schedule), BEST) if measure is vlb_bits else (BEST,)
     results = [measure(ORACLE, images, *given, repeats=2, batch=b) for b in (2, 7)]
     assert results[0].total.mean == pytest.approx(results[1].total.mean, abs=1e-5)
     assert results[0].total.half_width == pytest.approx(results[1].total.half_width, rel=1e-3)
 
 
 def test_the_progressive_curve_starts_blind_and_ends_sharp() -> None:
-    bits = vlb_bits(ORACLE, bytes_of_a_gaussian(100, 4), trailing(50, 50), BEST)
+    bits = vlb_bits(ORACLE, bytes_of_a_gaussian(100, 4), trailing(50, ORACLE.schedule), BEST)
     received, rmse = zip(*bits.progressive, strict=True)
     assert list(received) == sorted(received)
     assert rmse[0] == pytest.approx(127.5 * STD, rel=0.1)
@@ -77,6 +77,6 @@ def test_the_interval_covers_as_often_as_it_says() -> None:
 
 def test_bad_input_is_one_line() -> None:
     with pytest.raises(UserError, match="held-out part is empty"):
-        vlb_bits(ORACLE, bytes_of_a_gaussian(0, 0), trailing(5, 50), BEST)
+        vlb_bits(ORACLE, bytes_of_a_gaussian(0, 0), trailing(5, ORACLE.schedule), BEST)
     with pytest.raises(UserError, match="no 256-bin likelihood"):
-        vlb_bits(ORACLE, torch.zeros(2, *SHAPE), trailing(5, 50), BEST)
+        vlb_bits(ORACLE, torch.zeros(2, *SHAPE), trailing(5, ORACLE.schedule), BEST)

@@ -28,7 +28,7 @@ def clothes(fashion: Dataset) -> Dataset:
 
 
 def drawn(data: Dataset, denoiser: Denoiser, num: int = 60) -> Tensor:
-    parts = generate(denoiser, data.shape, num, 0, DDIM(), trailing(20, SCHEDULE.num_steps))
+    parts = generate(denoiser, data.shape, num, 0, DDIM(), trailing(20, SCHEDULE))
     return to_bytes(torch.cat([x for _, x in parts]))
 
 

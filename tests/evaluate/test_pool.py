@@ -70,7 +70,7 @@ def test_curves_of_sampled_terms_merge_stretch_by_stretch() -> None:
 def test_json_keeps_every_digit() -> None:
     images = torch.full((3, *SHAPE), 120, dtype=torch.uint8)
     for bits in (
-        vlb_bits(ORACLE, images, trailing(5, 50), BEST, repeats=2),
+        vlb_bits(ORACLE, images, trailing(5, ORACLE.schedule), BEST, repeats=2),
         flow_bits(ORACLE, images[:1], BEST),  # an infinite interval, no prior
     ):
         assert from_json(to_json(bits)) == bits

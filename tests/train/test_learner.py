@@ -190,7 +190,7 @@ def test_held_out_scores_the_average(digits):
 def test_draw_starts_from_addressed_noise(digits):
     """A fresh network returns 0, so v = 0 and x0 = alpha x_t, eps = sigma x_t: DDIM by hand, clipped."""
     learner = Learner(tiny(digits), digits)
-    times = trailing(2, 50).tolist()
+    times = trailing(2, learner.schedule).tolist()
     schedule = learner.schedule
     x = Noise(0, torch.arange(4), (1, 8, 8)).prior().double()
     for t, s in pairwise(times):

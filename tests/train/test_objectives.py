@@ -45,10 +45,10 @@ def test_every_combination_trains_samples_and_is_scored(digits, objective, varia
     assert float(learner.held_out().held_out.loss.mean()) < float(before)
     rule = learner.config.diffusion.build_variance()
     denoiser = learner._denoiser(learner.ema.net)
-    drawn = sample(denoiser, Ancestral(rule), trailing(7, 50), Noise(0, torch.arange(2), digits.shape))
+    drawn = sample(denoiser, Ancestral(rule), trailing(7, denoiser.schedule), Noise(0, torch.arange(2), digits.shape))
     assert bool(drawn.isfinite().all())
     x_0 = 2 * digits.gather(torch.arange(2))[0].float() / 255 - 1
-    scored = vlb(denoiser, x_0, trailing(7, 50), Noise(0, torch.arange(2), digits.shape), rule)
+    scored = vlb(denoiser, x_0, trailing(7, denoiser.schedule), Noise(0, torch.arange(2), digits.shape), rule)
     assert bool(scored.total.isfinite().all())
 
 

@@ -84,7 +84,7 @@ class Sample:
             num=self.num,
             seed=self.seed,
             sampler=self._sampler(model),
-            times=trailing(steps, chain),
+            times=trailing(steps, model.denoiser.schedule),
             batch=self.batch,
             labels=labels,
             clip=self.clip,

@@ -16,7 +16,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["GRIDS", "leading", "trailing", "uniform"]
+from .schedule import Schedule
+
+__all__ = ["GRIDS", "Grid", "leading", "trailing", "uniform"]
 
 
 def _grid(steps: Tensor, chain: int) -> Tensor:
@@ -24,17 +26,20 @@ def _grid(steps: Tensor, chain: int) -> Tensor:
     return torch.cat([steps.to(torch.float64), torch.zeros(1, dtype=torch.float64)]) / chain
 
 
-def _check(num_steps: int, chain: int) -> None:
+def _check(num_steps: int, schedule: Schedule) -> int:
+    """Return T after seeing that N steps can be chosen from it."""
+    chain = schedule.num_steps
     if not 1 <= num_steps <= chain:
         raise ValueError(f"{num_steps} sampling steps on a chain of {chain}: choose from 1 to {chain}")
+    return chain
 
 
-def trailing(num_steps: int, chain: int) -> Tensor:
+def trailing(num_steps: int, schedule: Schedule) -> Tensor:
     """Return N + 1 times from 1 down to 0, spaced T / N from the noisy end.
 
     Args:
         num_steps: N, from 1 to T.
-        chain: T.
+        schedule: of the denoiser, with a chain of T steps.
 
     Returns:
         (N + 1,) float64.
@@ -42,22 +47,26 @@ def trailing(num_steps: int, chain: int) -> Tensor:
     Raises:
         ValueError: N outside 1..T.
     """
-    _check(num_steps, chain)
+    chain = _check(num_steps, schedule)
     return _grid((chain - torch.arange(num_steps, dtype=torch.float64) * (chain / num_steps)).round(), chain)
 
 
-def leading(num_steps: int, chain: int) -> Tensor:
+def leading(num_steps: int, schedule: Schedule) -> Tensor:
     """Return N + 1 times that end 1/T, 0, spaced floor(T / N): the first is short of 1. Arguments as `trailing`."""
-    _check(num_steps, chain)
+    chain = _check(num_steps, schedule)
     return _grid(1 + torch.arange(num_steps - 1, -1, -1) * (chain // num_steps), chain)
 
 
-def uniform(num_steps: int, chain: int) -> Tensor:
+def uniform(num_steps: int, schedule: Schedule) -> Tensor:
     """Return N + 1 times: evenly spaced from 1 to 1/T, then 0; N = 1 starts at pure noise. Arguments as `trailing`."""
-    _check(num_steps, chain)
+    chain = _check(num_steps, schedule)
     if num_steps == 1:
-        return trailing(1, chain)
+        return trailing(1, schedule)
     return _grid(1 + torch.linspace(chain - 1, 0, num_steps, dtype=torch.float64).round(), chain)
 
 
-GRIDS: dict[str, Callable[[int, int], Tensor]] = {"trailing": trailing, "leading": leading, "uniform": uniform}
+Grid = Callable[[int, Schedule], Tensor]
+"""(num_steps, schedule) -> (N + 1,) float64 times, decreasing to exactly 0."""
+
+GRIDS: dict[str, Grid] = {"trailing": trailing, "leading": leading, "uniform": uniform}
+"""The grids by the name that the command line knows them by."""

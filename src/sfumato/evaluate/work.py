@@ -225,7 +225,7 @@ class Work:
         """Draw some images; returns an array as `numpy.save` writes it."""
         settings, subject = self.settings, self.subject
         sampler = settings.build_sampler(self.variance if settings.sampler == "ddpm" else VARIANCES["small"])
-        times = trailing(settings.sampler_steps(self.chain), self.chain)
+        times = trailing(settings.sampler_steps(self.chain), subject.model.denoiser.schedule)
         labels = subject.labels(settings.seed, first, count)
         parts = generate(
             self._denoiser(tick), subject.model.shape, count, settings.seed, sampler, times, self.batch, labels, first,
@@ -268,7 +268,7 @@ class Work:
             "device": self.subject.device,
         }
         if how["method"] == "vlb":
-            bits = vlb_bits(denoiser, images, trailing(how["steps"], self.chain), self.variance, **shared)
+            bits = vlb_bits(denoiser, images, trailing(how["steps"], denoiser.schedule), self.variance, **shared)
         elif how["method"] == "sampled":
             bits = sampled_bits(denoiser, images, self.variance, terms=how["terms"], **shared)
         else:

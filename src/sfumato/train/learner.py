@@ -238,7 +238,7 @@ class Learner:
         """
         config, net = self.config, self.ema.net if kind == "ema" else self.net
         num, classes = config.train.grid_images, config.net.num_classes
-        grid = trailing(num_steps or config.train.grid_steps, self.schedule.num_steps)
+        grid = trailing(num_steps or config.train.grid_steps, self.schedule)
         labels = torch.arange(num) % classes if classes else None
         net.eval()
         try:

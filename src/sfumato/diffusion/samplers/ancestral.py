@@ -6,6 +6,7 @@ x_s ~ p(x_s | x_t) = N( mu~(x_t, x0^), variance ),        and no noise in the la
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ..denoiser import Condition, Denoiser
 from ..reverse import reverse
@@ -25,6 +26,10 @@ class Ancestral:
     """
 
     variance: Variance = Small()
+
+    order: ClassVar[int] = 1
+    evaluations: ClassVar[int] = 1
+    stochastic: ClassVar[bool] = True
 
     def step(
         self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition = None

@@ -9,6 +9,7 @@ eta = 0 is a first-order solver of the probability-flow ODE, eta = 1 is ancestra
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ..denoiser import Condition, Denoiser
 from ..process import posterior_coefficients
@@ -31,9 +32,17 @@ class DDIM:
 
     eta: float = 0.0
 
+    order: ClassVar[int] = 1
+    evaluations: ClassVar[int] = 1
+
     def __post_init__(self) -> None:
         if not 0.0 <= self.eta <= 1.0:
             raise ValueError(f"eta = {self.eta}: choose from 0 (deterministic) to 1 (ancestral)")
+
+    @property
+    def stochastic(self) -> bool:
+        """eta > 0."""
+        return self.eta > 0.0
 
     def step(
         self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition = None

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -45,16 +45,33 @@ class State:
         t: time, from the grid's first down to 0.
         step: how many steps led here.
         prediction: what the denoiser said at the step that led here; None at the start.
+        history: what a multistep method remembers of earlier steps, opaque to everybody else; () at the start.
     """
 
     x: Tensor
     t: float
     step: int = 0
     prediction: Prediction | None = None
+    history: tuple[Any, ...] = ()
 
 
 class Sampler(Protocol):
     """One step of a sampling method; implementations are frozen values."""
+
+    @property
+    def order(self) -> int:
+        """How fast the error falls with the number of steps N: like N^-order, in distribution where stochastic."""
+        ...
+
+    @property
+    def evaluations(self) -> int:
+        """How often a step asks the denoiser; a last step that asks less often says so in the class's docstring."""
+        ...
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether steps draw noise, so that the start alone does not decide the image."""
+        ...
 
     def step(
         self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition = None
@@ -72,9 +89,14 @@ class Sampler(Protocol):
 
 
 def trajectory(
-    denoiser: Denoiser, sampler: Sampler, times: Tensor, noise: NoiseSource, condition: Condition = None
+    denoiser: Denoiser,
+    sampler: Sampler,
+    times: Tensor,
+    noise: NoiseSource,
+    condition: Condition = None,
+    start: Tensor | None = None,
 ) -> Iterator[State]:
-    """Walk a grid of times and yield every state, the prior first and the finished image (t = 0) last.
+    """Walk a grid of times and yield every state, the start first and the finished image (t = 0) last.
 
     Args:
         denoiser: predicts.
@@ -82,6 +104,7 @@ def trajectory(
         times: (N + 1,) decreasing, as from `diffusion.grid`.
         noise: prior and step noise of the batch.
         condition: handed to the denoiser.
+        start: (B, C, H, W), the image at times[0]; None is the prior, x_T ~ N(0, I).
 
     Yields:
         N + 1 states.
@@ -91,7 +114,7 @@ def trajectory(
     """
     if bool((times.diff() >= 0).any()):
         raise ValueError("a sampling grid's times must decrease from noise (1) to data (0)")
-    state = State(noise.prior(), float(times[0]))
+    state = State(noise.prior() if start is None else start, float(times[0]))
     yield state
     for s in times[1:].tolist():
         state = sampler.step(denoiser, state, s, noise, condition)
@@ -100,11 +123,16 @@ def trajectory(
 
 @torch.no_grad()
 def sample(
-    denoiser: Denoiser, sampler: Sampler, times: Tensor, noise: NoiseSource, condition: Condition = None
+    denoiser: Denoiser,
+    sampler: Sampler,
+    times: Tensor,
+    noise: NoiseSource,
+    condition: Condition = None,
+    start: Tensor | None = None,
 ) -> Tensor:
     """Return the last state's image, (B, C, H, W), without recording gradients. Arguments as `trajectory`."""
     state = None
-    for state in trajectory(denoiser, sampler, times, noise, condition):  # noqa: B007
+    for state in trajectory(denoiser, sampler, times, noise, condition, start):  # noqa: B007
         pass
     assert state is not None
     return state.x
