@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from .schedule import Level
@@ -30,3 +31,14 @@ class Prediction:
         """Return the prediction with another x0 and the eps that goes with it: eps = (x_t - alpha x0) / sigma."""
         level = level.like(x_t)
         return replace(self, x0=x0, eps=(x_t - level.alpha * x0) / level.sigma)
+
+    def with_score(self, gradient: Tensor, level: Level) -> Prediction:
+        """Return the prediction with `gradient` added to its score, -eps / sigma.
+
+        eps - sigma gradient and x0 + sigma^2 / alpha gradient, which still explain x_t. Unchanged where alpha = 0: x_t
+        says nothing about x_0 there.
+        """
+        level = level.like(self.x0)
+        gradient = torch.where(level.alpha > 0, gradient, 0.0)
+        x0 = self.x0 + level.sigma.square() / torch.where(level.alpha > 0, level.alpha, 1.0) * gradient
+        return replace(self, x0=x0, eps=self.eps - level.sigma * gradient)

@@ -1,0 +1,134 @@
+r"""RePaint: the known part from the data, the unknown part from the model, and back again until they agree.
+
+At each step t -> s the known pixels are drawn from their own noised distribution and the others from the sampler's step
+(Lugmayr et al. 2022, 2201.09865, Eq. 8):
+
+    x_s = mask ( alpha_s x_0 + sigma_s eps ) + (1 - mask) step(x_t)
+
+The step did not know what would stand beside it: what it makes fits the known part of x_t, not that of x_s. So the
+image is noised again, x_t ~ q(x_t | x_s), and the step repeated; each time the unknown part has seen more of the known
+one (Alg. 1). `repeats` = 1 is plain replacement (Song et al. 2020, score_sde). No number of repeats makes it exact:
+the known part stays a fresh noisy draw at every level, never the condition itself.
+
+With `jump` > 1 the walk goes down `jump` steps of the grid before it is thrown back over all of them at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..denoiser import Condition, Denoiser
+from ..process import forward_step, marginal
+from ..samplers.protocol import NoiseSource, Sampler, State
+
+__all__ = ["RePaint"]
+
+_REPEATS = 1024
+_KNOWN, _FORWARD = 1 << 30, 2 << 30
+
+
+@dataclass(frozen=True)
+class _Offset:
+    """The noise of one repetition: the same addresses, moved."""
+
+    noise: NoiseSource
+    offset: int
+
+    def prior(self) -> Tensor:
+        return self.noise.prior()
+
+    def step(self, i: int) -> Tensor:
+        return self.noise.step(i + self.offset)
+
+
+@dataclass(frozen=True, eq=False)
+class RePaint:
+    """A sampler that paints what a mask leaves open (Lugmayr et al. 2022, 2201.09865, Alg. 1). At the end the known
+    pixels are exactly those given.
+
+    After every `jump`-th step, and after the last, the walk goes back over these steps and down again, `repeats` - 1
+    times. All of it happens within the sampler's one step that ends such a stretch, so the grid and the states are
+    those of the inner sampler.
+
+    A multistep sampler's memory is of an image that the jump threw away: after each jump it starts from nothing, as at
+    the beginning of a walk, and carries over from the last repetition into the next stretch.
+
+    The noise of step i in repetition r has the address i + (r << 20) for the inner sampler, and the same with bit 30
+    (known part) or 31 (the jump back from step i) set: no two are alike for up to 2^20 steps and 1,024 repetitions.
+
+    Attributes:
+        sampler: makes the steps.
+        known: (1 or B, C, H, W) in [-1, 1]; what stands where the mask is False does not matter.
+        mask: (1 or C, H, W) or (B, ...) bool, True where pixels are known.
+        repeats: U, how often each stretch is walked; 10 in the paper, 1 is plain replacement.
+        jump: j, steps of the grid in a stretch; 10 of 250 in the paper.
+
+    Raises:
+        ValueError: a mask that is not bool, repeats outside 1..1024, jump below 1.
+    """
+
+    sampler: Sampler
+    known: Tensor
+    mask: Tensor
+    repeats: int = 10
+    jump: int = 1
+
+    def __post_init__(self) -> None:
+        if self.mask.dtype != torch.bool:
+            raise ValueError(f"the mask is {self.mask.dtype}: make it bool, True where pixels are known")
+        if not 1 <= self.repeats <= _REPEATS:
+            raise ValueError(f"repeats = {self.repeats}: choose from 1 (plain replacement) to {_REPEATS}")
+        if self.jump < 1:
+            raise ValueError(f"jump = {self.jump}: a stretch has at least 1 step")
+
+    @property
+    def order(self) -> int:
+        """1 whatever the inner sampler: each step ends in fresh noise, which a multistep method can't see through."""
+        return 1
+
+    @property
+    def evaluations(self) -> int:
+        """The inner sampler's times `repeats`, on average over a stretch."""
+        return self.sampler.evaluations * self.repeats
+
+    @property
+    def stochastic(self) -> bool:
+        """Always: the known part is noised afresh."""
+        return True
+
+    def step(
+        self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition = None
+    ) -> State:
+        """Go from state.t to s; where s ends a stretch, walk the whole stretch `repeats` - 1 times more."""
+        history, visited = state.history or ((), ())
+        visited = (*visited, state.t)
+        here = self._down(denoiser, replace(state, history=history), s, noise, condition, 0)
+        if len(visited) < self.jump and s > 0:
+            return replace(here, history=(here.history, visited))
+        for repeat in range(1, self.repeats):
+            here = self._back(denoiser, here, visited, noise, repeat)
+            for time in (*visited[1:], s):
+                here = self._down(denoiser, here, time, noise, condition, repeat)
+        return replace(here, history=(here.history, ()))
+
+    def _down(
+        self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition, repeat: int
+    ) -> State:
+        """One step of the inner sampler, and the known part put in; `repeat` counts the walks over this stretch."""
+        stepped = self.sampler.step(denoiser, state, s, _Offset(noise, repeat << 20), condition)
+        known = self.known.to(stepped.x)
+        if s > 0:
+            z = noise.step(_KNOWN + (repeat << 20) + state.step)
+            known = marginal(known, denoiser.schedule(s)).sample(z)
+        return replace(stepped, x=torch.where(self.mask.to(stepped.x.device), known, stepped.x))
+
+    def _back(
+        self, denoiser: Denoiser, state: State, visited: tuple[float, ...], noise: NoiseSource, repeat: int
+    ) -> State:
+        """Noise the image up to where the stretch began, x_t ~ q(x_t | x_s), and forget the inner history."""
+        z = noise.step(_FORWARD + (repeat << 20) + state.step)
+        forward = forward_step(state.x, denoiser.schedule(state.t), denoiser.schedule(visited[0]))
+        return State(forward.sample(z), visited[0], state.step - len(visited), state.prediction)
