@@ -34,6 +34,7 @@ __all__ = ["VERBS", "check_command", "main"]
 VERBS = {
     "demo": "train on drawn faces for two minutes and draw what diffusion does",
     "train": "train a model on a folder of images or a built-in data set",
+    "plan": "say what a training would cost here: memory, disk, time",
     "sample": "draw images from a trained model: a grid, a folder, an array or a film",
     "evaluate": "measure a model: bits per dimension, sample quality, memorisation",
     "info": "say what a run or a weights file is",

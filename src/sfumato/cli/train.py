@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from tyro.conf import Positional
 
-from sfumato.cli.console import count, facts, pick_device, print_json, progress, size
+from sfumato.cli.choice import choose, default_run, lengths
+from sfumato.cli.console import count, facts, pick_device, print_json, size
 from sfumato.cli.options import Flag, Overrides, option
-from sfumato.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +39,7 @@ class Train:
     )
 
     data: Annotated[str, Positional, option("DATA")]
-    """a built-in name (see `sfumato data`), or a folder of images whose sub-folders are classes"""
+    """a built-in name (see `sfumato data`), or a folder of images"""
     run: Annotated[Path | None, option("DIR")] = None
     """the run folder; runs/DATA-PRESET by default"""
     preset: Annotated[str | None, option("NAME")] = None
@@ -70,8 +70,8 @@ class Train:
         device = pick_device(self.device)
         if device.type == "cpu":
             keep_memory()
-        config, data, reason = self._resolve(device)
-        run = Run(self.run or self._default_run(data.source_name, reason.partition(":")[0]))
+        config, data, reason = choose(self.preset, self.config, self._given() | dict(self.overrides), device)
+        run = Run(self.run or default_run(data.source_name, reason.partition(":")[0]))
         if self.dry_run:
             return _dry_run(config, run, data, device, reason, self.json)
         if not self.json:
@@ -81,48 +81,10 @@ class Train:
             print(f"draw from it with: sfumato sample {run.path}")
         return 0
 
-    def _resolve(self, device: torch.device) -> tuple[Config, Dataset, str]:
-        """Return the configuration, the images, and `PRESET: why this one`."""
-        from sfumato.config import fit, resolve
-        from sfumato.data import open_data
-        from sfumato.presets import PRESETS, choose
-
-        overrides = self._given() | dict(self.overrides)
-        if self.preset is not None:
-            preset, reason = self.preset, "as asked"
-            data = None
-            resolve(preset)  # an unknown name is said before the images are read
-        else:
-            only_data = {key: value for key, value in overrides.items() if key.startswith("data.")}
-            data = open_data(resolve(None, self.config, only_data).data, on_progress=progress("reading images"))
-            preset, reason = choose(data.shape, len(data.train), str(device))
-        config = resolve(preset, self.config, overrides)
-        if data is None or data.config != config.data:
-            data = open_data(config.data, on_progress=progress("reading images"))
-        if preset in PRESETS and self.config is not None:
-            reason += f"; {self.config} is laid over it"
-        return fit(config, data.shape, data.classes), data, f"{preset}: {reason}"
-
     def _given(self) -> dict[str, str]:
         """The options that stand for a dotted name."""
-        from sfumato.train.clock import parse_count, parse_seconds
-
-        if self.budget is not None and self.images is not None:
-            raise UserError("--budget and --images both say how long to train: give one")
-        given = {"data.source": self.data}
-        if self.budget is not None:
-            given |= {"train.budget": str(parse_seconds(self.budget)), "train.images": "none"}
-        if self.images is not None:
-            given |= {"train.images": str(parse_count(self.images)), "train.budget": "none"}
-        if self.seed is not None:
-            given["train.seed"] = str(self.seed)
-        return given
-
-    @staticmethod
-    def _default_run(source: str, preset: str) -> Path:
-        """runs/DATA-PRESET, or runs/DATA where both have one name."""
-        name = Path(source).name or "images"
-        return Path("runs") / (name if name == preset else f"{name}-{preset}")
+        seed = {} if self.seed is None else {"train.seed": str(self.seed)}
+        return {"data.source": self.data} | lengths(self.budget, self.images) | seed
 
 
 def train_in_view(
