@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from sfumato import tree
+from sfumato.attributes import Attribute
 from sfumato.data.source import DataConfig
 from sfumato.diffusion import (
     PARAMETERIZATIONS,
@@ -241,19 +242,14 @@ def resolve(
     return from_dict(tree.merge(table, tree.nest(overrides or {})))
 
 
-def fit(config: Config, shape: Sequence[int], classes: Sequence[str] = ()) -> Config:
-    """Return the configuration with the network's channels and classes as data and diffusion have them.
+def fit(config: Config, shape: Sequence[int], attributes: Sequence[Attribute] = ()) -> Config:
+    """Return the configuration with the network's channels and conditions as data and diffusion have them.
 
     Args:
         config: what was asked for.
         shape: (C, H, W) of the data.
-        classes: names of the data's classes; the network learns them where `data.labels` is true.
-
-    Raises:
-        UserError: labels are asked for and the data has none.
+        attributes: what the data knows of its images, which is what the network learns.
     """
-    if config.data.labels and not classes:
-        raise UserError(f"data.labels = true, but {config.data.source} has no labels: leave it out")
-    num_classes, learned = len(classes) if config.data.labels else 0, config.diffusion.variance == "learned"
-    net = replace(config.net, channels=shape[0], num_classes=num_classes, learned_variance=learned)
+    conditions, learned = tuple(len(a.values) for a in attributes), config.diffusion.variance == "learned"
+    net = replace(config.net, channels=shape[0], conditions=conditions, learned_variance=learned)
     return replace(config, net=net)

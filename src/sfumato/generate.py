@@ -11,7 +11,7 @@ may be halved and tried again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,7 +23,7 @@ from sfumato.errors import UserError
 if TYPE_CHECKING:
     from sfumato.weights import Model
 
-__all__ = ["generate", "sample"]
+__all__ = ["generate", "in_turn", "sample"]
 
 LOG = logging.getLogger("sfumato")
 
@@ -36,7 +36,7 @@ def generate(
     sampler: Sampler,
     times: Tensor,
     batch: int = 64,
-    labels: Tensor | None = None,
+    conditions: Tensor | None = None,
     first: int = 0,
     on_state: Callable[[int, State], None] | None = None,
     device: torch.device | str = "cpu",
@@ -52,7 +52,7 @@ def generate(
         sampler: how to step.
         times: (N + 1,) decreasing, as from `diffusion.grid`.
         batch: images at a time; halved, for good, whenever the memory does not hold it.
-        labels: (num,) int64, the class of each image, -1 for none; None for a model without classes.
+        conditions: (num, A), what each image should be, NaN = not given; None for nothing.
         first: index of the first image.
         on_state: called with the index of a batch's first image and each of its states, the prior first; a batch that
             was too large for the memory comes again, halved, from its prior.
@@ -65,11 +65,11 @@ def generate(
     Raises:
         UserError: not even one image fits into the memory.
     """
-    assert labels is None or len(labels) == num, f"{num} images want as many labels, not {len(labels or ())}"
+    assert conditions is None or len(conditions) == num, f"{num} images want as many conditions"
     done = 0
     while done < num:
         index = torch.arange(done, min(done + batch, num))
-        condition = None if labels is None else labels[index].to(device)
+        condition = None if conditions is None else conditions[index].to(device)
         noise = Noise(seed, (first + index).to(device), shape)
         images = _walk(denoiser, sampler, times, noise, condition, first + done, on_state, start)
         if images is not None:
@@ -90,7 +90,7 @@ def sample(
     sampler: Sampler = DDIM(),
     steps: int = 50,
     batch: int = 64,
-    labels: Tensor | None = None,
+    conditions: Tensor | Sequence[Sequence[float]] | None = None,
     clip: bool = True,
 ) -> Tensor:
     """Draw images from a trained model.
@@ -102,17 +102,38 @@ def sample(
         sampler: `DDIM(eta)` or `Ancestral(variance)`.
         steps: how many of the chain's steps to take, evenly spaced.
         batch: images at a time.
-        labels: (num,) int64, the class of each image, or None.
+        conditions: rows of numbers, which the images take in turn, as `sfumato.attributes.turns(model.attributes,
+            "glasses=dark")` returns them; None for nothing.
         clip: keep each predicted x_0 within [-1, 1] on the way.
 
     Returns:
         (num, C, H, W) float32, in [-1, 1] where clipped; `sfumato.to_bytes` makes it uint8.
+
+    Raises:
+        UserError: conditions that are none of the model's.
     """
     denoiser: Denoiser = Clipped(model.denoiser) if clip else model.denoiser
     times = trailing(steps, model.denoiser.schedule)
     device = next(model.net.parameters()).device
-    parts = generate(denoiser, model.shape, num, seed, sampler, times, batch, labels, device=device)
+    told = None if conditions is None else in_turn(conditions, num)
+    if told is not None and told.shape[1] != len(model.attributes):
+        raise UserError(
+            f"conditions of {told.shape[1]} numbers, where the model has {len(model.attributes)} attributes"
+        )
+    for column, attribute in zip(() if told is None else told.T, model.attributes, strict=False):
+        given = column[~column.isnan()]
+        if attribute.values and not set(given.tolist()) <= set(range(len(attribute.values))):
+            raise UserError(
+                f"{attribute.name} has {len(attribute.values)} values: give 0 to {len(attribute.values) - 1}"
+            )
+    parts = generate(denoiser, model.shape, num, seed, sampler, times, batch, told, device=device)
     return torch.cat([images for _, images in parts])
+
+
+def in_turn(rows: Tensor | Sequence[Sequence[float]], num: int) -> Tensor:
+    """Return `num` conditions (num, A): the rows one after another, and again from the first."""
+    table = torch.as_tensor(rows, dtype=torch.float32)
+    return table[torch.arange(num) % len(table)]
 
 
 @torch.no_grad()

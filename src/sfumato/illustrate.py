@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from sfumato import pictures
+from sfumato.attributes import survey
 from sfumato.data import to_bytes, to_model
 from sfumato.diffusion import (
     DDIM,
@@ -36,7 +37,7 @@ from sfumato.diffusion import (
     trailing,
     trajectory,
 )
-from sfumato.generate import generate
+from sfumato.generate import generate, in_turn
 from sfumato.run import Run
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def reverse(
         steps: of the sampler.
         columns: how many times are shown, the last being 0.
         sampler: how to step.
-        condition: handed to the denoiser, such as labels (num,).
+        condition: handed to the denoiser, (num, A) or None.
     """
     total = denoiser.schedule.num_steps
     noise = Noise(seed, torch.arange(num), shape)
@@ -207,10 +208,9 @@ def album(
         frames(first, state)
         report(state.step, steps)
 
-    classes = len(model.classes)
-    labels = torch.arange(100) % classes if classes else None
+    conditions = in_turn(survey(model.attributes), 100) if model.attributes else None
     times = trailing(steps, schedule)
-    drawn = generate(denoiser, model.shape, 100, seed, DDIM(), times, 100, labels, on_state=on_state)
+    drawn = generate(denoiser, model.shape, 100, seed, DDIM(), times, 100, conditions, on_state=on_state)
     samples = torch.cat([to_bytes(images) for _, images in drawn])
     x_0 = to_model(torch.from_numpy(data.images[data.train[seed % len(data.train)]].copy()))
     grids = sorted(path for path in run.samples.glob("*.png") if path.stem.isdecimal())
@@ -220,7 +220,7 @@ def album(
         pictures.save_png(through_training(grids, moments), folder / "through-training.png") if grids else None,
         pictures.save_png(forward(x_0, schedule, seed), folder / "forward.png"),
         pictures.save_png(
-            reverse(denoiser, model.shape, seed, steps=steps, condition=None if labels is None else labels[:2]),
+            reverse(denoiser, model.shape, seed, steps=steps, condition=None if conditions is None else conditions[:2]),
             folder / "reverse.png",
         ),
         pictures.film(frames.pictures(5), folder / "film.gif"),

@@ -6,7 +6,7 @@ be equal files):
 
     version   of this layout                kind      "ema" or "raw"
     config    the whole configuration       images    seen when it was written
-    shape     (C, H, W) of an image         classes   their names
+    shape     (C, H, W) of an image         attributes   what can be asked for
     sha256    of all of the above and of every tensor
 
 Safetensors itself has no checksum, and one flipped bit loads silently as another weight; hence the digest, over the
@@ -15,13 +15,15 @@ names, types, shapes and bytes of the tensors and the rest of the entry.
 A file is a stranger until its digest and its shapes are right. The network is first built without memory (torch's meta
 device), the shapes are compared, and only then are the weights given any; a header that promises a thousand blocks or a
 billion channels is refused for the price of reading it.
+
+Files of version 1 knew one list of classes in place of attributes; they are read as having the attribute `class`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from sfumato.attributes import Attribute, from_plain, plain
 from sfumato.config import Config, from_dict, to_dict
 from sfumato.diffusion import NetworkDenoiser
 from sfumato.errors import UserError
@@ -39,7 +42,7 @@ from sfumato.run import Run, write_atomic
 
 __all__ = ["Model", "load_weights", "pack", "save_weights", "tensors_of"]
 
-ENTRY, VERSION = "sfumato", 1
+ENTRY, VERSION = "sfumato", 2
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Model:
         config: the configuration that it was trained with.
         denoiser: the network with its schedule and parameterisation.
         shape: (C, H, W) of its images.
-        classes: names of the classes that can be asked for; empty for none.
+        attributes: what can be asked for; empty for nothing.
         images: how many images it had seen.
         kind: `ema`, the average of the weights, or `raw`.
         path: the file.
@@ -61,7 +64,7 @@ class Model:
     config: Config
     denoiser: NetworkDenoiser
     shape: tuple[int, int, int]
-    classes: tuple[str, ...]
+    attributes: tuple[Attribute, ...]
     images: int
     kind: str
     path: Path
@@ -91,7 +94,7 @@ def pack(
     config: Config,
     kind: str,
     images: int,
-    classes: tuple[str, ...],
+    attributes: Sequence[Attribute],
     shape: tuple[int, int, int],
 ) -> bytes:
     """Return the content of a weights file. Arguments as `save_weights`."""
@@ -101,7 +104,7 @@ def pack(
         "kind": kind,
         "images": images,
         "shape": list(shape),
-        "classes": list(classes),
+        "attributes": [plain(attribute) for attribute in attributes],
         "config": to_dict(config),
     }
     tensors = tensors_of(state)
@@ -116,7 +119,7 @@ def save_weights(
     config: Config,
     kind: str = "ema",
     images: int = 0,
-    classes: tuple[str, ...] = (),
+    attributes: Sequence[Attribute] = (),
     shape: tuple[int, int, int] = (3, 32, 32),
 ) -> None:
     """Write a weights file, whole or not at all.
@@ -127,13 +130,13 @@ def save_weights(
         config: the configuration that it was trained with.
         kind: `ema` or `raw`.
         images: how many images it has seen.
-        classes: names of its classes.
+        attributes: what it learnt of them.
         shape: (C, H, W) of its images.
 
     Raises:
         OSError: as the file system has it.
     """
-    write_atomic(Path(path), pack(state, config, kind, images, classes, shape))
+    write_atomic(Path(path), pack(state, config, kind, images, attributes, shape))
 
 
 def load_weights(path: Path | str | Run, device: torch.device | str = "cpu") -> Model:
@@ -152,15 +155,17 @@ def load_weights(path: Path | str | Run, device: torch.device | str = "cpu") -> 
     if facts.get("sha256") != _digest(tensors, facts):
         raise UserError(f"{file} is damaged: its checksum is not that of its content; take another copy or checkpoint")
     try:
+        if facts["version"] == 1:
+            facts, tensors = _upgraded(facts, tensors)
         config = from_dict(_plausible(facts["config"]))
         images, kind = int(facts["images"]), str(facts["kind"])
-        classes = tuple(str(name) for name in facts["classes"])
+        attributes = tuple(from_plain(table) for table in facts["attributes"])
         channels, height, width = (int(size) for size in facts["shape"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # a UserError is a ValueError
         raise UserError(f"{file}: its header can't be used ({error}); was it written by another version?") from None
     net = _build(config.net, tensors, file).to(device)
     denoiser = NetworkDenoiser(net, config.diffusion.build_schedule(), config.diffusion.build_parameterization())
-    return Model(net, config, denoiser, (channels, height, width), classes, images, kind, file)
+    return Model(net, config, denoiser, (channels, height, width), attributes, images, kind, file)
 
 
 def _locate(path: Path | str | Run) -> Path:
@@ -192,9 +197,23 @@ def _facts(entry: str | None, file: Path) -> dict[str, Any]:
         facts = None
     if not isinstance(facts, dict):
         raise UserError(f"{file} was not written by sfumato: give the weights file of a run")
-    if facts.get("version") != VERSION:
-        raise UserError(f"{file} has layout version {facts.get('version')}; this sfumato reads version {VERSION}")
+    if facts.get("version") not in (1, VERSION):
+        raise UserError(f"{file} has layout version {facts.get('version')}; this sfumato reads versions 1 to {VERSION}")
     return facts
+
+
+def _upgraded(facts: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return a file of version 1 as one of this version: its classes are the attribute `class`."""
+    config, classes = facts["config"], tuple(str(name) for name in facts["classes"])
+    net = {name: value for name, value in config["net"].items() if name != "num_classes"}
+    net["conditions"] = [len(classes)] * bool(config["net"]["num_classes"])
+    data = {**config["data"], "labels": "source" if config["data"]["labels"] else "none"}
+    attributes = [plain(Attribute("class", classes))] if net["conditions"] else []
+    old, new = "classes.table.weight", "condition.parts.0.table.weight"
+    return (
+        {**facts, "config": {**config, "net": net, "data": data}, "attributes": attributes},
+        {new if name == old else name: tensor for name, tensor in tensors.items()},
+    )
 
 
 def _plausible(table: dict[str, Any]) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def choose(
         data = open_data(config.data, on_progress=progress("reading images"))
     if file is not None:
         reason += f"; {file} is laid over it"
-    return fit(config, data.shape, data.classes), data, f"{preset}: {reason}"
+    return fit(config, data.shape, data.attributes), data, f"{preset}: {reason}"
 
 
 def lengths(budget: str | None, images: str | None) -> dict[str, str]:

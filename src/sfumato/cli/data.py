@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from tyro.conf import Positional
 
+from sfumato.attributes import plain
 from sfumato.cli.console import facts, print_json, progress
 from sfumato.cli.options import Flag, Overrides, option
 from sfumato.errors import UserError
@@ -24,18 +25,18 @@ __all__ = ["VERB", "Data", "contact_sheet"]
 class Data:
     """List the built-in data sets, or look at one of them or at a folder of images.
 
-    Every image is checked and decoded; what can't be used is named with the reason. A contact sheet is drawn, a row a
-    class where there are classes.
+    Every image is checked and decoded; what can't be used is named with the reason. What the images carry of labels is
+    shown unless `data.labels` names another file. A contact sheet is drawn, a row a value where there are values.
     """
 
     EXAMPLES: ClassVar[tuple[str, ...]] = (
         "sfumato data",
-        "sfumato data faces",
+        "sfumato data faces --data.attributes glasses",
         "sfumato data ~/photos --data.size 64,64 --out photos.png",
     )
 
     source: Annotated[str | None, Positional, option("[NAME|PATH]")] = None
-    """a built-in name, or a folder of images (sub-folders are classes); without it, the built-in names are listed"""
+    """a built-in name, or a folder of images (sub-folders are labels); without it, the built-in names are listed"""
     out: Annotated[Path | None, option("FILE.png")] = None
     """the contact sheet; NAME-sheet.png in this folder by default"""
     num: int = 100
@@ -50,14 +51,17 @@ class Data:
             return self._list()
         from sfumato import pictures
         from sfumato.config import resolve
-        from sfumato.data import open_data
+        from sfumato.data import open_data, open_source
 
         out = self.out or Path(f"{Path(self.source).resolve().name}-sheet.png")
         if self.num < 1:
             raise UserError(f"--num is {self.num}: show at least one image")
         if out.suffix.lower() != ".png":
             raise UserError(f"--out {out}: a contact sheet is a .png file")
-        config = resolve(overrides={"data.source": self.source, **dict(self.overrides)}).data
+        overrides = dict(self.overrides)
+        if "data.labels" not in overrides and open_source(self.source).attributes:
+            overrides["data.labels"] = "source"
+        config = resolve(overrides={"data.source": self.source, **overrides}).data
         data = open_data(config, on_progress=progress("reading images"))
         pictures.save_png(contact_sheet(data, self.num), out, {"source": data.source_name})
         if self.json:
@@ -71,7 +75,7 @@ class Data:
         from sfumato.data import BUILTIN, describe_sources
 
         if self.json:
-            names = ("count", "shape", "classes", "about", "licence")
+            names = ("count", "shape", "labels", "about", "licence")
             print_json({name: {key: getattr(source, key) for key in names} for name, source in BUILTIN.items()})
         else:
             print("\n".join(describe_sources()))
@@ -80,7 +84,9 @@ class Data:
 
 
 def contact_sheet(data: Dataset, num: int) -> Image:
-    """Draw images of a data set, evenly spaced through it: a row a class where there are 2 to 20 classes, else a grid.
+    """Draw images of a data set, evenly spaced through it: a row a value where the first attribute has 2 to 20.
+
+    Without such an attribute it is a grid.
 
     Args:
         data: the images.
@@ -93,15 +99,16 @@ def contact_sheet(data: Dataset, num: int) -> Image:
     def spread(rows: Any, most: int) -> Any:
         return rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int)]
 
-    if not 2 <= len(data.classes) <= 20:
+    values = data.attributes[0].values if data.attributes else ()
+    if not 2 <= len(values) <= 20:
         return pictures.grid(data.images[spread(np.arange(len(data)), num)])
-    columns = max(1, round(num / len(data.classes)))
+    columns = max(1, round(num / len(values)))
     rows = []
-    for label in range(len(data.classes)):
-        images = data.images[spread(np.flatnonzero(data.labels == label), columns)]
+    for value in range(len(values)):
+        images = data.images[spread(np.flatnonzero(data.conditions[:, 0] == value), columns)]
         blank = np.full((columns - len(images), *data.shape), pictures.PAPER, np.uint8)
         rows.append(np.concatenate([images, blank]))
-    return pictures.strip(rows, [name if len(name) <= 24 else name[:23] + "…" for name in data.classes])
+    return pictures.strip(rows, [name if len(name) <= 24 else name[:23] + "…" for name in values])
 
 
 def _described(data: Dataset) -> dict[str, Any]:
@@ -112,7 +119,8 @@ def _described(data: Dataset) -> dict[str, Any]:
         "shape": data.shape,
         "train": len(data.train),
         "held_out": len(data.held_out),
-        "classes": data.counts,
+        "attributes": [plain(attribute) for attribute in data.attributes],
+        "counts": data.counts,
         "quarantined": [{"file": origin, "reason": reason} for origin, reason in data.quarantined],
         "notes": data.notes,
         "fingerprint": data.fingerprint,

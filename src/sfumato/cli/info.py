@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from tyro.conf import Positional
 
+from sfumato.attributes import plain
 from sfumato.cli.console import duration, facts, print_json, size
 from sfumato.cli.options import Flag, option
 from sfumato.errors import UserError
@@ -77,7 +78,7 @@ def _model_facts(config: Config, model: Model | None) -> dict[str, Any]:
     return found | {
         "shape": model.shape,
         "flops": cost.flops(config.net, *model.shape[1:]),
-        "classes": model.classes,
+        "attributes": [plain(attribute) for attribute in model.attributes],
         "images_seen": model.images,
         "weights": str(model.path),
         "weights_kind": model.kind,
@@ -124,11 +125,10 @@ def _text(source: Path, config: Config, known: dict[str, Any]) -> str:
         f"{shape[0]}x{shape[1]}x{shape[2]} (channels x height x width)" if shape else f"{known['channels']} channels"
     )
     inside = padding(config.net, shape) if shape else ""
-    classes = known.get("classes") or ()
     pairs = [
         ("", str(source)),
         ("images", f"{size_}{inside and ', ' + inside}; trained on {data.source}"),
-        ("classes", ", ".join(classes) or "none: the model was trained without labels"),
+        ("labels", _labels(known["attributes"]) if "attributes" in known else _asked(config)),
         ("network", network(config.net, known["parameters"], known.get("flops"))),
         ("process", process(config.diffusion)),
         ("schedule", _table(config)),
@@ -140,6 +140,22 @@ def _text(source: Path, config: Config, known: dict[str, Any]) -> str:
         what = f"{kind}, {known['images_seen']:,} images seen, {size(known['weights_bytes'])}"
         pairs.append(("weights", f"{known['weights']}\n{what}"))
     return facts([pair for pair in pairs if pair[0]])
+
+
+def _labels(attributes: list[dict[str, Any]]) -> str:
+    """What can be asked for, a line an attribute."""
+    lines = []
+    for table in attributes:
+        values = table.get("values")
+        more = ", ..." if values and len(values) > 12 else ""
+        what = ", ".join(values[:12]) + more if values else f"a number, {table['mean']:.4g} +- {table['std']:.4g}"
+        lines.append(f"{table['name']}: {what}")
+    return "\n".join(lines) or "none: the model was trained without any"
+
+
+def _asked(config: Config) -> str:
+    """What a run without weights yet will know."""
+    return f"{len(config.net.conditions)} attributes, from {config.data.labels}" if config.net.conditions else "none"
 
 
 def _progress(known: dict[str, Any]) -> list[tuple[str, str]]:

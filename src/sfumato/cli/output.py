@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from sfumato import pictures
+from sfumato.cli.labels import in_words
 from sfumato.data import to_bytes
 from sfumato.diffusion import Clipped, Denoiser, Sampler, State
 from sfumato.errors import UserError
@@ -44,7 +45,8 @@ class Job:
         sampler: how to step.
         times: (N + 1,) where.
         batch: images at a time.
-        labels: (num,) int64, or None.
+        conditions: (num, A), or None.
+        columns: of a grid; None chooses.
         clip: whether predicted images are kept within [-1, 1].
         facts: what to write into the files.
         report: called with (images drawn, in all).
@@ -56,7 +58,8 @@ class Job:
     sampler: Sampler
     times: Tensor
     batch: int
-    labels: Tensor | None
+    conditions: Tensor | None
+    columns: int | None
     clip: bool
     facts: dict[str, Any]
     report: Callable[[int, int], None]
@@ -66,7 +69,7 @@ class Job:
     ) -> Iterator[tuple[int, Tensor]]:
         """Yield (index of the first, uint8 (b, C, H, W)) from image `first` on."""
         denoiser: Denoiser = Clipped(self.model.denoiser) if self.clip else self.model.denoiser
-        labels = None if self.labels is None else self.labels[first:]
+        conditions = None if self.conditions is None else self.conditions[first:]
         device = next(self.model.net.parameters()).device
         walks = (self.num - first) * (len(self.times) - 1)
         walked = 0
@@ -79,8 +82,8 @@ class Job:
                 on_state(index, state)
 
         for n, images in generate(
-            denoiser, self.model.shape, self.num - first, self.seed, self.sampler, self.times, self.batch, labels,
-            first, step, device,
+            denoiser, self.model.shape, self.num - first, self.seed, self.sampler, self.times, self.batch,
+            conditions, first, step, device,
         ):  # fmt: skip
             yield n, to_bytes(images)
 
@@ -112,8 +115,7 @@ def write(job: Job, out: Path) -> Path:
 
 def _grid(job: Job, out: Path) -> None:
     images = job.all()
-    columns = len(job.model.classes) if job.facts.get("label") == "all" else None
-    pictures.save_png(pictures.grid(images, columns), out, job.facts | {"num": job.num})
+    pictures.save_png(pictures.grid(images, job.columns), out, job.facts | {"num": job.num})
 
 
 def _film(job: Job, out: Path) -> None:
@@ -124,9 +126,11 @@ def _film(job: Job, out: Path) -> None:
 
 def _array(job: Job, out: Path) -> None:
     images = job.all().permute(0, 2, 3, 1).numpy()
-    labels = np.full(job.num, -1) if job.labels is None else job.labels.numpy()
+    told: dict[str, Any] = {}
+    if job.conditions is not None:
+        told = {"conditions": job.conditions.numpy(), "labels": np.array(in_words(job.model, job.conditions))}
     content = BytesIO()
-    np.savez_compressed(content, images=images, labels=labels, metadata=np.array(json.dumps(job.facts)))
+    np.savez_compressed(content, images=images, metadata=np.array(json.dumps(job.facts)), **told)
     write_atomic(out, content.getvalue())
 
 
@@ -146,8 +150,8 @@ def _folder(job: Job, out: Path) -> Path:
     for start, images in job.draw(first) if first < job.num else ():
         for n, image in enumerate(images, start):
             text = job.facts | {"index": n}
-            if job.labels is not None:
-                text["label"] = job.model.classes[int(job.labels[n])]
+            if job.conditions is not None:
+                (text["label"],) = in_words(job.model, job.conditions[n : n + 1])
             pictures.save_png(pictures.single(image), out / f"{n:0{digits}}.png", text)
     return out
 

@@ -11,11 +11,9 @@ from tyro.conf import Positional
 
 from sfumato.cli.console import duration, pick_device, print_json, progress
 from sfumato.cli.options import Flag, option
-from sfumato.errors import UserError, nearest
+from sfumato.errors import UserError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from sfumato.diffusion import Sampler
     from sfumato.weights import Model
 
@@ -54,7 +52,7 @@ class Sample:
     batch: int = 64
     """images at a time; halved when the memory is too small"""
     label: Annotated[str | None, option("L")] = None
-    """a class by name or number, or `all` for one class after another; no particular one by default"""
+    """what to draw: a value (sneaker, 3), ATTRIBUTE=VALUE (glasses=dark,hair=long), or `all` for one after another"""
     raw: Flag = False
     """use the weights as trained rather than their average"""
     clip: bool = True
@@ -68,8 +66,9 @@ class Sample:
 
     def perform(self) -> int:
         """Draw."""
-        from sfumato.cli import output
+        from sfumato.cli import labels, output
         from sfumato.diffusion import trailing
+        from sfumato.generate import in_turn
         from sfumato.weights import load_weights
 
         self._check()
@@ -78,7 +77,7 @@ class Sample:
         steps = self.steps or (chain if self.sampler == "ddpm" else min(50, chain))
         if steps > chain:
             raise UserError(f"--steps is {steps}, and the model's chain has {chain}: choose from 1 to {chain}")
-        labels = _labels(model, self.label, self.num)
+        rows = labels.asked(model, self.label)
         job = output.Job(
             model=model,
             num=self.num,
@@ -86,7 +85,8 @@ class Sample:
             sampler=self._sampler(model),
             times=trailing(steps, model.denoiser.schedule),
             batch=self.batch,
-            labels=labels,
+            conditions=None if rows is None else in_turn(rows, self.num),
+            columns=len(rows) if rows is not None and 1 < len(rows) <= 32 else None,
             clip=self.clip,
             facts=self._facts(model, steps),
             report=progress("drawing"),
@@ -162,28 +162,6 @@ class Sample:
             f"{self.num:,} images by {self.sampler} in {steps} steps, seed {self.seed}, "
             f"from weights of {model.images:,} images seen: {duration(seconds)}\n{drawn}"
         )
-
-
-def _labels(model: Model, label: str | None, num: int) -> Tensor | None:
-    """Return the class of each image, or None where no class is asked for.
-
-    A model that was never shown images without their label can't draw without one, so it takes all in turn.
-    """
-    import torch
-
-    if label is None:
-        label = "all" if model.classes and model.config.train.label_dropout == 0 else None
-    if label is None:
-        return None
-    if not model.classes:
-        raise UserError(f"--label {label}: this model was trained without labels; leave --label out")
-    if label == "all":
-        return torch.arange(num) % len(model.classes)
-    if label in model.classes:
-        return torch.full((num,), model.classes.index(label))
-    if label.isdecimal() and int(label) < len(model.classes):
-        return torch.full((num,), int(label))
-    raise UserError(f"this model has no label '{label}'{nearest(label, model.classes)}")
 
 
 VERB = Sample

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .builtin import BUILTIN, describe_sources, face_attributes
+    from .builtin import BUILTIN, describe_sources
     from .dataset import Batch, Dataset, open_data, open_source
     from .pixels import to_bytes, to_model
     from .source import DataConfig, Picture, Source, Unreadable
@@ -23,7 +23,6 @@ _HOMES = {
     "Source": "source",
     "Unreadable": "source",
     "describe_sources": "builtin",
-    "face_attributes": "builtin",
     "open_data": "dataset",
     "open_source": "dataset",
     "to_bytes": "pixels",
@@ -39,7 +38,6 @@ __all__ = [
     "Source",
     "Unreadable",
     "describe_sources",
-    "face_attributes",
     "open_data",
     "open_source",
     "to_bytes",

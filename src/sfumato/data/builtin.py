@@ -1,8 +1,9 @@
 """The images that come with Sfumato: they need no network and no other package.
 
 Each is an .npz of plain arrays beside this file, made by a script in `scripts/`: `images` (N, H, W, C) uint8, `labels`
-(N,) uint8, `classes` (K,) text. `faces` also holds `attributes` (N, A) uint8 and what its numbers mean. `fashion-full`
-is not shipped: it is read where Debian's package dataset-fashion-mnist put it.
+(N,) uint8, `classes` (K,) text, which are the attribute `class`. What is known of `faces` is more: `attributes` (N, A)
+uint8 and what its numbers mean, the options that each face was drawn with. `fashion-full` is not shipped: it is read
+where Debian's package dataset-fashion-mnist put it.
 """
 
 from __future__ import annotations
@@ -16,16 +17,19 @@ from pathlib import Path
 
 import numpy as np
 
+from sfumato.attributes import Attribute
 from sfumato.data.idx import find_idx, idx_source
-from sfumato.data.source import Arrays, ArraySource, Pixels
+from sfumato.data.source import Arrays, ArraySource, one_class
 from sfumato.errors import UserError
 
-__all__ = ["BUILTIN", "FASHION_CLASSES", "Attributes", "Builtin", "describe_sources", "face_attributes"]
+__all__ = ["BUILTIN", "FASHION_CLASSES", "Builtin", "describe_sources"]
 
 FASHION_CLASSES = (
     "T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
 )  # fmt: skip
 FASHION_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+NOT_GIVEN = 255
+"""In the file of the faces: the colour of a part that is not worn."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Builtin:
         name: what the user writes.
         count: how many images.
         shape: (C, H, W).
-        classes: how many classes.
+        labels: what is known of each image.
         about: what the images show and where they are from.
         licence: under which they may be used and passed on.
         open: makes the source.
@@ -45,7 +49,7 @@ class Builtin:
     name: str
     count: int
     shape: tuple[int, int, int]
-    classes: int
+    labels: str
     about: str
     licence: str
     open: Callable[[], ArraySource]
@@ -53,32 +57,12 @@ class Builtin:
     def line(self) -> str:
         """Return one line for a listing."""
         size = "x".join(map(str, self.shape))
-        return f"{self.name:<13}{self.count:>7,} {size:<8} {self.classes:>2} classes  {self.about}  [{self.licence}]"
-
-
-@dataclass(frozen=True)
-class Attributes:
-    """The options that each of the drawn faces was drawn with.
-
-    Attributes:
-        values: for each attribute's name, the values that its numbers stand for.
-        table: (N, A) uint8, the place of image n's value in attribute a's list; 255 for the colour of a part not worn.
-    """
-
-    values: dict[str, tuple[str, ...]]
-    table: Pixels
+        return f"{self.name:<13}{self.count:>7,} {size:<8} {self.labels:<14} {self.about}  [{self.licence}]"
 
 
 def describe_sources() -> list[str]:
-    """Return one line for each built-in source: name, count, channels x height x width, classes, origin, licence."""
+    """Return one line for each built-in source: name, count, channels x height x width, labels, origin, licence."""
     return [source.line() for source in BUILTIN.values()]
-
-
-def face_attributes() -> Attributes:
-    """Return the attributes of `faces`; row n belongs to image n of the source."""
-    with np.load(_asset("faces"), allow_pickle=False) as arrays:
-        values = {name: tuple(items) for name, items in json.loads(str(arrays["attribute_values"])).items()}
-        return Attributes(values, arrays["attributes"])
 
 
 def _asset(name: str) -> Path:
@@ -91,7 +75,11 @@ def _shipped(name: str) -> Callable[[], ArraySource]:
 
     def load() -> Arrays:
         with np.load(_asset(name), allow_pickle=False) as arrays:
-            return Arrays(arrays["images"], arrays["labels"], tuple(str(item) for item in arrays["classes"]))
+            if "attributes" not in arrays:
+                return one_class(arrays["images"], arrays["labels"], tuple(str(item) for item in arrays["classes"]))
+            values, table = json.loads(str(arrays["attribute_values"])), arrays["attributes"]
+            known = tuple(Attribute(attribute, tuple(items)) for attribute, items in values.items())
+            return Arrays(arrays["images"], np.where(table == NOT_GIVEN, np.float32(np.nan), table), known)
 
     return lambda: ArraySource(name, hashlib.sha256(_asset(name).read_bytes()).hexdigest(), load)
 
@@ -111,20 +99,20 @@ BUILTIN: dict[str, Builtin] = {
     source.name: source
     for source in (
         Builtin(
-            "faces", 5000, (3, 16, 16), 4, "drawn faces of nobody: DiceBear's Pixel Art, with hats and glasses",
-            "CC0 1.0", _shipped("faces"),
+            "faces", 5000, (3, 16, 16), "14 attributes",
+            "drawn faces of nobody: DiceBear's Pixel Art, with hats and glasses", "CC0 1.0", _shipped("faces"),
         ),
         Builtin(
-            "digits", 1797, (1, 8, 8), 10, "handwritten digits: Alpaydin and Kaynak 1998, UCI", "CC BY 4.0",
+            "digits", 1797, (1, 8, 8), "10 classes", "handwritten digits: Alpaydin and Kaynak 1998, UCI", "CC BY 4.0",
             _shipped("digits"),
         ),
         Builtin(
-            "fashion", 5000, (1, 28, 28), 10, "clothes: 500 of each class of Fashion-MNIST, Zalando 2017", "MIT",
-            _shipped("fashion"),
+            "fashion", 5000, (1, 28, 28), "10 classes", "clothes: 500 of each class of Fashion-MNIST, Zalando 2017",
+            "MIT", _shipped("fashion"),
         ),
         Builtin(
-            "fashion-full", 60000, (1, 28, 28), 10, "clothes: all of Fashion-MNIST, where Debian's files are", "MIT",
-            _fashion_full,
+            "fashion-full", 60000, (1, 28, 28), "10 classes", "clothes: all of Fashion-MNIST, where Debian's files are",
+            "MIT", _fashion_full,
         ),
     )
 }  # fmt: skip

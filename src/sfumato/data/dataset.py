@@ -26,9 +26,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sfumato.attributes import Attribute
 from sfumato.data.builtin import BUILTIN
 from sfumato.data.folder import FolderSource
 from sfumato.data.idx import find_idx, idx_source, is_idx_images
+from sfumato.data.labels import Labels, pick, read_labels
 from sfumato.data.source import DataConfig, Pixels, Source, printable
 from sfumato.data.store import Progress, Stored, cache_folder, open_store
 from sfumato.diffusion.noise import Purpose, permutation, uniform
@@ -48,12 +50,12 @@ class Batch:
 
     Attributes:
         x: (B, C, H, W) uint8.
-        labels: (B,) int64, -1 for none.
+        conditions: (B, A) float32, what is known of each image; NaN where it is not given.
         index: (B,) int64, the rows of `Dataset.images`.
     """
 
     x: Tensor
-    labels: Tensor
+    conditions: Tensor
     index: Tensor
 
 
@@ -65,8 +67,8 @@ class Dataset:
         config: how they were asked for.
         source_name: the built-in name, or the absolute path.
         images: (N, C, H, W) uint8, mapped from the store.
-        labels: (N,) int64 of the source, -1 for none.
-        classes: the names that labels count, () where there are none.
+        attributes: what is known of the images, as `config.labels` asks; () for nothing.
+        conditions: (N, A) float32, what is known of each, NaN where it is not given.
         origins: where each image comes from.
         digests: the SHA-256 of each image's pixels, in hexadecimal.
         train: int64, the rows that train.
@@ -78,8 +80,8 @@ class Dataset:
     config: DataConfig
     source_name: str
     images: Pixels
-    labels: NDArray[np.int64]
-    classes: tuple[str, ...]
+    attributes: tuple[Attribute, ...]
+    conditions: NDArray[np.float32]
     origins: tuple[str, ...]
     digests: tuple[str, ...]
     train: NDArray[np.int64]
@@ -98,17 +100,24 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the contents: shape, classes, and every image's digest, label and side of the split, in order."""
-        digest = hashlib.sha256(repr((self.images.shape, self.classes)).encode())
+        """SHA-256 of the contents: shape, attributes, and every image's digest, condition and side of the split."""
+        digest = hashlib.sha256(repr((self.images.shape, self.attributes)).encode())
         digest.update("".join(self.digests).encode("ascii"))
-        digest.update(self.labels.astype("<i8").tobytes() + self.held_out.astype("<i8").tobytes())
+        digest.update(self.conditions.astype("<f4").tobytes() + self.held_out.astype("<i8").tobytes())
         return digest.hexdigest()
 
     @property
-    def counts(self) -> dict[str, int]:
-        """How many images each class has; images without a label are not counted."""
-        counts = np.bincount(self.labels[self.labels >= 0], minlength=len(self.classes))
-        return dict(zip(self.classes, counts.tolist(), strict=True))
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many images have each value of each attribute; those of a number are counted under "given"."""
+        found = {}
+        for attribute, column in zip(self.attributes, self.conditions.T, strict=True):
+            given = column[~np.isnan(column)]
+            if attribute.values:
+                counts = np.bincount(given.astype(np.int64), minlength=len(attribute.values)).tolist()
+                found[attribute.name] = dict(zip(attribute.values, counts, strict=True))
+            else:
+                found[attribute.name] = {"given": len(given)}
+        return found
 
     def batch(self, positions: Tensor, seed: int) -> Batch:
         """Gather positions of the training stream.
@@ -118,7 +127,7 @@ class Dataset:
             seed: the run's seed.
 
         Returns:
-            The images, mirrored where the stream says so; labels are -1 throughout unless `config.labels`.
+            The images, mirrored where the stream says so, and what is known of them.
         """
         count = len(self.train)
         epochs, places = positions // count, positions % count
@@ -126,11 +135,11 @@ class Dataset:
         for epoch in set(epochs.tolist()):
             now = epochs == epoch
             index[now] = torch.from_numpy(self.train)[_order(seed, count, epoch)[places[now]]]
-        x, labels = self.gather(index)
+        x, conditions = self.gather(index)
         if self.config.flip:
             mirrored = uniform(seed, Purpose.FLIP, positions, ()) < 0.5
             x[mirrored] = x[mirrored].flip(-1)
-        return Batch(x, labels, index)
+        return Batch(x, conditions, index)
 
     def gather(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Return plain rows.
@@ -139,23 +148,23 @@ class Dataset:
             index: (B,) int64, rows of `images`.
 
         Returns:
-            (B, C, H, W) uint8, a copy, and labels (B,) int64, -1 throughout unless `config.labels`.
+            (B, C, H, W) uint8 and conditions (B, A) float32, copies.
         """
         rows = index.numpy()
-        labels = self.labels[rows] if self.config.labels else np.full(len(rows), -1, np.int64)
-        return torch.from_numpy(np.array(self.images[rows])), torch.from_numpy(labels)
+        return torch.from_numpy(np.array(self.images[rows])), torch.from_numpy(np.array(self.conditions[rows]))
 
     def summary(self) -> str:
-        """Return a few lines for people: how many of what, the classes, what was left out, the notes."""
+        """Return a few lines for people: how many of what, the labels, what was left out, the notes."""
         shape = "x".join(map(str, self.shape))
         lines = [
             f"{self.source_name}: {len(self):,} images of {shape} (channels x height x width), "
             f"{len(self.train):,} to train on and {len(self.held_out):,} held out"
         ]
-        if self.classes:
-            shown = [f"{name} {count:,}" for name, count in list(self.counts.items())[:12]]
-            more = f", and {len(self.classes) - 12} more" if len(self.classes) > 12 else ""
-            lines.append(f"{len(self.classes)} classes: {', '.join(shown)}{more}")
+        for attribute, counts in zip(self.attributes, self.counts.values(), strict=True):
+            shown = [f"{name} {count:,}" for name, count in list(counts.items())[:12]]
+            more = f", and {len(counts) - 12} more" if len(counts) > 12 else ""
+            scale = "" if attribute.values else f"a number, mean {attribute.mean:.4g}, deviation {attribute.std:.4g}, "
+            lines.append(f"{attribute.name}: {scale}{', '.join(shown)}{more}")
         lines += [f"- {note}" for note in self.notes]
         if self.quarantined:
             lines.append(f"- {len(self.quarantined):,} files left out:")
@@ -177,8 +186,8 @@ def open_data(config: DataConfig, cache: Path | None = None, on_progress: Progre
         The data set.
 
     Raises:
-        UserError: the source doesn't exist or holds fewer than two images, labels are asked for and there are none,
-            or the cache can't be written.
+        UserError: the source doesn't exist or holds fewer than two images, labels are asked for and there are none or
+            their file can't be used, or the cache can't be written.
     """
     source = open_source(config.source, config.background)
     if isinstance(source, FolderSource):
@@ -186,21 +195,20 @@ def open_data(config: DataConfig, cache: Path | None = None, on_progress: Progre
     stored = open_store(source, config, cache, on_progress)
     if len(stored.digests) < 2:
         raise UserError(f"'{source.name}' holds one readable image: a model needs at least 2, and a good one thousands")
-    if config.labels and not stored.classes:
-        raise UserError(f"data.labels is set but '{source.name}' has no classes: put images in one sub-folder a class")
+    labels = _labels(stored, config, source.name)
     train, held_out, split_note = split(stored.digests, config.held_out)
     return Dataset(
         config=config,
         source_name=source.name,
         images=stored.images,
-        labels=stored.labels,
-        classes=stored.classes,
+        attributes=labels.attributes,
+        conditions=labels.conditions,
         origins=stored.origins,
         digests=stored.digests,
         train=train,
         held_out=held_out,
         quarantined=stored.quarantined,
-        notes=(*stored.notes, *_warnings(stored, len(train)), *([split_note] if split_note else [])),
+        notes=(*stored.notes, *labels.notes, *_warnings(stored, len(train)), *([split_note] if split_note else [])),
     )
 
 
@@ -258,6 +266,23 @@ def split(digests: Sequence[str], held_out: float) -> tuple[NDArray[np.int64], N
     if out.all():
         out, note = np.zeros_like(out), "nothing is held out: it would leave nothing to train on"
     return np.flatnonzero(~out).astype(np.int64), np.flatnonzero(out).astype(np.int64), note
+
+
+def _labels(stored: Stored, config: DataConfig, name: str) -> Labels:
+    """What the configuration wants to be known of the images."""
+    own = Labels(stored.attributes, stored.conditions)
+    if config.labels == "none":
+        known = ", ".join(attribute.name for attribute in own.attributes[:6]) + ", ..." * (len(own.attributes) > 6)
+        note = f"what is known of them ({known}) is not used; data.labels=source trains with it"
+        return Labels((), own.conditions[:, :0], (note,) if own.attributes else ())
+    if config.labels != "source":
+        return read_labels(Path(config.labels).expanduser(), stored.origins, config.attributes)
+    if not own.attributes:
+        raise UserError(
+            f"data.labels is source, but '{name}' carries no labels: put images in one sub-folder a class, or name a "
+            "CSV or JSON Lines file"
+        )
+    return pick(own, config.attributes, name)
 
 
 @lru_cache(maxsize=4)

@@ -5,18 +5,20 @@ ignored, files and folders alike. Symbolic links are never followed, so nothing 
 can't trap the walk: each is named among the images left out, as are pipes, sockets and sub-folders that can't be
 listed. Pictures are in the order of their paths.
 
-The classes are the names of the first-level sub-folders, sorted; a picture that lies beside them has no label. Fewer
-than two such sub-folders are no classes.
+The names of the first-level sub-folders, sorted, are the values of the attribute `class`, which is not given for a
+picture that lies beside them. Fewer than two such sub-folders are no attribute.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sfumato.attributes import Attribute
 from sfumato.data.decode import header_size, read_picture
 from sfumato.data.source import Picture, Unreadable, printable
 from sfumato.errors import UserError
@@ -57,9 +59,9 @@ class FolderSource:
         self._labels = {name: k for k, name in enumerate(sorted(tops))} if len(tops) > 1 else {}
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """The names of the first-level sub-folders, where there are two or more."""
-        return tuple(printable(name) for name in self._labels)
+    def attributes(self) -> tuple[Attribute, ...]:
+        """The class, which is the first-level sub-folder, where there are two or more."""
+        return (Attribute("class", tuple(printable(name) for name in self._labels)),) if self._labels else ()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -73,9 +75,11 @@ class FolderSource:
         return header_size(self._path(i))
 
     def read(self, i: int) -> Picture:
-        """Return picture i with the label of its sub-folder; raises `Unreadable`."""
+        """Return picture i with the class of its sub-folder; raises `Unreadable`."""
         picture = read_picture(self._path(i), self._background)
-        return replace(picture, label=self._labels.get(self._entries[i].parts[0], -1))
+        if not self._labels:
+            return picture
+        return replace(picture, condition=(float(self._labels.get(self._entries[i].parts[0], math.nan)),))
 
     def key(self) -> str:
         """Return the SHA-256 of every file's path, size in bytes and time of change."""

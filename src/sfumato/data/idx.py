@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sfumato.data.source import Arrays, ArraySource, Pixels
+from sfumato.data.source import Arrays, ArraySource, Pixels, one_class
 from sfumato.errors import UserError
 
 __all__ = ["find_idx", "idx_source", "is_idx_images", "labels_of", "read_idx"]
@@ -116,11 +116,11 @@ def _load(images_path: Path, labels_path: Path | None, classes: tuple[str, ...] 
     if images.ndim != 3:
         raise UserError(f"'{images_path}' has {images.ndim} dimensions, where images have 3")
     if labels_path is None:
-        return Arrays(images[..., None], None, ())
+        return Arrays(images[..., None], np.zeros((len(images), 0), np.float32), ())
     labels = read_idx(labels_path)
     if labels.shape != images.shape[:1]:
         raise UserError(f"'{labels_path}' has {len(labels):,} labels for {len(images):,} images")
     names = classes or tuple(str(k) for k in range(int(labels.max()) + 1))
     if int(labels.max()) >= len(names):
         raise UserError(f"'{labels_path}' holds label {int(labels.max())}, where there are {len(names)} classes")
-    return Arrays(images[..., None], labels, names)
+    return one_class(images[..., None], labels, names)

@@ -19,9 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageColor
 
+from sfumato.attributes import Attribute
 from sfumato.errors import UserError
 
-__all__ = ["ArraySource", "Arrays", "DataConfig", "Picture", "Pixels", "Source", "Unreadable", "printable"]
+__all__ = [
+    "ArraySource", "Arrays", "DataConfig", "Picture", "Pixels", "Source", "Unreadable", "one_class", "printable",
+]  # fmt: skip
 
 Pixels = NDArray[np.uint8]
 LARGEST_SIDE = 4096
@@ -37,7 +40,9 @@ class DataConfig:
         channels: 1 (grey) or 3 (RGB); None is 1 where every image is grey, else 3.
         flip: mirror half of the training images, drawn anew for every position of the stream.
         held_out: the share of images kept out of training, in [0, 1), chosen by content.
-        labels: train with the classes that the source has.
+        labels: what is known of the images: `none`; `source`, what the source carries (sub-folders, labels of idx
+            files, the attributes of built-in images); or the path of a CSV or JSON Lines file (see `labels`).
+        attributes: which of it to take, by name; () takes all.
         background: the colour that transparent pixels lie on: a CSS name or #rrggbb.
 
     Raises:
@@ -49,7 +54,8 @@ class DataConfig:
     channels: int | None = None
     flip: bool = False
     held_out: float = 0.05
-    labels: bool = False
+    labels: str = "none"
+    attributes: tuple[str, ...] = ()
     background: str = "white"
 
     def __post_init__(self) -> None:
@@ -60,6 +66,12 @@ class DataConfig:
             raise UserError(f"data.channels is {self.channels}: give 1 (grey) or 3 (RGB)")
         if not 0 <= self.held_out < 1:
             raise UserError(f"data.held_out is {self.held_out}: give a share of the images from 0 to less than 1")
+        if not self.labels.strip():
+            raise UserError("data.labels is empty: give none, source, or the path of a CSV or JSON Lines file")
+        if self.attributes and self.labels == "none":
+            raise UserError("data.attributes chooses from labels, and data.labels is none: set it to source or a file")
+        if len(set(self.attributes)) < len(self.attributes):
+            raise UserError(f"data.attributes names one twice: {', '.join(self.attributes)}")
         try:
             ImageColor.getrgb(self.background)
         except ValueError:
@@ -72,12 +84,12 @@ class Picture:
 
     Attributes:
         pixels: (H, W, C) uint8, C = 1 (grey) or 3 (RGB).
-        label: the place of its class in the source's `classes`, -1 for none.
+        condition: a number for each of the source's `attributes`, NaN where it is not given.
         animated: whether the file holds further frames or pages, which are not used.
     """
 
     pixels: Pixels
-    label: int = -1
+    condition: tuple[float, ...] = ()
     animated: bool = False
 
 
@@ -97,8 +109,8 @@ class Source(Protocol):
         """The built-in name, or the absolute path."""
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """The names of the classes, in the order that labels count; () where there are none."""
+    def attributes(self) -> tuple[Attribute, ...]:
+        """What the source knows of its pictures; () for nothing."""
 
     def __len__(self) -> int:
         """How many pictures there may be, readable or not."""
@@ -118,11 +130,11 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Arrays:
-    """What an `ArraySource` loads: images (N, H, W, C) uint8, labels (N,) or None, and the classes' names."""
+    """What an `ArraySource` loads: images (N, H, W, C) uint8, and what is known of them, (N, A) float32."""
 
     images: Pixels
-    labels: NDArray[np.integer] | None
-    classes: tuple[str, ...]
+    conditions: NDArray[np.float32]
+    attributes: tuple[Attribute, ...]
 
 
 class ArraySource:
@@ -139,9 +151,9 @@ class ArraySource:
         return self._load()
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """The names of the classes."""
-        return self.arrays.classes
+    def attributes(self) -> tuple[Attribute, ...]:
+        """What is known of the pictures."""
+        return self.arrays.attributes
 
     def __len__(self) -> int:
         return len(self.arrays.images)
@@ -157,12 +169,22 @@ class ArraySource:
 
     def read(self, i: int) -> Picture:
         """Return picture i."""
-        labels = self.arrays.labels
-        return Picture(self.arrays.images[i], -1 if labels is None else int(labels[i]))
+        return Picture(self.arrays.images[i], tuple(self.arrays.conditions[i].tolist()))
 
     def key(self) -> str:
         """Return the fingerprint given at construction."""
         return self._key
+
+
+def one_class(images: Pixels, labels: NDArray[np.integer], classes: tuple[str, ...]) -> Arrays:
+    """Return images of which one thing is known, the attribute `class`.
+
+    Args:
+        images: (N, H, W, C) uint8.
+        labels: (N,), places in `classes`.
+        classes: the names of the classes.
+    """
+    return Arrays(images, labels.astype(np.float32)[:, None], (Attribute("class", classes),))
 
 
 def printable(text: str) -> str:

@@ -1,7 +1,8 @@
 """Every image decoded once: the store is a memory map of bytes and an index, in a cache folder.
 
-    CACHE/store/SLOT/KEY/images.npy    (N, C, H, W) uint8
-                         index.json    shape, classes; each row's digest, label and origin; what was left out and why
+    CACHE/store/SLOT/KEY/images.npy      (N, C, H, W) uint8
+                         conditions.npy  (N, A) float32, what is known of each image; NaN where it is not given
+                         index.json      shape, attributes; each row's digest and origin; what was left out and why
 
 SLOT is a hash of what was asked (which source, size, channels, background, the version of the decode rules) and KEY of
 the state that the source was in (`Source.key`), so a changed folder makes a new store and its old one is removed, while
@@ -15,6 +16,9 @@ is an error and not a signal.
 
 A row's digest is the SHA-256 of its pixels as stored, in their simplest form: one plane where the picture is grey, so
 that it doesn't depend on whether other pictures have colour.
+
+What is kept of labels is what the source itself carries. A file of labels is read beside the store (`labels`), so that
+an edited label decodes nothing anew.
 """
 
 from __future__ import annotations
@@ -27,20 +31,21 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sfumato.attributes import Attribute, from_plain, plain
 from sfumato.data.decode import fit, is_grey, with_channels
 from sfumato.data.source import DataConfig, Pixels, Source, Unreadable
 from sfumato.errors import UserError
 
 __all__ = ["SIDES", "Progress", "Stored", "cache_folder", "choose_size", "open_store"]
 
-RULES = 1
+RULES = 2
 """The version of the rules in `decode` and of this layout: a change makes every store anew."""
 
 SIDES = (8, 12, 16, 24, 32, 48, 64)
@@ -58,19 +63,19 @@ class Stored:
 
     Attributes:
         images: (N, C, H, W) uint8, mapped read-only.
-        labels: (N,) int64, -1 for none.
+        conditions: (N, A) float32, NaN where not given.
         digests: N times 64 hexadecimal digits.
         origins: where each row comes from.
-        classes: names of the classes that have pictures.
+        attributes: what the source knows of its pictures; values that none of them has are left out.
         quarantined: (origin, reason) of every picture left out.
         notes: what was chosen and met, in sentences.
     """
 
     images: Pixels
-    labels: NDArray[np.int64]
+    conditions: NDArray[np.float32]
     digests: tuple[str, ...]
     origins: tuple[str, ...]
-    classes: tuple[str, ...]
+    attributes: tuple[Attribute, ...]
     quarantined: list[tuple[str, str]]
     notes: tuple[str, ...]
 
@@ -151,15 +156,19 @@ def _load(entry: Path) -> Stored | None:
     try:
         index = json.loads((entry / "index.json").read_text("utf-8"))
         images = np.load(entry / "images.npy", mmap_mode="r", allow_pickle=False)
+        conditions = np.load(entry / "conditions.npy", allow_pickle=False)
         rows, shape = index["rows"], tuple(index["shape"])
+        attributes = tuple(from_plain(table) for table in index["attributes"])
         if images.shape != shape or images.dtype != np.uint8 or any(len(rows[k]) != shape[0] for k in rows):
+            return None
+        if conditions.shape != (shape[0], len(attributes)) or conditions.dtype != np.float32:
             return None
         return Stored(
             images=images,
-            labels=np.array(rows["labels"], np.int64),
+            conditions=conditions,
             digests=tuple(rows["digests"]),
             origins=tuple(rows["origins"]),
-            classes=tuple(index["classes"]),
+            attributes=attributes,
             quarantined=[(origin, reason) for origin, reason in index["quarantined"]],
             notes=tuple(index["notes"]),
         )
@@ -186,7 +195,7 @@ def _build(source: Source, config: DataConfig, entry: Path, on_progress: Progres
             rows.channels = 1
         if config.channels is None:
             notes.append("grey (1 channel): no picture has colour" if rows.channels == 1 else "RGB (3 channels)")
-        _write_index(built / "index.json", rows, source, [*notes, *rows.notes()])
+        _write_index(built, rows, source, [*notes, *rows.notes()])
         _publish(built, entry)
     except BaseException:
         shutil.rmtree(built, ignore_errors=True)
@@ -209,7 +218,6 @@ def _header_sizes(source: Source) -> list[tuple[int, int]]:
 class _Index:
     """The columns of the index."""
 
-    labels: list[int] = field(default_factory=list)
     digests: list[str] = field(default_factory=list)
     origins: list[str] = field(default_factory=list)
 
@@ -220,12 +228,13 @@ class _Rows:
     def __init__(self, file: IO[bytes], channels: int, size: tuple[int, int]) -> None:
         self.file, self.channels, self.size = file, channels, size
         self.index = _Index()
+        self.conditions: list[tuple[float, ...]] = []
         self.quarantined: list[tuple[str, str]] = []
         self.coloured = False
         self.animated = self.enlarged = 0
         file.write(_header(0, channels, size))
 
-    def add(self, pixels: Pixels, label: int, origin: str) -> None:
+    def add(self, pixels: Pixels, condition: tuple[float, ...], origin: str) -> None:
         """Append one picture (H, W, C) of any size."""
         self.enlarged += pixels.shape[0] < self.size[0] or pixels.shape[1] < self.size[1]
         pixels = fit(pixels, self.size)
@@ -236,13 +245,13 @@ class _Rows:
         plain = (pixels[..., :1] if grey else pixels).transpose(2, 0, 1).tobytes()
         self.file.write(plain * self.channels if grey else plain)
         self.index.digests.append(hashlib.sha256(plain).hexdigest())
-        self.index.labels.append(label)
+        self.conditions.append(condition)
         self.index.origins.append(origin)
 
     def finish(self) -> None:
         """Write the header and bring everything to the disk."""
         self.file.seek(0)
-        self.file.write(_header(len(self.index.labels), self.channels, self.size))
+        self.file.write(_header(len(self.conditions), self.channels, self.size))
         _sync(self.file)
 
     def notes(self) -> list[str]:
@@ -263,10 +272,10 @@ def _decode_all(source: Source, rows: _Rows, on_progress: Progress) -> None:
         except Unreadable as fault:
             rows.quarantined.append((source.origin(i), fault.reason))
         else:
-            rows.add(picture.pixels, picture.label, source.origin(i))
+            rows.add(picture.pixels, picture.condition, source.origin(i))
             rows.animated += picture.animated
         on_progress(i + 1, len(source))
-    if not rows.index.labels:
+    if not rows.conditions:
         origin, reason = rows.quarantined[0]
         raise UserError(
             f"no readable image in '{source.name}': {len(source):,} files, the first is '{origin}' ({reason}); "
@@ -295,22 +304,34 @@ def _keep_one_channel(path: Path, chunk: int = 1024) -> None:
     narrow.replace(path)
 
 
-def _write_index(path: Path, rows: _Rows, source: Source, notes: list[str]) -> None:
-    """Write the index; classes without a picture are dropped, and labels count those that are left."""
-    used = sorted(set(rows.index.labels) - {-1})
-    place = {label: k for k, label in enumerate(used)} | {-1: -1}
-    rows.index.labels = [place[label] for label in rows.index.labels]
+def _write_index(folder: Path, rows: _Rows, source: Source, notes: list[str]) -> None:
+    """Write what is known of the rows, and the index."""
+    table = np.array(rows.conditions, np.float32).reshape(len(rows.conditions), -1)
+    attributes = [_without_unused(attribute, table[:, a]) for a, attribute in enumerate(source.attributes)]
     index: dict[str, Any] = {
         "source": source.name,
-        "shape": [len(rows.index.labels), rows.channels, *rows.size],
-        "classes": [source.classes[label] for label in used],
+        "shape": [len(table), rows.channels, *rows.size],
+        "attributes": [plain(attribute) for attribute in attributes],
         "notes": notes,
         "quarantined": rows.quarantined,
         "rows": vars(rows.index),
     }
-    with path.open("wb") as file:
+    with (folder / "conditions.npy").open("wb") as file:
+        np.save(file, table, allow_pickle=False)
+        _sync(file)
+    with (folder / "index.json").open("wb") as file:
         file.write(json.dumps(index).encode("ascii"))
         _sync(file)
+
+
+def _without_unused(attribute: Attribute, column: NDArray[np.float32]) -> Attribute:
+    """Drop values that no picture has; a column (N,) is changed in place to count those that are left."""
+    given = ~np.isnan(column)
+    used, places = np.unique(column[given].astype(np.int64), return_inverse=True)
+    if not attribute.values or not len(used):
+        return attribute
+    column[given] = places
+    return replace(attribute, values=tuple(attribute.values[k] for k in used))
 
 
 def _sync(file: IO[bytes]) -> None:

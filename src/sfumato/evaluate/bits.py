@@ -98,8 +98,10 @@ def estimate(values: Tensor) -> Estimate:
     return Estimate(float(values.mean()), half, noise)
 
 
-def _batches(images: Tensor, batch: int, device: torch.device | str) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (index, x_0) of 8-bit images.
+def _batches(
+    images: Tensor, conditions: Tensor | None, batch: int, device: torch.device | str
+) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    """Yield (index, x_0, condition) of 8-bit images.
 
     Raises:
         UserError: no image, or images that are not 8-bit.
@@ -109,7 +111,8 @@ def _batches(images: Tensor, batch: int, device: torch.device | str) -> Iterator
     if images.dtype != torch.uint8:
         raise UserError(f"images of {images.dtype} have no 256-bin likelihood: give 8-bit ones")
     for index in torch.split(torch.arange(len(images)), batch):
-        yield index.to(device), to_model(images[index].to(device))
+        condition = None if conditions is None else conditions[index].to(device)
+        yield index.to(device), to_model(images[index].to(device)), condition
 
 
 def vlb_bits(
@@ -121,12 +124,13 @@ def vlb_bits(
     repeats: int = 1,
     batch: int = 64,
     device: torch.device | str = "cpu",
+    conditions: Tensor | None = None,
     on_progress: Progress | None = None,
 ) -> Bits:
     """Score images by the whole bound.
 
     Args:
-        denoiser: the model; its condition is None.
+        denoiser: the model.
         images: (N, C, H, W) uint8.
         times: (K + 1,) decreasing to 0: the chain whose bound it is.
         variance: of the reverse step.
@@ -134,6 +138,7 @@ def vlb_bits(
         repeats: draws of noise an image.
         batch: images at a time; it does not change the result.
         device: where to compute.
+        conditions: (N, A), what the model is told of each image; None for nothing.
         on_progress: called with (images done, images in all).
 
     Raises:
@@ -142,9 +147,9 @@ def vlb_bits(
     total, prior, decoder = _Table(len(images), repeats), _Table(len(images), repeats), _Table(len(images), repeats)
     terms = torch.zeros(len(times) - 1, dtype=torch.float64)
     errors = torch.zeros_like(terms)
-    for index, x_0 in _batches(images, batch, device):
+    for index, x_0, condition in _batches(images, conditions, batch, device):
         for r in range(repeats):
-            one = vlb(denoiser, x_0, times, Noise(seed + r, index, tuple(x_0.shape[1:])), variance)
+            one = vlb(denoiser, x_0, times, Noise(seed + r, index, tuple(x_0.shape[1:])), variance, condition)
             total.put(index, r, one.total)
             prior.put(index, r, one.prior)
             decoder.put(index, r, one.decoder)
@@ -168,6 +173,7 @@ def sampled_bits(
     repeats: int = 1,
     batch: int = 64,
     device: torch.device | str = "cpu",
+    conditions: Tensor | None = None,
     on_progress: Progress | None = None,
 ) -> Bits:
     """Score images by a few terms of the full chain's bound each: L_T and L_0 always, the others sampled.
@@ -183,14 +189,14 @@ def sampled_bits(
     terms, bound = min(terms, num_steps - 1), Bound(variance)
     total, prior, decoder = _Table(len(images), repeats), _Table(len(images), repeats), _Table(len(images), repeats)
     seen = []
-    for index, x_0 in _batches(images, batch, device):
+    for index, x_0, condition in _batches(images, conditions, batch, device):
         first = bits_per_dim(prior_term(x_0, denoiser.schedule(1.0))).double()
         for r in range(repeats):
             steps, weights = _stratified(uniform(seed + r, Purpose.HELD_OUT_TIME, index, (terms,)), num_steps)
             losses = []
             for k in range(terms + 1):
                 eps = normal(seed + r, Purpose.HELD_OUT_NOISE, index, tuple(x_0.shape[1:]), step=k)
-                loss = bound(denoiser, x_0, steps[:, k] / num_steps, eps).loss.double()
+                loss = bound(denoiser, x_0, steps[:, k] / num_steps, eps, condition).loss.double()
                 losses.append(loss / (num_steps * math.log(2)))
             table = torch.stack(losses, 1)
             inner = (weights * table[:, :-1]).mean(1) if terms else 0 * first
@@ -232,6 +238,7 @@ def flow_bits(
     repeats: int = 1,
     batch: int = 64,
     device: torch.device | str = "cpu",
+    conditions: Tensor | None = None,
     on_progress: Progress | None = None,
 ) -> Bits:
     """Score images by the probability-flow density, dequantised by the chain's own first step.
@@ -239,11 +246,11 @@ def flow_bits(
     Args and raises: as `vlb_bits`, with `probes` random directions for the divergence and `rtol` the tolerance.
     """
     flow, total = Flow(denoiser, rtol, rtol), _Table(len(images), repeats)
-    for index, x_0 in _batches(images, batch, device):
+    for index, x_0, condition in _batches(images, conditions, batch, device):
         for r in range(repeats):
             noise = Noise(seed + r, index, tuple(x_0.shape[1:]))
             signs = torch.stack([noise.step(1 + p).sign() for p in range(probes)])
-            total.put(index, r, variational_bits(flow, x_0, noise.step(0), signs, variance))
+            total.put(index, r, variational_bits(flow, x_0, noise.step(0), signs, variance, condition))
         if on_progress is not None:
             on_progress(int(index[-1]) + 1, len(images))
     return Bits("flow", estimate(total.values), None, None, None, len(images), repeats, 0, ())

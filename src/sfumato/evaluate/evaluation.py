@@ -159,7 +159,7 @@ class Evaluation:
         if self.settings.num is not None and bits.images < self.settings.num:
             notes.append(f"all {bits.images:,} held-out images were scored; {self.settings.num:,} were asked for")
         if self.subject.conditional:
-            notes.append("each image was scored given its own label")
+            notes.append("each image was scored given its own labels")
         return bits_report(bits), notes
 
     def _quality(self) -> tuple[Report, list[str]]:

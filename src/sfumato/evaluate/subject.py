@@ -1,8 +1,8 @@
 """What is measured: a model out of its weights, and the images that it is held against.
 
-A conditional model is measured with labels throughout, since that is what it was trained for: an image is drawn for a
-label that is itself drawn in the proportions of the training images, by the address (seed, LABEL, image), and a
-held-out image is scored for its own label. A model without classes has none of this.
+A conditional model is measured with labels throughout, since that is what it was trained for: an image is drawn for
+what is known of a training image, chosen by the address (seed, LABEL, image), and a held-out image is scored given what
+is known of itself. A model without attributes has none of this.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from sfumato.attributes import Attribute
 from sfumato.data import Dataset, open_data
 from sfumato.data.source import DataConfig
 from sfumato.data.store import Progress
@@ -28,32 +30,10 @@ from sfumato.weights import Model, load_weights
 
 from .cache import split_rows
 
-__all__ = ["Counted", "Given", "Subject", "open_subject", "place"]
+__all__ = ["Counted", "Subject", "open_subject", "place"]
 
 WEIGHTS = ("ema", "raw", "best")
 """The weights that a run may have."""
-
-
-@dataclass(frozen=True)
-class Given:
-    """A conditional denoiser that is asked for certain classes, whatever the condition.
-
-    Attributes:
-        denoiser: the conditional one.
-        labels: (B,) int64, the classes of its batches, all of which have B images; or (1,), that of any batch.
-    """
-
-    denoiser: Denoiser
-    labels: Tensor
-
-    @property
-    def schedule(self) -> Schedule:
-        """The wrapped denoiser's schedule."""
-        return self.denoiser.schedule
-
-    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition = None) -> Prediction:
-        """Predict, given the labels."""
-        return self.denoiser(x_t, t, self.labels.to(x_t.device).expand(len(x_t)))
 
 
 @dataclass(frozen=True)
@@ -104,8 +84,8 @@ class Subject:
 
     @property
     def conditional(self) -> bool:
-        """Whether the model knows classes."""
-        return bool(self.model.classes)
+        """Whether the model knows attributes."""
+        return bool(self.model.attributes)
 
     def held_out(self, num: int) -> Tensor:
         """Return the rows of up to `num` held-out images, in random order.
@@ -120,21 +100,17 @@ class Subject:
             )
         return split_rows(self.data, "held_out")[:num]
 
-    def labels(self, seed: int, first: int, count: int) -> Tensor | None:
-        """Return labels of drawn images `first` .. `first + count - 1` of a seed, (count,) int64, or None."""
+    def conditions(self, seed: int, first: int, count: int) -> Tensor | None:
+        """Return what drawn images `first` .. `first + count - 1` of a seed are asked to be, (count, A), or None.
+
+        Each is what is known of one training image, drawn by address, so that attributes come together as often as they
+        do among the images.
+        """
         if not self.conditional:
             return None
-        of_training = torch.from_numpy(self.data.labels[self.data.train])
-        values, counts = torch.unique(of_training, return_counts=True)
         u = uniform(seed, Purpose.LABEL, torch.arange(first, first + count))
-        ends = counts.cumsum(0).double() / counts.sum()
-        labels: Tensor = values[torch.searchsorted(ends, u, right=True)]
-        return labels
-
-    def by_label(self, rows: Tensor) -> list[Tensor]:
-        """Return rows in groups of one label each, otherwise in their order."""
-        labels = self.data.gather(rows)[1]
-        return [rows[labels == label] for label in torch.unique(labels)]
+        rows = self.data.train[(u * len(self.data.train)).long().numpy()]
+        return torch.from_numpy(self.data.conditions[rows])
 
 
 def open_subject(
@@ -154,15 +130,10 @@ def open_subject(
         on_progress: called while images are decoded.
 
     Raises:
-        UserError: no such weights, images that can't be opened, or classes that are not the model's.
+        UserError: no such weights, images that can't be opened, or labels that the model doesn't know.
     """
     model = load_weights(_file(source, weights), device)
-    images = _open(model, data, on_progress)
-    if model.classes and images.classes != model.classes:
-        raise UserError(
-            f"{images.source_name} has the classes {_some(images.classes)} and the model knows {_some(model.classes)}: "
-            "give --data with the model's own classes"
-        )
+    images = _recoded(_open(model, data, on_progress), model.attributes)
     return Subject(model, images, data is None, torch.device(device))
 
 
@@ -201,6 +172,38 @@ def _open(model: Model, data: str | None, on_progress: Progress | None) -> Datas
     except UserError as error:
         raise UserError(f"the model's own images can't be opened ({error}): name them with --data") from None
     return images if images.shape == model.shape else open_data(sized, on_progress=on_progress)
+
+
+def _recoded(data: Dataset, attributes: tuple[Attribute, ...]) -> Dataset:
+    """Return images whose conditions count values and scale numbers as a model's attributes do.
+
+    Raises:
+        UserError: the images lack an attribute, or have a value that the model doesn't know.
+    """
+    if data.attributes == attributes:
+        return data
+    own = {attribute.name: attribute for attribute in data.attributes}
+    columns = []
+    for attribute in attributes:
+        here = own.get(attribute.name)
+        if here is None or bool(here.values) != bool(attribute.values):
+            raise UserError(
+                f"{data.source_name} has the attributes {_some(tuple(own))} and the model knows "
+                f"{_some(tuple(known.name for known in attributes))}: give --data that has the model's own"
+            )
+        column = data.conditions[:, data.attributes.index(here)]
+        if strange := [value for value in here.values if value not in attribute.values]:
+            raise UserError(
+                f"{data.source_name} has {here.name} = {_some(tuple(strange))}, and the model knows "
+                f"{_some(attribute.values)}: give --data with the model's own values"
+            )
+        if here.values:
+            places = np.array([attribute.values.index(value) for value in here.values], np.float32)
+            columns.append(np.where(np.isnan(column), np.nan, places[np.nan_to_num(column).astype(np.int64)]))
+        else:
+            columns.append((here.mean + here.std * column - attribute.mean) / attribute.std)
+    table = np.stack(columns, 1) if columns else data.conditions[:, :0]
+    return replace(data, attributes=attributes, conditions=table.astype(np.float32))
 
 
 def _some(names: tuple[str, ...]) -> str:

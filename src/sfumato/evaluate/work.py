@@ -4,8 +4,7 @@
 
 Drawn images have the address (seed, number). Held-out images are scored in parts of `PART` with a seed made of (seed,
 part). Neither depends on the batch, on which process does it, or on how many are asked for, so a larger number goes on
-from a smaller one. One exception: the flow asks the network about some images of a batch at a time, and a small batch
-cuts a part up, so that a conditional model can't tell them apart; a part then is of one label, and has (label, part).
+from a smaller one.
 """
 
 from __future__ import annotations
@@ -36,11 +35,11 @@ from .cache import split_rows
 from .pool import from_json, pool, to_json
 from .settings import Settings
 from .share import Task, Tick, missing, share
-from .subject import Counted, Given, Subject
+from .subject import Counted, Subject
 
 __all__ = ["Stage", "Work", "key"]
 
-RULES = 2
+RULES = 3
 """The version of how images are drawn, scored and compared: a change makes every part and every result anew."""
 PART = 32
 """Held-out images in a part."""
@@ -141,14 +140,9 @@ class Work:
     def scoring(self) -> dict[str, Any]:
         """All that decides the bits of a held-out image."""
         facts = {"data": self.subject.data.fingerprint, "split": "held_out"}
-        labels = {"labels": "each image's own", "parts_of_one_label": self._alike} if self.subject.conditional else {}
+        labels = {"labels": "each image's own"} if self.subject.conditional else {}
         how = self.settings.scoring(self.chain, self.variance_name)
         return {**self.model_facts, **how, **facts, **labels, **self._measured}
-
-    @property
-    def _alike(self) -> bool:
-        """Whether the images of a part must have one label."""
-        return self.subject.conditional and (self.settings.method == "flow" or self.batch < PART)
 
     @property
     def _measured(self) -> dict[str, Any]:
@@ -183,9 +177,8 @@ class Work:
 
     def seconds(self) -> float:
         """Measure and return how long one evaluation of the network takes for one image, all around it included."""
-        labels = torch.tensor([-1]) if self.subject.conditional else None
         calls: list[int] = []
-        denoiser, took = self._denoiser(calls.append, labels), math.inf
+        denoiser, took = self._denoiser(calls.append), math.inf
         for look in range(4):  # the first is slower; the last is of a batch, if it won't take more than some seconds
             count = 1 if look < 3 else max(1, min(self.batch, PART, int(0.5 / took)))
             images, start = torch.zeros(count, *self.subject.model.shape, dtype=torch.uint8), time.perf_counter()
@@ -194,10 +187,8 @@ class Work:
             took = min(took, (time.perf_counter() - start) / sum(calls))
         return took
 
-    def _denoiser(self, tick: Tick, labels: Tensor | None = None) -> Denoiser:
+    def _denoiser(self, tick: Tick) -> Denoiser:
         denoiser: Denoiser = self.subject.model.denoiser
-        if labels is not None:
-            denoiser = Given(denoiser, labels)
         return Counted(Clipped(denoiser) if self.settings.clip else denoiser, tick)
 
     @cached_property
@@ -226,10 +217,10 @@ class Work:
         settings, subject = self.settings, self.subject
         sampler = settings.build_sampler(self.variance if settings.sampler == "ddpm" else VARIANCES["small"])
         times = trailing(settings.sampler_steps(self.chain), subject.model.denoiser.schedule)
-        labels = subject.labels(settings.seed, first, count)
+        conditions = subject.conditions(settings.seed, first, count)
         parts = generate(
-            self._denoiser(tick), subject.model.shape, count, settings.seed, sampler, times, self.batch, labels, first,
-            device=subject.device,
+            self._denoiser(tick), subject.model.shape, count, settings.seed, sampler, times, self.batch,
+            conditions, first, device=subject.device,
         )  # fmt: skip
         images = torch.cat([images for _, images in parts])
         if not bool(images.isfinite().all()):
@@ -246,26 +237,24 @@ class Work:
             raise UserError("a chain that ends in pure noise has no flow likelihood: use the method vlb or sampled")
         terms = {"sampled": how.get("terms", 0) + 1, "vlb": how.get("steps", 0), "flow": FLOW_CALLS * FLOW_COST}
         unit = terms[how["method"]] * how["repeats"]
-        tasks = []
-        for group in self.subject.by_label(rows) if self._alike else [rows]:
-            labels = self.subject.data.gather(group)[1]
-            for part, (here, given) in enumerate(zip(*(torch.split(of, PART) for of in (group, labels)), strict=True)):
-                name = f"{int(labels[0])}-{part}" if self._alike else f"{part}"
-                make = partial(self._score, name, here, given[:1] if self._alike else given)
-                tasks.append(Task(f"{name}x{len(here)}", len(here) * unit, make))
-        return Stage("scoring held-out images", self.folder / f"bits-{key(how)}", tuple(tasks), unit)
+        tasks = tuple(
+            Task(f"{part}x{len(here)}", len(here) * unit, partial(self._score, f"{part}", here))
+            for part, here in enumerate(torch.split(rows, PART))
+        )
+        return Stage("scoring held-out images", self.folder / f"bits-{key(how)}", tasks, unit)
 
-    def _score(self, name: str, rows: Tensor, labels: Tensor, tick: Tick) -> bytes:
+    def _score(self, name: str, rows: Tensor, tick: Tick) -> bytes:
         """Score some images; returns `Bits` as JSON."""
-        how, images = self.scoring, self.subject.data.gather(rows)[0]
+        how, (images, conditions) = self.scoring, self.subject.data.gather(rows)
         cost = FLOW_COST if how["method"] == "flow" else 1
-        denoiser = self._denoiser(lambda count: tick(cost * count), labels if self.subject.conditional else None)
+        denoiser = self._denoiser(lambda count: tick(cost * count))
         address = hashlib.sha256(f"bits {self.settings.seed} {name}".encode()).digest()
         shared: dict[str, Any] = {
             "seed": int.from_bytes(address[:7], "big"),  # repeats count up from it
             "repeats": how["repeats"],
             "batch": min(self.batch, PART),
             "device": self.subject.device,
+            "conditions": conditions if self.subject.conditional else None,
         }
         if how["method"] == "vlb":
             bits = vlb_bits(denoiser, images, trailing(how["steps"], denoiser.schedule), self.variance, **shared)
@@ -303,9 +292,9 @@ class Work:
         error = torch.zeros(len(times), dtype=torch.float64)
         device = self.subject.device
         for part in torch.split(torch.arange(len(rows)), self.batch):
-            images, labels = self.subject.data.gather(rows[part])
+            images, conditions = self.subject.data.gather(rows[part])
             noise = Noise(0, part.to(device), self.subject.model.shape)
-            given = labels.to(device) if self.subject.conditional else None
+            given = conditions.to(device) if self.subject.conditional else None
             errors = noise_errors(self._denoiser(tick), to_model(images.to(device)), times, noise, given)
             error += errors.double().sum(0).cpu()
         if not bool(error.isfinite().all()):

@@ -1,4 +1,4 @@
-"""Time and class as vectors that every residual block can read.
+"""Time and conditions as vectors that every residual block can read.
 
 The network is one function for all noise levels, so it must be told which one it looks at. A bare number is a poor
 input: a network sees t = 3 and t = 4 as almost equal, yet must tell them apart, and t = 999 is no 999 times larger than
@@ -12,20 +12,27 @@ sum_i cos(w_i (s - t)), depends on the distance of the two times alone. The sine
 exactly one (h - 1, not h): so it stands in the published DDPM networks, whose weights mean nothing under another
 convention.
 
-Two dense layers turn the row into the vector that the blocks share. A class, where there is one, is a row of a table
-added to that vector (Dhariwal, Nichol 2021); row 0 is the null class, "no label", which classifier-free guidance (Ho,
-Salimans 2022) needs.
+Two dense layers turn the row into the vector that the blocks share. What is asked of the image is added to it, one
+vector an attribute (for a class: Dhariwal, Nichol 2021): of an attribute with values a row of a table, of a number a
+dense layer of its own row of clock hands. Each attribute has a vector for "not given" too, which classifier-free
+guidance (Ho, Salimans 2022) needs, and so does whoever asks for some attributes and leaves the rest to the model.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["ClassEmbedding", "TimeEmbedding", "sinusoid"]
+from sfumato.errors import UserError
+
+__all__ = ["ConditionEmbedding", "NumberEmbedding", "TimeEmbedding", "ValueEmbedding", "sinusoid"]
+
+WAVES = 6
+"""Sines, and cosines, of a number."""
 
 
 def sinusoid(time: Tensor, dim: int) -> Tensor:
@@ -66,32 +73,79 @@ class TimeEmbedding(nn.Module):
         return out
 
 
-class ClassEmbedding(nn.Module):
-    """A table of one vector a class, with the null class in row 0.
+class ValueEmbedding(nn.Module):
+    """A table of one vector a value, with "not given" in row 0.
 
     Args:
-        num_classes: how many classes there are, the null class not counted.
+        count: how many values there are.
         width: length of a vector.
     """
 
-    def __init__(self, num_classes: int, width: int) -> None:
+    def __init__(self, count: int, width: int) -> None:
         super().__init__()
-        self.table = nn.Embedding(num_classes + 1, width)
+        self.table = nn.Embedding(count + 1, width)
 
-    def forward(self, labels: Tensor | None, num: int) -> Tensor:
-        """Look the labels up.
+    def forward(self, number: Tensor) -> Tensor:
+        """Look up (B,) places in the list of values, NaN = not given: (B, width); raises IndexError beyond the list."""
+        rows: Tensor = self.table(torch.where(number.isnan(), -1.0, number).long() + 1)
+        return rows
+
+
+class NumberEmbedding(nn.Module):
+    """A standardised number x as a learned vector, and one for "not given".
+
+    As with the time, a bare number is a poor input; it is written as WAVES sines and cosines of pi/8 2^k x, whose
+    slowest tells apart all of (-8, 8) deviations and whose fastest repeats twice within one, before a dense layer.
+
+    Args:
+        width: length of the vector.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(2 * WAVES, width)
+        self.absent = nn.Embedding(1, width)
+
+    def forward(self, number: Tensor) -> Tensor:
+        """Map (B,) numbers, NaN = not given, to (B, width)."""
+        waves = torch.arange(WAVES, device=number.device)
+        # before the sines, so that no NaN reaches the gradient
+        angle = number.nan_to_num(0.0)[:, None] * (math.pi / 8 * 2.0**waves)
+        row = torch.cat([angle.sin(), angle.cos()], dim=1).to(self.dense.weight.dtype)
+        return torch.where(number.isnan()[:, None], self.absent.weight, self.dense(row))
+
+
+class ConditionEmbedding(nn.Module):
+    """The sum of one vector an attribute.
+
+    Args:
+        conditions: how many values each attribute has; 0 = a number.
+        width: length of the vector.
+    """
+
+    def __init__(self, conditions: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(ValueEmbedding(n, width) if n else NumberEmbedding(width) for n in conditions)
+
+    def forward(self, condition: Tensor | None, num: int) -> Tensor:
+        """Embed conditions.
 
         Args:
-            labels: (B,) int64 in -1 .. num_classes - 1, -1 = no label; None = no label for all.
+            condition: (B, A) floating point, NaN = not given; None = nothing given for all.
             num: B.
 
         Returns:
             (B, width).
 
         Raises:
-            IndexError: a label lies outside the table.
+            UserError: a condition of another number of attributes.
+            IndexError: a value outside its table.
         """
-        if labels is None:
-            return self.table.weight[:1].expand(num, -1)
-        rows: Tensor = self.table(labels + 1)
-        return rows
+        count = len(self.parts)
+        if condition is None:
+            device = next(self.parameters()).device
+            condition = torch.full((num, count), math.nan, device=device)
+        if condition.shape != (num, count):
+            raise UserError(f"a condition of {tuple(condition.shape)} for {num} images and {count} attributes")
+        total: Tensor = sum(part(column) for part, column in zip(self.parts, condition.unbind(1), strict=True))
+        return total

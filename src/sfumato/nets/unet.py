@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from sfumato.errors import UserError
 from sfumato.nets.blocks import Downsample, ResidualBlock, SelfAttention, Upsample, norm, norm_silu
-from sfumato.nets.embedding import ClassEmbedding, TimeEmbedding
+from sfumato.nets.embedding import ConditionEmbedding, TimeEmbedding
 
 __all__ = ["UNet", "UNetConfig"]
 
@@ -52,7 +52,7 @@ class UNetConfig:
         attention: levels with self-attention; 0 = full resolution (after folding), 1 = half, ...
         heads: heads of every self-attention.
         dropout: probability, in every residual block.
-        num_classes: classes that can be asked for; 0 = an unconditional network.
+        conditions: how many values each attribute has that can be asked for, 0 = a number; () = none can.
         fold: side of the square of pixels folded into channels at the entrance; 1 = none.
         learned_variance: give out twice the channels: the second half is the variance of the reverse step, as a place
             in about [-1, 1] between its bounds (IDDPM, Sec. 3.1).
@@ -68,7 +68,7 @@ class UNetConfig:
     attention: tuple[int, ...] = (1,)
     heads: int = 1
     dropout: float = 0.1
-    num_classes: int = 0
+    conditions: tuple[int, ...] = ()
     fold: int = 1
     groups: int = 32
     learned_variance: bool = False
@@ -81,7 +81,7 @@ class UNetConfig:
         """
         for name in ("channels", "blocks", "heads", "fold", "groups"):
             _require(getattr(self, name) >= 1, f"net.{name} is {getattr(self, name)}: give 1 or more")
-        _require(self.num_classes >= 0, f"net.num_classes is {self.num_classes}: give 0 (no classes) or more")
+        _require(min(self.conditions, default=0) >= 0, f"net.conditions is {self.conditions}: give 0 or more for each")
         even = 4 <= self.base <= LARGEST_BASE and self.base % 2 == 0
         _require(even, f"net.base is {self.base}: give an even number from 4 to {LARGEST_BASE}")
         _require(
@@ -201,7 +201,7 @@ class UNet(nn.Module):
         widths, base, levels = config.widths, config.base, len(config.widths)
         image = config.channels * config.fold**2
         self.time = TimeEmbedding(base, 4 * base)
-        self.classes = ClassEmbedding(config.num_classes, 4 * base) if config.num_classes else None
+        self.condition = ConditionEmbedding(config.conditions, 4 * base) if config.conditions else None
         self.entrance = nn.Conv2d(image, base, 3, padding=1)
 
         skips, width = [base], base
@@ -247,33 +247,33 @@ class UNet(nn.Module):
                 nn.init.zeros_(module.conv_2.weight)
         nn.init.zeros_(self.exit.weight)
 
-    def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, condition: Tensor | None = None) -> Tensor:
         """Predict.
 
         Args:
             x: (B, C, H, W), any H and W, in the dtype of the weights.
             time: (B,) floating point, in steps of the chain (0 .. T - 1).
-            labels: (B,) int64, -1 = no label; None = no label for all.
+            condition: (B, A), a number for each attribute, NaN = not given; None = nothing given for all.
 
         Returns:
             (B, C, H, W), or (B, 2 C, H, W) where the variance is learned.
 
         Raises:
-            UserError: a label was given to a network without classes.
+            UserError: a condition for attributes that the network doesn't have.
         """
         height, width = x.shape[-2:]
-        emb = self._embed(time, labels)
+        emb = self._embed(time, condition)
         x = F.pixel_unshuffle(extend(x, self.config.multiple), self.config.fold)
         x = self._levels(x.contiguous(memory_format=torch.channels_last), emb)
         return F.pixel_shuffle(x, self.config.fold)[..., :height, :width]
 
-    def _embed(self, time: Tensor, labels: Tensor | None) -> Tensor:
-        """Return the vector (B, 4 base) of time and class, through the silu that every block would apply to it."""
+    def _embed(self, time: Tensor, condition: Tensor | None) -> Tensor:
+        """Return the vector (B, 4 base) of time and condition, through the silu that every block would apply to it."""
         emb: Tensor = self.time(time)
-        if self.classes is not None:
-            emb = emb + self.classes(labels, len(emb))
-        elif labels is not None and bool((labels >= 0).any()):
-            raise UserError("a label was given to a network without classes: leave it out or set net.num_classes")
+        if self.condition is not None:
+            emb = emb + self.condition(condition, len(emb))
+        elif condition is not None and not bool(condition.isnan().all()):
+            raise UserError("a label was given to a network that knows none: leave it out, or train with data.labels")
         return F.silu(emb)
 
     def _levels(self, x: Tensor, emb: Tensor) -> Tensor:

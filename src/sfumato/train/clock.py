@@ -32,7 +32,7 @@ class TrainConfig:
         images: planned length in images; None lets `budget` decide.
         budget: seconds that the whole run may take; the length is planned from the measured speed, once.
         seed: of everything random: weights, order, flips, times, noise, dropout, the pictures drawn on the way.
-        label_dropout: chance that an example is shown without its label, where there are labels.
+        label_dropout: chance that an example is shown without its labels, where there are any (`learner.kept`).
         grids: how many sample grids are drawn on the way, at geometrically spaced moments, the last at the end.
         grid_images: pictures in a grid.
         grid_steps: DDIM steps that a grid's pictures take.

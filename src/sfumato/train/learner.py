@@ -5,7 +5,7 @@ function of n: which image and whether it is mirrored (the data's affair), and
 
     t    = times( uniform(seed, TRAIN_TIME, n), T )
     eps  = normal(seed, TRAIN_NOISE, n)
-    keep its label where uniform(seed, LABEL_DROPOUT, n) >= label_dropout
+    show of its labels what `kept` says of u = uniform(seed, LABEL_DROPOUT, n)
 
 The network's first weights and step k's dropout masks come from torch's own generator, seeded for that one purpose
 from such an address and put back afterwards. So a learner's whole state is its clock, weights, average and moments:
@@ -25,6 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sfumato.attributes import survey
 from sfumato.config import Config
 from sfumato.data import Dataset
 from sfumato.data.pixels import to_bytes, to_model
@@ -43,14 +44,14 @@ from sfumato.diffusion import (
 from sfumato.diffusion.importance import LossHistory
 from sfumato.diffusion.noise import Purpose, normal, uniform, words
 from sfumato.errors import UserError
-from sfumato.generate import generate
+from sfumato.generate import generate, in_turn
 from sfumato.nets import UNet
 
 from . import optim
 from .ema import EMA
 from .watch import Watch
 
-__all__ = ["Learner", "Outcome", "Scores", "seeded"]
+__all__ = ["Learner", "Outcome", "Scores", "kept", "seeded"]
 
 HELD_OUT_SEED = 0  # the same in every run, so that held-out losses of runs with other seeds can be compared
 
@@ -101,6 +102,28 @@ def seeded(seed: int, purpose: Purpose, index: int, device: torch.device) -> Ite
         yield
 
 
+def kept(u: Tensor, dropout: float) -> Tensor:
+    """Decide which attributes of examples the network is shown.
+
+    With probability `dropout` none, which is what guidance subtracts (Ho, Salimans 2022). Of the other examples half
+    show all, and half show each attribute with a chance r that is itself uniform in [0, 1]. A model of many attributes
+    is asked for one or two of them later, and with r fixed at 1/2 it would hardly ever have met so few: with r uniform,
+    each number of attributes shown, 0 to A, is equally likely. A single attribute has no half way: it is left out with
+    probability `dropout`. With `dropout` 0 everything is always shown.
+
+    Args:
+        u: (B, 2 + A) uniform numbers of the examples.
+        dropout: probability that nothing is shown.
+
+    Returns:
+        (B, A) bool.
+    """
+    some = u[:, :1] >= dropout
+    if u.shape[1] == 3 or dropout == 0:
+        return some.expand(-1, u.shape[1] - 2)
+    return some & (u[:, 2:] < 2 * u[:, 1:2])
+
+
 class Learner:
     """The state of a training, its one step, and the two ways to look at it.
 
@@ -136,12 +159,12 @@ class Learner:
         """Bytes to the model's range, on the device, in the layout that convolutions like."""
         return to_model(x.to(self.device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
 
-    def _condition(self, labels: Tensor, positions: Tensor) -> Tensor | None:
-        """Return the labels with some left out (-1), or None for a network without classes."""
-        if not self.config.net.num_classes:
+    def _condition(self, conditions: Tensor, positions: Tensor) -> Tensor | None:
+        """Return conditions (B, A) with some left out (NaN), or None for a network without attributes."""
+        if not self.config.net.conditions:
             return None
-        u = uniform(self.config.train.seed, Purpose.LABEL_DROPOUT, positions)
-        return torch.where(u < self.config.train.label_dropout, -1, labels).to(self.device)
+        u = uniform(self.config.train.seed, Purpose.LABEL_DROPOUT, positions, (2 + conditions.shape[1],))
+        return conditions.where(kept(u, self.config.train.label_dropout), math.nan).to(self.device)
 
     def _times(self, u: Tensor) -> tuple[Tensor, Tensor | None]:
         """Turn uniform numbers into times, with the weights that keep the loss unbiased where t is not uniform."""
@@ -163,7 +186,7 @@ class Learner:
         x_0 = self._model_input(batch.x)
         t, weights = self._times(uniform(seed, Purpose.TRAIN_TIME, positions))
         eps = normal(seed, Purpose.TRAIN_NOISE, positions.to(self.device), tuple(x_0.shape[1:]))
-        condition = self._condition(batch.labels, positions)
+        condition = self._condition(batch.conditions, positions)
         with self._dropout(start // train.batch):
             terms = score(self.objective, self._denoiser(self.net), x_0, t.to(self.device), eps, condition)
             weighted = Terms(terms.loss * weights.to(terms.loss), terms.t) if weights is not None else terms
@@ -213,12 +236,12 @@ class Learner:
         num, denoiser, parts = len(index), self._denoiser(self.ema.net), []
         bound = Bound(self.config.diffusion.build_variance())
         for place in torch.split(torch.arange(num), self.config.train.batch):
-            pixels, labels = self.data.gather(index[place])
+            pixels, conditions = self.data.gather(index[place])
             x_0 = self._model_input(pixels)
             u = (place + uniform(HELD_OUT_SEED, Purpose.HELD_OUT_TIME, place)) / num
             t = times(u, self.schedule.num_steps).to(self.device)
             eps = normal(HELD_OUT_SEED, Purpose.HELD_OUT_NOISE, place.to(self.device), tuple(x_0.shape[1:]))
-            condition = labels.to(self.device) if self.config.net.num_classes else None
+            condition = conditions.to(self.device) if self.config.net.conditions else None
             x_t = marginal(x_0, self.schedule(t)).sample(eps)
             prediction, noised = denoiser(x_t, t, condition), Noised(x_0, eps, x_t, t, self.schedule)
             bits = bound.losses(prediction, noised) / math.log(2)
@@ -227,7 +250,9 @@ class Learner:
         return torch.cat(losses), torch.cat(bounds), torch.cat(ts)
 
     def draw(self, num_steps: int | None = None, kind: str = "ema") -> Tensor:
-        """Draw the grid of pictures: DDIM from fixed seeds, the classes in turn where there are any.
+        """Draw the grid of pictures: DDIM from fixed seeds, every value of every attribute in turn, alone.
+
+        A network that never saw an attribute left out can't be asked for one alone: it is shown training images' own.
 
         Args:
             num_steps: sampling steps; `train.grid_steps` by default.
@@ -237,9 +262,9 @@ class Learner:
             (N, C, H, W) uint8 on the CPU.
         """
         config, net = self.config, self.ema.net if kind == "ema" else self.net
-        num, classes = config.train.grid_images, config.net.num_classes
+        num = config.train.grid_images
         grid = trailing(num_steps or config.train.grid_steps, self.schedule)
-        labels = torch.arange(num) % classes if classes else None
+        conditions = self._asked(num) if config.net.conditions else None
         net.eval()
         try:
             parts = generate(
@@ -250,12 +275,18 @@ class Learner:
                 DDIM(),
                 grid,
                 batch=min(num, max(64, config.train.batch)),
-                labels=labels,
+                conditions=conditions,
                 device=self.device,
             )
             return to_bytes(torch.cat([images for _, images in parts]))
         finally:
             net.train(net is self.net)
+
+    def _asked(self, num: int) -> Tensor:
+        """Return what the grid's pictures are asked to be, (num, A)."""
+        if len(self.data.attributes) > 1 and self.config.train.label_dropout == 0:
+            return in_turn(self.data.gather(torch.from_numpy(self.data.train[:num]))[1], num)
+        return in_turn(survey(self.data.attributes), num)
 
     def wait(self) -> None:
         """Return when the device has done all it was given."""

@@ -210,7 +210,7 @@ class _Session:
             yield Warned(self.images, f"weights/best.safetensors was not written: {error}; training goes on")
 
     def _packed(self, kind: str, tensors: dict[str, Tensor]) -> bytes:
-        return pack(tensors, self.config, kind, self.images, self._classes, self.data.shape)
+        return pack(tensors, self.config, kind, self.images, self.data.attributes, self.data.shape)
 
     def _steps(self) -> Events:
         """Take steps up to the next moment at which anybody looks, and report them."""
@@ -290,10 +290,6 @@ class _Session:
             write_atomic(self.run.weights / name, content)
         self.saved_at, self.save_clock = self.images, time.perf_counter()
         self.save_cost = self.save_clock - start
-
-    @property
-    def _classes(self) -> tuple[str, ...]:
-        return self.data.classes if self.config.net.num_classes else ()
 
     def _save_or_warn(self) -> Events:
         """Save, or say loudly that it did not work and go on."""

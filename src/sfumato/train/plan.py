@@ -198,7 +198,7 @@ def settle(
             too short.
     """
     began = time.perf_counter() if began is None else began
-    config = fit(config, data.shape, data.classes)
+    config = fit(config, data.shape, data.attributes)
     if run.exists():
         there = run.config()
         if config.train.images is None:

@@ -1,0 +1,287 @@
+"""What is known of images, read from a file beside them: CSV, JSON Lines, or CelebA's list of attributes.
+
+    file,hair,age              {"file": "a/1.png", "hair": "long"}          202599
+    a/1.png,long,35            {"file": "a/2.png", "age": 53}               5_o_Clock_Shadow Bald ...
+    a/2.png,,53                                                             000001.jpg -1 1 ...
+
+The first column (in JSON the key `file`) names an image by its path within the folder, with forward slashes; images
+that are rows of an array are named by their number, from 0. Every other column is an attribute, and an empty cell (or
+`nan`, or null) is a value that is not given. A CSV's commas may be semicolons or tabs, whichever its header has most of.
+
+What a column is, is told by its cells:
+
+    yes or no       all are of one of the pairs no/yes, false/true, 0/1, -1/1, in any case
+    a number        all are numbers, and one is no integer, or there are more than `MOST_INTEGERS` different ones
+    values          else: the different cells, sorted (as numbers where they are), at most `MOST_VALUES`
+
+A file that can't be trusted as a whole (another encoding, a row of another length, no image named) is refused in one
+line. Rows without an image, images without a row and second rows for one image are counted.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from sys import intern
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfumato.attributes import YES_NO, Attribute
+from sfumato.data.source import printable
+from sfumato.errors import UserError, nearest
+
+__all__ = ["MOST_INTEGERS", "MOST_VALUES", "Labels", "column", "pick", "read_labels"]
+
+MOST_INTEGERS = 20
+"""So many different integers are names of classes; more of them are a scale."""
+MOST_VALUES = 1000
+"""A column with more different texts than this tells images apart rather than what they have in common."""
+
+_PAIRS = ({"no", "yes"}, {"false", "true"}, {"0", "1"}, {"-1", "1"})
+_NUMBERED = re.compile(r".*\[(\d+)\]")
+
+Table = NDArray[np.float32]
+Cells = Sequence[str | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """What is known of N images.
+
+    Attributes:
+        attributes: the A attributes.
+        conditions: (N, A) float32, as `sfumato.attributes` counts values; NaN where not given.
+        notes: what was met on the way, in sentences.
+    """
+
+    attributes: tuple[Attribute, ...]
+    conditions: Table
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class _File:
+    """A file's columns, and the cells of each image that it names."""
+
+    names: list[str]
+    rows: dict[str, Cells] = field(default_factory=dict)
+    repeated: int = 0
+
+    def add(self, file: str, cells: Cells) -> None:
+        """Take in one row; of two rows for one image the first counts."""
+        file = printable(file.removeprefix("./"))
+        self.repeated += file in self.rows
+        self.rows.setdefault(file, cells)
+
+
+def read_labels(path: Path, origins: Sequence[str], chosen: Sequence[str] = ()) -> Labels:
+    """Read what a file says of images.
+
+    Args:
+        path: the file.
+        origins: where each image comes from: its path within its folder, or `name[number]`.
+        chosen: the columns to take, in this order; () takes all.
+
+    Returns:
+        Their attributes, a row for each origin.
+
+    Raises:
+        UserError: a file that can't be read or understood, or that names none of the images; the line is named.
+    """
+    shown = printable(str(path))
+    file = _parsed(path, shown)
+    if not file.names:
+        raise UserError(f"'{shown}' has no column besides that of the files: there is nothing to learn from it")
+    columns = [_place(file.names, name, shown) for name in chosen] or range(len(file.names))
+    keys = [match[1] if (match := _NUMBERED.fullmatch(origin)) else origin for origin in origins]
+    rows = [file.rows.get(key) for key in keys]
+    if not any(rows):
+        first = next(iter(file.rows), "nothing")
+        raise UserError(f"'{shown}' names none of the images: it names '{first}' where the data has '{keys[0]}'")
+    try:
+        found = [column(file.names[c], [None if row is None else row[c] for row in rows]) for c in columns]
+    except UserError as error:
+        raise UserError(f"'{shown}': {error}") from None
+    attributes, values = zip(*found, strict=True)
+    return Labels(tuple(attributes), np.stack(values, 1), tuple(_notes(path.name, file, keys, rows)))
+
+
+def pick(labels: Labels, chosen: Sequence[str], where: str) -> Labels:
+    """Return some of the attributes, in the order in which they are named; all where none is named.
+
+    Raises:
+        UserError: there is no such attribute.
+    """
+    if not chosen:
+        return labels
+    columns = [_place([attribute.name for attribute in labels.attributes], name, where) for name in chosen]
+    return Labels(tuple(labels.attributes[c] for c in columns), labels.conditions[:, columns], labels.notes)
+
+
+def column(name: str, cells: Cells) -> tuple[Attribute, Table]:
+    """Tell what a column is, by the rule of the module's docstring.
+
+    Args:
+        name: of the attribute.
+        cells: (N,) text, None where not given; at least one is.
+
+    Returns:
+        The attribute, and (N,) float32.
+
+    Raises:
+        UserError: no cell is given, or more different texts than `MOST_VALUES`.
+    """
+    known = {cell for cell in cells if cell is not None}
+    if not known:
+        raise UserError(f"the column '{name}' is empty: leave it out with data.attributes")
+    numbers = {cell: _number(cell) for cell in known}
+    scale = all(map(math.isfinite, numbers.values()))
+    if any({cell.lower() for cell in known} <= pair for pair in _PAIRS):
+        attribute, code = Attribute(name, ("no", "yes")), {cell: YES_NO[cell.lower()] for cell in known}
+    elif scale and (len(known) > MOST_INTEGERS or not all(x.is_integer() for x in numbers.values())):
+        given = np.array([numbers[cell] for cell in cells if cell is not None])
+        attribute = Attribute(name, mean=float(given.mean()), std=float(given.std()) or 1.0)
+        code = {cell: (x - attribute.mean) / attribute.std for cell, x in numbers.items()}
+    elif len(known) > MOST_VALUES:
+        raise UserError(
+            f"the column '{name}' has {len(known):,} different texts: leave it out, by naming the others in "
+            "data.attributes"
+        )
+    else:
+        values = sorted(known, key=lambda cell: (numbers[cell], cell)) if scale else sorted(known)
+        attribute, code = Attribute(name, tuple(values)), {value: float(k) for k, value in enumerate(values)}
+    return attribute, np.array([math.nan if cell is None else code[cell] for cell in cells], np.float32)
+
+
+def _number(cell: str) -> float:
+    """The number in a cell; NaN where there is none. Python's own 1_000 is no number here."""
+    try:
+        return math.nan if "_" in cell else float(cell)
+    except ValueError:
+        return math.nan
+
+
+def _place(names: Sequence[str], name: str, where: str) -> int:
+    """Which column is called so."""
+    if name not in names:
+        raise UserError(f"'{where}' has no attribute '{name}'{nearest(name, names)}")
+    return list(names).index(name)
+
+
+def _notes(name: str, file: _File, keys: Sequence[str], rows: Sequence[Cells | None]) -> Iterator[str]:
+    """What didn't fit, in sentences."""
+    name, without, unused = printable(name), sum(row is None for row in rows), len(file.rows.keys() - set(keys))
+    if without:
+        yield f"{without:,} images have no row in {name}: they train without labels"
+    if unused:
+        yield f"{unused:,} rows of {name} name no image here"
+    if file.repeated:
+        yield f"{file.repeated:,} rows of {name} name an image that had a row already: the first one counts"
+
+
+# Formats
+
+
+def _parsed(path: Path, shown: str) -> _File:
+    """Read a file of any of the formats, which is told by its content."""
+    try:
+        text = path.read_text("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"'{shown}' is not UTF-8 text: save it in that encoding") from None
+    except OSError as error:
+        raise UserError(f"labels can't be read from '{shown}': {error.strerror}") from None
+    lines = text.splitlines()
+    if not text.strip():
+        raise UserError(f"'{shown}' is empty: give a CSV file with a header, or JSON Lines")
+    if text.lstrip().startswith("{"):
+        return _json_lines(text.split("\n"), shown)
+    if lines[0].strip().isdecimal() and len(lines) > 1 and not re.search("[,;\t]", lines[1]):
+        return _celeba(lines, shown)
+    return _csv(lines, shown)
+
+
+def _cell(text: str) -> str | None:
+    """A cell without the spaces around it; None where nothing, or `nan`, stands in it. Equal cells share memory."""
+    text = text.strip()
+    return intern(text) if text and text.lower() != "nan" else None
+
+
+def _names(names: Iterable[str], shown: str) -> list[str]:
+    """The names of the attributes' columns, all of them there and different."""
+    found = [printable(name.strip()) for name in names]
+    for place, name in enumerate(found):
+        if not name:
+            raise UserError(f"'{shown}' has no name for its column {place + 2}: name every column in the first line")
+        if name in found[:place]:
+            raise UserError(f"'{shown}' has two columns '{name}': rename one")
+    return found
+
+
+def _csv(lines: Sequence[str], shown: str) -> _File:
+    """A table with a header."""
+    separator = max(",;\t", key=lines[0].count)
+    reader = csv.reader((line + "\n" for line in lines), delimiter=separator, strict=True)
+    try:
+        header = next(reader)
+        file = _File(_names(header[1:], shown))
+        for row in reader:
+            if len(row) != len(header) and row:
+                raise UserError(f"'{shown}' line {reader.line_num} has {len(row)} cells, and its header {len(header)}")
+            if row:
+                file.add(row[0].strip(), [_cell(cell) for cell in row[1:]])
+    except csv.Error as error:
+        raise UserError(f"'{shown}' line {reader.line_num} is not CSV: {error}") from None
+    return file
+
+
+def _json_lines(lines: Sequence[str], shown: str) -> _File:
+    """An object a line; keys that a line lacks are not given."""
+    tables: list[tuple[str, dict[str, str | None]]] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            table = json.loads(line)
+            name = str(table.pop("file"))
+            tables.append((name, {str(key): _scalar(value) for key, value in table.items()}))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            raise UserError(
+                f"'{shown}' line {number} is not an object with a file and plain values, such as "
+                '{"file": "a.png", "hair": "long"}'
+            ) from None
+    keys = list(dict.fromkeys(key for _, table in tables for key in table))
+    file = _File(_names(keys, shown))
+    for name, table in tables:
+        file.add(name, [table.get(key) for key in keys])
+    return file
+
+
+def _scalar(value: object) -> str | None:
+    """A JSON value as a cell; raises TypeError for a list or an object."""
+    if isinstance(value, list | dict):
+        raise TypeError
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return None if value is None else _cell(str(value))
+
+
+def _celeba(lines: Sequence[str], shown: str) -> _File:
+    """CelebA's `list_attr_celeba.txt`: how many images, the names of the columns, then a line an image."""
+    file = _File(_names(lines[1].split(), shown))
+    for number, line in enumerate(lines[2:], 3):
+        name, *cells = line.split() or [""]
+        if name and len(cells) != len(file.names):
+            raise UserError(f"'{shown}' line {number} has {len(cells)} values for {len(file.names)} attributes")
+        if name:
+            file.add(name, [_cell(cell) for cell in cells])
+    if len(file.rows) + file.repeated != int(lines[0]):
+        raise UserError(
+            f"'{shown}' has {len(file.rows):,} images where its first line says {int(lines[0]):,}: cut short?"
+        )
+    return file
