@@ -1,0 +1,146 @@
+"""Images and masks from files, made to fit a model by the rules by which its training data were made.
+
+An image is decoded by `data.decode` (formats, pixel cap, modes, EXIF, transparency over the model's own background),
+cut to the model's proportions around its centre, resized to its size, and given its channels: grey is repeated for a
+model of colour, colour becomes its luma (BT.601) for a model of grey. What was done is said in a note.
+
+A mask is an image whose light pixels (luma 128 and more) are to be painted anew; or the transparent pixels (opacity
+below 128) of an image itself; or a rectangle in the pixels of the image's file. Each is cut as an image of its size
+would be and resized to the nearest neighbour, so a mask as large as the image's file covers what it covers there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sfumato.data.decode import fit, header_size, is_grey, read_opacity, read_picture, with_channels
+from sfumato.data.pixels import to_model
+from sfumato.data.source import Pixels, Unreadable
+from sfumato.errors import UserError
+
+__all__ = ["Fitted", "read_box", "read_image", "read_mask", "read_transparency"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """An image as a model wants it.
+
+    Attributes:
+        x: (C, H, W) float32 in [-1, 1].
+        note: what was done to the file's pixels, such as "cut from 90x120 to 90x90, resized to 16x16"; empty for
+            nothing.
+    """
+
+    x: Tensor
+    note: str
+
+
+def read_image(path: Path, shape: tuple[int, int, int], background: str = "white") -> Fitted:
+    """Read an image and fit it.
+
+    Args:
+        path: the file.
+        shape: (C, H, W) of the model's images.
+        background: the colour under transparent pixels.
+
+    Raises:
+        UserError: no such file, or not an image that is read here.
+    """
+    channels, height, width = shape
+    pixels = _read(path, lambda: read_picture(path, background).pixels)
+    fitted = fit(pixels, (height, width))
+    done = _fitting(pixels.shape[:2], (height, width))
+    if channels == 1 and not is_grey(fitted):
+        done.append("made grey")
+    x = to_model(torch.from_numpy(with_channels(fitted, channels).transpose(2, 0, 1).copy()))
+    return Fitted(x, ", ".join(done))
+
+
+def read_mask(path: Path, size: tuple[int, int]) -> Tensor:
+    """Read a mask: True where it is light, (H, W) bool.
+
+    Args:
+        path: an image file of any size.
+        size: (H, W) wanted.
+
+    Raises:
+        UserError: as `read_image`.
+    """
+    pixels = _read(path, lambda: read_picture(path, "black").pixels)
+    return _hole(with_channels(pixels, 1) >= 128, size)
+
+
+def read_transparency(path: Path, size: tuple[int, int]) -> Tensor:
+    """Read which pixels of an image are transparent, (H, W) bool.
+
+    Args:
+        path: the image.
+        size: (H, W) wanted.
+
+    Raises:
+        UserError: as `read_image`; an image without transparency.
+    """
+    opacity = _read(path, lambda: read_opacity(path))
+    if opacity is None:
+        raise UserError(
+            f"{path} has no transparent pixels to paint: give --mask FILE (white is painted anew) or --box X,Y,W,H"
+        )
+    return _hole(opacity < 128, size)
+
+
+def read_box(path: Path, box: tuple[int, int, int, int], size: tuple[int, int]) -> Tensor:
+    """Make a mask of a rectangle in an image's file, (H, W) bool.
+
+    Args:
+        path: the image, whose size is asked.
+        box: left, top, width and height in pixels of the file.
+        size: (H, W) wanted.
+
+    Raises:
+        UserError: as `read_image`; a rectangle that is not within the image.
+    """
+    rows, columns = _read(path, lambda: header_size(path))
+    left, top, width, height = box
+    if not (left >= 0 and top >= 0 and width >= 1 and height >= 1 and left + width <= columns and top + height <= rows):
+        raise UserError(
+            f"--box {','.join(map(str, box))} is not within {path}, which is {columns} wide and {rows} high: give "
+            "left, top, width and height in its pixels"
+        )
+    pixels = np.zeros((rows, columns, 1), bool)
+    pixels[top : top + height, left : left + width] = True
+    return _hole(pixels, size)
+
+
+def _read(path: Path, read: Callable[[], T]) -> T:
+    """Read something of a file; what is wrong with it becomes one line."""
+    if not path.is_file():
+        wrong = "is not a file" if path.exists() else "does not exist"
+        raise UserError(f"{path} {wrong}: give an image file")
+    try:
+        return read()
+    except Unreadable as error:
+        raise UserError(f"{path} can't be used: {error.reason}") from None
+
+
+def _fitting(given: tuple[int, ...], size: tuple[int, int]) -> list[str]:
+    """Say how an image of one size becomes one of another, sizes as width x height."""
+    (h, w), (height, width) = given, size
+    rows, columns = min(h, max(1, round(w * height / width))), min(w, max(1, round(h * width / height)))
+    done = [] if (rows, columns) == (h, w) else [f"cut from {w}x{h} to {columns}x{rows}"]
+    return done if (rows, columns) == size else [*done, f"resized to {width}x{height}"]
+
+
+def _hole(light: np.ndarray, size: tuple[int, int]) -> Tensor:
+    """Cut and resize a mask, (h, w, 1) bool, to (H, W) bool."""
+    pixels: Pixels = light.astype(np.uint8) * np.uint8(255)
+    return torch.from_numpy(fit(pixels, size, Image.Resampling.NEAREST)[..., 0] > 127)
