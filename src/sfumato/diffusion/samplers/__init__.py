@@ -1,10 +1,46 @@
 """Samplers: frozen values that step from one time to an earlier one."""
 
+from collections.abc import Callable
+from functools import partial
+
 from .ancestral import Ancestral
 from .ddim import DDIM
+from .dpm import DPMSolver, DPMSolverSDE
+from .euler import Euler
+from .heun import EDM, Heun
+from .pndm import PNDM
 from .protocol import NoiseSource, Sampler, State, sample, trajectory
+from .unipc import UniPC
 
-__all__ = ["DDIM", "SAMPLERS", "Ancestral", "NoiseSource", "Sampler", "State", "sample", "trajectory"]
+__all__ = [
+    "DDIM",
+    "EDM",
+    "PNDM",
+    "SAMPLERS",
+    "Ancestral",
+    "DPMSolver",
+    "DPMSolverSDE",
+    "Euler",
+    "Heun",
+    "NoiseSource",
+    "Sampler",
+    "State",
+    "UniPC",
+    "sample",
+    "trajectory",
+]
 
-SAMPLERS: dict[str, type[Ancestral] | type[DDIM]] = {"ddpm": Ancestral, "ddim": DDIM}
-"""The samplers by the name that the command line knows them by."""
+SAMPLERS: dict[str, Callable[..., Sampler]] = {
+    "ddpm": Ancestral,
+    "ddim": DDIM,
+    "euler": Euler,
+    "heun": Heun,
+    "edm": EDM,
+    "dpmpp-1": partial(DPMSolver, 1),
+    "dpmpp-2": partial(DPMSolver, 2),
+    "dpmpp-3": partial(DPMSolver, 3),
+    "dpmpp-sde": DPMSolverSDE,
+    "unipc": UniPC,
+    "pndm": PNDM,
+}
+"""The samplers by the name that the command line knows them by; the options of each are its fields."""

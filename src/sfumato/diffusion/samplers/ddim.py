@@ -14,6 +14,7 @@ from typing import ClassVar
 from ..denoiser import Condition, Denoiser
 from ..process import posterior_coefficients
 from ..schedule import broadcast
+from .euler import carry
 from .protocol import NoiseSource, State
 
 __all__ = ["DDIM"]
@@ -54,7 +55,7 @@ class DDIM:
         std = self.eta * posterior_variance.sqrt()
         # at eta = 1 and t = 1 the difference can be a rounding error below zero
         direction = (level_s.sigma.square() - std.square()).clamp(min=0.0).sqrt()
-        x_s = broadcast(level_s.alpha, x_t) * prediction.x0 + broadcast(direction, x_t) * prediction.eps
+        x_s = carry(prediction, level_s.alpha, direction)
         if float(std) > 0.0:
             x_s = x_s + broadcast(std, x_t) * noise.step(state.step)
         return State(x_s, s, state.step + 1, prediction)

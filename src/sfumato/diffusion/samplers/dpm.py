@@ -1,0 +1,156 @@
+r"""DPM-Solver++: exponential integrators that remember earlier predictions (Lu et al. 2022, 2211.01095).
+
+With lambda = log(alpha / sigma) = logsnr / 2 for time and the predicted image for unknown, the flow's linear part is
+solved exactly, and what is left is an average of x0^ along the step (Eq. 8), h = lambda_s - lambda_t:
+
+    x_s = sigma_s / sigma_t x_t + alpha_s int_0^h e^{-(h - u)} x0^(lambda_t + u) du
+
+Put x0^ constant and this is DDIM. Draw a polynomial through this prediction m_0 and the last ones m_1, m_2 (at u = 0,
+-r_0 h, -(r_0 + r_1) h) and the order grows without a further evaluation:
+
+    order 2 (2M, Alg. 2)   x0^ ~ m_0 + (m_0 - m_1) / (2 r_0), constant: the polynomial's value in the middle of the step
+    order 3                x0^ ~ m_0 + D_1 (u/h) + D_2 (u/h)^2, integrated exactly:
+                           x_s = sigma_s/sigma_t x_t - alpha_s [ e m_0 - (e/h + 1) D_1 + 2 ((e + h)/h^2 - 1/2) D_2 ]
+
+with e = expm1(-h), d_0 = (m_0 - m_1)/r_0, d_1 = (m_1 - m_2)/r_1, D_2 = (d_0 - d_1)/(r_0 + r_1), D_1 = d_0 + r_0 D_2.
+The published code of the third order, and what descends from it, lacks the factor 2 before the last bracket; with it
+missing the method converges with order 2 (measured in docs/samplers.md).
+
+The SDE form solves the reverse process instead of the flow. Its first order is the ancestral step with the small
+variance; its second puts the extrapolated image m_0 + (m_0 - m_1)/(2 r_0) into the same step.
+
+Two ends have no lambda. In the last step sigma_s = 0 and h is infinite: r = 0, a polynomial would be followed
+infinitely far, so the step is of first order and returns x0^. At a first step from pure noise, alpha_t = 0, h is
+infinite too: the step is of first order, and the prediction made there, infinitely far off in lambda, is not
+remembered. Memory grows by one prediction a step, so the order does too.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from torch import Tensor
+
+from ..denoiser import Condition, Denoiser
+from ..reverse import reverse
+from ..schedule import Level
+from ..variance import Small, Variance
+from .protocol import NoiseSource, State
+
+__all__ = ["DPMSolver", "DPMSolverSDE", "Memory", "half_logsnr", "usable"]
+
+Memory = tuple[tuple[float, Tensor], ...]
+"""Predictions x0^ with their lambda, the newest first."""
+
+
+def half_logsnr(level: Level) -> float:
+    """Return lambda = log(alpha / sigma), from -inf (pure noise) to inf (the image)."""
+    return float(level.logsnr) / 2
+
+
+def usable(memory: Memory, lambda_t: float) -> Memory:
+    """Return what a step from lambda_t can build on: predictions at noisier, finite levels."""
+    return tuple(past for past in memory if -math.inf < past[0] < lambda_t)
+
+
+def _middle(h: float, memory: Memory) -> Tensor:
+    """m_0 + (m_0 - m_1)/(2 r_0): the line through two predictions, read in the middle of the step."""
+    (now, m_0), (before, m_1) = memory
+    return m_0 + (m_0 - m_1) * (h / (2 * (now - before)))
+
+
+def _curved(h: float, memory: Memory) -> Tensor:
+    """int_0^h e^{-(h-u)} P(u) du for the parabola P through three predictions."""
+    (lambda_0, m_0), (lambda_1, m_1), (lambda_2, m_2) = memory
+    r_0, r_1 = (lambda_0 - lambda_1) / h, (lambda_1 - lambda_2) / h
+    d_0, d_1 = (m_0 - m_1) / r_0, (m_1 - m_2) / r_1
+    second = (d_0 - d_1) / (r_0 + r_1)
+    e = math.expm1(-h)
+    return -e * m_0 + (e / h + 1) * (d_0 + r_0 * second) - 2 * ((e + h) / h**2 - 0.5) * second
+
+
+@dataclass(frozen=True)
+class DPMSolver:
+    """DPM-Solver++ multistep in its ODE form (Lu et al. 2022, 2211.01095, Alg. 2; order 3 as in the module). Order 1, 2
+    or 3, one evaluation a step; order 1 is DDIM.
+
+    The first steps have the order that the memory allows; that costs no order in practice, since the image predicted
+    near pure noise hardly moves. The last step, s = 0, is of first order and returns the predicted image.
+
+    Attributes:
+        order: how many predictions a step combines.
+
+    Raises:
+        ValueError: another order.
+    """
+
+    order: int = 2
+
+    evaluations: ClassVar[int] = 1
+    stochastic: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.order not in (1, 2, 3):
+            raise ValueError(f"order = {self.order}: DPM-Solver++ has orders 1, 2 and 3")
+
+    def step(
+        self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition = None
+    ) -> State:
+        """Go from state.t to s with what is remembered."""
+        level_s, level_t = denoiser.schedule(s), denoiser.schedule(state.t)
+        lambda_t = half_logsnr(level_t)
+        h = half_logsnr(level_s) - lambda_t
+        prediction = denoiser(state.x, state.t, condition)
+        memory = ((lambda_t, prediction.x0), *usable(state.history, lambda_t))[: self.order]
+        if math.isinf(h) or len(memory) == 1:
+            image = -math.expm1(-h) * prediction.x0
+        elif len(memory) == 2:
+            image = -math.expm1(-h) * _middle(h, memory)
+        else:
+            image = _curved(h, memory)
+        x_s = float(level_s.sigma / level_t.sigma) * state.x + float(level_s.alpha) * image
+        return State(x_s, s, state.step + 1, prediction, memory)
+
+
+@dataclass(frozen=True)
+class DPMSolverSDE:
+    """DPM-Solver++ multistep in its SDE form (Lu et al. 2022, 2211.01095, App. B): order 1 or 2 in distribution, one
+    evaluation a step.
+
+    x_s ~ N( a x_t + b ( m_0 + (m_0 - m_1)/(2 r_0) ), variance ), a and b those of the posterior.
+
+    First and last step as `DPMSolver`: of first order, the last one without noise.
+
+    Attributes:
+        order: how many predictions a step combines; order 1 is `Ancestral(variance)`.
+        variance: of the step's noise.
+
+    Raises:
+        ValueError: another order.
+    """
+
+    order: int = 2
+    variance: Variance = Small()
+
+    evaluations: ClassVar[int] = 1
+    stochastic: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.order not in (1, 2):
+            raise ValueError(f"order = {self.order}: the SDE form has orders 1 and 2")
+
+    def step(
+        self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition = None
+    ) -> State:
+        """Go from state.t to s with what is remembered: mean + std z, and the predicted image at s = 0."""
+        level_s, level_t = denoiser.schedule(s), denoiser.schedule(state.t)
+        lambda_t = half_logsnr(level_t)
+        h = half_logsnr(level_s) - lambda_t
+        prediction = denoiser(state.x, state.t, condition)
+        memory = ((lambda_t, prediction.x0), *usable(state.history, lambda_t))[: self.order]
+        image = prediction.x0 if math.isinf(h) or len(memory) == 1 else _middle(h, memory)
+        step = reverse(replace(prediction, x0=image), state.x, level_s, level_t, self.variance)
+        x_s = step.mean if s == 0 else step.sample(noise.step(state.step))
+        return State(x_s, s, state.step + 1, prediction, memory)

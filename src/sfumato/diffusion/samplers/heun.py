@@ -1,0 +1,127 @@
+r"""Heun's method on the probability-flow ODE, plain and with churn (EDM, Karras et al. 2022, 2206.00364).
+
+With y = x / alpha and rho = sigma / alpha the flow is dy / drho = eps^ (see `euler`). Heun's method looks where Euler's
+step would lead, and steps again with the mean of both slopes (EDM Alg. 1):
+
+    x_s  = alpha_s x0^_t + sigma_s eps^_t,        x_s <- x_s + alpha_s (rho_s - rho_t) ( eps^_s - eps^_t ) / 2
+
+EDM's stochastic sampler first adds a little fresh noise, which lets it forget errors made so far, and then solves the
+flow from the noisier level down (Alg. 2):
+
+    rho^ = (1 + gamma) rho_t,     y^ = y_t + sqrt( rho^^2 - rho_t^2 ) S_noise z
+
+EDM writes it for y itself (alpha = 1 throughout). Here the raised rho^ is found on the denoiser's own schedule, t^ =
+schedule.time(-2 log rho^), so any variance-preserving model can be asked there.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..denoiser import Condition, Denoiser
+from ..prediction import Prediction
+from ..schedule import Schedule, broadcast
+from .euler import carry, rho_step
+from .protocol import NoiseSource, State
+
+__all__ = ["EDM", "Heun"]
+
+_MOST_CHURN = math.sqrt(2) - 1  # Alg. 2: a step's variance is at most doubled
+
+
+def _heun(denoiser: Denoiser, x_t: Tensor, t: float, s: float, condition: Condition) -> tuple[Tensor, Prediction]:
+    """One step of Alg. 1 from t to s: the image at s, and what was said at t."""
+    level_s, level_t = denoiser.schedule(s), denoiser.schedule(t)
+    prediction = denoiser(x_t, t, condition)
+    x_s = carry(prediction, level_s.alpha, level_s.sigma)
+    if s == 0 or float(level_t.alpha) == 0:
+        return x_s, prediction
+    ahead = denoiser(x_s, s, condition)
+    return x_s + rho_step(level_s, level_t) / 2 * (ahead.eps - prediction.eps), prediction
+
+
+@dataclass(frozen=True)
+class Heun:
+    """Heun's method in rho = sigma / alpha (EDM, Karras et al. 2022, 2206.00364, Alg. 1). Order 2, two evaluations a
+    step.
+
+    Last step, s = 0: Euler's, one evaluation, as in the paper; there is no slope to be had at rho = 0. A first step
+    from pure noise (alpha = 0, rho infinite) is Euler's too: the mean of two slopes over an infinite way says nothing.
+    """
+
+    order: ClassVar[int] = 2
+    evaluations: ClassVar[int] = 2
+    stochastic: ClassVar[bool] = False
+
+    def step(
+        self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition = None
+    ) -> State:
+        """Go from state.t to s; the state's prediction is the one made at state.t."""
+        x_s, prediction = _heun(denoiser, state.x, state.t, s, condition)
+        return State(x_s, s, state.step + 1, prediction)
+
+
+@dataclass(frozen=True)
+class EDM:
+    """EDM's stochastic sampler: churn, then Heun's step (Karras et al. 2022, 2206.00364, Alg. 2). Two evaluations a
+    step, order 2 in the flow that it solves; the last step is Euler's, one evaluation.
+
+    Noise is never raised above the schedule's noisiest level, so a step from t = 1 has no churn. The added
+    noise is a step of the forward process, whose variance is known: learned and measured ones play no part here.
+
+    Attributes:
+        churn: gamma of Alg. 2, by how much a step raises rho before it falls: S_churn / N for N steps, at most sqrt(2)
+            - 1. 0 is `Heun`.
+        s_min: no churn below this rho = sigma / alpha.
+        s_max: nor above this one.
+        s_noise: multiplies the added noise's standard deviation; a little over 1 makes up for detail lost.
+
+    Raises:
+        ValueError: churn outside [0, sqrt(2) - 1], or s_min above s_max.
+    """
+
+    churn: float = 0.1
+    s_min: float = 0.05
+    s_max: float = 50.0
+    s_noise: float = 1.003
+
+    order: ClassVar[int] = 2
+    evaluations: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.churn <= _MOST_CHURN + 1e-9:
+            raise ValueError(f"churn = {self.churn}: choose from 0 (none) to {_MOST_CHURN:.4f} (sqrt(2) - 1)")
+        if self.s_min > self.s_max:
+            raise ValueError(f"churn between rho = {self.s_min} and {self.s_max}: s_min must not exceed s_max")
+
+    @property
+    def stochastic(self) -> bool:
+        """churn > 0."""
+        return self.churn > 0.0
+
+    def step(
+        self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition = None
+    ) -> State:
+        """Go from state.t up to t^ and down to s; the state's prediction is the one made at t^."""
+        x, t = state.x, state.t
+        raised = self._raised(denoiser.schedule, t)
+        if raised > t:
+            before, after = denoiser.schedule(t), denoiser.schedule(raised)
+            # sqrt(rho^^2 - rho_t^2) alpha^ = sigma^ sqrt(1 - SNR^ / SNR_t): the forward step's standard deviation
+            std = after.sigma * (-torch.expm1(after.logsnr - before.logsnr)).sqrt() * self.s_noise
+            x = broadcast(after.alpha / before.alpha, x) * x + broadcast(std, x) * noise.step(state.step)
+        x_s, prediction = _heun(denoiser, x, max(raised, t), s, condition)
+        return State(x_s, s, state.step + 1, prediction)
+
+    def _raised(self, schedule: Schedule, t: float) -> float:
+        """The time t^ at which rho is 1 + gamma times that of t, or t itself outside [s_min, s_max]."""
+        logsnr = schedule(t).logsnr
+        rho = float((-logsnr / 2).exp())
+        if self.churn == 0 or not self.s_min <= rho <= self.s_max:
+            return t
+        return float(schedule.time(logsnr - 2 * math.log1p(self.churn)))
