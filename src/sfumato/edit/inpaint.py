@@ -93,4 +93,4 @@ def _knowing(model: Model, image: Tensor, known: Tensor, method: str, repeats: i
         return replace(walk, sampler=RePaint(walk.sampler, image, known, repeats))
     wrap = posterior(method)
     y = torch.where(known, image, 0.0)
-    return walk.through(model, lambda denoiser: wrap(denoiser, Mask(known), y, ROUNDING))
+    return walk.through(lambda denoiser: wrap(denoiser, Mask(known), y, ROUNDING))

@@ -93,7 +93,7 @@ def encode(model: Model, images: Tensor, walk: Walk = Walk(), corrections: int =
     denoiser, times = walk.of(model)
     if len(times) < 3:
         raise UserError("a single step can't be inverted: take at least 2, better 20 or more")
-    condition = walk.conditions(len(images))
+    condition = walk.told(len(images))
     x = images.to(device_of(model), torch.float32)
     condition = None if condition is None else condition.to(x.device)
     upward = times.flip(0).tolist()

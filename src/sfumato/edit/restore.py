@@ -97,7 +97,7 @@ def restore(
         num: how many images.
         seed: image i of a seed is always the same.
         method: `moments`, `pigdm` or `dps`.
-        walk: how to draw; the correction comes before its `limit`.
+        walk: how to draw; the correction comes inside of its `wrap`.
 
     Raises:
         UserError: no such method, y of another shape than the operator's output, negative noise.
@@ -113,7 +113,7 @@ def restore(
         got, wanted = ("x".join(map(str, shape[1:])) for shape in (y.shape, expected))
         raise UserError(f"the measurement is {got}, and this model's images give {wanted}: fit it first")
     wrap = posterior(method)
-    images = draw(model, walk.through(model, lambda denoiser: wrap(denoiser, operator, y, noise_std)), num, seed)
+    images = draw(model, walk.through(lambda denoiser: wrap(denoiser, operator, y, noise_std)), num, seed)
     return Restored(images, rmse(operator.forward(images.to(y)), y.expand(num, *y.shape[1:])).cpu())
 
 

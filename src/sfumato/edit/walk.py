@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sfumato.diffusion import DDIM, Clipped, Denoiser, Noise, Sampler, State, trailing
 from sfumato.errors import UserError
-from sfumato.generate import generate
+from sfumato.generate import generate, in_turn
 
 if TYPE_CHECKING:
     from sfumato.weights import Model
@@ -40,18 +40,17 @@ class Walk:
         sampler: how to step.
         times: (N + 1,) decreasing from 1 to 0, as from `diffusion.grid`; None is 50 steps evenly spaced on the
             chain, or the whole of a shorter one.
-        denoiser: the model's, guided or otherwise wrapped as wanted; None is the model's own.
-        limit: put around the denoiser last, to keep predicted images in the range of images.
-        condition: (A,), what all the images should be, NaN for "not given"; None asks for nothing.
+        wrap: what is put around the model's denoiser: guidance, and a limit that keeps predicted images in range, as
+            `Recipe.denoiser` does; what an edit itself does to a denoiser comes inside.
+        conditions: (R, A), what the images should be, the rows in turn, NaN for "not given"; None asks for nothing.
         batch: images at a time; halved, for good, whenever the memory does not hold it.
         report: told how far the walk is.
     """
 
     sampler: Sampler = DDIM()
     times: Tensor | None = None
-    denoiser: Denoiser | None = None
-    limit: Callable[[Denoiser], Denoiser] = Clipped
-    condition: Tensor | None = None
+    wrap: Callable[[Denoiser], Denoiser] = Clipped
+    conditions: Tensor | None = None
     batch: int = 64
     report: Report = _silent
 
@@ -59,15 +58,15 @@ class Walk:
         """Return the denoiser and the times for a model, the defaults filled in."""
         schedule = model.denoiser.schedule
         times = trailing(min(50, schedule.num_steps), schedule) if self.times is None else self.times
-        return self.limit(self.denoiser or model.denoiser), times
+        return self.wrap(model.denoiser), times
 
-    def through(self, model: Model, wrap: Callable[[Denoiser], Denoiser]) -> Walk:
-        """Return the walk with its denoiser wrapped, inside the limit."""
-        return replace(self, denoiser=wrap(self.denoiser or model.denoiser))
+    def through(self, inside: Callable[[Denoiser], Denoiser]) -> Walk:
+        """Return the walk with something put around the model's denoiser, inside of `wrap`."""
+        return replace(self, wrap=lambda denoiser: self.wrap(inside(denoiser)))
 
-    def conditions(self, num: int) -> Tensor | None:
-        """Return the condition for each of `num` images, (num, A), or None."""
-        return None if self.condition is None else self.condition.expand(num, *self.condition.shape)
+    def told(self, num: int) -> Tensor | None:
+        """Return the condition of each of `num` images, (num, A), or None."""
+        return None if self.conditions is None else in_turn(self.conditions, num)
 
 
 def draw(model: Model, walk: Walk, num: int, seed: int, start: Callable[[Noise], Tensor] | None = None) -> Tensor:
@@ -92,7 +91,7 @@ def draw(model: Model, walk: Walk, num: int, seed: int, start: Callable[[Noise],
         walk.report(min(walked, total), total)
 
     parts = generate(
-        denoiser, model.shape, num, seed, walk.sampler, times, walk.batch, walk.conditions(num),
+        denoiser, model.shape, num, seed, walk.sampler, times, walk.batch, walk.told(num),
         on_state=on_state, device=device_of(model), start=start,
     )  # fmt: skip
     return torch.cat([images for _, images in parts])
