@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import sfumato.data
-from sfumato.data import BUILTIN, DataConfig, describe_sources, face_attributes, open_data
+from sfumato.attributes import Attribute
+from sfumato.data import BUILTIN, DataConfig, Dataset, describe_sources, open_data
 from sfumato.data.builtin import FASHION_FOLDER
 from sfumato.errors import UserError
 
@@ -22,13 +23,15 @@ def images_of(name: str) -> np.ndarray:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_table_says_what_is_in_the_file(name: str) -> None:
-    entry, data = BUILTIN[name], open_data(DataConfig(source=name))
+    entry, data = BUILTIN[name], open_data(DataConfig(source=name, labels="source"))
     assert len(data) == entry.count
     assert data.shape == entry.shape
-    assert len(data.classes) == entry.classes
+    count = len(data.attributes) if len(data.attributes) > 1 else len(data.attributes[0].values)
+    assert entry.labels == f"{count} {'attributes' if len(data.attributes) > 1 else 'classes'}"
     assert data.quarantined == []
-    assert sum(data.counts.values()) == entry.count
-    assert min(data.counts.values()) > 0
+    for attribute, counts in data.counts.items():
+        assert sum(counts.values()) == entry.count or attribute in ("hat colour", "glasses colour")
+        assert min(counts.values()) > 0
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -67,8 +70,8 @@ def test_digits_are_the_seventeen_levels_of_the_original() -> None:
 
 
 def test_fashion_is_balanced_and_without_copies() -> None:
-    data = open_data(DataConfig(source="fashion"))
-    assert set(data.counts.values()) == {500}
+    data = open_data(DataConfig(source="fashion", labels="source"))
+    assert set(data.counts["class"].values()) == {500}
     assert len(set(data.digests)) == 5000
 
 
@@ -76,9 +79,10 @@ def test_fashion_is_balanced_and_without_copies() -> None:
 def test_fashion_is_the_first_500_of_each_class_of_the_full_set() -> None:
     full, part = BUILTIN["fashion-full"].open().arrays, BUILTIN["fashion"].open().arrays  # type: ignore[attr-defined]
     assert full.images.shape == (60000, 28, 28, 1)
-    assert full.classes == part.classes
+    assert full.attributes == part.attributes
     for k in range(10):
-        assert np.array_equal(full.images[full.labels == k][:500], part.images[part.labels == k])
+        own, theirs = full.conditions[:, 0] == k, part.conditions[:, 0] == k
+        assert np.array_equal(full.images[own][:500], part.images[theirs])
 
 
 def test_fashion_full_without_its_files_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -91,45 +95,42 @@ def test_no_two_faces_are_the_same() -> None:
     assert len(set(open_data(DataConfig(source="faces")).digests)) == 5000
 
 
-def test_the_class_of_a_face_is_what_it_wears() -> None:
-    data, attributes = open_data(DataConfig(source="faces")), face_attributes()
-    names = list(attributes.values)
-    hat = attributes.table[:, names.index("hat")] > 0
-    glasses = attributes.table[:, names.index("glasses")] > 0
-    expected = np.where(hat, np.where(glasses, "hat and glasses", "hat"), np.where(glasses, "glasses", "plain"))
-    assert (np.array(data.classes)[data.labels] == expected).all()
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return open_data(DataConfig(source="faces", labels="source"), tmp_path_factory.mktemp("cache"))
+
+
+def column(data: Dataset, name: str) -> tuple[Attribute, np.ndarray]:
+    """An attribute and what is known of it, -1 where it is not given."""
+    place = [attribute.name for attribute in data.attributes].index(name)
+    return data.attributes[place], np.nan_to_num(data.conditions[:, place], nan=-1).astype(int)
 
 
 def hex_colour(text: str) -> np.ndarray:
     return np.array([int(text[i : i + 2], 16) for i in (1, 3, 5)], np.uint8)
 
 
-def test_the_attributes_are_in_the_pixels() -> None:
+def test_the_attributes_are_in_the_pixels(faces: Dataset) -> None:
     """The drawn colours themselves: a worn hat's in the top rows, the background's at the edge."""
-    images, attributes = images_of("faces"), face_attributes()
-    names = list(attributes.values)
-    column = {name: attributes.table[:, names.index(name)] for name in names}
-    colours = np.array([hex_colour(text) for text in attributes.values["hat colour"]])
-    worn = column["hat"] > 0
-    assert ((column["hat colour"] == 255) == ~worn).all()
-    own = colours[column["hat colour"][worn]]
+    images = images_of("faces")
+    hat, colour = column(faces, "hat")[1], column(faces, "hat colour")
+    worn = hat > 0
+    assert ((colour[1] == -1) == ~worn).all(), "a colour is known of what is worn, and of nothing else"
+    own = np.array([hex_colour(text) for text in colour[0].values])[colour[1][worn]]
     found = (images[worn][:, :6] == own[:, None, None, :]).all(-1).sum((1, 2))
     assert (found >= 10).mean() > 0.99
-    assert attributes.table.shape == (5000, len(names))
     corner = {"sky": "#b6e3f4", "lavender": "#c3b5e8", "rose": "#f6c4cf", "mint": "#bce6cc"}
-    for k, name in enumerate(attributes.values["background"]):
-        if name in corner:
-            hit = (images[column["background"] == k][:, 5, 0] == hex_colour(corner[name])).all(-1)
-            assert hit.mean() > 0.9
+    background, place = column(faces, "background")
+    for name, colour_ in corner.items():
+        hit = (images[place == background.number(name)][:, 5, 0] == hex_colour(colour_)).all(-1)
+        assert hit.mean() > 0.9
 
 
-def test_attributes_are_drawn_independently() -> None:
+def test_attributes_are_drawn_independently(faces: Dataset) -> None:
     """Hats and glasses: the share of both is the product of the shares, within four standard deviations."""
-    attributes = face_attributes()
-    names = list(attributes.values)
-    hat = attributes.table[:, names.index("hat")] > 0
+    hat = column(faces, "hat")[1] > 0
     for other in ("glasses", "beard", "earrings"):
-        worn = attributes.table[:, names.index(other)] > 0
+        worn = column(faces, other)[1] > 0
         p = hat.mean() * worn.mean()
         assert abs((hat & worn).mean() - p) < 4 * np.sqrt(p * (1 - p) / 5000)
     assert abs(hat.mean() - 0.30) < 0.03

@@ -180,23 +180,75 @@ def test_there_is_always_something_to_train_on() -> None:
 # ---- labels ----
 
 
-def test_labels_are_given_only_when_asked_for(make_folder: MakeFolder, tmp_path: Path) -> None:
+def test_labels_are_known_only_when_asked_for(make_folder: MakeFolder, tmp_path: Path) -> None:
     for k, name in enumerate(("set/cat", "set/dog")):
         make_folder(name, 15, first=100 * k)
     silent = open_data(DataConfig(source=str(tmp_path / "set")))
-    assert silent.classes == ("cat", "dog")
-    assert silent.counts == {"cat": 15, "dog": 15}
-    assert (silent.batch(torch.arange(9), 0).labels == -1).all()
-    telling = open_data(DataConfig(source=str(tmp_path / "set"), labels=True))
+    assert silent.attributes == ()
+    assert silent.batch(torch.arange(9), 0).conditions.shape == (9, 0)
+    assert "data.labels=source" in silent.summary()
+    telling = open_data(DataConfig(source=str(tmp_path / "set"), labels="source"))
+    assert telling.counts == {"class": {"cat": 15, "dog": 15}}
+    assert "class: cat 15, dog 15" in telling.summary()
     batch = telling.batch(torch.arange(40), 0)
-    assert torch.equal(batch.labels, torch.from_numpy(telling.labels)[batch.index])
+    assert torch.equal(batch.conditions, torch.from_numpy(telling.conditions)[batch.index])
     origins = [telling.origins[i] for i in batch.index]
-    assert [telling.classes[label] for label in batch.labels] == [origin.split("/")[0] for origin in origins]
+    (attribute,) = telling.attributes
+    assert [attribute.text(k) for (k,) in batch.conditions.tolist()] == [origin.split("/")[0] for origin in origins]
 
 
 def test_labels_that_are_not_there_are_an_error(make_folder: MakeFolder) -> None:
-    with pytest.raises(UserError, match="has no classes"):
-        open_data(DataConfig(source=str(make_folder("set", 3)), labels=True))
+    with pytest.raises(UserError, match="carries no labels"):
+        open_data(DataConfig(source=str(make_folder("set", 3)), labels="source"))
+
+
+def test_a_file_of_labels_is_read_beside_the_store(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """A changed label decodes nothing anew, and yet it is another data set."""
+    folder, table = make_folder("set", 30), tmp_path / "labels.csv"
+
+    def opened(first: str) -> tuple[Dataset, list[int]]:
+        rows = [f"{n:04d}.png,{first if n == 0 else 'ab'[n % 2]},{n / 2}" for n in range(29)]
+        table.write_text("\n".join(["file,letter,half", *rows]))
+        decoded: list[int] = []
+        config = DataConfig(source=str(folder), labels=str(table))
+        return open_data(config, on_progress=lambda done, total: decoded.append(done)), decoded
+
+    (one, decoded), (two, again) = opened("a"), opened("b")
+    assert (len(decoded), len(again)) == (30, 0)
+    assert one.fingerprint != two.fingerprint
+    assert one.counts == {"letter": {"a": 15, "b": 14}, "half": {"given": 29}}
+    assert "1 images have no row in labels.csv: they train without labels" in one.notes
+    last = [n for n, origin in enumerate(one.origins) if origin == "0029.png"]
+    _, told = one.gather(torch.tensor(last))
+    assert told.isnan().all()
+    half = one.attributes[1]
+    found = half.mean + half.std * one.conditions[:29, 1]
+    np.testing.assert_allclose(found, np.arange(29) / 2, atol=1e-6)
+    chosen = open_data(DataConfig(source=str(folder), labels=str(table), attributes=("half",)))
+    np.testing.assert_array_equal(chosen.conditions, two.conditions[:, 1:])
+
+
+def test_attributes_are_chosen_in_the_order_in_which_they_are_named() -> None:
+    whole = open_data(DataConfig("faces", labels="source"))
+    some = open_data(DataConfig("faces", labels="source", attributes=("mouth", "hair")))
+    names = [attribute.name for attribute in whole.attributes]
+    assert some.attributes == tuple(whole.attributes[names.index(name)] for name in ("mouth", "hair"))
+    np.testing.assert_array_equal(some.conditions, whole.conditions[:, [names.index("mouth"), names.index("hair")]])
+    with pytest.raises(UserError, match="faces' has no attribute 'glases'; did you mean 'glasses'"):
+        open_data(DataConfig("faces", labels="source", attributes=("glases",)))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"labels": " "}, "data.labels is empty"),
+        ({"attributes": ("hair",)}, "data.labels is none"),
+        ({"labels": "source", "attributes": ("hair", "hair")}, "names one twice"),
+    ],
+)
+def test_choices_that_can_not_be(values: dict[str, object], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        DataConfig(**values)  # type: ignore[arg-type]
 
 
 # ---- what is said ----

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sfumato.attributes import Attribute
 from sfumato.data import DataConfig, open_data
 from sfumato.data.folder import FolderSource
 from sfumato.data.source import Unreadable, printable
@@ -45,20 +46,21 @@ def test_every_depth_is_found_in_the_order_of_paths(make_folder: MakeFolder, tmp
     ]
 
 
-def test_first_level_folders_are_the_classes(make_folder: MakeFolder, tmp_path: Path) -> None:
+def test_first_level_folders_are_the_values_of_class(make_folder: MakeFolder, tmp_path: Path) -> None:
     for name in ("set/dog", "set/cat/black", "set"):
         make_folder(name, 1)
     source = FolderSource(tmp_path / "set")
-    assert source.classes == ("cat", "dog")
-    labels = {source.origin(i): source.read(i).label for i in range(len(source))}
-    assert labels == {"0000.png": -1, "cat/black/0000.png": 0, "dog/0000.png": 1}
+    (attribute,) = source.attributes
+    assert attribute == Attribute("class", ("cat", "dog"))
+    told = {source.origin(i): attribute.text(source.read(i).condition[0]) for i in range(len(source))}
+    assert told == {"0000.png": "not given", "cat/black/0000.png": "cat", "dog/0000.png": "dog"}
 
 
 def test_one_sub_folder_is_no_class(make_folder: MakeFolder, tmp_path: Path) -> None:
     make_folder("set/img_align", 2)
     source = FolderSource(tmp_path / "set")
-    assert source.classes == ()
-    assert source.read(0).label == -1
+    assert source.attributes == ()
+    assert source.read(0).condition == ()
 
 
 def test_the_name_of_a_file_does_not_matter(make_folder: MakeFolder) -> None:

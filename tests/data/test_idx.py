@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sfumato.attributes import Attribute
 from sfumato.data import DataConfig, open_data
 from sfumato.data.dataset import open_source
 from sfumato.data.idx import find_idx, read_idx
@@ -33,11 +34,11 @@ def write_pair(folder: Path, stem: str = "train-", gz: bool = False, count: int 
 @pytest.mark.parametrize("gz", [False, True])
 def test_a_folder_of_idx_files_is_a_data_set(tmp_path: Path, gz: bool) -> None:
     images, labels = write_pair(tmp_path / "set", gz=gz)
-    data = open_data(DataConfig(source=str(tmp_path / "set")))
+    data = open_data(DataConfig(source=str(tmp_path / "set"), labels="source"))
     assert data.shape == (1, 5, 7)
     assert np.array_equal(data.images[:, 0], images)
-    assert np.array_equal(data.labels, labels)
-    assert data.classes == ("0", "1", "2")
+    assert np.array_equal(data.conditions[:, 0], labels)
+    assert data.attributes == (Attribute("class", ("0", "1", "2")),)
 
 
 def test_one_file_of_images_is_a_data_set_too(tmp_path: Path) -> None:
@@ -45,7 +46,7 @@ def test_one_file_of_images_is_a_data_set_too(tmp_path: Path) -> None:
     source = open_source(str(tmp_path / "set" / "train-images-idx3-ubyte"))
     assert len(source) == 30
     assert np.array_equal(source.read(4).pixels[..., 0], images[4])
-    assert source.read(4).label == 1
+    assert source.read(4).condition == (1.0,)
 
 
 def test_train_is_preferred_and_a_file_to_its_gzip(tmp_path: Path) -> None:
@@ -65,8 +66,8 @@ def test_images_without_labels(tmp_path: Path) -> None:
     write_pair(tmp_path / "set")
     (tmp_path / "set" / "train-labels-idx1-ubyte").unlink()
     data = open_data(DataConfig(source=str(tmp_path / "set")))
-    assert data.classes == ()
-    assert (data.labels == -1).all()
+    assert data.attributes == ()
+    assert data.conditions.shape == (30, 0)
 
 
 def test_several_candidates_are_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sfumato.attributes import Attribute
 from sfumato.data.folder import FolderSource
 from sfumato.data.source import DataConfig, Picture, Unreadable
 from sfumato.data.store import ABANDONED, cache_folder, choose_size, open_store
@@ -119,14 +121,14 @@ def test_bad_pictures_are_named_and_the_rest_is_kept(make_folder: MakeFolder) ->
     assert len(stored.images) == 3
 
 
-def test_classes_without_a_picture_are_dropped(make_folder: MakeFolder, tmp_path: Path) -> None:
+def test_values_without_a_picture_are_dropped(make_folder: MakeFolder, tmp_path: Path) -> None:
     for name in ("set/a", "set/c"):
         make_folder(name, 2)
     (tmp_path / "set" / "b").mkdir()
     (tmp_path / "set" / "b" / "readme.txt").write_text("no picture here")
     stored = open_store(FolderSource(tmp_path / "set"), DataConfig())
-    assert stored.classes == ("a", "c")
-    assert stored.labels.tolist() == [0, 0, 1, 1]
+    assert stored.attributes == (Attribute("class", ("a", "c")),)
+    assert stored.conditions.tolist() == [[0], [0], [1], [1]]
 
 
 def test_no_readable_picture_is_one_line_and_leaves_nothing(tmp_path: Path, own_cache: Path) -> None:
@@ -165,7 +167,7 @@ def test_the_second_opening_decodes_nothing(make_folder: MakeFolder) -> None:
     assert second.reads == 0
     assert len(ticks) == 6
     assert np.array_equal(a.images, b.images)
-    assert (a.digests, a.origins, a.notes, a.classes) == (b.digests, b.origins, b.notes, b.classes)
+    assert (a.digests, a.origins, a.notes, a.attributes) == (b.digests, b.origins, b.notes, b.attributes)
 
 
 def test_training_options_share_a_store_and_decoding_options_do_not(make_folder: MakeFolder, own_cache: Path) -> None:
@@ -313,7 +315,7 @@ def test_any_source_can_be_stored() -> None:
     """The protocol is all that the store asks for."""
 
     class Numbers:
-        name, classes = "numbers", ("odd", "even")
+        name, attributes = "numbers", (Attribute("size", mean=2.0, std=4.0), Attribute("parity", ("even", "odd")))
 
         def __len__(self) -> int:
             return 4
@@ -327,7 +329,7 @@ def test_any_source_can_be_stored() -> None:
         def read(self, i: int) -> Picture:
             if i == 2:
                 raise Unreadable("too even")
-            return Picture(np.full((2, 2, 1), i, np.uint8), i % 2)
+            return Picture(np.full((2, 2, 1), i, np.uint8), (i / 2, math.nan if i == 0 else i % 2))
 
         def key(self) -> str:
             return "1"
@@ -335,3 +337,9 @@ def test_any_source_can_be_stored() -> None:
     stored = open_store(Numbers(), DataConfig())
     assert stored.images[:, 0, 0, 0].tolist() == [0, 1, 3]
     assert stored.quarantined == [("number 2", "too even")]
+    # nobody is even, so the value goes, and odd is the first; the number stays as it is
+    assert stored.attributes == (Attribute("size", mean=2.0, std=4.0), Attribute("parity", ("odd",)))
+    np.testing.assert_array_equal(stored.conditions, np.float32([[0, math.nan], [0.5, 0], [1.5, 0]]))
+    again = open_store(Numbers(), DataConfig())
+    assert again.attributes == stored.attributes
+    np.testing.assert_array_equal(again.conditions, stored.conditions)

@@ -22,7 +22,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def fashion(cache: Path) -> Dataset:
-    return open_data(DataConfig(source="fashion"), cache)
+    return open_data(DataConfig(source="fashion", labels="source"), cache)
 
 
 @pytest.fixture(scope="session")

@@ -195,7 +195,9 @@ def _parsed(path: Path, shown: str) -> _File:
     except UnicodeDecodeError:
         raise UserError(f"'{shown}' is not UTF-8 text: save it in that encoding") from None
     except OSError as error:
-        raise UserError(f"labels can't be read from '{shown}': {error.strerror}") from None
+        raise UserError(
+            f"data.labels: '{shown}' can't be read ({error.strerror}): give none, source or the path of a CSV file"
+        ) from None
     lines = text.splitlines()
     if not text.strip():
         raise UserError(f"'{shown}' is empty: give a CSV file with a header, or JSON Lines")

@@ -1,0 +1,186 @@
+"""Files of labels: three formats, what a column is, and what is wrong with a file, said in one line."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sfumato.attributes import Attribute
+from sfumato.data.labels import MOST_INTEGERS, MOST_VALUES, Labels, column, read_labels
+from sfumato.errors import UserError
+
+ORIGINS = ("a/1.png", "a/2.png", "b/3.png")
+Read = Callable[..., Labels]
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Read:
+    """Read text, or bytes, as a file of labels of ORIGINS."""
+
+    def done(content: str | bytes, name: str = "labels.csv", chosen: Sequence[str] = ()) -> Labels:
+        path = tmp_path / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return read_labels(path, ORIGINS, chosen)
+
+    return done
+
+
+def told(labels: Labels) -> list[list[str]]:
+    """What is known of each image, as words."""
+    return [[a.text(x) for a, x in zip(labels.attributes, row, strict=True)] for row in labels.conditions.tolist()]
+
+
+# ---- formats ----
+
+TABLE = [["long", "35"], ["short", "not given"], ["not given", "53.5"]]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_csv(read: Read, separator: str, ends: str, mark: str) -> None:
+    lines = ["path,hair,age", "./a/1.png,long,35", "b/3.png, ,53.5 ", "", "a/2.png,short,NaN"]
+    labels = read(mark + ends.join(lines).replace(",", separator))
+    assert told(labels) == TABLE
+    assert labels.attributes == (Attribute("hair", ("long", "short")), Attribute("age", mean=44.25, std=9.25))
+    assert labels.notes == ()
+
+
+def test_json_lines(read: Read) -> None:
+    rows = [
+        {"file": "a/1.png", "hair": "long", "age": 35},
+        {"hair": "short", "file": "a/2.png", "age": None},
+        {"file": "b/3.png", "age": 53.5},
+    ]
+    assert told(read("\n".join(map(json.dumps, rows)), "labels.jsonl")) == TABLE
+    truth = read('{"file": "a/1.png", "hat": true}\n\n{"file": "a/2.png", "hat": false}\n')
+    assert truth.attributes == (Attribute("hat", ("no", "yes")),)
+    assert told(truth) == [["yes"], ["no"], ["not given"]]
+
+
+def test_celebas_list(read: Read) -> None:
+    """The published layout: a count, the names, and a line an image, with spaces to align the signs."""
+    text = "3\nEyeglasses Wavy_Hair \na/1.png -1  1\na/2.png  1 -1\nb/3.png  1  1\n"
+    labels = read(text, "list_attr_celeba.txt")
+    assert labels.attributes == (Attribute("Eyeglasses", ("no", "yes")), Attribute("Wavy_Hair", ("no", "yes")))
+    assert labels.conditions.tolist() == [[0, 1], [1, 0], [1, 1]]
+
+
+def test_quotes_and_any_script(read: Read) -> None:
+    labels = read('file,title\na/1.png,"a ""b"", c"\nb/3.png,猫\n')
+    assert told(labels) == [['a "b", c'], ["not given"], ["猫"]]
+
+
+def test_rows_of_an_array_are_named_by_their_number(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("row,name\n2,c\n0,a\n")
+    labels = read_labels(path, [f"digits[{n}]" for n in range(3)])
+    assert told(labels) == [["a"], ["not given"], ["c"]]
+
+
+def test_columns_are_chosen_by_name(read: Read) -> None:
+    text = "file,a,b,c\na/1.png,1,x,0.5\na/2.png,0,y,1.5\n"
+    labels = read(text, chosen=("c", "b"))
+    assert [attribute.name for attribute in labels.attributes] == ["c", "b"]
+    assert told(labels)[0] == ["0.5", "x"]
+    with pytest.raises(UserError, match=r"labels\.csv' has no attribute 'bb'; did you mean 'b'"):
+        read(text, chosen=("bb",))
+
+
+def test_what_does_not_fit_is_counted(read: Read) -> None:
+    labels = read("file,a\na/1.png,x\na/1.png,y\ngone.png,y\nb/4.png,z\n")
+    assert told(labels) == [["x"], ["not given"], ["not given"]]
+    assert labels.attributes == (Attribute("a", ("x",)),), "values of images that are not here are none"
+    assert labels.notes == (
+        "2 images have no row in labels.csv: they train without labels",
+        "2 rows of labels.csv name no image here",
+        "1 rows of labels.csv name an image that had a row already: the first one counts",
+    )
+
+
+# ---- what a column is ----
+
+
+def kind(cells: Sequence[str | None]) -> Attribute:
+    return column("c", cells)[0]
+
+
+@pytest.mark.parametrize("pair", [("no", "yes"), ("False", "TRUE"), ("0", "1"), ("-1", "1")])
+def test_yes_or_no(pair: tuple[str, str]) -> None:
+    attribute, values = column("c", [pair[1], pair[0], None, pair[1]])
+    assert attribute == Attribute("c", ("no", "yes"))
+    np.testing.assert_array_equal(values, np.float32([1, 0, math.nan, 1]))
+
+
+def test_few_integers_are_names_and_many_a_scale() -> None:
+    few = [str(n) for n in range(MOST_INTEGERS)]
+    assert kind(few[::-1]).values == tuple(few), "in the order of numbers: 9 before 10"
+    many = [str(n) for n in range(MOST_INTEGERS + 1)]
+    assert kind(many) == Attribute("c", mean=MOST_INTEGERS / 2, std=float(np.arange(MOST_INTEGERS + 1).std()))
+    assert kind(["1", "2.5"]).values == ()
+    assert kind(["1", "2.5", "x"]).values == ("1", "2.5", "x")
+    assert kind(["1_000", "2.5"]).values == ("1_000", "2.5")
+    assert kind(["1e3", "-2"]).values == ("-2", "1e3")
+
+
+def test_a_number_is_standardised_over_the_images_that_have_it() -> None:
+    raw = np.random.default_rng(0).normal(40, 12, 500)
+    cells = [None if n % 3 == 0 else repr(float(x)) for n, x in enumerate(raw)]
+    attribute, values = column("age", cells)
+    given = ~np.isnan(values)
+    assert given.tolist() == [n % 3 != 0 for n in range(500)]
+    assert abs(values[given].mean()) < 1e-6
+    assert abs(values[given].std() - 1) < 1e-6
+    np.testing.assert_allclose(attribute.mean + attribute.std * values[given], raw[given], rtol=1e-5)
+    assert kind(["0.5", "0.5"]) == Attribute("c", mean=0.5, std=1.0), "a constant has no scale"
+
+
+def test_a_column_that_tells_images_apart_is_refused() -> None:
+    assert len(kind([f"t{n}" for n in range(MOST_VALUES)]).values) == MOST_VALUES
+    with pytest.raises(UserError, match=r"1,001 different texts.*data.attributes"):
+        kind([f"t{n}" for n in range(MOST_VALUES + 1)])
+
+
+# ---- files that can't be used ----
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b"\xef\xbb\xbf \n", "is empty"),
+        ("file,näme\na/1.png,x".encode("latin-1"), "not UTF-8"),
+        ("file,name\na/1.png,x".encode("utf-16"), "not UTF-8"),
+        ("file\na/1.png", "no column besides"),
+        ("file,a,b\na/1.png,x\n", "line 2 has 2 cells, and its header 3"),
+        ("file,a\na/1.png,x\na/2.png,x,y\n", "line 3 has 3 cells, and its header 2"),
+        ('file,a\na/1.png,"x\n', "line 2 is not CSV"),
+        ("file,a,a\na/1.png,x,y\n", "two columns 'a'"),
+        ("file,a,\na/1.png,x,y\n", "no name for its column 3"),
+        ("file,a=b\na/1.png,x\n", "'a=b' can't be an attribute's name"),
+        ("file,a\n1.png,x\n", "names none of the images: it names '1.png' where the data has 'a/1.png'"),
+        ("file,a\n", "names none of the images: it names 'nothing'"),
+        ("file,a\na/1.png,\n", "the column 'a' is empty"),
+        ("3\nA B\na/1.png -1 1\na/2.png 1 1\n", "has 2 images where its first line says 3"),
+        ("1\nA B\na/1.png -1\n", "line 3 has 1 values for 2 attributes"),
+        ('{"file": "a/1.png", "x": 1}\n{"x": 2}\n', "line 2 is not an object with a file"),
+        ('{"file": "a/1.png", "x": [1]}', "line 1 is not an object"),
+        ('{"file": "a/1.png", "x": 1}\n[]\n', "line 2"),
+        ('{"file": "a/1.png", "x": 1}\n{"fi', "line 2"),
+    ],
+)
+def test_a_bad_file_is_one_line(read: Read, content: str | bytes, words: str) -> None:
+    with pytest.raises(UserError, match=words) as error:
+        read(content)
+    assert "\n" not in str(error.value)
+    assert "labels.csv" in str(error.value)
+
+
+def test_no_such_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"'.*nowhere\.csv' can't be read \(No such file.*give none, source or"):
+        read_labels(tmp_path / "nowhere.csv", ORIGINS)
