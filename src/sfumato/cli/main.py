@@ -38,8 +38,11 @@ VERBS = {
     "sample": "draw images from a trained model: a grid, a folder, an array or a film",
     "evaluate": "measure a model: bits per dimension, sample quality, memorisation",
     "info": "say what a run or a weights file is",
-    "data": "list the built-in data sets, or look at one and draw a contact sheet",
+    "data": "list the built-in data sets, look at one, or check a collection: data check PATH",
 }
+
+SUB_VERBS = ("data check",)
+"""Verbs of two words; a folder called `check` is reached as `./check`."""
 
 HELP = """\
 usage: sfumato VERB ...
@@ -116,7 +119,9 @@ def _understand(words: Sequence[str]) -> Verb:
         what = "option" if name.startswith("-") else "verb"
         hint = f"; did you mean '{close[0]}'?" if close else nearest("", VERBS)
         raise UserError(f"unknown {what} '{name}'{hint}")
-    verb: Callable[..., Any] = import_module(f"sfumato.cli.{name}").VERB
+    if (sub := f"{name} {rest[0] if rest else ''}") in SUB_VERBS:
+        name, rest = sub, rest[1:]
+    verb: Callable[..., Any] = import_module(f"sfumato.cli.{name.replace(' ', '_')}").VERB
     parse: Callable[..., Verb] = import_module("sfumato.cli.options").parse
     return parse(verb, name, rest)
 
