@@ -37,6 +37,7 @@ VERBS = {
     "plan": "say what a training would cost here: memory, disk, time",
     "sample": "draw images from a trained model: a grid, a folder, an array or a film",
     "evaluate": "measure a model: bits per dimension, sample quality, memorisation",
+    "verify": "check on this machine that the mathematics holds",
     "info": "say what a run or a weights file is",
     "data": "list the built-in data sets, look at one, or check a collection: data check PATH",
 }

@@ -1,0 +1,89 @@
+"""`sfumato verify`: does the mathematics hold on this machine?"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from sfumato.cli.console import duration, pick_device, print_json
+from sfumato.cli.options import Flag
+
+if TYPE_CHECKING:
+    from sfumato.verify import Check
+
+__all__ = ["VERB", "Verify"]
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Check on this machine that noise, schedules, samplers, guidance, likelihoods and networks are right.
+
+    Each check compares the code that trains and samples with a closed form. A failed one makes the exit code 1.
+    """
+
+    EXAMPLES: ClassVar[tuple[str, ...]] = (
+        "sfumato verify",
+        "sfumato verify --device cuda --compile",
+        "sfumato verify --dtype float32 --json",
+    )
+
+    device: str = "auto"
+    """auto, cpu or cuda; auto is the GPU where there is one"""
+    dtype: Literal["float32", "float64"] = "float64"
+    """of the images in the mathematics; networks are checked in float32 always"""
+    compile: Flag = False
+    """check torch.compile too, which takes longer than the rest"""
+    json: Flag = False
+    """print one JSON object instead of text"""
+
+    def perform(self) -> int:
+        """Run every check, tell each as it is known, and then the verdict."""
+        import torch
+
+        from sfumato.verify import Setting, verify
+
+        device = pick_device(self.device)
+        dtype = {"float32": torch.float32, "float64": torch.float64}[self.dtype]
+        start, checks = time.monotonic(), []
+        for check in verify(Setting(device, dtype, self.compile)):
+            checks.append(check)
+            if not self.json:
+                print(_line(check), flush=True)
+        failed = sum(not check.passed for check in checks)
+        if self.json:
+            print_json(
+                {
+                    "passed": not failed,
+                    "device": str(device),
+                    "dtype": self.dtype,
+                    "torch": torch.__version__,
+                    "seconds": time.monotonic() - start,
+                    "checks": [asdict(check) for check in checks],
+                }
+            )
+        else:
+            print(f"\n{_verdict(checks, str(device), time.monotonic() - start)}")
+        return 1 if failed else 0
+
+
+def _line(check: Check) -> str:
+    """One check in a line: outcome, name, what was measured and the limit, and what that means."""
+    numbers = "" if check.measured is None else f"{check.measured:.2g} (at most {check.limit:.2g})"
+    return (
+        f"{check.outcome.upper() if not check.passed else check.outcome:8}{check.name:40}{numbers:26}{check.sentence}"
+    )
+
+
+def _verdict(checks: list[Check], device: str, seconds: float) -> str:
+    """The last words: whether all is well, or what is not."""
+    failed = [check for check in checks if not check.passed]
+    skipped = sum(check.outcome == "skipped" for check in checks)
+    left = f", {skipped} skipped" if skipped else ""
+    if not failed:
+        return f"All is well on {device}: {len(checks) - skipped} checks passed{left}, in {duration(seconds)}."
+    names = "\n".join(f"  {check.name}: {check.sentence}" for check in failed)
+    return f"{len(failed)} of {len(checks)} checks FAILED on {device}{left}:\n{names}"
+
+
+VERB = Verify

@@ -1,0 +1,132 @@
+"""A network on this device: the same numbers as exact arithmetic, in any batch and layout, compiled or not.
+
+All in float32, in which networks are trained and sampled.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor
+
+from sfumato.diffusion.noise import Purpose, normal
+from sfumato.nets import UNet, UNetConfig
+from sfumato.verify.check import Examination, Finding, Setting, Skipped
+
+__all__ = ["examinations", "small_network"]
+
+
+def examinations() -> dict[str, Examination]:
+    """Return this room's examinations by name."""
+    return {
+        "network: equals float64 on the CPU": exact,
+        "network: any batch": batches,
+        "network: any memory layout": layouts,
+        "network: gradients": gradients,
+        "network: compiled": compiled,
+    }
+
+
+def small_network() -> UNet:
+    """Return a small U-Net with every kind of layer and no weight zero, the same on every machine."""
+    config = UNetConfig(channels=3, base=32, multipliers=(1, 2), blocks=1, attention=(1,), groups=8, dropout=0.0)
+    net = UNet(config).eval()
+    with torch.no_grad():
+        for k, weight in enumerate(net.parameters()):
+            if weight.ndim > 1:
+                z = normal(0, Purpose.INITIAL_WEIGHTS, torch.tensor([k]), tuple(weight.shape))[0]
+                weight.copy_(z / math.sqrt(weight[0].numel()))
+    return net
+
+
+def _batch(device: torch.device, count: int = 4) -> tuple[Tensor, Tensor]:
+    """Images and times."""
+    x = normal(0, Purpose.ORACLE, torch.arange(count), (3, 16, 16))
+    return x.to(device), torch.linspace(0, 999, count).to(device)
+
+
+def _miss(got: Tensor, expected: Tensor) -> float:
+    """The largest difference, as a share of the largest value."""
+    expected = expected.double().cpu()
+    return float((got.double().cpu() - expected).abs().max() / expected.abs().max())
+
+
+def _rounding(setting: Setting) -> float:
+    """What float32 may miss: a GPU's convolutions round to 10 bits unless told not to (TF32)."""
+    coarse = setting.device.type == "cuda" and torch.backends.cudnn.allow_tf32
+    return 1e-2 if coarse else 1e-4
+
+
+@torch.no_grad()
+def exact(setting: Setting) -> Finding:
+    """The network's output on the device in float32 against the CPU's in float64."""
+    net = small_network()
+    x, time = _batch(torch.device("cpu"))
+    expected = copy.deepcopy(net).double()(x.double(), time.double())
+    got = net.to(setting.device)(x.to(setting.device), time.to(setting.device))
+    return Finding(
+        _miss(got, expected),
+        _rounding(setting),
+        "a U-Net here equals exact arithmetic up to rounding",
+        "networks compute something else on this device: don't trust samples or trainings from it; a newer torch or "
+        "driver, or --device cpu, may help",
+    )
+
+
+@torch.no_grad()
+def batches(setting: Setting) -> Finding:
+    """Each image alone against all together."""
+    net, (x, time) = small_network().to(setting.device), _batch(setting.device)
+    alone = torch.cat([net(x[i : i + 1], time[i : i + 1]) for i in range(len(x))])
+    return Finding(
+        _miss(alone, net(x, time)),
+        _rounding(setting),
+        "an image's prediction does not depend on its batch",
+        "samples change with the batch size",
+    )
+
+
+@torch.no_grad()
+def layouts(setting: Setting) -> Finding:
+    """channels_last weights and images, as usual, against contiguous ones."""
+    net, (x, time) = small_network().to(setting.device), _batch(setting.device)
+    plain = copy.deepcopy(net).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    usual = net(x.contiguous(memory_format=torch.channels_last), time)
+    return Finding(
+        _miss(plain(x, time), usual),
+        _rounding(setting),
+        "the layout of memory changes nothing",
+        "this device's convolutions are wrong in one of the two layouts",
+    )
+
+
+def gradients(setting: Setting) -> Finding:
+    """The gradient by every weight on the device in float32 against the CPU's in float64."""
+    both = []
+    for device, dtype in ((torch.device("cpu"), torch.float64), (setting.device, torch.float32)):
+        net = small_network().to(device, dtype)
+        x, time = _batch(device)
+        net(x.to(dtype), time.to(dtype)).square().mean().backward()
+        both.append(torch.cat([p.grad.flatten().double().cpu() for p in net.parameters() if p.grad is not None]))
+    return Finding(
+        _miss(both[1], both[0]),
+        _rounding(setting),
+        "gradients here equal exact arithmetic up to rounding",
+        "training on this device learns something else",
+    )
+
+
+@torch.no_grad()
+def compiled(setting: Setting) -> Finding:
+    """torch.compile against the network as it is."""
+    if not setting.compile:
+        raise Skipped("not asked for: --compile takes most of a minute")
+    net, (x, time) = small_network().to(setting.device), _batch(setting.device)
+    return Finding(
+        _miss(torch.compile(net)(x, time), net(x, time)),
+        1e-4,
+        "a compiled network equals the network",
+        "compiled sampling gives other images: leave compilation out on this machine",
+    )

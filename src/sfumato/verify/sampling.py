@@ -1,0 +1,193 @@
+"""Samplers: how fast their error falls, and whom they reach; and what guidance makes of them.
+
+The order of a deterministic method is measured where the answer is known. In one dimension the probability-flow ODE
+keeps the order of points, so it keeps their quantiles: a mixture's point x at t goes to the point with the same value
+of the distribution function at s. Doubling the steps must divide the error by 2^order. The schedule is smooth and the
+walk keeps away from both its ends, where nothing but the method's own error is left; its steps grow from small ones, so
+that the low-order steps with which a multistep method must begin weigh nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from sfumato.diffusion import (
+    SAMPLERS,
+    ClassifierGuided,
+    ConditionalMixtureOracle,
+    Cosine,
+    Guided,
+    Level,
+    MixtureOracle,
+    Noise,
+    Sampler,
+    sample,
+    trailing,
+)
+from sfumato.verify.check import Examination, Finding, Setting, Skipped
+
+__all__ = ["Smooth", "examinations"]
+
+WEIGHTS, MEANS, VARIANCES = (0.3, 0.7), (-0.8, 0.5), (0.09, 0.04)
+NOISY, CLEAN = 0.9, 0.1
+
+
+def examinations() -> dict[str, Examination]:
+    """Return this room's examinations by name: two or more for each sampler that has a name."""
+    found: dict[str, Examination] = {}
+    for name, kind in SAMPLERS.items():
+        if kind().stochastic:
+            found[f"sampler {name}: mean and covariance"] = partial(moments, name)
+        else:
+            found[f"sampler {name}: order"] = partial(order, name)
+    return found | {"guidance: the guided density": guidance, "guidance: the exact classifier": classifier}
+
+
+@dataclass(frozen=True)
+class Smooth:
+    """A schedule whose angle is linear in t, phi = 0.99 t pi/2: no table and no kinks."""
+
+    num_steps: int = 1000
+
+    def __call__(self, t: Tensor | float) -> Level:
+        """Return the level at t."""
+        return Level.from_angle(torch.as_tensor(t, dtype=torch.float64) * (0.99 * math.pi / 2))
+
+    def time(self, logsnr: Tensor) -> Tensor:
+        """Return the time of a logsnr."""
+        angle = torch.atan(torch.exp(-torch.as_tensor(logsnr, dtype=torch.float64) / 2))
+        return (angle / (0.99 * math.pi / 2)).clamp(0.0, 1.0)
+
+
+def _below(x: Tensor, level: Level) -> Tensor:
+    """The mixture's distribution function at a level."""
+    total = torch.zeros_like(x)
+    for weight, mean, variance in zip(WEIGHTS, MEANS, VARIANCES, strict=True):
+        std = (level.abar * variance + level.sigma.square()).sqrt()
+        total += weight * torch.special.ndtr((x - level.alpha * mean) / std)
+    return total
+
+
+def flow(x: Tensor, t: float, s: float) -> Tensor:
+    """Return where the flow takes points from t to s: the same quantile, found by bisection.
+
+    Args:
+        x: any shape, float64.
+        t: their time.
+        s: another.
+    """
+    wanted = _below(x, Smooth()(t))
+    low, high = torch.full_like(x, -8.0), torch.full_like(x, 8.0)
+    for _ in range(60):
+        middle = (low + high) / 2
+        left = _below(middle, Smooth()(s)) < wanted
+        low, high = torch.where(left, middle, low), torch.where(left, high, middle)
+    return (low + high) / 2
+
+
+def errors(sampler: Sampler, counts: tuple[int, ...], setting: Setting) -> list[float]:
+    """Return a deterministic sampler's mean error from NOISY to CLEAN in each number of steps."""
+    means, variances = (torch.tensor(v, dtype=torch.float64)[:, None] for v in (MEANS, VARIANCES))
+    oracle = MixtureOracle(Smooth(), torch.tensor(WEIGHTS, dtype=torch.float64), means, variances)
+    start = torch.linspace(-2.0, 2.0, 16, dtype=torch.float64)[:, None]
+    truth = flow(start, NOISY, CLEAN)
+    found = []
+    for count in counts:
+        times = NOISY + (CLEAN - NOISY) * torch.linspace(0, 1, count + 1, dtype=torch.float64) ** 1.5
+        noise = Noise(0, torch.arange(16, device=setting.device), (1,), setting.dtype)
+        x = sample(oracle, sampler, times, noise, start=setting.tensor(start))
+        found.append(float((x.double().cpu() - truth).abs().mean()))
+    return found
+
+
+def order(name: str, setting: Setting) -> Finding:
+    """The exponent with which a deterministic sampler's error falls, against the one it states."""
+    if setting.dtype != torch.float64:
+        raise Skipped("float32 rounds away what is left of the error: check orders with --dtype float64")
+    sampler: Sampler = SAMPLERS[name]()
+    coarse, fine = errors(sampler, (64, 256), setting)
+    measured = math.log(coarse / fine, 4) if fine > 0 else math.nan
+    return Finding(
+        abs(measured - sampler.order),
+        0.15,
+        f"twice the steps leave 1/{2**sampler.order} of the error: order {measured:.2f}, {sampler.order} promised",
+        f"its error falls with order {measured:.2f} where {sampler.order} is promised: more steps help less than they "
+        "should, and its images are not those of the method; use another sampler",
+    )
+
+
+def _plane(setting: Setting) -> tuple[MixtureOracle, Tensor, Tensor]:
+    """A mixture in the plane whose coordinates are correlated, with its mean and covariance."""
+    weights = torch.tensor([0.3, 0.45, 0.25], dtype=torch.float64)
+    means = torch.tensor([[-0.7, -0.4], [0.6, 0.5], [0.1, -0.6]], dtype=torch.float64)
+    variances = torch.tensor([[0.1, 0.05], [0.06, 0.12], [0.08, 0.08]], dtype=torch.float64)
+    mean = weights @ means
+    apart = means - mean
+    covariance = torch.diag(weights @ variances) + apart.T @ (weights[:, None] * apart)
+    return MixtureOracle(Cosine(), weights, means, variances), mean, covariance
+
+
+def moments(name: str, setting: Setting) -> Finding:
+    """Mean and covariance of a stochastic sampler's points in the plane, as the largest miss of any entry."""
+    oracle, mean, covariance = _plane(setting)
+    count = 10_000
+    noise = Noise(1, torch.arange(count, device=setting.device), (2,), setting.dtype)
+    sampler: Sampler = SAMPLERS[name]()
+    x = sample(oracle, sampler, trailing(100, oracle.schedule), noise).double().cpu()
+    worst = max(float((x.mean(0) - mean).abs().max()), float((torch.cov(x.T) - covariance).abs().max()))
+    return Finding(
+        worst,
+        0.02,
+        f"{count:,} points have the mean and covariance of the distribution",
+        "its samples are too wide, too narrow or beside the data; use another sampler",
+    )
+
+
+def _labelled(setting: Setting) -> tuple[ConditionalMixtureOracle, Tensor, Tensor]:
+    """Five labelled components, points to ask about, and a label for each."""
+    generator = torch.Generator().manual_seed(3)
+    means, variances, x = (torch.randn(n, 2, 3, generator=generator, dtype=torch.float64) for n in (5, 5, 6))
+    oracle = ConditionalMixtureOracle(
+        Cosine(), torch.tensor([1.0, 2.0, 1.0, 3.0, 2.0]), means, variances.square() + 0.1, torch.arange(5) % 3
+    )
+    return oracle, setting.tensor(x), setting.tensor([[0.0], [1.0], [2.0]] * 2)
+
+
+def guidance(setting: Setting) -> Finding:
+    """The score of `Guided` at w = 0, 1, 1.5 and 4 against the gradient of log q(x_t) + w log q(c | x_t)."""
+    oracle, x, condition = _labelled(setting)
+    worst = 0.0
+    for t in (0.05, 0.4, 0.9):
+        for w in (0.0, 1.0, 1.5, 4.0):
+            at = x.clone().requires_grad_()
+            log_density = oracle.log_prob(at, t) + w * oracle.class_log_prob(at, t, condition)
+            (score,) = torch.autograd.grad(log_density.sum(), at)
+            sigma = oracle.schedule(t).sigma
+            worst = max(worst, float((Guided(oracle, w)(x, t, condition).eps + sigma * score).abs().max()))
+    return Finding(
+        worst,
+        setting.limit(1e-9, 1e-3),
+        "guidance follows the guided density's gradient at w = 0, 1, 1.5 and 4",
+        "the guidance scale does not mean what it says: labels act too strongly, too weakly or backwards",
+    )
+
+
+def classifier(setting: Setting) -> Finding:
+    """Classifier guidance of the unconditional oracle with the exact log q(c | x_t) against the conditional oracle."""
+    oracle, x, condition = _labelled(setting)
+    worst = 0.0
+    for t in (0.05, 0.4, 0.9):
+        guided = ClassifierGuided(Guided(oracle, 0.0), oracle.class_log_prob)(x, t, condition)
+        exact = oracle(x, t, condition)
+        worst = max(worst, float((guided.x0 - exact.x0).abs().max()), float((guided.eps - exact.eps).abs().max()))
+    return Finding(
+        worst,
+        setting.limit(1e-8, 1e-2),
+        "the exact classifier turns the unconditional denoiser into the conditional one",
+        "guidance by a classifier pushes by the wrong amount",
+    )
