@@ -12,6 +12,7 @@ from tyro.conf import Positional
 
 from sfumato.cli import signals
 from sfumato.cli.console import duration, pick_device, print_json, progress
+from sfumato.cli.drawing import DRAWN_BY, Drawing, interval
 from sfumato.cli.options import Flag, option
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["VERB", "Evaluate"]
 
 
-@dataclass(frozen=True)
-class Evaluate:
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Drawing):
     """Measure a model: bits per dimension of held-out images, quality of drawn ones, and whether it repeats its
     training images.
 
@@ -54,20 +55,10 @@ class Evaluate:
     """features: pixels, classifier, inception:PATH or dinov2:PATH; the most telling that needs no file by default"""
     real: Literal["train", "held_out"] = "train"
     """the real images that drawn ones are compared with"""
-    sampler: Literal["ddim", "ddpm"] = "ddim"
-    """how images are drawn"""
-    steps: Annotated[int | None, option("N")] = None
-    """steps of the sampler, and of the chain that vlb scores; 50 for ddim, else the whole chain by default"""
-    eta: float = 0.0
-    """noise of ddim: 0 is deterministic, 1 is ancestral"""
-    variance: Annotated[Literal["small", "large", "learned", "analytic"] | None, option("NAME")] = None
-    """of the reverse step, for bits and ddpm: small, large, learned, or analytic (measured); the model's by default"""
     method: Literal["sampled", "vlb", "flow"] = "sampled"
     """of the bits: some terms of the bound for each image, all of them, or the probability flow"""
     repeats: Annotated[int | None, option("N")] = None
     """draws of noise for each scored image; 2 for sampled, else 1 by default"""
-    clip: bool = True
-    """keep each predicted image within the range of images"""
     seed: int = 0
     """of everything random"""
     batch: int = 64
@@ -108,8 +99,8 @@ class Evaluate:
         from sfumato.evaluate.settings import Settings
         from sfumato.evaluate.subject import open_subject, place
 
-        given = ("num", "seed", "sampler", "steps", "eta", "clip", "variance", "method", "repeats", "extractor", "real")
-        settings = Settings(**{name: getattr(self, name) for name in given})
+        given = ("num", "seed", "variance", "method", "repeats", "extractor", "real", *DRAWN_BY)
+        settings = Settings(**{name: getattr(self, name) for name in given}, interval=interval(self.interval))
         device = _local(pick_device(self.device))
         subject = open_subject(self.source, self.weights, self.data, device, progress("reading images"))
         folder = self.out or place(self.source)

@@ -22,7 +22,7 @@ from torch import Tensor
 from sfumato import pictures
 from sfumato.cli.labels import in_words
 from sfumato.data import to_bytes
-from sfumato.diffusion import Clipped, Denoiser, Sampler, State
+from sfumato.diffusion import Denoiser, Sampler, State
 from sfumato.errors import UserError
 from sfumato.generate import generate
 from sfumato.illustrate import Frames
@@ -42,12 +42,12 @@ class Job:
         model: the model.
         num: how many images.
         seed: which.
+        denoiser: predicts.
         sampler: how to step.
         times: (N + 1,) where.
         batch: images at a time.
         conditions: (num, A), or None.
         columns: of a grid; None chooses.
-        clip: whether predicted images are kept within [-1, 1].
         facts: what to write into the files.
         report: called with (images drawn, in all).
     """
@@ -55,12 +55,12 @@ class Job:
     model: Model
     num: int
     seed: int
+    denoiser: Denoiser
     sampler: Sampler
     times: Tensor
     batch: int
     conditions: Tensor | None
     columns: int | None
-    clip: bool
     facts: dict[str, Any]
     report: Callable[[int, int], None]
 
@@ -68,7 +68,6 @@ class Job:
         self, first: int = 0, on_state: Callable[[int, State], None] | None = None
     ) -> Iterator[tuple[int, Tensor]]:
         """Yield (index of the first, uint8 (b, C, H, W)) from image `first` on."""
-        denoiser: Denoiser = Clipped(self.model.denoiser) if self.clip else self.model.denoiser
         conditions = None if self.conditions is None else self.conditions[first:]
         device = next(self.model.net.parameters()).device
         walks = (self.num - first) * (len(self.times) - 1)
@@ -82,7 +81,7 @@ class Job:
                 on_state(index, state)
 
         for n, images in generate(
-            denoiser, self.model.shape, self.num - first, self.seed, self.sampler, self.times, self.batch,
+            self.denoiser, self.model.shape, self.num - first, self.seed, self.sampler, self.times, self.batch,
             conditions, first, step, device,
         ):  # fmt: skip
             yield n, to_bytes(images)

@@ -10,18 +10,22 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from tyro.conf import Positional
 
 from sfumato.cli.console import duration, pick_device, print_json, progress
+from sfumato.cli.drawing import Drawing
 from sfumato.cli.options import Flag, option
 from sfumato.errors import UserError
 
 if TYPE_CHECKING:
-    from sfumato.diffusion import Sampler
+    import torch
+
+    from sfumato.diffusion import Denoiser, Variance
+    from sfumato.recipe import Recipe
     from sfumato.weights import Model
 
 __all__ = ["VERB", "Sample"]
 
 
-@dataclass(frozen=True)
-class Sample:
+@dataclass(frozen=True, kw_only=True)
+class Sample(Drawing):
     """Draw images from a trained model: a grid, a folder of images, an array, or a film of the denoising.
 
     Image i of a seed is the same image whatever the batch and however many are drawn. Drawing into a folder goes on
@@ -31,22 +35,16 @@ class Sample:
     EXAMPLES: ClassVar[tuple[str, ...]] = (
         "sfumato sample runs/faces",
         "sfumato sample runs/faces --sampler ddpm --steps 250 --seed 7 --out grid.png",
-        "sfumato sample runs/fashion --label sneaker --num 36 --out sneakers.gif",
+        "sfumato sample runs/fashion --label sneaker --guidance 2 --num 36 --out sneakers.gif",
         "sfumato sample runs/faces --num 5000 --out faces/",
     )
 
     source: Annotated[Path, Positional, option("RUN_OR_WEIGHTS")]
     """a run folder, or a weights file"""
+    quality: Literal["fast", "best"] = "best"
+    """what --sampler auto aims at"""
     num: int = 64
     """how many images"""
-    sampler: Literal["ddim", "ddpm"] = "ddim"
-    """ddim needs few steps; ddpm is the ancestral sampler of the paper"""
-    steps: Annotated[int | None, option("N")] = None
-    """steps of the sampler, evenly spaced on the model's chain; 50 for ddim, the whole chain for ddpm by default"""
-    eta: Annotated[float | None, option("X")] = None
-    """noise of ddim: 0 (the default) is deterministic, 1 is ancestral"""
-    variance: Literal["small", "large", "learned"] | None = None
-    """of ddpm's step; the model's own by default"""
     seed: int = 0
     """which images; the same seed gives the same images"""
     batch: int = 64
@@ -55,8 +53,10 @@ class Sample:
     """what to draw: a value (sneaker, 3), ATTRIBUTE=VALUE (glasses=dark,hair=long), or `all` for one after another"""
     raw: Flag = False
     """use the weights as trained rather than their average"""
-    clip: bool = True
-    """keep each predicted image within the range of images on the way"""
+    weak: Annotated[Path | None, option("RUN_OR_WEIGHTS")] = None
+    """guide away from a worse model of the same kind, such as an earlier checkpoint, rather than towards the label"""
+    compile: Flag = False
+    """compile the network first: a minute or more, then each step is a little faster"""
     out: Annotated[Path | None, option("FILE.png|DIR|FILE.npz|FILE.gif")] = None
     """a grid, a folder with one PNG an image, an array, or a film; MODEL-SAMPLER-SEED.png in this folder by default"""
     device: Annotated[str, option("auto|cpu|cuda")] = "auto"
@@ -67,50 +67,73 @@ class Sample:
     def perform(self) -> int:
         """Draw."""
         from sfumato.cli import labels, output
-        from sfumato.diffusion import trailing
         from sfumato.generate import in_turn
         from sfumato.weights import load_weights
 
-        self._check()
-        model = load_weights(self._weights(), pick_device(self.device))
-        chain = model.denoiser.schedule.num_steps
-        steps = self.steps or (chain if self.sampler == "ddpm" else min(50, chain))
-        if steps > chain:
-            raise UserError(f"--steps is {steps}, and the model's chain has {chain}: choose from 1 to {chain}")
+        asked = self._check()
+        device = pick_device(self.device)
+        model = load_weights(self._weights(), device)
+        recipe = asked.settle(model)
         rows = labels.asked(model, self.label)
+        if recipe.guidance != 1 and rows is None and self.weak is None:
+            raise UserError("--guidance wants something to guide towards: give --label, or --weak with a worse model")
+        conditions = None if rows is None else in_turn(rows, self.num)
+        denoiser = self._denoiser(recipe, model, device)
+        variance = self._measured(model, device) if recipe.variance == "analytic" else None
+        facts = self._facts(model, recipe)
         job = output.Job(
             model=model,
             num=self.num,
             seed=self.seed,
-            sampler=self._sampler(model),
-            times=trailing(steps, model.denoiser.schedule),
+            denoiser=denoiser,
+            sampler=recipe.build(variance),
+            times=recipe.times(denoiser, model.shape, conditions, device),
             batch=self.batch,
-            conditions=None if rows is None else in_turn(rows, self.num),
+            conditions=conditions,
             columns=len(rows) if rows is not None and 1 < len(rows) <= 32 else None,
-            clip=self.clip,
-            facts=self._facts(model, steps),
+            facts=facts,
             report=progress("drawing"),
         )
         start = time.monotonic()
-        drawn = output.write(job, self.out or self._default_out(model, steps))
-        self._say(model, drawn, time.monotonic() - start, steps)
+        drawn = output.write(job, self.out or self._default_out(recipe))
+        self._say(model, recipe, facts, drawn, time.monotonic() - start)
         return 0
 
-    def _check(self) -> None:
+    def _check(self) -> Recipe:
         """Refuse values that can't be, before anything is loaded."""
-        for name, value in (("num", self.num), ("batch", self.batch), ("steps", self.steps)):
-            if value is not None and value < 1:
+        for name, value in (("num", self.num), ("batch", self.batch)):
+            if value < 1:
                 raise UserError(f"--{name} is {value}: it must be at least 1")
         if not 0 <= self.seed < 2**64:
             raise UserError(f"--seed is {self.seed}: it must be a whole number from 0 to 2^64 - 1")
-        if self.eta is not None and self.sampler == "ddpm":
-            raise UserError(
-                "--eta belongs to ddim: leave it out, or use --sampler ddim (where --eta 1 is ancestral too)"
-            )
-        if self.variance is not None and self.sampler == "ddim":
-            raise UserError("--variance belongs to ddpm: leave it out, or use --sampler ddpm")
-        if self.eta is not None and not 0 <= self.eta <= 1:
-            raise UserError(f"--eta is {self.eta:g}: it must lie from 0 (deterministic) to 1 (ancestral)")
+        if self.weak is not None and self.guidance == 1:
+            raise UserError("--weak guides with a scale: give --guidance too, such as --guidance 1.5")
+        if self.weak is not None and self.rescale:
+            raise UserError("--rescale belongs to guidance towards a label: leave it out, or leave --weak out")
+        return self.recipe(self.quality)
+
+    def _denoiser(self, recipe: Recipe, model: Model, device: torch.device) -> Denoiser:
+        """The denoiser that is drawn with."""
+        from sfumato.compiled import compiled
+        from sfumato.weights import load_weights
+
+        plain = compiled(model, min(self.batch, self.num)).denoiser if self.compile else model.denoiser
+        if self.weak is None:
+            return recipe.denoiser(plain)
+        weak = load_weights(self.weak, device)
+        if (weak.shape, weak.attributes) != (model.shape, model.attributes):
+            raise UserError(f"{self.weak} draws other images or knows other labels than {self.source}: take one alike")
+        return recipe.denoiser(plain, weak.denoiser)
+
+    def _measured(self, model: Model, device: torch.device) -> Variance:
+        """Measure the best variance on the model's own images, or read what `evaluate` measured before."""
+        from sfumato.evaluate.settings import Settings
+        from sfumato.evaluate.subject import open_subject, place
+        from sfumato.evaluate.work import Work
+
+        subject = open_subject(model.path, None, None, device, progress("reading images"))
+        settings = Settings(sampler="ddpm", variance="analytic", range=self.range)
+        return Work(subject, settings, place(model.path) / "parts", self.batch, progress).variance
 
     def _weights(self) -> Path:
         """The file or folder to load: with --raw the other file of a run."""
@@ -122,45 +145,33 @@ class Sample:
             )
         return self.source / "weights" / "raw.safetensors"
 
-    def _sampler(self, model: Model) -> Sampler:
-        from sfumato.diffusion import DDIM, VARIANCES, Ancestral
-
-        if self.sampler == "ddim":
-            return DDIM(self.eta or 0.0)
-        own = model.config.diffusion.variance
-        if self.variance == "learned" != own:
-            raise UserError(f"--variance learned: this model was trained with {own} variance; choose small or large")
-        return Ancestral(VARIANCES[self.variance or own])
-
-    def _facts(self, model: Model, steps: int) -> dict[str, Any]:
+    def _facts(self, model: Model, recipe: Recipe) -> dict[str, Any]:
         """What is written into every file that is drawn: enough to draw it again."""
         import hashlib
 
-        facts: dict[str, Any] = {"seed": self.seed, "sampler": self.sampler, "steps": steps, "clip": self.clip}
-        if self.sampler == "ddim":
-            facts["eta"] = self.eta or 0.0
-        else:
-            facts["variance"] = self.variance or model.config.diffusion.variance
-        if self.label is not None:
-            facts["label"] = self.label
+        facts: dict[str, Any] = {"seed": self.seed, **recipe.facts()}
+        for name, given in (("label", self.label), ("weak", self.weak)):
+            if given is not None:
+                facts[name] = str(given)
         with model.path.open("rb") as file:
             facts["weights"] = hashlib.file_digest(file, "sha256").hexdigest()
         return facts
 
-    def _default_out(self, model: Model, steps: int) -> Path:
+    def _default_out(self, recipe: Recipe) -> Path:
         source = self.source.resolve()
         name = source.name if source.is_dir() else source.stem
         label = "" if self.label is None else f"-{self.label}".replace("/", "_")
-        return Path(f"{name}-{self.sampler}{steps}{label}-seed{self.seed}.png")
+        guided = "" if recipe.guidance == 1 else f"-w{recipe.guidance:g}"
+        return Path(f"{name}-{recipe.sampler}-{recipe.steps}{label}{guided}-seed{self.seed}.png")
 
-    def _say(self, model: Model, drawn: Path, seconds: float, steps: int) -> None:
+    def _say(self, model: Model, recipe: Recipe, facts: dict[str, Any], drawn: Path, seconds: float) -> None:
         if self.json:
-            facts = self._facts(model, steps)
-            print_json({"out": str(drawn), "num": self.num, "seconds": seconds, "file": str(model.path), **facts})
+            known = {"out": str(drawn), "num": self.num, "seconds": seconds, "evaluations": recipe.evaluations}
+            print_json({**known, "file": str(model.path), **facts})
             return
         print(
-            f"{self.num:,} images by {self.sampler} in {steps} steps, seed {self.seed}, "
-            f"from weights of {model.images:,} images seen: {duration(seconds)}\n{drawn}"
+            f"{self.num:,} images by {recipe.sampler} in {recipe.steps} steps ({recipe.evaluations} evaluations of the "
+            f"network), seed {self.seed}, from weights of {model.images:,} images seen: {duration(seconds)}\n{drawn}"
         )
 
 

@@ -29,6 +29,7 @@ from sfumato.diffusion import VARIANCES, Clipped, Denoiser, Noise, Optimal, Vari
 from sfumato.diffusion.analytic import MeasuredSpread, noise_errors
 from sfumato.errors import UserError
 from sfumato.generate import generate
+from sfumato.recipe import FITTED_ON, Recipe
 
 from .bits import Bits, flow_bits, sampled_bits, vlb_bits
 from .cache import split_rows
@@ -105,11 +106,10 @@ class Work:
     progress: Callable[[str], Progress]
 
     def __post_init__(self) -> None:
-        settings, chain = self.settings, self.chain
         if self.batch < 1:
             raise UserError(f"batch is {self.batch}: it must be at least 1")
-        if (settings.steps or 1) > chain:
-            raise UserError(f"steps is {settings.steps}, and the model's chain has {chain}: choose from 1 to {chain}")
+        if self.recipe.guidance != 1 and not self.subject.conditional:
+            raise UserError("guidance wants a model that was trained with labels: leave it out")
         if self.variance_name == "learned" and self.subject.model.config.diffusion.variance != "learned":
             raise UserError("this model has learnt no variance: use small, large or analytic")
 
@@ -117,6 +117,11 @@ class Work:
     def chain(self) -> int:
         """T of the model."""
         return self.subject.model.denoiser.schedule.num_steps
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """How this model's images are drawn."""
+        return self.settings.recipe.settle(self.subject.model)
 
     @property
     def variance_name(self) -> str:
@@ -133,8 +138,8 @@ class Work:
     def drawing(self) -> dict[str, Any]:
         """All that decides a drawn image."""
         labels = {"labels_like": self.subject.data.fingerprint} if self.subject.conditional else {}
-        measured = self._measured if self.settings.sampler == "ddpm" else {}
-        return {**self.model_facts, **self.settings.drawing(self.chain, self.variance_name), **labels, **measured}
+        measured = self._measured if self.recipe.variance == "analytic" else {}
+        return {**self.model_facts, "seed": self.settings.seed, **self.recipe.facts(), **labels, **measured}
 
     @property
     def scoring(self) -> dict[str, Any]:
@@ -162,7 +167,7 @@ class Work:
             UserError: nothing is held out, or the model has no such likelihood.
         """
         stages = []
-        if self.variance_name == "analytic" and (score or self.settings.sampler == "ddpm"):
+        if self.variance_name == "analytic" and (score or self.recipe.variance == "analytic"):
             stages.append(self._spread_stage)
         return stages + ([self._score_stage] if score else []) + ([self._draw_stage] if draw else [])
 
@@ -204,23 +209,30 @@ class Work:
 
     @property
     def _draw_stage(self) -> Stage:
-        num, steps = self.settings.drawn, self.settings.sampler_steps(self.chain)
+        num, unit = self.settings.drawn, self.recipe.evaluations
         tasks = [
-            Task(f"{first:07d}x{count}", count * steps, partial(self._draw, first, count))
+            Task(f"{first:07d}x{count}", count * unit, partial(self._draw, first, count))
             for first in range(0, num, self.batch)
             for count in [min(self.batch, num - first)]
         ]
-        return Stage("drawing images", self.folder / f"drawn-{key(self.drawing)}", tuple(tasks), steps)
+        return Stage("drawing images", self.folder / f"drawn-{key(self.drawing)}", tuple(tasks), unit)
+
+    @cached_property
+    def times(self) -> Tensor:
+        """The times that drawing visits, measured where they are fitted to the model."""
+        subject = self.subject
+        denoiser = self.recipe.denoiser(subject.model.denoiser)
+        return self.recipe.times(denoiser, subject.model.shape, subject.conditions(0, 0, FITTED_ON), subject.device)
 
     def _draw(self, first: int, count: int, tick: Tick) -> bytes:
         """Draw some images; returns an array as `numpy.save` writes it."""
         settings, subject = self.settings, self.subject
-        sampler = settings.build_sampler(self.variance if settings.sampler == "ddpm" else VARIANCES["small"])
-        times = trailing(settings.sampler_steps(self.chain), subject.model.denoiser.schedule)
+        denoiser = self.recipe.denoiser(Counted(subject.model.denoiser, tick))
+        sampler = self.recipe.build(self.variance if self.recipe.variance == "analytic" else None)
         conditions = subject.conditions(settings.seed, first, count)
         parts = generate(
-            self._denoiser(tick), subject.model.shape, count, settings.seed, sampler, times, self.batch,
-            conditions, first, device=subject.device,
+            denoiser, subject.model.shape, count, settings.seed, sampler, self.times, self.batch, conditions, first,
+            device=subject.device,
         )  # fmt: skip
         images = torch.cat([images for _, images in parts])
         if not bool(images.isfinite().all()):

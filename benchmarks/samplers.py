@@ -1,0 +1,154 @@
+"""Quality against network evaluations, for a trained model of one's own: which sampler, how many steps, which grid.
+
+    python benchmarks/samplers.py draw RUN --out samplers --num 1000                # everything in PLAN, resumable
+    python benchmarks/samplers.py draw RUN --out samplers --only dpmpp-2 unipc      # some of it
+    python benchmarks/samplers.py table samplers                                    # as Markdown
+
+Each row draws the same seeds with the same labels, so that rows differ by the sampler alone. Quality is the Frechet
+distance of the features that suit the data (the classifier's for 28x28 clothes, else pixels) to as many training
+images, with its bootstrap interval, and KID with its standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sfumato.data import open_data, to_bytes
+from sfumato.diffusion import VARIANCES
+from sfumato.evaluate import open_extractor, quality
+from sfumato.generate import generate
+from sfumato.nets import keep_memory
+from sfumato.recipe import Recipe
+from sfumato.run import Run
+from sfumato.weights import Model, load_weights
+
+REFERENCE = "ddpm-1000-trailing"
+BUDGETS = (5, 10, 20, 50)
+GRIDS = ("trailing", "logsnr", "karras", "quadratic", "fitted")
+
+
+def plan() -> dict[str, Recipe]:
+    """Every row by its name: sampler, evaluations, grid."""
+    rows = {REFERENCE: Recipe("ddpm", steps=1000, grid="trailing")}
+    for budget in BUDGETS:
+        for sampler in ("ddim", "ddpm", "dpmpp-1", "dpmpp-2", "dpmpp-3", "dpmpp-sde", "unipc", "pndm"):
+            rows[f"{sampler}-{budget}-trailing"] = Recipe(sampler, steps=budget, grid="trailing")
+        for sampler in ("heun", "edm"):
+            rows[f"{sampler}-{budget}-karras"] = Recipe(sampler, steps=max(2, (budget + 1) // 2), grid="karras")
+        for grid in GRIDS[1:]:
+            for sampler in ("ddim", "dpmpp-2", "unipc"):
+                rows[f"{sampler}-{budget}-{grid}"] = Recipe(sampler, steps=budget, grid=grid)
+    return rows
+
+
+def conditions(model: Model, num: int) -> torch.Tensor | None:
+    """The values of a single attribute in turn; nothing for another kind of model."""
+    if len(model.attributes) != 1 or not model.attributes[0].values:
+        return None
+    return (torch.arange(num) % len(model.attributes[0].values)).float()[:, None]
+
+
+def draw(model: Model, name: str, recipe: Recipe, num: int, batch: int, out: Path) -> None:
+    """Draw one row's images and keep them with what they took."""
+    settled, calls = recipe.settle(model), 0
+    given, plain = conditions(model, num), settled.denoiser(model.denoiser)
+
+    class Counted:
+        schedule = plain.schedule
+
+        def __call__(self, x, t, condition=None):
+            nonlocal calls
+            calls += len(x)
+            return plain(x, t, condition)
+
+    times = settled.times(plain, model.shape, given)
+    start = time.perf_counter()
+    sampler = settled.build(VARIANCES["small"])
+    parts = generate(Counted(), model.shape, num, 0, sampler, times, batch, given)
+    images = torch.cat([to_bytes(images) for _, images in parts])
+    np.save(out / f"{name}.npy", images.numpy())
+    took = {"evaluations": calls / num, "seconds": time.perf_counter() - start, "times": times.tolist()}
+    (out / f"{name}.json").write_text(json.dumps(took))
+
+
+def measure(run: Path, out: Path) -> None:
+    """Measure what was drawn and not yet measured."""
+    model = load_weights(Run(run))
+    data = open_data(model.config.data)
+    extractor = open_extractor("classifier" if data.shape == (1, 28, 28) else "pixels", data.shape)
+    table = out / "measured.json"
+    found = json.loads(table.read_text()) if table.exists() else {}
+    for path in sorted(out.glob("*-*-*.npy")):
+        if path.stem in found:
+            continue
+        images = torch.from_numpy(np.load(path))
+        frechet, kid = quality(data, images, extractor, measures=("frechet", "kid"))
+        facts = path.with_suffix(".json")
+        found[path.stem] = {
+            "frechet": [frechet.value, frechet.low, frechet.high, frechet.floor],
+            "kid": [kid.value, kid.error],
+            "num": len(images),
+            **({k: v for k, v in json.loads(facts.read_text()).items() if k != "times"} if facts.exists() else {}),
+        }
+        table.write_text(json.dumps(found, indent=1))
+        print(path.stem, json.dumps(found[path.stem]), flush=True)
+
+
+def print_table(out: Path) -> None:
+    """Print everything measured, by evaluations and then by distance."""
+    found = json.loads((out / "measured.json").read_text())
+    print("| sampler | grid | evaluations | Frechet distance | KID x 1000 | seconds an image |")
+    print("|---|---|---|---|---|---|")
+    rows = sorted(found.items(), key=lambda row: (round(row[1].get("evaluations", 1000), -1), row[1]["frechet"][0]))
+    for name, row in rows:
+        sampler, _, grid = name.rpartition("-")[0].rpartition("-")[0], None, name.rpartition("-")[2]
+        value, low, high, _ = row["frechet"]
+        evaluations = f"{row['evaluations']:.0f}" if "evaluations" in row else name.split("-")[-2]
+        seconds = f"{row['seconds'] / row['num']:.3f}" if "seconds" in row else ""
+        print(
+            f"| {sampler} | {grid} | {evaluations} | {value:.2f} [{low:.2f}, {high:.2f}] "
+            f"| {1000 * row['kid'][0]:.2f} +- {1000 * row['kid'][1]:.2f} | {seconds} |"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verb = verbs.add_parser("draw")
+    verb.add_argument("run", type=Path)
+    verb.add_argument("--out", type=Path, default=Path("samplers"))
+    verb.add_argument("--num", type=int, default=1000)
+    verb.add_argument("--batch", type=int, default=100)
+    verb.add_argument("--only", nargs="*", default=[], help="samplers, or whole rows")
+    verb.add_argument("--budgets", nargs="*", type=int, default=[*BUDGETS, 1000])
+    verb = verbs.add_parser("measure")
+    verb.add_argument("run", type=Path)
+    verb.add_argument("--out", type=Path, default=Path("samplers"))
+    verb = verbs.add_parser("table")
+    verb.add_argument("out", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_memory()
+    if given.verb == "table":
+        print_table(given.out)
+        return
+    given.out.mkdir(parents=True, exist_ok=True)
+    if given.verb == "draw":
+        model = load_weights(Run(given.run))
+        for name, recipe in plan().items():
+            chosen = not given.only or recipe.sampler in given.only or name in given.only
+            wanted = chosen and int(name.split("-")[-2]) in given.budgets
+            if wanted and not (given.out / f"{name}.npy").exists():
+                draw(model, name, recipe, given.num, given.batch, given.out)
+                print(name, flush=True)
+    measure(given.run, given.out)
+
+
+if __name__ == "__main__":
+    main()
