@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from sfumato.attributes import Attribute
 from sfumato.config import Config, DiffusionConfig, difference, digest, fit, from_dict, resolve, to_dict, to_toml
 from sfumato.diffusion import Cosine, Linear, Shifted, Sigmoid, ZeroTerminalSNR
 from sfumato.errors import UserError
@@ -128,14 +128,12 @@ def test_the_loss_space_defaults_to_the_parameterization():
     assert other == DiffusionConfig(parameterization="eps").build_parameterization()
 
 
-def test_fit_takes_channels_and_classes_from_the_data():
+def test_fit_takes_channels_and_conditions_from_the_data():
     config = resolve("faces")
-    assert fit(config, (1, 8, 8), ("a", "b")).net.channels == 1
-    assert fit(config, (1, 8, 8), ("a", "b")).net.num_classes == 0
-    labelled = replace(config, data=replace(config.data, labels=True))
-    assert fit(labelled, (1, 8, 8), ("a", "b")).net.num_classes == 2
-    with pytest.raises(UserError, match="labels"):
-        fit(labelled, (1, 8, 8))
+    assert fit(config, (1, 8, 8)).net.channels == 1
+    assert fit(config, (1, 8, 8)).net.conditions == ()
+    attributes = (Attribute("letter", ("a", "b")), Attribute("age", mean=2.0, std=3.0))
+    assert fit(config, (1, 8, 8), attributes).net.conditions == (2, 0)
 
 
 def test_digest_and_difference_see_every_field():

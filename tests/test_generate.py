@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sfumato.diffusion import DDIM, Ancestral, Cosine, GaussianOracle, Noise, Prediction, State, sample, trailing
 from sfumato.errors import UserError
-from sfumato.generate import generate
+from sfumato.generate import generate, in_turn
 
 SHAPE = (2, 4, 4)
 ORACLE = GaussianOracle(Cosine(100), torch.full((2, 1, 1), 0.3), torch.tensor(0.25))
@@ -82,17 +82,19 @@ def test_other_errors_pass() -> None:
         images(denoiser=Broken(0, []))
 
 
-def test_labels_go_with_their_images() -> None:
+def test_conditions_go_with_their_images() -> None:
     @dataclass(frozen=True)
     class Labelled(Small):
         def __call__(self, x_t: Tensor, t: Tensor | float, condition: Tensor | None = None) -> Prediction:
             assert condition is not None
-            x0 = condition.to(x_t)[:, None, None, None].expand_as(x_t)
+            x0 = condition.to(x_t)[:, :1, None, None].expand_as(x_t)
             return Prediction(x0, x_t * 0)
 
-    labels = torch.arange(13) % 5
-    x = images(denoiser=Labelled(99, []), labels=labels, batch=4, sampler=DDIM())
-    torch.testing.assert_close(x[:, 0, 0, 0], labels.float())
+    conditions = in_turn([[0.0, 7.0], [0.5, 7.0], [0.25, 7.0]], 13)
+    assert conditions[:, 0].tolist() == [0, 0.5, 0.25] * 4 + [0]
+    # three fit into the memory, so batches of four are halved on the way
+    x = images(denoiser=Labelled(3, []), conditions=conditions, batch=4, sampler=DDIM())
+    torch.testing.assert_close(x[:, 0, 0, 0], conditions[:, 0])
 
 
 def test_every_state_is_shown_the_prior_first() -> None:

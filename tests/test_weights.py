@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import random
 import struct
@@ -12,20 +13,22 @@ import pytest
 import safetensors.torch
 import torch
 
+from sfumato.attributes import Attribute
 from sfumato.config import fit, resolve, to_dict
 from sfumato.errors import UserError
 from sfumato.nets import UNet
 from sfumato.run import Run
-from sfumato.weights import load_weights, pack, save_weights
+from sfumato.weights import _digest, load_weights, pack, save_weights
 
 SHAPE = (3, 8, 8)
-CLASSES = ("cat", "dög")
+KINDS, AGE = Attribute("class", ("cat", "dög")), Attribute("age", mean=3.25, std=0.1)
+ATTRIBUTES = (KINDS, AGE)
 
 
 @pytest.fixture(scope="module")
 def config():
     overrides = {"net.base": "8", "net.groups": "4", "net.multipliers": "1,2", "net.attention": "1"}
-    return fit(resolve("faces", None, {**overrides, "data.labels": "true"}), SHAPE, CLASSES)
+    return fit(resolve("faces", None, {**overrides, "data.labels": "source"}), SHAPE, ATTRIBUTES)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +42,7 @@ def net(config):
 
 @pytest.fixture(scope="module")
 def content(config, net):
-    return pack(net.state_dict(), config, "ema", 1234, CLASSES, SHAPE)
+    return pack(net.state_dict(), config, "ema", 1234, ATTRIBUTES, SHAPE)
 
 
 def header(content: bytes) -> dict:
@@ -57,16 +60,23 @@ def refused(path: Path, words: str) -> None:
 
 def test_one_file_rebuilds_the_denoiser(tmp_path, config, net):
     path = tmp_path / "w.safetensors"
-    save_weights(path, net.state_dict(), config, "raw", 77, CLASSES, SHAPE)
+    save_weights(path, net.state_dict(), config, "raw", 77, ATTRIBUTES, SHAPE)
     model = load_weights(path)
-    assert (model.config, model.kind, model.images, model.classes, model.shape) == (config, "raw", 77, CLASSES, SHAPE)
+    assert (model.config, model.kind, model.images, model.attributes, model.shape) == (
+        config,
+        "raw",
+        77,
+        ATTRIBUTES,
+        SHAPE,
+    )
     assert model.path == path
     assert not model.net.training
     assert not any(weight.requires_grad for weight in model.net.parameters())
-    x, t, labels = torch.randn(2, *SHAPE), torch.tensor([0.3, 1.0], dtype=torch.float64), torch.tensor([0, -1])
+    x, t = torch.randn(2, *SHAPE), torch.tensor([0.3, 1.0], dtype=torch.float64)
+    told = torch.tensor([[0, math.nan], [math.nan, -0.7]])
     with torch.no_grad():
-        assert torch.equal(model.net(x, t.float(), labels), net(x, t.float(), labels))
-        prediction = model.denoiser(x, t, labels)
+        assert torch.equal(model.net(x, t.float(), told), net(x, t.float(), told))
+        prediction = model.denoiser(x, t, told)
     level = config.diffusion.build_schedule()(t).like(x)
     assert torch.allclose(level.alpha * prediction.x0 + level.sigma * prediction.eps, x, atol=1e-5)
 
@@ -135,7 +145,7 @@ def forged(path: Path, net, config, monkeypatch, **changes: object) -> Path:
         table["net" if key in table["net"] else "diffusion"][key] = value
     with monkeypatch.context() as patch:
         patch.setattr("sfumato.weights.to_dict", lambda _: table)
-        path.write_bytes(pack(net.state_dict(), config, "ema", 0, CLASSES, SHAPE))
+        path.write_bytes(pack(net.state_dict(), config, "ema", 0, ATTRIBUTES, SHAPE))
     return path
 
 
@@ -148,7 +158,7 @@ def forged(path: Path, net, config, monkeypatch, **changes: object) -> Path:
         ({"blocks": 10**6}, "not those of the network"),
         ({"multipliers": [1] * 10**5, "attention": []}, "absurdly large"),
         ({"multipliers": [1] * 1000, "attention": []}, "not those of the network"),
-        ({"num_classes": 0}, "not those of the network"),
+        ({"conditions": []}, "not those of the network"),
         ({"base": "big"}, "header"),
         ({"kind": "os.system"}, "unknown key diffusion.kind"),
         ({"schedule": {"kind": "os.system"}}, "os.system"),
@@ -159,7 +169,7 @@ def test_a_configuration_that_lies_is_refused(tmp_path, net, config, monkeypatch
     refused(forged(tmp_path / "w.safetensors", net, config, monkeypatch, **changes), words)
 
 
-@pytest.mark.parametrize("fact", ["config", "images", "classes", "shape", "kind", "sha256"])
+@pytest.mark.parametrize("fact", ["config", "images", "attributes", "shape", "kind", "sha256"])
 def test_a_header_without_a_fact_is_refused(tmp_path, content, fact):
     path = tmp_path / "w.safetensors"
     facts = header(content)
@@ -169,15 +179,77 @@ def test_a_header_without_a_fact_is_refused(tmp_path, content, fact):
 
 
 def test_equal_weights_are_equal_files(config, net, content):
-    assert pack(net.state_dict(), config, "ema", 1234, CLASSES, SHAPE) == content
+    assert pack(net.state_dict(), config, "ema", 1234, ATTRIBUTES, SHAPE) == content
 
 
 def test_another_dtype_is_refused(tmp_path, config, net):
     path = tmp_path / "w.safetensors"
-    save_weights(path, {k: v.half() for k, v in net.state_dict().items()}, config, "ema", 0, CLASSES, SHAPE)
+    save_weights(path, {k: v.half() for k, v in net.state_dict().items()}, config, "ema", 0, ATTRIBUTES, SHAPE)
     refused(path, "not those of the network")
 
 
 def test_the_header_is_readable_without_us(content):
-    assert header(content)["classes"] == list(CLASSES)
+    assert header(content)["attributes"] == [
+        {"name": "class", "values": ["cat", "dög"]},
+        {"name": "age", "mean": 3.25, "std": 0.1},
+    ]
     assert header(content)["config"]["net"]["base"] == 8
+
+
+@pytest.mark.parametrize(
+    "attributes", [None, [{}], [{"name": "a"}], [{"name": "a", "std": 0, "mean": 0}], [{"name": "", "values": ["x"]}]]
+)
+def test_attributes_that_can_not_be_are_refused(tmp_path, net, config, monkeypatch, attributes):
+    path = tmp_path / "w.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr("sfumato.weights.plain", lambda attribute: None)
+        patch.setattr("sfumato.weights.json", Lying(attributes))
+        path.write_bytes(pack(net.state_dict(), config, "ema", 0, ATTRIBUTES, SHAPE))
+    refused(path, "header")
+
+
+class Lying:
+    """The json module, but for the attributes of what it writes."""
+
+    def __init__(self, attributes):
+        self.attributes = attributes
+
+    def dumps(self, value, **options):
+        return json.dumps({**value, "attributes": self.attributes} if isinstance(value, dict) else value, **options)
+
+
+def first_version(net, config, labels: bool) -> bytes:
+    """A file as version 1 wrote it: a list of classes, their number in the network, and one table."""
+    table = to_dict(config)
+    del table["data"]["attributes"]
+    table["data"]["labels"] = labels
+    count = table["net"].pop("conditions")
+    table["net"]["num_classes"] = count[0] if labels else 0
+    names = {"condition.parts.0.table.weight": "classes.table.weight"}
+    tensors = {names.get(name, name): tensor.contiguous() for name, tensor in net.state_dict().items()}
+    facts = {"version": 1, "kind": "ema", "images": 7, "shape": list(SHAPE), "config": table}
+    facts["classes"] = list(KINDS.values) if labels else []
+    facts["sha256"] = _digest(tensors, facts)
+    return safetensors.torch.save(tensors, {"sfumato": json.dumps(facts)})
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_a_file_of_the_first_version_is_the_same_network(tmp_path, labels):
+    overrides = {"net.base": "8", "net.groups": "4", "net.multipliers": "1,2", "net.attention": "1"}
+    known = (KINDS,) if labels else ()
+    config = fit(resolve("faces", None, {**overrides, "data.labels": "source" if labels else "none"}), SHAPE, known)
+    torch.manual_seed(0)
+    net = UNet(config.net).eval()
+    for weight in net.parameters():
+        torch.nn.init.normal_(weight, std=0.1)
+    path = tmp_path / "old.safetensors"
+    path.write_bytes(first_version(net, config, labels))
+    model = load_weights(path)
+    assert (model.config, model.attributes, model.images) == (config, known, 7)
+    x, told = torch.randn(3, *SHAPE), torch.tensor([[0], [math.nan], [1]]) if labels else None
+    with torch.no_grad():
+        assert torch.equal(model.net(x, torch.ones(3), told), net(x, torch.ones(3), told))
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1
+    path.write_bytes(damaged)
+    refused(path, "checksum")

@@ -33,8 +33,8 @@ WHOLE = {
 
 
 def unet_2d_model(config: UNetConfig) -> Any:
-    """Build diffusers' network from our settings (no classes, no folding: it has neither in our form)."""
-    assert config.num_classes == 0
+    """Build diffusers' network from our settings (no conditions, no folding: it has neither in our form)."""
+    assert config.conditions == ()
     assert config.fold == 1
     assert config.heads == 1
     _without_broken_torchvision()

@@ -16,7 +16,7 @@ from sfumato.nets import UNet, UNetConfig
         ({"heads": 0}, r"net\.heads is 0"),
         ({"fold": 0}, r"net\.fold is 0"),
         ({"groups": 0}, r"net\.groups is 0"),
-        ({"num_classes": -1}, r"net\.num_classes is -1"),
+        ({"conditions": (3, -1)}, r"net\.conditions is \(3, -1\)"),
         ({"base": 33}, r"net\.base is 33: give an even number"),
         ({"base": 2}, r"net\.base is 2"),
         ({"multipliers": ()}, r"net\.multipliers is \(\)"),

@@ -1,6 +1,8 @@
-"""The whole network: sizes, folding, classes, first weights, gradients, precision."""
+"""The whole network: sizes, folding, conditions, first weights, gradients, precision."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
@@ -92,39 +94,41 @@ def test_folding_is_running_on_the_unshuffled_image(size: tuple[int, int]) -> No
     )
 
 
-def test_no_label_is_the_null_class() -> None:
-    net = network(num_classes=3)
+def test_nothing_given_is_a_condition_of_its_own() -> None:
+    net = network(conditions=(3, 0))
     x, time = batch(2)
-    out = net(x, time, torch.tensor([-1, -1]))
+    out = net(x, time, torch.full((2, 2), math.nan))
     torch.testing.assert_close(net(x, time), out)
     torch.testing.assert_close(net(x, time, None), out)
-    assert not torch.allclose(net(x, time, torch.tensor([-1, 2]))[1], out[1], atol=1e-3)
+    for given in ([math.nan, 0.5], [2.0, math.nan]):
+        assert not torch.allclose(net(x, time, torch.tensor([[math.nan] * 2, given]))[1], out[1], atol=1e-3)
 
 
-def test_a_class_is_a_shift_of_the_time_vector() -> None:
-    """With class k the network is the unconditional one whose last time bias is larger by the table's row."""
-    conditional, plain = network(num_classes=3), network()
+def test_a_condition_is_a_shift_of_the_time_vector() -> None:
+    """With value k the network is the unconditional one whose last time bias is larger by the table's row."""
+    conditional, plain = network(conditions=(3,)), network()
     plain.load_state_dict(conditional.state_dict(), strict=False)
     assert plain.time.second.bias is not None
-    assert conditional.classes is not None
+    assert conditional.condition is not None
     with torch.no_grad():
-        plain.time.second.bias += conditional.classes.table.weight[1 + 2]
+        plain.time.second.bias += conditional.condition.parts[0].table.weight[1 + 2]
     x, time = batch(2)
-    torch.testing.assert_close(conditional(x, time, torch.tensor([2, 2])), plain(x, time))
+    torch.testing.assert_close(conditional(x, time, torch.full((2, 1), 2.0)), plain(x, time))
 
 
-def test_labels_without_classes() -> None:
+def test_conditions_of_a_network_without_any() -> None:
     net = network()
     x, time = batch(2)
-    torch.testing.assert_close(net(x, time, torch.tensor([-1, -1])), net(x, time))
-    with pytest.raises(UserError, match=r"without classes.*num_classes"):
-        net(x, time, torch.tensor([-1, 0]))
+    for nothing in (torch.full((2, 3), math.nan), torch.zeros(2, 0)):
+        torch.testing.assert_close(net(x, time, nothing), net(x, time))
+    with pytest.raises(UserError, match=r"knows none.*data\.labels"):
+        net(x, time, torch.tensor([[math.nan], [0.0]]))
 
 
 def test_gradients_reach_every_parameter() -> None:
-    net = network(num_classes=2)
+    net = network(conditions=(2, 0))
     x, time = batch(3)
-    net(x, time, torch.tensor([-1, 0, 1])).square().mean().backward()
+    net(x, time, torch.tensor([[math.nan, 1.0], [0, math.nan], [1, -1]])).square().mean().backward()
     silent = [name for name, parameter in net.named_parameters() if not parameter.grad.any()]
     assert silent == []
 
@@ -157,12 +161,12 @@ def test_gradients_lie_in_memory_as_their_weights_do() -> None:
 
 
 def test_rows_of_a_batch_are_independent() -> None:
-    net = network(num_classes=3)
+    net = network(conditions=(3, 0))
     x, time = batch(5, size=(9, 12))
-    labels = torch.tensor([-1, 0, 1, 2, 0])
-    together = net(x, time, labels)
+    told = torch.tensor([[math.nan, 0.3], [0, math.nan], [1, -2], [2, 0.3], [0, 1]])
+    together = net(x, time, told)
     for i in range(5):
-        alone = net(x[i : i + 1], time[i : i + 1], labels[i : i + 1])
+        alone = net(x[i : i + 1], time[i : i + 1], told[i : i + 1])
         torch.testing.assert_close(together[i : i + 1], alone, atol=1e-5, rtol=0)
 
 
@@ -193,7 +197,7 @@ def test_inference_mode_changes_nothing() -> None:
 
 
 def test_state_round_trip() -> None:
-    net, other = network(num_classes=2), UNet(UNetConfig(**{**vars(SMALL), "num_classes": 2})).eval()
+    net, other = network(conditions=(2, 0)), UNet(UNetConfig(**{**vars(SMALL), "conditions": (2, 0)})).eval()
     other.load_state_dict({name: value.contiguous() for name, value in net.state_dict().items()})
     x, time = batch(2)
     assert torch.equal(net(x, time), other(x, time))

@@ -45,14 +45,14 @@ def _one_thread():
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """The 8x8 digits, with labels."""
-    return open_data(DataConfig("digits", labels=True), tmp_path_factory.mktemp("cache"))
+    return open_data(DataConfig("digits", labels="source"), tmp_path_factory.mktemp("cache"))
 
 
 def tiny(digits: Dataset, **overrides: str) -> Config:
     """A configuration whose steps take milliseconds; overrides are dotted keys with __ for the dots."""
     dotted = {key.replace("__", "."): value for key, value in overrides.items()}
-    config = resolve("digits", overrides={"data.labels": "true", **TINY, **dotted})
-    return fit(config, digits.shape, digits.classes)
+    config = resolve("digits", overrides={"data.labels": "source", **TINY, **dotted})
+    return fit(config, digits.shape, digits.attributes)
 
 
 TIMES = ("seconds", "cost")

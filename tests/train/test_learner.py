@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
+from sfumato.attributes import Attribute, describe
 from sfumato.data.pixels import to_model
 from sfumato.diffusion import Eps, Noise, V, trailing
 from sfumato.diffusion.noise import Purpose, normal, uniform
-from sfumato.train.learner import Learner, seeded
+from sfumato.train.learner import Learner, kept, seeded
 from sfumato.train.meter import Meter, summed
 
 from .conftest import Altered, tiny
@@ -42,8 +45,9 @@ def test_a_step_is_algorithm_1(digits, space, build):
     abar = config.diffusion.schedule(i / 50).alpha.square()[:, None, None, None]
     x_t = (abar.sqrt() * x_0 + (1 - abar).sqrt() * eps).float()
     wanted = {"eps": eps, "v": (abar.sqrt() * eps - (1 - abar).sqrt() * x_0).float()}[space]
-    labels = torch.where(uniform(0, Purpose.LABEL_DROPOUT, positions) < 0.1, -1, batch.labels)
-    loss = functional.mse_loss(net(x_t, (i - 1).float(), labels), wanted, reduction="none").flatten(1).mean(1)
+    told = batch.conditions.clone()
+    told[uniform(0, Purpose.LABEL_DROPOUT, positions) < 0.1] = math.nan
+    loss = functional.mse_loss(net(x_t, (i - 1).float(), told), wanted, reduction="none").flatten(1).mean(1)
     gradient = torch.autograd.grad(loss.mean(), list(net.parameters()), allow_unused=True)
     norm = math.sqrt(sum(float(g.double().square().sum()) for g in gradient if g is not None))
 
@@ -123,13 +127,66 @@ def test_the_rate_is_that_of_the_images_seen_before_the_step(digits):
 def test_labels_are_dropped_by_address(digits):
     learner = Learner(tiny(digits, train__label_dropout="0.25"), digits)
     positions = torch.arange(20_000)
-    labels = torch.full((20_000,), 7)
-    kept = learner._condition(labels, positions)
-    dropped = (kept == -1).double().mean().item()
+    told = torch.full((20_000, 1), 7.0)
+    shown = learner._condition(told, positions)
+    dropped = shown.isnan().double().mean().item()
     assert dropped == pytest.approx(0.25, abs=4 * math.sqrt(0.25 * 0.75 / 20_000))
-    assert set(kept.tolist()) == {-1, 7}
-    assert torch.equal(learner._condition(labels[500:], positions[500:]), kept[500:])
-    assert Learner(tiny(digits, data__labels="false"), digits)._condition(labels, positions) is None
+    assert set(shown[~shown.isnan()].tolist()) == {7}
+    again = learner._condition(told[500:], positions[500:])
+    assert torch.equal(again.nan_to_num(-1), shown[500:].nan_to_num(-1))
+    nothing = replace(digits, attributes=(), conditions=digits.conditions[:, :0])
+    assert Learner(tiny(nothing, data__labels="none"), nothing)._condition(told, positions) is None
+
+
+def test_of_several_attributes_any_number_may_be_shown():
+    """None with p; else all of them in half of the cases, and in the others 0 .. A of A, each as likely as another."""
+    num, size, p = 60_000, 5, 0.2
+    shown = kept(uniform(3, Purpose.LABEL_DROPOUT, torch.arange(num), (2 + size,)), p)
+    counts = torch.bincount(shown.sum(1), minlength=size + 1) / num
+    part = (1 - p) / 2 / (size + 1)
+    wanted = torch.tensor([p + part, *[part] * (size - 1), (1 - p) / 2 + part])
+    error = 4 * (wanted * (1 - wanted) / num).sqrt()
+    assert ((counts - wanted).abs() < error).all(), counts
+    later = torch.arange(700, num)
+    assert torch.equal(kept(uniform(3, Purpose.LABEL_DROPOUT, later, (2 + size,)), p), shown[700:]), "by address"
+    # which are shown is nobody's preference: alone, each is as likely as another, and so is each pair
+    alone = shown[shown.sum(1) == 1].double().mean(0)
+    assert torch.allclose(alone, torch.full((size,), 1 / size, dtype=torch.float64), atol=0.03)
+    first = shown[shown.sum(1) == 2]
+    assert float((first[:, 0] & first[:, 1]).double().mean()) == pytest.approx(1 / 10, abs=0.02)
+
+
+def test_without_dropout_everything_is_always_shown():
+    for size in (1, 3):
+        assert kept(uniform(0, Purpose.LABEL_DROPOUT, torch.arange(1000), (2 + size,)), 0.0).all()
+
+
+def test_the_grid_shows_every_value_in_turn(digits, monkeypatch):
+    asked = []
+
+    def caught(*arguments, conditions, **more):
+        asked.append(conditions)
+        return iter([(0, torch.zeros(12, 1, 8, 8))])
+
+    monkeypatch.setattr("sfumato.train.learner.generate", caught)
+    Learner(tiny(digits, train__grid_images="12"), digits).draw()
+    assert asked[-1][:, 0].tolist() == [*range(10), 0, 1]
+    size = Attribute("ink", mean=1.0, std=2.0)
+    both = replace(
+        digits,
+        attributes=(*digits.attributes, size),
+        conditions=np.concatenate([digits.conditions, digits.conditions / 10], 1),
+    )
+    Learner(tiny(both, train__grid_images="12"), both).draw()
+    assert [describe(both.attributes, row) for row in asked[-1][8:].tolist()] == [
+        "class=8",
+        "class=9",
+        "ink=-1",
+        "ink=1",
+    ]
+    # a network that always saw both can't be asked for one
+    Learner(tiny(both, train__grid_images="12", train__label_dropout="0"), both).draw()
+    assert np.array_equal(asked[-1], both.conditions[both.train[:12]])
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

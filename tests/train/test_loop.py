@@ -50,7 +50,7 @@ def test_a_run_tells_its_story_in_order(digits, tmp_path):
     assert (run.path / "finished.json").exists()
     model = load_weights(run)
     assert (model.images, model.kind, model.shape) == (160, "ema", (1, 8, 8))
-    assert model.classes == digits.classes
+    assert model.attributes == digits.attributes
     for name in ("config.toml", "environment.json", "plan.json"):
         assert (run.path / name).exists()
 
