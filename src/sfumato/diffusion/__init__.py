@@ -2,13 +2,14 @@
 
 Read in this order: `schedule` (levels), `gaussian`, `process` (forward, posterior), `prediction`, `parameterization`,
 `variance`, `reverse`, `denoiser`, `guidance`, `likelihood`, `weighting`, `objective`, `samplers`; `noise` (addressed
-random numbers), `grid` (which times), `oracle` (exact denoisers), `flow` (the ODE's likelihood), `analytic` (measured
-variances) and `importance` (which t to train on) stand beside them.
+random numbers), `grid` (which times), `fit` (which suit a model), `oracle` (exact denoisers), `flow` (the ODE's
+likelihood), `analytic` (measured variances) and `importance` (which t to train on) stand beside them.
 """
 
 from .denoiser import Clipped, Denoiser, NetworkDenoiser, Thresholded
+from .fit import fit_grid
 from .gaussian import Gaussian
-from .grid import GRIDS, leading, trailing, uniform
+from .grid import GRIDS, Grid, karras, leading, logsnr, quadratic, trailing, uniform
 from .guidance import AutoGuided, ClassifierGuided, Guided, ImageGuided
 from .inverse import (
     DPS,
@@ -104,6 +105,7 @@ __all__ = [
     "Gaussian",
     "GaussianOracle",
     "Grayscale",
+    "Grid",
     "Guided",
     "Heun",
     "Hybrid",
@@ -151,12 +153,16 @@ __all__ = [
     "dense_matrix",
     "discretized_nll",
     "exact_posterior",
+    "fit_grid",
     "forward_step",
     "gaussian_kernel",
+    "karras",
     "leading",
+    "logsnr",
     "marginal",
     "posterior",
     "prior_term",
+    "quadratic",
     "resolution_shift",
     "reverse",
     "sample",

@@ -1,16 +1,28 @@
 r"""Which times a sampler visits: respacing, apart from the samplers.
 
-A grid is N + 1 decreasing times in float64, the last exactly 0 (data). A network trained on a chain of T steps has
-seen the times i / T, so the grids here pick N of the chain's own steps. They differ in where they start and how they
-round, which is worth a name each, since samplers of other projects differ by it (Lin et al. 2023, 2305.08891, Table 2):
+A grid is N + 1 decreasing times in float64, the last exactly 0 (data). Three pick N of the chain's own steps i, times
+t = i / T, which a network trained on the chain has seen. They differ in where they start and how they round, which is
+worth a name each, since samplers of other projects differ by it (Lin et al. 2023, 2305.08891, Table 2):
 
     trailing    i = round(T - k T / N), k = 0..N-1          starts at pure noise; the default
     leading     i = 1 + (N - 1 - k) floor(T / N)            ends at the first step, starts short of T
     uniform     i = 1 + round((N - 1 - k) (T - 1)/(N - 1))  both ends ("linspace")
+
+The others space some function of the level evenly and take the times where it falls, between the chain's steps too:
+
+    quadratic   sqrt(t)                                     DDIM's for CIFAR-10 (2010.02502, App. D.2)
+    logsnr      log(alpha^2 / sigma^2)                      DPM-Solver's (2206.00927, Sec. 3.4)
+    karras      (sigma / alpha)^(1/7)                       EDM's (2206.00364, Eq. 5)
+
+from t = 1 to the chain's first step 1/T in N - 1 strides, and from there to 0. Below 1/T a network has seen nothing,
+and logsnr goes to infinity. Where logsnr is infinite at the noisy end too (a zero-terminal-SNR chain), logsnr and
+karras start at the chain's last step with some signal left, t = (T - 1)/T: no even stride starts at infinity. (`fit`
+chooses times by a model's measured error.)
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -18,7 +30,9 @@ from torch import Tensor
 
 from .schedule import Schedule
 
-__all__ = ["GRIDS", "Grid", "leading", "trailing", "uniform"]
+__all__ = ["GRIDS", "Grid", "karras", "leading", "logsnr", "quadratic", "trailing", "uniform"]
+
+_RHO = 7  # EDM, Sec. 3
 
 
 def _grid(steps: Tensor, chain: int) -> Tensor:
@@ -65,8 +79,56 @@ def uniform(num_steps: int, schedule: Schedule) -> Tensor:
     return _grid(1 + torch.linspace(chain - 1, 0, num_steps, dtype=torch.float64).round(), chain)
 
 
+def _spaced(num_steps: int, first: float, last: float, back: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the times of N values evenly from `first` to `last`, and 0."""
+    if num_steps > 1 and first == last:
+        raise ValueError("a chain of one step has no room for several: take one step, or the trailing grid")
+    times = back(torch.linspace(first, last, num_steps, dtype=torch.float64))
+    return torch.cat([times, torch.zeros(1, dtype=torch.float64)])
+
+
+def _ends(num_steps: int, schedule: Schedule) -> tuple[float, float]:
+    """Return (first, last non-zero) of the times that have a finite logsnr."""
+    chain = _check(num_steps, schedule)
+    first = 1.0 if float(schedule(1.0).alpha) > 0 else (chain - 1) / chain
+    if first == 0:
+        raise ValueError("a chain of one step that ends in pure noise has no finite logsnr: take the trailing grid")
+    return first, 1 / chain
+
+
+def quadratic(num_steps: int, schedule: Schedule) -> Tensor:
+    """Return N + 1 times with sqrt(t) evenly from 1 to sqrt(1/T), then 0: dense near the data. Arguments as
+    `trailing`.
+    """
+    chain = _check(num_steps, schedule)
+    return _spaced(num_steps, 1.0, chain**-0.5, torch.square)
+
+
+def logsnr(num_steps: int, schedule: Schedule) -> Tensor:
+    """Return N + 1 times with logsnr evenly from t = 1 (see the module for pure noise) to 1/T, then 0. Arguments as
+    `trailing`.
+    """
+    first, last = (float(schedule(t).logsnr) for t in _ends(num_steps, schedule))
+    return _spaced(num_steps, first, last, schedule.time)
+
+
+def karras(num_steps: int, schedule: Schedule) -> Tensor:
+    """Return N + 1 times with (sigma / alpha)^(1/7) evenly from t = 1 (see the module for pure noise) to 1/T, then 0
+    (EDM Eq. 5). Arguments as `trailing`.
+    """
+    first, last = (math.exp(-float(schedule(t).logsnr) / (2 * _RHO)) for t in _ends(num_steps, schedule))
+    return _spaced(num_steps, first, last, lambda root: schedule.time(-2 * _RHO * root.log()))
+
+
 Grid = Callable[[int, Schedule], Tensor]
 """(num_steps, schedule) -> (N + 1,) float64 times, decreasing to exactly 0."""
 
-GRIDS: dict[str, Grid] = {"trailing": trailing, "leading": leading, "uniform": uniform}
+GRIDS: dict[str, Grid] = {
+    "trailing": trailing,
+    "leading": leading,
+    "uniform": uniform,
+    "quadratic": quadratic,
+    "logsnr": logsnr,
+    "karras": karras,
+}
 """The grids by the name that the command line knows them by."""

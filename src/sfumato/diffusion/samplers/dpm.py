@@ -17,7 +17,11 @@ The published code of the third order, and what descends from it, lacks the fact
 missing the method converges with order 2 (measured in docs/samplers.md).
 
 The SDE form solves the reverse process instead of the flow. Its first order is the ancestral step with the small
-variance; its second puts the extrapolated image m_0 + (m_0 - m_1)/(2 r_0) into the same step.
+variance; its second puts the extrapolated image m_0 + (m_0 - m_1)/(2 r_0) into the same step. What that does is not to
+move the mean, which given x_t is the posterior's at m_0 already (along the reverse process E[x_0 | x_t] is a martingale):
+m_0 - m_1 is what the last step's noise told about x_0, and adding it again supplies the spread of x_0 that the small
+variance leaves out. So the second order is right with the small variance alone. A large, learned or optimal variance
+holds that spread already, and here would count it twice; those belong to `Ancestral`, which is then as good.
 
 Two ends have no lambda. In the last step sigma_s = 0 and h is infinite: r = 0, a polynomial would be followed
 infinitely far, so the step is of first order and returns x0^. At a first step from pure noise, alpha_t = 0, h is
@@ -36,7 +40,7 @@ from torch import Tensor
 from ..denoiser import Condition, Denoiser
 from ..reverse import reverse
 from ..schedule import Level
-from ..variance import Small, Variance
+from ..variance import Small
 from .protocol import NoiseSource, State
 
 __all__ = ["DPMSolver", "DPMSolverSDE", "Memory", "half_logsnr", "usable"]
@@ -119,20 +123,20 @@ class DPMSolverSDE:
     """DPM-Solver++ multistep in its SDE form (Lu et al. 2022, 2211.01095, App. B): order 1 or 2 in distribution, one
     evaluation a step.
 
-    x_s ~ N( a x_t + b ( m_0 + (m_0 - m_1)/(2 r_0) ), variance ), a and b those of the posterior.
+    x_s ~ N( a x_t + b ( m_0 + (m_0 - m_1)/(2 r_0) ), beta~ ), a, b and beta~ those of the posterior.
 
-    First and last step as `DPMSolver`: of first order, the last one without noise.
+    First and last step as `DPMSolver`: of first order, the last one without noise. It takes no `Variance`, for the
+    reason given in the module. A third order exists in code elsewhere; it can't be one in distribution, since an
+    extrapolation over two noisy strides has the variance of the noise wrong in the second order already.
 
     Attributes:
-        order: how many predictions a step combines; order 1 is `Ancestral(variance)`.
-        variance: of the step's noise.
+        order: how many predictions a step combines; order 1 is `Ancestral(Small())`.
 
     Raises:
         ValueError: another order.
     """
 
     order: int = 2
-    variance: Variance = Small()
 
     evaluations: ClassVar[int] = 1
     stochastic: ClassVar[bool] = True
@@ -151,6 +155,6 @@ class DPMSolverSDE:
         prediction = denoiser(state.x, state.t, condition)
         memory = ((lambda_t, prediction.x0), *usable(state.history, lambda_t))[: self.order]
         image = prediction.x0 if math.isinf(h) or len(memory) == 1 else _middle(h, memory)
-        step = reverse(replace(prediction, x0=image), state.x, level_s, level_t, self.variance)
+        step = reverse(replace(prediction, x0=image), state.x, level_s, level_t, Small())
         x_s = step.mean if s == 0 else step.sample(noise.step(state.step))
         return State(x_s, s, state.step + 1, prediction, memory)

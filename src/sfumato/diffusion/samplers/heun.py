@@ -26,7 +26,7 @@ from torch import Tensor
 from ..denoiser import Condition, Denoiser
 from ..prediction import Prediction
 from ..schedule import Schedule, broadcast
-from .euler import carry, rho_step
+from .euler import carry, correctable, rho_step
 from .protocol import NoiseSource, State
 
 __all__ = ["EDM", "Heun"]
@@ -39,7 +39,7 @@ def _heun(denoiser: Denoiser, x_t: Tensor, t: float, s: float, condition: Condit
     level_s, level_t = denoiser.schedule(s), denoiser.schedule(t)
     prediction = denoiser(x_t, t, condition)
     x_s = carry(prediction, level_s.alpha, level_s.sigma)
-    if s == 0 or float(level_t.alpha) == 0:
+    if not correctable(level_s, level_t):
         return x_s, prediction
     ahead = denoiser(x_s, s, condition)
     return x_s + rho_step(level_s, level_t) / 2 * (ahead.eps - prediction.eps), prediction
@@ -51,7 +51,8 @@ class Heun:
     step.
 
     Last step, s = 0: Euler's, one evaluation, as in the paper; there is no slope to be had at rho = 0. A first step
-    from pure noise (alpha = 0, rho infinite) is Euler's too: the mean of two slopes over an infinite way says nothing.
+    from pure noise (alpha = 0, rho infinite), or from so near to it that a correction over all the way would do harm,
+    is Euler's too (`correctable` says when; the paper's grids start at rho = 80 and have no such step).
     """
 
     order: ClassVar[int] = 2

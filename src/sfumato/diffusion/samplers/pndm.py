@@ -19,7 +19,7 @@ from typing import ClassVar
 import torch
 
 from ..denoiser import Condition, Denoiser
-from .euler import carry, rho_step
+from .euler import carry, correctable, rho_step
 from .protocol import NoiseSource, State
 
 __all__ = ["PNDM"]
@@ -40,8 +40,8 @@ class PNDM:
     and one more in the first, which is Heun's so that the memory starts well.
 
     The last step, s = 0, is like the others: eps' and the way in rho are both finite there, though x_0 is then not
-    exactly the predicted image. A first step from pure noise (alpha = 0, rho infinite) is DDIM's, one evaluation. For
-    comparison; `DPMSolver` and `UniPC` do better.
+    exactly the predicted image. A first step from pure noise or too near to it is DDIM's, one evaluation (see
+    `Heun`). For comparison; `DPMSolver` and `UniPC` do better.
     """
 
     order: ClassVar[int] = 2
@@ -56,11 +56,11 @@ class PNDM:
         prediction = denoiser(state.x, t, condition)
         memory = ((t, prediction.eps), *(past for past in state.history if past[0] > t))[:4]
         x_s = carry(prediction, level_s.alpha, level_s.sigma)
-        if float(level_t.alpha) > 0:
-            if len(memory) > 1:
-                weights = _adams_bashforth([past for past, _ in memory], s)
-                eps = sum(w * e for w, (_, e) in zip(weights, memory, strict=True))
-            else:
-                eps = (prediction.eps + denoiser(x_s, s, condition).eps) / 2 if s > 0 else prediction.eps
-            x_s = x_s + rho_step(level_s, level_t) * (eps - prediction.eps)
+        if len(memory) > 1:
+            weights = _adams_bashforth([past for past, _ in memory], s)
+            mean = sum(w * eps for w, (_, eps) in zip(weights, memory, strict=True))
+            x_s = x_s + rho_step(level_s, level_t) * (mean - prediction.eps)
+        elif correctable(level_s, level_t):
+            ahead = denoiser(x_s, s, condition)
+            x_s = x_s + rho_step(level_s, level_t) / 2 * (ahead.eps - prediction.eps)
         return State(x_s, s, state.step + 1, prediction, memory)

@@ -1,0 +1,142 @@
+r"""A grid fitted to the model: the N steps that miss its own fine trajectory by least.
+
+Where steps may be long and where they must be short depends on the model: how much the flow bends there (GITS, Chen et
+al. 2024, 2405.11326). Walk a few images down a fine grid of F times and keep the images x_i and what the denoiser said
+there, m_i = x0^_i. Then a step from time i to any later j, had it the fine trajectory's memory, costs no evaluation
+(see `dpm`; h = lambda_j - lambda_i):
+
+    x^_j = sigma_j/sigma_i x_i - alpha_j expm1(-h) [ m_i + g (m_i - m_p) ]
+    cost(p, i, j) = mean over images of | x^_j - x_j |
+
+with p the time before i, and g = 0 (DDIM) or h / 2(lambda_i - lambda_p) (DPM-Solver++). The N steps from the first
+time to 0 with the least sum of costs are a shortest path over pairs of neighbours, found by dynamic programming:
+
+    V_1(p, i) = cost(p, i, end),        V_n(p, i) = min_j [ cost(p, i, j) + V_{n-1}(i, j) ]
+
+GITS is the case g = 0. Its grids suit one-step methods, but strides of very different lengths throw a multistep method
+off, which reads a slope from the last stride and follows it over the next; so such a method has its own cost here.
+
+All x^_j - x_j are sums of a few stored images, so their sizes follow from the images' products with one another, and a
+hundred thousand steps are tried in a second.
+
+A miss at j is carried down by the flow, which contracts what is left over from high noise. GITS measures the miss in
+x / alpha and lets each later step count 1.15 times as much. Here the miss is measured in x itself, alpha_j times as
+large: for data N(0, 1) the flow carries a miss in x on with just its size, so a sum of them is the miss at the end.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .denoiser import Condition, Denoiser
+from .grid import trailing
+from .samplers import DPMSolver, NoiseSource, State, trajectory
+
+__all__ = ["fit_grid"]
+
+_FINE = 100
+
+
+def fit_grid(
+    denoiser: Denoiser,
+    noise: NoiseSource,
+    num_steps: int,
+    condition: Condition = None,
+    order: int = 2,
+    fine: Tensor | None = None,
+) -> Tensor:
+    """Return N + 1 times chosen by the model's own measured error; any sampler can use them, any file can hold them.
+
+    Args:
+        denoiser: the model as it will be sampled, clipping and guidance included.
+        noise: the prior of a few images; 16 do.
+        num_steps: N.
+        condition: handed to the denoiser, one for each image.
+        order: 2 for multistep samplers (DPM-Solver++, UniPC), 1 for those of order 1 (DDIM, ancestral).
+        fine: (F + 1,) decreasing to 0, the times to choose from and the F evaluations that it costs; `trailing`, F =
+            100, by default.
+
+    Returns:
+        (N + 1,) float64, a selection of `fine` with both its ends.
+
+    Raises:
+        ValueError: more steps than fine ones, or another order.
+    """
+    if fine is None:
+        fine = trailing(min(_FINE, denoiser.schedule.num_steps), denoiser.schedule)
+    if not 1 <= num_steps < len(fine):
+        raise ValueError(f"{num_steps} steps out of {len(fine) - 1} fine ones: choose from 1 to {len(fine) - 1}")
+    if order not in (1, 2):
+        raise ValueError(f"order = {order}: a grid is fitted to steps of order 1 or 2")
+    with torch.no_grad():
+        products = _products(list(trajectory(denoiser, DPMSolver(2), fine, noise, condition)))
+    return fine[shortest_path(step_costs(products, denoiser, fine, order), num_steps)]
+
+
+def _products(states: list[State]) -> Tensor:
+    """Mean products of x_0..x_F, m_0..m_{F-1} with one another, (B, 2F + 1, 2F + 1) float64 on the CPU."""
+    images = [state.x for state in states] + [state.prediction.x0 for state in states if state.prediction is not None]
+    products = []
+    for n in range(len(images[0])):  # one image at a time: all of them in float64 could be large
+        rows = torch.stack([image[n].flatten() for image in images]).double()
+        products.append((rows @ rows.T / rows.shape[1]).cpu())
+    return torch.stack(products)
+
+
+def step_costs(products: Tensor, denoiser: Denoiser, fine: Tensor, order: int) -> Tensor:
+    """Return cost(p, i, j), (F + 1, F + 1, F + 1) float64: root mean squares over coordinates, averaged over images.
+
+    Infinite unless p < i < j; p = i stands for "no time before", a first step.
+
+    Args:
+        products: as `_products` returns.
+        denoiser: whose schedule the times are of.
+        fine: (F + 1,) decreasing to 0.
+        order: 1 or 2.
+    """
+    level = denoiser.schedule(fine)
+    half = level.logsnr / 2
+    last = len(fine) - 1
+    costs = torch.full((last + 1,) * 3, torch.inf, dtype=torch.float64)
+    for i in range(last):
+        later, before = slice(i + 1, last + 1), slice(0, i + 1)
+        h = half[later] - half[i]
+        ratio = level.sigma[later] / level.sigma[i]
+        image = -level.alpha[later] * torch.expm1(-h)
+        slope = h / (2 * (half[i] - half[before, None]))  # (p, j)
+        first = slope.isinf() | slope.isnan() | (order == 1)  # no memory, or an end without lambda
+        slope = image * torch.where(first, 0.0, slope)
+        x_i, x_j, m_i, m_p = i, later, last + 1 + i, slice(last + 1, last + 2 + i)
+        g = products
+        # | ratio x_i - x_j + (image + slope) m_i - slope m_p |^2, term by term: (B, p, j)
+        fixed = ratio**2 * g[:, x_i, x_i, None] + torch.diagonal(g, 0, 1, 2)[:, x_j] - 2 * ratio * g[:, x_i, x_j]
+        with_i = (ratio * g[:, x_i, m_i, None] - g[:, m_i, x_j])[:, None]
+        with_p = ratio * g[:, x_i, m_p, None] - g[:, m_p, x_j]
+        own, other = image + slope, -slope
+        square = (
+            fixed[:, None]
+            + own**2 * g[:, m_i, m_i, None, None]
+            + other**2 * torch.diagonal(g, 0, 1, 2)[:, m_p, None]
+            + 2 * (own * with_i + other * with_p + own * other * g[:, m_i, m_p, None])
+        )
+        costs[before, i, later] = square.clamp(min=0.0).sqrt().mean(0)
+    return costs
+
+
+def shortest_path(costs: Tensor, num_steps: int) -> list[int]:
+    """Return the nodes 0 = i_0 < ... < i_N = last with the least sum of costs.
+
+    Args:
+        costs: cost(p, i, j) as from `step_costs`.
+        num_steps: N, from 1 to F.
+    """
+    left, choices = costs[:, :, -1], []
+    for _ in range(num_steps - 1):
+        left, choice = (costs + left).min(2)
+        choices.append(choice)
+    path, before = [0], 0
+    for choice in reversed(choices):
+        before, here = path[-2] if len(path) > 1 else 0, path[-1]
+        path.append(int(choice[before, here]))
+    return [*path, len(costs) - 1]
