@@ -17,7 +17,7 @@ from sfumato.data.dataset import FEW
 from sfumato.presets import choose
 from sfumato.survey.report import Report
 
-__all__ = ["Advice", "advise"]
+__all__ = ["Advice", "advise", "many"]
 
 PAPERS = "Gu et al. 2023 (arXiv 2310.02664), Carlini et al. 2023 (2301.13188), Somepalli et al. 2022 (2212.03860)"
 
@@ -49,6 +49,11 @@ def advise(report: Report, preset: str | None = None) -> list[Advice]:
     rules = (_unreadable, _size, _memory, _copies, _mirror, _classes, _contents, _sampled)
     found = [*_settings(report, preset), *(advice for rule in rules for advice in rule(report))]
     return sorted(found, key=lambda advice: ("trouble", "mind", "good").index(advice.level))
+
+
+def many(count: int, thing: str) -> str:
+    """Return a number of things: `1 picture`, `2,000 pictures`."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 def _unreadable(report: Report) -> Iterator[Advice]:
@@ -100,7 +105,7 @@ def _settings(report: Report, preset: str | None) -> Iterator[Advice]:
     name, reason = choose(shape, count, "cpu")
     large, why = choose(shape, count, "cuda")
     if preset is None:
-        gpu = f"; with a GPU {large}" if large != name else f"; with a GPU the same ({why})" * (why != reason)
+        gpu = f"; with a GPU {large}: {why}" if large != name else ""
         yield Advice("good", "settings", f"preset {name}: {reason}{gpu}")
     elif preset in (name, large):
         yield Advice("good", "settings", f"preset {preset}, which would be chosen too")
@@ -124,7 +129,7 @@ def _memory(report: Report) -> Iterator[Advice]:
             "trouble" if distinct < FEW / 10 else "mind",
             "memorisation",
             f"{distinct:,} different pictures are few: expect a model to repeat them rather than to invent. Diffusion "
-            f"models memorise mostly small sets and can emit single training pictures: {PAPERS}. Gather more, train "
+            f"models tend to memorise small sets and can emit single training pictures: {PAPERS}. Gather more, train "
             "a smaller network, stop early by the held-out loss, and look at `sfumato evaluate`'s nearest pictures",
         )
     else:
@@ -140,23 +145,23 @@ def _copies(report: Report) -> Iterator[Advice]:
         yield Advice(
             "mind",
             "exact copies",
-            f"{exact:,} pictures have the very pixels of another: they count double in training. All copies lie on "
-            "one side of the split; --fix leaves out all but the first",
+            f"{many(exact, 'picture')} with the very pixels of another: they count double in training. All copies lie "
+            "on one side of the split; --fix leaves out all but the first",
         )
     if copies.near:
         near = sum(len(group) - 1 for group in copies.near)
         yield Advice(
             "trouble" if share > 0.2 else "mind",
             "near copies",
-            f"{near:,} pictures are near copies of another (re-saved, resized, brightened or slightly cut), and about "
-            f"{report.across_split():.1f} of their {len(copies.near):,} groups will lie on both sides of the split, "
+            f"{many(near, 'picture')} nearly the same as another (re-saved, resized, brightened or slightly cut); about "
+            f"{report.across_split():.1f} of {many(len(copies.near), 'group')} will lie on both sides of the split, "
             "where they make the held-out loss look better than it is; --fix leaves out all but the first",
         )
     if copies.mirrored:
         yield Advice(
             "mind",
             "mirrored copies",
-            f"{len(copies.mirrored):,} pairs are each other's mirror image: somebody has augmented the set already, or "
+            f"{many(len(copies.mirrored), 'pair')} of mirror images: somebody has augmented the set already, or "
             "it shows things from both sides; with data.flip they become copies. --fix keeps them",
         )
     if not copies.exhaustive:
@@ -216,29 +221,33 @@ def _contents(report: Report) -> Iterator[Advice]:
         (
             0 < grey < count,
             "colour",
-            f"{grey:,} of {count:,} pictures are grey and the others in colour: the model will draw both",
+            f"{grey:,} of {count:,} pictures grey and the others in colour: the model will draw both",
         ),
         (
             np.ptp((red, green, blue)) > 25,
             "colour cast",
             f"mean red, green and blue are {red:.0f}, {green:.0f} and {blue:.0f}: samples will have the data's tint",
         ),
-        (s["constant"].any(), "single colours", f"{s['constant'].sum():,} pictures are empty; --fix leaves them out"),
+        (
+            s["constant"].any(),
+            "single colours",
+            f"{many(s['constant'].sum(), 'picture')} without anything on them; --fix leaves them out",
+        ),
         (
             (s["bits"] == 16).any(),
             "bit depth",
-            f"{(s['bits'] == 16).sum():,} pictures have 16 bits a channel, which training reads as 8",
+            f"{many((s['bits'] == 16).sum(), 'picture')} of 16 bits a channel, which training reads as 8",
         ),
         (
             s["alpha"].any(),
             "transparency",
-            f"{s['alpha'].sum():,} pictures can be transparent: they will lie on {report.config.background} "
+            f"{many(s['alpha'].sum(), 'picture')} with transparency: they will lie on {report.config.background} "
             "(--data.background COLOUR)",
         ),
         (
             far > 0,
             "odd pictures",
-            f"{far:,} pictures are far from the others in brightness, contrast, colour, shape or appearance: look "
+            f"{many(far, 'picture')} far from the others in brightness, contrast, colour, shape or appearance: look "
             "whether they belong",
         ),
     )

@@ -1,7 +1,8 @@
 """Where each picture stands among the others: which are odd, which are typical, and whether mirroring belongs.
 
-**Odd.** Six numbers say what a picture is like: brightness, contrast, colour (how far apart the channels are), area,
-proportions (both as logarithms), and appearance, the Mahalanobis distance of its 8 x 8 thumbnail from the mean,
+**Odd.** Seven numbers say what a picture is like: brightness, contrast, colour (how far apart the channels are), detail
+(how much of the contrast a thumbnail loses: noise and fine print lose most), area, proportions (these three as
+logarithms), and appearance, the Mahalanobis distance of its 8 x 8 thumbnail from the mean,
 
     D^2 = sum_k s_k^2 / (lambda_k + lambda_rest),
 
@@ -29,12 +30,15 @@ from numpy.typing import NDArray
 
 from sfumato.survey.look import THUMB, Sights
 
-__all__ = ["ODD", "Mirror", "Oddness", "mirror_test", "oddness", "typical"]
+__all__ = ["LUMA", "ODD", "Mirror", "Oddness", "mirror_test", "oddness", "typical"]
 
 ODD = 5.0
 """Robust z from which a picture is called odd; of normal data one in two million is."""
 COMPONENTS = 16
-FEATURES = ("brightness", "contrast", "colour", "area", "proportions", "appearance")
+FEATURES = ("brightness", "contrast", "colour", "detail", "area", "proportions", "appearance")
+
+LUMA = np.array([0.299, 0.587, 0.114])
+"""What red, green and blue add to the luma (BT.601)."""
 
 Floats = NDArray[np.float64]
 
@@ -44,7 +48,7 @@ class Oddness:
     """How far each of N pictures is from the others.
 
     Attributes:
-        z: (N, 6) robust z of `FEATURES`.
+        z: (N, 7) robust z of `FEATURES`.
         first: (N,) projection on the first principal component.
     """
 
@@ -106,10 +110,12 @@ def oddness(sights: Sights) -> Oddness:
     distance, first = _appearance(sights["thumb"])
     apart = np.ptp(sights["thumb"].astype(np.int16), axis=-1).mean((1, 2))
     height, width = sights["height"].astype(float), sights["width"].astype(float)
+    shades = sights["thumb"] @ LUMA
     columns = (
-        sights["mean"] @ np.array([0.299, 0.587, 0.114]),
+        sights["mean"] @ LUMA,
         sights["contrast"].astype(float),
         apart,
+        np.log((sights["contrast"] + 1) / (shades.std((1, 2)) + 1)),
         np.log(height * width),
         np.log(width / height),
         np.log1p(distance),

@@ -18,7 +18,7 @@ from PIL import Image
 
 from sfumato.data.source import Unreadable, printable
 from sfumato.survey.advice import Advice
-from sfumato.survey.crowd import typical
+from sfumato.survey.crowd import LUMA, typical
 from sfumato.survey.report import Report
 from sfumato.survey.words import facts_of
 
@@ -27,7 +27,8 @@ __all__ = ["page"]
 SIDE = 96
 """Pixels of a picture's longer side on the page."""
 SHOWN = 24
-GROUPS = 12
+GROUPS = 16
+MEMBERS = 6
 ROWS = 1000
 
 STYLE = """
@@ -46,8 +47,7 @@ border-bottom:1px solid var(--line);overflow-wrap:anywhere}th{font-weight:500;wh
 height:6.2rem;display:flex;align-items:center;justify-content:center}
 img{image-rendering:pixelated;display:block}
 figcaption{font-size:.72rem;line-height:1.3;overflow-wrap:anywhere;margin-top:.15rem}
-.group{display:flex;flex-wrap:wrap;gap:.7rem;padding:.6rem 0;border-bottom:1px solid var(--line)}
-.group figure{margin:0;width:6.6rem}
+.groups{display:flex;flex-wrap:wrap;gap:.8rem}.groups .sheet{border:1px solid var(--line);padding:.5rem;gap:.5rem}
 """
 
 
@@ -90,7 +90,7 @@ def _charts(report: Report) -> str:
     s = report.sights
     if not len(s):
         return ""
-    luma = s["mean"] @ np.array([0.299, 0.587, 0.114])
+    luma = s["mean"] @ LUMA
     sides = np.minimum(s["height"], s["width"]).astype(float)
     charts = [
         _histogram("brightness", luma, 0, 255),
@@ -101,29 +101,29 @@ def _charts(report: Report) -> str:
     for a, attribute in enumerate(report.source.attributes):
         counts = list(report.counts(a).items())[:20]
         if counts:
-            charts.append(_bars(attribute.name, [count for _, count in counts], [value for value, _ in counts]))
+            names = ", ".join(value for value, _ in counts)
+            charts.append(_bars(attribute.name, [count for _, count in counts], names))
     return "<h2>Distributions</h2><div class='charts'>" + "".join(charts) + "</div>"
 
 
 def _histogram(title: str, values: NDArray[np.floating], low: float, high: float) -> str:
     """A histogram of 24 bins as a picture drawn with rectangles."""
     counts, _ = np.histogram(np.clip(values, low, high), bins=24, range=(low, max(high, low + 1e-9)))
-    return _bars(title, counts.tolist(), [f"{low:g}", f"{high:g}"])
+    return _bars(title, counts.tolist(), f"{low:g} to {high:g}")
 
 
-def _bars(title: str, counts: Sequence[int], names: Sequence[str]) -> str:
-    """Bars with what their ends (or each of them) mean."""
+def _bars(title: str, counts: Sequence[int], meaning: str) -> str:
+    """Bars with what they mean."""
     top, width = max(1, *counts), 240 / len(counts)
     bars = "".join(
         f"<rect x='{k * width:.1f}' y='{80 - 78 * count / top:.1f}' width='{max(1.0, width - 1.5):.1f}' "
         f"height='{78 * count / top:.1f}'/>"
         for k, count in enumerate(counts)
     )
-    ends = f"{_text(names[0])} to {_text(names[-1])}" if len(names) == 2 else ", ".join(map(_text, names))
     return (
         f"<figure><svg viewBox='0 0 240 81' width='100%' fill='#6f86a8' role='img'>{bars}"
         f"<path d='M0 80.5H240' stroke='#8888'/></svg>"
-        f"<figcaption><b>{_text(title)}</b>: {ends}; tallest {max(counts):,}</figcaption></figure>"
+        f"<figcaption><b>{_text(title)}</b>: {_text(meaning)}; tallest {max(counts):,}</figcaption></figure>"
     )
 
 
@@ -149,12 +149,12 @@ def _sheets(report: Report) -> list[str]:
     ):
         if groups:
             shown = f", {GROUPS} shown" if len(groups) > GROUPS else ""
-            parts.append(f"<h2>{title} ({len(groups):,} groups{shown})</h2>")
-            parts += [_sheet(report, [(place, "") for place in group[:8]], "group") for group in groups[:GROUPS]]
+            sheets = [_sheet(report, [(place, "") for place in group[:MEMBERS]]) for group in groups[:GROUPS]]
+            parts.append(f"<h2>{title} ({len(groups):,}{shown})</h2><div class='groups'>{''.join(sheets)}</div>")
     return parts
 
 
-def _sheet(report: Report, places: Sequence[tuple[int, str]], kind: str = "sheet") -> str:
+def _sheet(report: Report, places: Sequence[tuple[int, str]]) -> str:
     """Pictures with their names and something said of each."""
     figures = []
     for place, said in places:
@@ -163,7 +163,7 @@ def _sheet(report: Report, places: Sequence[tuple[int, str]], kind: str = "sheet
             f"<figure><div class='pic'>{_picture(report, place)}</div>"
             f"<figcaption>{_text(report.origin(place))}{note}</figcaption></figure>"
         )
-    return f"<div class='{kind}'>{''.join(figures)}</div>"
+    return f"<div class='sheet'>{''.join(figures)}</div>"
 
 
 def _picture(report: Report, place: int) -> str:

@@ -15,7 +15,7 @@ from sfumato.attributes import Attribute
 from sfumato.data.source import DataConfig, Source, printable
 from sfumato.data.store import choose_size
 from sfumato.survey.copies import Copies, find_copies
-from sfumato.survey.crowd import Mirror, Oddness, mirror_test, oddness
+from sfumato.survey.crowd import LUMA, Mirror, Oddness, mirror_test, oddness
 from sfumato.survey.gather import gather
 from sfumato.survey.look import Sights
 
@@ -137,7 +137,7 @@ class Report:
     def table(self) -> dict[str, Any]:
         """Return the figures as JSON has them."""
         s = self.sights
-        luma = s["mean"] @ np.array([0.299, 0.587, 0.114])
+        luma = s["mean"] @ LUMA
         (height, width), why = self.size
         return {
             "source": self.source.name,

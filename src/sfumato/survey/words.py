@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
 
-from sfumato.survey.advice import Advice
+from sfumato.survey.advice import Advice, many
 from sfumato.survey.report import Report
 
 __all__ = ["facts_of", "summary"]
 
+WIDTH = 110
 SHOWN = 8
 """Files named of each kind; the page and the JSON name all."""
 
 
 def summary(report: Report, advice: Sequence[Advice]) -> str:
     """Return what was seen and what to do about it, in plain lines."""
-    lines = [f"{name:<13}{value}" for name, value in facts_of(report)]
+    lines = [_wrapped(f"{name:<13}", value) for name, value in facts_of(report)]
     marks = {"trouble": "!!", "mind": " !", "good": "ok"}
-    lines += ["", *(f"{marks[item.level]} {item.topic}: {item.text}" for item in advice)]
+    lines += ["", *(_wrapped(f"{marks[item.level]} ", f"{item.topic}: {item.text}") for item in advice)]
     lines += _named("can't be used", [(report.source.origin(i), reason) for i, reason in report.faults])
     lines += _named("to look at", [(report.origin(i), reason) for i, reason in report.suspicious])
     odd = report.odd.odd()
@@ -41,7 +43,7 @@ def facts_of(report: Report) -> list[tuple[str, str]]:
     if not len(s):
         return rows
     sizes = [f"{size} ({count:,})" for size, count in list(table["sizes"].items())[:4]]
-    more = f", and {table['num_sizes'] - 4:,} other sizes" if table["num_sizes"] > 4 else ""
+    more = f", and {many(table['num_sizes'] - 4, 'other size')}" if table["num_sizes"] > 4 else ""
     rows.append(("size", ", ".join(sizes) + more + " (width x height)"))
     if table["formats"]:
         rows.append(("format", _listed(table["formats"])))
@@ -58,6 +60,11 @@ def facts_of(report: Report) -> list[tuple[str, str]]:
         counts = report.counts(a)
         rows.append((attribute.name[:12], _listed(counts) if counts else f"a number, given for {given:,}"))
     return rows
+
+
+def _wrapped(head: str, text: str) -> str:
+    """Text behind a head, its further lines below its first word."""
+    return textwrap.fill(text, WIDTH, initial_indent=head, subsequent_indent=" " * len(head), break_on_hyphens=False)
 
 
 def _listed(counts: dict[str, int], most: int = 10) -> str:
