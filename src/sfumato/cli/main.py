@@ -36,6 +36,7 @@ VERBS = {
     "train": "train a model on a folder of images or a built-in data set",
     "plan": "say what a training would cost here: memory, disk, time",
     "sample": "draw images from a trained model: a grid, a folder, an array or a film",
+    "edit": "edit images with a model: inpaint, vary, interpolate, colorize, upscale, deblur, invert",
     "evaluate": "measure a model: bits per dimension, sample quality, memorisation",
     "verify": "check on this machine that the mathematics holds",
     "info": "say what a run or a weights file is",

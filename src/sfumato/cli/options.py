@@ -19,7 +19,7 @@ import io
 import re
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 
 import tyro
@@ -27,7 +27,7 @@ from tyro.conf import FlagCreatePairsOff, Suppress, arg
 
 from sfumato.errors import UserError, nearest
 
-__all__ = ["Flag", "Overrides", "Verb", "option", "parse", "split_overrides"]
+__all__ = ["Family", "Flag", "Overrides", "Verb", "option", "parse", "split_overrides"]
 
 Flag = Annotated[bool, FlagCreatePairsOff, arg(help_behavior_hint="")]
 """A switch that is off unless it is named."""
@@ -48,6 +48,19 @@ class Verb(Protocol):
         ...
 
 
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """Several verbs under one name: `sfumato NAME VERB ...`.
+
+    Args:
+        about: what they do, in a sentence.
+        verbs: by name.
+    """
+
+    about: str
+    verbs: Mapping[str, type[Verb]]
+
+
 V = TypeVar("V", bound=Verb)
 
 
@@ -56,11 +69,12 @@ def option(metavar: str) -> Any:
     return arg(metavar=metavar, help_behavior_hint="")
 
 
-def parse(verb: type[V], name: str, words: Sequence[str]) -> V:
+def parse(verb: type[V] | Family, name: str, words: Sequence[str]) -> V | Verb:
     """Return the verb with its options filled in from the words after its name.
 
     Args:
-        verb: a dataclass; where it has a field `overrides`, dotted options go there as (key, value) pairs.
+        verb: a dataclass; where it has a field `overrides`, dotted options go there as (key, value) pairs. Of a family
+            the first word chooses.
         name: the verb's name.
         words: the rest of the command line.
 
@@ -68,6 +82,8 @@ def parse(verb: type[V], name: str, words: Sequence[str]) -> V:
         UserError: an unknown option, a bad or missing value, a word too many.
         SystemExit: after `--help` has been printed.
     """
+    if isinstance(verb, Family):
+        return parse(_member(verb, name, words), f"{name} {words[0]}", words[1:])
     fields = {f.name for f in dataclasses.fields(verb)}  # type: ignore[arg-type]
     overrides, rest = split_overrides(words) if "overrides" in fields else ((), list(words))
     _known(verb, name, rest)
@@ -86,6 +102,27 @@ def parse(verb: type[V], name: str, words: Sequence[str]) -> V:
     if extra:
         raise UserError(f"{name} has no use for '{extra[0]}'; see sfumato {name} --help")
     return dataclasses.replace(options, overrides=overrides) if overrides else options  # type: ignore[type-var]
+
+
+def _member(family: Family, name: str, words: Sequence[str]) -> type[Verb]:
+    """Return the verb of a family that the first word names.
+
+    Raises:
+        UserError: no such verb.
+        SystemExit: after the help has been printed, which is what no word at all asks for.
+    """
+    first = words[0] if words else "--help"
+    if first in ("-h", "--help", "help"):
+        lines = [
+            f"  {key:12} {inspect.cleandoc(verb.__doc__ or '').splitlines()[0]}" for key, verb in family.verbs.items()
+        ]
+        examples = [f"  {verb.EXAMPLES[0]}" for verb in family.verbs.values()]
+        print(f"usage: sfumato {name} VERB ...\n\n{family.about}\n")
+        print("\n".join([*lines, "", f"`sfumato {name} VERB --help` explains a verb. Examples:", "", *examples]))
+        raise SystemExit(0)
+    if first not in family.verbs:
+        raise UserError(f"{name} has no verb '{first}'{nearest(first, family.verbs)}")
+    return family.verbs[first]
 
 
 def split_overrides(words: Sequence[str]) -> tuple[tuple[tuple[str, str], ...], list[str]]:

@@ -56,6 +56,7 @@ class Purpose(IntEnum):
     INITIAL_WEIGHTS = 10  # seed of a network's initialisation
     ORACLE = 11  # exact samples of an oracle's distribution
     LABEL = 12  # labels drawn for samples
+    MEASUREMENT = 13  # noise of a measurement made up to try an edit
 
 
 def philox(

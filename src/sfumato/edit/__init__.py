@@ -14,7 +14,7 @@ from .image import Fitted, read_box, read_image, read_mask, read_transparency
 from .inpaint import INPAINTERS, Inpainted, inpaint
 from .interpolate import Interpolated, interpolate, slerp
 from .invert import Inverted, decode, encode, invert
-from .restore import POSTERIORS, ROUNDING, Restored, blur, colorize, deblur, restore, upscale
+from .restore import POSTERIORS, ROUNDING, Restored, blur, check_factor, colorize, deblur, restore, upscale
 from .vary import Varied, vary
 from .walk import Walk, psnr, rmse
 
@@ -30,6 +30,7 @@ __all__ = [
     "Varied",
     "Walk",
     "blur",
+    "check_factor",
     "colorize",
     "deblur",
     "decode",

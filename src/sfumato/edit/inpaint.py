@@ -21,7 +21,7 @@ from sfumato.diffusion.inverse import Mask, RePaint
 from sfumato.errors import UserError, nearest
 
 from .restore import POSTERIORS, ROUNDING, posterior
-from .walk import Walk, check_image, device_of, draw
+from .walk import STOCHASTIC, Walk, check_image, device_of, draw
 
 if TYPE_CHECKING:
     from sfumato.weights import Model
@@ -53,7 +53,7 @@ def inpaint(
     seed: int = 0,
     method: str = "repaint",
     repeats: int = 10,
-    walk: Walk = Walk(),
+    walk: Walk = STOCHASTIC,
 ) -> Inpainted:
     """Paint a part of an image anew.
 

@@ -36,12 +36,23 @@ from sfumato.diffusion.inverse import (
 )
 from sfumato.errors import UserError, nearest
 
-from .walk import Walk, check_image, device_of, draw, rmse
+from .walk import STOCHASTIC, Walk, check_image, device_of, draw, rmse
 
 if TYPE_CHECKING:
     from sfumato.weights import Model
 
-__all__ = ["POSTERIORS", "ROUNDING", "Restored", "colorize", "deblur", "posterior", "restore", "upscale"]
+__all__ = [
+    "POSTERIORS",
+    "ROUNDING",
+    "Restored",
+    "blur",
+    "check_factor",
+    "colorize",
+    "deblur",
+    "posterior",
+    "restore",
+    "upscale",
+]
 
 Posterior = Callable[[Denoiser, LinearOperator, Tensor, float], Denoiser]
 """(denoiser, operator, y, noise_std) -> the denoiser of the images that explain y."""
@@ -84,8 +95,8 @@ def restore(
     noise_std: float = ROUNDING,
     num: int = 8,
     seed: int = 0,
-    method: str = "moments",
-    walk: Walk = Walk(),
+    method: str = "pigdm",
+    walk: Walk = STOCHASTIC,
 ) -> Restored:
     """Draw images that explain a measurement.
 
@@ -123,8 +134,8 @@ def colorize(
     num: int = 8,
     seed: int = 0,
     noise_std: float = ROUNDING,
-    method: str = "moments",
-    walk: Walk = Walk(),
+    method: str = "pigdm",
+    walk: Walk = STOCHASTIC,
 ) -> Restored:
     """Give a grey image colours whose luma it is (ITU-R BT.601). Arguments as `restore`, with `grey` (1, H, W).
 
@@ -143,8 +154,8 @@ def upscale(
     num: int = 8,
     seed: int = 0,
     noise_std: float = ROUNDING,
-    method: str = "moments",
-    walk: Walk = Walk(),
+    method: str = "pigdm",
+    walk: Walk = STOCHASTIC,
 ) -> Restored:
     """Enlarge an image: find images whose blocks of factor x factor pixels have its pixels as means.
 
@@ -168,8 +179,8 @@ def deblur(
     num: int = 8,
     seed: int = 0,
     noise_std: float = ROUNDING,
-    method: str = "moments",
-    walk: Walk = Walk(),
+    method: str = "pigdm",
+    walk: Walk = STOCHASTIC,
 ) -> Restored:
     """Sharpen an image that a Gaussian has blurred, around the edges: what leaves on the right comes in on the left.
 

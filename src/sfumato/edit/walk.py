@@ -22,7 +22,7 @@ from sfumato.generate import generate, in_turn
 if TYPE_CHECKING:
     from sfumato.weights import Model
 
-__all__ = ["Report", "Walk", "check_image", "device_of", "draw", "psnr", "rmse"]
+__all__ = ["STOCHASTIC", "Report", "Walk", "check_image", "device_of", "draw", "psnr", "rmse"]
 
 Report = Callable[[int, int], None]
 """Called with (steps walked, in all), both counted over all images."""
@@ -67,6 +67,10 @@ class Walk:
     def told(self, num: int) -> Tensor | None:
         """Return the condition of each of `num` images, (num, A), or None."""
         return None if self.conditions is None else in_turn(self.conditions, num)
+
+
+STOCHASTIC = Walk(DDIM(1.0))
+"""An ancestral walk: its noise makes good what the approximate likelihoods of the inverse methods do badly."""
 
 
 def draw(model: Model, walk: Walk, num: int, seed: int, start: Callable[[Noise], Tensor] | None = None) -> Tensor:
