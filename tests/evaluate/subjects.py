@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sfumato.attributes import Attribute
 from sfumato.config import Config
 from sfumato.data import DataConfig, Dataset, to_model
 from sfumato.diffusion import Cosine, GaussianOracle, Prediction, Schedule
@@ -29,14 +30,17 @@ def gaussian_bytes(num: int, seed: int) -> Tensor:
     return ((raw + 1) * 127.5).round().clamp(0, 255).byte()
 
 
-def dataset(images: Tensor, train: int, labels: list[int] | None = None, classes: tuple[str, ...] = ()) -> Dataset:
+def dataset(
+    images: Tensor, train: int, conditions: Tensor | None = None, attributes: tuple[Attribute, ...] = ()
+) -> Dataset:
     """A data set in memory, its first images those that train."""
+    told = torch.zeros(len(images), 0) if conditions is None else conditions
     return Dataset(
-        config=DataConfig(source="digits", labels=labels is not None),
+        config=DataConfig(source="digits", labels="source" if attributes else "none"),
         source_name="digits",
         images=images.numpy(),
-        labels=np.array(labels if labels is not None else [-1] * len(images)),
-        classes=classes,
+        attributes=attributes,
+        conditions=told.float().numpy(),
         origins=(),
         digests=tuple(hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in images),
         train=np.arange(train),
@@ -54,7 +58,7 @@ def subject(denoiser: Any, data: Dataset) -> Subject:
     """An oracle in the place of a network."""
     config = Config(net=UNetConfig(1, base=8, multipliers=(1,), blocks=1, attention=(), groups=4))
     net = UNet(config.net)
-    model = Model(net, config, denoiser, data.shape, data.classes, 1000, "ema", FILE)
+    model = Model(net, config, denoiser, data.shape, data.attributes, 1000, "ema", FILE)
     return Subject(model, data, own=True, device=torch.device("cpu"))
 
 
@@ -68,15 +72,14 @@ def changed(of: Subject, **data: Any) -> Subject:
 
 @dataclass(frozen=True)
 class Told:
-    """Knows the image from its label alone: all pixels at 40 + 50 label; without one, grey."""
+    """Knows the image from its condition alone: all pixels at 40 + 50 kind + 4 shade."""
 
     schedule: Schedule = SCHEDULE
 
     def __call__(self, x_t: Tensor, t: Tensor | float, condition: Tensor | None = None) -> Prediction:
         assert condition is not None
         assert len(condition) == len(x_t)
-        grey = torch.where(condition < 0, 127, 40 + 50 * condition).byte()
-        x0 = to_model(grey).reshape(-1, 1, 1, 1).expand_as(x_t)
+        x0 = to_model((40 + 50 * condition[:, 0] + 4 * condition[:, 1]).byte()).reshape(-1, 1, 1, 1).expand_as(x_t)
         return Prediction(x0, x_t).with_x0(x0, x_t, self.schedule(t))
 
 
@@ -86,7 +89,10 @@ def gaussian_subject() -> Subject:
 
 
 def told_subject() -> Subject:
-    """`Told` and images of four classes, 40 of 240 held out."""
-    labels = [n % 4 for n in range(200)] + [n % 3 for n in range(40)]
-    images = (40 + 50 * torch.tensor(labels)).byte().reshape(-1, 1, 1, 1).expand(-1, *SHAPE).contiguous()
-    return subject(Told(), dataset(images, 200, labels, ("a", "b", "c", "d")))
+    """`Told` and images of four kinds and a shade, 40 of 240 held out; kind 3 has only the shades -1 and 0."""
+    kind = torch.tensor([n % 4 for n in range(200)] + [n % 3 for n in range(40)]).float()
+    shade = torch.arange(240) % 7 % 3 - 1.0
+    shade = torch.where(kind == 3, shade.clamp(max=0), shade)
+    images = (40 + 50 * kind + 4 * shade).byte().reshape(-1, 1, 1, 1).expand(-1, *SHAPE).contiguous()
+    attributes = (Attribute("kind", ("a", "b", "c", "d")), Attribute("shade", mean=2.0, std=0.5))
+    return subject(Told(), dataset(images, 200, torch.stack([kind, shade], 1), attributes))

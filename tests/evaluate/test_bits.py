@@ -55,6 +55,33 @@ def test_the_batch_does_not_matter(measure) -> None:
     assert results[0].total.half_width == pytest.approx(results[1].total.half_width, rel=1e-3)
 
 
+@pytest.mark.parametrize("measure", [vlb_bits, sampled_bits, flow_bits])
+def test_each_image_is_scored_given_its_own_condition(measure) -> None:
+    """Where images of two kinds have means apart, telling which is which is worth the bits of Gaussians apart."""
+    means = torch.tensor([-26, 26]) / 127.5  # whole steps of a byte, within the range
+
+    class Knowing:
+        schedule = SCHEDULE
+
+        def __call__(self, x_t, t, condition=None):
+            mean = means[condition[:, 0].long()].reshape(-1, 1, 1, 1)
+            level = SCHEDULE(torch.as_tensor(t, dtype=torch.float64).expand(len(x_t))).like(x_t)
+            inner = ORACLE(x_t - level.alpha * mean, t)
+            return inner.with_x0(inner.x0 + mean, x_t, SCHEDULE(t))
+
+    kinds = torch.arange(40) % 2
+    centred = bytes_of_a_gaussian(40, 7).float()
+    images = (centred + 127.5 * means[kinds].reshape(-1, 1, 1, 1)).round().clamp(0, 255).byte()
+    given = (trailing(50, SCHEDULE), BEST) if measure is vlb_bits else (BEST,)
+    scores = [measure(Knowing(), images, *given, batch=b, conditions=kinds[:, None].float()) for b in (40, 7)]
+    plain = measure(ORACLE, centred.byte(), *given)
+    for bits in scores:
+        assert bits.total.mean == pytest.approx(plain.total.mean, abs=0.02)
+    wrong = measure(Knowing(), images, *given, conditions=1 - kinds[:, None].float())
+    # 52 bytes are 1.6 standard deviations: 1.6^2 / (2 ln 2)
+    assert wrong.total.mean == pytest.approx(plain.total.mean + (52 / 127.5 / STD) ** 2 / (2 * math.log(2)), abs=0.2)
+
+
 def test_the_progressive_curve_starts_blind_and_ends_sharp() -> None:
     bits = vlb_bits(ORACLE, bytes_of_a_gaussian(100, 4), trailing(50, ORACLE.schedule), BEST)
     received, rmse = zip(*bits.progressive, strict=True)

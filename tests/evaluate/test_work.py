@@ -19,7 +19,7 @@ from sfumato.evaluate.settings import Settings
 from sfumato.evaluate.subject import Subject
 from sfumato.evaluate.work import Work
 
-from .subjects import ORACLE, SCHEDULE, SHAPE, STD, changed, dataset, gaussian_subject, measure, subject, told_subject
+from .subjects import ORACLE, SCHEDULE, SHAPE, STD, changed, gaussian_subject, measure, subject, told_subject
 
 TRUTH = math.log2(127.5 * STD) + 0.5 * math.log2(2 * math.pi * math.e)  # entropy of the rounded Gaussian, fine bins
 
@@ -46,7 +46,7 @@ def told() -> Subject:
 def test_the_oracles_bits_are_the_entropy_with_the_measured_variance(
     method: str, gaussian: Subject, tmp_path: Path
 ) -> None:
-    total = measure(gaussian, tmp_path, "bits", method=method, variance="analytic", clip=False)["result"]["total"]
+    total = measure(gaussian, tmp_path, "bits", method=method, variance="analytic", range="free")["result"]["total"]
     assert abs(total["mean"] - TRUTH) < 1.5 * total["half_width"] + 0.01
     assert total["low"] < total["mean"] < total["high"]
     assert total["half_width"] < 0.3
@@ -109,7 +109,7 @@ def test_every_part_meets_noise_of_its_own(gaussian: Subject, tmp_path: Path) ->
 
 @pytest.mark.parametrize("batch", [64, 3])
 @pytest.mark.parametrize("method", ["vlb", "sampled", "flow"])
-def test_a_conditional_model_is_scored_with_each_images_own_label(
+def test_a_conditional_model_is_scored_given_each_images_own_condition(
     method: str, batch: int, told: Subject, tmp_path: Path
 ) -> None:
     report = measure(told, tmp_path, "bits", batch=batch, method=method, num=40)
@@ -117,36 +117,52 @@ def test_a_conditional_model_is_scored_with_each_images_own_label(
     # what the last noise level leaves to say costs 3.5 bits, and the steps before it nothing
     assert report["result"]["total"]["mean"] < 3.6
     assert method == "flow" or report["result"]["rate"]["mean"] < 1e-4
-    assert "each image was scored given its own label" in report["notes"]
+    assert "each image was scored given its own labels" in report["notes"]
 
 
 # Drawn images
 
 
-def test_labels_are_drawn_in_the_training_images_proportions(told: Subject) -> None:
-    labels = [0] * 120 + [1] * 60 + [2] * 20 + [3] * 100  # the last 100 are held out
-    data = dataset(torch.zeros(300, *SHAPE, dtype=torch.uint8), 200, labels, told.data.classes)
-    drawn = replace(told, data=data).labels(seed=5, first=0, count=4000)
+def test_conditions_come_together_as_often_as_in_training(told: Subject) -> None:
+    drawn = told.conditions(seed=5, first=0, count=6000)
     assert drawn is not None
-    counts = torch.bincount(drawn, minlength=4)
-    assert counts[3] == 0
-    chi_squared = ((counts[:3] - torch.tensor([2400, 1200, 400])) ** 2 / torch.tensor([2400, 1200, 400])).sum()
-    assert chi_squared < 13.8, "two degrees of freedom, p = 0.001"
-    assert torch.equal(replace(told, data=data).labels(5, 1000, 500), drawn[1000:1500]), "each by its address"
+
+    def pairs(table: Tensor) -> Tensor:
+        return torch.bincount((3 * table[:, 0] + table[:, 1] + 1).long(), minlength=12)
+
+    counts, training = pairs(drawn), pairs(torch.from_numpy(told.data.conditions[told.data.train]))
+    assert training[11] == counts[11] == 0, "no d of shade 1: the attributes are not drawn one by one"
+    there = training > 0
+    wanted = 6000 * training[there] / 200
+    assert ((counts[there] - wanted) ** 2 / wanted).sum() < 29.6, "ten degrees of freedom, p = 0.001"
+    later = told.conditions(5, 1000, 500)
+    assert later is not None
+    assert torch.equal(later, drawn[1000:1500]), "each by its address"
 
 
-def test_images_are_drawn_for_their_labels(told: Subject, tmp_path: Path) -> None:
+def test_images_are_drawn_for_their_conditions(told: Subject, tmp_path: Path) -> None:
     for batch in (64, 7):
         work = Evaluation(told, Settings(num=50, steps=3), tmp_path / str(batch), batch).work
-        labels = told.labels(0, 0, 50)
-        assert labels is not None
-        assert torch.equal(work.images()[:, 0, 0, 0], 40 + 50 * labels)
+        conditions = told.conditions(0, 0, 50)
+        assert conditions is not None
+        assert torch.equal(work.images()[:, 0, 0, 0], (40 + 50 * conditions[:, 0] + 4 * conditions[:, 1]).byte())
 
 
-def test_a_wrong_label_would_cost_much(told: Subject, tmp_path: Path) -> None:
-    shifted = changed(told, labels=(told.data.labels + 1) % 4)
-    for method in ("vlb", "flow"):
-        assert measure(shifted, tmp_path, "bits", method=method, num=40)["result"]["total"]["mean"] > 20
+def test_a_wrong_condition_would_cost_much(told: Subject, tmp_path: Path) -> None:
+    table = told.data.conditions
+    for name, other in (("kind", table * [0, 1] + (table + 1) % 4 * [1, 0]), ("shade", table[:, :1] * [1, 0] + [0, 8])):
+        shifted = changed(told, conditions=other.astype(np.float32))
+        for method in ("vlb", "flow"):
+            report = measure(shifted, tmp_path / name, "bits", method=method, num=40)
+            assert report["result"]["total"]["mean"] > 20, (name, method)
+
+
+def test_results_of_other_conditions_are_not_mistaken(told: Subject, tmp_path: Path) -> None:
+    """The same images and weights with other labels are scored, and drawn, anew."""
+    other = changed(told, conditions=told.data.conditions[::-1].copy())
+    works = [Evaluation(one, Settings(num=8), tmp_path).work for one in (told, other)]
+    assert works[0].scoring != works[1].scoring
+    assert works[0].drawing != works[1].drawing
 
 
 def test_images_depend_on_what_they_should(gaussian: Subject, tmp_path: Path) -> None:
@@ -158,7 +174,8 @@ def test_images_depend_on_what_they_should(gaussian: Subject, tmp_path: Path) ->
     ways: list[dict[str, Any]] = [
         {"steps": 5},
         {"steps": 5, "seed": 1},
-        {"steps": 5, "eta": 0.5},
+        {"steps": 5, "sampler": "ddim"},
+        {"steps": 5, "sampler": "ddim", "eta": 0.5},
         {"steps": 6},
         {"steps": 5, "sampler": "ddpm"},
         {"steps": 5, "sampler": "ddpm", "variance": "large"},
@@ -170,7 +187,8 @@ def test_images_depend_on_what_they_should(gaussian: Subject, tmp_path: Path) ->
 def test_clipping_is_of_what_is_scored_and_of_what_is_drawn(gaussian: Subject, tmp_path: Path) -> None:
     wide = subject(GaussianOracle(SCHEDULE, torch.zeros(SHAPE), torch.full(SHAPE, 4.0)), gaussian.data)
     works = [
-        Evaluation(wide, Settings(num=20, steps=5, sampler="ddpm", clip=clip), tmp_path).work for clip in (True, False)
+        Evaluation(wide, Settings(num=20, steps=5, sampler="ddpm", range=kept), tmp_path).work
+        for kept in ("clip", "free")
     ]
     assert not torch.equal(works[0].images(), works[1].images())
     clipped, free = (work.bits().total.mean for work in works)
@@ -184,7 +202,7 @@ def test_analytic_ddpm_draws_the_right_spread_in_few_steps(gaussian: Subject, tm
     """
 
     def spread(variance: str) -> float:
-        settings = Settings(num=400, steps=10, sampler="ddpm", variance=variance, clip=False)
+        settings = Settings(num=400, steps=10, sampler="ddpm", variance=variance, range="free")
         return float(to_model(Evaluation(gaussian, settings, tmp_path).work.images()).std())
 
     last = SCHEDULE(5 / 50)
