@@ -35,6 +35,7 @@ __all__ = ["Smooth", "examinations"]
 
 WEIGHTS, MEANS, VARIANCES = (0.3, 0.7), (-0.8, 0.5), (0.09, 0.04)
 NOISY, CLEAN = 0.9, 0.1
+POINTS, STEPS = 8000, 160
 
 
 def examinations() -> dict[str, Examination]:
@@ -135,15 +136,14 @@ def _plane(setting: Setting) -> tuple[MixtureOracle, Tensor, Tensor]:
 def moments(name: str, setting: Setting) -> Finding:
     """Mean and covariance of a stochastic sampler's points in the plane, as the largest miss of any entry."""
     oracle, mean, covariance = _plane(setting)
-    count = 10_000
-    noise = Noise(1, torch.arange(count, device=setting.device), (2,), setting.dtype)
+    noise = Noise(1, torch.arange(POINTS, device=setting.device), (2,), setting.dtype)
     sampler: Sampler = SAMPLERS[name]()
-    x = sample(oracle, sampler, trailing(100, oracle.schedule), noise).double().cpu()
+    x = sample(oracle, sampler, trailing(STEPS, oracle.schedule), noise).double().cpu()
     worst = max(float((x.mean(0) - mean).abs().max()), float((torch.cov(x.T) - covariance).abs().max()))
     return Finding(
         worst,
-        0.02,
-        f"{count:,} points have the mean and covariance of the distribution",
+        0.018,
+        f"{POINTS:,} points have the mean and covariance of the distribution",
         "its samples are too wide, too narrow or beside the data; use another sampler",
     )
 
