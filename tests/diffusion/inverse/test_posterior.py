@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -35,6 +36,7 @@ from sfumato.diffusion import (
     trailing,
 )
 from sfumato.diffusion.inverse import dense
+from sfumato.diffusion.inverse.solvers import conjugate_gradients, minimal_residual
 
 from ..common import images, noise, random_function
 from .cases import GAUSSIAN, OPERATORS, SCHEDULE, SHAPE, D, measured, smooth
@@ -270,3 +272,17 @@ def test_mistakes_are_named() -> None:
             method(NETWORK, operator, y, -1.0)
     with pytest.raises(ValueError, match="iterations"):
         MomentMatching(NETWORK, operator, y, 0.1, iterations=0)
+
+
+def test_minimal_residuals_fall_where_conjugate_gradients_do_not() -> None:
+    """A lopsided matrix, as a network's Jacobian is: every iteration helps, and as many as it is large solve it."""
+    generator = torch.Generator().manual_seed(0)
+    S = torch.randn(8, 8, dtype=torch.float64, generator=generator) + 1.5 * torch.eye(8)
+    b = images(2, (8,))
+    errors = [
+        float((b - minimal_residual(lambda u: u @ S.T, b, n) @ S.T).norm() / b.norm()) for n in (0, 1, 2, 3, 4, 8)
+    ]
+    assert errors[0] == 1.0
+    assert all(later < earlier for earlier, later in itertools.pairwise(errors))
+    assert errors[-1] < 1e-8
+    assert float((b - conjugate_gradients(lambda u: u @ S.T, b, 4) @ S.T).norm() / b.norm()) > errors[4]

@@ -1,12 +1,15 @@
-r"""Two iterations for linear systems that are known only by their products.
+r"""Three iterations for linear systems that are known only by their products.
 
 Conjugate gradients (Hestenes and Stiefel 1952) solve S u = b for a symmetric positive S in at most as many steps as S
 has distinct eigenvalues. Applied to A^T A x = A^T b from x = 0 without ever forming A^T A ("CGLS") they give the
 shortest of the least-squares solutions, which is the pseudoinverse's A+ b.
 
-Each example of a batch has a system of its own: inner products are taken within examples, and one that is solved, or
-that meets a direction in which S is not positive (a network's Jacobian may have some), stands still while the others
-go on.
+A network's Jacobian is only nearly symmetric and positive, and there conjugate gradients can leave a larger residual
+with every step. Minimal residuals ("GCR", Eisenstat, Elman and Schultz 1983) need neither: of all combinations of b, S
+b, S^2 b, ... so far they take the one with the least |b - S u|, which can only fall. They keep all former directions.
+
+Each example of a batch has a system of its own: inner products are taken within examples, and one that is solved
+stands still while the others go on.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["conjugate_gradients", "least_squares"]
+__all__ = ["conjugate_gradients", "least_squares", "minimal_residual"]
 
 Map = Callable[[Tensor], Tensor]
 
@@ -87,3 +90,29 @@ def least_squares(forward: Map, adjoint: Map, b: Tensor, iterations: int) -> Ten
         direction = gradient + _ratio(new, size, going) * direction
         size = torch.where(going, new, 0.0)
     return x
+
+
+def minimal_residual(apply: Map, b: Tensor, iterations: int) -> Tensor:
+    """Return the u with the least |b - S u| in the span of b, S b, ..., S^(iterations - 1) b, example by example.
+
+    Args:
+        apply: u -> S u, linear.
+        b: (B, ...).
+        iterations: at most this many products; as many as S has distinct eigenvalues solve the system.
+    """
+    u, residual = torch.zeros_like(b), b
+    target = _dot(b, b) * _tolerance(b) ** 2
+    past: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    for _ in range(iterations):
+        direction, product = residual, apply(residual)
+        for former, image, size, used in past:
+            share = _ratio(_dot(image, product), size, used)
+            direction, product = direction - share * former, product - share * image
+        size = _dot(product, product)
+        going = (_dot(residual, residual) > target) & (size > 0)
+        if not bool(going.any()):
+            break
+        step = _ratio(_dot(residual, product), size, going)
+        u, residual = u + step * direction, residual - step * product
+        past.append((direction, product, size, going))
+    return u
