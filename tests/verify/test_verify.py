@@ -10,9 +10,23 @@ from typing import Any
 import pytest
 import torch
 
-from sfumato.diffusion import SAMPLERS, Gaussian, Level, Sampler, State, V, flow, guidance, likelihood, noise
+from sfumato.diffusion import (
+    SAMPLERS,
+    Gaussian,
+    Learned,
+    Level,
+    Prediction,
+    Sampler,
+    State,
+    V,
+    flow,
+    guidance,
+    likelihood,
+    noise,
+)
 from sfumato.diffusion import process as diffusion_process
 from sfumato.diffusion import schedule as diffusion_schedule
+from sfumato.diffusion.variance import bounds
 from sfumato.nets import UNet
 from sfumato.verify import Finding, Setting, Skipped, examinations, examine, sampling, verify
 
@@ -150,6 +164,12 @@ MISTAKES: dict[str, Callable[[Patch], None]] = {
     "forward process: composes": lambda patch: scaled(patch, diffusion_process, "snr_drop", 0.999),
     "posterior: Bayes' rule": lambda patch: coefficients(patch, 1.0, 1.001),
     "reverse mean: from the noise": lambda patch: coefficients(patch, 1.001, 1.0),
+    "reverse variance: small, large, learned": lambda patch: patch.setattr(
+        Learned, "logvar", lambda self, a, b, p, n=None: torch.lerp(*(x.exp() for x in bounds(a, b)), 0.3).log()
+    ),
+    "wrappers: consistent": lambda patch: patch.setattr(
+        Prediction, "with_x0", lambda self, x0, x_t, level: replace(self, x0=x0)
+    ),
     "parameterisations: convert": lambda patch: patch.setattr(
         V, "direction", lambda self, schedule, t: (schedule(t).sigma, -schedule(t).alpha)
     ),
@@ -179,10 +199,10 @@ def plant(name: str, patch: Patch) -> None:
         return
     sampler = name.removeprefix("sampler ").partition(":")[0]
     wrong = Fainter if "covariance" in name else LowerOrder
-    patch.setitem(sampling.SAMPLERS, sampler, lambda: wrong(SAMPLERS_AS_THEY_ARE[sampler]()))
+    patch.setitem(sampling.KINDS, sampler, lambda: wrong(AS_THEY_ARE[sampler]()))
 
 
-SAMPLERS_AS_THEY_ARE = dict(SAMPLERS)
+AS_THEY_ARE = dict(sampling.KINDS)
 
 
 @pytest.mark.parametrize("name", examinations())
@@ -196,7 +216,7 @@ def test_every_check_can_fail(name: str, monkeypatch: Patch) -> None:
 
 def test_no_mistake_is_without_its_check() -> None:
     assert set(MISTAKES) == {name for name in examinations() if not name.startswith("sampler ")}
-    assert sum(name.startswith("sampler ") for name in examinations()) == len(SAMPLERS)
+    assert sum(name.startswith("sampler ") for name in examinations()) == len(SAMPLERS) + 1
 
 
 # The reference that orders are measured against, and the running of checks

@@ -10,6 +10,7 @@ that the low-order steps with which a multistep method must begin weigh nothing.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,8 +18,10 @@ import torch
 from torch import Tensor
 
 from sfumato.diffusion import (
+    DDIM,
     SAMPLERS,
     ClassifierGuided,
+    Clipped,
     ConditionalMixtureOracle,
     Cosine,
     Guided,
@@ -26,6 +29,7 @@ from sfumato.diffusion import (
     MixtureOracle,
     Noise,
     Sampler,
+    Thresholded,
     sample,
     trailing,
 )
@@ -37,16 +41,23 @@ WEIGHTS, MEANS, VARIANCES = (0.3, 0.7), (-0.8, 0.5), (0.09, 0.04)
 NOISY, CLEAN = 0.9, 0.1
 POINTS, STEPS = 8000, 160
 
+KINDS: dict[str, Callable[[], Sampler]] = {**SAMPLERS, "ddim at eta 0.5": partial(DDIM, 0.5)}
+"""What is examined: every sampler that has a name, and the middle of DDIM's family, where conventions part."""
+
 
 def examinations() -> dict[str, Examination]:
     """Return this room's examinations by name: two or more for each sampler that has a name."""
     found: dict[str, Examination] = {}
-    for name, kind in SAMPLERS.items():
+    for name, kind in KINDS.items():
         if kind().stochastic:
             found[f"sampler {name}: mean and covariance"] = partial(moments, name)
         else:
             found[f"sampler {name}: order"] = partial(order, name)
-    return found | {"guidance: the guided density": guidance, "guidance: the exact classifier": classifier}
+    return found | {
+        "guidance: the guided density": guidance,
+        "guidance: the exact classifier": classifier,
+        "wrappers: consistent": consistent,
+    }
 
 
 @dataclass(frozen=True)
@@ -110,7 +121,7 @@ def order(name: str, setting: Setting) -> Finding:
     """The exponent with which a deterministic sampler's error falls, against the one it states."""
     if setting.dtype != torch.float64:
         raise Skipped("float32 rounds away what is left of the error: check orders with --dtype float64")
-    sampler: Sampler = SAMPLERS[name]()
+    sampler = KINDS[name]()
     coarse, fine = errors(sampler, (64, 256), setting)
     measured = math.log(coarse / fine, 4) if fine > 0 else math.nan
     return Finding(
@@ -137,7 +148,7 @@ def moments(name: str, setting: Setting) -> Finding:
     """Mean and covariance of a stochastic sampler's points in the plane, as the largest miss of any entry."""
     oracle, mean, covariance = _plane(setting)
     noise = Noise(1, torch.arange(POINTS, device=setting.device), (2,), setting.dtype)
-    sampler: Sampler = SAMPLERS[name]()
+    sampler = KINDS[name]()
     x = sample(oracle, sampler, trailing(STEPS, oracle.schedule), noise).double().cpu()
     worst = max(float((x.mean(0) - mean).abs().max()), float((torch.cov(x.T) - covariance).abs().max()))
     return Finding(
@@ -190,4 +201,22 @@ def classifier(setting: Setting) -> Finding:
         setting.limit(1e-8, 1e-2),
         "the exact classifier turns the unconditional denoiser into the conditional one",
         "guidance by a classifier pushes by the wrong amount",
+    )
+
+
+def consistent(setting: Setting) -> Finding:
+    """alpha x0 + sigma eps against x_t after clipping, thresholding and rescaled guidance, which all change x0."""
+    oracle, x, condition = _labelled(setting)
+    guided = Guided(oracle, 4.0, rescale=0.7)
+    worst = 0.0
+    for t in (0.05, 0.4, 0.9):
+        level = oracle.schedule(t).like(x)
+        for denoiser in (guided, Clipped(guided, -0.5, 0.5), Thresholded(guided, 0.9)):
+            prediction = denoiser(x, t, condition)
+            worst = max(worst, float((level.alpha * prediction.x0 + level.sigma * prediction.eps - x).abs().max()))
+    return Finding(
+        worst,
+        setting.limit(1e-10, 1e-4),
+        "image and noise explain the noisy image after clipping, thresholding and rescaling",
+        "clipping or thresholding leaves a noise that belongs to another image: samples drift",
     )
