@@ -38,6 +38,7 @@ VERBS = {
     "sample": "draw images from a trained model: a grid, a folder, an array or a film",
     "edit": "edit images with a model: inpaint, vary, interpolate, colorize, upscale, deblur, invert",
     "evaluate": "measure a model: bits per dimension, sample quality, memorisation",
+    "diagnose": "say why samples are noise, grey, tinted or copies, and what to do",
     "verify": "check on this machine that the mathematics holds",
     "info": "say what a run or a weights file is",
     "data": "list the built-in data sets, look at one, or check a collection: data check PATH",

@@ -1,0 +1,60 @@
+"""`sfumato diagnose`: say why samples are noise, grey, tinted, blurred or copies, and what to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from tyro.conf import Positional
+
+from sfumato.cli.console import pick_device, print_json, progress
+from sfumato.cli.options import Flag, option
+from sfumato.errors import UserError
+
+__all__ = ["VERB", "Diagnose"]
+
+
+@dataclass(frozen=True)
+class Diagnose:
+    """Say what is wrong with a run's samples, why, and what to do about it.
+
+    Images are drawn with each of the run's weights, with few and with many steps, from noise and from noised training
+    images, and compared with the data; the network is asked about held-out images at ten noise levels, its output read
+    in every way; and the run's diary is read. What is found comes with its figures and a command that mends it.
+    """
+
+    EXAMPLES: ClassVar[tuple[str, ...]] = (
+        "sfumato diagnose runs/faces",
+        "sfumato diagnose runs/photos --num 32 --json",
+    )
+
+    source: Annotated[Path, Positional, option("RUN_OR_WEIGHTS")]
+    """a run folder, or a weights file"""
+    num: int = 64
+    """how many images to draw each time; fewer are quicker and tell less"""
+    seed: int = 0
+    """of the noise"""
+    device: Annotated[str, option("auto|cpu|cuda")] = "auto"
+    """where to compute; a GPU where there is one by default"""
+    json: Flag = False
+    """print one JSON object, with every figure and how it was measured, instead of text"""
+
+    def perform(self) -> int:
+        """Measure, conclude, and tell."""
+        if self.num < 8:
+            raise UserError(f"--num is {self.num}: statistics need at least 8 images; 64 are usual")
+        if self.seed < 0:
+            raise UserError(f"--seed is {self.seed}: give 0 or more")
+        from sfumato.diagnose import as_json, as_text, conclude, gather, observe
+
+        evidence = gather(self.source, self.num, self.seed, pick_device(self.device), progress("asking the network"))
+        seen, found = observe(evidence), conclude(evidence)
+        if self.json:
+            print_json(as_json(evidence, seen, found))
+        else:
+            print(as_text(evidence, seen, found))
+        return 0
+
+
+VERB = Diagnose
