@@ -115,19 +115,23 @@ def sample(
     denoiser: Denoiser = Clipped(model.denoiser) if clip else model.denoiser
     times = trailing(steps, model.denoiser.schedule)
     device = next(model.net.parameters()).device
-    told = None if conditions is None else in_turn(conditions, num)
-    if told is not None and told.shape[1] != len(model.attributes):
-        raise UserError(
-            f"conditions of {told.shape[1]} numbers, where the model has {len(model.attributes)} attributes"
-        )
-    for column, attribute in zip(() if told is None else told.T, model.attributes, strict=False):
-        given = column[~column.isnan()]
-        if attribute.values and not set(given.tolist()) <= set(range(len(attribute.values))):
-            raise UserError(
-                f"{attribute.name} has {len(attribute.values)} values: give 0 to {len(attribute.values) - 1}"
-            )
+    told = None if conditions is None else in_turn(_checked(model, conditions), num)
     parts = generate(denoiser, model.shape, num, seed, sampler, times, batch, told, device=device)
     return torch.cat([images for _, images in parts])
+
+
+def _checked(model: Model, conditions: Tensor | Sequence[Sequence[float]]) -> Tensor:
+    """Return conditions as a table (n, A), if they are the model's own; raises `UserError`."""
+    table, attributes = torch.as_tensor(conditions, dtype=torch.float32), model.attributes
+    if table.ndim != 2 or not len(table) or table.shape[1] != len(attributes):
+        raise UserError(f"conditions of {tuple(table.shape)}: the model takes rows of {len(attributes)} numbers")
+    for column, attribute in zip(table.T, attributes, strict=True):
+        given, count = column[~column.isnan()], len(attribute.values)
+        if count and not set(given.tolist()) <= set(range(count)):
+            raise UserError(f"{attribute.name} has {count} values: give 0 to {count - 1}, or NaN for none")
+        if not bool(given.isfinite().all()):
+            raise UserError(f"{attribute.name} is not finite: give numbers, or NaN for none")
+    return table
 
 
 def in_turn(rows: Tensor | Sequence[Sequence[float]], num: int) -> Tensor:

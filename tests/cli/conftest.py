@@ -71,7 +71,7 @@ def refused(sfumato: Command) -> Callable[..., str]:
 def labelled(tmp_path_factory: pytest.TempPathFactory, _cache: None) -> Path:
     """A finished run on the digits and their labels, with a rate at which a few steps make the labels matter."""
     path = tmp_path_factory.mktemp("runs") / "labelled"
-    words = ["--images", "80", "--data.labels", "true", "--optim.lr", "0.03"]
+    words = ["--images", "80", "--data.labels", "source", "--optim.lr", "0.03"]
     assert main(["train", "digits", "--run", str(path), *words, *TINY]) == 0
     return path
 

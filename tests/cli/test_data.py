@@ -40,14 +40,15 @@ def test_a_source_is_counted(sfumato: Command) -> None:
     said = json.loads(sfumato("data", "digits", "--json").out)
     assert (said["count"], said["shape"]) == (1797, [1, 8, 8])
     assert said["train"] + said["held_out"] == 1797
-    assert sum(said["classes"].values()) == 1797
+    assert said["attributes"] == [{"name": "class", "values": list("0123456789")}]
+    assert sum(said["counts"]["class"].values()) == 1797
     assert said["sheet"] == "digits-sheet.png"
     assert Image.open("digits-sheet.png").width > 500
 
 
 def test_a_folder_is_checked_and_its_bad_files_named(sfumato: Command, photos: Path) -> None:
     said = json.loads(sfumato("data", photos, "--json").out)
-    assert said["classes"] == {"a": 3, "b": 3}
+    assert said["counts"] == {"class": {"a": 3, "b": 3}}
     assert [Path(q["file"]).name for q in said["quarantined"]] == ["torn.png"]
     text = sfumato("data", photos, "--out", "deep/sheet.png").out
     assert "torn.png" in text

@@ -20,7 +20,7 @@ from .conftest import Command
 
 
 def test_the_album_of_a_run(labelled: Path, tmp_path: Path) -> None:
-    data = open_data(DataConfig("digits", labels=True))
+    data = open_data(DataConfig("digits", labels="source"))
     told: list[tuple[int, int]] = []
     drawn = album(
         Run(labelled), load_weights(labelled), data, tmp_path, steps=3, report=lambda *done: told.append(done)

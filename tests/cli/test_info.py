@@ -21,7 +21,7 @@ def test_a_run_is_described(sfumato: Command, labelled: Path) -> None:
     parameters = sum(p.numel() for p in UNet(Run(labelled).config().net).parameters())
     for fact in (
         "1x8x8 (channels x height x width); trained on digits",
-        "0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
+        "class: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
         f"U-Net of {parameters:,} parameters",
         "cosine schedule of 50 steps",
         "the network predicts v",
@@ -46,7 +46,7 @@ def test_the_schedules_table_is_the_schedules(sfumato: Command, labelled: Path) 
 
 def test_json_holds_everything(sfumato: Command, labelled: Path) -> None:
     said = json.loads(sfumato("info", labelled, "--json").out)
-    assert said["classes"] == list("0123456789")
+    assert said["attributes"] == [{"name": "class", "values": list("0123456789")}]
     assert said["shape"] == [1, 8, 8]
     assert said["images"] == said["images_seen"] == 80
     assert said["finished"] is True

@@ -1,0 +1,102 @@
+"""`--label`: what it makes of a model, and how it is written beside the images."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sfumato.attributes import Attribute
+from sfumato.cli.labels import asked, in_words
+from sfumato.cli.main import main
+from sfumato.errors import UserError
+from sfumato.generate import sample
+from sfumato.weights import Model, load_weights
+
+from .conftest import TINY, Command
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory, _cache: None) -> Path:
+    """A run on faces that knows their hair and glasses."""
+    path = tmp_path_factory.mktemp("runs") / "faces"
+    known = ["--data.labels", "source", "--data.attributes", "hair,glasses", "--optim.lr", "0.03"]
+    assert main(["train", "faces", "--run", str(path), "--images", "80", *known, *TINY]) == 0
+    return path
+
+
+def with_dropout(model: Model, dropout: float) -> Model:
+    return replace(model, config=replace(model.config, train=replace(model.config.train, label_dropout=dropout)))
+
+
+def test_nothing_is_asked_for_unless_it_is(faces: Path) -> None:
+    assert asked(load_weights(faces), None) is None
+
+
+def test_images_take_what_is_asked_for_in_turn(sfumato: Command, faces: Path) -> None:
+    words = ["sample", faces, "--num", 5, "--steps", 3, "--sampler", "ddim"]
+    assert sfumato(*words, "--label", "glasses", "--out", "turn.npz").code == 0
+    with np.load("turn.npz") as arrays:
+        turn, told = arrays["images"], arrays["conditions"]
+        assert arrays["labels"].tolist() == ["glasses=clear", "glasses=dark"] * 2 + ["glasses=clear"]
+    assert np.isnan(told[:, 0]).all()
+    assert told[:, 1].tolist() == [1, 2, 1, 2, 1]
+    for label, own in (("clear", 0), ("glasses=dark", 1)):
+        assert sfumato(*words, "--label", label, "--out", f"{own}.npz").code == 0
+        with np.load(f"{own}.npz") as arrays:
+            same = [bool((np.abs(turn[n].astype(int) - arrays["images"][n]) <= 1).all()) for n in range(5)]
+        assert same == [n % 2 == own for n in range(5)]
+
+
+def test_a_folder_says_of_each_image_what_it_was_to_be(sfumato: Command, faces: Path) -> None:
+    words = ["--num", 3, "--steps", 2, "--label", "glasses,hair=long", "--out", "folder"]
+    assert sfumato("sample", faces, *words).code == 0
+    texts = [Image.open(f"folder/{n:06d}.png").text["label"] for n in range(3)]  # type: ignore[attr-defined]
+    assert texts == [f"hair=long,glasses={kind}" for kind in ("clear", "dark", "clear")]
+    assert json.loads(Path("folder/samples.json").read_text())["label"] == "glasses,hair=long"
+
+
+def test_a_grid_has_a_row_for_each_turn(sfumato: Command, faces: Path) -> None:
+    """Its columns are the conditions, so that each is seen down the page."""
+    assert (
+        sfumato("sample", faces, "--num", 12, "--steps", 2, "--label", "hair=all,glasses=all", "--out", "a.png").code
+        == 0
+    )
+    wide, high = Image.open("a.png").size
+    assert wide / high == pytest.approx(3, rel=0.1), "6 columns of 2"
+
+
+def test_a_model_that_always_had_its_label_takes_all_in_turn(labelled: Path) -> None:
+    rows = asked(with_dropout(load_weights(labelled), 0.0), None)
+    assert rows == [[float(k)] for k in range(10)]
+
+
+def test_a_model_that_always_had_all_its_labels_wants_all(faces: Path) -> None:
+    model = with_dropout(load_weights(faces), 0.0)
+    for label in (None, "dark"):
+        with pytest.raises(UserError, match="--label hair=short,glasses=none"):
+            asked(model, label)
+    assert asked(model, "dark,long") == [[1.0, 2.0]]
+
+
+def test_conditions_in_words(faces: Path) -> None:
+    model = load_weights(faces)
+    assert in_words(model, torch.tensor([[0, 2], [float("nan"), 1]])) == ["hair=short,glasses=dark", "glasses=clear"]
+
+
+def test_the_library_refuses_conditions_that_are_none_of_the_models(faces: Path) -> None:
+    model = load_weights(faces)
+    assert sample(model, 3, steps=2, conditions=[[0.0, 2.0], [1.0, float("nan")]]).shape == (3, 3, 16, 16)
+    with pytest.raises(UserError, match="rows of 2 numbers"):
+        sample(model, 2, steps=2, conditions=[[0.0]])
+    for value in (3.0, -1.0, 0.5):
+        with pytest.raises(UserError, match="glasses has 3 values: give 0 to 2"):
+            sample(model, 2, steps=2, conditions=[[0.0, value]])
+    number = replace(model, attributes=(model.attributes[0], Attribute("age", mean=3.0)))
+    with pytest.raises(UserError, match="age is not finite"):
+        sample(number, 2, steps=2, conditions=[[0.0, float("inf")]])
