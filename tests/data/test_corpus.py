@@ -1,112 +1,105 @@
-"""A folder as it is met in life: forty odd files, of which the good ones train and the bad ones are named."""
+"""A folder as it is met in life, and worse: the good files train, the bad ones are named, and none does harm."""
 
 from __future__ import annotations
 
-import zlib
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from sfumato.data import DataConfig, open_data
+from sfumato.data.decode import header_size, read_picture
+from sfumato.data.png import rows_missing
+from sfumato.data.source import Unreadable, printable
 
-from .test_decode import png
+from .corpus import cases
+from .encode import Case, adam7, png, rows
 
-RNG = np.random.default_rng(3)
-
-
-def noise(height: int = 40, width: int = 40, channels: int = 3) -> np.ndarray:
-    shape = (height, width) if channels == 1 else (height, width, channels)
-    return RNG.integers(0, 256, shape, dtype=np.uint8)
-
-
-def write_good(folder: Path) -> int:
-    """Files that must be read: every mode and format, EXIF, films, odd names and shapes. Returns how many."""
-    before = len(list(folder.iterdir()))
-    for mode in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "F"):
-        image = Image.fromarray(noise())
-        if mode == "I;16":
-            image = Image.fromarray(noise(channels=1).astype(np.uint16) * 257)
-        elif mode == "PA":
-            image = image.convert("RGBA").convert("PA")
-        elif mode == "F":
-            image = Image.fromarray(noise(channels=1).astype(np.float32))
-        else:
-            image = image.convert(mode)
-        image.save(folder / f"mode {mode.replace(';', '-')}.tif")
-    for suffix in ("png", "jpg", "webp", "bmp", "gif", "ppm", "jp2"):
-        Image.fromarray(noise()).save(folder / f"format.{suffix}")
-    for orientation in range(1, 9):
-        exif = Image.Exif()
-        exif[0x0112] = orientation
-        Image.fromarray(noise(40, 60)).save(folder / f"exif {orientation}.jpg", exif=exif)
-    frames = [Image.fromarray(noise()) for _ in range(3)]
-    frames[0].save(folder / "film.gif", save_all=True, append_images=frames[1:])
-    Image.fromarray(noise()).save(folder / "line\nbreak 🙂.png")
-    Image.fromarray(noise(1, 1)).save(folder / "one pixel.png")
-    Image.fromarray(noise(1, 10000)).save(folder / "thread.png")
-    (folder / "jpeg named.png").write_bytes((folder / "format.jpg").read_bytes())
-    (folder / "no suffix").write_bytes((folder / "format.png").read_bytes())
-    return len(list(folder.iterdir())) - before
+CASES = cases()
 
 
-def write_bad(folder: Path) -> set[str]:
-    """Files that must be left out, by name."""
-    good_jpeg, good_png = (folder / "format.jpg").read_bytes(), (folder / "format.png").read_bytes()
-    nan = np.full((8, 8), np.nan, np.float32)
-    bad = {
-        "empty.png": b"",
-        "text.png": b"not a picture\n",
-        "half.jpg": good_jpeg[: len(good_jpeg) // 2],
-        "half.png": good_png[: len(good_png) // 2],
-        "bomb.png": png(12_000, 12_000, bytes(12_000 * 1501), depth=1),
-        "drawing.png": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
-        "paper.png": b"%PDF-1.7\n",
-        "figure.jpg": b"%!PS-Adobe-3.0 EPSF-3.0\n",
-        "page.jpg": b"<!DOCTYPE html><html></html>",
-        "readme.md": b"# What these are\n",
-        "archive.zip": b"PK\x03\x04" + zlib.compress(b"x" * 99),
-        "noise.webp": RNG.integers(0, 256, 300, dtype=np.uint8).tobytes(),
-    }
-    for name, content in bad.items():
-        (folder / name).write_bytes(content)
-    Image.fromarray(nan).save(folder / "nan.tif")
-    return {*bad, "nan.tif"}
+def test_there_are_enough_of_them() -> None:
+    assert len(CASES) >= 120
+    assert len({case.name for case in CASES}) == len(CASES)
+    assert all((case.pixels is None) == bool(case.reason) for case in CASES)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: printable(case.name)[:40])
+def test_each_file_becomes_what_it_must(case: Case, tmp_path: Path) -> None:
+    path = tmp_path / "picture"
+    path.write_bytes(case.data)
+    if case.pixels is None:
+        with pytest.raises(Unreadable) as fault:
+            read_picture(path, "white")
+        assert re.search(case.reason, fault.value.reason), fault.value.reason
+        assert fault.value.reason.isprintable()
+        return
+    got = read_picture(path, "white")
+    assert got.pixels.shape == case.pixels.shape
+    assert np.abs(got.pixels.astype(float) - case.pixels).max() <= case.tolerance
+    assert got.animated == case.animated
+    height, width = header_size(path)
+    assert (height, width) == got.pixels.shape[:2] or "orientation" in case.name
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, set[str]]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All of them in one folder."""
     folder = tmp_path_factory.mktemp("corpus")
-    return folder, write_good(folder), write_bad(folder)
+    for case in CASES:
+        (folder / case.name).write_bytes(case.data)
+    return folder
 
 
-def test_the_good_are_kept_and_the_bad_are_named(corpus: tuple[Path, int, set[str]]) -> None:
-    folder, good, bad = corpus
-    assert good + len(bad) > 40
+def test_the_good_are_kept_and_the_bad_are_named(folder: Path) -> None:
     data = open_data(DataConfig(source=str(folder)))
-    assert {origin for origin, _ in data.quarantined} == bad
-    assert all(reason.isprintable() for _, reason in data.quarantined)
-    assert len(data) == good
-    assert data.shape == (3, 32, 32)
-
-
-def test_what_was_met_is_said(corpus: tuple[Path, int, set[str]]) -> None:
-    folder, _, bad = corpus
-    text = open_data(DataConfig(source=str(folder))).summary()
-    for words in (
-        "size 32x32, chosen since the pictures' median shorter side is 40",
-        "2 pictures are smaller than the size",
-        "1 animated or multi-page files",
-        "2 images are exact copies",
-        f"{len(bad)} files left out",
-    ):
-        assert words in text
+    good = {printable(case.name) for case in CASES if case.pixels is not None}
+    assert {origin for origin, _ in data.quarantined} == {printable(case.name) for case in CASES} - good
+    assert set(data.origins) == good
+    assert all(text.isprintable() for pair in data.quarantined for text in pair)
+    assert data.shape[0] == 3
+    text = data.summary()
     assert all(line.isprintable() for line in text.splitlines())
+    assert f"{sum(case.animated for case in CASES)} animated or multi-page files" in text
+    assert f"{len(CASES) - len(good)} files left out" in text
+
+
+def test_reading_touches_nothing(folder: Path) -> None:
+    before = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.parent.rglob("*")}
+    for path in folder.iterdir():
+        try:
+            read_picture(path, "white")
+        except Unreadable:
+            continue
+    assert {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.parent.rglob("*")} == before
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_all_of_it_fits_any_size(corpus: tuple[Path, int, set[str]], channels: int) -> None:
-    folder, good, _ = corpus
+def test_all_of_it_fits_any_size(folder: Path, channels: int) -> None:
     data = open_data(DataConfig(source=str(folder), size=(12, 20), channels=channels))
-    assert data.images.shape == (good, channels, 12, 20)
+    assert data.images.shape == (sum(case.pixels is not None for case in CASES), channels, 12, 20)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("colour", [0, 2, 6])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (5, 3), (8, 8), (13, 2)])
+def test_rows_are_counted_as_the_specification_does(
+    depth: int, colour: int, shape: tuple[int, int], tmp_path: Path
+) -> None:
+    """A stream of the right length is whole; of one byte fewer it is not. Plain and interlaced, all depths."""
+    if depth < 8 and colour:
+        pytest.skip("no such PNG")
+    height, width = shape
+    channels = {0: 1, 2: 3, 6: 4}[colour]
+    if depth >= 8:
+        array = np.zeros((height, width, channels), np.uint8 if depth == 8 else np.uint16)
+        streams = {False: rows(array), True: adam7(array)}
+    else:
+        streams = {False: bytes(height * (1 + -(-width * depth // 8)))}
+    for interlaced, stream in streams.items():
+        path = tmp_path / "picture.png"
+        path.write_bytes(png(width, height, stream, depth, colour, interlaced))
+        assert not rows_missing(path)
+        path.write_bytes(png(width, height, stream[:-1], depth, colour, interlaced))
+        assert rows_missing(path)

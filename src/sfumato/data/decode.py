@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor, UnidentifiedImageError
 from PIL.ExifTags import Base
 
+from sfumato.data.png import rows_missing
 from sfumato.data.source import Picture, Pixels, Unreadable, printable
 
 __all__ = ["MAX_PIXELS", "fit", "header_size", "is_grey", "read_opacity", "read_picture", "with_channels"]
@@ -72,7 +73,11 @@ def read_picture(path: Path, background: str) -> Picture:
         Unreadable: not an allowed format, too many pixels, damaged, or of a mode without a rule.
     """
     with _opened(path) as image:
+        if image.format == "TIFF" and not _covered(image):
+            raise Unreadable("damaged: its strips don't reach its last row")
         image.load()
+        if image.format == "PNG" and _ends_blank(image) and rows_missing(path):
+            raise Unreadable("damaged: its data end before its last row")
         pixels = _turned(_pixels(image, background), _orientation(image))
         return Picture(pixels, animated=_animated(image))
 
@@ -210,6 +215,21 @@ def _animated(image: Image.Image) -> bool:
         return False
 
 
+def _covered(image: Image.Image) -> bool:
+    """Whether a TIFF's strips or tiles reach its lower right corner; Pillow leaves what they don't reach black."""
+    tags = getattr(image, "tag_v2", {})  # the size as stored; `image.size` is turned already
+    boxes = [box for _, box, *_ in image.tile if box is not None]
+    right, bottom = (max((box[side] for box in boxes), default=0) for side in (2, 3))
+    return bool(right >= tags.get(256, 0) and bottom >= tags.get(257, 0))
+
+
+def _ends_blank(image: Image.Image) -> bool:
+    """Whether one of the last two rows is all zero; of an interlaced picture the odd rows come last."""
+    width, height = image.size
+    rows = np.asarray(image.crop((0, max(0, height - 2), width, height)))
+    return not all(row.any() for row in rows)
+
+
 def _turned(pixels: Pixels, orientation: int) -> Pixels:
     """Undo an EXIF orientation (EXIF 2.3, tag 0x0112)."""
     if orientation == 1:
@@ -238,10 +258,12 @@ def _pixels(image: Image.Image, background: str) -> Pixels:
 
 def _from_sixteen(values: NDArray[np.integer]) -> Pixels:
     """(H, W) integers in 0 .. 65535 to bytes, round(v / 257)."""
-    wide = values.astype(np.int64)
-    if wide.min() < 0 or wide.max() > 65535:
+    if values.min() < 0 or values.max() > 65535:
         raise Unreadable("32-bit integers beyond 0 to 65535")
-    return ((wide + 128) // 257).astype(np.uint8)[..., None]
+    wide = values.astype(np.uint32)  # in place from here: at the cap, every copy is a quarter of a gigabyte
+    wide += 128
+    wide //= 257
+    return wide.astype(np.uint8)[..., None]
 
 
 def _from_float(values: NDArray[np.floating]) -> Pixels:
