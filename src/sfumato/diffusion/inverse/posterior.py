@@ -213,12 +213,12 @@ class MomentMatching:
     MMPS, 2405.13712).
 
     Exact wherever p(x_0 | x_t) is Gaussian, so on any Gaussian data, and the best Gaussian for the others. J is never
-    formed: (A V A^T + s_y^2 I) u = y - A x0^ is solved by iteration, each one product with J, a pass backwards through the
-    network. A trained network's J is only nearly symmetric and positive, which conjugate gradients do not survive (five
-    of them are worse than one on a network of ours); minimal residuals do, and a few are enough.
+    formed: (A V A^T + s_y^2 I) u = y - A x0^ is solved by iteration, with one product with J each, a pass backwards
+    through the network. A trained network's J is only nearly symmetric and positive, which conjugate gradients do not
+    survive (five of them are worse than one on a network of ours); minimal residuals do, and a few are enough.
 
-    Since V stands on both sides, the correction x0' - x0 = V A^T (A V A^T + s_y^2 I)^-1 (y - A x0^) is bounded by the
-    residual even where a network's J is far off, as it is at high noise.
+    However large a network's J is at high noise, the correction as A sees it, A V A^T (A V A^T + s_y^2 I)^-1 (y - A
+    x0^), is no longer than the residual where J is positive: V stands on both sides.
 
     Attributes:
         denoiser: the unconditional model, with a gradient.
