@@ -31,6 +31,7 @@ from sfumato.diffusion import (
     Sampler,
     Thresholded,
     Variance,
+    fit_grid,
 )
 from sfumato.errors import UserError, nearest
 
@@ -65,7 +66,7 @@ class Recipe:
         steps: of the sampler.
         grid: which times it visits, a name of `GRIDS`, or `fitted` to the model.
         eta: noise of ddim.
-        variance: of a stochastic sampler's step: small, large, learned, or analytic, which must be measured.
+        variance: of the step of ddpm: small, large, learned, or analytic, which must be measured.
         range: `clip`, `threshold` or `free`.
         guidance: scale w of guidance; 1 is none.
         interval: (low, high) of t where guidance acts; None is everywhere.
@@ -199,11 +200,10 @@ class Recipe:
         assert self.steps is not None, "settle a recipe before it is used"
         if self.grid != "fitted":
             return GRIDS[str(self.grid)](self.steps, denoiser.schedule)
-        from sfumato.diffusion.grid import fit_grid
-
         index = torch.arange(FITTED_ON, device=device)
         given = None if conditions is None else conditions[torch.arange(FITTED_ON) % len(conditions)].to(device)
-        return fit_grid(denoiser, Noise(FITTED_SEED, index, shape), self.steps, condition=given)
+        order = 1 if SAMPLERS[self.sampler]().order == 1 else 2
+        return fit_grid(denoiser, Noise(FITTED_SEED, index, shape), self.steps, given, order)
 
     @property
     def evaluations(self) -> int:

@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 from sfumato import pictures
+from sfumato.diffusion import SAMPLERS
 from sfumato.generate import sample
+from sfumato.recipe import AUTO
 from sfumato.weights import load_weights
 
 from .conftest import Command
@@ -19,7 +21,8 @@ from .conftest import Command
 
 def drawn(sfumato: Command, run: Path, *words: object, num: int = 5, steps: int | None = 4) -> np.ndarray:
     """Sample into an array and return it, uint8 (N, H, W, C)."""
-    given = [] if steps is None else ["--steps", steps]
+    given: list[object] = [] if steps is None else ["--steps", steps]
+    given += [] if "--sampler" in words else ["--sampler", "ddim"]
     assert sfumato("sample", run, "--num", num, *given, "--out", "drawn.npz", *words).code == 0
     with np.load("drawn.npz") as arrays:
         return arrays["images"]
@@ -31,7 +34,7 @@ def close(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 @pytest.mark.parametrize("batch", [1, 2, 64])
-@pytest.mark.parametrize("method", [(), ("--eta", 0.7), ("--sampler", "ddpm")])
+@pytest.mark.parametrize("method", [(), ("--eta", 0.7), *(("--sampler", name) for name in SAMPLERS)])
 def test_an_image_is_the_same_for_every_batch_and_number(
     batch: int, method: tuple[object, ...], sfumato: Command, plain: Path
 ) -> None:
@@ -43,7 +46,7 @@ def test_an_image_is_the_same_for_every_batch_and_number(
 def test_all_four_outputs_hold_the_same_images(sfumato: Command, plain: Path) -> None:
     array = drawn(sfumato, plain).transpose(0, 3, 1, 2)
     for out in ("grid.png", "folder", "film.gif"):
-        result = sfumato("sample", plain, "--num", 5, "--steps", 4, "--out", out)
+        result = sfumato("sample", plain, "--num", 5, "--steps", 4, "--sampler", "ddim", "--out", out)
         assert result.out.splitlines()[-1] == out
     assert (pictures.tiles(Image.open("grid.png")) == array).all()
     assert sorted(p.name for p in Path("folder").glob("*.png")) == [f"{n:06d}.png" for n in range(5)]
@@ -70,7 +73,11 @@ def test_the_choices_change_the_images(sfumato: Command, plain: Path) -> None:
         ("--seed", 1),
         ("--eta", 1),
         ("--raw",),
-        ("--no-clip",),
+        ("--range", "free"),
+        ("--range", "threshold"),
+        ("--grid", "karras"),
+        ("--grid", "fitted"),
+        ("--sampler", "unipc"),
         ("--steps", 5),
     ]
     results = [drawn(sfumato, plain, *way, steps=None if "--steps" in way else 4) for way in ways]
@@ -81,21 +88,59 @@ def test_ddim_with_eta_1_is_ddpm_with_the_small_variance(sfumato: Command, plain
     assert close(drawn(sfumato, plain, "--eta", 1), drawn(sfumato, plain, "--sampler", "ddpm"))
 
 
-def test_default_steps_are_the_papers(sfumato: Command, plain: Path) -> None:
-    said = [json.loads(sfumato("sample", plain, "--num", 1, "--json", *way).out) for way in ((), ("--sampler", "ddpm"))]
-    assert [way["steps"] for way in said] == [50, 50], "the chain has 50 steps"
-    assert said[0]["out"] == "plain-ddim50-seed0.png"
+def test_default_steps_are_the_papers_or_what_auto_measured(sfumato: Command, plain: Path) -> None:
+    ways = [("--sampler", "ddim"), ("--sampler", "ddpm"), ("--sampler", "heun"), (), ("--quality", "fast")]
+    said = [json.loads(sfumato("sample", plain, "--num", 1, "--json", *way).out) for way in ways]
+    assert [way["steps"] for way in said[:3]] == [50, 50, 10], "the chain has 50 steps"
+    assert said[0]["out"] == "plain-ddim-50-seed0.png"
+    for way, quality in zip(said[3:], ("best", "fast"), strict=True):
+        assert (way["sampler"], way["steps"], way["grid"]) == AUTO[quality]
+    assert [way["evaluations"] for way in said[:3]] == [50, 50, 20]
+
+
+def test_guidance_moves_images_towards_the_label(sfumato: Command, labelled: Path) -> None:
+    plain, guided, none = (drawn(sfumato, labelled, "--label", "7", "--guidance", w).astype(float) for w in (1, 2.5, 0))
+    assert close(plain, drawn(sfumato, labelled, "--label", "7"))
+    assert close(none, drawn(sfumato, labelled))
+    along = ((guided - plain) * (plain - none)).sum()
+    assert along > 0, "beyond the conditional image, away from the unconditional one"
+    rescaled = drawn(sfumato, labelled, "--label", "7", "--guidance", 2.5, "--rescale", 1, "--interval", "0.1,0.9")
+    assert not close(rescaled, guided.astype(np.uint8))
+
+
+def test_a_worse_model_is_guided_away_from(sfumato: Command, refused: Command, labelled: Path, plain: Path) -> None:
+    raw = labelled / "weights" / "raw.safetensors"
+    one = drawn(sfumato, labelled, "--weak", raw, "--guidance", 50)  # so short a run that the two are much alike
+    assert not close(one, drawn(sfumato, labelled))
+    facts = json.loads(sfumato("sample", labelled, "--num", 1, "--weak", raw, "--guidance", 2, "--json").out)
+    assert facts["weak"] == str(raw)
+    assert "draws other images or knows other labels" in refused("sample", labelled, "--weak", plain, "--guidance", 2)
+    assert "--weak guides with a scale" in refused("sample", labelled, "--weak", raw)
+
+
+def test_a_measured_variance_is_measured_once(sfumato: Command, plain: Path) -> None:
+    ways = [("--sampler", "ddpm", "--variance", variance) for variance in ("analytic", "small", "analytic")]
+    first, small, again = (drawn(sfumato, plain, *way) for way in ways)
+    assert (first == again).all()
+    assert not close(first, small)
+    parts = list((plain / "evaluation" / "parts").glob("spread-*/*.part"))
+    assert len(parts) == 1
+    before = parts[0].stat().st_mtime_ns
+    drawn(sfumato, plain, "--sampler", "ddpm", "--variance", "analytic", "--seed", 1)
+    assert parts[0].stat().st_mtime_ns == before
 
 
 def test_every_file_says_how_it_was_drawn(sfumato: Command, labelled: Path) -> None:
-    words = ["sample", labelled, "--num", 2, "--steps", 3, "--seed", 9, "--label", "7"]
+    words = ["sample", labelled, "--num", 2, "--sampler", "ddim", "--steps", 3, "--seed", 9, "--label", "7"]
     for out in ("a.png", "folder", "a.gif", "a.npz"):
         assert sfumato(*words, "--out", out).code == 0
     with np.load("a.npz") as arrays:
         facts = json.loads(str(arrays["metadata"]))
-        assert arrays["labels"].tolist() == [7, 7]
+        assert arrays["labels"].tolist() == ["7", "7"]
+        assert arrays["conditions"].tolist() == [[7], [7]]
     assert facts | {"weights": ""} == {
-        "seed": 9, "sampler": "ddim", "steps": 3, "eta": 0.0, "clip": True, "label": "7", "weights": "",
+        "seed": 9, "sampler": "ddim", "steps": 3, "grid": "trailing", "eta": 0.0, "range": "clip", "label": "7",
+        "weights": "",
     }  # fmt: skip
     assert len(facts["weights"]) == 64
     assert json.loads(Path("folder/samples.json").read_text()) == facts
@@ -106,7 +151,7 @@ def test_every_file_says_how_it_was_drawn(sfumato: Command, labelled: Path) -> N
 
 
 def test_a_folder_goes_on_where_it_was_interrupted(sfumato: Command, plain: Path) -> None:
-    words = ["sample", plain, "--steps", 4, "--out", "folder"]
+    words = ["sample", plain, "--steps", 4, "--sampler", "ddim", "--out", "folder"]
     assert sfumato(*words, "--num", 3).code == 0
     first = Path("folder/000000.png").stat().st_mtime_ns
     Path("folder/000002.png").unlink()
@@ -121,8 +166,7 @@ def test_labels_by_name_number_or_all(sfumato: Command, labelled: Path) -> None:
     every = drawn(sfumato, labelled, "--label", "all", num=12)
     assert close(every[7], seven[7])
     assert not close(every[8], seven[8])
-    model = load_weights(labelled)
-    assert model.classes == tuple("0123456789")
+    assert close(drawn(sfumato, labelled, "--label", "class=7", num=12), seven)
 
 
 @pytest.mark.parametrize(
@@ -130,15 +174,22 @@ def test_labels_by_name_number_or_all(sfumato: Command, labelled: Path) -> None:
     [
         ("RUN --num 0", "--num is 0: it must be at least 1"),
         ("RUN --batch -1", "--batch is -1"),
-        ("RUN --steps 0", "--steps is 0"),
-        ("RUN --steps 51", "--steps is 51, and the model's chain has 50"),
+        ("RUN --steps 0", "steps is 0"),
+        ("RUN --steps 51", "steps is 51, and the model's chain has 50"),
         ("RUN --seed -1", "--seed is -1"),
-        ("RUN --eta 1.5", "--eta is 1.5: it must lie from 0"),
-        ("RUN --sampler ddpm --eta 0", "--eta belongs to ddim"),
-        ("RUN --variance large", "--variance belongs to ddpm"),
-        ("RUN --sampler ddpm --variance learned", "--variance learned: this model was trained with small variance"),
-        ("RUN --label 10", "this model has no label '10'"),
-        ("RUN --label sevn", "this model has no label 'sevn'; choose from: 0, 1"),
+        ("RUN --sampler ddim --eta 1.5", "eta is 1.5: it must lie from 0"),
+        ("RUN --sampler ddpm --eta 0", "eta belongs to ddim"),
+        ("RUN --eta 0", "eta belongs to ddim"),
+        ("RUN --sampler ddim --variance large", "variance belongs to ddpm"),
+        ("RUN --sampler ddpm --variance learned", "this model has learnt no variance, it was trained with small"),
+        ("RUN --sampler dpmp-2", "--sampler can't be 'dpmp-2'; did you mean 'dpmpp-2'"),
+        ("RUN --guidance 2", "--guidance wants something to guide towards"),
+        ("RUN --guidance -1 --label 3", "guidance is -1"),
+        ("RUN --rescale 0.5 --label 3", "interval and rescale belong to guidance"),
+        ("RUN --guidance 2 --label 3 --interval 3", "--interval takes two times"),
+        ("RUN --guidance 2 --label 3 --interval 0.8,0.2", "low below high"),
+        ("RUN --label 10", "class has no value '10'"),
+        ("RUN --label sevn", "class has no value 'sevn'; choose from: 0, 1"),
         ("RUN --out a.jpg", "must end in .png (grid), .gif (film), .npz (array)"),
         ("RUN --out full", "full is a folder with other files in it"),
         ("RUN --out file.png/a.png", "file.png/a.png can't be written: "),
@@ -167,7 +218,7 @@ def test_a_mistake_is_one_line_and_changes_nothing(
 
 
 def test_a_label_for_a_model_without_any_is_refused(refused: Command, plain: Path) -> None:
-    assert "this model was trained without labels" in refused("sample", plain, "--label", "3")
+    assert "the model was trained without labels" in refused("sample", plain, "--label", "3")
 
 
 def test_other_settings_do_not_mix_in_one_folder(sfumato: Command, refused: Command, plain: Path) -> None:
@@ -184,17 +235,3 @@ def test_a_full_disk_is_found_before_anything_is_drawn(
     monkeypatch.setattr(os, "fsync", full)
     assert "a.png can't be written: No space left on device" in refused("sample", plain, "--out", "a.png")
     assert list(Path().iterdir()) == []
-
-
-def test_a_model_that_always_had_labels_takes_them_in_turn(labelled: Path) -> None:
-    from dataclasses import replace
-
-    from sfumato.cli.sample import _labels
-
-    model = load_weights(labelled)
-    assert _labels(model, None, 3) is None
-    never = replace(model, config=replace(model.config, train=replace(model.config.train, label_dropout=0.0)))
-    labels = _labels(never, None, 12)
-    assert labels is not None
-    assert labels.tolist() == [*range(10), 0, 1]
-    assert sample(never, 2, steps=2, labels=labels[:2]).shape == (2, 1, 8, 8)

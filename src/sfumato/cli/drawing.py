@@ -37,7 +37,7 @@ class Drawing:
     eta: Annotated[float | None, option("X")] = None
     """noise of ddim: 0 (the default) is deterministic, 1 is ancestral"""
     variance: Annotated[Literal["small", "large", "learned", "analytic"] | None, option("NAME")] = None
-    """of a stochastic step: small, large, learned, or analytic (measured); the model's own by default"""
+    """of a step of ddpm: small, large, learned, or analytic (measured); the model's own by default"""
     range: Literal["clip", "threshold", "free"] = "clip"
     """keep each predicted image in range on the way: clip it, threshold it dynamically, or leave it"""
     guidance: float = 1.0
