@@ -16,7 +16,7 @@ import sfumato.verify.sampling as sampling
 import sfumato.verify.scoring as scoring
 from sfumato.verify.check import Check, Examination, Finding, Setting, Skipped, examine
 
-__all__ = ["Check", "Examination", "Finding", "Setting", "Skipped", "examinations", "verify"]
+__all__ = ["Check", "Examination", "Finding", "Setting", "Skipped", "examinations", "examine", "verify"]
 
 
 def examinations() -> dict[str, Examination]:
