@@ -1,4 +1,4 @@
-"""Grids: against diffusers' timestep spacings, and the rules all grids keep."""
+"""Grids: against diffusers' timestep spacings and the papers' formulae, and the rules all grids keep."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from sfumato.diffusion import GRIDS, Cosine
+from sfumato.diffusion import GRIDS, Constant, Cosine, Linear, Schedule, Shifted, ZeroTerminalSNR
 
 THEIRS = {"trailing": "trailing", "leading": "leading", "uniform": "linspace"}
+SPACED = [name for name in GRIDS if name not in THEIRS]
 
 
-@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("name", THEIRS)
 @pytest.mark.parametrize(("num_steps", "chain"), [(1000, 1000), (50, 1000), (7, 1000), (10, 100), (33, 100)])
 def test_grids_equal_diffusers(name: str, num_steps: int, chain: int) -> None:
     scheduler = DDIMScheduler(num_train_timesteps=chain, timestep_spacing=THEIRS[name], steps_offset=0)
@@ -22,15 +23,54 @@ def test_grids_equal_diffusers(name: str, num_steps: int, chain: int) -> None:
 
 @pytest.mark.parametrize("name", GRIDS)
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 50, 99, 100])
-def test_grids_fall_from_noise_to_data_on_the_chain(name: str, num_steps: int) -> None:
-    times = GRIDS[name](num_steps, Cosine(100))
+@pytest.mark.parametrize("schedule", [Cosine(100), Shifted(Linear(100), -1.4), Constant(100)])
+def test_grids_fall_from_noise_to_data(name: str, num_steps: int, schedule: Schedule) -> None:
+    times = GRIDS[name](num_steps, schedule)
     assert times.shape == (num_steps + 1,)
     assert times.dtype == torch.float64
     assert float(times[-1]) == 0
     assert bool((times.diff() < 0).all())
-    assert torch.allclose(times * 100, (times * 100).round(), atol=1e-9)
-    if name == "trailing":
-        assert float(times[0]) == 1
+    if name in THEIRS:
+        assert torch.allclose(times * 100, (times * 100).round(), atol=1e-9)
+    if name in SPACED or name == "trailing":
+        assert float(times[0]) == pytest.approx(1, abs=1e-9)
+    if name in SPACED and num_steps > 1:
+        assert float(times[-2]) == pytest.approx(1 / 100, rel=1e-6)
+
+
+def root_of_time(schedule: Schedule, t: torch.Tensor) -> torch.Tensor:
+    return t.sqrt()
+
+
+def log_ratio(schedule: Schedule, t: torch.Tensor) -> torch.Tensor:
+    return schedule(t).logsnr
+
+
+def seventh_root(schedule: Schedule, t: torch.Tensor) -> torch.Tensor:
+    level = schedule(t)
+    return (level.sigma / level.alpha) ** (1 / 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "even"), [("quadratic", root_of_time), ("logsnr", log_ratio), ("karras", seventh_root)]
+)
+@pytest.mark.parametrize("schedule", [Linear(), Cosine(50), Shifted(Cosine(), 2.0)])
+def test_what_should_be_even_is_even(name: str, even, schedule: Schedule) -> None:
+    times = GRIDS[name](20, schedule)
+    strides = even(schedule, times[:-1]).diff()
+    assert torch.allclose(strides, strides.mean().expand(19), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("num_steps", [1, 4, 30])
+def test_a_chain_that_ends_in_pure_noise(name: str, num_steps: int) -> None:
+    """Where logsnr is infinite at t = 1 the grids that need it start a step of the chain later."""
+    schedule = ZeroTerminalSNR(base=Linear(100))
+    times = GRIDS[name](num_steps, schedule)
+    assert bool(times.isfinite().all())
+    assert bool((times.diff() < 0).all())
+    if name in SPACED:
+        assert float(times[0]) == pytest.approx(0.99 if name in ("logsnr", "karras") else 1, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", GRIDS)
@@ -38,3 +78,13 @@ def test_grids_fall_from_noise_to_data_on_the_chain(name: str, num_steps: int) -
 def test_impossible_counts_are_refused(name: str, bad: int) -> None:
     with pytest.raises(ValueError, match="choose from 1 to 100"):
         GRIDS[name](bad, Cosine(100))
+
+
+def test_a_chain_of_one_step() -> None:
+    for name, grid in GRIDS.items():
+        assert grid(1, Linear(1)).tolist() == pytest.approx([1, 0]), name
+    for name in ("logsnr", "karras"):
+        with pytest.raises(ValueError, match="no finite logsnr"):
+            GRIDS[name](1, ZeroTerminalSNR(base=Linear(1)))
+        with pytest.raises(ValueError, match="several"):
+            GRIDS[name](2, ZeroTerminalSNR(base=Linear(2)))

@@ -12,12 +12,18 @@ from diffusers import DDIMScheduler, DDPMScheduler
 
 from sfumato.diffusion import (
     DDIM,
+    EDM,
     PARAMETERIZATIONS,
+    PNDM,
     Ancestral,
     Clipped,
     Cosine,
+    DPMSolver,
+    DPMSolverSDE,
+    Euler,
     FiniteOracle,
     GaussianOracle,
+    Heun,
     Large,
     Linear,
     MixtureOracle,
@@ -27,12 +33,15 @@ from sfumato.diffusion import (
     Sampler,
     Small,
     State,
+    UniPC,
     ZeroTerminalSNR,
     leading,
     sample,
+    target,
     trailing,
     trajectory,
 )
+from sfumato.diffusion import SAMPLERS as REGISTRY
 
 from .common import images, noise, random_function
 
@@ -42,9 +51,32 @@ SAMPLERS: dict[str, Sampler] = {
     "ddim": DDIM(),
     "ddim-half": DDIM(0.5),
     "ddim-one": DDIM(1.0),
+    "euler": Euler(),
+    "heun": Heun(),
+    # churn ends above the level of the tests that look at a last step; s_noise other than 1 is wrong on purpose
+    "edm": EDM(churn=0.02, s_min=1.0, s_noise=1.0),
+    "dpmpp-1": DPMSolver(1),
+    "dpmpp-2": DPMSolver(2),
+    "dpmpp-3": DPMSolver(3),
+    "dpmpp-sde-1": DPMSolverSDE(1),
+    "dpmpp-sde": DPMSolverSDE(),
+    "unipc-1": UniPC(1),
+    "unipc": UniPC(),
+    "unipc-3-bh1": UniPC(3, "bh1"),
+    "pndm": PNDM(),
 }
 EVERY = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS.keys())
 NETWORK = NetworkDenoiser(random_function, Linear(), PARAMETERIZATIONS["eps"])
+
+
+class Mute:
+    """A source with a start and no noise."""
+
+    def prior(self) -> torch.Tensor:
+        return images(2)
+
+    def step(self, i: int) -> torch.Tensor:
+        raise AssertionError("asked")
 
 
 # The contract of every sampler
@@ -54,7 +86,8 @@ NETWORK = NetworkDenoiser(random_function, Linear(), PARAMETERIZATIONS["eps"])
 def test_the_mean_and_variance_of_gaussian_data_are_reached(sampler: Sampler) -> None:
     schedule, n = Cosine(), 20_000
     oracle = GaussianOracle(schedule, torch.tensor(0.5), torch.tensor(0.09))
-    x = sample(oracle, sampler, trailing(250, schedule), Noise(0, torch.arange(n), (1,), torch.float64))
+    steps = 250 if sampler.order == 1 else 100
+    x = sample(oracle, sampler, trailing(steps, schedule), Noise(0, torch.arange(n), (1,), torch.float64))
     # what is left over: 250 first-order steps (large variance overshoots by up to 1 %), and the statistics of n draws
     assert abs(float(x.mean()) - 0.5) < 0.002 + 4 * 0.3 / math.sqrt(n)
     assert abs(float(x.var()) / 0.09 - 1) < 0.015 + 4 * math.sqrt(2 / n)
@@ -65,7 +98,8 @@ def test_the_components_of_a_mixture_are_reached(sampler: Sampler) -> None:
     weights, means = torch.tensor([0.25, 0.75]), torch.tensor([[-0.8], [0.6]])
     oracle = MixtureOracle(Cosine(), weights, means, torch.tensor([[0.01], [0.0025]]))
     # the narrow component wants the whole chain: with 250 steps the small variance leaves its std 12 % short
-    x = sample(oracle, sampler, trailing(1000, oracle.schedule), Noise(2, torch.arange(8000), (1,), torch.float64))
+    steps = 1000 if sampler.order == 1 else 200
+    x = sample(oracle, sampler, trailing(steps, oracle.schedule), Noise(2, torch.arange(8000), (1,), torch.float64))
     left = x[x < 0]
     assert len(left) / 8000 == pytest.approx(0.25, abs=0.02)
     assert float(left.mean()) == pytest.approx(-0.8, abs=0.01)
@@ -83,7 +117,7 @@ def test_a_finite_set_is_reproduced(sampler: Sampler) -> None:
 
 
 @EVERY
-def test_one_evaluation_a_step_and_a_state_for_each(sampler: Sampler) -> None:
+def test_evaluations_are_those_promised_and_every_step_has_a_state(sampler: Sampler) -> None:
     calls = []
 
     @dataclass(frozen=True)
@@ -96,8 +130,11 @@ def test_one_evaluation_a_step_and_a_state_for_each(sampler: Sampler) -> None:
 
     times = trailing(10, NETWORK.schedule)
     states = list(trajectory(Counting(Linear()), sampler, times, noise(2), condition="c"))
-    assert [c for c, _ in calls] == times[:-1].tolist()
+    first, last = (1 if isinstance(sampler, PNDM) else 0), sampler.evaluations - 1
+    assert len(calls) == 10 * sampler.evaluations + first - last
     assert {c for _, c in calls} == {"c"}
+    if sampler.evaluations == 1 and not first:
+        assert [t for t, _ in calls] == times[:-1].tolist()
     assert [s.t for s in states] == times.tolist()
     assert [s.step for s in states] == list(range(11))
     assert torch.equal(states[0].x, noise(2).prior())
@@ -143,6 +180,78 @@ def test_any_shape_and_zero_terminal_snr(sampler: Sampler, shape: tuple[int, ...
     x = sample(denoiser, sampler, trailing(7, denoiser.schedule), noise(2, shape))
     assert x.shape == (2, *shape)
     assert bool(x.isfinite().all())
+
+
+@EVERY
+def test_a_network_that_learnt_its_variance_can_be_walked(sampler: Sampler) -> None:
+    """Its predictions carry a fraction; who has no use for it takes the same way as without."""
+
+    def two_headed(x: torch.Tensor, time: torch.Tensor, condition: object = None) -> torch.Tensor:
+        output = random_function(x, time)
+        return torch.cat([output, torch.tanh(output.roll(1, -1))], 1)
+
+    denoiser = NetworkDenoiser(two_headed, Linear(), PARAMETERIZATIONS["eps"])
+    a, b = (sample(d, sampler, trailing(9, NETWORK.schedule), noise(2)) for d in (denoiser, NETWORK))
+    assert torch.equal(a, b)
+
+
+@EVERY
+@pytest.mark.parametrize("name", ["x0", "v", "mu"])
+def test_any_parameterisation_gives_the_same_image(sampler: Sampler, name: str) -> None:
+    """The same prediction said in other words: a network that returns an oracle's answer in its own space."""
+    schedule, space = Linear(), PARAMETERIZATIONS[name]
+    oracle = MixtureOracle(schedule, torch.ones(3), images(3, (1, 4, 4)).clamp(-1, 1), torch.full((3, 1, 1, 1), 0.1))
+
+    def network(x: torch.Tensor, time: torch.Tensor, condition: object = None) -> torch.Tensor:
+        t = (time[0] + 1) / schedule.num_steps
+        said = oracle(x, t)
+        return target(space, said.x0, said.eps, schedule, t)
+
+    denoiser = NetworkDenoiser(network, schedule, space)
+    times, source = trailing(9, schedule), noise(2, (1, 4, 4))
+    a, b = (sample(d, sampler, times, source) for d in (denoiser, oracle))
+    assert torch.allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+@EVERY
+def test_a_chain_that_ends_in_pure_noise_reaches_the_data(sampler: Sampler) -> None:
+    """alpha_T = 0: no lambda, no rho, and still the data's mean and spread."""
+    schedule = ZeroTerminalSNR(base=Cosine())
+    oracle = GaussianOracle(schedule, torch.tensor(0.5), torch.tensor(0.09))
+    steps = 250 if sampler.order == 1 else 100
+    x = sample(oracle, sampler, trailing(steps, schedule), Noise(0, torch.arange(10_000), (1,), torch.float64))
+    assert abs(float(x.mean()) - 0.5) < 0.002 + 4 * 0.3 / 100
+    assert abs(float(x.var()) / 0.09 - 1) < 0.015 + 4 * math.sqrt(2 / 10_000)
+
+
+@EVERY
+def test_float32_is_as_good_as_float64(sampler: Sampler) -> None:
+    """Coefficients are float64 and differences of near numbers are avoided: what is left is the images' rounding."""
+    oracle = MixtureOracle(Cosine(), torch.ones(3), images(3, (1, 4, 4)).clamp(-1, 1), torch.full((3, 1, 1, 1), 0.1))
+    times = trailing(20, oracle.schedule)
+    exact = sample(oracle, sampler, times, noise(4, (1, 4, 4)))
+    single = sample(oracle, sampler, times, Noise(1, torch.arange(4), (1, 4, 4)))
+    assert single.dtype == torch.float32
+    assert torch.allclose(single.double(), exact, atol=1e-3)
+
+
+@pytest.mark.parametrize("sampler", [s for s in SAMPLERS.values() if not s.stochastic])
+def test_deterministic_samplers_ask_for_no_noise(sampler: Sampler) -> None:
+    sample(NETWORK, sampler, trailing(5, NETWORK.schedule), Mute())
+
+
+@pytest.mark.parametrize("sampler", [s for s in SAMPLERS.values() if s.stochastic])
+def test_stochastic_samplers_ask_for_noise(sampler: Sampler) -> None:
+    with pytest.raises(AssertionError, match="asked"):
+        sample(NETWORK, sampler, trailing(5, NETWORK.schedule), Mute())
+
+
+def test_the_registry_is_whole() -> None:
+    """Every name builds a sampler with its defaults, and every sampler type has a name."""
+    built = {name: make() for name, make in REGISTRY.items()}
+    assert {type(sampler) for sampler in built.values()} == {type(sampler) for sampler in SAMPLERS.values()}
+    assert [built[f"dpmpp-{order}"].order for order in (1, 2, 3)] == [1, 2, 3]
+    assert built["ddim"] == DDIM(0.0)
 
 
 # Each against its definition
@@ -201,17 +310,101 @@ def test_one_ancestral_step_is_algorithm_2() -> None:
     assert torch.allclose(x, mean + beta.sqrt() * noise(3).step(7), atol=1e-8)
 
 
-def test_deterministic_ddim_asks_for_no_noise() -> None:
-    class Mute:
-        def prior(self) -> torch.Tensor:
-            return images(2)
+@pytest.mark.parametrize("sampler", [Euler(), DPMSolver(1)])
+@pytest.mark.parametrize("name", PARAMETERIZATIONS)
+def test_euler_and_the_first_order_are_ddim(sampler: Sampler, name: str) -> None:
+    denoiser = NetworkDenoiser(random_function, Linear(), PARAMETERIZATIONS[name])
+    times = trailing(12, denoiser.schedule)
+    a, b = (sample(Clipped(denoiser), s, times, noise(2)) for s in (sampler, DDIM()))
+    assert torch.allclose(a, b, rtol=1e-6, atol=1e-6)
+    if sampler == Euler():
+        assert torch.equal(a, b)
 
-        def step(self, i: int) -> torch.Tensor:
-            raise AssertionError("asked")
 
-    sample(NETWORK, DDIM(), trailing(5, NETWORK.schedule), Mute())
-    with pytest.raises(AssertionError, match="asked"):
-        sample(NETWORK, DDIM(0.1), trailing(5, NETWORK.schedule), Mute())
+def test_euler_is_eulers_method_in_rho() -> None:
+    """y = x / alpha, dy / drho = eps."""
+    t, s, x = 0.7, 0.4, images(3)
+    a, b = Linear()(s), Linear()(t)
+    y = x / b.alpha + (a.sigma / a.alpha - b.sigma / b.alpha) * NETWORK(x, t).eps
+    assert torch.allclose(Euler().step(NETWORK, State(x, t), s, noise(3)).x, a.alpha * y, rtol=1e-10)
+
+
+@pytest.mark.parametrize("num_steps", [5, 50])
+@pytest.mark.parametrize("name", PARAMETERIZATIONS)
+def test_the_first_order_sde_step_is_ancestral(num_steps: int, name: str) -> None:
+    denoiser = NetworkDenoiser(random_function, Linear(), PARAMETERIZATIONS[name])
+    times = trailing(num_steps, denoiser.schedule)
+    a, b = (sample(Clipped(denoiser), s, times, noise(2)) for s in (DPMSolverSDE(1), Ancestral(Small())))
+    assert torch.equal(a, b)
+
+
+def heun_by_hand(y: torch.Tensor, rho_t: float, rho_s: float) -> torch.Tensor:
+    """EDM Alg. 1, lines 4-8, in EDM's own variables: sigma(t) = t, D = x0."""
+
+    def D(y: torch.Tensor, rho: float) -> torch.Tensor:
+        t = Linear().time(torch.tensor(-2 * math.log(rho)))
+        return NETWORK(y / math.sqrt(1 + rho**2), t).x0
+
+    d = (y - D(y, rho_t)) / rho_t
+    ahead = y + (rho_s - rho_t) * d
+    return y + (rho_s - rho_t) * (d + (ahead - D(ahead, rho_s)) / rho_s) / 2
+
+
+def test_heun_is_algorithm_1_of_edm() -> None:
+    t, s, x = 0.7, 0.4, images(3)
+    (a, rho_s), (b, rho_t) = ((float(v.alpha), float(v.sigma / v.alpha)) for v in (Linear()(s), Linear()(t)))
+    expected = a * heun_by_hand(x / b, rho_t, rho_s)
+    assert torch.allclose(Heun().step(NETWORK, State(x, t), s, noise(3)).x, expected, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_edm_is_algorithm_2(inside: bool) -> None:
+    t, s, x = 0.7, 0.4, images(3)
+    (a, rho_s), (b, rho_t) = ((float(v.alpha), float(v.sigma / v.alpha)) for v in (Linear()(s), Linear()(t)))
+    sampler = EDM(churn=0.3, s_min=0.1 if inside else 1.1 * rho_t, s_max=2 * rho_t, s_noise=1.007)
+    rho = 1.3 * rho_t if inside else rho_t
+    y = x / b + math.sqrt(rho**2 - rho_t**2) * 1.007 * noise(3).step(4)
+    got = sampler.step(NETWORK, State(x, t, step=4), s, noise(3)).x
+    assert torch.allclose(got, a * heun_by_hand(y, rho, rho_s), rtol=1e-8, atol=1e-8)
+
+
+def test_churn_stays_on_the_schedule() -> None:
+    """From t = 1 there is nothing noisier: no noise is drawn and the step is Heun's."""
+    state = State(images(3), 1.0)
+    a, b = (s.step(NETWORK, state, 0.9, Mute()).x for s in (EDM(churn=0.4, s_max=1e9), Heun()))
+    assert torch.equal(a, b)
+
+
+def test_a_corrected_step_from_far_above_does_no_harm() -> None:
+    """A cosine chain ends at rho = 20 000; half a change of slope over that way would be 10 000 images long."""
+    oracle = GaussianOracle(Cosine(), torch.tensor(0.0).double(), torch.tensor(0.25).double())
+    x_T = noise(50, (4,)).prior()
+    exact = exact_flow(x_T, oracle)
+    for num_steps in (3, 6, 12):
+        errors = [
+            float((sample(oracle, s, trailing(num_steps, oracle.schedule), Mute(), start=x_T) - exact).abs().mean())
+            for s in (Heun(), PNDM(), Euler())
+        ]
+        assert max(errors) <= errors[-1] + 1e-12
+
+
+def test_a_multistep_walk_can_be_broken_off_and_taken_up() -> None:
+    """All that a sampler remembers is in the state, and changing x costs UniPC its correction and nothing else."""
+    times = trailing(12, NETWORK.schedule)
+    for sampler in (DPMSolver(3), DPMSolverSDE(), UniPC(), PNDM()):
+        states = list(trajectory(NETWORK, sampler, times, noise(2)))
+        state = states[5]
+        for s in times[6:].tolist():
+            state = sampler.step(NETWORK, state, s, noise(2))
+        assert torch.equal(state.x, states[-1].x)
+        forgetful = sampler.step(NETWORK, State(states[5].x, states[5].t, 5), float(times[6]), noise(2))
+        assert not torch.allclose(forgetful.x, states[6].x, atol=1e-6)
+        # memory of times that are not later (RePaint goes back up) is no memory
+        back = State(states[5].x, 1.0, 5, history=states[5].history)
+        plain = State(states[5].x, 1.0, 5)
+        a, b = (sampler.step(NETWORK, state, 0.95, noise(2)).x for state in (back, plain))
+        if not isinstance(sampler, UniPC):
+            assert torch.equal(a, b)
 
 
 # Against diffusers, on a random function with the same noise
@@ -279,6 +472,22 @@ def test_ddim_trajectory_equals_diffusers(name, clip, eta, spacing, grid) -> Non
 
 
 # Mistakes
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: DPMSolver(4), "orders 1, 2 and 3"),
+        (lambda: DPMSolverSDE(3), "orders 1 and 2"),
+        (lambda: UniPC(0), "1, 2 or 3"),
+        (lambda: UniPC(2, "bh3"), "bh1 or bh2"),
+        (lambda: EDM(churn=0.5), "choose from 0"),
+        (lambda: EDM(s_min=2.0, s_max=1.0), "must not exceed"),
+    ],
+)
+def test_options_that_do_not_exist_are_refused(make, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        make()
 
 
 @pytest.mark.parametrize("eta", [-0.1, 1.5])

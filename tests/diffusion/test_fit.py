@@ -1,0 +1,109 @@
+"""Grids fitted to a model: the costs are real steps' misses, the path is the best one, and it pays."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from sfumato.diffusion import (
+    DDIM,
+    GRIDS,
+    Cosine,
+    DPMSolver,
+    Linear,
+    MixtureOracle,
+    UniPC,
+    ZeroTerminalSNR,
+    fit_grid,
+    quadratic,
+    sample,
+    trailing,
+    trajectory,
+)
+from sfumato.diffusion.fit import _products, shortest_path, step_costs
+
+from .common import images, noise
+
+SCHEDULE = Linear()
+
+
+def mixture(schedule, seed: int = 0) -> MixtureOracle:
+    means = 0.5 * images(10, (32,), seed=seed)
+    return MixtureOracle(schedule, torch.ones(10), means, torch.full((10, 1), 0.01).double())
+
+
+@pytest.mark.parametrize("schedule", [Linear(), ZeroTerminalSNR(base=Cosine())], ids=["linear", "zero-terminal"])
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_cost_is_how_far_a_real_step_misses(order: int, schedule) -> None:
+    oracle, fine, source = mixture(schedule), trailing(12, schedule), noise(3, (32,))
+    states = list(trajectory(oracle, DPMSolver(2), fine, source))
+    costs = step_costs(_products(states), oracle, fine, order)
+    for p, i, j in [(0, 0, 1), (0, 0, 7), (0, 3, 5), (2, 3, 12), (5, 9, 11)]:
+        start = states[i]
+        if p < i:  # one step of the sampler from p, carried over to the fine trajectory's image at i
+            before = DPMSolver(order).step(oracle, states[p].__class__(states[p].x, states[p].t), start.t, source)
+            start = states[p].__class__(start.x, start.t, history=before.history)
+        else:
+            start = states[p].__class__(start.x, start.t)
+        miss = DPMSolver(order).step(oracle, start, states[j].t, source).x - states[j].x
+        expected = miss.square().mean(1).sqrt().mean()
+        assert float(costs[p, i, j]) == pytest.approx(float(expected), rel=1e-4, abs=1e-7)
+
+
+def test_the_path_is_the_best_of_all() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for num_steps in (1, 2, 3, 5, 7):
+        costs = torch.rand(8, 8, 8, generator=generator, dtype=torch.float64)
+        order = torch.arange(8)
+        costs[(order[:, None, None] > order[:, None]) | (order[:, None] >= order)] = torch.inf
+
+        def total(path: tuple[int, ...], costs: torch.Tensor = costs) -> float:
+            before = (path[0], *path)
+            return sum(float(costs[step]) for step in zip(before, path, path[1:], strict=False))
+
+        every = [(0, *inner, 7) for inner in itertools.combinations(range(1, 7), num_steps - 1)]
+        assert tuple(shortest_path(costs, num_steps)) == min(every, key=total)
+
+
+@pytest.mark.parametrize(("schedule", "steps"), [(Linear(), 8), (Cosine(), 10)], ids=["linear", "cosine"])
+def test_a_fitted_grid_beats_the_others(schedule, steps: int) -> None:
+    """In the error that counts, where the walk ends, on other noise than it was fitted on."""
+    oracle, source = mixture(schedule), noise(48, (32,), seed=9)
+    exact = sample(oracle, DPMSolver(3), quadratic(300, schedule), source)
+
+    def errors(sampler, fitted: torch.Tensor) -> tuple[float, list[float]]:
+        found = [
+            float((sample(oracle, sampler, times, source) - exact).square().mean(1).sqrt().mean())
+            for times in (fitted, *(GRIDS[name](steps, schedule) for name in GRIDS))
+        ]
+        return found[0], found[1:]
+
+    given = noise(16, (32,), seed=7)
+    one, two = (fit_grid(oracle, given, steps, order=order) for order in (1, 2))
+    fitted, others = errors(DDIM(), one)
+    assert fitted < min(others) * 1.02 if schedule == Linear() else fitted < 0.9 * min(others)
+    for sampler in (DPMSolver(2), UniPC()):
+        fitted, others = errors(sampler, two)
+        assert fitted < min(others)
+
+
+def test_a_fitted_grid_keeps_the_rules_of_grids() -> None:
+    oracle = mixture(SCHEDULE)
+    for steps in (1, 2, 9):
+        times = fit_grid(oracle, noise(2, (32,)), steps, fine=trailing(20, SCHEDULE))
+        assert times.shape == (steps + 1,)
+        assert times.dtype == torch.float64
+        assert float(times[0]) == 1
+        assert float(times[-1]) == 0
+        assert bool((times.diff() < 0).all())
+        assert set(times.tolist()) <= set(trailing(20, SCHEDULE).tolist())
+
+
+def test_impossible_fits_are_refused() -> None:
+    oracle, source = mixture(SCHEDULE), noise(2, (32,))
+    with pytest.raises(ValueError, match="choose from 1 to 20"):
+        fit_grid(oracle, source, 21, fine=trailing(20, SCHEDULE))
+    with pytest.raises(ValueError, match="order 1 or 2"):
+        fit_grid(oracle, source, 5, order=3)

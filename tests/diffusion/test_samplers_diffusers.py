@@ -1,0 +1,175 @@
+"""Samplers against diffusers' schedulers on a random function; docs/samplers.md says where definitions differ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from diffusers import (
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    PNDMScheduler,
+    UniPCMultistepScheduler,
+)
+
+from sfumato.diffusion import (
+    PARAMETERIZATIONS,
+    PNDM,
+    DPMSolver,
+    DPMSolverSDE,
+    Euler,
+    Heun,
+    Linear,
+    NetworkDenoiser,
+    Sampler,
+    UniPC,
+    leading,
+    sample,
+    trailing,
+    trajectory,
+)
+
+from .common import noise, random_function
+
+PREDICTION = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
+NAMES = pytest.mark.parametrize("name", PREDICTION)
+SCHEDULE, STEPS, SHAPE = Linear(), 20, (3, 4, 4)
+SOURCE = noise(2, SHAPE)
+ABAR = SCHEDULE(torch.arange(1, 1001, dtype=torch.float64) / 1000).abar
+
+
+def ready(scheduler, num_steps: int = STEPS):
+    """Set their timesteps, and give them float64 levels for their float32 ones."""
+    assert torch.allclose(scheduler.alphas_cumprod.double(), ABAR, rtol=1e-3)
+    scheduler.alphas_cumprod = ABAR
+    scheduler.set_timesteps(num_steps)
+    if hasattr(scheduler, "sigmas"):
+        exact = torch.cat([((1 - ABAR) / ABAR).sqrt(), torch.zeros(1).double()])
+        nearest = (scheduler.sigmas.double()[:, None] - exact).abs().argmin(1)
+        scheduler.sigmas = exact[nearest]
+    return scheduler
+
+
+def their_walk(scheduler, x: torch.Tensor, step: Callable[..., torch.Tensor] | None = None) -> list[torch.Tensor]:
+    """Their loop; the images after every call of step."""
+    out = []
+    for i, t in enumerate(scheduler.timesteps):
+        given = scheduler.scale_model_input(x, t)
+        output = random_function(given, torch.full((2,), float(t)))
+        settings = {} if step is None else {"variance_noise": SOURCE.step(i)}
+        x = scheduler.step(output, t, x, **settings).prev_sample
+        out.append(x.double())
+    return out
+
+
+def ours(sampler: Sampler, name: str, grid=trailing, num_steps: int = STEPS) -> list[torch.Tensor]:
+    denoiser = NetworkDenoiser(random_function, SCHEDULE, PARAMETERIZATIONS[name])
+    return [s.x for s in trajectory(denoiser, sampler, grid(num_steps, SCHEDULE), SOURCE)][1:]
+
+
+def common(name: str) -> dict[str, object]:
+    return {"prediction_type": PREDICTION[name], "timestep_spacing": "trailing", "beta_schedule": "linear"}
+
+
+BETAS = {"beta_start": 1e-4, "beta_end": 0.02}
+
+
+@NAMES
+@pytest.mark.parametrize("order", [1, 2])
+def test_dpm_solver(name: str, order: int) -> None:
+    scheduler = ready(DPMSolverMultistepScheduler(**common(name), **BETAS, solver_order=order))
+    # their step rounds the image to float32
+    assert torch.allclose(
+        ours(DPMSolver(order), name)[-1], their_walk(scheduler, SOURCE.prior())[-1], rtol=1e-4, atol=2e-5
+    )
+
+
+class Mended(DPMSolverMultistepScheduler):
+    """Their third order with the factor 2 that its last term lacks."""
+
+    def multistep_dpm_solver_third_order_update(self, model_output_list, *args, sample=None, **kwargs):
+        x = super().multistep_dpm_solver_third_order_update(model_output_list, *args, sample=sample, **kwargs)
+        sigmas = self.sigmas[self.step_index - 2 : self.step_index + 2]
+        half = -sigmas.log()
+        h, r_0, r_1 = half[3] - half[2], half[2] - half[1], half[1] - half[0]
+        m_2, m_1, m_0 = model_output_list[-3:]
+        second = ((m_0 - m_1) / r_0 - (m_1 - m_2) / r_1) * h**2 / (r_0 + r_1)
+        alpha = 1 / (1 + sigmas[3] ** 2).sqrt()
+        return x - alpha * ((torch.expm1(-h) + h) / h**2 - 0.5) * second
+
+
+@NAMES
+def test_dpm_solver_of_order_three_is_theirs_with_the_missing_factor(name: str) -> None:
+    settings = common(name) | BETAS | {"solver_order": 3}
+    walked = ours(DPMSolver(3), name)[-1]
+    assert torch.allclose(walked, their_walk(ready(Mended(**settings)), SOURCE.prior())[-1], rtol=1e-4, atol=2e-5)
+    as_it_is = their_walk(ready(DPMSolverMultistepScheduler(**settings)), SOURCE.prior())[-1]
+    assert float((walked - as_it_is).abs().max()) > 1e-3
+
+
+@NAMES
+@pytest.mark.parametrize("order", [1, 2])
+def test_dpm_solver_sde(name: str, order: int) -> None:
+    scheduler = ready(
+        DPMSolverMultistepScheduler(**common(name), **BETAS, solver_order=order, algorithm_type="sde-dpmsolver++")
+    )
+    walked = their_walk(scheduler, SOURCE.prior(), step=SOURCE.step)[-1]
+    assert torch.allclose(ours(DPMSolverSDE(order), name)[-1], walked, rtol=1e-4, atol=2e-5)
+
+
+@NAMES
+@pytest.mark.parametrize("p", [1, 2, 3])
+@pytest.mark.parametrize("variant", ["bh1", "bh2"])
+def test_unipc(name: str, p: int, variant) -> None:
+    scheduler = ready(UniPCMultistepScheduler(**common(name), **BETAS, solver_order=p, solver_type=variant))
+    mine, theirs = ours(UniPC(p, variant), name), their_walk(scheduler, SOURCE.prior())
+    # they lower the order of the last step but one when p = 3, and their last step with bh1 is inf * 0
+    alike = 18 if p == 3 else 19 if variant == "bh1" else 20
+    for i in range(alike):
+        assert torch.allclose(mine[i], theirs[i], rtol=1e-7, atol=1e-7)
+    assert bool(theirs[-1].isnan().any()) == (variant == "bh1")
+
+
+@NAMES
+def test_euler(name: str) -> None:
+    scheduler = ready(EulerDiscreteScheduler(**common(name), **BETAS))
+    x = SOURCE.prior() / ABAR[-1].sqrt()  # theirs is x / alpha
+    mine, theirs = ours(Euler(), name), their_walk(scheduler, x)
+    assert torch.allclose(mine[-1], theirs[-1], atol=2e-4)  # their float32 holds 150 at the start
+
+
+@NAMES
+def test_heun(name: str) -> None:
+    scheduler = ready(HeunDiscreteScheduler(**common(name), **BETAS))
+    theirs = their_walk(scheduler, SOURCE.prior() / ABAR[-1].sqrt())
+    assert len(theirs) == 2 * STEPS - 1
+    assert torch.allclose(ours(Heun(), name)[-1], theirs[-1], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("spacing", "grid"), [("leading", leading), ("trailing", trailing)])
+def test_pndm(spacing: str, grid) -> None:
+    settings = common("eps") | BETAS | {"timestep_spacing": spacing}
+    theirs = their_walk(ready(PNDMScheduler(**settings, skip_prk_steps=True, set_alpha_to_one=True)), SOURCE.prior())
+    mine = ours(PNDM(), "eps", grid)
+    assert len(theirs) == len(mine) + 1
+    # their weights are those of even strides in the last step of "leading" too, which is fifty times as short
+    for i in range(STEPS - (spacing == "leading")):
+        assert torch.allclose(mine[i], theirs[i + 1], rtol=1e-6, atol=1e-6)
+
+
+def test_one_step_of_order_two_is_equation_by_hand() -> None:
+    """DPM-Solver++(2M) from its formula: D = (1 + 1/(2r)) m_0 - 1/(2r) m_1, r = h_prev / h."""
+    denoiser = NetworkDenoiser(random_function, SCHEDULE, PARAMETERIZATIONS["v"])
+    times = torch.tensor([0.9, 0.7, 0.4], dtype=torch.float64)
+    first, second, third = list(trajectory(denoiser, DPMSolver(2), times, SOURCE))
+    levels = [SCHEDULE(t) for t in times.tolist()]
+    a, b, c = (float(level.logsnr) / 2 for level in levels)
+    r = (b - a) / (c - b)
+    m_1, m_0 = denoiser(first.x, 0.9).x0, denoiser(second.x, 0.7).x0
+    D = (1 + 1 / (2 * r)) * m_0 - m_1 / (2 * r)
+    expected = levels[2].sigma / levels[1].sigma * second.x - levels[2].alpha * math.expm1(b - c) * D
+    assert torch.allclose(third.x, expected, rtol=1e-10)
+    assert torch.allclose(sample(denoiser, DPMSolver(2), times, SOURCE), expected, rtol=1e-10)
