@@ -33,7 +33,7 @@ class Inpaint(Several):
 
     EXAMPLES: ClassVar[tuple[str, ...]] = (
         "sfumato edit inpaint runs/faces face.png --box 0,8,16,8",
-        "sfumato edit inpaint runs/faces face.png --mask mask.png --method pigdm --num 4",
+        "sfumato edit inpaint runs/faces face.png --mask mask.png --num 4",
     )
     USUAL: ClassVar[dict[str, Any]] = {"sampler": "ddim", "eta": 1.0}
 

@@ -187,7 +187,7 @@ class Editing(Drawing):
             print_json({"out": str(out), "seconds": seconds, "rows": told, **facts})
             return
         for row in rows:
-            print(f"{row.name}: {row.said}")
+            print(f"{row.name}: {row.said}".replace("\n", ", "))
         print(f"{facts['sampler']} in {facts['steps']} steps: {duration(seconds)}\n{out}")
 
 

@@ -1,0 +1,119 @@
+"""Images and masks from files: fitted as the training data are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sfumato.data import DataConfig, open_data, to_model
+from sfumato.edit import read_box, read_image, read_mask, read_transparency
+from sfumato.errors import UserError
+
+RNG = np.random.default_rng(5)
+
+
+def saved(path: Path, pixels: np.ndarray, mode: str | None = None, **options: object) -> Path:
+    Image.fromarray(pixels, mode).save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize(("given", "channels"), [((20, 30, 3), 3), ((20, 30, 3), 1), ((13, 9), 3), ((8, 8, 4), 3)])
+def test_an_image_is_fitted_as_the_training_data_are(
+    tmp_path: Path, given: tuple[int, ...], channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SFUMATO_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "images"
+    folder.mkdir()
+    path = saved(folder / "a.png", RNG.integers(0, 256, given, np.uint8))
+    saved(folder / "b.png", RNG.integers(0, 256, given, np.uint8))
+    data = open_data(DataConfig(str(folder), (8, 8), channels, held_out=0.0, background="red"))
+    fitted = read_image(path, (channels, 8, 8), "red")
+    trained = {to_model(torch.from_numpy(data.images[n].copy())).numpy().tobytes() for n in range(2)}
+    assert fitted.x.numpy().tobytes() in trained
+
+
+def test_what_was_done_is_said(tmp_path: Path) -> None:
+    wide = saved(tmp_path / "wide.png", RNG.integers(0, 256, (20, 30, 3), np.uint8))
+    assert read_image(wide, (3, 8, 8)).note == "cut from 30x20 to 20x20, resized to 8x8"
+    assert read_image(wide, (1, 20, 30)).note == "made grey"
+    assert read_image(wide, (3, 20, 30)).note == ""
+    grey = saved(tmp_path / "grey.png", RNG.integers(0, 256, (8, 8), np.uint8))
+    fitted = read_image(grey, (3, 8, 8))
+    assert fitted.note == ""
+    assert (fitted.x == fitted.x[:1]).all()
+
+
+def test_a_mask_is_light_where_to_paint(tmp_path: Path) -> None:
+    values = np.array([[0, 127, 128, 255]] * 4, np.uint8)
+    assert read_mask(saved(tmp_path / "m.png", values), (4, 4))[0].tolist() == [False, False, True, True]
+    colours = np.zeros((2, 2, 3), np.uint8)
+    colours[0, 0] = (255, 255, 0)
+    colours[1, 1] = (255, 0, 0)
+    assert read_mask(saved(tmp_path / "c.png", colours), (2, 2)).tolist() == [[True, False], [False, False]]
+    clear = np.full((2, 2, 4), 255, np.uint8)
+    clear[0, :, 3] = 0
+    assert read_mask(saved(tmp_path / "t.png", clear), (2, 2)).tolist() == [[False, False], [True, True]]
+
+
+def test_a_mask_of_another_size_takes_the_nearest(tmp_path: Path) -> None:
+    small = np.array([[0, 255], [255, 0]], np.uint8)
+    got = read_mask(saved(tmp_path / "m.png", small), (6, 6))
+    assert torch.equal(got, torch.from_numpy(small.repeat(3, 0).repeat(3, 1) > 0))
+
+
+def test_a_mask_as_large_as_the_file_covers_what_it_covers_there(tmp_path: Path) -> None:
+    pixels = np.zeros((12, 24, 3), np.uint8)
+    mask = np.zeros((12, 24), np.uint8)
+    pixels[3:9, 9:18], mask[3:9, 9:18] = 255, 255
+    fitted = read_image(saved(tmp_path / "i.png", pixels), (3, 4, 4)).x
+    hole = read_mask(saved(tmp_path / "m.png", mask), (4, 4))
+    box = read_box(tmp_path / "i.png", (9, 3, 9, 6), (4, 4))
+    assert torch.equal(hole, box)
+    assert torch.equal(hole, fitted[0] > 0)
+    assert hole.sum() == 6
+
+
+@pytest.mark.parametrize("box", [(-1, 0, 2, 2), (0, 0, 0, 1), (5, 0, 2, 1), (0, 3, 1, 2)])
+def test_a_box_must_be_within_the_image(tmp_path: Path, box: tuple[int, int, int, int]) -> None:
+    path = saved(tmp_path / "i.png", np.zeros((4, 6), np.uint8))
+    with pytest.raises(UserError, match="which is 6 wide and 4 high"):
+        read_box(path, box, (4, 6))
+
+
+def test_transparent_pixels_are_to_be_painted(tmp_path: Path) -> None:
+    pixels = np.full((2, 3, 4), 255, np.uint8)
+    pixels[0, :, 3] = (0, 127, 128)
+    path = saved(tmp_path / "i.png", pixels)
+    assert read_transparency(path, (2, 3)).tolist() == [[True, True, False], [False, False, False]]
+
+
+def test_transparency_turns_with_its_image(tmp_path: Path) -> None:
+    pixels = np.full((2, 3, 4), 255, np.uint8)
+    pixels[0, 0, 3] = 0
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter to the right
+    path = saved(tmp_path / "i.webp", pixels, exif=exif, lossless=True)
+    assert read_transparency(path, (3, 2)).nonzero().tolist() == [[0, 1]]
+
+
+def test_an_image_without_transparency_needs_a_mask(tmp_path: Path) -> None:
+    path = saved(tmp_path / "i.png", np.zeros((4, 6), np.uint8))
+    with pytest.raises(UserError, match="no transparent pixels to paint: give --mask FILE"):
+        read_transparency(path, (4, 6))
+
+
+def test_what_is_no_image_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("not an image at all")
+    (tmp_path / "empty.png").touch()
+    for name, said in (
+        ("text.png", "can't be used: not an image: text"),
+        ("empty.png", "can't be used: an empty file"),
+        ("none.png", "does not exist: give an image file"),
+        (".", "is not a file: give an image file"),
+    ):
+        with pytest.raises(UserError, match=said):
+            read_image(tmp_path / name, (3, 8, 8))

@@ -1,0 +1,88 @@
+"""SDEdit: its two exact ends, and the middle against the closed form on Gaussian data."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sfumato.diffusion import DDIM, Ancestral, Noise, trailing
+from sfumato.edit import Walk, vary
+from sfumato.edit.vary import below
+from sfumato.errors import UserError
+from sfumato.generate import generate
+
+from .models import image, white
+
+MODEL = white()
+SCHEDULE = MODEL.denoiser.schedule
+X = image(MODEL.shape)
+
+
+def walk(steps: int = 20, sampler: object = DDIM(), **changes: object) -> Walk:
+    return Walk(sampler, trailing(steps, SCHEDULE), lambda d: d, **changes)  # type: ignore[arg-type]
+
+
+def test_strength_0_is_the_image_itself() -> None:
+    done = vary(MODEL, X, 0.0, 3, walk=walk())
+    assert done.images.shape == (3, *MODEL.shape)
+    assert (done.images == X).all()
+    assert (done.t, done.steps) == (0.0, 0)
+
+
+@pytest.mark.parametrize("sampler", [DDIM(), Ancestral()])
+def test_strength_1_is_plain_sampling_with_the_same_seed(sampler: object) -> None:
+    done = vary(MODEL, X, 1.0, 3, 7, walk(sampler=sampler))
+    plain = torch.cat([x for _, x in generate(MODEL.denoiser, MODEL.shape, 3, 7, sampler, trailing(20, SCHEDULE))])
+    assert torch.equal(done.images, plain)
+    assert done.steps == 20
+
+
+@pytest.mark.parametrize("strength", [0.1, 0.5, 0.8])
+def test_between_it_is_the_flow_from_the_noised_image(strength: float) -> None:
+    """The flow of N(m, v) maps x_t to m + sqrt(v / (alpha^2 v + sigma^2)) (x_t - alpha m)."""
+    done = vary(MODEL, X, strength, 5, 2, walk(500))
+    abar = SCHEDULE(strength).abar.item()
+    eps = Noise(2, torch.arange(5), MODEL.shape).prior()
+    x_t = abar**0.5 * X + (1 - abar) ** 0.5 * eps
+    expected = 0.2 + (0.3 / (abar * 0.3 + 1 - abar)) ** 0.5 * (x_t - abar**0.5 * 0.2)
+    assert float((done.images - expected).abs().max()) < 0.01
+    assert float((expected - X).abs().mean()) > 0.05, "it does something"
+
+
+@pytest.mark.parametrize(
+    ("strength", "t", "steps"), [(0.5, 0.5, 10), (0.52, 0.52, 11), (1e-9, 0.001, 1), (0.99999, 1, 20)]
+)
+def test_it_walks_the_grids_part_below(strength: float, t: float, steps: int) -> None:
+    done = vary(MODEL, X, strength, 1, walk=walk())
+    assert (done.t, done.steps) == (t, steps)
+
+
+def test_below_keeps_the_grid_and_begins_at_t() -> None:
+    times = trailing(4, SCHEDULE)
+    assert below(times, 0.6).tolist() == [0.6, 0.5, 0.25, 0.0]
+    assert below(times, 0.5).tolist() == [0.5, 0.25, 0.0]
+
+
+@pytest.mark.parametrize("sampler", [DDIM(), DDIM(0.5), Ancestral()])
+def test_any_batch_gives_the_same_images(sampler: object) -> None:
+    whole = vary(MODEL, X, 0.6, 5, 4, walk(sampler=sampler)).images
+    parts = vary(MODEL, X, 0.6, 5, 4, walk(sampler=sampler, batch=2)).images
+    torch.testing.assert_close(parts, whole, atol=1e-6, rtol=0)
+
+
+def test_progress_is_told_to_the_end() -> None:
+    told: list[tuple[int, int]] = []
+    vary(MODEL, X, 0.5, 5, walk=walk(batch=2, report=lambda done, total: told.append((done, total))))
+    assert told[-1] == (50, 50)
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])
+def test_other_strengths_are_refused(strength: float) -> None:
+    with pytest.raises(UserError, match="must lie from 0"):
+        vary(MODEL, X, strength)
+
+
+def test_an_image_of_another_shape_is_refused() -> None:
+    with pytest.raises(UserError, match="the image is 2x4x5, and the model's images are 2x4x4"):
+        vary(MODEL, torch.zeros(2, 4, 5), 0.5)
