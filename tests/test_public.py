@@ -47,7 +47,7 @@ def test_functions_are_what_they_are_called() -> None:
     assert sfumato.sample.__module__ == "sfumato.generate"
 
 
-@pytest.mark.parametrize("package", ["data", "diffusion", "evaluate", "nets", "train"])
+@pytest.mark.parametrize("package", ["data", "diffusion", "edit", "evaluate", "nets", "train"])
 def test_every_name_that_a_package_promises_can_be_had(package: str) -> None:
     module = importlib.import_module(f"sfumato.{package}")
     for name in module.__all__:

@@ -55,6 +55,7 @@ _PACKAGES = (
     "config",
     "data",
     "diffusion",
+    "edit",
     "errors",
     "evaluate",
     "generate",
