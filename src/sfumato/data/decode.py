@@ -218,7 +218,7 @@ def _animated(image: Image.Image) -> bool:
 def _covered(image: Image.Image) -> bool:
     """Whether a TIFF's strips or tiles reach its lower right corner; Pillow leaves what they don't reach black."""
     tags = getattr(image, "tag_v2", {})  # the size as stored; `image.size` is turned already
-    boxes = [box for _, box, *_ in image.tile if box is not None]
+    boxes = [box for _, box, *_ in getattr(image, "tile", ()) if box is not None]
     right, bottom = (max((box[side] for box in boxes), default=0) for side in (2, 3))
     return bool(right >= tags.get(256, 0) and bottom >= tags.get(257, 0))
 

@@ -5,7 +5,7 @@ Exact copies have the same SHA-256 of their decoded pixels, whatever their files
 Near copies are looked for in two steps. First the pairs whose difference hash or frequency hash (see `look`) differ in
 at most `RADIUS` of 64 bits: cut a hash into 4 bands of 16 bits, and two hashes within 6 bits agree in some band up to
 one bit (6 < 4 x 2, the pigeonhole principle; Norouzi, Punjani, Fleet 2012, arXiv 1307.2982), so every picture is
-compared only with those whose band is its own with at most one bit turned: 17 look-ups a band in a sorted list. Then
+compared only with those whose band is its own with at most one bit turned: 17 look-ups a band. Then
 each pair's thumbnails are compared: with brightness and contrast taken out, their correlation
 
     rho = <a - mean a, b - mean b> / (|a - mean a| |b - mean b|)
@@ -108,10 +108,10 @@ def close_pairs(a: Hashes, b: Hashes, radius: int = RADIUS) -> tuple[Index, Inde
         shift = np.uint64(16 * band)
         keys, wanted = ((hashes >> shift).astype(np.uint16) for hashes in (b, a))
         order = np.argsort(keys, kind="stable")
+        starts = np.concatenate([[0], np.cumsum(np.bincount(keys, minlength=2**16))])  # of each key among the sorted
         for turned in (0, *(1 << bit for bit in range(16))):
-            query = wanted ^ np.uint16(turned)
-            low = np.searchsorted(keys[order], query, "left")
-            counts = np.searchsorted(keys[order], query, "right") - low
+            query = (wanted ^ np.uint16(turned)).astype(np.int64)
+            low, counts = starts[query], starts[query + 1] - starts[query]
             if counts.sum() > MOST:
                 counts, whole = np.minimum(counts, MOST // len(a)), False
             for i, j in _expanded(low, counts, order):

@@ -58,6 +58,7 @@ def sight_type(num_attributes: int) -> np.dtype[np.void]:
             ("alpha", "?"),
             ("animated", "?"),
             ("misnamed", "?"),
+            ("cut_short", "?"),
             ("grey", "?"),
             ("low", "u1"),
             ("high", "u1"),
@@ -96,6 +97,7 @@ def look(source: Source, i: int) -> Sights:
         sight["format"], sight["mode"], sight["bits"] = facts.format, facts.mode, facts.bits
         sight["alpha"], sight["misnamed"] = facts.alpha, facts.misnamed
     _describe(sight, picture.pixels)
+    sight["cut_short"] = sight["format"] == b"JPEG" and not sight["constant"] and _filled(picture.pixels)
     return sight
 
 
@@ -117,6 +119,12 @@ def frequency_hash(low: NDArray[np.floating]) -> int:
     bits = low > np.sort(low.ravel()[1:])[31]  # the median of 63
     bits[0, 0] = False
     return _packed(bits)
+
+
+def _filled(pixels: Pixels) -> bool:
+    """Whether an edge 8 pixels wide is exactly the middle grey that JPEG's decoder leaves where data ended early."""
+    edges = (pixels[-8:], pixels[:8], pixels[:, -8:], pixels[:, :8])  # any of them, since the picture may be turned
+    return any(edge[0, 0, 0] == 128 and (edge == 128).all() for edge in edges)
 
 
 def _describe(sight: Any, pixels: Pixels) -> None:

@@ -87,6 +87,7 @@ class Report:
             (~s["constant"] & (s["contrast"] < FLAT), "almost no contrast: {contrast:.1f} levels"),
             (np.minimum(height, width) < 8, "tiny: {width}x{height}"),
             (np.maximum(width / height, height / width) > 4, "a strip: {width}x{height}"),
+            (s["cut_short"], "an edge is the grey that fills a JPEG whose data ended early: perhaps cut short"),
             (s["misnamed"], "its name promises another format: it is {format}"),
             (s["animated"], "animated or several pages: only the first is used"),
         )
