@@ -17,9 +17,11 @@ import json
 import time
 from pathlib import Path
 
+import numpy as np
 import safetensors.torch
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sfumato.data import DataConfig, open_data, open_source, to_model
@@ -40,14 +42,19 @@ def fashion() -> tuple[Examples, Examples]:
     arrays = open_source("fashion-full").arrays  # type: ignore[attr-defined]
     images = read_idx(FASHION_FOLDER / "t10k-images-idx3-ubyte.gz")
     labels = read_idx(FASHION_FOLDER / "t10k-labels-idx1-ubyte.gz")
-    train = torch.tensor(arrays.images[..., 0])[:, None], torch.tensor(arrays.labels).long()
+    train = torch.tensor(arrays.images[..., 0])[:, None], torch.tensor(arrays.conditions[:, 0]).long()
     return train, (torch.tensor(images)[:, None], torch.tensor(labels).long())
 
 
 def digits() -> tuple[Examples, Examples]:
     """Return the digits that train and those that test."""
-    data = open_data(DataConfig(source="digits", held_out=0.2, labels=True))
-    return data.gather(torch.from_numpy(data.train)), data.gather(torch.from_numpy(data.held_out))
+    data = open_data(DataConfig(source="digits", held_out=0.2, labels="source"))
+
+    def examples(rows: NDArray[np.int64]) -> Examples:
+        images, conditions = data.gather(torch.from_numpy(rows))
+        return images, conditions[:, 0].long()
+
+    return examples(data.train), examples(data.held_out)
 
 
 def train(images: Tensor, labels: Tensor, epochs: int) -> Classifier:

@@ -55,7 +55,7 @@ def test_state_is_what_the_learner_holds(digits: Dataset, tmp_path: Path) -> Non
     from sfumato.train.learner import Learner
 
     config = resolve("digits", overrides={"train.images": "100"})
-    config = fit(config, digits.shape, digits.classes)
+    config = fit(config, digits.shape, digits.attributes)
     found = forecast(config, digits, tmp_path / "not" / "there", seconds=0)
     learner = Learner(config, digits)
     held = sum(t.numel() * t.element_size() for group in learner.state().values() for t in group.values())
@@ -89,7 +89,7 @@ def test_measured_with_fewer_images_it_is_scaled_up(digits: Dataset, monkeypatch
         return Speed(0.1, 0.2, 0.3)
 
     monkeypatch.setattr(module, "measure", measured)
-    config = fit(resolve("digits"), digits.shape, digits.classes)
+    config = fit(resolve("digits"), digits.shape, digits.attributes)
     plain = forecast(config, digits, Path(), seconds=1.0).speed
     monkeypatch.setattr(module, "CPU_FLOPS", 1.0)
     scaled = forecast(config, digits, Path(), seconds=1.0).speed
