@@ -35,7 +35,7 @@ class Sample(Drawing):
     EXAMPLES: ClassVar[tuple[str, ...]] = (
         "sfumato sample runs/faces",
         "sfumato sample runs/faces --sampler ddpm --steps 250 --seed 7 --out grid.png",
-        "sfumato sample runs/fashion --label sneaker --guidance 2 --num 36 --out sneakers.gif",
+        "sfumato sample runs/fashion --label bag --guidance 2 --out bags.gif",
         "sfumato sample runs/faces --num 5000 --out faces/",
     )
 
