@@ -412,6 +412,55 @@ MUTATIONS = [
         "marginal(known, denoiser.schedule(s)).mean",
         "tests/diffusion/inverse/test_repaint.py",
     ),
+    M(
+        "conditions: attributes shown with their own chance alone, not with a common one",
+        "train/learner.py",
+        "u[:, 2:] < 2 * u[:, 1:2]",
+        "u[:, 2:] < 0.5",
+        "tests/train/test_learner.py",
+    ),
+    M(
+        "conditions: not given is the first value",
+        "nets/embedding.py",
+        "torch.where(number.isnan(), -1.0, number).long() + 1",
+        "number.nan_to_num(0.0).long() + 1",
+        "tests/nets/test_embedding.py",
+    ),
+    M(
+        "conditions: every batch is scored given the first images' labels",
+        "evaluate/bits.py",
+        "conditions[index].to(device)",
+        "conditions[: len(index)].to(device)",
+        "tests/evaluate/test_bits.py",
+    ),
+    M(
+        "conditions: attributes drawn one by one",
+        "evaluate/subject.py",
+        "return torch.from_numpy(self.data.conditions[rows])",
+        "return torch.from_numpy(np.stack([self.data.conditions[rows, 0], self.data.conditions[rows[::-1], 1]], 1))",
+        "tests/evaluate/test_work.py",
+    ),
+    M(
+        "conditions: other images' numbers in their own scale",
+        "evaluate/subject.py",
+        "(here.mean + here.std * column - attribute.mean) / attribute.std",
+        "column",
+        "tests/evaluate/test_subject.py",
+    ),
+    M(
+        "conditions: a number over its variance",
+        "data/labels.py",
+        "(x - attribute.mean) / attribute.std",
+        "(x - attribute.mean) / attribute.std**2",
+        "tests/data/test_labels.py",
+    ),
+    M(
+        "conditions: images take rows in blocks, not in turn",
+        "generate.py",
+        "torch.arange(num) % len(table)",
+        "torch.arange(num) * len(table) // num",
+        "tests/test_generate.py",
+    ),
 ]
 
 

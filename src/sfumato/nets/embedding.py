@@ -111,7 +111,7 @@ class NumberEmbedding(nn.Module):
         waves = torch.arange(WAVES, dtype=number.dtype, device=number.device)
         # before the sines, so that no NaN reaches the gradient
         angle = number.nan_to_num(0.0)[:, None] * (math.pi / 8 * 2.0**waves)
-        row = torch.cat([angle.sin(), angle.cos()], dim=1).to(self.dense.weight.dtype)
+        row = torch.cat((angle.sin(), angle.cos()), dim=1).to(self.dense.weight.dtype)
         return torch.where(number.isnan()[:, None], self.absent.weight, self.dense(row))
 
 
