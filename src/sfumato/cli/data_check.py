@@ -53,12 +53,15 @@ class Check:
         from sfumato.config import resolve
         from sfumato.data import open_source
         from sfumato.survey import advise, survey
+        from sfumato.survey.cleaned import listable
 
         if self.num is not None and self.num < 1:
             raise UserError(f"--num is {self.num}: look at one image at least")
         config = resolve(self.preset, overrides={"data.source": self.source, **dict(self.overrides)}).data
         source = open_source(config.source, config.background)
         self._writable(source.name)
+        if self.fix is not None:
+            listable(source, self.num)
         report = survey(source, config, self.num, progress("looking at images"))
         advice = advise(report, self.preset)
         written = self._write(report, advice)

@@ -26,6 +26,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -34,13 +35,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor, UnidentifiedImageError
 from PIL.ExifTags import Base
 
-from sfumato.data.png import rows_missing
+from sfumato.data.arrays import array_size, is_array, read_array
+from sfumato.data.fitting import converted
+from sfumato.data.png import read_sixteen, rows_missing
 from sfumato.data.source import Picture, Pixels, Unreadable, printable
 
-__all__ = ["MAX_PIXELS", "fit", "header_size", "is_grey", "read_opacity", "read_picture", "with_channels"]
-
-MAX_PIXELS = 2**26
-"""8192 x 8192; decoded, 200 MB."""
+__all__ = ["MAX_PIXELS", "finite", "header_size", "opened", "read_opacity", "read_picture"]
 
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TIFF", "WEBP")
 _PLAIN = ("RGB", "RGBX", "P", "CMYK", "YCbCr", "HSV")
@@ -59,12 +59,14 @@ _OTHERS = (
 )
 
 
-def read_picture(path: Path, background: str) -> Picture:
-    """Decode a file's first frame to bytes, turned as its EXIF orientation says.
+def read_picture(path: Path, background: str, native: bool = False, opacity: bool = False) -> Picture:
+    """Decode a file's first frame, turned as its EXIF orientation says.
 
     Args:
         path: a regular file.
         background: the colour under transparent pixels.
+        native: keep 16 bits and floats; else everything becomes bytes (`fitting.converted`).
+        opacity: keep opacity as a last channel where the file has it, rather than lay the picture over the background.
 
     Returns:
         The picture, without a label.
@@ -72,14 +74,20 @@ def read_picture(path: Path, background: str) -> Picture:
     Raises:
         Unreadable: not an allowed format, too many pixels, damaged, or of a mode without a rule.
     """
-    with _opened(path) as image:
+    picture = read_array(path) if is_array(path) else _read_image(path, background, opacity)
+    return picture if native else replace(picture, pixels=converted(picture.pixels, "8"))
+
+
+def _read_image(path: Path, background: str, opacity: bool) -> Picture:
+    """Read an image that is no array."""
+    with opened(path) as image:
         if image.format == "TIFF" and not _covered(image):
             raise Unreadable("damaged: its strips don't reach its last row")
         image.load()
         if image.format == "PNG" and _ends_blank(image) and rows_missing(path):
             raise Unreadable("damaged: its data end before its last row")
-        pixels = _turned(_pixels(image, background), _orientation(image))
-        return Picture(pixels, animated=_animated(image))
+        pixels, alpha = _pixels(image, path, background, opacity)
+        return Picture(_turned(pixels, _orientation(image)), animated=_animated(image), alpha=alpha)
 
 
 def read_opacity(path: Path) -> Pixels | None:
@@ -91,7 +99,7 @@ def read_opacity(path: Path) -> Pixels | None:
     Raises:
         Unreadable: as `read_picture`.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         image.load()
         if not image.has_transparency_data:
             return None
@@ -100,49 +108,13 @@ def read_opacity(path: Path) -> Pixels | None:
 
 def header_size(path: Path) -> tuple[int, int]:
     """Return (height, width) as `read_picture` will give it, from the header alone; raises `Unreadable`."""
-    with _opened(path) as image:
+    if is_array(path):
+        return array_size(path)
+    with opened(path) as image:
         width, height = image.size
         # Asking a PNG without early EXIF for it decodes the whole image; a TIFF's size is already turned.
         turned = image.format in ("JPEG", "MPO", "WEBP", "AVIF") and _orientation(image) >= 5
         return (width, height) if turned else (height, width)
-
-
-def fit(pixels: Pixels, size: tuple[int, int], resample: Image.Resampling = Image.Resampling.LANCZOS) -> Pixels:
-    """Cut the largest centred rectangle of the wanted proportions and resample it to the wanted size.
-
-    The rectangle's shorter side is the image's; the other is rounded to a whole number of pixels, at least 1.
-
-    Args:
-        pixels: (H, W, C) uint8, C = 1 or 3.
-        size: (height, width) wanted.
-        resample: how; nearest neighbours for masks.
-
-    Returns:
-        (height, width, C) uint8.
-    """
-    height, width = size
-    h, w, c = pixels.shape
-    rows, columns = min(h, max(1, round(w * height / width))), min(w, max(1, round(h * width / height)))
-    top, left = (h - rows) // 2, (w - columns) // 2
-    crop = pixels[top : top + rows, left : left + columns]
-    if crop.shape[:2] == size:
-        return crop
-    image = Image.fromarray(np.ascontiguousarray(crop[..., 0] if c == 1 else crop))
-    return np.asarray(image.resize((width, height), resample)).reshape(height, width, c)
-
-
-def is_grey(pixels: Pixels) -> bool:
-    """Return whether (H, W, C) pixels have no colour: one channel, or three equal ones everywhere."""
-    return pixels.shape[2] == 1 or bool((pixels == pixels[..., :1]).all())
-
-
-def with_channels(pixels: Pixels, channels: int) -> Pixels:
-    """Return (H, W, C) pixels with 1 or 3 channels: grey is repeated, colour becomes Pillow's luma (BT.601)."""
-    if pixels.shape[2] == channels:
-        return pixels
-    if channels == 3:
-        return np.repeat(pixels, 3, axis=2)
-    return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).convert("L"))[..., None]
 
 
 @cache
@@ -153,7 +125,7 @@ def _formats() -> tuple[str, ...]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def opened(path: Path) -> Iterator[Image.Image]:
     """Open an image by the allow-list and the cap; whatever goes wrong until it is closed is `Unreadable`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of what is decided here: bombs, damaged EXIF, odd palettes
@@ -239,37 +211,47 @@ def _turned(pixels: Pixels, orientation: int) -> Pixels:
     return pixels[:: -1 if rows else 1, :: -1 if columns else 1]
 
 
-def _pixels(image: Image.Image, background: str) -> Pixels:
-    """The bytes of a loaded image by the module's table of modes: (H, W, 1 or 3) uint8."""
+def _pixels(image: Image.Image, path: Path, background: str, opacity: bool) -> tuple[Pixels, bool]:
+    """The pixels of a loaded image by the module's table of modes: (H, W, C), and whether the last is opacity."""
     mode = image.mode
     if mode.startswith("I;16") or mode == "I":
-        return _from_sixteen(np.asarray(image))
+        return _sixteen(np.asarray(image)), False
     if mode == "F":
-        return _from_float(np.asarray(image))
+        return finite(np.asarray(image))[..., None], False
+    deep = read_sixteen(path) if image.format == "PNG" else None
+    if deep is not None:
+        clear = deep.shape[2] in (2, 4)
+        return (deep, clear) if opacity or not clear else (_over(deep, background), False)
     if image.has_transparency_data:
+        if opacity:
+            return np.asarray(image.convert("RGBA")), True
         canvas = Image.new("RGBA", image.size, (*ImageColor.getrgb(background)[:3], 255))
-        return np.asarray(Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB"))
+        return np.asarray(Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")), False
     if mode in ("1", "L"):
-        return np.asarray(image.convert("L"))[..., None]
+        return np.asarray(image.convert("L"))[..., None], False
     if mode in _PLAIN:
-        return np.asarray(image.convert("RGB"))
+        return np.asarray(image.convert("RGB")), False
     raise Unreadable(f"colour mode {mode} has no rule")
 
 
-def _from_sixteen(values: NDArray[np.integer]) -> Pixels:
-    """(H, W) integers in 0 .. 65535 to bytes, round(v / 257)."""
+def _sixteen(values: NDArray[np.integer]) -> Pixels:
+    """(H, W) integers in 0 .. 65535 as uint16."""
     if values.min() < 0 or values.max() > 65535:
         raise Unreadable("32-bit integers beyond 0 to 65535")
-    wide = values.astype(np.uint32)  # in place from here: at the cap, every copy is a quarter of a gigabyte
-    wide += 128
-    wide //= 257
-    return wide.astype(np.uint8)[..., None]
+    return values.astype(np.uint16)[..., None]
 
 
-def _from_float(values: NDArray[np.floating]) -> Pixels:
-    """(H, W) floats in [0, 1] or [0, 255] to bytes."""
-    low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high <= 255):
-        raise Unreadable("floating-point values beyond 0 to 255, or not numbers")
-    scaled: NDArray[np.floating] = np.rint(values * (255 if high <= 1 else 1))
-    return scaled.astype(np.uint8)[..., None]
+def finite(values: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Return floats as float32, if all of them are finite numbers in it; raises `Unreadable`."""
+    with np.errstate(over="ignore"):
+        narrow = np.asarray(values, np.float32)
+    if not np.isfinite(narrow).all():
+        raise Unreadable("floating-point values that are not finite numbers")
+    return narrow
+
+
+def _over(pixels: Pixels, background: str) -> Pixels:
+    """16-bit grey or colour with opacity a, laid over a colour b: round( (a p + (65535 - a) b) / 65535 )."""
+    ink, a = pixels[..., :-1].astype(np.float64), pixels[..., -1:] / 65535
+    colour = 257.0 * np.array(ImageColor.getrgb(background)[:3])
+    return np.rint(a * ink + (1 - a) * colour).astype(np.uint16)

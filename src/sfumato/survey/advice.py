@@ -153,7 +153,7 @@ def _copies(report: Report) -> Iterator[Advice]:
         yield Advice(
             "trouble" if share > 0.2 else "mind",
             "near copies",
-            f"{many(near, 'picture')} nearly the same as another (re-saved, resized, brightened or slightly cut); about "
+            f"{many(near, 'picture')} nearly the same as another (re-saved, resized, brightened, slightly cut); about "
             f"{report.across_split():.1f} of {many(len(copies.near), 'group')} will lie on both sides of the split, "
             "where they make the held-out loss look better than it is; --fix leaves out all but the first",
         )

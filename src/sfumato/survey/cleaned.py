@@ -8,27 +8,38 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sfumato.data.folder import FolderSource
+from sfumato.data.source import Source
 from sfumato.errors import UserError
 from sfumato.survey.files import file_of
 from sfumato.survey.report import Report
 
-__all__ = ["cleaned"]
+__all__ = ["cleaned", "listable"]
+
+
+def listable(source: Source, num: int | None) -> None:
+    """Refuse what can't be listed, before anything is looked at.
+
+    Raises:
+        UserError: the pictures are no files of their own, or only a sample is to be looked at.
+    """
+    if not isinstance(source, FolderSource):
+        raise UserError(f"--fix lists files, and '{source.name}' holds none to list")
+    if num is not None and num < len(source):
+        raise UserError("--fix needs every image looked at: leave out --num")
 
 
 def cleaned(report: Report) -> list[Path]:
     """Return the absolute paths of the files to keep, in the collection's order.
 
     Raises:
-        UserError: the pictures are no files of their own, only a sample was looked at, or a path to keep holds a line
-            break, which no list of lines can hold.
+        UserError: as `listable`; or a path to keep holds a line break, which no list of lines can hold.
     """
-    if report.looked_at < report.total:
-        raise UserError("--fix needs every image looked at: leave out --num")
-    paths = [file_of(report.source, int(report.sights["index"][place])) for place in report.kept()]
+    listable(report.source, report.looked_at)
+    places = report.kept()
+    paths = [file_of(report.source, int(report.sights["index"][place])) for place in places]
     found = [path for path in paths if path is not None]
-    if len(found) < len(paths) or not paths:
-        raise UserError(f"--fix lists files, and '{report.source.name}' holds none to list")
-    broken = [place for place, path in zip(report.kept(), found, strict=True) if len(str(path).splitlines()) > 1]
+    broken = [place for place, path in zip(places, found, strict=True) if len(str(path).splitlines()) > 1]
     if broken:
         raise UserError(f"--fix writes one path a line, and '{report.origin(broken[0])}' holds a line break: rename it")
     return found

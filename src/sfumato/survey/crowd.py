@@ -151,8 +151,8 @@ def mirror_test(sights: Sights, num: int = 1000, among: int = 5000) -> Mirror:
         distance = (own**2).sum(1)[:, None] + (crowd**2).sum(1) - 2 * own @ crowd.T
         distance[np.arange(len(tried)), tried] = np.inf  # neither may choose the picture itself
         apart[mirrored] = distance.min(1, initial=np.inf)
-    same = (some["thumb"][tried] == some["thumb"][tried][:, :, ::-1]).all((1, 2, 3)) | (apart[True] == apart[False])
-    counted = ~same & np.isfinite(apart[True])
+    same = (some["thumb"][tried] == some["thumb"][tried][:, :, ::-1]).all((1, 2, 3))
+    counted = ~same & np.isfinite(apart[True]) & (apart[True] != apart[False])
     if not counted.any():
         return Mirror(0, 0.5, 1.0, float(same.mean()) if len(same) else 0.0)
     there, own = apart[True][counted].clip(0), apart[False][counted].clip(1e-9)

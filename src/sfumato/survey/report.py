@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sfumato.attributes import Attribute
 from sfumato.data.source import DataConfig, Source, printable
-from sfumato.data.store import choose_size
+from sfumato.data.store import SIDES, choose_size
 from sfumato.survey.copies import Copies, find_copies
 from sfumato.survey.crowd import LUMA, Mirror, Oddness, mirror_test, oddness
 from sfumato.survey.gather import gather
@@ -66,6 +66,8 @@ class Report:
         if self.config.size is not None:
             height, width = self.config.size
             return (height, width), f"size {height}x{width}, as asked"
+        if not len(self.sights):
+            return (SIDES[-1], SIDES[-1]), "there is no picture to choose by"
         return choose_size(list(zip(self.sights["height"].tolist(), self.sights["width"].tolist(), strict=True)))
 
     @property
@@ -162,13 +164,13 @@ class Report:
                 "brightness": _quantiles(luma),
                 "contrast": _quantiles(s["contrast"]),
             },
-            "mean_colour": s["mean"].mean(0).round(1).tolist(),
+            "mean_colour": s["mean"].mean(0).round(1).tolist() if len(s) else None,
             "training": {
                 "size": [height, width],
                 "why": why,
                 "channels": self.channels,
                 "enlarged": self.enlarged,
-                "lost_to_crop": round(float(self.lost_to_crop.mean()), 4),
+                "lost_to_crop": round(float(self.lost_to_crop.sum()) / max(1, len(s)), 4),
             },
             "attributes": {
                 attribute.name: self.counts(a) or "a number" for a, attribute in enumerate(self.source.attributes)
