@@ -6,7 +6,7 @@
 
 The first column (in JSON the key `file`) names an image by its path within the folder, with forward slashes; images
 that are rows of an array are named by their number, from 0. Every other column is an attribute, and an empty cell (or
-`nan`, or null) is a value that is not given. A CSV's commas may be semicolons or tabs, whichever its header has most of.
+`nan`, or null) is a value that is not given. A CSV's commas may be semicolons or tabs: what its header has most of.
 
 What a column is, is told by its cells:
 
