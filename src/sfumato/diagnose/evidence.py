@@ -7,7 +7,7 @@ field says in its metadata how it was measured, and `how` collects that for whoe
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -44,6 +44,11 @@ class Level:
         """The share of the error that a constant added to each channel would take away."""
         return sum(b * b for b in self.bias) / len(self.bias) / self.error if self.error > 0 else 0.0
 
+    @property
+    def freed(self) -> float:
+        """The ratio that would be left if that constant were added."""
+        return self.ratio * (1 - self.biased)
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -58,21 +63,22 @@ class Reading:
     @property
     def ratio(self) -> float:
         """Geometric mean over the levels of the error as a share of the trivial one; infinite where not finite."""
-        ratios = [level.ratio for level in self.levels]
-        if not all(math.isfinite(r) for r in ratios):
-            return math.inf
-        return math.exp(sum(math.log(max(r, 1e-12)) for r in ratios) / len(ratios))
+        return _mean(level.ratio for level in self.levels)
 
     @property
     def middle(self) -> float:
         """The same mean over t from 0.3 to 0.8, where the image's content is decided."""
-        chosen = tuple(level for level in self.levels if 0.3 < level.t < 0.8)
-        return Reading(self.weights, self.parameterization, chosen).ratio
+        return _mean(level.ratio for level in self.levels if 0.3 < level.t < 0.8)
 
     @property
     def clean(self) -> float:
         """The same mean over the two levels of least noise, where the fine detail is decided."""
-        return Reading(self.weights, self.parameterization, self.levels[:2]).ratio
+        return _mean(level.ratio for level in self.levels[:2])
+
+    @property
+    def freed(self) -> float:
+        """The mean over medium noise of what would be left if a constant were added to each channel."""
+        return _mean(level.freed for level in self.levels if 0.3 < level.t < 0.8)
 
 
 @dataclass(frozen=True)
@@ -193,6 +199,14 @@ class Evidence:
         return self.draws[self.main]
 
 
+def _mean(ratios: Iterable[float]) -> float:
+    """Geometric mean; infinite where one is not finite."""
+    values = list(ratios)
+    if not all(math.isfinite(value) for value in values):
+        return math.inf
+    return math.exp(sum(math.log(max(value, 1e-12)) for value in values) / len(values))
+
+
 def how() -> dict[str, str]:
     """Return how each figure is measured, by `record.field`."""
     records = (Evidence, Data, Process, Draw, Reading, Level, Variance, Labels, Training)
@@ -203,7 +217,12 @@ def to_json(evidence: Evidence) -> dict[str, Any]:
     """Return the evidence as JSON-able dicts, with the readings' ratios, which are not fields."""
     table: dict[str, Any] = asdict(evidence)
     for name, reading in evidence.readings.items():
-        table["readings"][name] |= {"ratio": reading.ratio, "middle": reading.middle, "clean": reading.clean}
+        table["readings"][name] |= {
+            "ratio": reading.ratio,
+            "middle": reading.middle,
+            "clean": reading.clean,
+            "freed": reading.freed,
+        }
     found: dict[str, Any] = _plain(table)
     return found
 

@@ -216,15 +216,17 @@ class Bench:
     def data(self, run: Run | None) -> Data:
         """Measure the training images."""
         data, half = self.subject.data, len(self.reference) // 2
-        held_out = split_rows(data, "held_out")[:REFERENCE]
-        distance = nearest(self._images(held_out)[0], self._neighbours()).median() if len(held_out) else None
+        distance = None
+        if len(data.held_out):
+            held_out = self._images(split_rows(data, "held_out")[:REFERENCE])[0]
+            distance = float(nearest(held_out, self._neighbours()).median())
         return Data(
             source=self.subject.model.config.data.source,
             train=len(data.train),
             distinct=len({data.digests[row] for row in data.train.tolist()}),
             look=look(self.reference),
             apart=apart(self.reference[: max(half, 2)], self.reference[-max(half, 2) :]),
-            nearest=float(distance) if distance is not None else None,
+            nearest=distance,
             changed=_changed(run, data.fingerprint) if run is not None else None,
         )
 
@@ -360,7 +362,7 @@ def without(condition: Tensor) -> Tensor:
 
 
 def _changed(run: Run, fingerprint: str) -> bool | None:
-    """Whether the images are not those of the newest checkpoint; None without one, or where another version wrote it."""
+    """Whether the images are not those of the newest checkpoint; None without one, or where another version saved."""
     found = checkpoint.newest(run.checkpoints, lambda _: None)
     if found is None or found[1].sfumato != __version__:
         return None

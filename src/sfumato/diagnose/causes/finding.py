@@ -7,7 +7,19 @@ from dataclasses import dataclass
 
 from ..evidence import Evidence, Reading
 
-__all__ = ["BETTER", "FAR", "GAIN", "UNLEARNED", "Finding", "again", "against_trivial", "far", "redraw", "resume"]
+__all__ = [
+    "BETTER",
+    "FAR",
+    "GAIN",
+    "UNLEARNED",
+    "Finding",
+    "again",
+    "against_trivial",
+    "far",
+    "redraw",
+    "resume",
+    "unlearned",
+]
 
 FAR = 0.05
 """Energy distance from the data from which on samples are badly off: healthy small runs stay below 0.02."""
@@ -44,6 +56,14 @@ def again(e: Evidence, *changes: str) -> str:
     if e.training is None:
         return f"sfumato train {source} {' '.join(changes)}".rstrip()
     return f"sfumato train {source} --config {run}/config.toml --run {run}-again {' '.join(changes)}".rstrip()
+
+
+def unlearned(e: Evidence) -> bool:
+    """Whether the weights as trained know nothing of the images, however their output is read."""
+    own = e.readings.get("raw", e.reading)
+    return (
+        min(own.freed, *(reading.freed for name, reading in e.readings.items() if name.startswith("as "))) > UNLEARNED
+    )
 
 
 def resume(e: Evidence) -> str:

@@ -97,5 +97,5 @@ def clipping(e: Evidence) -> Finding | None:
         2,
         "Clipping the predicted images harms this model's samples.",
         (f"The samples are {e.draw.apart:.3f} from the data with clipping, {free:.3f} without.",),
-        (redraw(e, "--no-clip"),),
+        (redraw(e, "--range free"),),
     )

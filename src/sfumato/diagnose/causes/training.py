@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..evidence import Evidence
 from ..symptoms import COPIED
-from .finding import UNLEARNED, Finding, again, against_trivial, redraw, resume
+from .finding import Finding, again, against_trivial, redraw, resume, unlearned
 
 __all__ = ["diverged", "needs_labels", "repeats", "skipped_steps", "too_short", "unfinished", "unheeded_labels"]
 
@@ -12,6 +12,12 @@ SKIPPED = (0.001, 0.02, 0.1)
 """Shares of skipped steps that are worth knowing, that harm, that ruin."""
 RISEN = 1.2
 """Training loss at the end as a multiple of its lowest tenth: noise in a tenth's mean stays within a few per cent."""
+ENOUGH = 100
+"""Steps before which a loss says nothing about its course: ten in each tenth of the run."""
+USUAL = 1e-3
+"""Learning rate of the presets for small images."""
+EXPLODED = 1.5
+"""Training loss of a tenth of the run, as a multiple of that before the first step."""
 STUCK = 0.98
 """Loss of the last tenth as a share of that of three tenths before, above which it has stopped falling."""
 FALLING = 0.95
@@ -48,26 +54,31 @@ def skipped_steps(e: Evidence) -> Finding | None:
 def diverged(e: Evidence) -> Finding | None:
     """A loss that rose again, or that never left the level of the trivial guess."""
     tr = e.training
-    if tr is None or len(tr.losses) < 4:
+    if tr is None or tr.steps < ENOUGH:
         return None
     lowest, last = min(tr.losses), tr.losses[-1]
     rose = last > RISEN * lowest
-    stuck = last > STUCK * tr.losses[-4] and e.reading.middle > UNLEARNED
-    raw = e.readings.get("raw", e.reading)
-    if not (rose or stuck) or raw.middle < UNLEARNED:
+    start = tr.held_out[0][2] if tr.held_out and tr.held_out[0][0] == 0 else float("inf")
+    exploded = max(tr.losses) > EXPLODED * start
+    if not (exploded or rose or last > STUCK * tr.losses[-4]) or not unlearned(e):
         return None
-    told = f"rose again: {lowest:.3f} at its lowest, {last:.3f} at the end" if rose else f"stands still at {last:.3f}"
+    told = f"stands still at {last:.3f}"
+    if rose:
+        told = f"rose again: {lowest:.3f} at its lowest, {last:.3f} at the end"
+    if exploded:
+        told = f"went from {start:.3f} before the first step up to {max(tr.losses):.3g}, and is {last:.3f} at the end"
+    slow = not (exploded or rose) and tr.lr < USUAL
     return Finding(
         "diverged",
         3,
-        "The training diverged: the learning rate is too high.",
+        f"The training {'got nowhere' if slow else 'diverged'}: the learning rate is too {'low' if slow else 'high'}.",
         (
             f"The training loss {told}.",
-            f"The error of the predicted image is {against_trivial(raw)}.",
+            f"The error of the predicted image is {against_trivial(e.readings.get('raw', e.reading))}.",
             f"The learning rate is {tr.lr:g}; the gradient's norm went from {tr.gradient[0]:.2g} to "
             f"{tr.gradient[-1]:.2g}.",
         ),
-        (again(e, f"--optim.lr {min(tr.lr / 10, 1e-3):.2g}"),),
+        (again(e, f"--optim.lr {USUAL if slow else min(tr.lr / 10, USUAL):.2g}"),),
     )
 
 
@@ -78,8 +89,8 @@ def too_short(e: Evidence) -> Finding | None:
         return None
     raw = e.readings.get("raw", e.reading)
     falling = len(tr.losses) < 4 or tr.losses[-1] < FALLING * tr.losses[-4]
-    unlearned = raw.middle > UNLEARNED
-    if not falling and not unlearned:
+    nothing = unlearned(e)
+    if not falling and (not nothing or tr.steps >= ENOUGH):  # in the latter case it diverged
         return None
     stopped = f" of {tr.planned:,} planned" if tr.images < tr.planned else ""
     course = (
@@ -87,9 +98,9 @@ def too_short(e: Evidence) -> Finding | None:
     )
     return Finding(
         "too_short",
-        3 if unlearned else 1,
+        3 if nothing else 1,
         "The training was far too short: the network has not learned what the images are."
-        if unlearned
+        if nothing
         else "The loss was still falling at the end: more training would help.",
         (
             f"{tr.images:,} images were seen{stopped}, in {tr.steps:,} steps.",

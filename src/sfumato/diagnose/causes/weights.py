@@ -74,7 +74,7 @@ def shifted_output(e: Evidence) -> Finding | None:
     """A constant error in a channel: tint, or a shift of brightness."""
     levels = [level for level in e.reading.levels if level.t > 0.2]
     biased = sum(level.biased for level in levels) / len(levels)
-    if not biased > BIASED:
+    if biased < BIASED or e.reading.freed > UNLEARNED:  # who knows nothing is off by a constant among other things
         return None
     means = [sum(level.bias[c] for level in levels) / len(levels) for c in range(len(levels[0].bias))]
     told = ", ".join(f"{name} {127.5 * mean:+.0f}" for name, mean in zip(channels(len(means)), means, strict=True))

@@ -1,0 +1,53 @@
+"""`sfumato diagnose`: words, JSON, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from .conftest import Command
+
+
+def test_a_run_of_ten_steps_was_too_short(sfumato: Command, plain: Path) -> None:
+    result = sfumato("diagnose", plain, "--num", 8, "--device", "cpu")
+    assert result.code == 0
+    assert "The training was far too short" in " ".join(result.out.split())
+    assert f"do: sfumato train digits --config {plain}/config.toml --run {plain}-again --images 50000" in result.out
+    assert "distance from the data" in result.out
+
+
+def test_json_has_every_figure_and_how_it_was_measured(sfumato: Command, labelled: Path) -> None:
+    said = json.loads(sfumato("diagnose", labelled, "--num", 8, "--device", "cpu", "--json").out)
+    assert set(said) == {"path", "verdict", "symptoms", "findings", "evidence", "how"}
+    assert set(said["evidence"]["readings"]) == {"ema", "raw", "best", "as eps", "as x0", "as mu"}
+    assert set(said["evidence"]["draws"]) == {
+        "ema", "raw", "best", "10 steps", "unclipped", "from data", "no label",
+    }  # fmt: skip
+    assert said["evidence"]["labels"]["dropout"] == 0.1
+    assert said["evidence"]["data"]["changed"] is False
+    for record in ("data", "process", "training", "labels"):
+        assert {key.split(".")[1] for key in said["how"] if key.startswith(f"{record}.")} == set(
+            said["evidence"][record]
+        )
+
+
+def test_a_weights_file_alone_is_diagnosed_without_its_diary(sfumato: Command, plain: Path) -> None:
+    file = plain / "weights" / "raw.safetensors"
+    said = json.loads(sfumato("diagnose", file, "--num", 8, "--device", "cpu", "--json").out)
+    assert said["evidence"]["main"] == "raw"
+    assert said["evidence"]["training"] is None
+
+
+def test_progress_ends_at_its_total(plain: Path) -> None:
+    from sfumato.diagnose import gather
+
+    calls: list[tuple[int, int]] = []
+    gather(plain, 8, 0, "cpu", lambda done, total: calls.append((done, total)))
+    assert calls[-1] == (len(calls), len(calls))
+
+
+def test_what_is_refused(refused: Callable[..., str], tmp_path: Path) -> None:
+    assert "at least 8 images" in refused("diagnose", tmp_path, "--num", 2)
+    assert "has no weights yet" in refused("diagnose", tmp_path)
+    assert "0 or more" in refused("diagnose", tmp_path, "--seed", -1)
