@@ -12,7 +12,6 @@ from PIL import Image
 
 from sfumato import pictures
 from sfumato.diffusion import SAMPLERS
-from sfumato.generate import sample
 from sfumato.recipe import AUTO
 from sfumato.weights import load_weights
 
