@@ -15,12 +15,12 @@ import hashlib
 import math
 import os
 import stat
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from sfumato.attributes import Attribute
-from sfumato.data.decode import header_size, read_picture
-from sfumato.data.source import Picture, Unreadable, printable
+from sfumato.data.files import FileSource
+from sfumato.data.source import Unreadable, printable
 from sfumato.errors import UserError
 
 __all__ = ["FolderSource"]
@@ -37,7 +37,7 @@ class _Entry:
     changed: int = 0
 
 
-class FolderSource:
+class FolderSource(FileSource):
     """The images in a folder, as a `Source`.
 
     Args:
@@ -50,8 +50,7 @@ class FolderSource:
 
     def __init__(self, folder: Path, background: str = "white") -> None:
         self.folder = folder.resolve()
-        self.name = printable(str(self.folder))
-        self._background = background
+        super().__init__(printable(str(self.folder)), background)
         self._entries = sorted(_walk(self.folder), key=lambda entry: entry.parts)
         if not self._entries:
             raise UserError(f"'{printable(str(folder))}' holds no files: give a folder of images")
@@ -70,24 +69,17 @@ class FolderSource:
         """Return the path within the folder."""
         return printable("/".join(self._entries[i].parts))
 
-    def size(self, i: int) -> tuple[int, int]:
-        """Return (height, width) of picture i from its header; raises `Unreadable`."""
-        return header_size(self._path(i))
-
-    def read(self, i: int) -> Picture:
-        """Return picture i with the class of its sub-folder; raises `Unreadable`."""
-        picture = read_picture(self._path(i), self._background)
-        if not self._labels:
-            return picture
-        return replace(picture, condition=(float(self._labels.get(self._entries[i].parts[0], math.nan)),))
+    def condition(self, i: int) -> tuple[float, ...]:
+        """Return the class of picture i's sub-folder."""
+        return (float(self._labels.get(self._entries[i].parts[0], math.nan)),) if self._labels else ()
 
     def key(self) -> str:
         """Return the SHA-256 of every file's path, size in bytes and time of change."""
         lines = (repr((entry.parts, entry.fault, entry.size, entry.changed)) for entry in self._entries)
         return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()
 
-    def _path(self, i: int) -> Path:
-        """The path of picture i; raises `Unreadable` where listing it already told why it is none."""
+    def file(self, i: int) -> Path:
+        """Return the path of picture i; raises `Unreadable` where listing it already told why it is none."""
         entry = self._entries[i]
         if entry.fault is not None:
             raise Unreadable(entry.fault)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from sfumato.data.decode import _opened as opened
+from sfumato.data.decode import opened
 from sfumato.data.folder import FolderSource
 from sfumato.data.source import Source
 
@@ -44,7 +44,7 @@ def file_of(source: Source, i: int) -> Path | None:
     Raises:
         Unreadable: listing already told why it can't be a picture.
     """
-    return source._path(i) if isinstance(source, FolderSource) else None
+    return source.file(i) if isinstance(source, FolderSource) else None
 
 
 def file_facts(path: Path) -> FileFacts:

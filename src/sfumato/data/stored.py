@@ -1,0 +1,80 @@
+"""A finished store, opened.
+
+    images.npy      (N, C, H, W) uint8
+    conditions.npy  (N, A) float32, what is known of each image; NaN where it is not given
+    digests.npy     (N, 32) uint8, the SHA-256 of each image
+    origins.txt     a line an image: where it comes from
+    index.json      shape, attributes, what was left out and why, notes
+
+The columns are files of their own because a million rows of JSON take seconds to read; these take a few tenths.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfumato.attributes import Attribute, from_plain
+from sfumato.data.source import Pixels
+
+__all__ = ["Stored", "load"]
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """An opened store.
+
+    Attributes:
+        images: (N, C, H, W) uint8, mapped read-only.
+        conditions: (N, A) float32, NaN where not given.
+        digests: N times 64 hexadecimal digits.
+        origins: where each row comes from.
+        attributes: what the source knows of its pictures; values that none of them has are left out.
+        quarantined: (origin, reason) of every picture left out.
+        notes: what was chosen and met, in sentences.
+    """
+
+    images: Pixels
+    conditions: NDArray[np.float32]
+    digests: tuple[str, ...]
+    origins: tuple[str, ...]
+    attributes: tuple[Attribute, ...]
+    quarantined: list[tuple[str, str]]
+    notes: tuple[str, ...]
+
+
+def load(entry: Path) -> Stored | None:
+    """Open a store, None where there is none or it is damaged.
+
+    Raises:
+        OSError: it is there and can't be read.
+    """
+    try:
+        index = json.loads((entry / "index.json").read_text("utf-8"))
+        images = np.load(entry / "images.npy", mmap_mode="r", allow_pickle=False)
+        conditions = np.load(entry / "conditions.npy", allow_pickle=False)
+        digests = np.load(entry / "digests.npy", allow_pickle=False)
+        origins = (entry / "origins.txt").read_text("utf-8").split("\n")
+        shape, attributes = tuple(index["shape"]), tuple(from_plain(table) for table in index["attributes"])
+        if images.shape != shape or images.dtype != np.uint8 or digests.shape != (shape[0], 32):
+            return None
+        if conditions.shape != (shape[0], len(attributes)) or conditions.dtype != np.float32:
+            return None
+        if len(origins) != shape[0] + 1 or origins.pop():
+            return None
+        digits = digests.tobytes().hex()
+        return Stored(
+            images=images,
+            conditions=conditions,
+            digests=tuple(digits[start : start + 64] for start in range(0, len(digits), 64)),
+            origins=tuple(origins),
+            attributes=attributes,
+            quarantined=[(origin, reason) for origin, reason in index["quarantined"]],
+            notes=tuple(index["notes"]),
+        )
+    except (FileNotFoundError, EOFError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,105 @@
+"""A process that decodes files for another one: bytes in, rows out, and nothing else.
+
+It is started as a plain `python` with a pipe each way (`pool`), on every system alike, so it inherits no threads, no
+locks and no open files, and the program that asked for it is not run again. It knows the form of the rows and gets files;
+a decoder that crashes or hangs takes this process along and nothing more. What goes over the pipes:
+
+    to the process     the form, as JSON;  then batches: a number n, and n files, each `P` + path or `B` + bytes
+    from the process   `ready`;            then for each file a row or the reason why there is none (`rows`)
+
+Each item is behind its length, eight bytes. The process ends when its input does, and by the system's alarm where a
+single file takes it too long and nobody is left to end it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, Any
+
+from sfumato.data.decode import read_picture
+from sfumato.data.rows import Form, make_row, pack_fault
+from sfumato.data.source import Blob, File, Unreadable
+
+__all__ = ["PATIENCE", "answer", "main", "receive", "send", "send_files"]
+
+PATIENCE = 25.0
+"""Seconds that one picture may take."""
+
+_LENGTH = struct.Struct("<Q")
+
+
+def answer(file: File, form: Form) -> bytes:
+    """Decode one file; its row, or the reason why there is none, as `rows` packs them."""
+    try:
+        return make_row(read_picture(file, form.background), form).pack()
+    except Unreadable as fault:
+        return pack_fault(fault.reason)
+    except MemoryError:
+        return pack_fault("it needs more memory than there is")
+
+
+def send(pipe: IO[bytes], *parts: bytes) -> None:
+    """Write one item, which may be in parts."""
+    pipe.write(_LENGTH.pack(sum(map(len, parts))))
+    for part in parts:
+        pipe.write(part)
+
+
+def receive(pipe: IO[bytes]) -> bytes:
+    """Read one item; raises EOFError where the pipe ends."""
+    head = pipe.read(_LENGTH.size)
+    if len(head) < _LENGTH.size:
+        raise EOFError
+    data = pipe.read(length := _LENGTH.unpack(head)[0])
+    if len(data) < length:
+        raise EOFError
+    return data
+
+
+def send_files(pipe: IO[bytes], files: Iterable[File]) -> None:
+    """Write one batch."""
+    files = list(files)
+    send(pipe, str(len(files)).encode())
+    for file in files:
+        if isinstance(file, Blob):
+            send(pipe, b"B", file.data)
+        else:
+            send(pipe, b"P", os.fsencode(file))
+    pipe.flush()
+
+
+def _file(item: bytes) -> File:
+    """The file that an item stands for."""
+    return Blob(item[1:]) if item[:1] == b"B" else Path(os.fsdecode(item[1:]))
+
+
+def _form(item: bytes) -> Form:
+    """The form that JSON stands for."""
+    table: dict[str, Any] = json.loads(item)
+    return Form(**{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()})
+
+
+def main() -> None:
+    """Serve until the input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the one that asks decides
+    alarm = getattr(signal, "alarm", lambda seconds: 0)
+    source, sink = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints must not get among the answers
+    send(sink, b"ready")
+    sink.flush()
+    try:
+        form = _form(receive(source))
+        while True:
+            for item in [receive(source) for _ in range(int(receive(source)))]:
+                alarm(int(2 * PATIENCE))
+                send(sink, answer(_file(item), form))
+                sink.flush()
+                alarm(0)
+    except (EOFError, BrokenPipeError):
+        os._exit(0)  # without closing `sink`, whose reader may be gone
