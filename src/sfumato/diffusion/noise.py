@@ -57,6 +57,7 @@ class Purpose(IntEnum):
     ORACLE = 11  # exact samples of an oracle's distribution
     LABEL = 12  # labels drawn for samples
     MEASUREMENT = 13  # noise of a measurement made up to try an edit
+    AUGMENT = 14  # how a training example is altered
 
 
 def philox(

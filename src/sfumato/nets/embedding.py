@@ -16,6 +16,9 @@ Two dense layers turn the row into the vector that the blocks share. What is ask
 vector an attribute (for a class: Dhariwal, Nichol 2021): of an attribute with values a row of a table, of a number a
 dense layer of its own row of clock hands. Each attribute has a vector for "not given" too, which classifier-free
 guidance (Ho, Salimans 2022) needs, and so does whoever asks for some attributes and leaves the rest to the model.
+
+Where training images are altered (`train.augment`), the numbers that say how are a condition too: a linear map of them,
+without a bias, so that an image that nothing was done to adds nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from torch import Tensor, nn
 
 from sfumato.errors import UserError
 
-__all__ = ["ConditionEmbedding", "NumberEmbedding", "TimeEmbedding", "ValueEmbedding", "sinusoid"]
+__all__ = ["AlterationEmbedding", "ConditionEmbedding", "NumberEmbedding", "TimeEmbedding", "ValueEmbedding", "sinusoid"]
 
 WAVES = 6
 """Sines, and cosines, of a number."""
@@ -149,3 +152,22 @@ class ConditionEmbedding(nn.Module):
             raise UserError(f"a condition of {tuple(condition.shape)} for {num} images and {count} attributes")
         total: Tensor = sum(part(column) for part, column in zip(self.parts, condition.unbind(1), strict=True))
         return total
+
+
+class AlterationEmbedding(nn.Module):
+    """How an image was altered as a vector, W a (Karras et al. 2022, 2206.00364, Appendix F.2): 0 where a is 0.
+
+    W starts at zero and takes nothing from the random numbers of the other weights.
+
+    Args:
+        count: length of a.
+        width: length of the vector.
+    """
+
+    def __init__(self, count: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(width, count))
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """Map (B, count), NaN = 0 = not altered, to (B, width)."""
+        return F.linear(numbers.nan_to_num(0.0).to(self.weight.dtype), self.weight)

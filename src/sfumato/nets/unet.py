@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from sfumato.errors import UserError
 from sfumato.nets.blocks import Downsample, ResidualBlock, SelfAttention, Upsample, norm, norm_silu
-from sfumato.nets.embedding import ConditionEmbedding, TimeEmbedding
+from sfumato.nets.embedding import AlterationEmbedding, ConditionEmbedding, TimeEmbedding
 
 __all__ = ["UNet", "UNetConfig"]
 
@@ -53,6 +53,7 @@ class UNetConfig:
         heads: heads of every self-attention.
         dropout: probability, in every residual block.
         conditions: how many values each attribute has that can be asked for, 0 = a number; () = none can.
+        augment: how many numbers say how an image was altered; they follow the attributes' in a condition. 0 = none.
         fold: side of the square of pixels folded into channels at the entrance; 1 = none.
         learned_variance: give out twice the channels: the second half is the variance of the reverse step, as a place
             in about [-1, 1] between its bounds (IDDPM, Sec. 3.1).
@@ -69,6 +70,7 @@ class UNetConfig:
     heads: int = 1
     dropout: float = 0.1
     conditions: tuple[int, ...] = ()
+    augment: int = 0
     fold: int = 1
     groups: int = 32
     learned_variance: bool = False
@@ -82,6 +84,7 @@ class UNetConfig:
         for name in ("channels", "blocks", "heads", "fold", "groups"):
             _require(getattr(self, name) >= 1, f"net.{name} is {getattr(self, name)}: give 1 or more")
         _require(min(self.conditions, default=0) >= 0, f"net.conditions is {self.conditions}: give 0 or more for each")
+        _require(self.augment >= 0, f"net.augment is {self.augment}: give 0 or more")
         even = 4 <= self.base <= LARGEST_BASE and self.base % 2 == 0
         _require(even, f"net.base is {self.base}: give an even number from 4 to {LARGEST_BASE}")
         _require(
@@ -202,6 +205,7 @@ class UNet(nn.Module):
         image = config.channels * config.fold**2
         self.time = TimeEmbedding(base, 4 * base)
         self.condition = ConditionEmbedding(config.conditions, 4 * base) if config.conditions else None
+        self.augment = AlterationEmbedding(config.augment, 4 * base) if config.augment else None
         self.entrance = nn.Conv2d(image, base, 3, padding=1)
 
         skips, width = [base], base
@@ -253,7 +257,8 @@ class UNet(nn.Module):
         Args:
             x: (B, C, H, W), any H and W, in the dtype of the weights.
             time: (B,) floating point, in steps of the chain (0 .. T - 1).
-            condition: (B, A), a number for each attribute, NaN = not given; None = nothing given for all.
+            condition: (B, A), a number for each attribute, NaN = not given; None = nothing given for all. Where
+                images are altered in training, (B, A + augment) says how; without those columns, not at all.
 
         Returns:
             (B, C, H, W), or (B, 2 C, H, W) where the variance is learned.
@@ -270,6 +275,10 @@ class UNet(nn.Module):
     def _embed(self, time: Tensor, condition: Tensor | None) -> Tensor:
         """Return the vector (B, 4 base) of time and condition, through the silu that every block would apply to it."""
         emb: Tensor = self.time(time)
+        known = len(self.config.conditions)
+        if self.augment is not None and condition is not None and condition.shape[1] == known + self.config.augment:
+            emb = emb + self.augment(condition[:, known:])
+            condition = condition[:, :known] if known else None
         if self.condition is not None:
             emb = emb + self.condition(condition, len(emb))
         elif condition is not None and not bool(condition.isnan().all()):
