@@ -7,6 +7,7 @@
       optim      OptimConfig      Adam, its rate and decay                              train/
       ema        EMAConfig        the average of the weights                            train/
       train      TrainConfig      length, batches, seed, how often to look              train/
+      augment    AugmentConfig    how training images are altered                       train/
 
 Values come from three places, each laid over the one before: a preset, a TOML file, `key=value` from the command line.
 The result is written whole into the run folder and into the header of every weights file, so nothing about a model is
@@ -49,6 +50,7 @@ from sfumato.diffusion import (
 from sfumato.diffusion.schedule import Chain
 from sfumato.errors import UserError, nearest
 from sfumato.nets import UNetConfig
+from sfumato.train.augment import NUMBERS, AugmentConfig
 from sfumato.train.clock import TrainConfig
 from sfumato.train.ema import EMAConfig
 from sfumato.train.optim import OptimConfig
@@ -164,6 +166,7 @@ class Config:
     optim: OptimConfig = OptimConfig()
     ema: EMAConfig = EMAConfig()
     train: TrainConfig = TrainConfig()
+    augment: AugmentConfig = AugmentConfig()
 
     def __post_init__(self) -> None:
         if self.train.grid_steps > self.diffusion.schedule.num_steps:
@@ -245,11 +248,23 @@ def resolve(
 def fit(config: Config, shape: Sequence[int], attributes: Sequence[Attribute] = ()) -> Config:
     """Return the configuration with the network's channels and conditions as data and diffusion have them.
 
+    With `data.flip` a mirror image is an image like any other, which leaves nothing to tell the network about x-flip:
+    it is taken out of the augmentation.
+
     Args:
         config: what was asked for.
         shape: (C, H, W) of the data.
         attributes: what the data knows of its images, which is what the network learns.
     """
     conditions, learned = tuple(len(a.values) for a in attributes), config.diffusion.variance == "learned"
-    net = replace(config.net, channels=shape[0], conditions=conditions, learned_variance=learned)
-    return replace(config, net=net)
+    augment = config.augment
+    if augment.on and config.data.flip:
+        augment = replace(augment, kinds=tuple(kind for kind in augment.kinds if kind != "x-flip"))
+    net = replace(
+        config.net,
+        channels=shape[0],
+        conditions=conditions,
+        augment=NUMBERS if augment.on else 0,
+        learned_variance=learned,
+    )
+    return replace(config, net=net, augment=augment)

@@ -32,7 +32,14 @@ from torch import Tensor, nn
 
 from sfumato.errors import UserError
 
-__all__ = ["AlterationEmbedding", "ConditionEmbedding", "NumberEmbedding", "TimeEmbedding", "ValueEmbedding", "sinusoid"]
+__all__ = [
+    "AlterationEmbedding",
+    "ConditionEmbedding",
+    "NumberEmbedding",
+    "TimeEmbedding",
+    "ValueEmbedding",
+    "sinusoid",
+]
 
 WAVES = 6
 """Sines, and cosines, of a number."""

@@ -6,6 +6,7 @@ function of n: which image and whether it is mirrored (the data's affair), and
     t    = times( uniform(seed, TRAIN_TIME, n), T )
     eps  = normal(seed, TRAIN_NOISE, n)
     show of its labels what `kept` says of u = uniform(seed, LABEL_DROPOUT, n)
+    how it is altered, and the network told so, follows from uniform(seed, AUGMENT, n) and normal(seed, AUGMENT, n)
 
 The network's first weights and step k's dropout masks come from torch's own generator, seeded for that one purpose
 from such an address and put back afterwards. So a learner's whole state is its clock, weights, average and moments:
@@ -48,6 +49,7 @@ from sfumato.generate import generate, in_turn
 from sfumato.nets import UNet
 
 from . import optim
+from .augment import augment, beside, draw
 from .ema import EMA
 from .watch import Watch
 
@@ -166,6 +168,16 @@ class Learner:
         u = uniform(self.config.train.seed, Purpose.LABEL_DROPOUT, positions, (2 + conditions.shape[1],))
         return conditions.where(kept(u, self.config.train.label_dropout), math.nan).to(self.device)
 
+    def _altered(self, x_0: Tensor, condition: Tensor | None, positions: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return training images altered by address, and the condition that also says how; both as they are at p = 0.
+
+        What is left out of the labels is not left out of this, and held-out images are never altered.
+        """
+        if not self.config.augment.on:
+            return x_0, condition
+        numbers = draw(self.config.augment, self.config.train.seed, positions)
+        return augment(x_0, numbers), beside(condition, numbers.to(self.device))
+
     def _times(self, u: Tensor) -> tuple[Tensor, Tensor | None]:
         """Turn uniform numbers into times, with the weights that keep the loss unbiased where t is not uniform."""
         if self.history is None:
@@ -183,10 +195,11 @@ class Learner:
         train, seed, start = self.config.train, self.config.train.seed, self.images
         positions = torch.arange(start, start + train.batch)
         batch = self.data.batch(positions, seed)
-        x_0 = self._model_input(batch.x)
+        x_0, condition = self._altered(
+            self._model_input(batch.x), self._condition(batch.conditions, positions), positions
+        )
         t, weights = self._times(uniform(seed, Purpose.TRAIN_TIME, positions))
         eps = normal(seed, Purpose.TRAIN_NOISE, positions.to(self.device), tuple(x_0.shape[1:]))
-        condition = self._condition(batch.conditions, positions)
         with self._dropout(start // train.batch):
             terms = score(self.objective, self._denoiser(self.net), x_0, t.to(self.device), eps, condition)
             weighted = Terms(terms.loss * weights.to(terms.loss), terms.t) if weights is not None else terms
