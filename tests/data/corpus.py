@@ -114,8 +114,8 @@ def sixteen_bits() -> list[Case]:
         Case("sixteen.pgm", b"P5 12 9 65535\n" + big, scaled),
         Case("sixteen interlaced.png", png(12, 9, adam7(SIXTEEN), 16, 0, interlaced=True), scaled),
         Case("sixteen by hand.png", png(12, 9, rows(SIXTEEN), 16, 0), scaled),
-        Case("sixteen rgb.png", png(12, 9, rows(deep), 16, 2), deep >> 8),
-        Case("sixteen rgba.png", png(12, 9, rows(opaque), 16, 6), deep >> 8),
+        Case("sixteen rgb.png", png(12, 9, rows(deep), 16, 2), np.rint(deep / 257)),
+        Case("sixteen rgba.png", png(12, 9, rows(opaque), 16, 6), np.rint(deep / 257)),
         Case("thirty-two.tif", saved(Image.fromarray(SIXTEEN.astype(np.int32)), "TIFF"), scaled),
         Case("negative.tif", saved(Image.fromarray(np.full((2, 2), -1, np.int32)), "TIFF"), reason="beyond 0 to 65535"),
         Case(

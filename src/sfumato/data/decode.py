@@ -1,24 +1,23 @@
-"""One image file becomes uint8 pixels by stated rules; nothing here trusts the file.
+"""One image file becomes pixels by stated rules; nothing here trusts the file.
 
-What is read: the first frame of AVIF, BMP, GIF, JPEG, JPEG 2000, PNG, PPM, QOI, TIFF and WebP, told by content and not
-by name. Everything else is `Unreadable`, as is anything of more than `MAX_PIXELS` pixels by its header (a 17 kB PNG can
-hold 144 million) and anything that doesn't decode to its last row.
+What is read: the first frame of AVIF, BMP, GIF, JPEG, JPEG 2000, PNG, PPM, QOI, TIFF and WebP, and arrays as numpy
+writes them (`arrays`), told by content and not by name. Everything else is `Unreadable`, as is anything of more than
+`MAX_PIXELS` pixels by its header (a 17 kB PNG can hold 144 million) and anything that doesn't decode to its last row.
 
-How modes become bytes (k is a byte, C the channels):
+How modes become channels (C) of uint8, uint16 or float32:
 
-    1, L                     C = 1, as they are (0 and 255 for mode 1)
-    I;16, and I in 0..65535  C = 1, round(v / 257): scaled, where Pillow's own conversion would clip
-    F                        C = 1, round(255 v) where all v are in [0, 1], else round(v) where all are in [0, 255];
-                             NaN, infinity and other ranges are unreadable
-    RGB, P, HSV              C = 3, Pillow's conversion to RGB (16 bits a channel: the high byte)
+    1, L                     C = 1, bytes as they are (0 and 255 for mode 1)
+    I;16, and I in 0..65535  C = 1, 16 bits as they are
+    F                        C = 1, floats as they are; NaN and infinity are unreadable
+    RGB, P, HSV              C = 3, bytes by Pillow's conversion to RGB
+    RGB of 16 bits           C = 3, 16 bits as they are in PNG (`png`) and TIFF (`tiff`), elsewhere the high byte
     CMYK                     C = 3, (255 - c)(255 - k) / 255 and so on
     YCbCr                    C = 3, the JPEG (full-range BT.601) formula
-    anything transparent     C = 3, a over the background b: (a p + (255 - a) b) / 255
+    many bands               C = any, a TIFF's 8 or 16 bits or floats as they are (`tiff`)
+    anything transparent     C = 3, a over the background b: (a p + (255 - a) b) / 255; or C = 4 (2), its opacity kept
 
-Colour profiles are ignored. The orientation in EXIF is applied (Pillow itself applies a TIFF's). Then `fit` cuts the
-largest centred rectangle of the wanted proportions and resamples it with Lanczos-3 stretched by the scale, so shrinking
-does not alias (Parmar et al. 2022, "On Aliased Resizing", shows what aliasing does to metrics). An image that already
-has the size is not resampled.
+Colour profiles are ignored. The orientation in EXIF is applied (Pillow itself applies a TIFF's). What becomes of depth,
+channels and size afterwards is `fitting`'s affair.
 """
 
 from __future__ import annotations
@@ -28,7 +27,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,11 +34,13 @@ from PIL import Image, ImageColor, UnidentifiedImageError
 from PIL.ExifTags import Base
 
 from sfumato.data.arrays import array_size, is_array, read_array
-from sfumato.data.fitting import converted
+from sfumato.data.fitting import converted, finite, fit, is_grey, with_channels
 from sfumato.data.png import read_sixteen, rows_missing
-from sfumato.data.source import Picture, Pixels, Unreadable, printable
+from sfumato.data.source import MAX_PIXELS, File, Picture, Pixels, Unreadable, printable
 
-__all__ = ["MAX_PIXELS", "finite", "header_size", "opened", "read_opacity", "read_picture"]
+__all__ = [
+    "MAX_PIXELS", "fit", "header_size", "is_grey", "opened", "read_opacity", "read_picture", "with_channels",
+]  # fmt: skip
 
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TIFF", "WEBP")
 _PLAIN = ("RGB", "RGBX", "P", "CMYK", "YCbCr", "HSV")
@@ -59,11 +59,11 @@ _OTHERS = (
 )
 
 
-def read_picture(path: Path, background: str, native: bool = False, opacity: bool = False) -> Picture:
+def read_picture(path: File, background: str, native: bool = False, opacity: bool = False) -> Picture:
     """Decode a file's first frame, turned as its EXIF orientation says.
 
     Args:
-        path: a regular file.
+        path: a regular file, or the bytes of one.
         background: the colour under transparent pixels.
         native: keep 16 bits and floats; else everything becomes bytes (`fitting.converted`).
         opacity: keep opacity as a last channel where the file has it, rather than lay the picture over the background.
@@ -78,7 +78,7 @@ def read_picture(path: Path, background: str, native: bool = False, opacity: boo
     return picture if native else replace(picture, pixels=converted(picture.pixels, "8"))
 
 
-def _read_image(path: Path, background: str, opacity: bool) -> Picture:
+def _read_image(path: File, background: str, opacity: bool) -> Picture:
     """Read an image that is no array."""
     with opened(path) as image:
         if image.format == "TIFF" and not _covered(image):
@@ -90,7 +90,7 @@ def _read_image(path: Path, background: str, opacity: bool) -> Picture:
         return Picture(_turned(pixels, _orientation(image)), animated=_animated(image), alpha=alpha)
 
 
-def read_opacity(path: Path) -> Pixels | None:
+def read_opacity(path: File) -> Pixels | None:
     """Return how opaque each pixel of a file's first frame is, turned as `read_picture` turns it.
 
     Returns:
@@ -106,7 +106,7 @@ def read_opacity(path: Path) -> Pixels | None:
         return _turned(np.asarray(image.convert("RGBA"))[..., 3:], _orientation(image))
 
 
-def header_size(path: Path) -> tuple[int, int]:
+def header_size(path: File) -> tuple[int, int]:
     """Return (height, width) as `read_picture` will give it, from the header alone; raises `Unreadable`."""
     if is_array(path):
         return array_size(path)
@@ -125,7 +125,7 @@ def _formats() -> tuple[str, ...]:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
+def opened(path: File) -> Iterator[Image.Image]:
     """Open an image by the allow-list and the cap; whatever goes wrong until it is closed is `Unreadable`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of what is decided here: bombs, damaged EXIF, odd palettes
@@ -151,7 +151,7 @@ def _fault(error: Exception) -> str:
     return f"damaged: {printable(str(error) or type(error).__name__)[:80]}"
 
 
-def _what(path: Path) -> str:
+def _what(path: File) -> str:
     """Say what a file is that holds no image of an allowed format."""
     try:
         with path.open("rb") as file:
@@ -211,7 +211,7 @@ def _turned(pixels: Pixels, orientation: int) -> Pixels:
     return pixels[:: -1 if rows else 1, :: -1 if columns else 1]
 
 
-def _pixels(image: Image.Image, path: Path, background: str, opacity: bool) -> tuple[Pixels, bool]:
+def _pixels(image: Image.Image, path: File, background: str, opacity: bool) -> tuple[Pixels, bool]:
     """The pixels of a loaded image by the module's table of modes: (H, W, C), and whether the last is opacity."""
     mode = image.mode
     if mode.startswith("I;16") or mode == "I":
@@ -239,15 +239,6 @@ def _sixteen(values: NDArray[np.integer]) -> Pixels:
     if values.min() < 0 or values.max() > 65535:
         raise Unreadable("32-bit integers beyond 0 to 65535")
     return values.astype(np.uint16)[..., None]
-
-
-def finite(values: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Return floats as float32, if all of them are finite numbers in it; raises `Unreadable`."""
-    with np.errstate(over="ignore"):
-        narrow = np.asarray(values, np.float32)
-    if not np.isfinite(narrow).all():
-        raise Unreadable("floating-point values that are not finite numbers")
-    return narrow
 
 
 def _over(pixels: Pixels, background: str) -> Pixels:

@@ -1,13 +1,15 @@
-"""Bytes to the model's range and back: the one home of that rule.
+"""Bytes to the model's range and back: `depth.Depth` for the depth that pictures are looked at in, 8 bits.
 
 A byte k in 0 .. 255 becomes x = 2 k / 255 - 1 in [-1, 1] (Ho et al. 2020, section 3.3: "linearly scaled to [-1, 1]"),
-and a model's output goes back to the nearest byte. Going there and back changes no byte.
+and a model's output goes back to the nearest byte. Going there and back changes no byte. Images of other depths are
+looked at through the model's range: -1 is black and 1 is white whatever their values are.
 """
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
+
+from sfumato.depth import EIGHT
 
 __all__ = ["to_bytes", "to_model"]
 
@@ -21,7 +23,7 @@ def to_model(x: Tensor) -> Tensor:
     Returns:
         float32 of the same shape, in [-1, 1]; 0 is exactly -1 and 255 exactly 1.
     """
-    return x.to(torch.float32).div_(127.5).sub_(1.0)
+    return EIGHT.to_model(x)
 
 
 def to_bytes(x: Tensor) -> Tensor:
@@ -33,5 +35,4 @@ def to_bytes(x: Tensor) -> Tensor:
     Returns:
         uint8 of the same shape.
     """
-    scaled = x.to(torch.float32).add(1.0).mul_(127.5)
-    return scaled.nan_to_num_(nan=0.0).round_().clamp_(0.0, 255.0).to(torch.uint8)
+    return EIGHT.from_model(x)

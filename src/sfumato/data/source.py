@@ -10,24 +10,34 @@ Nothing here imports torch, so a listing of the data is quick.
 
 from __future__ import annotations
 
+import io
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from pathlib import Path
+from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageColor
 
 from sfumato.attributes import Attribute
-from sfumato.errors import UserError
+from sfumato.depth import DEPTHS
+from sfumato.errors import UserError, nearest
 
 __all__ = [
-    "ArraySource", "Arrays", "DataConfig", "Picture", "Pixels", "Source", "Unreadable", "one_class", "printable",
+    "ArraySource", "Arrays", "Blob", "DataConfig", "File", "Picture", "Pixels", "Source", "Unreadable", "one_class",
+    "printable",
 ]  # fmt: skip
 
-Pixels = NDArray[np.uint8]
+Pixels = NDArray[Any]
+"""uint8, uint16 or float32."""
 LARGEST_SIDE = 4096
+MAX_PIXELS = 2**26
+"""Of one picture: 8192 x 8192; three bytes each, 200 MB."""
+MOST_CHANNELS = 1024
+CROPS = ("center", "letterbox", "random")
 
 
 @dataclass(frozen=True)
@@ -35,9 +45,16 @@ class DataConfig:
     """Which images, and how they become training data.
 
     Attributes:
-        source: a built-in name, or a path to a folder of images or of idx files.
+        source: a built-in name, or a path to a folder of images or of idx files, or to an array (.npy, .npz).
         size: (height, width) in pixels that every image is cropped and resized to; None chooses from the data.
-        channels: 1 (grey) or 3 (RGB); None is 1 where every image is grey, else 3.
+        channels: 1 (grey), 3 (RGB), 2 or 4 (the same with opacity), or the number of bands that arrays have; None is 1
+            where every image is grey, 3 where one has colour, and as many as there are where they are others.
+        depth: `8` or `16` bits a channel, or `float`; `auto` keeps 16 bits where every image has them and floats where
+            every one is of floats, and is 8 bits else (see `fitting` for how one becomes another).
+        range: the values that floats have at black and white, which are -1 and 1 to the model; None takes the least and
+            the greatest of all images.
+        crop: how another shape becomes this one: `center` cuts a centred rectangle out, `letterbox` keeps the whole
+            and fills the rest with the background, `random` cuts another rectangle each time that an image is met.
         flip: mirror half of the training images, drawn anew for every position of the stream.
         held_out: the share of images kept out of training, in [0, 1), chosen by content.
         labels: what is known of the images: `none`; `source`, what the source carries (sub-folders, labels of idx
@@ -52,6 +69,9 @@ class DataConfig:
     source: str = "faces"
     size: tuple[int, int] | None = None
     channels: int | None = None
+    depth: str = "auto"
+    range: tuple[float, float] | None = None
+    crop: str = "center"
     flip: bool = False
     held_out: float = 0.05
     labels: str = "none"
@@ -62,8 +82,12 @@ class DataConfig:
         sides = () if self.size is None else tuple(self.size)
         if self.size is not None and (len(sides) != 2 or not all(1 <= side <= LARGEST_SIDE for side in sides)):
             raise UserError(f"data.size is {self.size}: give height and width, each from 1 to {LARGEST_SIDE}")
-        if self.channels not in (None, 1, 3):
-            raise UserError(f"data.channels is {self.channels}: give 1 (grey) or 3 (RGB)")
+        if self.channels is not None and not 1 <= self.channels <= MOST_CHANNELS:
+            raise UserError(f"data.channels is {self.channels}: give 1 (grey), 3 (RGB), or up to {MOST_CHANNELS} bands")
+        for name, choices in (("depth", ("auto", *DEPTHS)), ("crop", CROPS)):
+            if getattr(self, name) not in choices:
+                raise UserError(f"data.{name} is '{getattr(self, name)}'{nearest(getattr(self, name), choices)}")
+        self._check_range()
         if not 0 <= self.held_out < 1:
             raise UserError(f"data.held_out is {self.held_out}: give a share of the images from 0 to less than 1")
         if not self.labels.strip():
@@ -77,20 +101,49 @@ class DataConfig:
         except ValueError:
             raise UserError(f"data.background is '{self.background}': give a colour such as white or #336699") from None
 
+    def _check_range(self) -> None:
+        """Refuse a range that is none, or of what is not floats."""
+        if self.range is None:
+            return
+        if self.depth in ("8", "16"):
+            raise UserError(
+                f"data.range is of floats, and data.depth is {self.depth}: leave it out, or set depth=float"
+            )
+        low, high = self.range
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise UserError(f"data.range is {low:g},{high:g}: give a lower and a greater finite number")
+
 
 @dataclass(frozen=True)
 class Picture:
     """One decoded picture at its own size.
 
     Attributes:
-        pixels: (H, W, C) uint8, C = 1 (grey) or 3 (RGB).
+        pixels: (H, W, C) uint8, uint16 or float32 (finite); C = 1 is grey, 3 RGB, any other number is bands.
         condition: a number for each of the source's `attributes`, NaN where it is not given.
         animated: whether the file holds further frames or pages, which are not used.
+        alpha: whether the last channel is opacity, which then are 2 or 4.
     """
 
     pixels: Pixels
     condition: tuple[float, ...] = ()
     animated: bool = False
+    alpha: bool = False
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A file's bytes that are no file on the disk: a member of an archive, a cell of a table."""
+
+    data: bytes
+
+    def open(self, mode: str = "rb") -> IO[bytes]:
+        """Open it for reading, as `Path.open("rb")` does."""
+        return io.BytesIO(self.data)
+
+
+File = Path | Blob
+"""What can be opened and read as a picture."""
 
 
 class Unreadable(Exception):
@@ -130,7 +183,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Arrays:
-    """What an `ArraySource` loads: images (N, H, W, C) uint8, and what is known of them, (N, A) float32."""
+    """What an `ArraySource` loads: images (N, H, W, C), and what is known of them, (N, A) float32."""
 
     images: Pixels
     conditions: NDArray[np.float32]
@@ -180,7 +233,7 @@ def one_class(images: Pixels, labels: NDArray[np.integer], classes: tuple[str, .
     """Return images of which one thing is known, the attribute `class`.
 
     Args:
-        images: (N, H, W, C) uint8.
+        images: (N, H, W, C).
         labels: (N,), places in `classes`.
         classes: the names of the classes.
     """
