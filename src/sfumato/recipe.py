@@ -202,8 +202,7 @@ class Recipe:
             return GRIDS[str(self.grid)](self.steps, denoiser.schedule)
         index = torch.arange(FITTED_ON, device=device)
         given = None if conditions is None else conditions[torch.arange(FITTED_ON) % len(conditions)].to(device)
-        order = 1 if SAMPLERS[self.sampler]().order == 1 else 2
-        return fit_grid(denoiser, Noise(FITTED_SEED, index, shape), self.steps, given, order)
+        return fit_grid(denoiser, Noise(FITTED_SEED, index, shape), self.steps, given, SAMPLERS[self.sampler]())
 
     @property
     def evaluations(self) -> int:

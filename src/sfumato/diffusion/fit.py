@@ -11,39 +11,47 @@ there, m_i = x0^_i. Then a step from time i to any later j, had it the fine traj
 with p the time before i, and g = 0 (DDIM) or h / 2(lambda_i - lambda_p) (DPM-Solver++). The N steps from the first
 time to 0 with the least sum of costs are a shortest path over pairs of neighbours, found by dynamic programming:
 
-    V_1(p, i) = cost(p, i, end),        V_n(p, i) = min_j [ cost(p, i, j) + V_{n-1}(i, j) ]
+    V_1(p, i) = cost(p, i, end),        V_n(p, i) = min_j [ cost(p, i, j) + w V_{n-1}(i, j) ]
 
-GITS is the case g = 0. Its grids suit one-step methods, but strides of very different lengths throw a multistep method
-off, which reads a slope from the last stride and follows it over the next; so such a method has its own cost here.
+GITS is the case g = 0, with the miss measured in x / alpha and w = 1.15. Its grids suit one-step methods; strides of
+very different lengths throw a multistep method off, which reads a slope from the last stride and follows it over the
+next, so such a method has a cost of its own here. The miss is measured in x: for data N(0, 1) the flow carries it on
+with just its size.
+
+What the flow does with a miss on other data is not known beforehand: it contracts some and blows others up, such as
+those made just before it is settled which of two images this one becomes. So the sum of costs only proposes. Both
+costs with three weights w, and the grids that have names, are walked by the sampler itself, and the one that ends
+nearest to where the fine trajectory ended is taken: about F + 12 N evaluations in all.
 
 All x^_j - x_j are sums of a few stored images, so their sizes follow from the images' products with one another, and a
 hundred thousand steps are tried in a second.
-
-A miss at j is carried down by the flow, which contracts what is left over from high noise. GITS measures the miss in
-x / alpha and lets each later step count 1.15 times as much. Here the miss is measured in x itself, alpha_j times as
-large: for data N(0, 1) the flow carries a miss in x on with just its size, so a sum of them is the miss at the end.
 """
 
 from __future__ import annotations
+
+import contextlib
 
 import torch
 from torch import Tensor
 
 from .denoiser import Condition, Denoiser
-from .grid import trailing
-from .samplers import DPMSolver, NoiseSource, State, trajectory
+from .grid import GRIDS, quadratic
+from .samplers import DPMSolver, NoiseSource, Sampler, State, sample, trajectory
+from .schedule import Schedule
 
 __all__ = ["fit_grid"]
 
 _FINE = 100
+_WEIGHTS = (0.8, 1.0, 1.25)
 
 
+@torch.no_grad()
 def fit_grid(
     denoiser: Denoiser,
     noise: NoiseSource,
     num_steps: int,
     condition: Condition = None,
-    order: int = 2,
+    sampler: Sampler = DPMSolver(2),
     fine: Tensor | None = None,
 ) -> Tensor:
     """Return N + 1 times chosen by the model's own measured error; any sampler can use them, any file can hold them.
@@ -53,25 +61,46 @@ def fit_grid(
         noise: the prior of a few images; 16 do.
         num_steps: N.
         condition: handed to the denoiser, one for each image.
-        order: 2 for multistep samplers (DPM-Solver++, UniPC), 1 for those of order 1 (DDIM, ancestral).
-        fine: (F + 1,) decreasing to 0, the times to choose from and the F evaluations that it costs; `trailing`, F =
+        sampler: that will walk the grid. A stochastic one has no end of its own to compare; DPM-Solver++ of its order
+            stands for it.
+        fine: (F + 1,) decreasing to 0, the times to choose from and the F evaluations that it costs; `quadratic`, F =
             100, by default.
 
     Returns:
-        (N + 1,) float64, a selection of `fine` with both its ends.
+        (N + 1,) float64.
 
     Raises:
-        ValueError: more steps than fine ones, or another order.
+        ValueError: more steps than fine ones.
     """
+    schedule = denoiser.schedule
     if fine is None:
-        fine = trailing(min(_FINE, denoiser.schedule.num_steps), denoiser.schedule)
+        fine = quadratic(min(_FINE, schedule.num_steps), schedule)
     if not 1 <= num_steps < len(fine):
         raise ValueError(f"{num_steps} steps out of {len(fine) - 1} fine ones: choose from 1 to {len(fine) - 1}")
-    if order not in (1, 2):
-        raise ValueError(f"order = {order}: a grid is fitted to steps of order 1 or 2")
-    with torch.no_grad():
-        products = _products(list(trajectory(denoiser, DPMSolver(2), fine, noise, condition)))
-    return fine[shortest_path(step_costs(products, denoiser, fine, order), num_steps)]
+    if sampler.stochastic:
+        sampler = DPMSolver(min(sampler.order, 2))
+    states = list(trajectory(denoiser, DPMSolver(2), fine, noise, condition))
+    goal = states[-1].x
+    products = _products(states)
+    proposals = _named(num_steps, schedule)
+    for order in (1, 2):
+        costs = step_costs(products, denoiser, fine, order)
+        proposals += [fine[shortest_path(costs, num_steps, weight)] for weight in _WEIGHTS]
+
+    def miss(times: Tensor) -> float:
+        end = sample(denoiser, sampler, times, noise, condition)
+        return float((end - goal).flatten(1).square().mean(1).sqrt().mean())
+
+    return min(proposals, key=miss)
+
+
+def _named(num_steps: int, schedule: Schedule) -> list[Tensor]:
+    """The grids that have a name, as far as the chain is long enough for them."""
+    found = []
+    for grid in GRIDS.values():
+        with contextlib.suppress(ValueError):
+            found.append(grid(num_steps, schedule))
+    return found
 
 
 def _products(states: list[State]) -> Tensor:
@@ -124,19 +153,21 @@ def step_costs(products: Tensor, denoiser: Denoiser, fine: Tensor, order: int) -
     return costs
 
 
-def shortest_path(costs: Tensor, num_steps: int) -> list[int]:
-    """Return the nodes 0 = i_0 < ... < i_N = last with the least sum of costs.
+def shortest_path(costs: Tensor, num_steps: int, weight: float = 1.0) -> list[int]:
+    """Return the nodes 0 = i_0 < ... < i_N = last with the least sum of weight^k costs_k.
 
     Args:
         costs: cost(p, i, j) as from `step_costs`.
         num_steps: N, from 1 to F.
+        weight: above 1, later misses count more.
     """
     left, choices = costs[:, :, -1], []
     for _ in range(num_steps - 1):
-        left, choice = (costs + left).min(2)
+        left, choice = (costs + weight * left).min(2)
         choices.append(choice)
-    path, before = [0], 0
+    before, path = 0, [0]
     for choice in reversed(choices):
-        before, here = path[-2] if len(path) > 1 else 0, path[-1]
+        here = path[-1]
         path.append(int(choice[before, here]))
+        before = here
     return [*path, len(costs) - 1]

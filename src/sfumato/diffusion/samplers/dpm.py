@@ -17,11 +17,11 @@ The published code of the third order, and what descends from it, lacks the fact
 missing the method converges with order 2 (measured in docs/samplers.md).
 
 The SDE form solves the reverse process instead of the flow. Its first order is the ancestral step with the small
-variance; its second puts the extrapolated image m_0 + (m_0 - m_1)/(2 r_0) into the same step. What that does is not to
-move the mean, which given x_t is the posterior's at m_0 already (along the reverse process E[x_0 | x_t] is a martingale):
-m_0 - m_1 is what the last step's noise told about x_0, and adding it again supplies the spread of x_0 that the small
-variance leaves out. So the second order is right with the small variance alone. A large, learned or optimal variance
-holds that spread already, and here would count it twice; those belong to `Ancestral`, which is then as good.
+variance; its second puts the extrapolated image m_0 + (m_0 - m_1)/(2 r_0) into the same step. That does not mend the
+mean, which given x_t is the posterior's at m_0 already (along the reverse process E[x_0 | x_t] is a martingale): m_0 -
+m_1 is what the last step's noise told about x_0, and adding it again supplies the spread of x_0 that the small variance
+leaves out. So the second order is right with the small variance alone. A large, learned or optimal variance holds that
+spread already, and here it would count twice; those belong to `Ancestral`.
 
 Two ends have no lambda. In the last step sigma_s = 0 and h is infinite: r = 0, a polynomial would be followed
 infinitely far, so the step is of first order and returns x0^. At a first step from pure noise, alpha_t = 0, h is
@@ -126,8 +126,8 @@ class DPMSolverSDE:
     x_s ~ N( a x_t + b ( m_0 + (m_0 - m_1)/(2 r_0) ), beta~ ), a, b and beta~ those of the posterior.
 
     First and last step as `DPMSolver`: of first order, the last one without noise. It takes no `Variance`, for the
-    reason given in the module. A third order exists in code elsewhere; it can't be one in distribution, since an
-    extrapolation over two noisy strides has the variance of the noise wrong in the second order already.
+    reason given in the module. A third order exists in code elsewhere; its variance on
+    Gaussian data is right to second order only, as that of any polynomial through noisy predictions.
 
     Attributes:
         order: how many predictions a step combines; order 1 is `Ancestral(Small())`.
