@@ -29,7 +29,7 @@ class _Restoring(Several):
     USUAL: ClassVar[dict[str, Any]] = {"sampler": "ddim", "eta": 1.0}
 
     method: Literal["pigdm", "moments", "dps"] = "pigdm"
-    """pigdm is quick, moments takes three times as long and holds closer to what is given, dps wants many steps"""
+    """pigdm is quick, moments takes three times as long and is less biased, dps wants many steps: docs/editing.md"""
     noise: Annotated[float, option("LEVELS")] = 0.0
     """noise of the given image, a standard deviation in grey levels of 0 to 255, besides its rounding"""
 

@@ -5,8 +5,8 @@ What is given is y = A x_0 + s_y n, with A a linear operator: the luma, block me
 denoiser is corrected by the gradient of log p(y | x_t) and goes into an ordinary sampler; the methods differ in how
 they approximate that likelihood (see `diffusion.inverse.posterior`, where the formulae stand):
 
-    moments     the denoiser's own covariance; several passes backwards a step; the best of the three
     pigdm       one variance for all pixels; one pass backwards a step
+    moments     the denoiser's own covariance; six passes backwards a step; the least biased where the truth is known
     dps         the direction of the gradient with a step size; one pass backwards; for walks of many steps
 
 The result is no exact inverse: how far it is from explaining y is reported as the residual, RMSE(A x, y) in grey
@@ -57,7 +57,7 @@ __all__ = [
 Posterior = Callable[[Denoiser, LinearOperator, Tensor, float], Denoiser]
 """(denoiser, operator, y, noise_std) -> the denoiser of the images that explain y."""
 
-POSTERIORS: dict[str, Posterior] = {"moments": MomentMatching, "pigdm": PiGDM, "dps": DPS}
+POSTERIORS: dict[str, Posterior] = {"pigdm": PiGDM, "moments": MomentMatching, "dps": DPS}
 """The posterior methods by name."""
 
 ROUNDING = 2 / 255 / sqrt(12)
@@ -107,7 +107,7 @@ def restore(
         noise_std: s_y, the measurement's noise, in units of images in [-1, 1].
         num: how many images.
         seed: image i of a seed is always the same.
-        method: `moments`, `pigdm` or `dps`.
+        method: `pigdm`, `moments` or `dps`.
         walk: how to draw; the correction comes inside of its `wrap`.
 
     Raises:
