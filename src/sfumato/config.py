@@ -148,11 +148,11 @@ class DiffusionConfig:
             return Weighted(self.weighting)
         return Simple(PARAMETERIZATIONS[self.loss_space or self.parameterization])
 
-    def build_objective(self) -> Objective:
-        """Return what is minimised."""
+    def build_objective(self, levels: int | None = 256) -> Objective:
+        """Return what is minimised, on images of so many levels (`Depth.levels`)."""
         if self.objective == "simple":
             return self.build_simple()
-        bound = Bound(self.build_variance())
+        bound = Bound(self.build_variance(), levels)
         return bound if self.objective == "vlb" else Hybrid(self.build_simple(), bound)
 
 

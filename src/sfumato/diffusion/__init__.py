@@ -29,7 +29,7 @@ from .inverse import (
     exact_posterior,
     gaussian_kernel,
 )
-from .likelihood import VLB, bits_per_dim, bound_term, discretized_nll, prior_term, vlb
+from .likelihood import VLB, bits_per_dim, bound_term, decoder_nll, discretized_nll, prior_term, vlb
 from .noise import Noise, Purpose
 from .objective import Bound, Hybrid, Noised, Objective, Simple, Terms, Weighted, score, times
 from .oracle import ConditionalMixtureOracle, FiniteOracle, GaussianOracle, MixtureOracle
@@ -151,6 +151,7 @@ __all__ = [
     "bits_per_dim",
     "bound_term",
     "dense_matrix",
+    "decoder_nll",
     "discretized_nll",
     "exact_posterior",
     "fit_grid",

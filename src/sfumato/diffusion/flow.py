@@ -15,11 +15,12 @@ random signs v (Hutchinson 1990), one gradient.
 
 The solver is Dormand and Prince's pair of orders 5 and 4 with a step size for each example, since examples that share
 one would depend on their company. The flow starts at the chain's first step t_0 = 1/T and not at 0: the density is that
-of x_{t_0}. For 8-bit images two ways lead from it to bits:
+of x_{t_0}. For images of L integer levels two ways lead from it to bits:
 
-    uniform       (255 x_0 + U(-1, 1)) / 255 is scored as if it were x_{t_0}: the usual practice, for comparison
+    uniform       x_0 + U(-1, 1) / (L - 1) is scored as if it were x_{t_0}: the usual practice, for comparison
     variational   -log p(x_0) <= E[ log q(x_{t_0} | x_0) - log p(x_{t_0}) - log p(x_0 | x_{t_0}) ], x_{t_0} ~ q:
-                  a bound on the discrete likelihood, the noise of the first step being the dequantisation
+                  a bound on the discrete likelihood, the noise of the first step being the dequantisation; of
+                  values that are no integers, with the decoder's density, on their density
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from torch import Tensor
 
 from .denoiser import Condition, Denoiser
 from .gaussian import Gaussian
-from .likelihood import discretized_nll
+from .likelihood import decoder_nll
 from .process import marginal
 from .reverse import reverse
 from .schedule import Level
@@ -207,20 +208,26 @@ def _trace(eps: Tensor, y: Tensor, probes: Tensor | None) -> Tensor:
 
 
 def variational_bits(
-    flow: Flow, x_0: Tensor, noise: Tensor, probes: Tensor | None, variance: Variance, condition: Condition = None
+    flow: Flow,
+    x_0: Tensor,
+    noise: Tensor,
+    probes: Tensor | None,
+    variance: Variance,
+    condition: Condition = None,
+    levels: int | None = 256,
 ) -> Tensor:
-    """Return a bound on -log2 p(x_0) of 8-bit images in bits a dimension, (B,): the flow from t_0, the decoder below
-    it.
+    """Return a bound on -log2 p(x_0) in bits a dimension, (B,): the flow from t_0, the decoder below it.
 
     log q(x_{t_0} | x_0) - log p(x_{t_0}) - log p(x_0 | x_{t_0}) at one x_{t_0} ~ q for each image.
 
     Args:
         flow: the model's density at t_0.
-        x_0: (B, C, H, W), values 2k/255 - 1.
+        x_0: (B, C, H, W), values 2k/(levels - 1) - 1.
         noise: (B, C, H, W) ~ N(0, I), the eps of x_{t_0}.
         probes: as `Flow.log_prob`.
         variance: of the decoder, as in the bound.
         condition: handed to the denoiser.
+        levels: how many values x_0 can have; None for any: the bits are of a density then.
     """
     schedule, t = flow.denoiser.schedule, flow.start
     q = marginal(x_0, schedule(t))
@@ -228,25 +235,31 @@ def variational_bits(
     with torch.no_grad():
         prediction = flow.denoiser(x_t, t, condition)
     step = reverse(prediction, x_t, schedule(0.0), schedule(t), variance, schedule(min(2 * t, 1.0)))
-    nats = q.log_prob(x_t) + discretized_nll(step, x_0)
+    nats = q.log_prob(x_t) + decoder_nll(step, x_0, levels)
     total = nats.flatten(1).sum(1) - flow.log_prob(x_t, probes, condition).log_prob
     return total / (x_0[0].numel() * math.log(2))
 
 
 def uniform_bits(
-    flow: Flow, x_0: Tensor, uniform: Tensor, probes: Tensor | None, condition: Condition = None
+    flow: Flow,
+    x_0: Tensor,
+    uniform: Tensor,
+    probes: Tensor | None,
+    condition: Condition = None,
+    levels: int = 256,
 ) -> Tensor:
-    """Return -log2 of the uniformly dequantised density of 8-bit images in bits a dimension, (B,) (Theis et al. 2016).
+    """Return -log2 of the uniformly dequantised density of integers in bits a dimension, (B,) (Theis et al. 2016).
 
-    A bin is 2/255 wide, so its mass is about density times width: -log p(x) / (d ln 2) - log2(2/255).
+    A bin is w = 2 / (levels - 1) wide, so its mass is about density times width: -log p(x) / (d ln 2) - log2 w.
 
     Args:
         flow: the model's density at t_0.
-        x_0: (B, C, H, W), values 2k/255 - 1.
+        x_0: (B, C, H, W), values 2k/(levels - 1) - 1.
         uniform: (B, C, H, W) in [0, 1).
         probes: as `Flow.log_prob`.
         condition: handed to the denoiser.
+        levels: how many values x_0 can have.
     """
-    x = x_0 + (2 * uniform.to(x_0) - 1) / 255
+    x = x_0 + (2 * uniform.to(x_0) - 1) / (levels - 1)
     nats = -flow.log_prob(x, probes, condition).log_prob
-    return nats / (x_0[0].numel() * math.log(2)) - math.log2(2 / 255)
+    return nats / (x_0[0].numel() * math.log(2)) - math.log2(2 / (levels - 1))

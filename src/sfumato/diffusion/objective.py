@@ -156,9 +156,11 @@ class Bound(_Scored):
 
     Attributes:
         variance: of the reverse step.
+        levels: how many values an image's coordinate can have; None for any, L_0 being of a density then.
     """
 
     variance: Variance
+    levels: int | None = 256
 
     def losses(self, prediction: Prediction, noised: Noised) -> Tensor:
         """Return T L_{t-1} / d for t > 1/T and T L_0 / d at t = 1/T, (B,)."""
@@ -166,7 +168,7 @@ class Bound(_Scored):
         s, after = (t - 1 / num_steps).clamp(min=0.0), (t + 1 / num_steps).clamp(max=1.0)
         s = torch.where(s < 0.5 / num_steps, torch.zeros_like(s), s)
         levels = noised.schedule(s), noised.schedule(t), noised.schedule(after)
-        nats = bound_term(prediction, noised.x_0, noised.x_t, *levels, self.variance)
+        nats = bound_term(prediction, noised.x_0, noised.x_t, *levels, self.variance, self.levels)
         return num_steps * nats.flatten(1).mean(1)
 
 
