@@ -7,14 +7,20 @@ the disk by itself is a `Blob`: it is opened like a path, and nothing is ever ex
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from sfumato.attributes import Attribute
 from sfumato.data.decode import header_size, read_picture
-from sfumato.data.source import File, Picture
+from sfumato.data.source import File, Picture, printable
 
-__all__ = ["FileSource"]
+__all__ = ["MAX_FILE", "FileSource", "Listed", "TreeSource", "state_of"]
+
+MAX_FILE = 2**28
+"""Bytes of a file that lies in an archive or a table; more are not unpacked."""
 
 
 class FileSource:
@@ -61,3 +67,67 @@ class FileSource:
     def read(self, i: int) -> Picture:
         """Return picture i, decoded; raises `Unreadable`."""
         return replace(read_picture(self.file(i), self.background), condition=self.condition(i))
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A file as it was listed.
+
+    Attributes:
+        parts: its path within the source.
+        fault: why it can't be a picture, None where it may be one.
+    """
+
+    parts: tuple[str, ...]
+    fault: str | None = None
+
+
+class TreeSource(FileSource):
+    """Encoded pictures that have paths: the first-level folders are the values of the attribute `class`.
+
+    Fewer than two such folders are no attribute, and the class of a picture that lies beside them is not given.
+
+    Args:
+        name: the absolute path of where they lie, printable.
+        entries: the files, in order.
+        background: the colour under transparent pixels.
+        unwrap: where all lie in one folder, look at the folders in it, as is usual in archives.
+    """
+
+    def __init__(self, name: str, entries: Sequence[Listed], background: str = "white", unwrap: bool = False) -> None:
+        super().__init__(name, background)
+        self._listed = entries
+        good = [entry.parts for entry in entries if entry.fault is None]
+        tops = {parts[0] for parts in good if len(parts) > 1}
+        self._level = int(unwrap and len(tops) == 1 and all(len(parts) > 1 for parts in good))
+        names = {parts[self._level] for parts in good if len(parts) > self._level + 1}
+        self._classes = {name: k for k, name in enumerate(sorted(names))} if len(names) > 1 else {}
+
+    @property
+    def attributes(self) -> tuple[Attribute, ...]:
+        """The class, where there are two or more."""
+        return (Attribute("class", tuple(printable(name) for name in self._classes)),) if self._classes else ()
+
+    def __len__(self) -> int:
+        return len(self._listed)
+
+    def origin(self, i: int) -> str:
+        """Return the path within the source."""
+        return printable("/".join(self._listed[i].parts))
+
+    def condition(self, i: int) -> tuple[float, ...]:
+        """Return the class of picture i's folder."""
+        if not self._classes:
+            return ()
+        parts = self._listed[i].parts
+        return (float(self._classes.get(parts[self._level], math.nan)) if len(parts) > self._level else math.nan,)
+
+
+def state_of(paths: Iterable[Path]) -> str:
+    """Return a text that changes when files do: of each its path, length and time of change.
+
+    Raises:
+        OSError: one is gone.
+    """
+    states = [(str(path.resolve()), path.stat()) for path in paths]
+    return "; ".join(f"{path} {state.st_size} {state.st_mtime_ns}" for path, state in states)

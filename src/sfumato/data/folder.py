@@ -12,32 +12,27 @@ picture that lies beside them. Fewer than two such sub-folders are no attribute.
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from sfumato.attributes import Attribute
-from sfumato.data.files import FileSource
+from sfumato.data.files import Listed, TreeSource
 from sfumato.data.source import Unreadable, printable
 from sfumato.errors import UserError
 
 __all__ = ["FolderSource"]
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """One file as it was listed; `fault` says why it can't be a picture, None where it may be one."""
+@dataclass(frozen=True, slots=True)
+class _Entry(Listed):
+    """One file as it was listed."""
 
-    path: Path
-    parts: tuple[str, ...]
-    fault: str | None = None
     size: int = 0
     changed: int = 0
 
 
-class FolderSource(FileSource):
+class FolderSource(TreeSource):
     """The images in a folder, as a `Source`.
 
     Args:
@@ -50,40 +45,22 @@ class FolderSource(FileSource):
 
     def __init__(self, folder: Path, background: str = "white") -> None:
         self.folder = folder.resolve()
-        super().__init__(printable(str(self.folder)), background)
         self._entries = sorted(_walk(self.folder), key=lambda entry: entry.parts)
         if not self._entries:
             raise UserError(f"'{printable(str(folder))}' holds no files: give a folder of images")
-        tops = {entry.parts[0] for entry in self._entries if len(entry.parts) > 1 and entry.fault is None}
-        self._labels = {name: k for k, name in enumerate(sorted(tops))} if len(tops) > 1 else {}
-
-    @property
-    def attributes(self) -> tuple[Attribute, ...]:
-        """The class, which is the first-level sub-folder, where there are two or more."""
-        return (Attribute("class", tuple(printable(name) for name in self._labels)),) if self._labels else ()
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def origin(self, i: int) -> str:
-        """Return the path within the folder."""
-        return printable("/".join(self._entries[i].parts))
-
-    def condition(self, i: int) -> tuple[float, ...]:
-        """Return the class of picture i's sub-folder."""
-        return (float(self._labels.get(self._entries[i].parts[0], math.nan)),) if self._labels else ()
-
-    def key(self) -> str:
-        """Return the SHA-256 of every file's path, size in bytes and time of change."""
-        lines = (repr((entry.parts, entry.fault, entry.size, entry.changed)) for entry in self._entries)
-        return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()
+        super().__init__(printable(str(self.folder)), self._entries, background)
 
     def file(self, i: int) -> Path:
         """Return the path of picture i; raises `Unreadable` where listing it already told why it is none."""
         entry = self._entries[i]
         if entry.fault is not None:
             raise Unreadable(entry.fault)
-        return entry.path
+        return self.folder.joinpath(*entry.parts)
+
+    def key(self) -> str:
+        """Return the SHA-256 of every file's path, size in bytes and time of change."""
+        lines = (repr((entry.parts, entry.fault, entry.size, entry.changed)) for entry in self._entries)
+        return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _walk(folder: Path) -> list[_Entry]:
@@ -94,7 +71,7 @@ def _walk(folder: Path) -> list[_Entry]:
         place = Path(error.filename)
         if place == folder:
             raise UserError(f"'{printable(str(folder))}' cannot be listed: {error.strerror}")
-        entries.append(_Entry(place, place.relative_to(folder).parts, f"cannot be listed: {error.strerror}"))
+        entries.append(_Entry(place.relative_to(folder).parts, f"cannot be listed: {error.strerror}"))
 
     for place, folders, files in os.walk(folder, onerror=failed):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -110,9 +87,9 @@ def _entry(folder: Path, path: Path) -> _Entry:
     try:
         status = path.lstat()
     except OSError as error:
-        return _Entry(path, parts, f"cannot be read: {error.strerror}")
+        return _Entry(parts, f"cannot be read: {error.strerror}")
     if stat.S_ISLNK(status.st_mode):
-        return _Entry(path, parts, "a symbolic link, which is not followed")
+        return _Entry(parts, "a symbolic link, which is not followed")
     if not stat.S_ISREG(status.st_mode):
-        return _Entry(path, parts, "not a regular file")
-    return _Entry(path, parts, None, status.st_size, status.st_mtime_ns)
+        return _Entry(parts, "not a regular file")
+    return _Entry(parts, None, status.st_size, status.st_mtime_ns)
