@@ -220,7 +220,8 @@ def _unmixing(count: int) -> Tensor:
     for neighbour, weight in ((places, 2 / 3), ((places - 1).abs(), 1 / 6), (places + 1, 1 / 6)):
         columns = neighbour.where(neighbour < count, count - 1 - inner).clamp_max(count - 1)
         mixing.index_put_((places, columns), torch.tensor(weight, dtype=torch.float64), accumulate=True)
-    return torch.linalg.inv(mixing).float()
+    unmixing: Tensor = torch.linalg.inv(mixing).float()
+    return unmixing
 
 
 def beside(condition: Tensor | None, numbers: Tensor) -> Tensor:
