@@ -11,7 +11,7 @@ from pathlib import Path
 from sfumato.data.folder import FolderSource
 from sfumato.data.source import Source
 from sfumato.errors import UserError
-from sfumato.survey.files import file_of
+from sfumato.survey.files import path_of
 from sfumato.survey.report import Report
 
 __all__ = ["cleaned", "listable"]
@@ -37,7 +37,7 @@ def cleaned(report: Report) -> list[Path]:
     """
     listable(report.source, report.looked_at)
     places = report.kept()
-    paths = [file_of(report.source, int(report.sights["index"][place])) for place in places]
+    paths = [path_of(report.source, int(report.sights["index"][place])) for place in places]
     found = [path for path in paths if path is not None]
     broken = [place for place, path in zip(places, found, strict=True) if len(str(path).splitlines()) > 1]
     if broken:

@@ -13,11 +13,16 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from sfumato.data.arrays import is_array
 from sfumato.data.decode import opened
+from sfumato.data.files import FileSource
 from sfumato.data.folder import FolderSource
 from sfumato.data.source import Source
 
-__all__ = ["FileFacts", "file_facts", "file_of"]
+__all__ = ["FileFacts", "file_facts", "path_of"]
+
+_FAMILY = {"MPO": "JPEG"}
+"""Formats that go by the name of another."""
 
 
 class FileFacts(NamedTuple):
@@ -38,8 +43,8 @@ class FileFacts(NamedTuple):
     misnamed: bool
 
 
-def file_of(source: Source, i: int) -> Path | None:
-    """Return the file of picture i, None where pictures are no files of their own.
+def path_of(source: Source, i: int) -> Path | None:
+    """Return the path of picture i, None where pictures are no files of their own on the disk.
 
     Raises:
         Unreadable: listing already told why it can't be a picture.
@@ -47,13 +52,17 @@ def file_of(source: Source, i: int) -> Path | None:
     return source.file(i) if isinstance(source, FolderSource) else None
 
 
-def file_facts(path: Path) -> FileFacts:
-    """Return what the header of a picture says; raises `Unreadable` as reading it would."""
-    with opened(path) as image:
-        own = image.format or ""
-        named = _suffixes().get(path.suffix.lower(), own)
-        family = {"MPO": "JPEG"}
-        misnamed = family.get(named, named) != family.get(own, own)
+def file_facts(source: Source, i: int) -> FileFacts | None:
+    """Return what the header of picture i says, None where it has none; raises `Unreadable` as reading it would."""
+    if not isinstance(source, FileSource):
+        return None
+    file = source.file(i)
+    if is_array(file):
+        return None
+    with opened(file) as image:
+        own = _FAMILY.get(image.format or "", image.format or "")
+        named = _suffixes().get(Path(source.origin(i)).suffix.lower(), own)
+        misnamed = _FAMILY.get(named, named) != own
         return FileFacts(own, image.mode, _bits(image), image.has_transparency_data, misnamed)
 
 

@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sfumato.data.decode import is_grey
+from sfumato.data.fitting import is_grey, rendered
 from sfumato.data.source import Pixels, Source
-from sfumato.survey.files import file_facts, file_of
+from sfumato.survey.files import file_facts
 
 __all__ = ["THUMB", "Sights", "difference_hash", "frequency_hash", "look", "sight_type"]
 
@@ -90,14 +90,14 @@ def look(source: Source, i: int) -> Sights:
     picture = source.read(i)
     sight = np.zeros((), sight_type(len(source.attributes)))
     sight["index"], sight["animated"], sight["condition"] = i, picture.animated, picture.condition
-    sight["height"], sight["width"], _ = picture.pixels.shape
-    path = file_of(source, i)
-    if path is not None:
-        facts = file_facts(path)
+    pixels = rendered(picture.pixels)
+    sight["height"], sight["width"], _ = pixels.shape
+    facts = file_facts(source, i)
+    if facts is not None:
         sight["format"], sight["mode"], sight["bits"] = facts.format, facts.mode, facts.bits
         sight["alpha"], sight["misnamed"] = facts.alpha, facts.misnamed
-    _describe(sight, picture.pixels)
-    sight["cut_short"] = sight["format"] == b"JPEG" and not sight["constant"] and _filled(picture.pixels)
+    _describe(sight, pixels)
+    sight["cut_short"] = sight["format"] == b"JPEG" and not sight["constant"] and _filled(pixels)
     return sight
 
 

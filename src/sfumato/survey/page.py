@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from sfumato.data.fitting import rendered
 from sfumato.data.source import Unreadable, printable
 from sfumato.survey.advice import Advice
 from sfumato.survey.crowd import LUMA, typical
@@ -169,7 +170,7 @@ def _sheet(report: Report, places: Sequence[tuple[int, str]]) -> str:
 def _picture(report: Report, place: int) -> str:
     """One picture, whole, its longer side about `SIDE` pixels."""
     try:
-        pixels = report.source.read(int(report.sights["index"][place])).pixels
+        pixels = rendered(report.source.read(int(report.sights["index"][place])).pixels)
     except Unreadable as fault:  # it was readable a moment ago
         return _text(fault.reason)
     height, width, channels = pixels.shape
