@@ -142,4 +142,3 @@ def _read(line: bytes) -> Chunk | None:
     chunk.conditions = _unpacked(*table["conditions"]) or [()] * len(chunk.digests)
     chunk.quarantined = [(origin, reason) for origin, reason in table["quarantined"]]
     return chunk
-

@@ -1,8 +1,8 @@
 """A process that decodes files for another one: bytes in, rows out, and nothing else.
 
 It is started as a plain `python` with a pipe each way (`pool`), on every system alike, so it inherits no threads, no
-locks and no open files, and the program that asked for it is not run again. It knows the form of the rows and gets files;
-a decoder that crashes or hangs takes this process along and nothing more. What goes over the pipes:
+locks and no open files, and the program that asked for it is not run again. It knows the form of the rows and gets
+files; a decoder that crashes or hangs takes this process along and nothing more. What goes over the pipes:
 
     to the process     the form, as JSON;  then batches: a number n, and n files, each `P` + path or `B` + bytes
     from the process   `ready`;            then for each file a row or the reason why there is none (`rows`)
@@ -82,7 +82,7 @@ def _file(item: bytes) -> File:
 def _form(item: bytes) -> Form:
     """The form that JSON stands for."""
     table: dict[str, Any] = json.loads(item)
-    return Form(**{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()})
+    return Form(**table | {"size": tuple(table["size"])})
 
 
 def main() -> None:
