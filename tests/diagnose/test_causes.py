@@ -114,7 +114,7 @@ ALTERED: dict[str, Evidence] = {
         training={"losses": (0.95, 0.94, 0.93, 0.91, 0.89, 0.87, 0.85, 0.82, 0.8, 0.78)},
     ),
     "schedule_end": having(HEALTHY, process={"alpha_end": 0.4}, draws=every(NOISE) | {"from data": draw()}),
-    "noise_left": having(
+    "last_steps": having(
         HEALTHY,
         readings={"ema": reading(0.8, clean=3), "raw": reading(0.8, clean=3)},
         draws=every(NOISE),

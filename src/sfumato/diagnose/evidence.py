@@ -29,8 +29,8 @@ class Level:
     sigma: float = measured("standard deviation of the noise in x_t there, from the schedule")
     error: float = measured("mean squared error of the predicted x_0, a value, over the probe's images")
     trivial: float = measured(
-        "the same error of the best linear guess made pixel by pixel, from the data's mean and variance at each pixel; "
-        "the predict-the-mean guess is never better"
+        "the same error of the best linear guess made pixel by pixel, from the data's mean and variance at each pixel, "
+        "at least a byte's rounding; the predict-the-mean guess is never better"
     )
     bias: tuple[float, ...] = measured("mean of predicted x_0 - x_0 for each channel")
 
@@ -74,6 +74,11 @@ class Reading:
     def clean(self) -> float:
         """The same mean over the two levels of least noise, where the fine detail is decided."""
         return _mean(level.ratio for level in self.levels[:2])
+
+    @property
+    def finite(self) -> bool:
+        """Whether every error is a number."""
+        return all(math.isfinite(level.error) for level in self.levels)
 
     @property
     def freed(self) -> float:

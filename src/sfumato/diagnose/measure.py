@@ -27,7 +27,6 @@ import torch
 from torch import Tensor
 
 from sfumato import __version__
-from sfumato.data import to_model
 from sfumato.diffusion import (
     DDIM,
     PARAMETERIZATIONS,
@@ -65,6 +64,8 @@ NEIGHBOURS = 4096
 """Training images among which the nearest one is looked for."""
 FEWEST = 16
 """Below so many held-out images, training images are the probe."""
+ROUNDING = (2 / 255) ** 2 / 12
+"""Variance of rounding to bytes: what is left of a pixel that never varies."""
 STEPS = (10, 50, 250)
 BATCH = 64
 
@@ -110,7 +111,8 @@ class Bench:
     def _images(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return images in the model's range and their labels, on the device."""
         pixels, labels = self.subject.data.gather(rows)
-        return to_model(pixels).to(self.device), labels.to(self.device) if self.subject.conditional else None
+        x_0 = self.subject.data.depth.to_model(pixels)
+        return x_0.to(self.device), labels.to(self.device) if self.subject.conditional else None
 
     def _probe(self) -> Probe:
         data = self.subject.data
@@ -119,6 +121,7 @@ class Bench:
         index = torch.arange(len(x_0), device=self.device)
         eps = [normal(self.seed, Purpose.HELD_OUT_NOISE, index, tuple(x_0.shape[1:]), step=i) for i in range(LEVELS)]
         variance, mean = torch.var_mean(self.reference, 0, unbiased=False)
+        variance = variance.clamp(min=ROUNDING)
         return Probe(x_0, condition, torch.stack(eps), mean, variance)
 
     @property
@@ -171,8 +174,10 @@ class Bench:
         fractions = [prediction.fraction for prediction, _ in answers if prediction.fraction is not None]
         if not fractions:
             return None
+        levels = self.subject.data.depth.levels
+        levels = self.subject.model.depth.levels
         bits = {
-            name: sum(float(Bound(rule).losses(*answer).mean()) for answer in answers) / LEVELS / math.log(2)
+            name: sum(float(Bound(rule, levels).losses(*answer).mean()) for answer in answers) / LEVELS / math.log(2)
             for name, rule in VARIANCES.items()
         }
         return Variance(float(torch.stack(fractions).std()), bits["learned"], min(bits["small"], bits["large"]))

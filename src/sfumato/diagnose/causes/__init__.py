@@ -16,7 +16,7 @@ from collections.abc import Callable
 from ..evidence import Evidence
 from .data import narrow_data, one_image, other_data
 from .finding import Finding
-from .process import clipping, first_level, more_steps, noise_left, schedule_end
+from .process import clipping, first_level, last_steps, more_steps, schedule_end
 from .training import diverged, needs_labels, repeats, skipped_steps, too_short, unfinished, unheeded_labels
 from .weights import average_too_long, broken_weights, shifted_output, untaught_variance, wrong_reading
 
@@ -26,7 +26,7 @@ CAUSES: dict[str, Callable[[Evidence], Finding | None]] = {
     cause.__name__: cause
     for cause in (
         broken_weights, other_data, wrong_reading, one_image, narrow_data, skipped_steps, average_too_long, diverged,
-        shifted_output, too_short, schedule_end, noise_left, first_level, repeats, untaught_variance, more_steps,
+        shifted_output, too_short, schedule_end, last_steps, first_level, repeats, untaught_variance, more_steps,
         clipping, unheeded_labels, needs_labels, unfinished,
     )
 }  # fmt: skip

@@ -6,12 +6,10 @@ import shlex
 
 from ..evidence import Evidence
 from ..symptoms import byte
-from .finding import Finding, again, far
+from .finding import FEW, Finding, again, far
 
 __all__ = ["narrow_data", "one_image", "other_data"]
 
-FEW = 20
-"""Different images below which a model can only repeat them."""
 NARROW = 0.5
 """Range of the data, of the 2 from black to white, below which it is narrow."""
 ONE_VALUE = 0.95

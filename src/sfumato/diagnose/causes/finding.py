@@ -10,6 +10,7 @@ from ..evidence import Evidence, Reading
 __all__ = [
     "BETTER",
     "FAR",
+    "FEW",
     "GAIN",
     "UNLEARNED",
     "Finding",
@@ -27,6 +28,8 @@ UNLEARNED = 0.95
 """Error at medium noise, as a share of the pixel-by-pixel guess's, above which nothing of the images was learned."""
 BETTER = 0.8
 """What another reading's or other weights' error must be below, as a share of this one's, to be called better."""
+FEW = 20
+"""Different images below which a model can only repeat them."""
 GAIN = 0.7
 """Energy distance under a remedy, as a share of that without, below which the remedy works."""
 
@@ -60,6 +63,8 @@ def again(e: Evidence, *changes: str) -> str:
 
 def unlearned(e: Evidence) -> bool:
     """Whether the weights as trained know nothing of the images, however their output is read."""
+    if e.data.distinct < FEW:  # the yardstick is as good as the images are alike
+        return False
     own = e.readings.get("raw", e.reading)
     return (
         min(own.freed, *(reading.freed for name, reading in e.readings.items() if name.startswith("as "))) > UNLEARNED

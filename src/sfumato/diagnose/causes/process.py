@@ -5,12 +5,14 @@ from __future__ import annotations
 from ..evidence import Evidence
 from .finding import GAIN, UNLEARNED, Finding, again, far, redraw
 
-__all__ = ["clipping", "first_level", "more_steps", "noise_left", "schedule_end"]
+__all__ = ["clipping", "first_level", "last_steps", "more_steps", "schedule_end"]
 
 END = 0.05
 """alpha at the chain's end above which the start of sampling may matter; linear betas end at 0.006, cosine below it."""
 COARSE = 1.2
 """Error at little noise, as a multiple of the pixel-by-pixel guess's, from which on samples keep noise."""
+GRAINY = 1.3
+"""Grain, as a multiple or fraction of the data's, outside which the last steps have spoilt the samples."""
 UNSETTLED = 0.2
 """Change of the images from 50 to 250 steps, as a share of the data's diversity."""
 
@@ -34,15 +36,16 @@ def schedule_end(e: Evidence) -> Finding | None:
     )
 
 
-def noise_left(e: Evidence) -> Finding | None:
-    """A network that is worse than useless where little noise is left."""
+def last_steps(e: Evidence) -> Finding | None:
+    """A network that is worse than useless where little noise is left: it leaves noise, or takes detail away."""
     reading = e.reading
     if reading.clean < COARSE or reading.middle > UNLEARNED:
         return None
+    spoilt = not 1 / GRAINY < e.draw.look.grain / max(e.data.look.grain, 1e-9) < GRAINY
     return Finding(
-        "noise_left",
-        3 if e.draw.look.grain > 1.3 * e.data.look.grain else 2,
-        "The last steps leave noise in the images: the network was not taught to remove the last of it.",
+        "last_steps",
+        3 if spoilt else 2,
+        "The last steps spoil the images: where little noise is left, the network is worse than a trivial guess.",
         (
             f"At the two levels of least noise its error is {reading.clean:.2f} times that of the best guess made "
             f"pixel by pixel; at medium noise it is {reading.middle:.2f} times.",

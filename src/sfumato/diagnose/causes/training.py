@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..evidence import Evidence
 from ..symptoms import COPIED
-from .finding import Finding, again, against_trivial, redraw, resume, unlearned
+from .finding import FEW, Finding, again, against_trivial, redraw, resume, unlearned
 
 __all__ = ["diverged", "needs_labels", "repeats", "skipped_steps", "too_short", "unfinished", "unheeded_labels"]
 
@@ -22,8 +22,6 @@ STUCK = 0.98
 """Loss of the last tenth as a share of that of three tenths before, above which it has stopped falling."""
 FALLING = 0.95
 """The same share, below which more training would clearly help."""
-FEW = 20
-"""Different images below which a model can only repeat them."""
 HEEDED = 1.01
 """Error with another image's label as a multiple of that with its own, below which the label is not heeded."""
 OVERFIT = 1.05
@@ -90,6 +88,8 @@ def too_short(e: Evidence) -> Finding | None:
     raw = e.readings.get("raw", e.reading)
     falling = len(tr.losses) < 4 or tr.losses[-1] < FALLING * tr.losses[-4]
     nothing = unlearned(e)
+    if diverged(e) is not None:  # which is why the loss falls, or stands where it does
+        return None
     if not falling and (not nothing or tr.steps >= ENOUGH):  # in the latter case it diverged
         return None
     stopped = f" of {tr.planned:,} planned" if tr.images < tr.planned else ""
@@ -122,7 +122,8 @@ def repeats(e: Evidence) -> Finding | None:
     copies = data.nearest is not None and data.nearest > 0 and e.draw.nearest < COPIED * data.nearest
     passes = tr.held_out if tr is not None else ()
     best = min(passes, key=lambda one: one[1], default=None)
-    turned = best is not None and passes[-1][1] > OVERFIT * best[1] and passes[-1][2] < best[2]
+    warned = tr is not None and any(message.startswith("overfitting") for message in tr.warnings)
+    turned = best is not None and (warned or passes[-1][1] > OVERFIT * best[1]) and passes[-1][2] < best[2]
     if not (copies or turned) or data.distinct < FEW:
         return None
     figures = []

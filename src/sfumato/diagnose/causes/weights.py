@@ -16,9 +16,9 @@ UNTAUGHT = 1e-3
 
 def broken_weights(e: Evidence) -> Finding | None:
     """Weights or predictions that are not numbers."""
-    if e.draw.finite == 1 and e.reading.ratio < float("inf"):
+    if e.draw.finite == 1 and e.reading.finite:
         return None
-    good = [name for name, reading in e.readings.items() if name in ("raw", "best") and reading.ratio < float("inf")]
+    good = [name for name, reading in e.readings.items() if name in ("raw", "best") and reading.finite]
     return Finding(
         "broken_weights",
         3,
