@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 __all__ = ["DEPTHS", "EIGHT", "SIXTEEN", "Depth", "depth_of", "from_plain", "plain"]
@@ -70,6 +71,13 @@ class Depth:
         return np.dtype(_DTYPES[self.kind])
 
     @property
+    def tensor_dtype(self) -> torch.dtype:
+        """The type of a tensor of such values."""
+        import torch
+
+        return {"8": torch.uint8, "16": torch.uint16, "float": torch.float32}[self.kind]
+
+    @property
     def scale(self) -> float:
         """(high - low) / 2: how many units of the values one unit of the model is."""
         return (self.high - self.low) / 2
@@ -113,7 +121,7 @@ class Depth:
         if self.levels is None:
             return values.add_(self.low)
         whole = values.nan_to_num_(nan=0.0).round_().clamp_(0.0, float(self.levels - 1))
-        return whole.to(torch.uint8 if self.kind == "8" else torch.uint16)
+        return whole.to(self.tensor_dtype)
 
     def shown(self, values: Any) -> Any:
         """Return values as bytes to look at, by the model's range.

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from sfumato import pictures
 from sfumato.attributes import survey
-from sfumato.data import to_bytes, to_model
+from sfumato.data import to_bytes
 from sfumato.diffusion import (
     DDIM,
     Clipped,
@@ -212,7 +212,7 @@ def album(
     times = trailing(steps, schedule)
     drawn = generate(denoiser, model.shape, 100, seed, DDIM(), times, 100, conditions, on_state=on_state)
     samples = torch.cat([to_bytes(images) for _, images in drawn])
-    x_0 = to_model(torch.from_numpy(data.images[data.train[seed % len(data.train)]].copy()))
+    x_0 = data.depth.to_model(torch.from_numpy(data.images[data.train[seed % len(data.train)]].copy()))
     grids = sorted(path for path in run.samples.glob("*.png") if path.stem.isdecimal())
     moments = [f"{int(path.stem):,}\nimages seen" for path in grids]
     return Album(

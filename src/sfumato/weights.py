@@ -7,6 +7,7 @@ be equal files):
     version   of this layout                kind      "ema" or "raw"
     config    the whole configuration       images    seen when it was written
     shape     (C, H, W) of an image         attributes   what can be asked for
+    depth     what its values are (`depth.Depth`); without it, bytes
     sha256    of all of the above and of every tensor
 
 Safetensors itself has no checksum, and one flipped bit loads silently as another weight; hence the digest, over the
@@ -33,8 +34,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from sfumato import depth as depths
 from sfumato.attributes import Attribute, from_plain, plain
 from sfumato.config import Config, from_dict, to_dict
+from sfumato.depth import EIGHT, Depth
 from sfumato.diffusion import NetworkDenoiser
 from sfumato.errors import UserError
 from sfumato.nets import UNet, UNetConfig
@@ -58,6 +61,7 @@ class Model:
         images: how many images it had seen.
         kind: `ema`, the average of the weights, or `raw`.
         path: the file.
+        depth: what the values of its images are.
     """
 
     net: UNet
@@ -68,6 +72,7 @@ class Model:
     images: int
     kind: str
     path: Path
+    depth: Depth = EIGHT
 
 
 def tensors_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -96,6 +101,7 @@ def pack(
     images: int,
     attributes: Sequence[Attribute],
     shape: tuple[int, int, int],
+    depth: Depth = EIGHT,
 ) -> bytes:
     """Return the content of a weights file. Arguments as `save_weights`."""
     assert kind in ("ema", "raw"), kind
@@ -104,6 +110,7 @@ def pack(
         "kind": kind,
         "images": images,
         "shape": list(shape),
+        "depth": depths.plain(depth),
         "attributes": [plain(attribute) for attribute in attributes],
         "config": to_dict(config),
     }
@@ -121,6 +128,7 @@ def save_weights(
     images: int = 0,
     attributes: Sequence[Attribute] = (),
     shape: tuple[int, int, int] = (3, 32, 32),
+    depth: Depth = EIGHT,
 ) -> None:
     """Write a weights file, whole or not at all.
 
@@ -132,11 +140,12 @@ def save_weights(
         images: how many images it has seen.
         attributes: what it learnt of them.
         shape: (C, H, W) of its images.
+        depth: what the values of its images are.
 
     Raises:
         OSError: as the file system has it.
     """
-    write_atomic(Path(path), pack(state, config, kind, images, attributes, shape))
+    write_atomic(Path(path), pack(state, config, kind, images, attributes, shape, depth))
 
 
 def load_weights(path: Path | str | Run, device: torch.device | str = "cpu") -> Model:
@@ -161,11 +170,12 @@ def load_weights(path: Path | str | Run, device: torch.device | str = "cpu") -> 
         images, kind = int(facts["images"]), str(facts["kind"])
         attributes = tuple(from_plain(table) for table in facts["attributes"])
         channels, height, width = (int(size) for size in facts["shape"])
+        depth = depths.from_plain(facts.get("depth"))
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # a UserError is a ValueError
         raise UserError(f"{file}: its header can't be used ({error}); was it written by another version?") from None
     net = _build(config.net, tensors, file).to(device)
     denoiser = NetworkDenoiser(net, config.diffusion.build_schedule(), config.diffusion.build_parameterization())
-    return Model(net, config, denoiser, (channels, height, width), attributes, images, kind, file)
+    return Model(net, config, denoiser, (channels, height, width), attributes, images, kind, file, depth)
 
 
 def _locate(path: Path | str | Run) -> Path:

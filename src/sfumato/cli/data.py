@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from tyro.conf import Positional
 
+from sfumato import depth
 from sfumato.attributes import plain
 from sfumato.cli.console import facts, print_json, progress
 from sfumato.cli.options import Flag, Overrides, option
@@ -101,11 +102,11 @@ def contact_sheet(data: Dataset, num: int) -> Image:
 
     values = data.attributes[0].values if data.attributes else ()
     if not 2 <= len(values) <= 20:
-        return pictures.grid(data.images[spread(np.arange(len(data)), num)])
+        return pictures.grid(data.shown(spread(np.arange(len(data)), num)))
     columns = max(1, round(num / len(values)))
     rows = []
     for value in range(len(values)):
-        images = data.images[spread(np.flatnonzero(data.conditions[:, 0] == value), columns)]
+        images = data.shown(spread(np.flatnonzero(data.conditions[:, 0] == value), columns))
         blank = np.full((columns - len(images), *data.shape), pictures.PAPER, np.uint8)
         rows.append(np.concatenate([images, blank]))
     return pictures.strip(rows, [name if len(name) <= 24 else name[:23] + "…" for name in values])
@@ -117,6 +118,7 @@ def _described(data: Dataset) -> dict[str, Any]:
         "source": data.source_name,
         "count": len(data),
         "shape": data.shape,
+        "depth": depth.plain(data.depth),
         "train": len(data.train),
         "held_out": len(data.held_out),
         "attributes": [plain(attribute) for attribute in data.attributes],

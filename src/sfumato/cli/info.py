@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from tyro.conf import Positional
 
+from sfumato import depth
 from sfumato.attributes import plain
 from sfumato.cli.console import duration, facts, print_json, size
 from sfumato.cli.options import Flag, option
@@ -77,6 +78,7 @@ def _model_facts(config: Config, model: Model | None) -> dict[str, Any]:
         return found
     return found | {
         "shape": model.shape,
+        "depth": depth.plain(model.depth),
         "flops": cost.flops(config.net, *model.shape[1:]),
         "attributes": [plain(attribute) for attribute in model.attributes],
         "images_seen": model.images,
@@ -125,6 +127,8 @@ def _text(source: Path, config: Config, known: dict[str, Any]) -> str:
         f"{shape[0]}x{shape[1]}x{shape[2]} (channels x height x width)" if shape else f"{known['channels']} channels"
     )
     inside = padding(config.net, shape) if shape else ""
+    deep = depth.from_plain(known.get("depth"))
+    size_ += "" if deep == depth.EIGHT else f", {deep.words}"
     pairs = [
         ("", str(source)),
         ("images", f"{size_}{inside and ', ' + inside}; trained on {data.source}"),

@@ -33,6 +33,7 @@ from sfumato.data.idx import find_idx, idx_source, is_idx_images
 from sfumato.data.labels import Labels, pick, read_labels
 from sfumato.data.source import DataConfig, Pixels, Source, printable
 from sfumato.data.store import Progress, Stored, cache_folder, open_store
+from sfumato.depth import EIGHT, Depth
 from sfumato.diffusion.noise import Purpose, permutation, uniform
 from sfumato.errors import UserError, nearest
 
@@ -49,7 +50,7 @@ class Batch:
     """A slice of the training stream.
 
     Attributes:
-        x: (B, C, H, W) uint8.
+        x: (B, C, H, W), values of the data's depth.
         conditions: (B, A) float32, what is known of each image; NaN where it is not given.
         index: (B,) int64, the rows of `Dataset.images`.
     """
@@ -66,7 +67,7 @@ class Dataset:
     Attributes:
         config: how they were asked for.
         source_name: the built-in name, or the absolute path.
-        images: (N, C, H, W) uint8, mapped from the store.
+        images: (N, C, H, W), values of the depth, mapped from the store.
         attributes: what is known of the images, as `config.labels` asks; () for nothing.
         conditions: (N, A) float32, what is known of each, NaN where it is not given.
         origins: where each image comes from.
@@ -75,6 +76,7 @@ class Dataset:
         held_out: int64, the other rows.
         quarantined: (origin, reason) of every file left out.
         notes: what was chosen and met, and what follows from it, in plain sentences.
+        depth: what the values are.
     """
 
     config: DataConfig
@@ -88,6 +90,7 @@ class Dataset:
     held_out: NDArray[np.int64]
     quarantined: list[tuple[str, str]]
     notes: tuple[str, ...]
+    depth: Depth = EIGHT
 
     def __len__(self) -> int:
         return len(self.images)
@@ -102,6 +105,8 @@ class Dataset:
     def fingerprint(self) -> str:
         """SHA-256 of the contents: shape, attributes, and every image's digest, condition and side of the split."""
         digest = hashlib.sha256(repr((self.images.shape, self.attributes)).encode())
+        if self.depth != EIGHT:  # bytes had fingerprints before there were other depths
+            digest.update(repr(self.depth).encode())
         digest.update("".join(self.digests).encode("ascii"))
         digest.update(self.conditions.astype("<f4").tobytes() + self.held_out.astype("<i8").tobytes())
         return digest.hexdigest()
@@ -138,7 +143,8 @@ class Dataset:
         x, conditions = self.gather(index)
         if self.config.flip:
             mirrored = uniform(seed, Purpose.FLIP, positions, ()) < 0.5
-            x[mirrored] = x[mirrored].flip(-1)
+            plain = x.view(torch.int16) if x.dtype == torch.uint16 else x  # torch can't mirror uint16
+            plain[mirrored] = plain[mirrored].flip(-1)
         return Batch(x, conditions, index)
 
     def gather(self, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -148,16 +154,21 @@ class Dataset:
             index: (B,) int64, rows of `images`.
 
         Returns:
-            (B, C, H, W) uint8 and conditions (B, A) float32, copies.
+            (B, C, H, W), values of the depth, and conditions (B, A) float32, copies.
         """
         rows = index.numpy()
         return torch.from_numpy(np.array(self.images[rows])), torch.from_numpy(np.array(self.conditions[rows]))
 
+    def shown(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return rows of `images` as bytes to look at, (n, C, H, W)."""
+        bytes_: NDArray[np.uint8] = self.depth.shown(np.asarray(self.images[rows]))
+        return bytes_
+
     def summary(self) -> str:
         """Return a few lines for people: how many of what, the labels, what was left out, the notes."""
-        shape = "x".join(map(str, self.shape))
+        shape, deep = "x".join(map(str, self.shape)), "" if self.depth == EIGHT else f", {self.depth.words}"
         lines = [
-            f"{self.source_name}: {len(self):,} images of {shape} (channels x height x width), "
+            f"{self.source_name}: {len(self):,} images of {shape} (channels x height x width){deep}, "
             f"{len(self.train):,} to train on and {len(self.held_out):,} held out"
         ]
         for attribute, counts in zip(self.attributes, self.counts.values(), strict=True):

@@ -1,11 +1,15 @@
 r"""Bits a dimension of held-out images, with intervals that say how far to trust them.
 
-Three ways to the code length of 8-bit images under a model, all through the denoiser that samples:
+Three ways to the code length of images under a model, all through the denoiser that samples:
 
     vlb       the whole bound on a grid: L_T, every L_s and L_0 (DDPM Eq. 5), one evaluation a step for each image
     sampled   the same bound from a few of its terms an image: an unbiased estimate, which buys more images for the
               same time where the spread between images is what limits the figure
     flow      the probability-flow density at t_0 = 1/T and the decoder below it (`diffusion.flow`)
+
+Images of integers, 8 bits or 16, are the middles of 256 or 65,536 bins and have probabilities. Floats have none: what
+is given for them is -log2 of a density a dimension, in the data's own units (`depth.Depth.bits_offset`), which may be
+negative, and which no number of another unit or of integers can be compared with.
 
 Two things are random in such a figure: which images were scored and which noise they met. With R draws of noise for
 each of N images, the mean over draws has the variance of the images (and what noise is left in it) over N, which gives
@@ -21,7 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sfumato.data.pixels import to_model
+from sfumato.depth import EIGHT, Depth
 from sfumato.diffusion import Bound, Denoiser, Noise, Variance, bits_per_dim, prior_term, vlb
 from sfumato.diffusion.flow import Flow, variational_bits
 from sfumato.diffusion.noise import Purpose, normal, uniform
@@ -54,7 +58,7 @@ class Bits:
 
     Attributes:
         kind: vlb, sampled or flow.
-        total: the figure: an upper bound on -log2 p(x_0) a dimension.
+        total: the figure: an upper bound on -log2 p(x_0) a dimension, p a density where the data are floats.
         prior: L_T (None for flow).
         rate: L_T and every L_s, what is sent before the last step (None for flow).
         distortion: L_0 (None for flow).
@@ -62,7 +66,8 @@ class Bits:
         repeats: R, draws of noise an image.
         steps: of the chain; 0 for flow.
         curve: (t, bits, rmse) for each time of the grid, the noisiest first: the term of the step that leaves t, and
-            the root mean squared error of x0^ there, on the scale 0-255 (nan where sampled); () for flow.
+            the root mean squared error of x0^ there, in the data's units, 0-255 for bytes (nan where sampled); () for
+            flow.
     """
 
     kind: str
@@ -99,20 +104,21 @@ def estimate(values: Tensor) -> Estimate:
 
 
 def _batches(
-    images: Tensor, conditions: Tensor | None, batch: int, device: torch.device | str
+    images: Tensor, conditions: Tensor | None, batch: int, device: torch.device | str, depth: Depth
 ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    """Yield (index, x_0, condition) of 8-bit images.
+    """Yield (index, x_0, condition) of images of a depth.
 
     Raises:
-        UserError: no image, or images that are not 8-bit.
+        UserError: no image, or images of another depth.
     """
     if len(images) == 0:
         raise UserError("no image to score: the held-out part is empty; set data.held_out")
-    if images.dtype != torch.uint8:
-        raise UserError(f"images of {images.dtype} have no 256-bin likelihood: give 8-bit ones")
+    if images.dtype != depth.tensor_dtype:
+        bins = f"{depth.levels}-bin likelihood" if depth.levels else "density as floats"
+        raise UserError(f"images of {images.dtype} have no {bins}: give {depth.kind}-bit ones, or their own depth")
     for index in torch.split(torch.arange(len(images)), batch):
         condition = None if conditions is None else conditions[index].to(device)
-        yield index.to(device), to_model(images[index].to(device)), condition
+        yield index.to(device), depth.to_model(images[index].to(device)), condition
 
 
 def vlb_bits(
@@ -126,12 +132,13 @@ def vlb_bits(
     device: torch.device | str = "cpu",
     conditions: Tensor | None = None,
     on_progress: Progress | None = None,
+    depth: Depth = EIGHT,
 ) -> Bits:
     """Score images by the whole bound.
 
     Args:
         denoiser: the model.
-        images: (N, C, H, W) uint8.
+        images: (N, C, H, W), values of the depth.
         times: (K + 1,) decreasing to 0: the chain whose bound it is.
         variance: of the reverse step.
         seed: of the noise, by address (seed, image, step).
@@ -140,25 +147,27 @@ def vlb_bits(
         device: where to compute.
         conditions: (N, A), what the model is told of each image; None for nothing.
         on_progress: called with (images done, images in all).
+        depth: what the images' values are.
 
     Raises:
-        UserError: no image, or not 8-bit.
+        UserError: no image, or images of another depth.
     """
     total, prior, decoder = _Table(len(images), repeats), _Table(len(images), repeats), _Table(len(images), repeats)
     terms = torch.zeros(len(times) - 1, dtype=torch.float64)
     errors = torch.zeros_like(terms)
-    for index, x_0, condition in _batches(images, conditions, batch, device):
+    for index, x_0, condition in _batches(images, conditions, batch, device, depth):
         for r in range(repeats):
-            one = vlb(denoiser, x_0, times, Noise(seed + r, index, tuple(x_0.shape[1:])), variance, condition)
-            total.put(index, r, one.total)
+            noise = Noise(seed + r, index, tuple(x_0.shape[1:]))
+            one = vlb(denoiser, x_0, times, noise, variance, condition, depth.levels)
+            total.put(index, r, one.total + depth.bits_offset)
             prior.put(index, r, one.prior)
-            decoder.put(index, r, one.decoder)
-            terms += torch.cat([one.steps, one.decoder[:, None]], 1).double().sum(0).cpu()
+            decoder.put(index, r, one.decoder + depth.bits_offset)
+            terms += torch.cat([one.steps, one.decoder[:, None] + depth.bits_offset], 1).double().sum(0).cpu()
             errors += one.mse.double().sum(0).cpu()
         if on_progress is not None:
             on_progress(int(index[-1]) + 1, len(images))
     count = len(images) * repeats
-    rmse = 127.5 * (errors / count).sqrt()
+    rmse = depth.scale * (errors / count).sqrt()
     curve = tuple(zip(times[:-1].tolist(), (terms / count).tolist(), rmse.tolist(), strict=True))
     return _bits("vlb", total, prior, decoder, len(times) - 1, curve)
 
@@ -175,6 +184,7 @@ def sampled_bits(
     device: torch.device | str = "cpu",
     conditions: Tensor | None = None,
     on_progress: Progress | None = None,
+    depth: Depth = EIGHT,
 ) -> Bits:
     """Score images by a few terms of the full chain's bound each: L_T and L_0 always, the others sampled.
 
@@ -186,10 +196,10 @@ def sampled_bits(
     Args and raises: as `vlb_bits`, with `terms` the number of sampled terms an image, at most T - 1.
     """
     num_steps = denoiser.schedule.num_steps
-    terms, bound = min(terms, num_steps - 1), Bound(variance)
+    terms, bound = min(terms, num_steps - 1), Bound(variance, depth.levels)
     total, prior, decoder = _Table(len(images), repeats), _Table(len(images), repeats), _Table(len(images), repeats)
     seen = []
-    for index, x_0, condition in _batches(images, conditions, batch, device):
+    for index, x_0, condition in _batches(images, conditions, batch, device, depth):
         first = bits_per_dim(prior_term(x_0, denoiser.schedule(1.0))).double()
         for r in range(repeats):
             steps, weights = _stratified(uniform(seed + r, Purpose.HELD_OUT_TIME, index, (terms,)), num_steps)
@@ -198,6 +208,7 @@ def sampled_bits(
                 eps = normal(seed + r, Purpose.HELD_OUT_NOISE, index, tuple(x_0.shape[1:]), step=k)
                 loss = bound(denoiser, x_0, steps[:, k] / num_steps, eps, condition).loss.double()
                 losses.append(loss / (num_steps * math.log(2)))
+            losses[-1] += depth.bits_offset
             table = torch.stack(losses, 1)
             inner = (weights * table[:, :-1]).mean(1) if terms else 0 * first
             total.put(index, r, first + inner + table[:, -1])
@@ -240,17 +251,19 @@ def flow_bits(
     device: torch.device | str = "cpu",
     conditions: Tensor | None = None,
     on_progress: Progress | None = None,
+    depth: Depth = EIGHT,
 ) -> Bits:
     """Score images by the probability-flow density, dequantised by the chain's own first step.
 
     Args and raises: as `vlb_bits`, with `probes` random directions for the divergence and `rtol` the tolerance.
     """
     flow, total = Flow(denoiser, rtol, rtol), _Table(len(images), repeats)
-    for index, x_0, condition in _batches(images, conditions, batch, device):
+    for index, x_0, condition in _batches(images, conditions, batch, device, depth):
         for r in range(repeats):
             noise = Noise(seed + r, index, tuple(x_0.shape[1:]))
             signs = torch.stack([noise.step(1 + p).sign() for p in range(probes)])
-            total.put(index, r, variational_bits(flow, x_0, noise.step(0), signs, variance, condition))
+            bits = variational_bits(flow, x_0, noise.step(0), signs, variance, condition, depth.levels)
+            total.put(index, r, bits + depth.bits_offset)
         if on_progress is not None:
             on_progress(int(index[-1]) + 1, len(images))
     return Bits("flow", estimate(total.values), None, None, None, len(images), repeats, 0, ())

@@ -59,7 +59,7 @@ def check_shape(data: Dataset, generated: Tensor) -> None:
     Raises:
         UserError: naming both shapes.
     """
-    assert generated.dtype == torch.uint8, f"bytes, not {generated.dtype}: see data.to_bytes"
+    assert generated.dtype == data.depth.tensor_dtype, f"{data.depth.words}, not {generated.dtype}: see Depth"
     ours, theirs = ("x".join(map(str, shape)) for shape in (generated.shape[1:], data.shape))
     if ours != theirs:
         raise UserError(
@@ -105,7 +105,7 @@ def real_features(
     if known is not None and len(known) >= len(rows):
         return known[: len(rows)]
     done = 0 if known is None else len(known)
-    fresh = extract(extractor, batches(data.images, rows[done:]), on_progress)
+    fresh = extract(extractor, batches(data.images, rows[done:]), on_progress, data.depth)
     features = fresh if known is None else torch.cat((known, fresh))
     try:
         content = safetensors.torch.save({"features": features}, {**facts, "sha256": _digest(features)})

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from sfumato.depth import EIGHT, Depth
 from sfumato.pictures import save_png
 from sfumato.run import environment, write_atomic
 
@@ -71,8 +72,9 @@ class Evaluation:
     @cached_property
     def extractor(self) -> Extractor:
         """The feature extractor that is asked for, or the most telling that needs no file."""
-        shape = self.subject.model.shape
-        return open_extractor(self.settings.extractor or fitting(shape)[0], shape, str(self.subject.device))
+        shape, depth = self.subject.model.shape, self.subject.data.depth
+        name = self.settings.extractor or fitting(shape, depth)[0]
+        return open_extractor(name, shape, str(self.subject.device), depth)
 
     def stages(self, kinds: Sequence[str] = KINDS) -> list[Stage]:
         """Return the parts that are wanted for what is not known yet; whatever can't be measured is found out here.
@@ -154,13 +156,13 @@ class Evaluation:
         return found
 
     def _bits(self) -> tuple[Report, list[str]]:
-        bits = self.work.bits()
-        notes = []
+        bits, depth = self.work.bits(), self.subject.data.depth
+        notes = _depth_notes(depth)
         if self.settings.num is not None and bits.images < self.settings.num:
             notes.append(f"all {bits.images:,} held-out images were scored; {self.settings.num:,} were asked for")
         if self.subject.conditional:
             notes.append("each image was scored given its own labels")
-        return bits_report(bits), notes
+        return {**bits_report(bits), "levels": depth.levels}, notes
 
     def _quality(self) -> tuple[Report, list[str]]:
         images, extractor, real = self.work.images(), self.extractor, self.settings.real
@@ -168,11 +170,14 @@ class Evaluation:
         theirs = real_features(self.subject.data, extractor, real, num, on_progress=lambda done: report(done, num))
         report = self.progress("features of drawn images")
         batches = torch.split(images, self.batch)
-        ours = extract(extractor, batches, on_progress=lambda done: report(done, len(images)))
+        depth = self.subject.data.depth
+        ours = extract(extractor, batches, on_progress=lambda done: report(done, len(images)), depth=depth)
         measures = DEFAULT if min(len(images), num) >= extractor.dim else ("frechet-shrunk", *DEFAULT)
         found = compare(theirs, ours, extractor, measures, self.settings.seed)
         # a note is of one measure, or of all
         notes = list(dict.fromkeys(note for measure in found for note in measure.notes))
+        if getattr(extractor, "depth", EIGHT) != depth:
+            notes.append(f"the images are {depth.words}; {extractor.name} saw them rendered in 8 bits")
         return {"split": real, "measures": [measure.to_dict() for measure in found]}, notes
 
     @property
@@ -188,6 +193,18 @@ class Evaluation:
         if data.config.flip:
             notes.append("the model saw training images mirrored too; mirrored copies are not looked for")
         return {**found.to_dict(), "contact_sheet": file.name}, notes
+
+
+def _depth_notes(depth: Depth) -> list[str]:
+    """What to know of bits that are not of bytes."""
+    if depth == EIGHT:
+        return []
+    if depth.levels is not None:
+        return [f"of {depth.levels:,} levels, not of 256: no figure for 8-bit images can be compared with these"]
+    return [
+        f"floats have no 256-bin likelihood: this is -log2 of the density, in the data's own units ({depth.low:.5g} to "
+        f"{depth.high:.5g}); it may be negative, and figures of other units or of integers can't be compared with it"
+    ]
 
 
 def bits_report(bits: Bits) -> Report:

@@ -2,7 +2,8 @@
 
 Distances between images as such say little; most measures of sample quality compare distributions of features, and an
 `Extractor` is whatever makes them. It takes bytes, so that resizing and scaling, on which published numbers differ by
-more than models do (Parmar, Zhang and Zhu 2022, arXiv 2104.11222), belong to it and to its hash.
+more than models do (Parmar, Zhang and Zhu 2022, arXiv 2104.11222), belong to it and to its hash. Images of 16 bits and
+of floats are rendered in 8 bits for it (`Depth.shown`), except for `pixels`, which takes them as they are.
 
     pixels             the image itself, area-averaged down to at most 1,024 numbers; always works
     classifier         a small network of our own, for 28x28 clothes and 8x8 digits
@@ -21,6 +22,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from sfumato.depth import EIGHT, Depth
 from sfumato.errors import UserError, nearest
 
 __all__ = ["EXTRACTORS", "Extractor", "Shape", "batches", "check_finite", "extract", "fitting", "open_extractor"]
@@ -49,34 +51,37 @@ class Extractor(Protocol):
         """How an image is resized and scaled before the network sees it, in one line."""
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the features, (B, dim) float32, of images (B, C, H, W) uint8."""
+        """Return the features, (B, dim) float32, of images (B, C, H, W) uint8.
+
+        An extractor with an attribute `depth` takes values of that depth instead.
+        """
 
 
-def _pixels(path: Path, shape: Shape, device: str) -> Extractor:
+def _pixels(path: Path, shape: Shape, device: str, depth: Depth) -> Extractor:
     from .extractors.pixels import Pixels
 
-    return Pixels(shape)
+    return Pixels(shape, depth=depth)
 
 
-def _classifier(path: Path, shape: Shape, device: str) -> Extractor:
+def _classifier(path: Path, shape: Shape, device: str, depth: Depth) -> Extractor:
     from .extractors.classifier import open_classifier
 
     return open_classifier(shape, device)
 
 
-def _inception(path: Path, shape: Shape, device: str) -> Extractor:
+def _inception(path: Path, shape: Shape, device: str, depth: Depth) -> Extractor:
     from .extractors.inception import open_inception
 
     return open_inception(path, device)
 
 
-def _dinov2(path: Path, shape: Shape, device: str) -> Extractor:
+def _dinov2(path: Path, shape: Shape, device: str, depth: Depth) -> Extractor:
     from .extractors.dinov2 import open_dinov2
 
     return open_dinov2(path, device)
 
 
-EXTRACTORS: dict[str, Callable[[Path, Shape, str], Extractor]] = {
+EXTRACTORS: dict[str, Callable[[Path, Shape, str, Depth], Extractor]] = {
     "pixels": _pixels,
     "classifier": _classifier,
     "inception": _inception,
@@ -90,13 +95,14 @@ _WEIGHTS = {
 }
 
 
-def open_extractor(spec: str, shape: Shape, device: str = "cpu") -> Extractor:
+def open_extractor(spec: str, shape: Shape, device: str = "cpu", depth: Depth = EIGHT) -> Extractor:
     """Open an extractor by its name.
 
     Args:
         spec: `pixels`, `classifier`, `inception:PATH` or `dinov2:PATH`.
         shape: (C, H, W) of the images that it will see.
         device: where its network works.
+        depth: of the images.
 
     Raises:
         UserError: no such extractor, no such file, weights of another network, or images that it can't take.
@@ -108,21 +114,21 @@ def open_extractor(spec: str, shape: Shape, device: str = "cpu") -> Extractor:
         raise UserError(f"'{name}' needs a file of weights: give {name}:PATH ({_WEIGHTS[name]})")
     if path and name not in _WEIGHTS:
         raise UserError(f"'{name}' takes no file of weights: write '{name}' alone")
-    return EXTRACTORS[name](Path(path).expanduser(), shape, device)
+    return EXTRACTORS[name](Path(path).expanduser(), shape, device, depth)
 
 
-def fitting(shape: Shape) -> tuple[str, ...]:
-    """Return the names of the extractors that need no file and suit images of a shape, the most telling first."""
+def fitting(shape: Shape, depth: Depth = EIGHT) -> tuple[str, ...]:
+    """Return the names of the extractors that need no file and suit such images, the most telling first."""
     from .extractors.classifier import CLASSIFIERS
 
-    return ("classifier", "pixels") if shape in CLASSIFIERS else ("pixels",)
+    return ("classifier", "pixels") if shape in CLASSIFIERS and depth == EIGHT else ("pixels",)
 
 
 def batches(images: Any, rows: Tensor | None = None, size: int = 64) -> Iterator[Tensor]:
     """Yield images a batch at a time.
 
     Args:
-        images: uint8 (N, C, H, W), an array (perhaps a memory map) or a tensor.
+        images: (N, C, H, W), an array (perhaps a memory map) or a tensor.
         rows: (M,) int64, which of them and in which order; all when None.
         size: images at a time.
     """
@@ -131,13 +137,19 @@ def batches(images: Any, rows: Tensor | None = None, size: int = 64) -> Iterator
         yield torch.as_tensor(images[part.numpy()])
 
 
-def extract(extractor: Extractor, images: Iterable[Tensor], on_progress: Callable[[int], None] | None = None) -> Tensor:
+def extract(
+    extractor: Extractor,
+    images: Iterable[Tensor],
+    on_progress: Callable[[int], None] | None = None,
+    depth: Depth = EIGHT,
+) -> Tensor:
     """Return the features of images that come in batches.
 
     Args:
         extractor: makes them.
-        images: batches (B, C, H, W) uint8, as from `batches` or from `to_bytes` of what `generate` yields.
+        images: batches (B, C, H, W), as from `batches` or from `depth.from_model` of what `generate` yields.
         on_progress: called with the number of images done.
+        depth: what the images' values are; an extractor that takes bytes sees them rendered in 8 bits.
 
     Returns:
         (N, dim) float32 on the CPU.
@@ -148,8 +160,9 @@ def extract(extractor: Extractor, images: Iterable[Tensor], on_progress: Callabl
     parts: list[Tensor] = []
     done = 0
     for batch in images:
-        assert batch.dtype == torch.uint8, f"features are taken of bytes, not {batch.dtype}: see data.to_bytes"
-        parts.append(extractor(batch).float().cpu())
+        assert batch.dtype == depth.tensor_dtype, f"{depth.words} images are not {batch.dtype}: see depth.from_model"
+        seen = batch if getattr(extractor, "depth", EIGHT) == depth else depth.shown(batch)
+        parts.append(extractor(seen).float().cpu())
         check_finite(parts[-1], extractor.name, done)
         done += len(batch)
         if on_progress is not None:

@@ -141,7 +141,7 @@ def quality(
 
     Args:
         data: the real images.
-        generated: (N, C, H, W) uint8.
+        generated: (N, C, H, W), values of the data's depth.
         extractor: makes the features; those of real images are kept in the cache.
         split: which real images, `train` or `held_out`.
         measures: names out of `MEASURES`.
@@ -151,7 +151,7 @@ def quality(
     Returns and raises: as `compare`.
     """
     check_shape(data, generated)
-    ours = extract(extractor, torch.split(generated, 64))
+    ours = extract(extractor, torch.split(generated, 64), depth=data.depth)
     return compare(real_features(data, extractor, split, 2 * len(ours), cache), ours, extractor, measures, seed)
 
 

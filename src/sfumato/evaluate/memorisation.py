@@ -53,6 +53,8 @@ NEIGHBOURS = 10
 """k: how many further training images the nearest is compared with."""
 NEAR = 2.0
 """Levels of 255, root mean square, up to which an image is called a near copy."""
+SAME = 1e-3
+"""The same up to which floats, whose distances are rounded, are called copies."""
 TAIL, LINE = 0.01, 0.001
 """The share of held-out images below the flagging line, and the chance below which the verdict is given."""
 
@@ -187,7 +189,7 @@ def find_memorised(
 
     Args:
         data: what the model was trained on, with its held-out images.
-        generated: (N, C, H, W) uint8.
+        generated: (N, C, H, W), values of the data's depth.
         extractor: a second space to look in; pixels always are one.
         cache: where features of the data set are kept; None is the default place.
 
@@ -202,13 +204,13 @@ def find_memorised(
         raise UserError(f"{len(kept)} different training and {len(generated)} generated images are too few to compare")
     rows = train[kept]
     pixels = nearness("pixels", generated.flatten(1), _Vectors(data, rows), _Vectors(data, held_out), rows)
-    spaces = [pixels.scaled(1 / math.sqrt(math.prod(data.shape)))]
+    spaces = [pixels.scaled(127.5 / data.depth.scale / math.sqrt(math.prod(data.shape)))]
     if extractor is not None and extractor.name != "pixels":
         theirs, unseen = (real_features(data, extractor, split, cache=cache) for split in ("train", "held_out"))
-        ours = extract(extractor, torch.split(generated, 64))
+        ours = extract(extractor, torch.split(generated, 64), depth=data.depth)
         spaces.append(nearness(extractor.name, ours, theirs[kept], unseen, rows))
     distance = spaces[0].distance
-    copies = int((distance == 0).sum())
+    copies = int((distance <= (0 if data.depth.levels else SAME)).sum())
     return Memorisation(
         tuple(spaces),
         copies=copies / len(generated),
@@ -291,7 +293,7 @@ def contact_sheet(
 
     Args:
         data: the data set that was looked in.
-        generated: (N, C, H, W) uint8, those that were looked at.
+        generated: (N, C, H, W), those that were looked at.
         found: what was found.
         num: how many are shown.
         columns: images in a row; as many rows are drawn as can be filled.
@@ -305,14 +307,15 @@ def contact_sheet(
     rows: list[Any] = []
     labels: list[str] = []
     for band in torch.split(worst[: len(worst) // columns * columns], columns):
-        rows += [generated[band].numpy(), *(data.images[space.row[band].numpy()] for space in found.spaces)]
+        near = (data.shown(space.row[band].numpy()) for space in found.spaces)
+        rows += [data.depth.shown(generated[band]).numpy(), *near]
         labels += ["generated", *(f"nearest by\n{space.space}" for space in found.spaces)]
     return strip(rows, labels, group=1 + len(found.spaces))
 
 
 @dataclass(frozen=True, eq=False)
 class _Vectors:
-    """Some images of a data set as rows of bytes, read from the store piece by piece."""
+    """Some images of a data set as rows of values, read from the store piece by piece."""
 
     data: Dataset
     rows: Tensor

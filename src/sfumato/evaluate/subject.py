@@ -161,17 +161,20 @@ def _file(source: Path, weights: str | None) -> Path:
 
 
 def _open(model: Model, data: str | None, on_progress: Progress | None) -> Dataset:
-    """Open images and bring them to the model's size, if they haven't got it of themselves."""
+    """Open images and bring them to the model's size and depth, if they haven't got them of themselves."""
     config: DataConfig = model.config.data if data is None else replace(model.config.data, source=data)
     channels, height, width = model.shape
-    sized = replace(config, size=(height, width), channels=channels)
+    deep = model.depth
+    reach = None if deep.levels else (deep.low, deep.high)
+    sized = replace(config, size=(height, width), channels=channels, depth=deep.kind, range=reach)
     if data is not None:
         return open_data(sized, on_progress=on_progress)
     try:
         images = open_data(config, on_progress=on_progress)
     except UserError as error:
         raise UserError(f"the model's own images can't be opened ({error}): name them with --data") from None
-    return images if images.shape == model.shape else open_data(sized, on_progress=on_progress)
+    alike = (images.shape, images.depth) == (model.shape, deep)
+    return images if alike else open_data(sized, on_progress=on_progress)
 
 
 def _recoded(data: Dataset, attributes: tuple[Attribute, ...]) -> Dataset:

@@ -33,7 +33,8 @@ def _bits(result: dict[str, Any], settings: dict[str, Any]) -> list[str]:
         "flow": "by the probability flow",
     }[result["kind"]]
     images, repeats = f"{result['images']:,} held-out images", result["repeats"]
-    lines = [f"{total['mean']:.4g} bits per dimension{_interval(total)}, over {images}"]
+    what = "bits per dimension" if result.get("levels", 256) else "bits of density per dimension"
+    lines = [f"{total['mean']:.4g} {what}{_interval(total)}, over {images}"]
     if result["prior"] is not None:
         prior, rate, rest = (result[name]["mean"] for name in ("prior", "rate", "distortion"))
         lines[0] += f"; of it {prior:.2g} prior, {rate - prior:.3g} rate, {rest:.3g} distortion"

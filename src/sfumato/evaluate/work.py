@@ -24,7 +24,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sfumato.data import to_bytes, to_model
 from sfumato.diffusion import VARIANCES, Clipped, Denoiser, Noise, Optimal, Variance, trailing
 from sfumato.diffusion.analytic import MeasuredSpread, noise_errors
 from sfumato.errors import UserError
@@ -176,7 +175,7 @@ class Work:
         return pool([from_json(part) for part in self._score_stage.share(self.progress)])
 
     def images(self) -> Tensor:
-        """Return the drawn images, (num, C, H, W) uint8."""
+        """Return the drawn images, (num, C, H, W), values of the model's depth."""
         parts = [np.load(BytesIO(part)) for part in self._draw_stage.share(self.progress)]
         return torch.from_numpy(np.concatenate(parts))
 
@@ -186,9 +185,11 @@ class Work:
         denoiser, took = self._denoiser(calls.append), math.inf
         for look in range(4):  # the first is slower; the last is of a batch, if it won't take more than some seconds
             count = 1 if look < 3 else max(1, min(self.batch, PART, int(0.5 / took)))
-            images, start = torch.zeros(count, *self.subject.model.shape, dtype=torch.uint8), time.perf_counter()
+            depth, start = self.subject.data.depth, time.perf_counter()
+            images = torch.zeros(count, *self.subject.model.shape, dtype=depth.tensor_dtype)
             calls.clear()
-            sampled_bits(denoiser, images, VARIANCES["large"], terms=3, batch=count, device=self.subject.device)
+            shared: dict[str, Any] = {"batch": count, "device": self.subject.device, "depth": depth}
+            sampled_bits(denoiser, images, VARIANCES["large"], terms=3, **shared)
             took = min(took, (time.perf_counter() - start) / sum(calls))
         return took
 
@@ -237,7 +238,7 @@ class Work:
         images = torch.cat([images for _, images in parts])
         if not bool(images.isfinite().all()):
             raise UserError(f"{subject.model.path} draws images with values that are not finite: its training diverged")
-        np.save(content := BytesIO(), to_bytes(images).numpy())
+        np.save(content := BytesIO(), subject.data.depth.from_model(images).numpy())
         return content.getvalue()
 
     # Scoring
@@ -267,6 +268,7 @@ class Work:
             "batch": min(self.batch, PART),
             "device": self.subject.device,
             "conditions": conditions if self.subject.conditional else None,
+            "depth": self.subject.data.depth,
         }
         if how["method"] == "vlb":
             bits = vlb_bits(denoiser, images, trailing(how["steps"], denoiser.schedule), self.variance, **shared)
@@ -307,7 +309,8 @@ class Work:
             images, conditions = self.subject.data.gather(rows[part])
             noise = Noise(0, part.to(device), self.subject.model.shape)
             given = conditions.to(device) if self.subject.conditional else None
-            errors = noise_errors(self._denoiser(tick), to_model(images.to(device)), times, noise, given)
+            x_0 = self.subject.data.depth.to_model(images.to(device))
+            errors = noise_errors(self._denoiser(tick), x_0, times, noise, given)
             error += errors.double().sum(0).cpu()
         if not bool(error.isfinite().all()):
             raise UserError(f"{self.subject.model.path} predicts values that are not finite: its training diverged")

@@ -28,8 +28,7 @@ from torch import Tensor
 
 from sfumato.attributes import survey
 from sfumato.config import Config
-from sfumato.data import Dataset
-from sfumato.data.pixels import to_bytes, to_model
+from sfumato.data import Dataset, to_bytes
 from sfumato.diffusion import (
     DDIM,
     Bound,
@@ -81,7 +80,8 @@ class Scores:
 
     Attributes:
         held_out: the objective's loss of each held-out image and its t.
-        bound: T times the term of the variational bound at that t, in bits a dimension.
+        bound: T times the term of the variational bound at that t, in bits a dimension; of floats, which have a density
+            only, in the model's units.
         train: mean loss of as many training images, with the same times and noise.
     """
 
@@ -148,7 +148,7 @@ class Learner:
         self.net.train()
         self.ema = EMA(self.net)
         self.optimizer = optim.build(config.optim, self.net)
-        self.objective = config.diffusion.build_objective()
+        self.objective = config.diffusion.build_objective(data.depth.levels)
         self.schedule = config.diffusion.build_schedule()
         self.history = LossHistory.empty(self.schedule.num_steps) if config.diffusion.importance else None
         self.watch = self._watch_before = Watch.new()
@@ -158,8 +158,9 @@ class Learner:
         return NetworkDenoiser(net, self.schedule, self.config.diffusion.build_parameterization())
 
     def _model_input(self, x: Tensor) -> Tensor:
-        """Bytes to the model's range, on the device, in the layout that convolutions like."""
-        return to_model(x.to(self.device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
+        """Values to the model's range, on the device, in the layout that convolutions like."""
+        values = x.to(self.device, non_blocking=True)
+        return self.data.depth.to_model(values).contiguous(memory_format=torch.channels_last)
 
     def _condition(self, conditions: Tensor, positions: Tensor) -> Tensor | None:
         """Return conditions (B, A) with some left out (NaN), or None for a network without attributes."""
@@ -247,7 +248,7 @@ class Learner:
     def _scores(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return (loss, bound's term in bits a dimension times T, t) of images, each (n,)."""
         num, denoiser, parts = len(index), self._denoiser(self.ema.net), []
-        bound = Bound(self.config.diffusion.build_variance())
+        bound = Bound(self.config.diffusion.build_variance(), self.data.depth.levels)
         for place in torch.split(torch.arange(num), self.config.train.batch):
             pixels, conditions = self.data.gather(index[place])
             x_0 = self._model_input(pixels)
@@ -272,7 +273,7 @@ class Learner:
             kind: `ema` or `raw`.
 
         Returns:
-            (N, C, H, W) uint8 on the CPU.
+            (N, C, H, W) uint8 on the CPU, whatever the depth: it is to be looked at.
         """
         config, net = self.config, self.ema.net if kind == "ema" else self.net
         num = config.train.grid_images

@@ -210,7 +210,7 @@ class _Session:
             yield Warned(self.images, f"weights/best.safetensors was not written: {error}; training goes on")
 
     def _packed(self, kind: str, tensors: dict[str, Tensor]) -> bytes:
-        return pack(tensors, self.config, kind, self.images, self.data.attributes, self.data.shape)
+        return pack(tensors, self.config, kind, self.images, self.data.attributes, self.data.shape, self.data.depth)
 
     def _steps(self) -> Events:
         """Take steps up to the next moment at which anybody looks, and report them."""

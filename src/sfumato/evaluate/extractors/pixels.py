@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from sfumato.data import to_model
+from sfumato.depth import EIGHT, Depth
 
 from ..features import Shape
 from .weights import fingerprint
@@ -28,10 +28,12 @@ class Pixels:
 
     Attributes:
         shape: (C, H, W) of the images.
+        depth: what their values are.
     """
 
     shape: Shape
     name: str = "pixels"
+    depth: Depth = EIGHT
 
     @property
     def block(self) -> int:
@@ -52,7 +54,8 @@ class Pixels:
     def recipe(self) -> str:
         """What is done to an image."""
         mean = f"means of {self.block}x{self.block} blocks" if self.block > 1 else "as they are"
-        return f"{'x'.join(map(str, self.shape))} pixels in [-1, 1], {mean}"
+        deep = "" if self.depth == EIGHT else f" ({self.depth.words})"
+        return f"{'x'.join(map(str, self.shape))} pixels{deep} in [-1, 1], {mean}"
 
     @property
     def sha256(self) -> str:
@@ -62,5 +65,5 @@ class Pixels:
     def __call__(self, images: Tensor) -> Tensor:
         """Return (B, dim) float32; a block that reaches over the edge is the mean of the pixels that are there."""
         assert tuple(images.shape[1:]) == self.shape, f"made for {self.shape}, not {tuple(images.shape[1:])}"
-        x = F.avg_pool2d(to_model(images), self.block, ceil_mode=True)
+        x = F.avg_pool2d(self.depth.to_model(images), self.block, ceil_mode=True)
         return x.flatten(1)
