@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .builtin import BUILTIN, describe_sources
-    from .dataset import Batch, Dataset, open_data, open_source
+    from .dataset import Batch, Dataset, open_data
+    from .memory import from_arrays, from_dataset
+    from .opening import open_source
     from .pixels import to_bytes, to_model
     from .source import DataConfig, Picture, Source, Unreadable
+    from .tables import from_huggingface
 
 _HOMES = {
     "BUILTIN": "builtin",
@@ -23,8 +26,11 @@ _HOMES = {
     "Source": "source",
     "Unreadable": "source",
     "describe_sources": "builtin",
+    "from_arrays": "memory",
+    "from_dataset": "memory",
+    "from_huggingface": "tables",
     "open_data": "dataset",
-    "open_source": "dataset",
+    "open_source": "opening",
     "to_bytes": "pixels",
     "to_model": "pixels",
 }
@@ -38,6 +44,9 @@ __all__ = [
     "Source",
     "Unreadable",
     "describe_sources",
+    "from_arrays",
+    "from_dataset",
+    "from_huggingface",
     "open_data",
     "open_source",
     "to_bytes",

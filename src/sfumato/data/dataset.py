@@ -27,15 +27,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sfumato.attributes import Attribute
-from sfumato.data.builtin import BUILTIN
 from sfumato.data.folder import FolderSource
-from sfumato.data.idx import find_idx, idx_source, is_idx_images
 from sfumato.data.labels import Labels, pick, read_labels
-from sfumato.data.source import DataConfig, Pixels, Source, printable
+from sfumato.data.opening import open_source
+from sfumato.data.source import DataConfig, Pixels, Source
 from sfumato.data.store import Progress, Stored, cache_folder, open_store
 from sfumato.depth import EIGHT, Depth
 from sfumato.diffusion.noise import Purpose, permutation, uniform
-from sfumato.errors import UserError, nearest
+from sfumato.errors import UserError
 
 __all__ = ["Batch", "Dataset", "open_data", "open_source", "split"]
 
@@ -184,7 +183,12 @@ class Dataset:
         return "\n".join(lines)
 
 
-def open_data(config: DataConfig, cache: Path | None = None, on_progress: Progress | None = None) -> Dataset:
+def open_data(
+    config: DataConfig,
+    cache: Path | None = None,
+    on_progress: Progress | None = None,
+    source: Source | None = None,
+) -> Dataset:
     """Open what a config asks for: find the source, decode it once, split it.
 
     Args:
@@ -192,6 +196,8 @@ def open_data(config: DataConfig, cache: Path | None = None, on_progress: Progre
         cache: the folder of decoded stores; None is $SFUMATO_CACHE or the user's cache folder.
         on_progress: called with (pictures done, pictures in all) while images are decoded; not at all when they
             were decoded before.
+        source: the pictures themselves, in place of those that `config.source` names: what `from_arrays`,
+            `from_dataset` or `from_huggingface` made, or a source of your own.
 
     Returns:
         The data set.
@@ -200,7 +206,7 @@ def open_data(config: DataConfig, cache: Path | None = None, on_progress: Progre
         UserError: the source doesn't exist or holds fewer than two images, labels are asked for and there are none or
             their file can't be used, or the cache can't be written.
     """
-    source = open_source(config.source, config.background)
+    source = source or open_source(config.source, config.background)
     if isinstance(source, FolderSource):
         _keep_apart(source.folder, cache_folder(cache))
     stored = open_store(source, config, cache, on_progress)
@@ -221,39 +227,6 @@ def open_data(config: DataConfig, cache: Path | None = None, on_progress: Progre
         quarantined=stored.quarantined,
         notes=(*stored.notes, *labels.notes, *_warnings(stored, len(train)), *([split_note] if split_note else [])),
     )
-
-
-def open_source(name: str, background: str = "white") -> Source:
-    """Find a source: a built-in name first, then a path.
-
-    A path is a folder with idx files in it, any other folder, or a single idx file of images. A folder in the working
-    directory that is called like a built-in source is reached as `./faces`.
-
-    Args:
-        name: what the user wrote.
-        background: the colour under transparent pixels.
-
-    Raises:
-        UserError: there is no such name or path, or the path is not one of those.
-    """
-    if name in BUILTIN:
-        return BUILTIN[name].open()
-    if not name.strip():
-        raise UserError(f"no data is named: give a folder of images or one of {', '.join(BUILTIN)}")
-    path, shown = Path(name).expanduser(), printable(name)
-    try:
-        if path.is_dir():
-            found = find_idx(path)
-            return idx_source(found[0]) if found else FolderSource(path, background)
-        if path.exists():
-            if is_idx_images(path):
-                return idx_source(path)
-            raise UserError(f"'{shown}' is a file: give a folder of images or an idx file (train-images-idx3-ubyte)")
-    except OSError as error:
-        raise UserError(f"'{shown}' cannot be read: {error.strerror or error}") from None
-    if "/" in name or "\\" in name or name.startswith(("~", ".")):
-        raise UserError(f"there is no '{shown}': give a folder of images that exists")
-    raise UserError(f"there is no folder and no built-in data '{shown}'{nearest(name, BUILTIN)}")
 
 
 def split(digests: Sequence[str], held_out: float) -> tuple[NDArray[np.int64], NDArray[np.int64], str | None]:

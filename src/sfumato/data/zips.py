@@ -2,10 +2,10 @@
 
 The directory at the archive's end says what there is. A member's name is only a name: one that is absolute, climbs
 with `..`, or belongs to a link, a device or an encrypted member is left out, as are second members of one name, members
-that share bytes (D. Fifield, "A better zip bomb", 2019) and members of more than `MAX_FILE` bytes by the directory or in
-fact. What is unpacked is held to the length and the CRC that the directory promises. Members are stored or deflated; the
-other methods are rare and not read. Pictures are in the order of their names, and folders are labels as in a folder;
-where all lies in one folder, the folders in that one.
+that share bytes (D. Fifield, "A better zip bomb", 2019) and members of more than `MAX_FILE` bytes by the directory or
+in fact. What is unpacked is held to the length and the CRC that the directory promises. Members are stored or deflated;
+the other methods are rare and not read. Pictures are in the order of their names, and folders are labels as in a
+folder; where all lies in one folder, the folders in that one.
 """
 
 from __future__ import annotations
