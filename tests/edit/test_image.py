@@ -63,6 +63,9 @@ def test_a_mask_of_another_size_takes_the_nearest(tmp_path: Path) -> None:
     small = np.array([[0, 255], [255, 0]], np.uint8)
     got = read_mask(saved(tmp_path / "m.png", small), (6, 6))
     assert torch.equal(got, torch.from_numpy(small.repeat(3, 0).repeat(3, 1) > 0))
+    large = RNG.integers(0, 2, (18, 18), np.uint8) * 255
+    got = read_mask(saved(tmp_path / "l.png", large), (6, 6))
+    assert torch.equal(got, torch.from_numpy(large[1::3, 1::3] > 0)), "the middle of each block"
 
 
 def test_a_mask_as_large_as_the_file_covers_what_it_covers_there(tmp_path: Path) -> None:
