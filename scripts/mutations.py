@@ -461,6 +461,55 @@ MUTATIONS = [
         "torch.arange(num) * len(table) // num",
         "tests/test_generate.py",
     ),
+    M(
+        "augment: turned the other way",
+        "train/augment.py",
+        "_matrix(cos, -sin, sin, cos)",
+        "_matrix(cos, sin, -sin, cos)",
+        "tests/train/test_augment.py",
+    ),
+    M(
+        "augment: moved down by a share of the width",
+        "train/augment.py",
+        "_SHIFT * height * y",
+        "_SHIFT * width * y",
+        "tests/train/test_augment.py",
+    ),
+    M(
+        "augment: the spline's neighbour beyond the edge is the last pixel",
+        "train/augment.py",
+        "count - 1 - inner)",
+        "count - 1)",
+        "tests/train/test_augment.py",
+    ),
+    M(
+        "augment: a stretch told by its angle, not by the doubled one",
+        "train/augment.py",
+        "(stretch * doubled.cos(), stretch * doubled.sin())",
+        "(stretch * (doubled / 2).cos(), stretch * (doubled / 2).sin())",
+        "tests/train/test_augment.py",
+    ),
+    M(
+        "augment: upside down twice as often",
+        "train/augment.py",
+        "(0.5, config.p / 2,",
+        "(0.5, config.p,",
+        "tests/train/test_augment.py",
+    ),
+    M(
+        "augment: what guidance leaves out reaches the network as NaN",
+        "nets/embedding.py",
+        "F.linear(numbers.nan_to_num(0.0).to(",
+        "F.linear(numbers.to(",
+        "tests/train/test_augment.py",
+    ),
+    M(
+        "augment: images altered and the network not told",
+        "train/learner.py",
+        "beside(condition, numbers.to(self.device))",
+        "beside(condition, 0 * numbers.to(self.device))",
+        "tests/train/test_augment.py",
+    ),
 ]
 
 

@@ -318,3 +318,43 @@ def test_interrupted_and_resumed_is_the_same_run(digits, tmp_path):
             go(config, Run(tmp_path / name), digits, stop)
         go(config, Run(tmp_path / name), digits)
     assert final(Run(tmp_path / "whole")) == final(Run(tmp_path / "parts"))
+
+
+def uprightness(x: torch.Tensor) -> torch.Tensor:
+    """How upright the ink of images (B, 1, H, W) stands: from 1 along a vertical line to -1 along a level one.
+
+    It is the difference of the two second moments about the middle of the ink, over their sum; any turn by a quarter
+    changes its sign, and of images turned by any angle the mean is 0.
+    """
+    ink = (x.double() + 1).clamp_min(0)[:, 0]
+    share, place = ink / ink.sum((1, 2), keepdim=True), torch.arange(ink.shape[-1], dtype=torch.float64)
+    across, down = share.sum(1), share.sum(2)
+    wide, high = ((s * place.square()).sum(1) - (s * place).sum(1).square() for s in (across, down))
+    return (high - wide) / (high + wide)
+
+
+@pytest.mark.slow
+def test_turning_does_not_leak(digits):
+    """Thirty ones, half of what is met turned: asked for nothing, all stand; asked for lying ones, they lie.
+
+    Of a network that isn't told, half of the samples would be turned, and their mean uprightness half of the data's.
+    """
+    ones = np.flatnonzero(digits.conditions[:, 0] == 1)[:30]
+    few = replace(digits, train=ones, attributes=(), conditions=digits.conditions[:, :0])
+    small = {"net__base": "16", "net__groups": "4", "net__multipliers": "1,2", "net__attention": "1"}
+    turned = {"augment__p": "0.5", "augment__kinds": "rotate", "data__labels": "none"}
+    pace = {"train__batch": "32", "train__images": "16000", "optim__lr": "3e-3", "net__dropout": "0"}
+    learner = Learner(tiny(few, **small, **turned, **pace), few)
+    while learner.images < 16_000:
+        learner.step()
+
+    def drawn(condition: torch.Tensor | None) -> torch.Tensor:
+        denoiser, steps = Clipped(learner._denoiser(learner.ema.net)), trailing(10, learner.schedule)
+        told = None if condition is None else condition.repeat(200, 1)
+        return torch.cat([x for _, x in generate(denoiser, (1, 8, 8), 200, 5, DDIM(), steps, 100, conditions=told)])
+
+    data = uprightness(learner._model_input(few.gather(torch.from_numpy(ones))[0]))
+    plain, lying = uprightness(drawn(None)), uprightness(drawn(row(cos=-1, sin=1)))
+    assert float(plain.mean()) > 0.8 * float(data.mean())
+    assert float((plain < 0).double().mean()) < 0.02
+    assert float(lying.mean()) < -0.2
