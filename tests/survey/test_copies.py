@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from sfumato.survey.copies import close_pairs, find_copies, hamming, likeness
+from sfumato.survey.copies import _coarse, _groups, close_pairs, find_copies, hamming, likeness
 from sfumato.survey.gather import gather
 from sfumato.survey.look import Sights
 
@@ -60,6 +60,18 @@ def test_likeness_is_numpys_correlation_and_ignores_brightness_and_contrast() ->
     assert likeness(a, b, plain) == pytest.approx(expected)
     assert (likeness(a, (a // 2 + 90).astype(np.uint8), plain) > 0.999).all()
     assert (likeness(a, 255 - a, plain) < -0.999).all()
+
+
+def test_projections_shorten_distances_and_keep_those_of_blocks() -> None:
+    """A necessary condition must never drop a pair: |P a - P b| <= |a - b|, equal where 4 x 4 blocks are constant."""
+    rng = np.random.default_rng(2)
+    blocks = rng.integers(0, 256, (30, 4, 4, 3)).repeat(4, 1).repeat(4, 2).astype(np.uint8)
+    for thumbs, equal in ((rng.integers(0, 256, (30, 16, 16, 3)).astype(np.uint8), False), (blocks, True)):
+        short = _coarse(thumbs)
+        rho = likeness(thumbs[:-1], thumbs[1:], np.zeros(29, bool))
+        squared, bound = ((short[1:] - short[:-1]) ** 2).sum(1), 2 - 2 * rho
+        assert (squared <= bound + 1e-5).all()
+        assert not equal or squared == pytest.approx(bound, abs=1e-4)
 
 
 @pytest.mark.parametrize("border", [0.02, 0.06, 0.1])
@@ -129,8 +141,6 @@ def test_exact_copies_and_one_colours() -> None:
 
 def test_likeness_is_not_passed_on() -> None:
     """A - B - C where A and C are not near: B goes with A, and C stands alone."""
-    from sfumato.survey.copies import _groups
-
     assert _groups(np.array([0, 1]), np.array([1, 2])) == [[0, 1]]
     assert _groups(np.array([0, 0, 1, 2]), np.array([1, 2, 2, 3])) == [[0, 1, 2]]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sfumato.data import open_source
-from sfumato.survey.crowd import ODD, mirror_test, oddness, typical
+from sfumato.survey.crowd import ODD, Mirror, mirror_test, oddness, typical
 from sfumato.survey.gather import gather
 from sfumato.survey.look import Sights, sight_type
 
@@ -54,7 +54,7 @@ def test_a_picture_of_another_light_is_the_oddest(scale: float, offset: int, why
     planted = np.asarray(drawn(500))[..., :1].astype(float)
     planted = ((planted - planted.mean()) * scale + offset).clip(0, 255).astype(np.uint8)
     found = oddness(seen([*faint[:70], planted, *faint[70:]]))
-    assert found.odd()[0] == 70
+    assert int(found.score.argmax()) == 70
     assert found.reason(70) == why
 
 
@@ -91,6 +91,10 @@ def test_without_a_side_the_mirror_image_is_farther_half_of_the_time(seed: int) 
     assert abs(mirror.z) < 4
     assert mirror.farther == pytest.approx(1, abs=0.02)
     assert mirror.verdict == "flip"
+
+
+def test_standard_errors_of_a_share() -> None:
+    assert Mirror(100, 0.6, 1.0, 0.0).z == pytest.approx(2)  # the standard error of a share of 1/2 of 100 is 0.05
 
 
 def test_a_side_is_seen() -> None:

@@ -224,6 +224,13 @@ def test_the_page_stands_alone_and_no_name_can_change_it(folder: Path) -> None:
     assert not re.search(r"https?://", content)
 
 
+def test_labels_cannot_change_the_page_either() -> None:
+    report = of(drawn_many(8), classes=("<script>", "turned \u202e\n"), labels=[0.0, 1.0] * 4)
+    content = page(report, advise(report))
+    assert "\u202e" not in content
+    assert "script" not in Checked(content).tags
+
+
 def test_the_page_of_nothing_is_a_page() -> None:
     report = of(["torn", "empty"])
     found = Checked(page(report, advise(report)))
