@@ -1,40 +1,44 @@
 """Building a store: every picture decoded once, in order, in a folder that a killed build leaves for the next one.
 
-    .build-KEY-*/   plan.json   the form of the rows, chosen before the first of them
+    .build-KEY-*/   plan.json   the form of the rows, chosen before the first of them, and what the first row showed
                     images.npy  rows, behind a header that is written last
                     journal     what became of the pictures (`journal`)
                     lock        held by who builds, so that nobody else goes on with it
 
 The folder is renamed when it is whole and on the disk. A build that is killed or interrupted leaves it, if it had
 finished a chunk of pictures; the next build of the same pictures takes it over, verifies what is there and goes on.
-Bytes are written with `write`, not through a map, since a full disk then is an error and not a signal.
+Bytes are written with `write`, not through a map, since a full disk then is an error and not a signal. What a row is,
+and what of that the first row decides, is `layout`'s affair.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sfumato import depth as depths
 from sfumato.attributes import Attribute, plain
 from sfumato.data import journal, pool
 from sfumato.data.files import FileSource
 from sfumato.data.journal import Chunk, Tally
+from sfumato.data.layout import SIDES, Ground, Mixed, Plan, choose_size, chosen, depth_found, header, make_plan
 from sfumato.data.rows import Form, Row, make_row
 from sfumato.data.source import DataConfig, Source, Unreadable
 from sfumato.data.stored import load
+from sfumato.depth import Depth
 from sfumato.errors import UserError
 
 try:
@@ -43,12 +47,6 @@ except ImportError:  # a system without flock: no build is ever taken over
     fcntl = None  # type: ignore[assignment]
 
 __all__ = ["ABANDONED", "SIDES", "Progress", "build", "choose_size"]
-
-SIDES = (8, 12, 16, 24, 32, 48, 64)
-"""The sides that a size is chosen from where the user gives none."""
-
-MOST_HEADERS = 10_000
-"""So many pictures, evenly spaced, are asked for their size before one is chosen."""
 
 ABANDONED = 3600.0
 """Seconds without a write after which a temporary folder is taken for the remains of a killed build."""
@@ -73,42 +71,25 @@ def build(source: Source, config: DataConfig, entry: Path, on_progress: Progress
     slot.mkdir(parents=True, exist_ok=True)
     with _claimed(slot, entry.name) as built:
         try:
-            form, notes = _plan(built, source, config)
-            tally = _write_rows(built, source, form, on_progress)
-            channels = form.channels or (3 if tally.coloured else 1)
-            if channels < _width(form):
-                _keep_one_channel(built / "images.npy")
-            if form.channels is None:
-                notes.append("grey (1 channel): no picture has colour" if channels == 1 else "RGB (3 channels)")
-            _write_index(built, source, [tally.rows, channels, *form.size], [*notes, *_met(tally)])
+            plan = make_plan(built, source, config)
+            try:
+                tally = _write_rows(built, source, plan, on_progress)
+            except Mixed:
+                plan.mixed(built)
+                tally = _write_rows(built, source, plan, on_progress)
+            form, ground = plan.form, plan.known
+            channels = form.channels or (1 if ground.width == 3 and not tally.coloured else ground.width)
+            if channels < ground.width:
+                _keep_one_channel(built / "images.npy", ground)
+            depth = depth_found(built / "images.npy", ground.kind)
+            notes = [*plan.notes, *chosen(form, channels, depth), *_met(tally)]
+            _write_index(built, source, [tally.rows, channels, *form.size], depth, notes)
             _publish(built, entry)
         except BaseException as error:
             if isinstance(error, Exception) or not (built / "journal").exists():
                 shutil.rmtree(built, ignore_errors=True)
             raise
     _remove_old(slot, keep=entry.name)
-
-
-def choose_size(sizes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], str]:
-    """Choose the size of training images from those of the pictures.
-
-    Pictures that are all of one size of at most 64 keep it. Else the square is taken whose side is the largest of
-    `SIDES` that the median of the pictures' shorter sides reaches; below 8, that median itself.
-
-    Args:
-        sizes: (height, width) of each picture; at least one.
-
-    Returns:
-        (height, width), and a sentence that says what was chosen and why.
-    """
-    first = sizes[0]
-    alike = all(size == first for size in sizes)
-    if alike and max(first) <= SIDES[-1]:
-        return first, f"size {first[0]}x{first[1]} (height x width): every picture has it"
-    median = int(np.median([min(size) for size in sizes]))
-    side = max((side for side in SIDES if side <= median), default=median)
-    what = f"every picture is {first[0]}x{first[1]}" if alike else f"the pictures' median shorter side is {median}"
-    return (side, side), f"size {side}x{side}, chosen since {what}; set data.size for another"
 
 
 # The folder of a build
@@ -139,48 +120,25 @@ def _lock(folder: Path, held: contextlib.ExitStack, new: bool) -> bool:
         return False
 
 
-def _plan(built: Path, source: Source, config: DataConfig) -> tuple[Form, list[str]]:
-    """The form of the rows and how it was chosen, as the build that was begun here has it; or chosen now."""
-    path = built / "plan.json"
-    try:
-        table = json.loads(path.read_text("utf-8"))
-        return Form(tuple(table["form"].pop("size")), **table["form"]), list(table["notes"])
-    except (OSError, ValueError, KeyError, TypeError):
-        (built / "journal").unlink(missing_ok=True)
-    size, notes = config.size, []
-    if size is None:
-        size, note = choose_size(_header_sizes(source))
-        notes = [note]
-    form = Form(size, config.channels, config.background)
-    path.write_text(json.dumps({"form": asdict(form), "notes": notes}), "utf-8")
-    return form, notes
-
-
-def _header_sizes(source: Source) -> list[tuple[int, int]]:
-    """The sizes of the pictures whose header can be read, of `MOST_HEADERS` where there are more."""
-    sizes = []
-    for i in np.linspace(0, len(source) - 1, min(len(source), MOST_HEADERS)).astype(int).tolist():
-        try:
-            sizes.append(source.size(i))
-        except Unreadable:
-            continue  # reading it will say why
-    return sizes or [(SIDES[-1], SIDES[-1])]
-
-
 # Rows
 
 
-def _write_rows(built: Path, source: Source, form: Form, on_progress: Progress) -> Tally:
-    """Decode what is not there yet behind what is; raises `UserError` where nothing could be read."""
+def _write_rows(built: Path, source: Source, plan: Plan, on_progress: Progress) -> Tally:
+    """Decode what is not there yet behind what is; raises `UserError` where nothing could be read, and `Mixed`."""
     path = built / "images.npy"
     path.touch()
     with path.open("r+b") as file:
-        total = _resumed(built, file, form)
+        total = _resumed(built, file, plan)
         chunk, fault = Chunk(), ("", "")
-        for i, (answer, condition) in enumerate(_answers(source, form, total.pictures), total.pictures):
+        for i, (answer, condition) in enumerate(_answers(source, plan.form, total.pictures), total.pictures):
             chunk.tally.pictures += 1
             if isinstance(answer, Row):
-                file.write(answer.planes * (_width(form) if answer.grey else 1))
+                if plan.ground is None:
+                    plan.settle(answer, built)
+                    file.write(header(0, plan.known, plan.form.size))
+                answer = plan.known.fault(answer) or answer
+            if isinstance(answer, Row):
+                file.write(answer.planes * (plan.known.width if answer.grey else 1))
                 _count(chunk, answer, source.origin(i), condition)
             else:
                 fault = source.origin(i), answer
@@ -197,7 +155,7 @@ def _write_rows(built: Path, source: Source, form: Form, on_progress: Progress) 
                 "give a folder of PNG, JPEG, WebP, ... files"
             )
         file.seek(0)
-        file.write(_header(total.rows, _width(form), form.size))
+        file.write(header(total.rows, plan.known, plan.form.size))
         _sync(file)
     return total
 
@@ -217,29 +175,34 @@ def _answers(source: Source, form: Form, first: int) -> Iterator[tuple[Row | str
         for i, row in enumerate(pool.decode(source, form, first, workers), first):
             yield row, source.condition(i)
         return
+    read = partial(source.read, opacity=True) if form.opacity and isinstance(source, FileSource) else source.read
     for i in range(first, len(source)):
         try:
-            picture = source.read(i)
+            picture = read(i)
             yield make_row(picture, form), picture.condition
         except Unreadable as fault:
             yield fault.reason, ()
 
 
-def _resumed(built: Path, file: IO[bytes], form: Form) -> Tally:
+def _resumed(built: Path, file: IO[bytes], plan: Plan) -> Tally:
     """Verify the rows that are there, cut off what is not verified, and leave the file at its end."""
-    total, kept, start = Tally(), 0, len(_header(0, _width(form), form.size))
-    path, row_bytes = built / "journal", _width(form) * form.size[0] * form.size[1]
+    if plan.ground is None:
+        file.truncate(0)
+        return Tally()
+    form, ground = plan.form, plan.ground
+    total, kept, start = Tally(), 0, len(header(0, ground, form.size))
+    path, row_bytes = built / "journal", ground.width * form.size[0] * form.size[1] * ground.dtype.itemsize
     file.seek(start)
     if path.exists():
         for chunk, end in journal.chunks(path):
-            if any(_digest(file.read(row_bytes), _width(form)) != digest for digest in chunk.digests):
+            if any(_digest(file.read(row_bytes), ground.width) != digest for digest in chunk.digests):
                 break
             total += chunk.tally
             kept = end
         os.truncate(path, kept)
     file.truncate(start + total.rows * row_bytes)
     file.seek(0)
-    file.write(_header(0, _width(form), form.size))
+    file.write(header(0, ground, form.size))
     file.seek(0, os.SEEK_END)
     return total
 
@@ -247,12 +210,7 @@ def _resumed(built: Path, file: IO[bytes], form: Form) -> Tally:
 def _digest(row: bytes, width: int) -> str:
     """The digest of a stored row: of one plane where all are alike, as `make_row` has it."""
     plane = row[: len(row) // width]
-    return hashlib.sha256(plane if plane * width == row else row).hexdigest()
-
-
-def _width(form: Form) -> int:
-    """The channels that are written; it may be found at the end that one is enough."""
-    return form.channels or 3
+    return hashlib.sha256(plane if width == 3 and plane * width == row else row).hexdigest()
 
 
 def _met(tally: Tally) -> list[str]:
@@ -265,20 +223,12 @@ def _met(tally: Tally) -> list[str]:
     return notes
 
 
-def _header(count: int, channels: int, size: tuple[int, int]) -> bytes:
-    """An .npy header; numpy pads it so that the count can grow without its length changing."""
-    buffer = io.BytesIO()
-    shape = (count, channels, *size)
-    np.lib.format.write_array_header_1_0(buffer, {"descr": "|u1", "fortran_order": False, "shape": shape})
-    return buffer.getvalue()
-
-
-def _keep_one_channel(path: Path, chunk: int = 1024) -> None:
+def _keep_one_channel(path: Path, ground: Ground, chunk: int = 1024) -> None:
     """Rewrite (N, 3, H, W) rows, all grey, as (N, 1, H, W)."""
     images = np.load(path, mmap_mode="r", allow_pickle=False)
     narrow = path.with_suffix(".narrow")
     with narrow.open("wb") as file:
-        file.write(_header(len(images), 1, images.shape[2:]))
+        file.write(header(len(images), replace(ground, width=1), images.shape[2:]))
         for start in range(0, len(images), chunk):
             file.write(images[start : start + chunk, :1].tobytes())
         _sync(file)
@@ -289,13 +239,14 @@ def _keep_one_channel(path: Path, chunk: int = 1024) -> None:
 # The index, and the store's place
 
 
-def _write_index(built: Path, source: Source, shape: list[int], notes: list[str]) -> None:
+def _write_index(built: Path, source: Source, shape: list[int], depth: Depth, notes: list[str]) -> None:
     """Turn the journal into the index."""
     table, quarantined = journal.columns(built, len(source.attributes))
     attributes = [_without_unused(attribute, table[:, a]) for a, attribute in enumerate(source.attributes)]
     index: dict[str, Any] = {
         "source": source.name,
         "shape": shape,
+        "depth": depths.plain(depth),
         "attributes": [plain(attribute) for attribute in attributes],
         "notes": notes,
         "quarantined": quarantined,

@@ -212,6 +212,7 @@ def open_data(
     stored = open_store(source, config, cache, on_progress)
     if len(stored.digests) < 2:
         raise UserError(f"'{source.name}' holds one readable image: a model needs at least 2, and a good one thousands")
+    depth, reach_note = _depth(stored, config)
     labels = _labels(stored, config, source.name)
     train, held_out, split_note = split(stored.digests, config.held_out)
     return Dataset(
@@ -225,7 +226,8 @@ def open_data(
         train=train,
         held_out=held_out,
         quarantined=stored.quarantined,
-        notes=(*stored.notes, *labels.notes, *_warnings(stored, len(train)), *([split_note] if split_note else [])),
+        notes=(*stored.notes, *labels.notes, *_warnings(stored, len(train)), *filter(None, (split_note, reach_note))),
+        depth=depth,
     )
 
 
@@ -250,6 +252,25 @@ def split(digests: Sequence[str], held_out: float) -> tuple[NDArray[np.int64], N
     if out.all():
         out, note = np.zeros_like(out), "nothing is held out: it would leave nothing to train on"
     return np.flatnonzero(~out).astype(np.int64), np.flatnonzero(out).astype(np.int64), note
+
+
+def _depth(stored: Stored, config: DataConfig) -> tuple[Depth, str | None]:
+    """What the values are, in the range that the configuration gives, and a sentence where it doesn't hold them all.
+
+    Raises:
+        UserError: a range for what is not floats.
+    """
+    found = stored.depth
+    if config.range is None:
+        return found, None
+    if found.levels is not None:
+        raise UserError(
+            f"data.range is of floats, and the images are {found.words}: set data.depth=float, or leave it out"
+        )
+    depth = Depth("float", *config.range)
+    if found.low >= depth.low and found.high <= depth.high:
+        return depth, None
+    return depth, f"values reach from {found.low:.5g} to {found.high:.5g}, beyond data.range: clipped samples do not"
 
 
 def _labels(stored: Stored, config: DataConfig, name: str) -> Labels:

@@ -15,12 +15,15 @@ from pathlib import Path
 
 from sfumato.attributes import Attribute
 from sfumato.data.decode import header_size, read_picture
-from sfumato.data.source import File, Picture, printable
+from sfumato.data.labels import column
+from sfumato.data.source import Blob, File, Picture, printable
+from sfumato.errors import UserError
 
-__all__ = ["MAX_FILE", "FileSource", "Listed", "TreeSource", "state_of"]
+__all__ = ["MAX_FILE", "FileSource", "Listed", "TreeSource", "in_memory", "shared_column", "state_of"]
 
 MAX_FILE = 2**28
 """Bytes of a file that lies in an archive or a table; more are not unpacked."""
+_USUAL = 2**25
 
 
 class FileSource:
@@ -64,9 +67,11 @@ class FileSource:
         """Return (height, width) of picture i from its header; raises `Unreadable`."""
         return header_size(self.file(i))
 
-    def read(self, i: int) -> Picture:
-        """Return picture i, decoded; raises `Unreadable`."""
-        return replace(read_picture(self.file(i), self.background), condition=self.condition(i))
+    def read(self, i: int, opacity: bool = False) -> Picture:
+        """Return picture i, decoded, with its opacity where that is asked for; raises `Unreadable`."""
+        return replace(
+            read_picture(in_memory(self.file(i)), self.background, True, opacity), condition=self.condition(i)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +126,35 @@ class TreeSource(FileSource):
             return ()
         parts = self._listed[i].parts
         return (float(self._classes.get(parts[self._level], math.nan)) if len(parts) > self._level else math.nan,)
+
+
+def in_memory(file: File) -> File:
+    """Return a file of usual length as its bytes, which decoding opens several times; a longer one as it is."""
+    try:
+        if isinstance(file, Path) and file.stat().st_size <= _USUAL:
+            return Blob(file.read_bytes())
+    except OSError:
+        pass  # decoding it will say why
+    return file
+
+
+def shared_column(name: str, cells: Sequence[str | None]) -> tuple[Attribute, list[float]] | None:
+    """Return what a column beside the pictures says, by the rules for files of labels.
+
+    Args:
+        name: of the attribute.
+        cells: a text a picture, None where not given.
+
+    Returns:
+        The attribute and a number a picture; None for one that tells pictures apart, such as captions and names, or
+        says nothing.
+    """
+    try:
+        attribute, values = column(name, cells)
+    except UserError:
+        return None
+    alone = attribute.values and len(attribute.values) == sum(cell is not None for cell in cells) > 2
+    return None if alone else (attribute, values.tolist())
 
 
 def state_of(paths: Iterable[Path]) -> str:

@@ -1,8 +1,9 @@
 """One picture becomes one row of the store: the pure function that every process that decodes applies.
 
 A row is the picture cropped and resized, as planes (C, H, W) in their simplest form: a single plane where the picture
-is grey. Its digest is the SHA-256 of those bytes, so it doesn't depend on whether other pictures have colour. Rows, and
-the reasons why there is none, travel between processes as plain bytes: `Row.pack`, `pack_fault`, `unpack`.
+is grey; of 16 bits and floats, little-endian. Its digest is the SHA-256 of those bytes, so it doesn't depend on whether
+other pictures have colour. Rows, and the reasons why there is none, travel between processes as plain bytes:
+`Row.pack`, `pack_fault`, `unpack`.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import hashlib
 import struct
 from dataclasses import dataclass
 
-from sfumato.data.fitting import fit, is_grey, with_channels
+from sfumato.data.fitting import border, converted, fit, is_grey, kind_of, with_channels
 from sfumato.data.source import Picture
+from sfumato.depth import DEPTHS
 
 __all__ = ["Form", "Row", "make_row", "pack_fault", "unpack"]
 
-_HEAD = struct.Struct("<1s???32s")
+_HEAD = struct.Struct("<1s???BH32s")
 
 
 @dataclass(frozen=True)
@@ -25,13 +27,22 @@ class Form:
 
     Attributes:
         size: (height, width).
-        channels: 1 or 3; None is 1 where every picture is grey, else 3.
+        channels: how many; None is 1 where every picture is grey, 3 where one has colour, and else the pictures' own.
         background: the colour under transparent pixels.
+        depth: `8`, `16` or `float`; `auto` is each picture's own.
+        crop: as `fitting.fit`.
     """
 
     size: tuple[int, int]
     channels: int | None
     background: str
+    depth: str = "auto"
+    crop: str = "center"
+
+    @property
+    def opacity(self) -> bool:
+        """Whether opacity is a channel."""
+        return self.channels in (2, 4)
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,8 @@ class Row:
         grey: whether one plane says it all.
         enlarged: whether the picture was smaller than the size.
         animated: whether its file holds further frames.
+        kind: of its depth.
+        channels: how many planes there are.
     """
 
     planes: bytes
@@ -51,10 +64,13 @@ class Row:
     grey: bool
     enlarged: bool
     animated: bool
+    kind: str = "8"
+    channels: int = 1
 
     def pack(self) -> bytes:
         """Return the row as bytes, which `unpack` reads."""
-        return _HEAD.pack(b"+", self.grey, self.enlarged, self.animated, self.digest) + self.planes
+        kind = DEPTHS.index(self.kind)
+        return _HEAD.pack(b"+", self.grey, self.enlarged, self.animated, kind, self.channels, self.digest) + self.planes
 
 
 def make_row(picture: Picture, form: Form) -> Row:
@@ -63,15 +79,23 @@ def make_row(picture: Picture, form: Form) -> Row:
     Args:
         picture: at its own size.
         form: what is wanted.
+
+    Raises:
+        Unreadable: it can't have that depth or that many channels.
     """
-    pixels = picture.pixels
-    enlarged = pixels.shape[0] < form.size[0] or pixels.shape[1] < form.size[1]
-    pixels = fit(pixels, form.size)
-    grey = is_grey(pixels)
-    if form.channels == 1:
-        pixels, grey = with_channels(pixels, 1), True
-    planes = (pixels[..., :1] if grey else pixels).transpose(2, 0, 1).tobytes()
-    return Row(planes, hashlib.sha256(planes).digest(), grey, enlarged, picture.animated)
+    kind = kind_of(picture.pixels) if form.depth == "auto" else form.depth
+    pixels = converted(picture.pixels, kind)
+    smaller = [own < wanted for own, wanted in zip(pixels.shape[:2], form.size, strict=True)]
+    fill = border(form.background, pixels.shape[2], kind)
+    pixels = fit(pixels, form.size, crop=form.crop, fill=fill, alpha=picture.alpha)
+    grey = form.channels in (None, 1, 3) and pixels.shape[2] in (1, 3) and is_grey(pixels)
+    if form.channels is not None and not (grey and form.channels == 3):
+        pixels = with_channels(pixels, form.channels, picture.alpha)
+        grey |= form.channels == 1
+    pixels = (pixels[..., :1] if grey else pixels).transpose(2, 0, 1)
+    planes = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
+    enlarged = all(smaller) if form.crop == "letterbox" else any(smaller)
+    return Row(planes, hashlib.sha256(planes).digest(), grey, enlarged, picture.animated, kind, len(pixels))
 
 
 def pack_fault(reason: str) -> bytes:
@@ -83,5 +107,5 @@ def unpack(answer: bytes) -> Row | str:
     """Return the row, or the reason why there is none."""
     if answer[:1] == b"-":
         return answer[1:].decode("utf-8", "replace")
-    _, grey, enlarged, animated, digest = _HEAD.unpack_from(answer)
-    return Row(answer[_HEAD.size :], digest, grey, enlarged, animated)
+    _, grey, enlarged, animated, kind, channels, digest = _HEAD.unpack_from(answer)
+    return Row(answer[_HEAD.size :], digest, grey, enlarged, animated, DEPTHS[kind], channels)

@@ -1,8 +1,8 @@
-"""Every image decoded once: the store is a memory map of bytes and an index, in a cache folder.
+"""Every image decoded once: the store is a memory map of the values and an index, in a cache folder.
 
     CACHE/store/SLOT/KEY/    `stored` says what is in it, `build` how it comes there
 
-SLOT is a hash of what was asked (which source, size, channels, background, the version of the decode rules) and KEY of
+SLOT is a hash of what was asked (which source, size, channels, depth, ..., the version of the decode rules) and KEY of
 the state that the source was in (`Source.key`), so a changed folder makes a new store and its old one is removed, while
 two sizes of one folder live side by side. CACHE is the `cache` argument, else $SFUMATO_CACHE, else
 $XDG_CACHE_HOME/sfumato, else ~/.cache/sfumato.
@@ -29,7 +29,7 @@ from sfumato.errors import UserError
 
 __all__ = ["ABANDONED", "SIDES", "Progress", "Stored", "cache_folder", "choose_size", "open_store"]
 
-RULES = 3
+RULES = 4
 """The version of the rules in `decode` and of this layout: a change makes every store anew."""
 
 
@@ -51,7 +51,7 @@ def open_store(
 
     Args:
         source: the pictures.
-        config: size, channels and background; nothing else of it matters here.
+        config: size, crop, channels, depth and background; nothing else of it matters here.
         cache: the cache folder; None is the default one.
         on_progress: called with (pictures done, pictures in all) while a store is built.
 
@@ -61,7 +61,7 @@ def open_store(
     Raises:
         UserError: no picture is readable, or the cache can't be written.
     """
-    rule = [RULES, source.name, config.size, config.channels, config.background]
+    rule = [RULES, source.name, config.size, config.channels, config.background, config.depth, config.crop]
     entry = cache_folder(cache) / "store" / _short_hash(json.dumps(rule)) / _short_hash(source.key())
     try:
         for _ in range(3):  # once more where another process removes the store just when it is done

@@ -1,10 +1,10 @@
 """A finished store, opened.
 
-    images.npy      (N, C, H, W) uint8
+    images.npy      (N, C, H, W) uint8, uint16 or float32
     conditions.npy  (N, A) float32, what is known of each image; NaN where it is not given
     digests.npy     (N, 32) uint8, the SHA-256 of each image
     origins.txt     a line an image: where it comes from
-    index.json      shape, attributes, what was left out and why, notes
+    index.json      shape, depth, attributes, what was left out and why, notes
 
 The columns are files of their own because a million rows of JSON take seconds to read; these take a few tenths.
 """
@@ -18,8 +18,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sfumato import depth as depths
 from sfumato.attributes import Attribute, from_plain
 from sfumato.data.source import Pixels
+from sfumato.depth import EIGHT, Depth
 
 __all__ = ["Stored", "load"]
 
@@ -29,13 +31,14 @@ class Stored:
     """An opened store.
 
     Attributes:
-        images: (N, C, H, W) uint8, mapped read-only.
+        images: (N, C, H, W), values of the depth, mapped read-only.
         conditions: (N, A) float32, NaN where not given.
         digests: N times 64 hexadecimal digits.
         origins: where each row comes from.
         attributes: what the source knows of its pictures; values that none of them has are left out.
         quarantined: (origin, reason) of every picture left out.
         notes: what was chosen and met, in sentences.
+        depth: what the values are; of floats, from the least to the greatest that there is.
     """
 
     images: Pixels
@@ -45,6 +48,7 @@ class Stored:
     attributes: tuple[Attribute, ...]
     quarantined: list[tuple[str, str]]
     notes: tuple[str, ...]
+    depth: Depth = EIGHT
 
 
 def load(entry: Path) -> Stored | None:
@@ -60,7 +64,8 @@ def load(entry: Path) -> Stored | None:
         digests = np.load(entry / "digests.npy", allow_pickle=False)
         origins = (entry / "origins.txt").read_text("utf-8").split("\n")
         shape, attributes = tuple(index["shape"]), tuple(from_plain(table) for table in index["attributes"])
-        if images.shape != shape or images.dtype != np.uint8 or digests.shape != (shape[0], 32):
+        depth = depths.from_plain(index["depth"])
+        if images.shape != shape or images.dtype != depth.dtype or digests.shape != (shape[0], 32):
             return None
         if conditions.shape != (shape[0], len(attributes)) or conditions.dtype != np.float32:
             return None
@@ -75,6 +80,7 @@ def load(entry: Path) -> Stored | None:
             attributes=attributes,
             quarantined=[(origin, reason) for origin, reason in index["quarantined"]],
             notes=tuple(index["notes"]),
+            depth=depth,
         )
     except (FileNotFoundError, EOFError, ValueError, KeyError, TypeError):
         return None

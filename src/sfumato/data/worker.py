@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from sfumato.data.decode import read_picture
+from sfumato.data.files import in_memory
 from sfumato.data.rows import Form, make_row, pack_fault
-from sfumato.data.source import Blob, File, Unreadable
+from sfumato.data.source import Blob, File, Unreadable, printable
 
 __all__ = ["PATIENCE", "answer", "main", "receive", "send", "send_files"]
 
@@ -37,11 +38,13 @@ _LENGTH = struct.Struct("<Q")
 def answer(file: File, form: Form) -> bytes:
     """Decode one file; its row, or the reason why there is none, as `rows` packs them."""
     try:
-        return make_row(read_picture(file, form.background), form).pack()
+        return make_row(read_picture(in_memory(file), form.background, native=True, opacity=form.opacity), form).pack()
     except Unreadable as fault:
         return pack_fault(fault.reason)
     except MemoryError:
         return pack_fault("it needs more memory than there is")
+    except Exception as error:  # a mistake of ours, which must not cost the import; it is named with the file
+        return pack_fault(f"unexpected {type(error).__name__}: {printable(str(error))[:80]}")
 
 
 def send(pipe: IO[bytes], *parts: bytes) -> None:
