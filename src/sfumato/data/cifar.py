@@ -77,8 +77,7 @@ def _binary(folder: Path, batches: Sequence[Path], classes: int) -> Arrays:
 
 def _pickled(folder: Path, batches: Sequence[Path], classes: int) -> Arrays:
     """Read batches that are pickles."""
-    meta = read_guarded(folder / ("batches.meta" if classes == 10 else "meta"))
-    tables = [read_guarded(batch) for batch in batches]
+    meta, *tables = read_guarded([folder / ("batches.meta" if classes == 10 else "meta"), *batches])
     try:
         images = np.concatenate([table["data"] for table in tables])
         labels = {key: np.concatenate([table[own] for table in tables]) for key, (_, _, own) in _NAMES[classes].items()}

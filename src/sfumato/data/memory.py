@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from sfumato.attributes import Attribute
 from sfumato.data.arrays import as_pixels
 from sfumato.data.labels import column
-from sfumato.data.source import Arrays, ArraySource, Picture, Pixels, Unreadable
+from sfumato.data.source import Arrays, ArraySource, Picture, Pixels, Unreadable, printable
 from sfumato.errors import UserError
 
 __all__ = ["DatasetSource", "from_arrays", "from_dataset"]
@@ -147,7 +147,7 @@ class DatasetSource:
         try:
             item = self._dataset[i]
         except Exception as error:  # a stranger's code
-            raise Unreadable(f"the dataset's own {type(error).__name__}: {str(error)[:80]}") from None
+            raise Unreadable(f"the dataset's own {type(error).__name__}: {printable(str(error))[:80]}") from None
         if isinstance(item, Mapping):
             image = next((item[name] for name in _IMAGES if name in item), None)
             return image, next((item[name] for name in _LABELS if name in item), None)

@@ -20,7 +20,7 @@ import os
 import pickletools
 import subprocess
 import sys
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ MEMORY = 2**32
 _ARRAY = ("numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct")
 _DTYPE, _NDARRAY, _ENCODE = "numpy dtype", "numpy ndarray", "_codecs encode"
 _NAMES = (*_ARRAY, _DTYPE, _NDARRAY, _ENCODE)
-_START = "import sys; sys.path.append(sys.argv[1]); from sfumato.data.plain_pickle import main; main(sys.argv[2])"
+_START = "import sys; sys.path.append(sys.argv[1]); from sfumato.data.plain_pickle import main; main(*sys.argv[2:])"
 
 _NUMBERS = frozenset(("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "FLOAT", "BINFLOAT"))
 _STRINGS = frozenset(("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"))
@@ -158,25 +158,28 @@ def read_plain(data: bytes) -> Any:
         raise NotPlain(f"damaged ({printable(str(error))[:60] or type(error).__name__})") from None
 
 
-def read_guarded(path: Path) -> dict[str, NDArray[Any]]:
-    """Return the entries of a pickled dict that are arrays or lists of integers or text, read by another process.
+def read_guarded(paths: Sequence[Path]) -> list[dict[str, NDArray[Any]]]:
+    """Return the entries of pickled dicts that are arrays or lists of integers or text, read by another process.
 
     Args:
-        path: the file.
+        paths: the files.
 
     Returns:
-        uint8 arrays as they are; lists of integers as int64, lists of text as text; anything else is left out.
+        Of each file uint8 arrays as they are, lists of integers as int64, lists of text as text; anything else is left
+        out.
 
     Raises:
         UserError: it can't be read, isn't plain, is too large, or takes too much time or memory.
     """
-    shown = printable(str(path))
-    if path.stat().st_size > MAX_BYTES:
-        raise UserError(f"'{shown}' is too large to be a batch of CIFAR: more than {MAX_BYTES:,} bytes")
-    root = str(Path(sfumato.__file__).parents[1])
+    for path in paths:
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(
+                f"'{printable(str(path))}' is too large for a batch of CIFAR: more than {MAX_BYTES:,} bytes"
+            )
+    root, shown = str(Path(sfumato.__file__).parents[1]), printable(str(paths[0].parent))
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-c", _START, root, str(path)],
+            [sys.executable, "-P", "-c", _START, root, *map(str, paths)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=4 * SECONDS,
@@ -184,16 +187,20 @@ def read_guarded(path: Path) -> dict[str, NDArray[Any]]:
             env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )
     except subprocess.TimeoutExpired:
-        raise UserError(f"'{shown}' can't be read: it takes more than {4 * SECONDS} s") from None
-    if done.returncode != 0 or not done.stdout.startswith(b"PK"):
-        reason = done.stdout.decode("utf-8", "replace")[:200] or "it takes too much time or memory"
-        raise UserError(f"'{shown}' is not read: {printable(reason)}; a batch of CIFAR holds arrays and names alone")
+        raise UserError(f"the batches in '{shown}' can't be read: they take more than {4 * SECONDS} s") from None
+    if done.returncode != 0:
+        reason = printable(done.stdout.decode("utf-8", "replace")[:200]) or "reading them takes too much time or memory"
+        raise UserError(f"the batches in '{shown}' are not read: {reason}; CIFAR's hold arrays and names alone")
+    found: list[dict[str, NDArray[Any]]] = [{} for _ in paths]
     with np.load(io.BytesIO(done.stdout), allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+        for name in arrays.files:
+            place, _, own = name.partition("_")
+            found[int(place)][own] = arrays[name]
+    return found
 
 
-def main(path: str) -> None:
-    """Read a pickle and write its entries as an .npz, or say why not: the life of the other process."""
+def main(*paths: str) -> None:
+    """Read pickles and write their entries as an .npz, or say why not: the life of the other process."""
     try:
         import resource
 
@@ -201,13 +208,15 @@ def main(path: str) -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     except ImportError:  # Windows: the time limit of the one that asked remains
         pass
-    out = sys.stdout.buffer
+    out, content, found, path = sys.stdout.buffer, io.BytesIO(), dict[str, Any](), ""
     try:
-        table = read_plain(Path(path).read_bytes())
-        content = io.BytesIO()
-        np.savez(content, **_entries(_expect(table, dict)))
+        for place, path in enumerate(paths):
+            table = _expect(read_plain(Path(path).read_bytes()), dict)
+            found |= {f"{place}_{name}": value for name, value in _entries(table).items()}
+        np.savez(content, **found)
     except (NotPlain, OSError, MemoryError) as error:
-        out.write(str(error).encode("utf-8", "replace") or b"it needs too much memory")
+        reason = "needs too much memory" if isinstance(error, MemoryError) else error
+        out.write(f"{Path(path).name}: {reason}".encode("utf-8", "replace"))
         sys.exit(1)
     out.write(content.getvalue())
 
@@ -223,7 +232,7 @@ def _entries(table: dict[Any, Any]) -> dict[str, Any]:
             found[name] = np.array(value, np.int64)
         elif isinstance(value, list) and value and all(isinstance(item, bytes | str) for item in value):
             found[name] = np.array([x.decode("latin-1") if isinstance(x, bytes) else x for x in value])
-    return {name: value for name, value in found.items() if name.isidentifier() and name != "file"}
+    return {name: value for name, value in found.items() if name.isidentifier()}
 
 
 def _expect(item: Any, kind: type) -> Any:

@@ -23,8 +23,7 @@ from typing import Any
 import numpy as np
 
 from sfumato.attributes import Attribute
-from sfumato.data.files import MAX_FILE, FileSource, state_of
-from sfumato.data.labels import column
+from sfumato.data.files import MAX_FILE, FileSource, shared_column, state_of
 from sfumato.data.source import Blob, Unreadable, printable
 from sfumato.errors import UserError
 
@@ -241,17 +240,12 @@ def _known(columns: Mapping[str, Sequence[Any]], names: Mapping[str, Sequence[st
     """The attributes that columns are, those left out that tell pictures apart or say nothing."""
     found: Known = []
     for name, cells in columns.items():
-        try:
-            if name in names:
-                own = tuple(printable(text) for text in names[name])
-                attribute = Attribute(name, own)
-                values = [float(cell) if cell is not None and 0 <= cell < len(own) else np.nan for cell in cells]
-            else:
-                attribute, array = column(name, [_cell(cell) for cell in cells])
-                values = array.tolist()
-        except UserError:
-            continue
-        found.append((attribute, values))
+        own = tuple(printable(text) for text in names.get(name, ()))
+        if own:
+            values = [float(cell) if cell is not None and 0 <= cell < len(own) else np.nan for cell in cells]
+            found.append((Attribute(name, own), values))
+        elif (told := shared_column(name, [_cell(cell) for cell in cells])) is not None:
+            found.append(told)
     return found
 
 

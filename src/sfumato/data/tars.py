@@ -28,8 +28,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from sfumato.attributes import Attribute
-from sfumato.data.files import MAX_FILE, Listed, TreeSource, state_of
-from sfumato.data.labels import column
+from sfumato.data.files import MAX_FILE, Listed, TreeSource, shared_column, state_of
 from sfumato.data.source import Blob, Unreadable, printable
 from sfumato.data.zips import name_fault
 from sfumato.errors import UserError
@@ -228,11 +227,6 @@ def _learn(known: dict[str, str], kind: str, content: bytes) -> None:
 def _columns(known: dict[str, dict[str, str]], members: Sequence[_Member]) -> list[tuple[Attribute, list[float]]]:
     """The attributes that pictures share, each with a number a picture."""
     rows = [known.get(_stem(member)[0], {}) for member in members] if known else []
-    found = []
-    for name in dict.fromkeys(key for row in rows for key in row):
-        try:
-            attribute, values = column(name, [row.get(name) or None for row in rows])
-        except UserError:
-            continue  # texts that tell pictures apart, or a name that is none
-        found.append((attribute, values.tolist()))
-    return found
+    names = dict.fromkeys(key for row in rows for key in row)
+    found = (shared_column(name, [row.get(name) or None for row in rows]) for name in names)
+    return [each for each in found if each is not None]
