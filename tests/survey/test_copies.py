@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from sfumato.survey.copies import _coarse, _groups, close_pairs, find_copies, hamming, likeness
+from sfumato.survey.copies import _closest, _coarse, _groups, close_pairs, find_copies, hamming, likeness
 from sfumato.survey.gather import gather
 from sfumato.survey.look import Sights
 
@@ -51,6 +51,15 @@ def test_too_crowded_bands_are_admitted(monkeypatch: pytest.MonkeyPatch) -> None
     i, _, whole = close_pairs(np.zeros(100, np.uint64), np.zeros(100, np.uint64))
     assert not whole
     assert 0 < len(i) < 100 * 99 // 2
+
+
+def test_of_too_many_candidates_the_closest_are_compared() -> None:
+    distance = np.array([5, 0, 3, 3, 6, 1, 3], np.uint8)
+    assert distance[_closest(distance, 7)].tolist() == distance.tolist()
+    assert distance[_closest(distance, 5)].tolist() == [0, 3, 3, 1, 3]
+    assert distance[_closest(distance, 4)].tolist() == [0, 1]
+    assert distance[_closest(distance, 1)].tolist() == [0]
+    assert not _closest(distance, 0).any()
 
 
 def test_likeness_is_numpys_correlation_and_ignores_brightness_and_contrast() -> None:

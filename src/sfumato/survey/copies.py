@@ -40,8 +40,11 @@ WORST_CUT = 0.6
 """Correlation of uncut thumbnails below which cutting is not tried; a border of 4 % left 0.65 and more."""
 BORDERS = (0.0, 0.02, 0.04, 0.06, 0.08, 0.1)
 """Shares of each side's border that are tried as cut off."""
-MOST = 20_000_000
+MOST = 5_000_000
 """Comparisons for one look-up of all pictures; beyond, crowded bands are searched in part (`exhaustive` is False)."""
+CANDIDATES = 20
+"""Pairs a picture (and a quarter of a million besides) whose thumbnails are compared; beyond, those with closer hashes
+are, and `exhaustive` is False."""
 BLOCK = 4_000_000
 
 Index = NDArray[np.int64]
@@ -144,9 +147,10 @@ def _near_pairs(some: Sights, others: Hashes, mirrored: bool = False) -> tuple[I
     """The pairs i < j of which j (or its mirror image) is a near copy of i."""
     found, whole = list[Index](), True
     for k in range(2):
-        i, j, all_ = close_pairs(some["hashes"][:, k], np.ascontiguousarray(others[:, k]))
-        found.append(i * len(some) + j)
-        whole &= all_
+        i, j, all_ = close_pairs(some["hashes"][:, k], others[:, k])
+        closest = _closest(hamming(some["hashes"][i, k], others[j, k]), 250_000 + CANDIDATES * len(some))
+        found.append((i * len(some) + j)[closest])
+        whole &= all_ and len(found[-1]) == len(i)
     pairs = _distinct(found)
     i, j = pairs // max(1, len(some)), pairs % max(1, len(some))
     thumbs = some["thumb"][:, :, ::-1] if mirrored else some["thumb"]
@@ -165,6 +169,13 @@ def _near_pairs(some: Sights, others: Hashes, mirrored: bool = False) -> tuple[I
         kept.append(start + hopeful[rho >= np.where(cut, ALIKE_CUT, ALIKE)])
     keep = np.concatenate(kept)
     return i[keep], j[keep], whole
+
+
+def _closest(distance: NDArray[np.uint8], most: int) -> NDArray[np.bool_]:
+    """The pairs within the greatest distance that no more than `most` pairs are within."""
+    within = np.cumsum(np.bincount(distance, minlength=RADIUS + 1))
+    chosen: NDArray[np.bool_] = distance < np.searchsorted(within, most, "right")
+    return chosen
 
 
 def _coarse(thumbs: NDArray[np.uint8]) -> NDArray[np.float32]:
