@@ -483,10 +483,10 @@ MUTATIONS = [
         "tests/train/test_augment.py",
     ),
     M(
-        "augment: a stretch told by its angle, not by the doubled one",
+        "augment: stretched along the mirrored direction",
         "train/augment.py",
-        "(stretch * doubled.cos(), stretch * doubled.sin())",
-        "(stretch * (doubled / 2).cos(), stretch * (doubled / 2).sin())",
+        "_matrix(even - odd * a, odd * b, odd * b, even + odd * a)",
+        "_matrix(even - odd * a, -odd * b, -odd * b, even + odd * a)",
         "tests/train/test_augment.py",
     ),
     M(
