@@ -162,11 +162,10 @@ def shifted(run: Path) -> Path:
     return alter(train(run), lambda tensors: _last(tensors, "bias").add_(0.5))
 
 
-def noise_left(run: Path) -> Path:
+def last_steps_untaught(run: Path) -> Path:
     return train(
         run,
-        diffusion__parameterization="eps",
-        diffusion__schedule__kind="linear",
+        diffusion__parameterization="x0",
         diffusion__weighting__kind="p2",
         diffusion__weighting__gamma="3.0",
         diffusion__weighting__k="0.1",
@@ -201,7 +200,7 @@ FAULTS: dict[Callable[[Path], Path], str] = {
     one_image: "one_image",
     few_by_heart: "repeats",
     shifted: "shifted_output",
-    noise_left: "last_steps",
+    last_steps_untaught: "last_steps",
     read_as_eps: "wrong_reading",
     variance_untaught: "untaught_variance",
     labels_dropped: "unheeded_labels",

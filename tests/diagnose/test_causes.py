@@ -25,7 +25,7 @@ def reading(ratio: float, bias: float = 0.0, name: str = "v", weights: str = "em
     levels = [
         Level(
             t=(i + 0.5) / 10,
-            sigma=0.5,
+            sigma=(i + 0.5) / 10,
             error=(clean if clean and i < 2 else ratio) * 0.1,
             trivial=0.1,
             bias=(bias,) * 3,

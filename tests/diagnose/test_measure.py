@@ -67,17 +67,19 @@ def test_the_pixel_by_pixel_guess_is_its_own_yardstick(digits: Dataset, said: st
     assert [level.ratio for level in right.levels] == pytest.approx([1] * 10, rel=1e-3)
     assert right.levels[4].t == pytest.approx(0.45)
     if said != declared:
-        assert it.reading(denoiser, "ema", declared, None).ratio > 2
+        assert it.reading(denoiser, "ema", declared, None).middle > 1.3
 
 
 def test_a_constant_in_the_output_is_found_as_bias(digits: Dataset) -> None:
     schedule = Cosine()
-    oracle = trivial(digits, schedule)
-    it = bench(digits, oracle, "x0")
+    narrow = GaussianOracle(
+        schedule, torch.zeros(1), torch.full((1,), 0.01)
+    )  # so that nothing is clipped at high noise
+    it = bench(digits, narrow, "x0")
     inner = it.subject.model.denoiser.net
     shifted = NetworkDenoiser(lambda *asked: inner(*asked) + 0.25, schedule, PARAMETERIZATIONS["x0"])
     plain, moved = (it.reading(d, "ema", "x0", None) for d in (it.subject.model.denoiser, shifted))
-    for a, b in zip(plain.levels, moved.levels, strict=True):
+    for a, b in zip(plain.levels[6:], moved.levels[6:], strict=True):
         assert b.bias[0] - a.bias[0] == pytest.approx(0.25, abs=1e-5)
     middle = moved.levels[7]
     assert middle.biased == pytest.approx(middle.bias[0] ** 2 / middle.error)

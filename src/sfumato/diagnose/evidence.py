@@ -27,7 +27,9 @@ class Level:
 
     t: float = measured("time of the level in (0, 1]")
     sigma: float = measured("standard deviation of the noise in x_t there, from the schedule")
-    error: float = measured("mean squared error of the predicted x_0, a value, over the probe's images")
+    error: float = measured(
+        "mean squared error of the predicted x_0, clipped to [-1, 1], a value, over the probe's images"
+    )
     trivial: float = measured(
         "the same error of the best linear guess made pixel by pixel, from the data's mean and variance at each pixel, "
         "at least a byte's rounding; the predict-the-mean guess is never better"
@@ -66,9 +68,14 @@ class Reading:
         return _mean(level.ratio for level in self.levels)
 
     @property
+    def medium(self) -> tuple[Level, ...]:
+        """The levels of medium noise, sigma from 0.4 to 0.95; all where the chain has none of these."""
+        return tuple(level for level in self.levels if 0.4 < level.sigma < 0.95) or self.levels
+
+    @property
     def middle(self) -> float:
-        """The same mean over t from 0.3 to 0.8, where the image's content is decided."""
-        return _mean(level.ratio for level in self.levels if 0.3 < level.t < 0.8)
+        """The same mean over medium noise, where the image's content is decided."""
+        return _mean(level.ratio for level in self.medium)
 
     @property
     def clean(self) -> float:
@@ -83,7 +90,7 @@ class Reading:
     @property
     def freed(self) -> float:
         """The mean over medium noise of what would be left if a constant were added to each channel."""
-        return _mean(level.freed for level in self.levels if 0.3 < level.t < 0.8)
+        return _mean(level.freed for level in self.medium)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ then found apart is due to the one thing that was changed:
     the condition   an image's own, another's, none
 
 The yardstick at each level is the best guess that looks at one pixel at a time, E[x_0 | x_t] for data that is
-N(m, s^2) at each pixel (`GaussianOracle`): a network that has learned anything about images beats it.
+N(m, s^2) at each pixel (`GaussianOracle`): a network that has learned anything about images beats it. Both are clipped
+to [-1, 1] as in sampling, where the little that an eps-network knows of x_0 at high noise does no harm either.
 """
 
 from __future__ import annotations
@@ -155,8 +156,8 @@ class Bench:
         yardstick = GaussianOracle(denoiser.schedule, self.probe.mean, self.probe.variance)
         levels = []
         for prediction, noised in self.levels(read, condition):
-            error = prediction.x0 - noised.x_0
-            trivial = (yardstick(noised.x_t, noised.t).x0 - noised.x_0).square().mean()
+            error = prediction.x0.clamp(-1, 1) - noised.x_0
+            trivial = (yardstick(noised.x_t, noised.t).x0.clamp(-1, 1) - noised.x_0).square().mean()
             levels.append(
                 Level(
                     t=float(noised.t[0]),

@@ -36,13 +36,12 @@ def one_image(e: Evidence) -> Finding | None:
     """So few different images that there is nothing to learn but them."""
     if e.data.distinct >= FEW:
         return None
-    many = f"{e.data.train:,} training images" if e.data.train != e.data.distinct else "The training images"
     return Finding(
         "one_image",
         3,
-        f"The data is {e.data.distinct} different image{'s' * (e.data.distinct != 1)}: the model can only repeat.",
+        f"The data is {e.data.distinct} image{'s' * (e.data.distinct != 1)}, over and over: the model can only repeat.",
         (
-            f"{many} hold {e.data.distinct} different ones, pixel by pixel.",
+            f"Training images: {e.data.train:,}; different ones among them, pixel by pixel: {e.data.distinct}.",
             f"Two training images differ by {127.5 * e.data.look.diversity:.0f} of 255, two samples by "
             f"{127.5 * e.draw.look.diversity:.0f}.",
         ),

@@ -85,7 +85,7 @@ def redraw(e: Evidence, words: str, weights: str = "") -> str:
 
 def against_trivial(reading: Reading) -> str:
     """Say how a reading's error compares with the trivial one."""
-    return f"{reading.ratio:.2f} times that of the best guess made pixel by pixel"
+    return f"{reading.middle:.2f} times that of the best guess made pixel by pixel, at medium noise"
 
 
 def far(e: Evidence) -> bool:

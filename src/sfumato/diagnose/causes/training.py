@@ -88,7 +88,7 @@ def too_short(e: Evidence) -> Finding | None:
     raw = e.readings.get("raw", e.reading)
     falling = len(tr.losses) < 4 or tr.losses[-1] < FALLING * tr.losses[-4]
     nothing = unlearned(e)
-    if diverged(e) is not None:  # which is why the loss falls, or stands where it does
+    if diverged(e) is not None or (not nothing and by_heart(e)):  # where more of the same would not help
         return None
     if not falling and (not nothing or tr.steps >= ENOUGH):  # in the latter case it diverged
         return None
@@ -114,6 +114,11 @@ def too_short(e: Evidence) -> Finding | None:
 def _longer(images: int) -> int:
     """A length to try next."""
     return max(50_000, 4 * images)
+
+
+def by_heart(e: Evidence) -> bool:
+    """Whether there is nothing left to learn but the training images themselves."""
+    return e.data.distinct < FEW or repeats(e) is not None
 
 
 def repeats(e: Evidence) -> Finding | None:

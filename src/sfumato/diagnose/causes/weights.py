@@ -8,8 +8,8 @@ from .finding import BETTER, UNLEARNED, Finding, again, against_trivial, far, re
 
 __all__ = ["average_too_long", "broken_weights", "shifted_output", "untaught_variance", "wrong_reading"]
 
-BIASED = 0.15
-"""Share of the error that a constant a channel takes away; healthy runs stay below 0.02."""
+BIASED = 0.1
+"""Share of the error that a constant a channel takes away; healthy runs stay below 0.03."""
 UNTAUGHT = 1e-3
 """Spread of a learned variance's fraction below which it is one and the same everywhere."""
 
@@ -31,8 +31,8 @@ def broken_weights(e: Evidence) -> Finding | None:
 def wrong_reading(e: Evidence) -> Finding | None:
     """The network's output is not what the header says it is."""
     others = [reading for name, reading in e.readings.items() if name.startswith("as ")]
-    best = min(others, key=lambda reading: reading.ratio, default=None)
-    if best is None or best.ratio > UNLEARNED or best.ratio > 0.5 * e.reading.ratio:
+    best = min(others, key=lambda reading: reading.middle, default=None)
+    if best is None or best.middle > UNLEARNED or best.middle > BETTER * e.reading.middle:
         return None
     return Finding(
         "wrong_reading",
@@ -40,7 +40,7 @@ def wrong_reading(e: Evidence) -> Finding | None:
         f"The weights predict {best.parameterization}, but their header says {e.parameterization}.",
         (
             f"Read as {e.parameterization}, the error of the predicted image is {against_trivial(e.reading)}.",
-            f"Read as {best.parameterization}, it is {best.ratio:.2f} times that guess's.",
+            f"Read as {best.parameterization}, it is {best.middle:.2f} times that guess's.",
         ),
         (again(e, f"--diffusion.parameterization {best.parameterization}"),),
     )
@@ -49,11 +49,11 @@ def wrong_reading(e: Evidence) -> Finding | None:
 def average_too_long(e: Evidence) -> Finding | None:
     """An average that still remembers weights from before anything was learned."""
     raw, tr = e.readings.get("raw"), e.training
-    if e.main != "ema" or raw is None or raw.ratio > BETTER * e.reading.ratio:
+    if e.main != "ema" or raw is None or raw.middle > BETTER * e.reading.middle:
         return None
     figures = [
-        f"The error of the predicted image is {e.reading.ratio:.2f} times the trivial guess's with the average, "
-        f"{raw.ratio:.2f} times with the weights as trained.",
+        f"At medium noise the error is {e.reading.middle:.2f} times the trivial guess's with the average, "
+        f"{raw.middle:.2f} times with the weights as trained.",
         f"The samples are {e.draw.apart:.3f} from the data with the average, {e.draws['raw'].apart:.3f} without.",
     ]
     if tr is not None:
@@ -81,7 +81,7 @@ def shifted_output(e: Evidence) -> Finding | None:
     better = [
         name
         for name in ("raw", "best")
-        if name != e.main and name in e.readings and e.readings[name].ratio < BETTER * e.reading.ratio
+        if name != e.main and name in e.readings and e.readings[name].middle < BETTER * e.reading.middle
     ]
     return Finding(
         "shifted_output",
