@@ -86,11 +86,11 @@ class Mute:
 def test_the_mean_and_variance_of_gaussian_data_are_reached(sampler: Sampler) -> None:
     schedule, n = Cosine(), 8000
     oracle = GaussianOracle(schedule, torch.tensor(0.5), torch.tensor(0.09))
-    steps = 250 if sampler.order == 1 else 100
+    steps = 250 if sampler.order == 1 else 60
     x = sample(oracle, sampler, trailing(steps, schedule), Noise(0, torch.arange(n), (1,), torch.float64))
-    # what is left over: 250 first-order steps (large variance overshoots by up to 1 %), and the statistics of n draws
+    # what is left over: 250 first-order steps (a few per cent), and the statistics of n draws
     assert abs(float(x.mean()) - 0.5) < 0.002 + 4 * 0.3 / math.sqrt(n)
-    assert abs(float(x.var()) / 0.09 - 1) < 0.015 + 4 * math.sqrt(2 / n)
+    assert abs(float(x.var()) / 0.09 - 1) < 0.02 + 4 * math.sqrt(2 / n)
 
 
 @EVERY
@@ -100,7 +100,7 @@ def test_a_mixture_with_correlated_coordinates_is_reached(sampler: Sampler) -> N
     means = torch.tensor([[-0.8, -0.5], [0.6, 0.4]], dtype=torch.float64)
     variances = torch.tensor([[0.04, 0.02], [0.03, 0.04]], dtype=torch.float64)
     oracle, n = MixtureOracle(Cosine(), weights, means, variances), 4000
-    steps = 200 if sampler.order == 1 else 60
+    steps = 200 if sampler.order == 1 else 50
     x = sample(oracle, sampler, trailing(steps, oracle.schedule), Noise(2, torch.arange(n), (2,), torch.float64))
     mean = weights @ means
     covariance = (means.T * weights) @ means - mean[:, None] * mean + torch.diag(weights @ variances)
@@ -116,7 +116,7 @@ def test_a_mixture_with_correlated_coordinates_is_reached(sampler: Sampler) -> N
 def test_a_finite_set_is_reproduced(sampler: Sampler) -> None:
     points = images(6, (1, 4, 4), seed=3)
     oracle = FiniteOracle(Cosine(), points)
-    x = sample(oracle, sampler, trailing(100, oracle.schedule), noise(20, (1, 4, 4)))
+    x = sample(oracle, sampler, trailing(50, oracle.schedule), noise(20, (1, 4, 4)))
     nearest = torch.cdist(x.flatten(1), points.flatten(1)).min(1).values
     assert float(nearest.max()) < 1e-3
 
@@ -166,13 +166,13 @@ def test_image_i_does_not_depend_on_the_batch(sampler: Sampler) -> None:
 @EVERY
 def test_one_sampler_serves_two_walks_at_once(sampler: Sampler) -> None:
     def walk(seed: int) -> torch.Tensor:
-        return sample(NETWORK, sampler, trailing(20, NETWORK.schedule), noise(2, seed=seed))
+        return sample(NETWORK, sampler, trailing(8, NETWORK.schedule), noise(2, seed=seed))
 
-    alone = [walk(seed) for seed in range(4)]
-    with ThreadPoolExecutor(4) as pool:
-        for a, b in zip(alone, pool.map(walk, range(4)), strict=True):
+    alone = [walk(seed) for seed in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        for a, b in zip(alone, pool.map(walk, range(3)), strict=True):
             assert torch.equal(a, b)
-    first, second = (trajectory(NETWORK, sampler, trailing(20, NETWORK.schedule), noise(2, seed=s)) for s in (0, 1))
+    first, second = (trajectory(NETWORK, sampler, trailing(8, NETWORK.schedule), noise(2, seed=s)) for s in (0, 1))
     interleaved = [(a.x, b.x) for a, b in zip(first, second, strict=True)][-1]
     assert torch.equal(interleaved[0], alone[0])
     assert torch.equal(interleaved[1], alone[1])
@@ -449,7 +449,7 @@ def their_walk(scheduler, num_steps: int, tape: Tape, **settings: object) -> tor
 @pytest.mark.parametrize("name", PREDICTION)
 @pytest.mark.parametrize("clip", [False, True])
 @pytest.mark.parametrize(("ours", "theirs"), [(Small(), "fixed_small"), (Large(), "fixed_large")])
-@pytest.mark.parametrize("num_steps", [200, 50])
+@pytest.mark.parametrize("num_steps", [100, 50])
 def test_ancestral_trajectory_equals_diffusers_ddpm(name, clip, ours, theirs, num_steps) -> None:
     scheduler = DDPMScheduler(
         prediction_type=PREDICTION[name], variance_type=theirs, clip_sample=clip, timestep_spacing="leading"

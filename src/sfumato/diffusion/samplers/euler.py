@@ -50,14 +50,15 @@ def correctable(level_s: Level, level_t: Level) -> bool:
     For data N(0, 1) the flow stands still in x: Euler's step leads to cos(d) x, d the angle between the levels, the
     second slope is sigma_s cos(d) x, and the truth is x. The correction makes it worse when the step comes from far
     above (rho_t > 2 rho_s >> 1): there the slope changes at the near end only, and half of the change is put on all the
-    way. Mostly that is nothing, less than the hundredth of an image that is let pass here; from the rho = 20 000 that a
+    way. Mostly that is nothing, less than the tenth of an image that is let pass here; from the rho = 20 000 that a
     cosine chain ends with it is many images.
     """
-    if float(level_s.sigma) == 0 or float(level_t.alpha) == 0:
-        return False
+    if float(level_s.sigma) == 0:
+        return False  # the image itself: there is no slope to be had
     cos = float(level_s.alpha * level_t.alpha + level_s.sigma * level_t.sigma)
+    # infinite, so no, from pure noise
     moved = rho_step(level_s, level_t) / 2 * (float(level_s.sigma) * cos - float(level_t.sigma))
-    return abs(cos - 1 + moved) < max(1 - cos, 0.01)
+    return abs(cos - 1 + moved) < max(1 - cos, 0.1)
 
 
 @dataclass(frozen=True)
