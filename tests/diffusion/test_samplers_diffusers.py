@@ -8,6 +8,8 @@ from collections.abc import Callable
 import pytest
 import torch
 from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     HeunDiscreteScheduler,
@@ -16,15 +18,20 @@ from diffusers import (
 )
 
 from sfumato.diffusion import (
+    DDIM,
     PARAMETERIZATIONS,
     PNDM,
+    Ancestral,
+    Clipped,
     DPMSolver,
     DPMSolverSDE,
     Euler,
     Heun,
+    Large,
     Linear,
     NetworkDenoiser,
     Sampler,
+    Small,
     UniPC,
     leading,
     sample,
@@ -173,3 +180,65 @@ def test_one_step_of_order_two_is_equation_by_hand() -> None:
     expected = levels[2].sigma / levels[1].sigma * second.x - levels[2].alpha * math.expm1(b - c) * D
     assert torch.allclose(third.x, expected, rtol=1e-10)
     assert torch.allclose(sample(denoiser, DPMSolver(2), times, SOURCE), expected, rtol=1e-10)
+
+
+# DDPM and DDIM, whose schedulers draw noise themselves
+
+
+class Tape:
+    """Our noise, in the order that diffusers' schedulers ask for it."""
+
+    def __init__(self, count: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.drawn = [torch.randn(2, 3, 4, 4, generator=generator, dtype=torch.float64) for _ in range(count + 1)]
+
+    def prior(self) -> torch.Tensor:
+        return self.drawn[0]
+
+    def step(self, i: int) -> torch.Tensor:
+        return self.drawn[1 + i]
+
+
+def published_walk(scheduler, num_steps: int, tape: Tape, **settings: object) -> torch.Tensor:
+    """Their loop as their pipeline writes it, in float64, with the tape's noise."""
+    betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    assert torch.allclose(scheduler.alphas_cumprod.double(), (1 - betas).cumprod(0), rtol=1e-3)
+    scheduler.alphas_cumprod = (1 - betas).cumprod(0)  # theirs is a float32 running product, good to 1e-4
+    scheduler.set_timesteps(num_steps)
+    x = tape.prior()
+    generator = torch.Generator().manual_seed(0)
+    torch.randn(2, 3, 4, 4, generator=generator, dtype=torch.float64)
+    for t in scheduler.timesteps:
+        output = random_function(x, torch.full((2,), float(t)))
+        x = scheduler.step(output, t, x, generator=generator, **settings).prev_sample
+    return x
+
+
+@pytest.mark.parametrize("name", PREDICTION)
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize(("ours", "theirs"), [(Small(), "fixed_small"), (Large(), "fixed_large")])
+@pytest.mark.parametrize("num_steps", [100, 50])
+def test_ancestral_trajectory_equals_diffusers_ddpm(name, clip, ours, theirs, num_steps) -> None:
+    scheduler = DDPMScheduler(
+        prediction_type=PREDICTION[name], variance_type=theirs, clip_sample=clip, timestep_spacing="leading"
+    )
+    tape = Tape(num_steps)
+    denoiser = NetworkDenoiser(random_function, Linear(), PARAMETERIZATIONS[name])
+    mine = sample(Clipped(denoiser) if clip else denoiser, Ancestral(ours), leading(num_steps, denoiser.schedule), tape)
+    expected = published_walk(scheduler, num_steps, tape)
+    assert torch.allclose(mine, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", PREDICTION)
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(("spacing", "grid"), [("leading", leading), ("trailing", trailing)])
+def test_ddim_trajectory_equals_diffusers(name, clip, eta, spacing, grid) -> None:
+    scheduler = DDIMScheduler(
+        prediction_type=PREDICTION[name], clip_sample=clip, timestep_spacing=spacing, set_alpha_to_one=True
+    )
+    tape = Tape(50)
+    denoiser = NetworkDenoiser(random_function, Linear(), PARAMETERIZATIONS[name])
+    mine = sample(Clipped(denoiser) if clip else denoiser, DDIM(eta), grid(50, denoiser.schedule), tape)
+    expected = published_walk(scheduler, 50, tape, eta=eta, use_clipped_model_output=True)
+    assert torch.allclose(mine, expected, rtol=1e-6, atol=1e-6)

@@ -1,0 +1,197 @@
+"""Samplers against their papers: each step by hand, and the identities between methods."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from sfumato.diffusion import (
+    DDIM,
+    EDM,
+    PARAMETERIZATIONS,
+    PNDM,
+    Ancestral,
+    Clipped,
+    Cosine,
+    DPMSolver,
+    DPMSolverSDE,
+    Euler,
+    GaussianOracle,
+    Heun,
+    Large,
+    Linear,
+    NetworkDenoiser,
+    Sampler,
+    Small,
+    State,
+    UniPC,
+    sample,
+    trailing,
+    trajectory,
+)
+
+from .common import images, noise, random_function
+
+NETWORK = NetworkDenoiser(random_function, Linear(), PARAMETERIZATIONS["eps"])
+
+
+class Mute:
+    """A source with a start and no noise."""
+
+    def prior(self) -> torch.Tensor:
+        return images(2)
+
+    def step(self, i: int) -> torch.Tensor:
+        raise AssertionError("asked")
+
+
+def exact_flow(x_T: torch.Tensor, oracle: GaussianOracle) -> torch.Tensor:
+    """Where the probability-flow ODE takes x_T for Gaussian data: the same quantile of the data's Gaussian."""
+    level = oracle.schedule(1.0)
+    spread = (level.alpha.square() * oracle.variance + level.sigma.square()).sqrt()
+    return oracle.mean + oracle.variance.sqrt() * (x_T - level.alpha * oracle.mean) / spread
+
+
+def test_ddim_converges_with_order_one() -> None:
+    oracle = GaussianOracle(Cosine(num_steps=8192), torch.tensor(0.3).double(), torch.tensor(0.25).double())
+    source, counts = noise(8, (1,)), [32, 64, 128, 256]
+    errors = []
+    for n in counts:
+        x = sample(oracle, DDIM(), trailing(n, oracle.schedule), source)
+        errors.append(float((x - exact_flow(source.prior(), oracle)).abs().mean()))
+    logs = torch.tensor([[math.log(1 / n), math.log(e)] for n, e in zip(counts, errors, strict=True)])
+    centred = logs - logs.mean(0)
+    slope = float((centred[:, 0] * centred[:, 1]).sum() / centred[:, 0].square().sum())
+    assert slope == pytest.approx(1.0, abs=0.1)
+    assert errors[-1] < 6e-3
+
+
+@pytest.mark.parametrize("num_steps", [5, 100])
+@pytest.mark.parametrize("name", PARAMETERIZATIONS)
+def test_ddim_with_eta_one_is_ancestral(num_steps: int, name: str) -> None:
+    denoiser = NetworkDenoiser(random_function, Linear(), PARAMETERIZATIONS[name])
+    grid = trailing(num_steps, denoiser.schedule)
+    # a mu-network read off its own chain divides by (abar_{t-1} - abar_t): float64 still leaves nine digits
+    a, b = (sample(Clipped(denoiser), sampler, grid, noise(2)) for sampler in (DDIM(1.0), Ancestral(Small())))
+    assert torch.allclose(a, b, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(("s", "t"), [(0.3, 0.31), (0.2, 0.8), (0.5, 1.0)])
+def test_one_ddim_step_is_equations_12_and_16(eta: float, s: float, t: float) -> None:
+    schedule, state = Linear(), State(images(3), t, step=2)
+    abar_s, abar_t = schedule(s).abar, schedule(t).abar
+    sigma = eta * ((1 - abar_s) / (1 - abar_t)).sqrt() * (1 - abar_t / abar_s).sqrt()
+    eps = NETWORK(state.x, t).eps
+    x0 = (state.x - (1 - abar_t).sqrt() * eps) / abar_t.sqrt()
+    z = noise(3).step(2)
+    expected = abar_s.sqrt() * x0 + (1 - abar_s - sigma**2).sqrt() * eps + sigma * z
+    assert torch.allclose(DDIM(eta).step(NETWORK, state, s, noise(3)).x, expected, atol=1e-8)
+
+
+def test_one_ancestral_step_is_algorithm_2() -> None:
+    schedule, i = Linear(), 400
+    beta, abar = schedule.betas()[i - 1], schedule(i / 1000).abar
+    state = State(images(3), i / 1000, step=7)
+    mean = (state.x - beta / (1 - abar).sqrt() * NETWORK(state.x, i / 1000).eps) / (1 - beta).sqrt()
+    x = Ancestral(Large()).step(NETWORK, state, (i - 1) / 1000, noise(3)).x
+    assert torch.allclose(x, mean + beta.sqrt() * noise(3).step(7), atol=1e-8)
+
+
+@pytest.mark.parametrize("sampler", [Euler(), DPMSolver(1)])
+@pytest.mark.parametrize("name", PARAMETERIZATIONS)
+def test_euler_and_the_first_order_are_ddim(sampler: Sampler, name: str) -> None:
+    denoiser = NetworkDenoiser(random_function, Linear(), PARAMETERIZATIONS[name])
+    times = trailing(12, denoiser.schedule)
+    a, b = (sample(Clipped(denoiser), s, times, noise(2)) for s in (sampler, DDIM()))
+    assert torch.allclose(a, b, rtol=1e-6, atol=1e-6)
+    if sampler == Euler():
+        assert torch.equal(a, b)
+
+
+def test_euler_is_eulers_method_in_rho() -> None:
+    """y = x / alpha, dy / drho = eps."""
+    t, s, x = 0.7, 0.4, images(3)
+    a, b = Linear()(s), Linear()(t)
+    y = x / b.alpha + (a.sigma / a.alpha - b.sigma / b.alpha) * NETWORK(x, t).eps
+    assert torch.allclose(Euler().step(NETWORK, State(x, t), s, noise(3)).x, a.alpha * y, rtol=1e-10)
+
+
+@pytest.mark.parametrize("num_steps", [5, 50])
+@pytest.mark.parametrize("name", PARAMETERIZATIONS)
+def test_the_first_order_sde_step_is_ancestral(num_steps: int, name: str) -> None:
+    denoiser = NetworkDenoiser(random_function, Linear(), PARAMETERIZATIONS[name])
+    times = trailing(num_steps, denoiser.schedule)
+    a, b = (sample(Clipped(denoiser), s, times, noise(2)) for s in (DPMSolverSDE(1), Ancestral(Small())))
+    assert torch.equal(a, b)
+
+
+def heun_by_hand(y: torch.Tensor, rho_t: float, rho_s: float) -> torch.Tensor:
+    """EDM Alg. 1, lines 4-8, in EDM's own variables: sigma(t) = t, D = x0."""
+
+    def D(y: torch.Tensor, rho: float) -> torch.Tensor:
+        t = Linear().time(torch.tensor(-2 * math.log(rho), dtype=torch.float64))
+        return NETWORK(y / math.sqrt(1 + rho**2), t).x0
+
+    d = (y - D(y, rho_t)) / rho_t
+    ahead = y + (rho_s - rho_t) * d
+    return y + (rho_s - rho_t) * (d + (ahead - D(ahead, rho_s)) / rho_s) / 2
+
+
+def test_heun_is_algorithm_1_of_edm() -> None:
+    t, s, x = 0.7, 0.6, images(3)
+    (a, rho_s), (b, rho_t) = ((float(v.alpha), float(v.sigma / v.alpha)) for v in (Linear()(s), Linear()(t)))
+    expected = a * heun_by_hand(x / b, rho_t, rho_s)
+    assert torch.allclose(Heun().step(NETWORK, State(x, t), s, noise(3)).x, expected, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_edm_is_algorithm_2(inside: bool) -> None:
+    t, s, x = 0.7, 0.6, images(3)
+    (a, rho_s), (b, rho_t) = ((float(v.alpha), float(v.sigma / v.alpha)) for v in (Linear()(s), Linear()(t)))
+    sampler = EDM(churn=0.15, s_min=0.1 if inside else 1.1 * rho_t, s_max=2 * rho_t, s_noise=1.007)
+    rho = 1.15 * rho_t if inside else rho_t
+    y = x / b + math.sqrt(rho**2 - rho_t**2) * 1.007 * noise(3).step(4)
+    got = sampler.step(NETWORK, State(x, t, step=4), s, noise(3)).x
+    assert torch.allclose(got, a * heun_by_hand(y, rho, rho_s), rtol=1e-8, atol=1e-8)
+
+
+def test_churn_stays_on_the_schedule() -> None:
+    """From t = 1 there is nothing noisier: no noise is drawn and the step is Heun's."""
+    state = State(images(3), 1.0)
+    a, b = (s.step(NETWORK, state, 0.9, Mute()).x for s in (EDM(churn=0.4, s_max=1e9), Heun()))
+    assert torch.equal(a, b)
+
+
+def test_a_corrected_step_from_far_above_does_no_harm() -> None:
+    """A cosine chain ends at rho = 20 000; half a change of slope over that way would be 10 000 images long."""
+    oracle = GaussianOracle(Cosine(), torch.tensor(0.0).double(), torch.tensor(0.25).double())
+    x_T = noise(50, (4,)).prior()
+    exact = exact_flow(x_T, oracle)
+    for num_steps in (3, 6, 12):
+        errors = [
+            float((sample(oracle, s, trailing(num_steps, oracle.schedule), Mute(), start=x_T) - exact).abs().mean())
+            for s in (Heun(), PNDM(), Euler())
+        ]
+        assert max(errors) <= errors[-1] + 0.01
+
+
+def test_a_multistep_walk_can_be_broken_off_and_taken_up() -> None:
+    """All that a sampler remembers is in the state, and changing x costs UniPC its correction and nothing else."""
+    times = trailing(12, NETWORK.schedule)
+    for sampler in (DPMSolver(3), DPMSolverSDE(), UniPC(), PNDM()):
+        states = list(trajectory(NETWORK, sampler, times, noise(2)))
+        state = states[5]
+        for s in times[6:].tolist():
+            state = sampler.step(NETWORK, state, s, noise(2))
+        assert torch.equal(state.x, states[-1].x)
+        forgetful = sampler.step(NETWORK, State(states[5].x, states[5].t, 5), float(times[6]), noise(2))
+        assert not torch.allclose(forgetful.x, states[6].x, atol=1e-6)
+        # memory of times that are not later (RePaint goes back up) is no memory
+        back = State(states[5].x, 1.0, 5, history=states[5].history)
+        plain = State(states[5].x, 1.0, 5)
+        a, b = (sampler.step(NETWORK, state, 0.95, noise(2)).x for state in (back, plain))
+        if not isinstance(sampler, UniPC):
+            assert torch.equal(a, b)
