@@ -107,7 +107,8 @@ def sample(
         clip: keep each predicted x_0 within [-1, 1] on the way.
 
     Returns:
-        (num, C, H, W) float32, in [-1, 1] where clipped; `sfumato.to_bytes` makes it uint8.
+        (num, C, H, W) float32, in [-1, 1] where clipped; `sfumato.to_bytes` makes it uint8, and
+        `model.depth.from_model` what the data were made of.
 
     Raises:
         UserError: conditions that are none of the model's.

@@ -130,7 +130,9 @@ class Editing(Drawing):
         """Read an image for a model, or for a shape of another size."""
         from sfumato.edit import read_image
 
-        return read_image(path, shape or model.shape, model.config.data.background)
+        data, shape = model.config.data, shape or model.shape
+        opacity = data.channels == model.shape[0] and model.shape[0] in (2, 4)
+        return read_image(path, shape, data.background, model.depth, opacity)
 
     def _walk(self, model: Model, recipe: Recipe) -> Callable[[int, int], Walk]:
         """Return what makes the walk of each edit."""

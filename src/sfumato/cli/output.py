@@ -1,15 +1,16 @@
-"""Where samples go: a grid, a film, an array, or a folder with one PNG an image.
+"""Where samples go: a grid, a film, an array, a stack of pages, or a folder with one file an image.
 
-Which one is told by the name: .png, .gif, .npz, and anything without a suffix is a folder. Each carries the facts that
-it was drawn with: PNG text, a GIF comment, the array's `metadata`, and the folder's `samples.json`, which says that
-a folder is one of ours. A folder that was interrupted goes on with the images that are missing, since image i of a seed
-is the same whenever it is drawn.
+Which one is told by the name: .png, .gif, .npz, .tif, and anything without a suffix is a folder. Grids and films are
+for looking and of 8 bits; the others keep the depth of the model's images, and a folder's files are such as can be read
+as data again (`image_file`). Each carries the facts that it was drawn with: PNG text, a GIF comment, the array's
+`metadata`, a page's description, and the folder's `samples.json`, which says that a folder is one of ours. A folder
+that was interrupted goes on with the images that are missing, since image i of a seed is the same whenever it is drawn.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -17,11 +18,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from sfumato import pictures
 from sfumato.cli.labels import in_words
-from sfumato.data import to_bytes
+from sfumato.data.png import encode
+from sfumato.depth import EIGHT
 from sfumato.diffusion import Denoiser, Sampler, State
 from sfumato.errors import UserError
 from sfumato.generate import generate
@@ -29,7 +34,7 @@ from sfumato.illustrate import Frames
 from sfumato.run import write_atomic
 from sfumato.weights import Model
 
-__all__ = ["Job", "write"]
+__all__ = ["Job", "image_file", "write"]
 
 MANIFEST = "samples.json"
 
@@ -67,7 +72,7 @@ class Job:
     def draw(
         self, first: int = 0, on_state: Callable[[int, State], None] | None = None
     ) -> Iterator[tuple[int, Tensor]]:
-        """Yield (index of the first, uint8 (b, C, H, W)) from image `first` on."""
+        """Yield (index of the first, (b, C, H, W) values of the model's depth) from image `first` on."""
         conditions = None if self.conditions is None else self.conditions[first:]
         device = next(self.model.net.parameters()).device
         walks = (self.num - first) * (len(self.times) - 1)
@@ -84,11 +89,16 @@ class Job:
             self.denoiser, self.model.shape, self.num - first, self.seed, self.sampler, self.times, self.batch,
             conditions, first, step, device,
         ):  # fmt: skip
-            yield n, to_bytes(images)
+            yield n, self.model.depth.from_model(images)
 
     def all(self, on_state: Callable[[int, State], None] | None = None) -> Tensor:
-        """Return every image, uint8 (num, C, H, W)."""
+        """Return every image, (num, C, H, W) values of the model's depth."""
         return torch.cat([images for _, images in self.draw(on_state=on_state)])
+
+    def shown(self) -> Tensor:
+        """Return every image as bytes to look at, (num, C, H, W)."""
+        shown: Tensor = self.model.depth.shown(self.all())
+        return shown
 
 
 def write(job: Job, out: Path) -> Path:
@@ -102,7 +112,9 @@ def write(job: Job, out: Path) -> Path:
     if out.is_dir() or not suffix:
         return _folder(job, out)
     if suffix not in _WRITERS:
-        raise UserError(f"--out {out}: the name must end in .png (grid), .gif (film), .npz (array), or be a folder's")
+        raise UserError(
+            f"--out {out}: the name must end in .png (grid), .gif (film), .npz (array), .tif (pages), or be a folder's"
+        )
     try:
         write_atomic(probe := out.with_name(f".{out.name}.probe"), b"")
         probe.unlink()
@@ -113,8 +125,7 @@ def write(job: Job, out: Path) -> Path:
 
 
 def _grid(job: Job, out: Path) -> None:
-    images = job.all()
-    pictures.save_png(pictures.grid(images, job.columns), out, job.facts | {"num": job.num})
+    pictures.save_png(pictures.grid(job.shown(), job.columns), out, job.facts | {"num": job.num})
 
 
 def _film(job: Job, out: Path) -> None:
@@ -133,8 +144,50 @@ def _array(job: Job, out: Path) -> None:
     write_atomic(out, content.getvalue())
 
 
+def _pages(job: Job, out: Path) -> None:
+    """Write a TIFF with one page an image, of grey in any depth or of bytes with colour."""
+    channels, depth = job.model.shape[0], job.model.depth
+    if channels > 1 and (depth != EIGHT or channels not in (3, 4)):
+        raise UserError(
+            f"--out {out}: a TIFF is written of grey images, or of 3 or 4 channels of 8 bits, and these have {channels} "
+            f"channels, {depth.words}: use .npz, or a folder"
+        )
+    images = job.all().permute(0, 2, 3, 1).numpy()
+    first, *rest = [Image.fromarray(image[..., 0] if channels == 1 else image) for image in images]
+    content = BytesIO()
+    first.save(content, "TIFF", save_all=True, append_images=rest, description=json.dumps(job.facts))
+    write_atomic(out, content.getvalue())
+
+
+def image_file(model: Model, image: NDArray[Any], text: Mapping[str, object]) -> tuple[str, bytes]:
+    """Return one image as a file that can be read as data again, with the file's suffix.
+
+    Bytes and 16 bits with 1 or 3 channels are a PNG, also with 2 or 4 where opacity was asked for (`data.channels`);
+    all else is an array (H, W, C), without the text.
+
+    Args:
+        model: which drew it.
+        image: (C, H, W), values of its depth.
+        text: facts for the file.
+    """
+    channels = len(image)
+    opacity = channels in (2, 4) and model.config.data.channels == channels
+    pixels, content = np.ascontiguousarray(image.transpose(1, 2, 0)), BytesIO()
+    if model.depth.levels is None or not (channels in (1, 3) or opacity):
+        np.save(content, pixels)
+        return ".npy", content.getvalue()
+    told = {"Software": "sfumato"} | {name: str(value) for name, value in text.items()}
+    if model.depth.kind == "16":
+        return ".png", encode(pixels, told)
+    facts = PngInfo()
+    for name, value in told.items():
+        facts.add_itxt(name, value)
+    Image.fromarray(pixels[..., 0] if channels == 1 else pixels).save(content, "PNG", pnginfo=facts)
+    return ".png", content.getvalue()
+
+
 def _folder(job: Job, out: Path) -> Path:
-    """Write one PNG an image, beginning with the first that is not there."""
+    """Write one file an image, beginning with the first that is not there."""
     manifest = out / MANIFEST
     facts = json.loads(json.dumps(job.facts))
     if not manifest.exists():
@@ -144,14 +197,15 @@ def _folder(job: Job, out: Path) -> Path:
     elif (old := _read(manifest)) != facts:
         changed = sorted(key for key in old.keys() | facts.keys() if old.get(key) != facts.get(key))
         raise UserError(f"{out} holds samples drawn with another {', '.join(changed)}: give --out another folder")
-    digits = 6
-    first = next((n for n in range(job.num) if not (out / f"{n:0{digits}}.png").exists()), job.num)
+    blank = np.zeros(job.model.shape, job.model.depth.dtype)
+    suffix = image_file(job.model, blank, {})[0]
+    first = next((n for n in range(job.num) if not (out / f"{n:06}{suffix}").exists()), job.num)
     for start, images in job.draw(first) if first < job.num else ():
         for n, image in enumerate(images, start):
             text = job.facts | {"index": n}
             if job.conditions is not None:
                 (text["label"],) = in_words(job.model, job.conditions[n : n + 1])
-            pictures.save_png(pictures.single(image), out / f"{n:0{digits}}.png", text)
+            write_atomic(out / f"{n:06}{suffix}", image_file(job.model, image.numpy(), text)[1])
     return out
 
 
@@ -164,4 +218,10 @@ def _read(manifest: Path) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
-_WRITERS: dict[str, Callable[[Job, Path], None]] = {".png": _grid, ".gif": _film, ".npz": _array}
+_WRITERS: dict[str, Callable[[Job, Path], None]] = {
+    ".png": _grid,
+    ".gif": _film,
+    ".npz": _array,
+    ".tif": _pages,
+    ".tiff": _pages,
+}

@@ -57,8 +57,8 @@ class Sample(Drawing):
     """guide away from a worse model of the same kind, such as an earlier checkpoint, rather than towards the label"""
     compile: Flag = False
     """compile the network first: a minute or more, then each step is a little faster"""
-    out: Annotated[Path | None, option("FILE.png|DIR|FILE.npz|FILE.gif")] = None
-    """a grid, a folder with one PNG an image, an array, or a film; MODEL-SAMPLER-SEED.png in this folder by default"""
+    out: Annotated[Path | None, option("FILE.png|DIR|FILE.npz|FILE.gif|FILE.tif")] = None
+    """a grid, a folder with one file an image, an array, a film, or pages; MODEL-SAMPLER-SEED.png here by default"""
     device: Annotated[str, option("auto|cpu|cuda")] = "auto"
     """where to compute; a GPU where there is one by default"""
     json: Flag = False

@@ -83,7 +83,7 @@ def build(source: Source, config: DataConfig, entry: Path, on_progress: Progress
                 _keep_one_channel(built / "images.npy", ground)
             depth = depth_found(built / "images.npy", ground.kind)
             notes = [*plan.notes, *chosen(form, channels, depth), *_met(tally)]
-            _write_index(built, source, [tally.rows, channels, *form.size], depth, notes)
+            _write_index(built, source, [tally.rows, channels, *form.size], plan.size, depth, notes)
             _publish(built, entry)
         except BaseException as error:
             if isinstance(error, Exception) or not (built / "journal").exists():
@@ -239,13 +239,16 @@ def _keep_one_channel(path: Path, ground: Ground, chunk: int = 1024) -> None:
 # The index, and the store's place
 
 
-def _write_index(built: Path, source: Source, shape: list[int], depth: Depth, notes: list[str]) -> None:
+def _write_index(
+    built: Path, source: Source, shape: list[int], size: tuple[int, int], depth: Depth, notes: list[str]
+) -> None:
     """Turn the journal into the index."""
     table, quarantined = journal.columns(built, len(source.attributes))
     attributes = [_without_unused(attribute, table[:, a]) for a, attribute in enumerate(source.attributes)]
     index: dict[str, Any] = {
         "source": source.name,
         "shape": shape,
+        "size": size,
         "depth": depths.plain(depth),
         "attributes": [plain(attribute) for attribute in attributes],
         "notes": notes,

@@ -2,8 +2,8 @@
 
 Position n of the stream with seed s is place n mod N of epoch n div N, where N images train; each epoch visits all of
 them once, in the order `permutation(s, ORDER, N, step=epoch)`, and the image is mirrored where `uniform(s, FLIP, n) <
-1/2`. Nothing else is remembered, so batches of any size, made by any number of processes or after any interruption, are
-slices of the same stream.
+1/2`, and cut out of a larger picture where `uniform(s, CROP, n)` says. Nothing else is remembered, so batches of any
+size, made by any number of processes or after any interruption, are slices of the same stream.
 
 Whether an image is held out depends on its pixels only: the first 52 bits of its SHA-256 as a number u in [0, 1), held
 out where u < held_out. So an image stays on its side when others come, go or are renamed, copies are never on both
@@ -76,6 +76,8 @@ class Dataset:
         quarantined: (origin, reason) of every file left out.
         notes: what was chosen and met, and what follows from it, in plain sentences.
         depth: what the values are.
+        whole: (N, C, H', W') the larger pictures out of which `images` are cut from the centre, and `batch` at random;
+            None where there are none.
     """
 
     config: DataConfig
@@ -90,6 +92,7 @@ class Dataset:
     quarantined: list[tuple[str, str]]
     notes: tuple[str, ...]
     depth: Depth = EIGHT
+    whole: Pixels | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -104,6 +107,8 @@ class Dataset:
     def fingerprint(self) -> str:
         """SHA-256 of the contents: shape, attributes, and every image's digest, condition and side of the split."""
         digest = hashlib.sha256(repr((self.images.shape, self.attributes)).encode())
+        if self.whole is not None:
+            digest.update(repr(self.whole.shape).encode())
         if self.depth != EIGHT:  # bytes had fingerprints before there were other depths
             digest.update(repr(self.depth).encode())
         digest.update("".join(self.digests).encode("ascii"))
@@ -140,6 +145,8 @@ class Dataset:
             now = epochs == epoch
             index[now] = torch.from_numpy(self.train)[_order(seed, count, epoch)[places[now]]]
         x, conditions = self.gather(index)
+        if self.whole is not None:
+            x = self._cut_out(index, uniform(seed, Purpose.CROP, positions, (2,)))
         if self.config.flip:
             mirrored = uniform(seed, Purpose.FLIP, positions, ()) < 0.5
             plain = x.view(torch.int16) if x.dtype == torch.uint16 else x  # torch can't mirror uint16
@@ -157,6 +164,16 @@ class Dataset:
         """
         rows = index.numpy()
         return torch.from_numpy(np.array(self.images[rows])), torch.from_numpy(np.array(self.conditions[rows]))
+
+    def _cut_out(self, index: Tensor, u: Tensor) -> Tensor:
+        """Cut images out of the larger pictures, where uniform numbers (B, 2) say: every place is equally likely."""
+        assert self.whole is not None
+        _, height, width = self.shape
+        room = torch.tensor(self.whole.shape[2:]) - torch.tensor([height, width])
+        corners = (u * (room + 1)).long().tolist()
+        rows = zip(index.tolist(), corners, strict=True)
+        parts = [self.whole[row, :, top : top + height, left : left + width] for row, (top, left) in rows]
+        return torch.from_numpy(np.stack(parts))
 
     def shown(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return rows of `images` as bytes to look at, (n, C, H, W)."""
@@ -218,7 +235,8 @@ def open_data(
     return Dataset(
         config=config,
         source_name=source.name,
-        images=stored.images,
+        images=_centre(stored.images, stored.size),
+        whole=stored.images if stored.images.shape[2:] != stored.size else None,
         attributes=labels.attributes,
         conditions=labels.conditions,
         origins=stored.origins,
@@ -252,6 +270,12 @@ def split(digests: Sequence[str], held_out: float) -> tuple[NDArray[np.int64], N
     if out.all():
         out, note = np.zeros_like(out), "nothing is held out: it would leave nothing to train on"
     return np.flatnonzero(~out).astype(np.int64), np.flatnonzero(out).astype(np.int64), note
+
+
+def _centre(images: Pixels, size: tuple[int, int]) -> Pixels:
+    """The middle of pictures (N, C, H, W), a view."""
+    top, left = ((own - wanted) // 2 for own, wanted in zip(images.shape[2:], size, strict=True))
+    return images[:, :, top : top + size[0], left : left + size[1]]
 
 
 def _depth(stored: Stored, config: DataConfig) -> tuple[Depth, str | None]:

@@ -1,6 +1,7 @@
 """How the rows of a store lie, and how that is chosen: their size, their channels, their depth.
 
-The size is asked of the pictures' headers before the first is decoded. Where depth and channels are to be the pictures'
+The size is asked of the pictures' headers before the first is decoded; where pictures are to be cut out at random, rows
+are an eighth larger (`MARGIN`). Where depth and channels are to be the pictures'
 own, the first row decides them (its `Ground`): channels of another number are left out, and a row of another depth
 shows that not all are alike; then the build begins again and brings all of them to 8 bits.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,10 +22,13 @@ from sfumato.data.rows import Form, Row
 from sfumato.data.source import DataConfig, Source, Unreadable
 from sfumato.depth import Depth, depth_of
 
-__all__ = ["SIDES", "Ground", "Mixed", "Plan", "choose_size", "chosen", "depth_found", "header", "make_plan"]
+__all__ = ["MARGIN", "SIDES", "Ground", "Mixed", "Plan", "choose_size", "chosen", "depth_found", "header", "make_plan"]
 
 SIDES = (8, 12, 16, 24, 32, 48, 64)
 """The sides that a size is chosen from where the user gives none."""
+
+MARGIN = 1 / 8
+"""How much larger rows are that random crops are cut out of."""
 
 MOST_HEADERS = 10_000
 """So many pictures, evenly spaced, are asked for their size before one is chosen."""
@@ -90,11 +95,13 @@ class Plan:
     """How a build goes about it.
 
     Attributes:
+        size: (height, width) of the images, which rows are at least as large as.
         form: of the rows.
         notes: how it was chosen, in sentences.
         ground: what the first row showed; None before it.
     """
 
+    size: tuple[int, int]
     form: Form
     notes: list[str]
     ground: Ground | None = None
@@ -114,7 +121,7 @@ class Plan:
         """Read it; raises OSError, ValueError, KeyError or TypeError where there is none."""
         table = json.loads((built / "plan.json").read_text("utf-8"))
         form = Form(tuple(table["form"].pop("size")), **table["form"])
-        return cls(form, list(table["notes"]), table["ground"] and Ground(**table["ground"]))
+        return cls(tuple(table["size"]), form, list(table["notes"]), table["ground"] and Ground(**table["ground"]))
 
     def settle(self, row: Row, built: Path) -> None:
         """Take the ground from the first row."""
@@ -139,7 +146,11 @@ def make_plan(built: Path, source: Source, config: DataConfig) -> Plan:
     if size is None:
         size, note = choose_size(_header_sizes(source))
         notes = [note]
-    plan = Plan(Form(size, config.channels, config.background, config.depth, config.crop), notes)
+    rows, crop = size, config.crop
+    if crop == "random":
+        rows, crop = (math.ceil(size[0] * (1 + MARGIN)), math.ceil(size[1] * (1 + MARGIN))), "center"
+        notes.append(f"kept at {rows[0]}x{rows[1]}, of which each time another {size[0]}x{size[1]} is cut out")
+    plan = Plan(size, Form(rows, config.channels, config.background, config.depth, crop), notes)
     plan.write(built)
     return plan
 

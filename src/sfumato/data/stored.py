@@ -4,7 +4,7 @@
     conditions.npy  (N, A) float32, what is known of each image; NaN where it is not given
     digests.npy     (N, 32) uint8, the SHA-256 of each image
     origins.txt     a line an image: where it comes from
-    index.json      shape, depth, attributes, what was left out and why, notes
+    index.json      shape, size, depth, attributes, what was left out and why, notes
 
 The columns are files of their own because a million rows of JSON take seconds to read; these take a few tenths.
 """
@@ -32,6 +32,7 @@ class Stored:
 
     Attributes:
         images: (N, C, H, W), values of the depth, mapped read-only.
+        size: (height, width) of an image, smaller than a row's where it is to be cut out of it.
         conditions: (N, A) float32, NaN where not given.
         digests: N times 64 hexadecimal digits.
         origins: where each row comes from.
@@ -42,6 +43,7 @@ class Stored:
     """
 
     images: Pixels
+    size: tuple[int, int]
     conditions: NDArray[np.float32]
     digests: tuple[str, ...]
     origins: tuple[str, ...]
@@ -74,6 +76,7 @@ def load(entry: Path) -> Stored | None:
         digits = digests.tobytes().hex()
         return Stored(
             images=images,
+            size=(int(index["size"][0]), int(index["size"][1])),
             conditions=conditions,
             digests=tuple(digits[start : start + 64] for start in range(0, len(digits), 64)),
             origins=tuple(origins),

@@ -58,6 +58,7 @@ class Purpose(IntEnum):
     LABEL = 12  # labels drawn for samples
     MEASUREMENT = 13  # noise of a measurement made up to try an edit
     AUGMENT = 14  # how a training example is altered
+    CROP = 15  # where a training example is cut out of a larger picture
 
 
 def philox(

@@ -1,8 +1,9 @@
 """Images and masks from files, made to fit a model by the rules by which its training data were made.
 
 An image is decoded by `data.decode` (formats, pixel cap, modes, EXIF, transparency over the model's own background),
-cut to the model's proportions around its centre, resized to its size, and given its channels: grey is repeated for a
-model of colour, colour becomes its luma (BT.601) for a model of grey. What was done is said in a note.
+brought to the model's depth, cut to its proportions around its centre, resized to its size, and given its channels:
+grey is repeated for a model of colour, colour becomes its luma (BT.601) for a model of grey. What was done is said in a
+note.
 
 A mask is an image whose light pixels (luma 128 and more) are to be painted anew; or the transparent pixels (opacity
 below 128) of an image itself; or a rectangle in the pixels of the image's file. Each is cut as an image of its size
@@ -21,9 +22,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sfumato.data.decode import fit, header_size, is_grey, read_opacity, read_picture, with_channels
-from sfumato.data.pixels import to_model
+from sfumato.data.decode import header_size, read_opacity, read_picture
+from sfumato.data.fitting import converted, fit, is_grey, kind_of, with_channels
 from sfumato.data.source import Pixels, Unreadable
+from sfumato.depth import EIGHT, Depth
 from sfumato.errors import UserError
 
 __all__ = ["Fitted", "read_box", "read_image", "read_mask", "read_transparency"]
@@ -45,25 +47,33 @@ class Fitted:
     note: str
 
 
-def read_image(path: Path, shape: tuple[int, int, int], background: str = "white") -> Fitted:
+def read_image(
+    path: Path, shape: tuple[int, int, int], background: str = "white", depth: Depth = EIGHT, opacity: bool = False
+) -> Fitted:
     """Read an image and fit it.
 
     Args:
         path: the file.
         shape: (C, H, W) of the model's images.
         background: the colour under transparent pixels.
+        depth: of the model's images.
+        opacity: whether the model's last channel is opacity.
 
     Raises:
-        UserError: no such file, or not an image that is read here.
+        UserError: no such file, not an image that is read here, or one whose values or channels can't become the
+            model's.
     """
     channels, height, width = shape
-    pixels = _read(path, lambda: read_picture(path, background).pixels)
-    fitted = fit(pixels, (height, width))
+    picture = _read(path, lambda: read_picture(path, background, native=True, opacity=opacity))
+    pixels = _read(path, lambda: converted(picture.pixels, depth.kind))
+    fitted = fit(pixels, (height, width), alpha=picture.alpha)
     done = _fitting(pixels.shape[:2], (height, width))
     if channels == 1 and not is_grey(fitted):
         done.append("made grey")
-    x = to_model(torch.from_numpy(with_channels(fitted, channels).transpose(2, 0, 1).copy()))
-    return Fitted(x, ", ".join(done))
+    if kind_of(picture.pixels) != depth.kind:
+        done.append(f"brought to {depth.words}")
+    values = _read(path, lambda: with_channels(fitted, channels, picture.alpha))
+    return Fitted(depth.to_model(torch.from_numpy(values.transpose(2, 0, 1).copy())), ", ".join(done))
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> Tensor:
