@@ -147,7 +147,7 @@ MUTATIONS = [
         "diffusion/prediction.py",
         "return replace(self, x0=x0, eps=(x_t - level.alpha * x0) / level.sigma)",
         "return replace(self, x0=x0)",
-        "tests/diffusion/test_denoiser.py tests/diffusion/test_samplers.py tests/diffusion/test_samplers_definitions.py",
+        "tests/diffusion/test_denoiser.py tests/diffusion/test_samplers.py",
     ),
     M(
         "times: 0 .. T - 1 in place of 1 .. T",
