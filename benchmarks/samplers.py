@@ -40,7 +40,8 @@ def plan() -> dict[str, Recipe]:
         for sampler in ("ddim", "ddpm", "dpmpp-1", "dpmpp-2", "dpmpp-3", "dpmpp-sde", "unipc", "pndm"):
             rows[f"{sampler}-{budget}-trailing"] = Recipe(sampler, steps=budget, grid="trailing")
         for sampler in ("heun", "edm"):
-            rows[f"{sampler}-{budget}-karras"] = Recipe(sampler, steps=max(2, (budget + 1) // 2), grid="karras")
+            for grid in ("trailing", "logsnr", "karras"):
+                rows[f"{sampler}-{budget}-{grid}"] = Recipe(sampler, steps=max(2, (budget + 1) // 2), grid=grid)
         for grid in GRIDS[1:]:
             for sampler in ("ddim", "dpmpp-2", "unipc"):
                 rows[f"{sampler}-{budget}-{grid}"] = Recipe(sampler, steps=budget, grid=grid)
