@@ -30,7 +30,7 @@ from typing import IO, cast
 from sfumato.attributes import Attribute
 from sfumato.data.files import MAX_FILE, Listed, TreeSource, shared_column, state_of
 from sfumato.data.source import Blob, Unreadable, printable
-from sfumato.data.zips import name_fault
+from sfumato.data.zips import is_hidden, name_fault
 from sfumato.errors import UserError
 
 __all__ = ["SUFFIXES", "TarSource", "is_tar"]
@@ -155,7 +155,7 @@ def _list(listing: _Listing, number: int, path: Path, several: bool) -> None:
         with _unpacked(path) as file:
             for info in _infos(file, path):
                 member = _member(info, number, root, seen)
-                if info.isdir() or any(part.startswith(".") and part != ".." for part in member.parts):
+                if info.isdir() or is_hidden(info.name):
                     continue
                 stem, kind = _stem(member)
                 if kind in _SIDE and member.fault is None and info.size <= _SIDE_BYTES:

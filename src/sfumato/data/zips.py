@@ -22,7 +22,7 @@ from sfumato.data.files import MAX_FILE, Listed, TreeSource, state_of
 from sfumato.data.source import Blob, Unreadable, printable
 from sfumato.errors import UserError
 
-__all__ = ["ZipSource", "is_zip", "name_fault"]
+__all__ = ["ZipSource", "is_hidden", "is_zip", "name_fault"]
 
 _LOCAL = struct.Struct("<4s22sHH")
 """A member's own head: its mark, what the directory says better, the lengths of its name and its extra field."""
@@ -95,6 +95,11 @@ def name_fault(name: str) -> str | None:
     return None
 
 
+def is_hidden(name: str) -> bool:
+    """Return whether a member is one that its maker didn't mean to show, by its name."""
+    return name_fault(name) is None and any(part.startswith(".") and part != "." for part in name.split("/"))
+
+
 def _listed(path: Path) -> list[_Member]:
     """Every member but folders and hidden ones, in the order of their names."""
     shown = printable(str(path))
@@ -109,7 +114,7 @@ def _listed(path: Path) -> list[_Member]:
         overlaps, free = info.header_offset < free, max(free, info.header_offset + _LOCAL.size + info.compress_size)
         if overlaps and member.fault is None:
             member = replace(member, fault="it shares bytes with another member")
-        if not info.is_dir() and not any(part.startswith(".") and part != ".." for part in member.parts):
+        if not info.is_dir() and not is_hidden(info.filename):
             members.append(member)
     if not members:
         raise UserError(f"'{shown}' holds no files: give an archive of images")

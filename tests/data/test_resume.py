@@ -1,0 +1,195 @@
+"""Builds that are killed, and the builds that go on from them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sfumato.data import journal
+from sfumato.data.folder import FolderSource
+from sfumato.data.journal import Chunk, Tally
+from sfumato.data.source import DataConfig, Picture
+from sfumato.data.store import open_store
+
+MakeFolder = Callable[..., Path]
+CONFIG = DataConfig(size=(8, 8))
+STEP = 10
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from sfumato.data import journal
+from sfumato.data.folder import FolderSource
+from sfumato.data.source import DataConfig
+from sfumato.data.store import open_store
+journal.CHUNK = 10
+def die(done, total):
+    if done == int(sys.argv[2]): os.kill(os.getpid(), int(sys.argv[3]))
+open_store(FolderSource(Path(sys.argv[1])), DataConfig(size=(8, 8)), on_progress=die)
+"""
+
+
+class Counted(FolderSource):
+    """A folder that notes which pictures were decoded."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.seen: list[int] = []
+
+    def read(self, i: int, opacity: bool = False) -> Picture:
+        self.seen.append(i)
+        return super().read(i, opacity)
+
+
+@pytest.fixture(autouse=True)
+def short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "CHUNK", STEP)
+
+
+def killed(folder: Path, after: int, sign: int = signal.SIGKILL) -> None:
+    """Build until a picture, then die."""
+    done = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(after), str(int(sign))], capture_output=True)
+    assert done.returncode != 0
+
+
+def left(cache: Path) -> Path:
+    (folder,) = cache.glob("store/*/.build-*")
+    return folder
+
+
+def contents(cache: Path) -> dict[str, bytes]:
+    """The files of the one finished store, by name."""
+    (entry,) = {path.parent for path in cache.glob("store/*/[!.]*/index.json")}
+    return {path.name: path.read_bytes() for path in entry.iterdir()}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_build_goes_on_where_it_was(
+    make_folder: MakeFolder, own_cache: Path, tmp_path: Path, sign: int
+) -> None:
+    folder = make_folder("set", 35)
+    (folder / "0007.png").write_bytes(b"")
+    killed(folder, 27, sign)
+    source = Counted(folder)
+    ticks: list[int] = []
+    resumed = open_store(source, CONFIG, on_progress=lambda done, total: ticks.append(done))
+    assert source.seen == list(range(20, 35))
+    assert ticks == list(range(21, 36))
+    assert not list(own_cache.glob("store/*/.build-*"))
+    whole = open_store(FolderSource(folder), CONFIG, tmp_path / "other")
+    assert contents(own_cache) == contents(tmp_path / "other")
+    assert resumed.quarantined == whole.quarantined == [("0007.png", "an empty file")]
+
+
+def test_killed_again_and_again_it_ends_the_same(make_folder: MakeFolder, own_cache: Path, tmp_path: Path) -> None:
+    folder = make_folder("set", 35)
+    for after in (3, 14, 15, 33):
+        killed(folder, after)
+    open_store(FolderSource(folder), CONFIG)
+    open_store(FolderSource(folder), CONFIG, tmp_path / "other")
+    assert contents(own_cache) == contents(tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "from_picture"),
+    [
+        ("images.npy", 128 + 12 * 192, 10),  # a row of the second chunk
+        ("images.npy", 128 + 3 * 192, 0),
+        ("journal", 100, 0),
+        ("journal", -40, 10),
+    ],
+)
+def test_what_was_damaged_since_is_done_again(
+    make_folder: MakeFolder, own_cache: Path, tmp_path: Path, name: str, place: int, from_picture: int
+) -> None:
+    folder = make_folder("set", 35)
+    killed(folder, 27)
+    path = left(own_cache) / name
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+    source = Counted(folder)
+    open_store(source, CONFIG)
+    assert source.seen == list(range(from_picture, 35))
+    open_store(FolderSource(folder), CONFIG, tmp_path / "other")
+    assert contents(own_cache) == contents(tmp_path / "other")
+
+
+@pytest.mark.parametrize("name", ["images.npy", "journal", "plan.json"])
+@pytest.mark.parametrize("keep", [0, 200])
+def test_what_was_cut_off_since_is_done_again(make_folder: MakeFolder, own_cache: Path, name: str, keep: int) -> None:
+    folder = make_folder("set", 35)
+    killed(folder, 27)
+    os.truncate(left(own_cache) / name, keep)
+    stored = open_store(FolderSource(folder), CONFIG)
+    for i in (0, 15, 34):
+        np.testing.assert_array_equal(stored.images[i].transpose(1, 2, 0), FolderSource(folder).read(i).pixels)
+
+
+def test_a_changed_folder_is_begun_anew(make_folder: MakeFolder, own_cache: Path) -> None:
+    folder = make_folder("set", 35)
+    killed(folder, 27)
+    make_folder("set", 1, first=35)
+    source = Counted(folder)
+    open_store(source, CONFIG)
+    assert source.seen == list(range(36))
+
+
+def test_a_build_that_is_going_on_is_not_taken_over(make_folder: MakeFolder, own_cache: Path) -> None:
+    folder = make_folder("set", 35)
+    inner = Counted(folder)
+
+    def meanwhile(done: int, total: int) -> None:
+        if done == 25:
+            open_store(inner, CONFIG)
+
+    outer = open_store(FolderSource(folder), CONFIG, on_progress=meanwhile)
+    assert inner.seen == list(range(35))
+    assert len(outer.images) == 35
+    assert not list(own_cache.glob("store/*/.build-*"))
+
+
+def test_an_interrupt_keeps_what_is_done(make_folder: MakeFolder, own_cache: Path) -> None:
+    def interrupt(done: int, total: int) -> None:
+        if done == 25:
+            raise KeyboardInterrupt
+
+    folder = make_folder("set", 35)
+    with pytest.raises(KeyboardInterrupt):
+        open_store(FolderSource(folder), CONFIG, on_progress=interrupt)
+    source = Counted(folder)
+    open_store(source, CONFIG)
+    assert source.seen == list(range(20, 35))
+
+
+def test_a_journal_says_what_it_was_told(tmp_path: Path) -> None:
+    nan = float("nan")
+    first = Chunk(Tally(3, 2, 1, 0, 1), ["ab" * 32, "cd" * 32], ["a", "Ünïcode 🙂"], [(1.0, nan), (0.1, 2.0)])
+    second = Chunk(Tally(1), quarantined=[("bad\\x0a", "why")])
+    for chunk in (first, second):
+        journal.append(tmp_path / "journal", chunk)
+    (one, _), (two, end) = journal.chunks(tmp_path / "journal")
+    assert (one.tally, one.digests, one.origins) == (first.tally, first.digests, first.origins)
+    np.testing.assert_array_equal(np.float32(one.conditions), np.float32(first.conditions))
+    assert two.quarantined == second.quarantined
+    assert end == (tmp_path / "journal").stat().st_size
+    conditions, quarantined = journal.columns(tmp_path, 2)
+    np.testing.assert_array_equal(conditions, np.float32(first.conditions))
+    assert quarantined == second.quarantined
+    assert (tmp_path / "origins.txt").read_text("utf-8") == "a\nÜnïcode 🙂\n"
+    assert np.load(tmp_path / "digests.npy").tobytes().hex() == "ab" * 32 + "cd" * 32
+
+
+def test_a_million_rows_open_fast_because_no_row_is_json(make_folder: MakeFolder, own_cache: Path) -> None:
+    open_store(FolderSource(make_folder("set", 40)), CONFIG)
+    (index,) = own_cache.glob("store/*/*/index.json")
+    assert "0007.png" not in index.read_text()
+    assert "shape" in json.loads(index.read_text())
