@@ -58,8 +58,7 @@ class AugmentConfig:
     Attributes:
         p: chance of each kind; mirroring is drawn from a coin besides, and x-flip from the coin alone. 0 = nothing is
             altered. EDM takes 0.12 for CIFAR-10 and 0.15 for sets of 70,000 and 15,000 faces.
-        kinds: which there are. A network should be able to know each from the image: a mirrored 8 is an 8, and telling
-            the network otherwise only costs it strength.
+        kinds: which there are.
 
     Raises:
         ValueError: p is no probability, or a kind is unknown or stands twice.
