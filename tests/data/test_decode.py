@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from sfumato.data.decode import MAX_PIXELS, fit, header_size, is_grey, read_picture, with_channels
+from sfumato.data.decode import MAX_PIXELS, header_size, read_picture
+from sfumato.data.fitting import fit, is_grey, with_channels
 from sfumato.data.source import Unreadable
 
 RNG = np.random.default_rng(7)

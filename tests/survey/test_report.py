@@ -17,7 +17,7 @@ from PIL import Image
 
 from sfumato.data import DataConfig, open_source
 from sfumato.data.dataset import split
-from sfumato.data.decode import fit
+from sfumato.data.fitting import fit
 from sfumato.errors import UserError
 from sfumato.presets import choose
 from sfumato.survey import Report, advise, survey

@@ -149,7 +149,7 @@ def _pages(job: Job, out: Path) -> None:
     channels, depth = job.model.shape[0], job.model.depth
     if channels > 1 and (depth != EIGHT or channels not in (3, 4)):
         raise UserError(
-            f"--out {out}: a TIFF is written of grey images, or of 3 or 4 channels of 8 bits, and these have {channels} "
+            f"--out {out}: a TIFF is of grey images, or of 3 or 4 channels of 8 bits, and these have {channels} "
             f"channels, {depth.words}: use .npz, or a folder"
         )
     images = job.all().permute(0, 2, 3, 1).numpy()

@@ -34,13 +34,11 @@ from PIL import Image, ImageColor, UnidentifiedImageError
 from PIL.ExifTags import Base
 
 from sfumato.data.arrays import array_size, is_array, read_array
-from sfumato.data.fitting import converted, finite, fit, is_grey, with_channels
+from sfumato.data.fitting import converted, finite
 from sfumato.data.png import read_sixteen, rows_missing
 from sfumato.data.source import MAX_PIXELS, File, Picture, Pixels, Unreadable, printable
 
-__all__ = [
-    "MAX_PIXELS", "fit", "header_size", "is_grey", "opened", "read_opacity", "read_picture", "with_channels",
-]  # fmt: skip
+__all__ = ["MAX_PIXELS", "header_size", "opened", "read_opacity", "read_picture"]
 
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TIFF", "WEBP")
 _PLAIN = ("RGB", "RGBX", "P", "CMYK", "YCbCr", "HSV")
