@@ -106,7 +106,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "fashion": Preset(
         _small(
-            DataConfig("fashion", flip=True),
+            DataConfig("fashion"),
             UNetConfig(1, base=32, multipliers=(1, 2, 2), blocks=1, attention=(2,), dropout=0.0, groups=8, fold=2),
             batch=32,
             images=120_000,
