@@ -85,7 +85,10 @@ def test_rows_are_the_pictures_and_the_file_is_plain_npy(make_folder: MakeFolder
     assert json.loads((entry / "index.json").read_text())["shape"] == [5, 3, 8, 8]
 
 
-def test_grey_pictures_take_one_channel_and_one_coloured_gives_all_three(make_folder: MakeFolder) -> None:
+def test_grey_pictures_take_one_channel_and_one_coloured_gives_all_three(
+    make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SFUMATO_WORKERS", "0")
     folder = make_folder("set", 1500, size=(2, 2), channels=1)
     grey = open_store(FolderSource(folder), DataConfig())
     assert grey.images.shape == (1500, 1, 2, 2)
@@ -190,8 +193,8 @@ def test_a_changed_folder_makes_a_new_store_and_removes_the_old(make_folder: Mak
     assert np.array_equal(before.images[2], kept)  # who still trains on the old one is not disturbed
 
 
-@pytest.mark.parametrize("name", ["index.json", "images.npy"])
-@pytest.mark.parametrize("keep", [0, 60, -1])
+@pytest.mark.parametrize("name", ["index.json", "images.npy", "digests.npy", "origins.txt", "conditions.npy"])
+@pytest.mark.parametrize("keep", [0, 20, -1])
 def test_a_damaged_store_is_built_anew(make_folder: MakeFolder, own_cache: Path, name: str, keep: int) -> None:
     folder = make_folder("set", 3)
     good = np.array(open_store(FolderSource(folder), DataConfig()).images)
@@ -248,11 +251,12 @@ def test_a_killed_build_leaves_nothing_broken(make_folder: MakeFolder, own_cache
     assert done.returncode == -signal.SIGKILL
     assert entries(own_cache) == []
     (left,) = leftovers(own_cache)
-    assert len(open_store(FolderSource(folder), DataConfig()).images) == 6
-    assert left.exists()  # it might belong to a build that still runs
+    make_folder("set", 1, first=6)
+    assert len(open_store(FolderSource(folder), DataConfig()).images) == 7
+    assert left.exists()  # it is of other pictures, and might belong to a build that still runs
     for path in (left, *left.iterdir()):
         os.utime(path, (time.time() - ABANDONED - 60,) * 2)
-    make_folder("set", 1, first=6)
+    make_folder("set", 1, first=7)
     open_store(FolderSource(folder), DataConfig())
     assert leftovers(own_cache) == []
 

@@ -60,10 +60,6 @@ def open_source(name: str, background: str = "white") -> Source:
             return _several(paths, shown, background)
     except OSError as error:
         raise UserError(f"'{shown}' cannot be read: {error.strerror or error}") from None
-    except ValueError as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"'{shown}' is no path: {error}") from None
     if "/" in name or "\\" in name or name.startswith(("~", ".")):
         raise UserError(f"there is no '{shown}': give a folder of images that exists")
     raise UserError(f"there is no folder and no built-in data '{shown}'{nearest(name, BUILTIN)}")

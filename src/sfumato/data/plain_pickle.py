@@ -146,13 +146,14 @@ def read_plain(data: bytes) -> Any:
 
     Raises:
         NotPlain: it holds anything else, or is damaged.
+        MemoryError: as it says.
     """
     machine = _Machine()
     try:
         for code, argument, _ in pickletools.genops(data):
             machine.step(code.name, argument)
         return machine.stack.pop()
-    except NotPlain:
+    except (NotPlain, MemoryError):
         raise
     except Exception as error:  # whatever a damaged program does to its stack
         raise NotPlain(f"damaged ({printable(str(error))[:60] or type(error).__name__})") from None
