@@ -40,12 +40,18 @@ def find_cifar(path: Path) -> list[Path]:
     """Return the files of a path that is CIFAR's: a folder's training batches, or a binary batch; else none."""
     if path.is_file():
         return [path] if _BATCH.fullmatch(path.name) else []
-    batches = sorted(path.glob("data_batch_[1-9].bin")) or [p for p in [path / "train.bin"] if p.is_file()]
-    if not batches and (path / "batches.meta").is_file():
-        batches = sorted(path.glob("data_batch_[1-9]"))
-    if not batches and all((path / name).is_file() for name in ("meta", "train", "test")):
+    ten = [f"data_batch_{k}" for k in range(1, 10)]
+    batches = _there(path, [f"{name}.bin" for name in ten]) or _there(path, ["train.bin"])
+    if not batches and _there(path, ["batches.meta"]):
+        batches = _there(path, ten)
+    if not batches and len(_there(path, ["meta", "train", "test"])) == 3:
         batches = [path / "train"]
     return batches
+
+
+def _there(folder: Path, names: Sequence[str]) -> list[Path]:
+    """Those of the names that are files in a folder."""
+    return [folder / name for name in names if (folder / name).is_file()]
 
 
 def cifar_source(path: Path, batches: Sequence[Path]) -> ArraySource:

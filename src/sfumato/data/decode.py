@@ -82,9 +82,9 @@ def _read_image(path: File, background: str, opacity: bool) -> Picture:
         if image.format == "TIFF" and not _covered(image):
             raise Unreadable("damaged: its strips don't reach its last row")
         image.load()
-        if image.format == "PNG" and _ends_blank(image) and rows_missing(path):
-            raise Unreadable("damaged: its data end before its last row")
         pixels, alpha = _pixels(image, path, background, opacity)
+        if image.format == "PNG" and _ends_blank(image, pixels) and rows_missing(path):
+            raise Unreadable("damaged: its data end before its last row")
         return Picture(_turned(pixels, _orientation(image)), animated=_animated(image), alpha=alpha)
 
 
@@ -193,10 +193,12 @@ def _covered(image: Image.Image) -> bool:
     return bool(right >= tags.get(256, 0) and bottom >= tags.get(257, 0))
 
 
-def _ends_blank(image: Image.Image) -> bool:
+def _ends_blank(image: Image.Image, pixels: Pixels) -> bool:
     """Whether one of the last two rows is all zero; of an interlaced picture the odd rows come last."""
     width, height = image.size
-    rows = np.asarray(image.crop((0, max(0, height - 2), width, height)))
+    # what became other pixels (palettes, opacity over a background) is looked at as it was
+    same = image.mode in ("L", "RGB") and not image.has_transparency_data
+    rows = pixels[-2:] if same else np.asarray(image.crop((0, max(0, height - 2), width, height)))
     return not all(row.any() for row in rows)
 
 
@@ -226,9 +228,9 @@ def _pixels(image: Image.Image, path: File, background: str, opacity: bool) -> t
         canvas = Image.new("RGBA", image.size, (*ImageColor.getrgb(background)[:3], 255))
         return np.asarray(Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")), False
     if mode in ("1", "L"):
-        return np.asarray(image.convert("L"))[..., None], False
+        return np.asarray(image if mode == "L" else image.convert("L"))[..., None], False
     if mode in _PLAIN:
-        return np.asarray(image.convert("RGB")), False
+        return np.asarray(image if mode == "RGB" else image.convert("RGB")), False
     raise Unreadable(f"colour mode {mode} has no rule")
 
 

@@ -8,6 +8,7 @@ the disk by itself is a `Blob`: it is opened like a path, and nothing is ever ex
 from __future__ import annotations
 
 import math
+import os
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -131,8 +132,10 @@ class TreeSource(FileSource):
 def in_memory(file: File) -> File:
     """Return a file of usual length as its bytes, which decoding opens several times; a longer one as it is."""
     try:
-        if isinstance(file, Path) and file.stat().st_size <= _USUAL:
-            return Blob(file.read_bytes())
+        if isinstance(file, Path):
+            with open(file, "rb", buffering=0) as opened:
+                if os.fstat(opened.fileno()).st_size <= _USUAL:
+                    return Blob(opened.readall())
     except OSError:
         pass  # decoding it will say why
     return file

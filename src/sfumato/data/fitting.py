@@ -175,7 +175,10 @@ def _resized(pixels: Pixels, size: tuple[int, int], resample: Image.Resampling, 
 
 def is_grey(pixels: Pixels) -> bool:
     """Return whether (H, W, C) pixels have no colour: one channel, or three equal ones everywhere."""
-    return pixels.shape[2] == 1 or bool((pixels == pixels[..., :1]).all())
+    if pixels.shape[2] == 1:
+        return True
+    # most pictures with colour show it in their first row
+    return all(bool((part == part[..., :1]).all()) for part in (pixels[:1], pixels[1:]))
 
 
 def with_channels(pixels: Pixels, channels: int, alpha: bool = False) -> Pixels:

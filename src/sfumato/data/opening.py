@@ -8,8 +8,9 @@ a batch of CIFAR, an array, a zip or tar archive, or Parquet.
 from __future__ import annotations
 
 import glob
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sfumato.data.arrays import array_source, is_array_file
@@ -73,12 +74,23 @@ def _folder(path: Path, background: str) -> Source:
         return idx_source(found[0])
     if batches := find_cifar(path):
         return cifar_source(path, batches)
-    own = [item for item in sorted(path.iterdir()) if not item.name.startswith(".")]
     for kind, opener in ((is_tar, TarSource), (_is_parquet, ParquetSource)):
-        files = [item for item in own if kind(item) and item.is_file() and not item.is_symlink()]
-        if files and all(item in files or item.suffix.lower() in _BESIDE for item in own):
+        if files := _alone(path, kind):
             return opener(files, printable(str(path.resolve())), background)
     return FolderSource(path, background)
+
+
+def _alone(folder: Path, kind: Callable[[Path], bool]) -> list[Path]:
+    """The files of a kind in a folder that holds nothing else, but for lists and notes; none where it does."""
+    found = []
+    with os.scandir(folder) as items:
+        for item in items:
+            path = Path(item.path)
+            if kind(path) and item.is_file(follow_symlinks=False):
+                found.append(path)
+            elif not item.name.startswith(".") and path.suffix.lower() not in _BESIDE:
+                return []  # at the first image: there may be a million of them
+    return sorted(found)
 
 
 def _file(path: Path, background: str) -> Source:

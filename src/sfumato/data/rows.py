@@ -86,14 +86,14 @@ def make_row(picture: Picture, form: Form) -> Row:
     kind = kind_of(picture.pixels) if form.depth == "auto" else form.depth
     pixels = converted(picture.pixels, kind)
     smaller = [own < wanted for own, wanted in zip(pixels.shape[:2], form.size, strict=True)]
-    fill = border(form.background, pixels.shape[2], kind)
+    fill = border(form.background, pixels.shape[2], kind) if form.crop == "letterbox" else None
     pixels = fit(pixels, form.size, crop=form.crop, fill=fill, alpha=picture.alpha)
     grey = form.channels in (None, 1, 3) and pixels.shape[2] in (1, 3) and is_grey(pixels)
     if form.channels is not None and not (grey and form.channels == 3):
         pixels = with_channels(pixels, form.channels, picture.alpha)
         grey |= form.channels == 1
     pixels = (pixels[..., :1] if grey else pixels).transpose(2, 0, 1)
-    planes = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
+    planes = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False).tobytes()
     enlarged = all(smaller) if form.crop == "letterbox" else any(smaller)
     return Row(planes, hashlib.sha256(planes).digest(), grey, enlarged, picture.animated, kind, len(pixels))
 
