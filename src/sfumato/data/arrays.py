@@ -18,6 +18,7 @@ integers are places in it.
 
 from __future__ import annotations
 
+import io
 import math
 import zipfile
 from pathlib import Path
@@ -118,11 +119,11 @@ class _Numbers(ArraySource):
 def _mapped(path: File) -> NDArray[Any]:
     """The array in an .npy, mapped; raises `Unreadable`."""
     try:
-        if isinstance(path, Path):
-            return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
-        with path.open() as file:
-            _check_length(file, len(path.data))
+        with path.open("rb") as file:
+            _check_length(file, file.seek(0, io.SEEK_END))
             file.seek(0)
+            if isinstance(path, Path):
+                return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
             return np.lib.format.read_array(file, allow_pickle=False)  # type: ignore[no-any-return]
     except Exception as error:  # the header is a stranger's text, and numpy raises many things over it
         raise Unreadable(f"damaged: {printable(str(error) or type(error).__name__)[:80]}") from None
@@ -201,6 +202,8 @@ def _unpacked(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[An
 
 def _check_length(member: IO[bytes], length: int) -> None:
     """Refuse an array whose header promises more than its file has, before numpy asks for the memory."""
+    if member.seekable():
+        member.seek(0)
     version = np.lib.format.read_magic(member)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(member)

@@ -1,0 +1,136 @@
+"""Arrays as pictures: which axis is what, what numbers become, and files that lie."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sfumato.data.arrays import array_source, as_pixels
+from sfumato.data.decode import header_size, read_picture
+from sfumato.data.source import Blob, Unreadable
+from sfumato.errors import UserError
+
+RNG = np.random.default_rng(0)
+
+
+def file_of(array: np.ndarray) -> Blob:
+    content = io.BytesIO()
+    np.save(content, array)
+    return Blob(content.getvalue())
+
+
+@pytest.mark.parametrize("stored", [(6, 8), (6, 8, 5), (5, 6, 8), (6, 8, 1), (1, 6, 8), (6, 8, 6)])
+def test_the_channels_axis_is_the_shorter_one(stored: tuple[int, ...], tmp_path: Path) -> None:
+    array = RNG.integers(0, 256, stored).astype(np.uint8)
+    first = len(stored) == 3 and stored[0] < stored[2]
+    expected = array.transpose(1, 2, 0) if first else array.reshape(6, 8, -1)
+    np.save(tmp_path / "a.npy", array)
+    for file in (tmp_path / "a.npy", file_of(array)):
+        assert np.array_equal(read_picture(file, "white", native=True).pixels, expected)
+        assert header_size(file) == (6, 8)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "becomes"),
+    [
+        ("u1", "u1"), ("<u2", "u2"), (">u2", "u2"), ("<i2", "f4"), ("<i8", "f4"), ("<f2", "f4"), ("<f4", "f4"),
+        (">f8", "f4"),
+    ],
+)  # fmt: skip
+def test_numbers_keep_their_values(dtype: str, becomes: str) -> None:
+    array = np.array([[0, 1], [77, 255]]).astype(dtype)
+    got = read_picture(file_of(array), "white", native=True).pixels[..., 0]
+    assert got.dtype == np.dtype(becomes)
+    assert got.tolist() == [[0, 1], [77, 255]]
+
+
+def test_truth_is_black_and_white() -> None:
+    assert as_pixels(np.array([[[True], [False]]])).ravel().tolist() == [255, 0]
+
+
+@pytest.mark.parametrize(
+    ("array", "reason"),
+    [
+        (np.array([[1.0, np.nan]]), "not finite"),
+        (np.array([[1.0, 1e300]]), "not finite"),
+        (np.array([[1, 2**24 + 1]]), "beyond 16,777,216"),
+        (np.array([["a", "b"]]), "no rule"),
+        (np.array([[1j, 2]]), "no rule"),
+        (np.zeros(5), "no picture"),
+        (np.zeros((2, 3, 4, 5)), "no picture"),
+        (np.zeros((0, 4)), "no picture"),
+        (np.zeros((1500, 1500, 1500), bool), "too large"),
+    ],
+)
+def test_what_has_no_rule(array: np.ndarray, reason: str) -> None:
+    if array.nbytes < 1e6:
+        with pytest.raises(Unreadable, match=reason):
+            read_picture(file_of(array), "white", native=True)
+
+
+def test_files_that_lie(tmp_path: Path) -> None:
+    good = file_of(np.zeros((4, 4), np.uint8)).data
+    huge = good.replace(b"(4, 4)", b"(4000000000, 4000000000)".ljust(6))
+    objects = io.BytesIO()
+    np.save(objects, np.array([[{}]]), allow_pickle=True)
+    for content in (good[:-3], good[:20], huge, objects.getvalue(), good.replace(b"|u1", b"|O8")):
+        (tmp_path / "a.npy").write_bytes(content)
+        for file in (tmp_path / "a.npy", Blob(content)):
+            with pytest.raises(Unreadable):
+                read_picture(file, "white", native=True)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"), [((9, 6, 8), (6, 8, 1)), ((9, 6, 8, 4), (6, 8, 4)), ((9, 4, 6, 8), (6, 8, 4))]
+)
+def test_one_file_of_many_pictures(shape: tuple[int, ...], expected: tuple[int, ...], tmp_path: Path) -> None:
+    array = RNG.normal(size=shape)
+    np.save(tmp_path / "a.npy", array)
+    np.savez(tmp_path / "a.npz", images=array, other=np.zeros(3))
+    for name in ("a.npy", "a.npz"):
+        source = array_source(tmp_path / name)
+        assert (len(source), source.size(0)) == (9, expected[:2])
+        assert source.read(3).pixels.shape == expected
+        last = array if expected[2] == 1 or shape[3] == 4 else array.transpose(0, 2, 3, 1)
+        assert np.array_equal(source.read(3).pixels, last[3].reshape(expected).astype(np.float32))
+
+
+def test_one_bad_picture_does_not_cost_the_others(tmp_path: Path) -> None:
+    array = RNG.normal(size=(5, 4, 4))
+    array[2, 1, 1] = np.inf
+    np.save(tmp_path / "a.npy", array)
+    source = array_source(tmp_path / "a.npy")
+    with pytest.raises(Unreadable, match="not finite"):
+        source.read(2)
+    assert source.read(3).pixels.dtype == np.float32
+
+
+def test_labels_are_the_class(tmp_path: Path) -> None:
+    images = np.zeros((4, 3, 3), np.uint8)
+    np.savez(tmp_path / "named.npz", images=images, labels=[1, 0, 1, 1], classes=["cat", "dog"])
+    np.savez(tmp_path / "plain.npz", images=images, labels=["b", "a", "a", "c"])
+    for name, values, codes in (("named", ("cat", "dog"), [1, 0, 1, 1]), ("plain", ("a", "b", "c"), [1, 0, 0, 2])):
+        source = array_source(tmp_path / f"{name}.npz")
+        assert source.attributes[0].values == values
+        assert [source.read(i).condition for i in range(4)] == [(float(code),) for code in codes]
+    assert array_source(tmp_path / "named.npz").key() != array_source(tmp_path / "plain.npz").key()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"a": np.zeros((2, 3, 3)), "b": np.zeros(2)}, "no array 'images'"),
+        ({"images": np.zeros((3, 3))}, "number x height x width"),
+        ({"images": np.zeros((2, 3, 3)), "labels": np.zeros(3, int)}, "one integer or text for each"),
+        ({"images": np.zeros((2, 3, 3)), "labels": np.array([0, 5]), "classes": np.array(["a", "b"])}, "beyond its 2"),
+        ({"images": np.array([{}, {}, {}])}, "array of objects"),
+    ],
+)
+def test_files_that_cannot_be_used(arrays: dict[str, np.ndarray], said: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(UserError, match=said) as error:
+        len(array_source(tmp_path / "a.npz"))
+    assert "\n" not in str(error.value)
