@@ -132,3 +132,31 @@ def test_the_first_step_is_where_the_flow_begins() -> None:
     oracle = GaussianOracle(Linear(), torch.zeros(SHAPE), torch.ones(SHAPE))
     assert Flow(oracle).start == pytest.approx(1e-3)
     assert float(marginal(images(1, SHAPE), Linear()(Flow(oracle).start)).std) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_bits_of_a_density_bound_the_truth() -> None:
+    """Gaussian data that no rounding has touched: the bound on its density lies above it, and close with the oracle."""
+    schedule, n, std = Linear(), 4000, 0.25
+    x_0 = std * images(n, (1,), seed=1)
+    oracle = GaussianOracle(schedule, torch.zeros(1).double(), torch.full((1,), std**2).double())
+    truth = float((x_0.square() / (2 * std**2)).mean() / math.log(2) + 0.5 * math.log2(2 * math.pi * std**2))
+    bound = variational_bits(
+        Flow(oracle, 1e-6, 1e-6), x_0, images(n, (1,), seed=2), None, Optimal(oracle.spread), levels=None
+    )
+    assert truth - 0.02 < float(bound.mean()) < truth + 0.02
+
+
+def test_bits_of_sixteen_bit_values_are_eight_more() -> None:
+    """Halving a bin costs one bit: of values on the finer grid, log2(65535 / 255) more, by either way."""
+    schedule, n, std = Linear(), 2000, 0.25
+    raw = std * images(n, (1,), seed=1)
+    oracle = GaussianOracle(schedule, torch.zeros(1).double(), torch.full((1,), std**2).double())
+    flow, eps, variance = Flow(oracle, 1e-6, 1e-6), images(n, (1,), seed=2), Optimal(oracle.spread)
+    u = torch.rand(n, 1, generator=torch.Generator().manual_seed(0)).double()
+    found = []
+    for levels in (256, 65536):
+        x_0 = 2 * ((raw + 1) * (levels - 1) / 2).round() / (levels - 1) - 1
+        bound = variational_bits(flow, x_0, eps, None, variance, levels=levels)
+        found.append((float(bound.mean()), float(uniform_bits(flow, x_0, u, None, levels=levels).mean())))
+    for eight, sixteen in zip(*found, strict=True):
+        assert sixteen - eight == pytest.approx(math.log2(65535 / 255), abs=0.02)

@@ -25,6 +25,7 @@ from sfumato.diffusion import (
     Variance,
     bits_per_dim,
     bound_term,
+    decoder_nll,
     discretized_nll,
     marginal,
     posterior,
@@ -236,3 +237,37 @@ def test_bits() -> None:
 def test_a_learned_variance_needs_one_that_was_learnt() -> None:
     with pytest.raises(ValueError, match="predicts no variance"):
         Learned().logvar(Linear()(0.1), Linear()(0.2), Prediction(images(), images()))
+
+
+@pytest.mark.parametrize("std", [1e-5, 1e-3, 0.5])
+@pytest.mark.parametrize("mean", [-1.0, -0.31, 0.77])
+def test_65536_probabilities_sum_to_one_in_single_precision_too(mean: float, std: float) -> None:
+    values = (2 * torch.arange(65536, dtype=torch.float64) / 65535 - 1)[:, None]
+    for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-4)):
+        x_0 = values.to(dtype)
+        decoder = Gaussian(torch.full_like(x_0, mean), torch.tensor(2 * math.log(std), dtype=dtype))
+        mass = (-discretized_nll(decoder, x_0, 65536).double()).exp()
+        assert float(mass.sum()) == pytest.approx(1.0, abs=tolerance)
+
+
+def test_narrow_bins_have_their_width_times_the_density() -> None:
+    """Of a Gaussian much wider than a bin, to the rounding of single precision."""
+    x_0 = 2 * torch.tensor([[1000.0], [32000.0], [60000.0]]) / 65535 - 1
+    decoder = Gaussian(torch.full_like(x_0, 0.1), torch.tensor(2 * math.log(0.4)))
+    nll = discretized_nll(decoder, x_0, 65536)
+    assert torch.allclose(nll, decoder_nll(decoder, x_0, None) - math.log(2 / 65535), atol=1e-5)
+
+
+@pytest.mark.parametrize("num_steps", [10, 200])
+def test_the_bound_of_a_density_misses_by_the_prior_gap_alone(num_steps: int) -> None:
+    """As above, with the likelihood's own walk and without levels: E[L] - h(x_0) = KL( q(x_T) || N(0, I) )."""
+    schedule, count = Cosine(num_steps=1000), 40_000
+    oracle = GaussianOracle(schedule, torch.full((1, 1, 1), MEAN).double(), torch.full((1, 1, 1), SQUARE).double())
+    x_0 = MEAN + SQUARE**0.5 * images(count, (1, 1, 1), seed=3)
+    bound = vlb(oracle, x_0, trailing(num_steps, schedule), noise(count, (1, 1, 1)), Optimal(oracle.spread), None, None)
+    bits = bound.total - 0.5 * math.log2(2 * math.pi * math.e * SQUARE)
+    level = schedule(1.0)
+    spread = level.abar * SQUARE + level.sigma.square()
+    gap = Gaussian(level.alpha * MEAN, spread.log()).kl(Gaussian(torch.zeros(()).double(), torch.zeros(()).double()))
+    error = 4 * float(bits.std()) / count**0.5
+    assert abs(float(bits.mean()) - float(gap) / math.log(2)) < error < 0.05

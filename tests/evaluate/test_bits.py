@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from sfumato.depth import SIXTEEN, Depth
 from sfumato.diffusion import Cosine, GaussianOracle, Optimal, Small, trailing
 from sfumato.errors import UserError
 from sfumato.evaluate.bits import estimate, flow_bits, sampled_bits, vlb_bits
@@ -107,3 +108,30 @@ def test_bad_input_is_one_line() -> None:
         vlb_bits(ORACLE, bytes_of_a_gaussian(0, 0), trailing(5, ORACLE.schedule), BEST)
     with pytest.raises(UserError, match="no 256-bin likelihood"):
         vlb_bits(ORACLE, torch.zeros(2, *SHAPE), trailing(5, ORACLE.schedule), BEST)
+
+
+@pytest.mark.parametrize("kind", ["vlb", "sampled", "flow"])
+@pytest.mark.parametrize("depth", [SIXTEEN, Depth("float", -300.0, 100.0)], ids=lambda depth: depth.kind)
+def test_other_depths_have_the_entropy_of_their_own_units(kind: str, depth: Depth) -> None:
+    """Values v = low + scale (x + 1) of a Gaussian x: h(v) = log2(scale std) + log2(2 pi e) / 2, of 16 bits by bins."""
+    x = STD * torch.randn(300, *SHAPE, generator=torch.Generator().manual_seed(1))
+    images = depth.from_model(x)
+    truth = math.log2(depth.scale * STD) + 0.5 * math.log2(2 * math.pi * math.e)
+    if kind == "vlb":
+        bits = vlb_bits(ORACLE, images, trailing(50, ORACLE.schedule), BEST, depth=depth)
+        assert bits.total.mean == pytest.approx(bits.rate.mean + bits.distortion.mean)
+        assert bits.curve[-1][1] == pytest.approx(bits.distortion.mean, rel=1e-5)
+        assert max(rmse for _, _, rmse in bits.curve) == pytest.approx(depth.scale * STD, rel=0.1)
+    elif kind == "sampled":
+        bits = sampled_bits(ORACLE, images, BEST, terms=8, depth=depth)
+    else:
+        bits = flow_bits(ORACLE, images, BEST, rtol=1e-4, depth=depth)
+    assert abs(bits.total.mean - truth) < 1.5 * bits.total.half_width + 0.01
+
+
+def test_images_of_another_depth_are_refused() -> None:
+    images = SIXTEEN.from_model(torch.zeros(2, *SHAPE))
+    with pytest.raises(UserError, match="no 256-bin likelihood"):
+        vlb_bits(ORACLE, images, trailing(5, ORACLE.schedule), BEST)
+    with pytest.raises(UserError, match="no density as floats"):
+        flow_bits(ORACLE, images, BEST, depth=Depth("float", 0.0, 1.0))
