@@ -2,7 +2,8 @@
 
     OMP_NUM_THREADS=1 python -m tests.diagnose.faults FOLDER [FAULT ...]
 
-plants them in FOLDER, diagnoses each and prints the table of planted fault x found causes that docs/diagnose.md shows.
+plants them in FOLDER, diagnoses each and prints the tables that docs/diagnose.md shows: planted fault x found causes,
+and the figures that the thresholds lie between.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from sfumato.cli.main import main
 from sfumato.config import DiffusionConfig
 from sfumato.data import open_data
 from sfumato.data.source import DataConfig
+from sfumato.diagnose import Evidence, as_text, conclude, gather, observe
 from sfumato.weights import load_weights, save_weights
 
 SMALL = {
@@ -208,10 +210,31 @@ FAULTS: dict[Callable[[Path], Path], str] = {
 """Each planted fault and the cause that must be found first."""
 
 
+def figures(e: Evidence) -> str:
+    """The figures that thresholds are laid between, in a row."""
+    t, v, labels = e.training, e.variance, e.labels
+    biased = [level.biased for level in e.reading.levels if level.t > 0.2]
+    shown = (
+        f"{e.draw.apart:.3f}",
+        f"{e.draws['from data'].apart:.3f}",
+        f"{e.process.alpha_end:.2g}",
+        f"{e.reading.middle:.2f}",
+        f"{e.readings['raw'].middle:.2f}",
+        f"{min(r.middle for n, r in e.readings.items() if n.startswith('as ')):.2f}",
+        f"{e.reading.clean:.2f}",
+        f"{sum(biased) / len(biased):.2f}",
+        f"{e.draw.nearest / e.data.nearest:.2f}" if e.data.nearest else "-",
+        f"{e.unsettled:.2f}",
+        f"{t.losses[-1] / t.losses[-4]:.2f}" if t else "-",
+        f"{v.spread:.3f}" if v else "-",
+        f"{labels.other / labels.own:.2f}" if labels else "-",
+    )
+    return " | ".join(shown)
+
+
 def table(folder: Path, names: list[str]) -> None:
     """Plant, diagnose, print."""
-    from sfumato.diagnose import as_text, conclude, gather, observe
-
+    rows = []
     torch.set_num_threads(1)
     for plant in (*HEALTHY, *FAULTS):
         if names and plant.__name__ not in names:
@@ -227,7 +250,9 @@ def table(folder: Path, names: list[str]) -> None:
         causes = ", ".join(f"{finding.cause} ({finding.severity})" for finding in found) or "nothing"
         looks = ", ".join(symptom.name for symptom in seen) or "well"
         times = f"{trained - start:.0f} + {time.perf_counter() - trained:.0f} s"
-        print(f"| {plant.__name__} | {FAULTS.get(plant, '-')} | {looks} | {causes} | {times}", flush=True)
+        print(f"| {plant.__name__} | {FAULTS.get(plant, '-')} | {looks} | {causes} | {times} |", flush=True)
+        rows.append(f"| {plant.__name__} | {figures(evidence)} |")
+    print("\n".join(rows))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ __all__ = [
 FAR = 0.05
 """Energy distance from the data from which on samples are badly off: healthy small runs stay below 0.02."""
 UNLEARNED = 0.95
-"""Error at medium noise, as a share of the pixel-by-pixel guess's, above which nothing of the images was learned."""
+"""Error at medium noise, as a share of the pixel-by-pixel guess's, above which nothing of the images was learned: small
+healthy runs have 0.6 to 0.8, a run of ten steps 1.3, one that diverged 2.0."""
 BETTER = 0.8
 """What another reading's or other weights' error must be below, as a share of this one's, to be called better."""
 FEW = 20

@@ -49,7 +49,7 @@ def wrong_reading(e: Evidence) -> Finding | None:
 def average_too_long(e: Evidence) -> Finding | None:
     """An average that still remembers weights from before anything was learned."""
     raw, tr = e.readings.get("raw"), e.training
-    if e.main != "ema" or raw is None or raw.middle > BETTER * e.reading.middle:
+    if e.main != "ema" or raw is None or raw.middle > min(UNLEARNED, BETTER * e.reading.middle):
         return None
     figures = [
         f"At medium noise the error is {e.reading.middle:.2f} times the trivial guess's with the average, "
