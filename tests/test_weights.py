@@ -8,6 +8,7 @@ import pickle
 import random
 import struct
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import safetensors.torch
@@ -15,6 +16,7 @@ import torch
 
 from sfumato.attributes import Attribute
 from sfumato.config import fit, resolve, to_dict
+from sfumato.depth import EIGHT, SIXTEEN, Depth
 from sfumato.errors import UserError
 from sfumato.nets import UNet
 from sfumato.run import Run
@@ -253,3 +255,19 @@ def test_a_file_of_the_first_version_is_the_same_network(tmp_path, labels):
     damaged[-1] ^= 1
     path.write_bytes(damaged)
     refused(path, "checksum")
+
+
+@pytest.mark.parametrize("depth", [SIXTEEN, Depth("float", -0.25, 300.0)])
+def test_the_depth_is_kept_and_files_without_one_are_of_bytes(tmp_path, config, net, content, depth):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, net.state_dict(), config, "ema", 1, ATTRIBUTES, SHAPE, depth)
+    assert load_weights(path).depth == depth
+    path.write_bytes(content)
+    assert load_weights(path).depth == EIGHT
+    with patch("sfumato.weights.depths.plain", lambda depth: None):
+        path.write_bytes(pack(net.state_dict(), config, "ema", 1, ATTRIBUTES, SHAPE))
+    assert header(path.read_bytes())["depth"] is None
+    assert load_weights(path).depth == EIGHT
+    with patch("sfumato.weights.depths.plain", lambda depth: {"kind": "7", "low": 0, "high": 1}):
+        path.write_bytes(pack(net.state_dict(), config, "ema", 1, ATTRIBUTES, SHAPE))
+    refused(path, "depth '7'")
