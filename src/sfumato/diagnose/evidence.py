@@ -32,7 +32,7 @@ class Level:
     )
     trivial: float = measured(
         "the same error of the best linear guess made pixel by pixel, from the data's mean and variance at each pixel, "
-        "at least a byte's rounding; the predict-the-mean guess is never better"
+        "at least a byte's rounding; no worse, where it is fitted, than predicting the mean"
     )
     bias: tuple[float, ...] = measured("mean of predicted x_0 - x_0 for each channel")
 

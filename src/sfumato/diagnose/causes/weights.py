@@ -24,7 +24,8 @@ def broken_weights(e: Evidence) -> Finding | None:
         3,
         f"The {e.main} weights give values that are not numbers.",
         (f"{100 * (1 - e.draw.finite):.0f} % of the drawn values are not finite.",),
-        tuple(redraw(e, "", name) for name in good) or (again(e, "--optim.lr LOWER"),),
+        tuple(redraw(e, "", name) for name in good)
+        or (again(e, f"--optim.lr {e.training.lr / 10 if e.training else 1e-4:.2g}"),),
     )
 
 
