@@ -1,0 +1,134 @@
+"""TIFF of many bands and of deep colour, put together by hand from the specification's directory entries."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+
+from sfumato.data.decode import header_size, read_picture
+from sfumato.data.source import Blob, Unreadable
+
+RNG = np.random.default_rng(0)
+DEEP = RNG.integers(0, 65536, (11, 7, 5)).astype(np.uint16)
+
+
+def tiff(
+    array: np.ndarray, order: str = "<", packing: int = 1, apart: bool = False, block: tuple[int, int] | None = None,
+    rows: int = 4, differences: bool = False, **tags: int | list[int],
+) -> Blob:  # fmt: skip
+    """A file of one page: strips of `rows`, or tiles of `block`; bands chunky, or one after another."""
+    height, width, samples = array.shape
+    planes = [array[..., k : k + 1] for k in range(samples)] if apart else [array]
+    pieces = []
+    for plane in planes:
+        high, wide = block or (rows, width)
+        for top in range(0, height, high):
+            for left in range(0, width, wide):
+                piece = plane[top : top + high, left : left + wide]
+                if block:  # tiles are whole
+                    piece = np.pad(piece, ((0, high - piece.shape[0]), (0, wide - piece.shape[1]), (0, 0)))
+                if differences:
+                    piece = np.concatenate([piece[:, :1], np.diff(piece, axis=1)], axis=1)
+                data = piece.astype(array.dtype.newbyteorder(order)).tobytes()
+                pieces.append(zlib.compress(data) if packing == 8 else data)
+    starts, at = [], 8
+    for piece in pieces:
+        starts.append(at)
+        at += len(piece)
+    kind = {"u": 1, "i": 2, "f": 3}[array.dtype.kind]
+    entries: dict[int, int | list[int]] = {
+        256: width, 257: height, 258: [8 * array.itemsize] * samples, 259: packing, 262: 1, 277: samples,
+        284: 2 if apart else 1, 317: 2 if differences else 1, 339: [kind] * samples,
+    }  # fmt: skip
+    lengths = [len(piece) for piece in pieces]
+    entries |= (
+        {322: block[1], 323: block[0], 324: starts, 325: lengths} if block else {273: starts, 278: rows, 279: lengths}
+    )
+    entries |= {int(name[1:]): value for name, value in tags.items()}
+    extra, fields, after = b"", b"", at + 2 + 12 * len(entries) + 4
+    for tag, value in sorted(entries.items()):
+        values = value if isinstance(value, list) else [value]
+        packed = struct.pack(f"{order}{len(values)}I", *values)
+        if len(packed) > 4:
+            extra, packed = extra + packed, struct.pack(f"{order}I", after + len(extra))
+        fields += struct.pack(f"{order}HHI", tag, 4, len(values)) + packed
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", at)
+    return Blob(head + b"".join(pieces) + struct.pack(f"{order}H", len(entries)) + fields + bytes(4) + extra)
+
+
+def pixels(file: Blob, **options: bool) -> np.ndarray:
+    return read_picture(file, "white", native=True, **options).pixels
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("packing", [1, 8])
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("block", [None, (4, 3)])
+@pytest.mark.parametrize("differences", [False, True])
+def test_every_layout_holds_the_same_bands(order, packing, apart, block, differences) -> None:
+    file = tiff(DEEP, order, packing, apart, block, differences=differences)
+    assert np.array_equal(pixels(file), DEEP)
+    assert header_size(file) == (11, 7)
+
+
+@pytest.mark.parametrize(("dtype", "becomes"), [("u1", "u1"), ("i2", "f4"), ("f4", "f4"), ("f8", "f4"), ("u2", "u2")])
+def test_numbers_keep_their_values(dtype: str, becomes: str) -> None:
+    bands = (100 * RNG.random((6, 5, 6))).astype(dtype)
+    got = pixels(tiff(bands))
+    assert got.dtype == np.dtype(becomes)
+    assert np.array_equal(got, bands.astype(np.float32) if becomes == "f4" else bands)
+
+
+def test_deep_colour_and_its_opacity() -> None:
+    assert np.array_equal(pixels(tiff(DEEP[..., :3], _262=2)), DEEP[..., :3])
+    clear = tiff(DEEP[..., :4], _262=2, _338=2)
+    assert np.array_equal(pixels(clear, opacity=True), DEEP[..., :4])
+    ink, a = DEEP[..., :3].astype(float), DEEP[..., 3:4] / 65535
+    assert np.array_equal(pixels(clear), np.rint(a * ink + (1 - a) * 65535))
+    assert np.array_equal(pixels(tiff(DEEP[..., :4], _262=2, _338=0)), DEEP[..., :4])  # a fourth band, not opacity
+
+
+def test_it_is_turned() -> None:
+    file = tiff(DEEP, _274=6)
+    assert np.array_equal(pixels(file), np.rot90(DEEP, -1))
+    assert header_size(file) == (7, 11)
+
+
+@pytest.mark.parametrize(
+    ("file", "reason"),
+    [
+        (tiff(DEEP, _259=5), "compression 5 are not read"),
+        (tiff(DEEP, _317=3), "not read"),
+        (tiff(DEEP, _258=[12] * 5), "12 bits have no rule"),
+        (tiff(DEEP, _258=[16, 16, 8, 16, 16]), "no rule"),
+        (tiff(DEEP, _257=400), "its strips don't reach"),
+        (tiff(DEEP, _279=[10, 10, 10]), "before its last row"),
+        (tiff(DEEP, _256=60_000, _257=60_000), "too large"),
+        (tiff(DEEP, _277=5000), "too large"),
+        (tiff(np.zeros_like(DEEP), packing=8, _259=1), "before its last row"),
+        (tiff(DEEP, _259=8), "damaged"),
+        (tiff(DEEP, _322=0, _323=0, _324=[8], _325=[8]), "blocks of no size"),
+        (tiff(np.full((2, 2, 5), np.nan, np.float32)), "not finite"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_refused(file: Blob, reason: str) -> None:
+    with pytest.raises(Unreadable, match=reason):
+        pixels(file)
+
+
+def test_mutated_files_are_read_or_refused() -> None:
+    """Whatever a byte becomes: pixels or `Unreadable`, and never for long."""
+    good = tiff(DEEP, packing=8, block=(4, 3)).data
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        data = bytearray(good)
+        for place in rng.integers(0, len(data), 1 + seed % 4):
+            data[place] = rng.integers(0, 256)
+        try:
+            assert pixels(Blob(bytes(data))).size
+        except Unreadable:
+            continue
