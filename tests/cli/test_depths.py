@@ -11,6 +11,8 @@ from PIL import Image
 
 from sfumato.data import DataConfig, open_data
 from sfumato.data.png import encode
+from sfumato.evaluate.subject import open_subject
+from sfumato.generate import sample
 from sfumato.weights import load_weights
 
 from .conftest import TINY, Command
@@ -67,6 +69,8 @@ def test_from_import_to_evaluation(make, channels, dtype, suffix, said, sfumato:
     drawn = np.load("drawn.npz")["images"]
     assert (drawn.shape, drawn.dtype) == ((6, 8, 12, channels), dtype)
     assert (len(np.unique(drawn)) > 256) == (dtype != np.uint8)
+    images = model.depth.from_model(sample(model, 6, steps=4)).permute(0, 2, 3, 1).numpy()
+    assert np.abs(images.astype(float) - drawn).max() <= 1 + 1e-5 * model.depth.scale  # rounding, at the most
     assert sorted(path.name for path in Path("drawn").iterdir())[:2] == [f"00000{n}{suffix}" for n in (0, 1)]
     back = open_data(DataConfig(source="drawn", channels=channels, held_out=0.0))
     assert np.array_equal(back.images.transpose(0, 2, 3, 1), drawn)
@@ -98,10 +102,13 @@ def test_a_stack_of_pages(sfumato: Command, refused, tmp_path: Path) -> None:
     assert "5 channels, floating-point" in refused("sample", "more", "--num", 1, "--steps", 2, "--out", "stack.tif")
 
 
-def test_an_edit_reads_what_the_model_learnt_from(sfumato: Command, tmp_path: Path) -> None:
+def test_other_images_are_read_in_the_models_own_units(sfumato: Command, tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     bands(tmp_path / "set")
     assert sfumato("train", "set", "--run", "run", "--images", "16", *TINY).code == 0
+    np.save("others.npy", 1000 * FIELDS)
+    subject = open_subject(Path("run"), data="others.npy")
+    assert subject.data.depth == subject.model.depth == load_weights(tmp_path / "run").depth
     words = ["--box", "2,2,4,4", "--num", 1, "--steps", 2, "--out", "edit.png"]
     done = sfumato("edit", "inpaint", "run", "set/3.npy", *words)
     assert done.code == 0, done.err

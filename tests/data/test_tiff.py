@@ -17,7 +17,7 @@ DEEP = RNG.integers(0, 65536, (11, 7, 5)).astype(np.uint16)
 
 def tiff(
     array: np.ndarray, order: str = "<", packing: int = 1, apart: bool = False, block: tuple[int, int] | None = None,
-    rows: int = 4, differences: bool = False, **tags: int | list[int],
+    rows: int = 4, differences: bool = False, following: int = 0, **tags: int | list[int],
 ) -> Blob:  # fmt: skip
     """A file of one page: strips of `rows`, or tiles of `block`; bands chunky, or one after another."""
     height, width, samples = array.shape
@@ -56,7 +56,14 @@ def tiff(
             extra, packed = extra + packed, struct.pack(f"{order}I", after + len(extra))
         fields += struct.pack(f"{order}HHI", tag, 4, len(values)) + packed
     head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", at)
-    return Blob(head + b"".join(pieces) + struct.pack(f"{order}H", len(entries)) + fields + bytes(4) + extra)
+    return Blob(
+        head
+        + b"".join(pieces)
+        + struct.pack(f"{order}H", len(entries))
+        + fields
+        + struct.pack(f"{order}I", following)
+        + extra
+    )
 
 
 def pixels(file: Blob, **options: bool) -> np.ndarray:
@@ -89,6 +96,11 @@ def test_deep_colour_and_its_opacity() -> None:
     ink, a = DEEP[..., :3].astype(float), DEEP[..., 3:4] / 65535
     assert np.array_equal(pixels(clear), np.rint(a * ink + (1 - a) * 65535))
     assert np.array_equal(pixels(tiff(DEEP[..., :4], _262=2, _338=0)), DEEP[..., :4])  # a fourth band, not opacity
+
+
+def test_further_pages_are_told_of() -> None:
+    assert read_picture(tiff(DEEP, following=8), "white", native=True).animated
+    assert not read_picture(tiff(DEEP), "white", native=True).animated
 
 
 def test_it_is_turned() -> None:
