@@ -15,9 +15,10 @@ The others space some function of the level evenly and take the times where it f
     karras      (sigma / alpha)^(1/7)                       EDM's (2206.00364, Eq. 5)
 
 from t = 1 to the chain's first step 1/T in N - 1 strides, and from there to 0. Below 1/T a network has seen nothing,
-and logsnr goes to infinity. Where logsnr is infinite at the noisy end too (a zero-terminal-SNR chain), logsnr and
-karras start at the chain's last step with some signal left, t = (T - 1)/T: no even stride starts at infinity. (`fit`
-chooses times by a model's measured error.)
+and logsnr goes to infinity. karras starts where sigma / alpha = 80, as EDM does, if the chain goes beyond: a cosine
+chain ends at 20,000, and most of the strides would be spent where an image is a thousandth of the noise. Where logsnr
+is infinite at the noisy end (a zero-terminal-SNR chain), logsnr starts at the chain's last step with some signal left,
+t = (T - 1)/T: no even stride starts at infinity. (`fit` chooses times by a model's measured error.)
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from .schedule import Schedule
 
 __all__ = ["GRIDS", "Grid", "karras", "leading", "logsnr", "quadratic", "trailing", "uniform"]
 
-_RHO = 7  # EDM, Sec. 3
+_RHO, _NOISIEST = 7, 80.0  # EDM, Sec. 3 and Table 1
 
 
 def _grid(steps: Tensor, chain: int) -> Tensor:
@@ -113,11 +114,14 @@ def logsnr(num_steps: int, schedule: Schedule) -> Tensor:
 
 
 def karras(num_steps: int, schedule: Schedule) -> Tensor:
-    """Return N + 1 times with (sigma / alpha)^(1/7) evenly from t = 1 (see the module for pure noise) to 1/T, then 0
-    (EDM Eq. 5). Arguments as `trailing`.
+    """Return N + 1 times with (sigma / alpha)^(1/7) evenly from t = 1, or from sigma / alpha = 80 where the chain goes
+    beyond, to 1/T, then 0 (EDM Eq. 5). Arguments as `trailing`.
     """
-    first, last = (math.exp(-float(schedule(t).logsnr) / (2 * _RHO)) for t in _ends(num_steps, schedule))
-    return _spaced(num_steps, first, last, lambda root: schedule.time(-2 * _RHO * root.log()))
+    first, last = (math.exp(-float(schedule(t).logsnr) / 2) for t in _ends(num_steps, schedule))
+    first = max(last, min(first, _NOISIEST))
+    return _spaced(
+        num_steps, first ** (1 / _RHO), last ** (1 / _RHO), lambda root: schedule.time(-2 * _RHO * root.log())
+    )
 
 
 Grid = Callable[[int, Schedule], Tensor]
