@@ -37,6 +37,7 @@ from sfumato.data.arrays import array_size, is_array, read_array
 from sfumato.data.fitting import converted, finite
 from sfumato.data.png import read_sixteen, rows_missing
 from sfumato.data.source import MAX_PIXELS, File, Picture, Pixels, Unreadable, printable
+from sfumato.data.tiff import bands_size, is_bands, read_bands
 
 __all__ = ["MAX_PIXELS", "header_size", "opened", "read_opacity", "read_picture"]
 
@@ -72,8 +73,27 @@ def read_picture(path: File, background: str, native: bool = False, opacity: boo
     Raises:
         Unreadable: not an allowed format, too many pixels, damaged, or of a mode without a rule.
     """
-    picture = read_array(path) if is_array(path) else _read_image(path, background, opacity)
+    if is_array(path):
+        picture = read_array(path)
+    elif is_bands(path):
+        picture = _read_bands(path, background, opacity)
+    else:
+        picture = _read_image(path, background, opacity)
     return picture if native else replace(picture, pixels=converted(picture.pixels, "8"))
+
+
+def _read_bands(path: File, background: str, opacity: bool) -> Picture:
+    """Read a TIFF of many bands or of deep colour."""
+    try:
+        picture, orientation = read_bands(path)
+    except Unreadable:
+        raise
+    except Exception as error:  # hostile bytes: Pillow's parser and zlib raise what they like
+        raise Unreadable(_fault(error)) from None
+    pixels, alpha = picture.pixels, picture.alpha and picture.pixels.dtype == np.uint16
+    if alpha and not opacity:
+        pixels, alpha = _over(pixels, background), False
+    return replace(picture, pixels=_turned(pixels, orientation if orientation in _TURNS else 1), alpha=alpha)
 
 
 def _read_image(path: File, background: str, opacity: bool) -> Picture:
@@ -108,11 +128,23 @@ def header_size(path: File) -> tuple[int, int]:
     """Return (height, width) as `read_picture` will give it, from the header alone; raises `Unreadable`."""
     if is_array(path):
         return array_size(path)
+    if is_bands(path):
+        return _bands_size(path)
     with opened(path) as image:
         width, height = image.size
         # Asking a PNG without early EXIF for it decodes the whole image; a TIFF's size is already turned.
         turned = image.format in ("JPEG", "MPO", "WEBP", "AVIF") and _orientation(image) >= 5
         return (width, height) if turned else (height, width)
+
+
+def _bands_size(path: File) -> tuple[int, int]:
+    """The size of a TIFF of many bands, as it will be turned."""
+    try:
+        return bands_size(path)
+    except Unreadable:
+        raise
+    except Exception as error:  # as reading it
+        raise Unreadable(_fault(error)) from None
 
 
 @cache

@@ -18,6 +18,7 @@ from sfumato.data.decode import opened
 from sfumato.data.files import FileSource
 from sfumato.data.folder import FolderSource
 from sfumato.data.source import Source
+from sfumato.data.tiff import is_bands
 
 __all__ = ["FileFacts", "file_facts", "path_of"]
 
@@ -57,7 +58,7 @@ def file_facts(source: Source, i: int) -> FileFacts | None:
     if not isinstance(source, FileSource):
         return None
     file = source.file(i)
-    if is_array(file):
+    if is_array(file) or is_bands(file):
         return None
     with opened(file) as image:
         own = _FAMILY.get(image.format or "", image.format or "")
