@@ -35,7 +35,7 @@ from torch.utils.data import DataLoader
 from sfumato.data import DataConfig, open_data, open_source, to_model
 from sfumato.data.store import open_store
 
-SIDE, BATCH = 64, 32
+SIDE, BATCH = 64, 16
 
 
 def make_files(folder: Path, count: int, side: int = SIDE) -> Path:
@@ -63,14 +63,14 @@ def peer_dataset(folder: Path) -> tuple[Any, str]:
     try:
         from denoising_diffusion_pytorch.denoising_diffusion_pytorch import Dataset
 
-        return Dataset(str(folder), SIDE, convert_image_to="RGB"), "denoising-diffusion-pytorch's own Dataset"
+        return Dataset(str(folder), SIDE, augment_horizontal_flip=True, convert_image_to="RGB"), "its own Dataset"
     except (ImportError, RuntimeError, OSError) as error:
         print(f"its own Dataset can't be imported ({str(error)[:80]}): its steps are done with Pillow")
         return Steps(folder), "its steps, with Pillow"
 
 
 class Steps(torch.utils.data.Dataset[Tensor]):
-    """What the peer's `Dataset` does: open, convert, resize, crop, to a tensor in [0, 1]."""
+    """What the peer's `Dataset` does: open, convert, resize, mirror half, crop, to a tensor in [0, 1]."""
 
     def __init__(self, folder: Path) -> None:
         self.paths = list(folder.glob("**/*.png"))
@@ -83,6 +83,7 @@ class Steps(torch.utils.data.Dataset[Tensor]):
         image = image.convert("RGB") if image.mode != "RGB" else image
         scale = SIDE / min(image.size)
         image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if torch.rand(1) < 0.5 else image
         left, top = (image.width - SIDE) // 2, (image.height - SIDE) // 2
         values = np.array(image.crop((left, top, left + SIDE, top + SIDE)))
         return torch.from_numpy(values).permute(2, 0, 1).contiguous().to(torch.float32).div(255)

@@ -48,6 +48,7 @@ except ImportError:  # a system without flock: no build is ever taken over
 
 __all__ = ["ABANDONED", "SIDES", "Progress", "build", "choose_size"]
 
+_BUFFER = 2**20
 ABANDONED = 3600.0
 """Seconds without a write after which a temporary folder is taken for the remains of a killed build."""
 
@@ -127,7 +128,7 @@ def _write_rows(built: Path, source: Source, plan: Plan, on_progress: Progress) 
     """Decode what is not there yet behind what is; raises `UserError` where nothing could be read, and `Mixed`."""
     path = built / "images.npy"
     path.touch()
-    with path.open("r+b") as file:
+    with path.open("r+b", buffering=_BUFFER) as file:
         total = _resumed(built, file, plan)
         chunk, fault = Chunk(), ("", "")
         for i, (answer, condition) in enumerate(_answers(source, plan.form, total.pictures), total.pictures):
@@ -162,7 +163,9 @@ def _write_rows(built: Path, source: Source, plan: Plan, on_progress: Progress) 
 
 def _count(chunk: Chunk, row: Row, origin: str, condition: tuple[float, ...]) -> None:
     """Note what became of a picture."""
-    chunk.tally += Tally(0, 1, not row.grey, row.enlarged, row.animated)
+    tally = chunk.tally
+    tally.rows, tally.coloured = tally.rows + 1, tally.coloured + (not row.grey)
+    tally.enlarged, tally.animated = tally.enlarged + row.enlarged, tally.animated + row.animated
     chunk.digests.append(row.digest.hex())
     chunk.origins.append(origin)
     chunk.conditions.append(condition)

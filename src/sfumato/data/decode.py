@@ -35,8 +35,9 @@ from PIL.ExifTags import Base
 
 from sfumato.data.arrays import array_size, is_array, read_array
 from sfumato.data.fitting import converted, finite
+from sfumato.data.plain_png import read_plain
 from sfumato.data.png import read_sixteen, rows_missing
-from sfumato.data.source import MAX_PIXELS, File, Picture, Pixels, Unreadable, printable
+from sfumato.data.source import MAX_PIXELS, Blob, File, Picture, Pixels, Unreadable, printable
 from sfumato.data.tiff import bands_size, is_bands, read_bands
 
 __all__ = ["MAX_PIXELS", "header_size", "opened", "read_opacity", "read_picture"]
@@ -73,6 +74,8 @@ def read_picture(path: File, background: str, native: bool = False, opacity: boo
     Raises:
         Unreadable: not an allowed format, too many pixels, damaged, or of a mode without a rule.
     """
+    if isinstance(path, Blob) and (plain := read_plain(path.data)) is not None:
+        return Picture(plain)
     if is_array(path):
         picture = read_array(path)
     elif is_bands(path):
@@ -202,6 +205,8 @@ def _what(path: File) -> str:
 
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 where there is none or it can't be read."""
+    if image.format == "PNG" and not image.info:
+        return 1  # nothing beside its pixels: most are so, and asking costs a tenth of reading them
     try:
         value = image.getexif().get(Base.Orientation, 1)
     except Exception:  # damaged EXIF of any kind must not cost the image

@@ -70,9 +70,8 @@ class FileSource:
 
     def read(self, i: int, opacity: bool = False) -> Picture:
         """Return picture i, decoded, with its opacity where that is asked for; raises `Unreadable`."""
-        return replace(
-            read_picture(in_memory(self.file(i)), self.background, True, opacity), condition=self.condition(i)
-        )
+        picture = read_picture(in_memory(self.file(i)), self.background, True, opacity)
+        return replace(picture, condition=condition) if (condition := self.condition(i)) else picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +132,14 @@ def in_memory(file: File) -> File:
     """Return a file of usual length as its bytes, which decoding opens several times; a longer one as it is."""
     try:
         if isinstance(file, Path):
-            with open(file, "rb", buffering=0) as opened:
-                if os.fstat(opened.fileno()).st_size <= _USUAL:
-                    return Blob(opened.readall())
+            handle = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            try:
+                length = os.fstat(handle).st_size
+                data = os.read(handle, length) if length <= _USUAL else b""
+            finally:
+                os.close(handle)
+            if data and len(data) == length:
+                return Blob(data)
     except OSError:
         pass  # decoding it will say why
     return file

@@ -76,16 +76,16 @@ def _walk(folder: Path) -> list[_Entry]:
     for place, folders, files in os.walk(folder, onerror=failed):
         folders[:] = [name for name in folders if not name.startswith(".")]
         links = [name for name in folders if os.path.islink(os.path.join(place, name))]
-        names = [name for name in files + links if not name.startswith(".")]
-        entries += [_entry(folder, Path(place, name)) for name in names]
+        parts = Path(place).relative_to(folder).parts
+        entries += [_entry(place, parts, name) for name in files + links if not name.startswith(".")]
     return entries
 
 
-def _entry(folder: Path, path: Path) -> _Entry:
+def _entry(place: str, parts: tuple[str, ...], name: str) -> _Entry:
     """Look at one file without opening it or following it."""
-    parts = path.relative_to(folder).parts
+    parts = (*parts, name)
     try:
-        status = path.lstat()
+        status = os.lstat(os.path.join(place, name))
     except OSError as error:
         return _Entry(parts, f"cannot be read: {error.strerror}")
     if stat.S_ISLNK(status.st_mode):
