@@ -349,3 +349,14 @@ def test_nothing_in_the_folder_is_changed(make_folder: MakeFolder) -> None:
     before = state()
     open_data(DataConfig(source=str(folder)))
     assert state() == before
+
+
+def test_each_position_is_mirrored_by_its_own_number(make_folder: MakeFolder) -> None:
+    """However positions are drawn together, in blocks or not."""
+    data = open_data(DataConfig(str(make_folder("set", 30)), flip=True))
+    positions = torch.tensor([0, 1, 1023, 1024, 1025, 5000, 3, 2**34, 2047, 2048])
+    batch = data.batch(positions, seed=7)
+    expected = uniform(7, Purpose.FLIP, positions, ()) < 0.5
+    for place, row in enumerate(batch.index.tolist()):
+        image = torch.from_numpy(np.array(data.images[row]))
+        assert torch.equal(batch.x[place], image.flip(-1) if expected[place] else image)

@@ -39,6 +39,8 @@ from sfumato.errors import UserError
 __all__ = ["Batch", "Dataset", "open_data", "open_source", "split"]
 
 FEWEST_TO_SPLIT = 20
+BLOCK = 1024
+"""Positions whose mirroring is drawn at once."""
 FEW = 1000
 """Below this many training images a model of usual size repeats them rather than invents (Gu et al. 2023, arXiv
 2310.02664)."""
@@ -148,7 +150,7 @@ class Dataset:
         if self.whole is not None:
             x = self._cut_out(index, uniform(seed, Purpose.CROP, positions, (2,)))
         if self.config.flip:
-            mirrored = uniform(seed, Purpose.FLIP, positions, ()) < 0.5
+            mirrored = _mirrored(seed, positions)
             plain = x.view(torch.int16) if x.dtype == torch.uint16 else x  # torch can't mirror uint16
             plain[mirrored] = plain[mirrored].flip(-1)
         return Batch(x, conditions, index)
@@ -312,6 +314,22 @@ def _labels(stored: Stored, config: DataConfig, name: str) -> Labels:
             "CSV or JSON Lines file"
         )
     return pick(own, config.attributes, name)
+
+
+def _mirrored(seed: int, positions: Tensor) -> Tensor:
+    """Which positions are mirrored, (B,) bool: those where the stream's own number is below a half."""
+    blocks = positions // BLOCK
+    found = torch.empty(positions.shape, dtype=torch.bool)
+    for block in set(blocks.tolist()):
+        now = blocks == block
+        found[now] = _mirrored_block(seed, block)[positions[now] - block * BLOCK]
+    return found
+
+
+@lru_cache(maxsize=4)
+def _mirrored_block(seed: int, block: int) -> Tensor:
+    """Which positions of a block are mirrored; kept, since drawing sixteen numbers costs as much as a thousand."""
+    return uniform(seed, Purpose.FLIP, torch.arange(block * BLOCK, (block + 1) * BLOCK), ()) < 0.5
 
 
 @lru_cache(maxsize=4)
