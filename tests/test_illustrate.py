@@ -84,7 +84,9 @@ def test_through_training_is_the_first_tiles_of_each_grid(tmp_path: Path) -> Non
 @pytest.mark.parametrize(("batch", "first"), [(3, 0), (8, 0), (3, 4)])
 def test_a_film_has_every_image_in_its_place(batch: int, first: int) -> None:
     frames = Frames(5, steps=10, first=first, limit=4)
-    parts = list(generate(ORACLE, SHAPE, 8, 0, DDIM(), trailing(10, ORACLE.schedule), batch, first=first, on_state=frames))
+    parts = list(
+        generate(ORACLE, SHAPE, 8, 0, DDIM(), trailing(10, ORACLE.schedule), batch, first=first, on_state=frames)
+    )
     drawn = frames.pictures(columns=5)
     assert len(drawn) == 4
     final = torch.cat([images for _, images in parts])
