@@ -52,6 +52,8 @@ RUNS: dict[str, dict[str, str]] = {
 """What each run changes of BASE."""
 
 STEPS = (10, 25, 50, 100)
+KNOWN = ((1, 28, 28), (1, 8, 8))
+"""Shapes of images that the shipped classifiers know."""
 
 
 def run_training(names: list[str], data: str, preset: str, images: int, seeds: list[int], out: Path) -> None:
@@ -87,8 +89,9 @@ def draw(model: Model, variance: Variance, steps: int, num: int, batch: int = 10
 
 
 def frechet(data: Dataset, images: torch.Tensor) -> dict[str, float | None]:
-    """Frechet distance of the classifier's features to as many training images, its interval and its floor."""
-    extractor = open_extractor("classifier", data.shape)
+    """Frechet distance of the classifier's features, where it knows such images, else of pixels, to as many training
+    images, its interval and its floor."""
+    extractor = open_extractor("classifier" if data.shape in KNOWN else "pixels", data.shape)
     (found,) = quality(data, images, extractor, measures=("frechet",))
     return {"value": found.value, "low": found.low, "high": found.high, "floor": found.floor, "n": found.num_generated}
 
