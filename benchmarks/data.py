@@ -129,6 +129,7 @@ def compare(folder: Path, count: int, rounds: int) -> dict[str, Any]:
     for name in ("import", "feed"):
         ratios = [a / b for a, b in zip(times["loader"], times[name], strict=True)]
         result[f"{name}_times_faster"] = {f.__name__: round(f(ratios), 2) for f in (statistics.median, min, max)}
+        result[f"{name}_times_faster"]["best against best"] = round(min(times["loader"]) / min(times[name]), 2)
     return result
 
 

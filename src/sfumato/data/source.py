@@ -249,4 +249,6 @@ def printable(text: str) -> str:
     Returns:
         The same text where it was printable already; letters of any script and emoji stay.
     """
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text)
