@@ -27,7 +27,7 @@ def test_all_three_by_default_in_words_and_then_from_the_files(sfumato: Command,
     sections = [section.splitlines() for section in result.out.split("\n\n")]
     assert [section[0] for section in sections] == ["bits", "quality", "memorisation"]
     assert " bits per dimension, 95 % interval " in sections[0][1]
-    assert sections[1][1] == "12 images drawn by ddim in 3 steps, seed 0, against 12 training images"
+    assert sections[1][1] == "12 images drawn by dpmpp-2 in 3 steps, seed 0, against 12 training images"
     assert "signs of repeating" in sections[2][1] or "repeat" in sections[2][1]
     for section in sections:
         assert Path(section[-1].removeprefix("- ")).is_file()
@@ -57,7 +57,7 @@ def test_results_lie_in_the_run(sfumato: Command, plain: Path, tmp_path: Path) -
 
 
 def test_options_reach_the_measurement(sfumato: Command, plain: Path) -> None:
-    line = "--bits --quality --sampler ddpm --variance analytic --method vlb --repeats 2 --seed 3 --no-clip "
+    line = "--bits --quality --sampler ddpm --variance analytic --method vlb --repeats 2 --seed 3 --range free "
     line += "--extractor pixels --real held_out --json --out out"
     said = json.loads(sfumato("evaluate", plain, *FEW, *line.split()).out)
     assert said["bits"]["settings"] | {

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from tyro.conf import Positional
 
-from sfumato import depth
 from sfumato.attributes import plain
 from sfumato.cli.console import facts, print_json, progress
 from sfumato.cli.options import Flag, Overrides, option
@@ -114,6 +113,8 @@ def contact_sheet(data: Dataset, num: int) -> Image:
 
 def _described(data: Dataset) -> dict[str, Any]:
     """A data set as a JSON-able dict."""
+    from sfumato import depth
+
     return {
         "source": data.source_name,
         "count": len(data),

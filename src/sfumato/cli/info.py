@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from tyro.conf import Positional
 
-from sfumato import depth
 from sfumato.attributes import plain
 from sfumato.cli.console import duration, facts, print_json, size
 from sfumato.cli.options import Flag, option
@@ -69,6 +68,7 @@ def _model_facts(config: Config, model: Model | None) -> dict[str, Any]:
     """What a configuration says of its model, and a weights file of itself."""
     import torch
 
+    from sfumato import depth
     from sfumato.nets import UNet, cost
 
     with torch.device("meta"):
@@ -119,6 +119,7 @@ def _run_facts(run: Run, config: Config) -> dict[str, Any]:
 
 def _text(source: Path, config: Config, known: dict[str, Any]) -> str:
     """All of it, for people."""
+    from sfumato import depth
     from sfumato.cli.describe import network, padding, process
 
     data = config.data
