@@ -115,6 +115,8 @@ class ParquetSource(TableSource):
             _check_groups([files[f].metadata.row_group(g) for f, g in self._groups], shown)
             columns = [field.name for field in schema if _is_plain(field.type)]
             tables = [file.read(columns=columns).to_pydict() for file in files]
+        except UserError:
+            raise
         except (OSError, ValueError, KeyError, NotImplementedError) as error:
             raise UserError(f"'{shown}' can't be read as Parquet: {printable(str(error))[:120]}") from None
         self._held: tuple[int, int, Any] = (0, -1, None)
