@@ -34,7 +34,7 @@ __all__ = ["SMALL", "count_workers", "decode"]
 SMALL = 1000
 """Fewer files than this are decoded without further processes, which take a third of a second to begin."""
 
-_BATCH, _BATCH_BYTES = 16, 2**22
+_BATCH, _BATCH_BYTES, _PIPE = 16, 2**22, 2**18
 _START = "import sys; sys.path.append(sys.argv[1]); from sfumato.data.worker import main; main()"
 _POLL = 0.5
 
@@ -92,15 +92,17 @@ class _Process:
             [sys.executable, "-P", "-c", _START, root],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            bufsize=_PIPE,
             env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )
         self._to, self._from = cast(IO[bytes], self._process.stdin), cast(IO[bytes], self._process.stdout)
+        self._ticks = cast(IO[bytes], self._process.stderr)
         receive(self._from)
         send(self._to, json.dumps(asdict(form)).encode())
 
     def ask(self, files: list[File]) -> None:
-        """Send a batch."""
+        """Send a batch; the answers to the last one were all taken."""
         self._owed, self._since = len(files), time.monotonic()
         send_files(self._to, files)
 
@@ -108,7 +110,13 @@ class _Process:
         """Wait for the answer to the next file; raises EOFError or OSError where the process is dead."""
         found = receive(self._from)
         self._owed, self._since = self._owed - 1, time.monotonic()
+        self._ticks.read(1)
         return found
+
+    def begun(self) -> int:
+        """Return how many files it had begun besides those it answered for; ends it."""
+        self.kill()
+        return len(self._ticks.read())
 
     def check(self) -> None:
         """End the process if it has been at one file for too long; who waits for its answer is told."""
@@ -125,6 +133,7 @@ class _Process:
         self.kill()
         self._process.wait()
         self._from.close()
+        self._ticks.close()
         with suppress(OSError):  # what had not been sent yet
             self._to.close()
 
@@ -216,11 +225,12 @@ class _Crew:
                     answers[todo[0][0]] = process.answer()
                     del todo[0]
             except (OSError, EOFError):
-                k = todo[0][0]
+                # answers that it had not sent yet are asked for again; where it stood is the last file that it began
+                k = todo[max(0, process.begun() - 1)][0]
                 if process.late or died_at == k:
                     reason = f"reading it took more than {PATIENCE:g} s" if process.late else "the decoder died on it"
                     answers[k] = pack_fault(reason)
-                    del todo[0]
+                    todo = [each for each in todo if each[0] != k]
                 died_at = k
                 self._drop(place)
         return answers

@@ -6,9 +6,11 @@ files; a decoder that crashes or hangs takes this process along and nothing more
 
     to the process     the form, as JSON;  then batches: a number n, and n files, each `P` + path or `B` + bytes
     from the process   `ready`;            then for each file a row or the reason why there is none (`rows`)
+    on its third pipe  a byte for each file that is begun, which tells where it stood when it died
 
-Each item is behind its length, eight bytes. The process ends when its input does, and by the system's alarm where a
-single file takes it too long and nobody is left to end it.
+Each item is behind its length, eight bytes. Answers are sent several at once, at least every `OFTEN` seconds, since
+each sending wakes the other side. The process ends when its input does, and by the system's alarm where a single file
+takes it too long and nobody is left to end it.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import os
 import signal
 import struct
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
@@ -27,10 +30,12 @@ from sfumato.data.files import in_memory
 from sfumato.data.rows import Form, make_row, pack_fault
 from sfumato.data.source import Blob, File, Unreadable, printable
 
-__all__ = ["PATIENCE", "answer", "main", "receive", "send", "send_files"]
+__all__ = ["OFTEN", "PATIENCE", "answer", "main", "receive", "send", "send_files"]
 
 PATIENCE = 25.0
 """Seconds that one picture may take."""
+OFTEN = 0.05
+"""Seconds after which answers are sent."""
 
 _LENGTH = struct.Struct("<Q")
 
@@ -92,17 +97,24 @@ def main() -> None:
     """Serve until the input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the one that asks decides
     alarm = getattr(signal, "alarm", lambda seconds: 0)
-    source, sink = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not get among the answers
+    source, sink, ticks = sys.stdin.buffer, os.fdopen(os.dup(1), "wb", 2**18), os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)  # what a library prints must not get among the answers
+    os.dup2(nowhere, 2)
     send(sink, b"ready")
     sink.flush()
     try:
         form = _form(receive(source))
         while True:
+            sent = time.monotonic()
             for item in [receive(source) for _ in range(int(receive(source)))]:
                 alarm(int(2 * PATIENCE))
+                os.write(ticks, b".")
                 send(sink, answer(_file(item), form))
-                sink.flush()
-                alarm(0)
+                if time.monotonic() - sent > OFTEN:
+                    sink.flush()
+                    sent = time.monotonic()
+            alarm(0)
+            sink.flush()
     except (EOFError, BrokenPipeError):
         os._exit(0)  # without closing `sink`, whose reader may be gone
