@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sfumato.data import journal
+from sfumato.data import build, journal
 from sfumato.data.folder import FolderSource
 from sfumato.data.journal import Chunk, Tally
 from sfumato.data.source import DataConfig, Picture
@@ -25,7 +25,7 @@ STEP = 10
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from sfumato.data import journal
+from sfumato.data import build, journal
 from sfumato.data.folder import FolderSource
 from sfumato.data.source import DataConfig
 from sfumato.data.store import open_store
@@ -193,3 +193,23 @@ def test_a_million_rows_open_fast_because_no_row_is_json(make_folder: MakeFolder
     (index,) = own_cache.glob("store/*/*/index.json")
     assert "0007.png" not in index.read_text()
     assert "shape" in json.loads(index.read_text())
+
+
+def test_a_folder_that_was_taken_before_its_maker_could_lock_it_is_left_to_the_taker(
+    make_folder: MakeFolder, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between making a folder and locking it there is a moment, in which another build may take it for a remnant."""
+    fcntl = pytest.importorskip("fcntl")
+    real, taken = build.tempfile.mkdtemp, []
+
+    def made_and_taken(**options: object) -> str:
+        place = real(**options)
+        if not taken:
+            taken.append((os.open(Path(place, "lock"), os.O_RDWR | os.O_CREAT), place))
+            fcntl.flock(taken[0][0], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return place
+
+    monkeypatch.setattr(build.tempfile, "mkdtemp", made_and_taken)
+    assert len(open_store(FolderSource(make_folder("set", 12)), CONFIG).images) == 12
+    assert sorted(path.name for path in Path(taken[0][1]).iterdir()) == ["lock"]
+    os.close(taken[0][0])

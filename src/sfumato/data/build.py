@@ -49,6 +49,7 @@ except ImportError:  # a system without flock: no build is ever taken over
 __all__ = ["ABANDONED", "SIDES", "Progress", "build", "choose_size"]
 
 _BUFFER = 2**20
+_TRIES = 5  # a file system that has no locks fails them all: there nobody takes anything over
 ABANDONED = 3600.0
 """Seconds without a write after which a temporary folder is taken for the remains of a killed build."""
 
@@ -104,8 +105,10 @@ def _claimed(slot: Path, name: str) -> Iterator[Path]:
             if _lock(left, held, new=False):
                 yield left
                 return
-        built = Path(tempfile.mkdtemp(prefix=f".build-{name}-", dir=slot))
-        _lock(built, held, new=True)
+        for _ in range(_TRIES):
+            built = Path(tempfile.mkdtemp(prefix=f".build-{name}-", dir=slot))
+            if _lock(built, held, new=True) or fcntl is None:
+                break  # else somebody took it for one that was left, before it was locked: it is theirs now
         yield built
 
 
