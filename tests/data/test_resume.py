@@ -24,6 +24,7 @@ CONFIG = DataConfig(size=(8, 8))
 STEP = 10
 KILLED = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background may ignore it
 from pathlib import Path
 from sfumato.data import build, journal
 from sfumato.data.folder import FolderSource
