@@ -151,8 +151,10 @@ def scale_of_the_paper(patch: Patch) -> None:
 
 
 def louder_gradient(patch: Patch) -> None:
-    true = guidance._shift
-    patch.setattr(guidance, "_shift", lambda p, gradient, level: true(p, gradient * level.sigma, level))
+    true = Prediction.with_score
+    patch.setattr(
+        Prediction, "with_score", lambda p, gradient, level: true(p, gradient * level.sigma.to(gradient), level)
+    )
 
 
 def unlike(x: torch.Tensor) -> bool:

@@ -33,7 +33,7 @@ from torch import Tensor
 
 from .denoiser import Condition, Denoiser
 from .prediction import Prediction
-from .schedule import Level, Schedule, broadcast
+from .schedule import Schedule, broadcast
 
 __all__ = ["AutoGuided", "ClassifierGuided", "Guided", "ImageGuided", "LogProb"]
 
@@ -182,7 +182,7 @@ class ClassifierGuided:
         with torch.enable_grad():
             log_prob = self.log_prob(x, _times(t, x), condition).sum()
             (gradient,) = torch.autograd.grad(log_prob, x, create_graph=further)
-        return _shift(prediction, self.scale * gradient, self.schedule(t).like(x_t))
+        return prediction.with_score(self.scale * gradient, self.schedule(t))
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ class ImageGuided:
             prediction = self.denoiser(x, t, condition)
             log_prob = self.log_prob(prediction.x0, _times(t, x), condition).sum()
             (gradient,) = torch.autograd.grad(log_prob, x, create_graph=further)
-            guided = _shift(prediction, self.scale * gradient, self.schedule(t).like(x_t))
+            guided = prediction.with_score(self.scale * gradient, self.schedule(t))
         return guided if further else _detached(guided)
 
 
@@ -286,12 +286,6 @@ def _variable(x_t: Tensor) -> tuple[Tensor, bool]:
     """x_t as something to differentiate by, and whether who called records gradients of the result."""
     further = torch.is_grad_enabled() and x_t.requires_grad
     return (x_t if further else x_t.detach().requires_grad_()), further
-
-
-def _shift(prediction: Prediction, gradient: Tensor, level: Level) -> Prediction:
-    """Add a gradient to the score: eps - sigma gradient, x0 + sigma^2 / alpha gradient."""
-    x0 = prediction.x0 + level.sigma.square() / level.alpha * gradient
-    return replace(prediction, x0=x0, eps=prediction.eps - level.sigma * gradient)
 
 
 def _detached(prediction: Prediction) -> Prediction:
