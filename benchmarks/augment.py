@@ -19,11 +19,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sfumato.config import fit, resolve
+from sfumato.config.augment import NUMBERS
+from sfumato.config.config import fit
+from sfumato.config.data import DataConfig
+from sfumato.config.presets import resolve
 from sfumato.data import Dataset, open_data
-from sfumato.data.source import DataConfig
-from sfumato.train.augment import NUMBERS, inverse, resample
-from sfumato.train.learner import Learner
+from sfumato.data.augment import inverse, resample
+from sfumato.train.trainer import Learner
 
 STEPS = 9
 

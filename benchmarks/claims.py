@@ -20,16 +20,17 @@ from typing import Any
 
 import torch
 
-from sfumato.config import Config, resolve
+from sfumato.config.config import Config
+from sfumato.config.presets import resolve
 from sfumato.data import Dataset, open_data, to_bytes
 from sfumato.diffusion import Ancestral, Clipped, Noise, Optimal, Variance, leading, sample, trailing
 from sfumato.diffusion.analytic import MeasuredSpread, noise_errors
 from sfumato.evaluate import open_extractor, quality
 from sfumato.evaluate.bits import Bits, sampled_bits, vlb_bits
 from sfumato.nets import keep_memory
-from sfumato.run import Run
+from sfumato.run.folder import Run
+from sfumato.run.log import record
 from sfumato.train import train
-from sfumato.train.record import record
 from sfumato.weights import Model, load_weights
 
 BASE = {

@@ -13,8 +13,8 @@ import sys
 
 import torch
 
+from sfumato.config.presets import PRESETS
 from sfumato.nets import UNet, cost
-from sfumato.presets import PRESETS
 
 CASES = (("faces", 16, 64), ("fashion", 28, 64), ("small64", 64, 16), ("cifar10-ddpm", 32, 8))
 

@@ -22,10 +22,10 @@ import torch
 from sfumato.data import open_data, to_bytes
 from sfumato.diffusion import VARIANCES
 from sfumato.evaluate import open_extractor, quality
-from sfumato.generate import generate
+from sfumato.generate.recipe import Recipe
+from sfumato.generate.sample import generate
 from sfumato.nets import keep_memory
-from sfumato.recipe import Recipe
-from sfumato.run import Run
+from sfumato.run.folder import Run
 from sfumato.weights import Model, load_weights
 
 REFERENCE = "ddpm-1000-trailing"

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sfumato.data.builtin import FASHION_CLASSES
-from sfumato.data.idx import find_idx, read_idx
+from sfumato.data.sources.builtin import FASHION_CLASSES
+from sfumato.data.sources.idx import find_idx, read_idx
 
 
 def main() -> None:

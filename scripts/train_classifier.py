@@ -24,12 +24,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sfumato.data import DataConfig, open_data, open_source, to_model
-from sfumato.data.builtin import FASHION_FOLDER
-from sfumato.data.idx import read_idx
+from sfumato.config.data import DataConfig
+from sfumato.data import open_data, open_source, to_model
+from sfumato.data.sources.builtin import FASHION_FOLDER
+from sfumato.data.sources.idx import read_idx
 from sfumato.diffusion.noise import Purpose, permutation
 from sfumato.evaluate.extractors.classifier import Classifier, asset
-from sfumato.run import write_atomic
+from sfumato.files import write_atomic
 
 SEED, BATCH, RATE, DECAY = 0, 128, 1e-2, 1e-2
 EPOCHS = {"fashion": 3, "digits": 40}

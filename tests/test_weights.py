@@ -14,12 +14,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from sfumato.attributes import Attribute
-from sfumato.config import fit, resolve, to_dict
-from sfumato.depth import EIGHT, SIXTEEN, Depth
+from sfumato.codec.pixels import EIGHT, SIXTEEN, Depth
+from sfumato.conditions.attributes import Attribute
+from sfumato.config.config import fit, to_dict
+from sfumato.config.presets import resolve
 from sfumato.errors import UserError
 from sfumato.nets import UNet
-from sfumato.run import Run
+from sfumato.run.folder import Run
 from sfumato.weights import _digest, load_weights, pack, save_weights
 
 SHAPE = (3, 8, 8)

@@ -13,12 +13,13 @@
 Everything named here is loaded when it is first used (PEP 562), so `import sfumato` costs nothing by itself.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sfumato.lazy import lazy
 
 if TYPE_CHECKING:
-    from sfumato.config import Config as Config
-    from sfumato.config import resolve as resolve
+    from sfumato.config.config import Config as Config
+    from sfumato.config.presets import resolve as resolve
     from sfumato.data import open_data as open_data
     from sfumato.data import to_bytes as to_bytes
     from sfumato.data import to_model as to_model
@@ -27,12 +28,12 @@ if TYPE_CHECKING:
     from sfumato.diffusion import Cosine as Cosine
     from sfumato.diffusion import Linear as Linear
     from sfumato.errors import UserError as UserError
-    from sfumato.generate import sample as sample
-    from sfumato.pictures import film as film
-    from sfumato.pictures import grid as grid
-    from sfumato.pictures import save_png as save_png
-    from sfumato.pictures import strip as strip
-    from sfumato.run import Run as Run
+    from sfumato.generate.sample import sample as sample
+    from sfumato.generate.writers import film as film
+    from sfumato.generate.writers import grid as grid
+    from sfumato.generate.writers import save_png as save_png
+    from sfumato.generate.writers import strip as strip
+    from sfumato.run.folder import Run as Run
     from sfumato.weights import Model as Model
     from sfumato.weights import load_weights
 
@@ -41,44 +42,19 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "config": ("Config", "resolve"),
+    "config.config": ("Config",),
+    "config.presets": ("resolve",),
     "data": ("open_data", "to_bytes", "to_model"),
     "diffusion": ("DDIM", "Ancestral", "Cosine", "Linear"),
     "errors": ("UserError",),
-    "generate": ("sample",),
-    "pictures": ("film", "grid", "save_png", "strip"),
-    "run": ("Run",),
+    "generate.sample": ("sample",),
+    "generate.writers": ("film", "grid", "save_png", "strip"),
+    "run.folder": ("Run",),
     "weights": ("Model", "load"),
 }
+_PACKAGES = ("config", "data", "diffusion", "edit", "errors", "evaluate", "generate", "nets", "run", "train")
 _MODULES = {name: home for home, names in _HOMES.items() for name in names}
-_PACKAGES = (
-    "config",
-    "data",
-    "diffusion",
-    "edit",
-    "errors",
-    "evaluate",
-    "generate",
-    "nets",
-    "pictures",
-    "run",
-    "train",
-    "weights",
-)
 
 __all__ = ["__version__", *_MODULES]
 
-
-def __getattr__(name: str) -> Any:
-    """Load a public name, or a module of the package, when it is first used."""
-    if name in _PACKAGES:
-        return import_module(f"{__name__}.{name}")
-    if name not in _MODULES:
-        raise AttributeError(f"module 'sfumato' has no attribute '{name}'")
-    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), "load_weights" if name == "load" else name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES, *_PACKAGES})
+__getattr__, __dir__ = lazy(__name__, _MODULES | {name: name for name in _PACKAGES})

@@ -34,16 +34,17 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from sfumato import depth as depths
-from sfumato.attributes import Attribute, from_plain, plain
-from sfumato.config import Config, from_dict, to_dict
-from sfumato.depth import EIGHT, Depth
+from sfumato.codec import pixels as depths
+from sfumato.codec.pixels import EIGHT, Depth
+from sfumato.conditions.attributes import Attribute, from_plain, plain
+from sfumato.config.config import Config, from_dict, to_dict
 from sfumato.diffusion import NetworkDenoiser
 from sfumato.errors import UserError
+from sfumato.files import write_atomic
 from sfumato.nets import UNet, UNetConfig
-from sfumato.run import Run, write_atomic
+from sfumato.run.folder import Run
 
-__all__ = ["Model", "load_weights", "pack", "save_weights", "tensors_of"]
+__all__ = ["Model", "load", "load_weights", "pack", "save_weights", "tensors_of"]
 
 ENTRY, VERSION = "sfumato", 2
 
@@ -176,6 +177,9 @@ def load_weights(path: Path | str | Run, device: torch.device | str = "cpu") -> 
     net = _build(config.net, tensors, file).to(device)
     denoiser = NetworkDenoiser(net, config.diffusion.build_schedule(), config.diffusion.build_parameterization())
     return Model(net, config, denoiser, (channels, height, width), attributes, images, kind, file, depth)
+
+
+load = load_weights
 
 
 def _locate(path: Path | str | Run) -> Path:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sfumato.data import dataset
-from sfumato.data.folder import FolderSource
+from sfumato.data.sources.folder import FolderSource
 
 from .conftest import TINY, Command
 

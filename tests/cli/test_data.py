@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfumato import pictures
 from sfumato.data import BUILTIN
+from sfumato.generate import writers as pictures
 
 from .conftest import Command
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfumato import pictures
 from sfumato.cli.main import check_command
+from sfumato.config.data import DataConfig
 from sfumato.data import open_data
-from sfumato.data.source import DataConfig
-from sfumato.illustrate import album
-from sfumato.run import Run
+from sfumato.generate import writers as pictures
+from sfumato.report.figures import album
+from sfumato.run.folder import Run
 from sfumato.weights import load_weights
 
 from .conftest import Command

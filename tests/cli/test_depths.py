@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfumato.data import DataConfig, open_data
-from sfumato.data.png import encode
+from sfumato.config.data import DataConfig
+from sfumato.data import open_data
+from sfumato.data.formats.png import encode
 from sfumato.evaluate.subject import open_subject
-from sfumato.generate import sample
+from sfumato.generate.sample import sample
 from sfumato.weights import load_weights
 
 from .conftest import TINY, Command

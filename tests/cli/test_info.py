@@ -10,7 +10,7 @@ import torch
 
 from sfumato.diffusion import Cosine
 from sfumato.nets import UNet
-from sfumato.run import Run
+from sfumato.run.folder import Run
 from sfumato.weights import load_weights
 
 from .conftest import TINY, Command

@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from sfumato.attributes import Attribute
 from sfumato.cli.labels import asked, in_words
 from sfumato.cli.main import main
+from sfumato.conditions.attributes import Attribute
 from sfumato.errors import UserError
-from sfumato.generate import sample
+from sfumato.generate.sample import sample
 from sfumato.weights import Model, load_weights
 
 from .conftest import TINY, Command

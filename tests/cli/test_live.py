@@ -10,8 +10,8 @@ from rich.console import Console
 
 from sfumato.cli.console import count, duration, facts, size
 from sfumato.cli.live import FORGET, Progress, _drawn, bars
-from sfumato.run import Run
-from sfumato.train.events import NUM_BUCKETS, Buckets, HeldOut, Started, Stepped
+from sfumato.run.events import NUM_BUCKETS, Buckets, HeldOut, Started, Stepped
+from sfumato.run.folder import Run
 from sfumato.train.plan import Plan
 
 

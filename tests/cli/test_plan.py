@@ -9,7 +9,7 @@ import pytest
 
 from sfumato.cli.main import main
 from sfumato.cli.plan import suggested
-from sfumato.train.clock import parse_seconds
+from sfumato.config.units import parse_seconds
 
 
 def test_everything_is_said_and_nothing_written(

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfumato import pictures
 from sfumato.diffusion import SAMPLERS
-from sfumato.recipe import AUTO
+from sfumato.generate import writers as pictures
+from sfumato.generate.recipe import AUTO
 from sfumato.weights import load_weights
 
 from .conftest import Command

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from sfumato.cli.options import split_overrides
-from sfumato.run import Run
+from sfumato.run.folder import Run
 
 from .conftest import TINY, Command
 

@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfumato.data import DataConfig, Source, Unreadable, open_source, tars, zips
-from sfumato.data.store import open_store
+from sfumato.config.data import DataConfig
+from sfumato.data import Source, Unreadable, open_source
+from sfumato.data.sources import tars, zips
+from sfumato.data.store.store import open_store
 from sfumato.errors import UserError
 
 RNG = np.random.default_rng(8)

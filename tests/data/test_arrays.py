@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sfumato.data.arrays import array_source, as_pixels
-from sfumato.data.decode import header_size, read_picture
-from sfumato.data.source import Blob, Unreadable
+from sfumato.data.formats.decode import header_size, read_picture
+from sfumato.data.sources.arrays import array_source, as_pixels
+from sfumato.data.sources.protocol import Blob, Unreadable
 from sfumato.errors import UserError
 
 RNG = np.random.default_rng(0)

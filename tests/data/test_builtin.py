@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import sfumato.data
-from sfumato.attributes import Attribute
-from sfumato.data import BUILTIN, DataConfig, Dataset, describe_sources, open_data
-from sfumato.data.builtin import FASHION_FOLDER
+from sfumato.conditions.attributes import Attribute
+from sfumato.config.data import DataConfig
+from sfumato.data import BUILTIN, Dataset, describe_sources, open_data
+from sfumato.data.sources.builtin import FASHION_FOLDER
 from sfumato.errors import UserError
 
 ASSETS = Path(sfumato.data.__file__).parent / "assets"
@@ -86,7 +87,7 @@ def test_fashion_is_the_first_500_of_each_class_of_the_full_set() -> None:
 
 
 def test_fashion_full_without_its_files_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("sfumato.data.builtin.FASHION_FOLDER", tmp_path / "none")
+    monkeypatch.setattr("sfumato.data.sources.builtin.FASHION_FOLDER", tmp_path / "none")
     with pytest.raises(UserError, match="dataset-fashion-mnist"):
         open_data(DataConfig(source="fashion-full"))
 

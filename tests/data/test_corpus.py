@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sfumato.data import DataConfig, open_data
-from sfumato.data.decode import header_size, read_picture
-from sfumato.data.png import rows_missing
-from sfumato.data.source import Unreadable, printable
+from sfumato.config.data import DataConfig
+from sfumato.data import open_data
+from sfumato.data.formats.decode import header_size, read_picture
+from sfumato.data.formats.png import rows_missing
+from sfumato.data.sources.protocol import Unreadable, printable
 
 from .corpus import cases
 from .encode import Case, adam7, png, rows

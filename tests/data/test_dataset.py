@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sfumato.data import DataConfig, Dataset, open_data
+from sfumato.config.data import DataConfig
+from sfumato.data import Dataset, open_data
 from sfumato.data.dataset import FEWEST_TO_SPLIT, split
 from sfumato.diffusion.noise import Purpose, permutation, uniform
 from sfumato.errors import UserError

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from sfumato.data.decode import MAX_PIXELS, header_size, read_picture
-from sfumato.data.fitting import fit, is_grey, with_channels
-from sfumato.data.source import Unreadable
+from sfumato.data.formats.decode import MAX_PIXELS, header_size, read_picture
+from sfumato.data.formats.fitting import fit, is_grey, with_channels
+from sfumato.data.sources.protocol import Unreadable
 
 RNG = np.random.default_rng(7)
 RGB = RNG.integers(0, 256, (6, 9, 3), dtype=np.uint8)
@@ -245,10 +245,10 @@ def test_a_bomb_is_seen_by_its_header(tmp_path: Path, side: int) -> None:
 
 def test_the_cap_itself_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert MAX_PIXELS == 8192 * 8192
-    monkeypatch.setattr("sfumato.data.decode.MAX_PIXELS", RGB.shape[0] * RGB.shape[1])
+    monkeypatch.setattr("sfumato.data.formats.decode.MAX_PIXELS", RGB.shape[0] * RGB.shape[1])
     path = saved(tmp_path, Image.fromarray(RGB), ".png")
     assert pixels(path).shape == RGB.shape
-    monkeypatch.setattr("sfumato.data.decode.MAX_PIXELS", RGB.shape[0] * RGB.shape[1] - 1)
+    monkeypatch.setattr("sfumato.data.formats.decode.MAX_PIXELS", RGB.shape[0] * RGB.shape[1] - 1)
     with pytest.raises(Unreadable, match="too large: 9x6"):
         pixels(path)
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from sfumato.data import DataConfig, Dataset, open_data
-from sfumato.data.png import encode
-from sfumato.depth import EIGHT, SIXTEEN, Depth
+from sfumato.codec.pixels import EIGHT, SIXTEEN, Depth
+from sfumato.config.data import DataConfig
+from sfumato.data import Dataset, open_data
+from sfumato.data.formats.png import encode
 from sfumato.errors import UserError
 
 RNG = np.random.default_rng(0)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sfumato.data.fitting import border, converted, fit, rendered, with_channels
-from sfumato.data.source import Unreadable
+from sfumato.data.formats.fitting import border, converted, fit, rendered, with_channels
+from sfumato.data.sources.protocol import Unreadable
 
 RNG = np.random.default_rng(0)
 BYTES = RNG.integers(0, 256, (9, 14, 3)).astype(np.uint8)

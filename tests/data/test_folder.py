@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfumato.attributes import Attribute
-from sfumato.data import DataConfig, open_data
-from sfumato.data.folder import FolderSource
-from sfumato.data.source import Unreadable, printable
+from sfumato.conditions.attributes import Attribute
+from sfumato.config.data import DataConfig
+from sfumato.data import open_data
+from sfumato.data.sources.folder import FolderSource
+from sfumato.data.sources.protocol import Unreadable, printable
 from sfumato.errors import UserError
 
 MakeFolder = Callable[..., Path]

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sfumato.attributes import Attribute
-from sfumato.data import DataConfig, open_data
+from sfumato.conditions.attributes import Attribute
+from sfumato.config.data import DataConfig
+from sfumato.data import open_data
 from sfumato.data.dataset import open_source
-from sfumato.data.idx import find_idx, read_idx
+from sfumato.data.sources.idx import find_idx, read_idx
 from sfumato.errors import UserError
 
 

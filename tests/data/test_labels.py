@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sfumato.attributes import Attribute
+from sfumato.conditions.attributes import Attribute
 from sfumato.data.labels import MOST_INTEGERS, MOST_VALUES, Labels, column, read_labels
 from sfumato.errors import UserError
 

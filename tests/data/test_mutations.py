@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from sfumato.data.decode import read_picture
-from sfumato.data.source import Unreadable
+from sfumato.data.formats.decode import read_picture
+from sfumato.data.sources.protocol import Unreadable
 
 from .corpus import ALPHA, BITS, GREY, RGB, SIXTEEN, SMOOTH
 from .encode import adam7, png, saved

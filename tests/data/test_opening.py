@@ -15,15 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sfumato.data import (
-    DataConfig,
-    Unreadable,
-    from_arrays,
-    from_dataset,
-    from_huggingface,
-    open_data,
-    open_source,
-)
+from sfumato.config.data import DataConfig
+from sfumato.data import Unreadable, from_arrays, from_dataset, from_huggingface, open_data, open_source
 from sfumato.errors import UserError
 
 MakeFolder = Callable[..., Path]

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sfumato.data import plain_pickle
-from sfumato.data.cifar import find_cifar
-from sfumato.data.opening import open_source
-from sfumato.data.plain_pickle import NotPlain, read_guarded, read_plain
+from sfumato.data.formats import plain_pickle
+from sfumato.data.formats.plain_pickle import NotPlain, read_guarded, read_plain
+from sfumato.data.sources.cifar import find_cifar
+from sfumato.data.sources.opening import open_source
 from sfumato.errors import UserError
 
 
@@ -206,7 +206,7 @@ def test_a_batch_that_takes_too_much_is_one_line(tmp_path: Path, monkeypatch: py
     """The other process sets its own limits: here they are lowered in what starts it."""
     value = 2**27 if limit == "MEMORY" else 1
     lowered = plain_pickle._START.replace(
-        "; main(", f"; import sfumato.data.plain_pickle as p; p.{limit} = {value}; main("
+        "; main(", f"; import sfumato.data.formats.plain_pickle as p; p.{limit} = {value}; main("
     )
     monkeypatch.setattr(plain_pickle, "_START", lowered)
     large = b"B" + struct.pack("<I", 2**24) + bytes(2**24)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfumato.data import decode
-from sfumato.data.decode import read_picture
-from sfumato.data.plain_png import read_plain
-from sfumato.data.source import Blob, Picture, Unreadable
+from sfumato.data.formats import decode
+from sfumato.data.formats.decode import read_picture
+from sfumato.data.formats.plain_png import read_plain
+from sfumato.data.sources.protocol import Blob, Picture, Unreadable
 
 from .encode import chunk, png, rows
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfumato.data.png import encode, read_sixteen
-from sfumato.data.source import Blob
+from sfumato.data.formats.png import encode, read_sixteen
+from sfumato.data.sources.protocol import Blob
 
 from .encode import adam7, chunk, png, rows
 

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfumato.data import DataConfig, Unreadable, pool
-from sfumato.data.files import FileSource
-from sfumato.data.source import Blob, File
-from sfumato.data.store import open_store
+from sfumato.config.data import DataConfig
+from sfumato.data import Unreadable, pool
+from sfumato.data.sources.files import FileSource
+from sfumato.data.sources.protocol import Blob, File
+from sfumato.data.store.store import open_store
 from sfumato.errors import UserError
 
 MakeFolder = Callable[..., Path]
@@ -144,7 +145,7 @@ def test_memory_is_bounded_by_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_leaving_early_ends_the_processes() -> None:
-    from sfumato.data.layout import make_plan
+    from sfumato.data.sources.layout import make_plan
 
     before = threading.active_count()
     built = Path(os.environ["SFUMATO_CACHE"])
@@ -189,8 +190,9 @@ def test_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
 PLAIN = """
 from pathlib import Path
 import sys
-from sfumato.data import DataConfig, open_source
-from sfumato.data.store import open_store
+from sfumato.config.data import DataConfig
+from sfumato.data import open_source
+from sfumato.data.store.store import open_store
 print("run")
 print(len(open_store(open_source(sys.argv[1]), DataConfig(size=(8, 8))).images))
 """

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sfumato.data import build, journal
-from sfumato.data.folder import FolderSource
-from sfumato.data.journal import Chunk, Tally
-from sfumato.data.source import DataConfig, Picture
-from sfumato.data.store import open_store
+from sfumato.config.data import DataConfig
+from sfumato.data.sources.folder import FolderSource
+from sfumato.data.sources.protocol import Picture
+from sfumato.data.store import build, journal
+from sfumato.data.store.journal import Chunk, Tally
+from sfumato.data.store.store import open_store
 
 MakeFolder = Callable[..., Path]
 CONFIG = DataConfig(size=(8, 8))
@@ -26,10 +27,10 @@ KILLED = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background may ignore it
 from pathlib import Path
-from sfumato.data import build, journal
-from sfumato.data.folder import FolderSource
-from sfumato.data.source import DataConfig
-from sfumato.data.store import open_store
+from sfumato.data.store import build, journal
+from sfumato.data.sources.folder import FolderSource
+from sfumato.config.data import DataConfig
+from sfumato.data.store.store import open_store
 journal.CHUNK = 10
 def die(done, total):
     if done == int(sys.argv[2]): os.kill(os.getpid(), int(sys.argv[3]))

@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfumato.data import DataConfig, Source, Unreadable, from_arrays, from_dataset, open_data, open_source
-from sfumato.data.store import open_store
+from sfumato.config.data import DataConfig
+from sfumato.data import Source, Unreadable, from_arrays, from_dataset, open_data, open_source
+from sfumato.data.store.store import open_store
 
 COUNT, SIDE = 12, 32
 RNG = np.random.default_rng(5)

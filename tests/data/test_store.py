@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfumato.attributes import Attribute
-from sfumato.data.folder import FolderSource
-from sfumato.data.source import DataConfig, Picture, Unreadable
-from sfumato.data.store import ABANDONED, cache_folder, choose_size, open_store
+from sfumato.conditions.attributes import Attribute
+from sfumato.config.data import DataConfig
+from sfumato.data.sources.folder import FolderSource
+from sfumato.data.sources.protocol import Picture, Unreadable
+from sfumato.data.store.store import ABANDONED, cache_folder, choose_size, open_store
 from sfumato.errors import UserError
 
 MakeFolder = Callable[..., Path]
@@ -235,9 +236,9 @@ def test_two_processes_may_build_at_once(make_folder: MakeFolder, tmp_path: Path
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from sfumato.data.folder import FolderSource
-from sfumato.data.source import DataConfig
-from sfumato.data.store import open_store
+from sfumato.data.sources.folder import FolderSource
+from sfumato.config.data import DataConfig
+from sfumato.data.store.store import open_store
 def die(done, total):
     if done == 3: os.kill(os.getpid(), signal.SIGKILL)
 open_store(FolderSource(Path(sys.argv[1])), DataConfig(), on_progress=die)
@@ -264,9 +265,9 @@ def test_a_killed_build_leaves_nothing_broken(make_folder: MakeFolder, own_cache
 FULL = """
 import resource, sys
 from pathlib import Path
-from sfumato.data.folder import FolderSource
-from sfumato.data.source import DataConfig
-from sfumato.data.store import open_store
+from sfumato.data.sources.folder import FolderSource
+from sfumato.config.data import DataConfig
+from sfumato.data.store.store import open_store
 from sfumato.errors import UserError
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:

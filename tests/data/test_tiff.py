@@ -8,8 +8,8 @@ import zlib
 import numpy as np
 import pytest
 
-from sfumato.data.decode import header_size, read_picture
-from sfumato.data.source import Blob, Unreadable
+from sfumato.data.formats.decode import header_size, read_picture
+from sfumato.data.sources.protocol import Blob, Unreadable
 
 RNG = np.random.default_rng(0)
 DEEP = RNG.integers(0, 65536, (11, 7, 5)).astype(np.uint16)

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 from sfumato.cli.main import main
-from sfumato.config import DiffusionConfig
+from sfumato.config.data import DataConfig
+from sfumato.config.diffusion import DiffusionConfig
 from sfumato.data import open_data
-from sfumato.data.source import DataConfig
 from sfumato.diagnose import Evidence, as_text, conclude, gather, observe
 from sfumato.weights import load_weights, save_weights
 

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from sfumato.config import Config
+from sfumato.config.config import Config
+from sfumato.config.train import EMAConfig, TrainConfig
 from sfumato.diagnose.history import initial_share, read_training
-from sfumato.run import Run
-from sfumato.train.clock import TrainConfig
-from sfumato.train.ema import EMAConfig
+from sfumato.run.folder import Run
 
 
 def test_what_is_left_of_the_initial_weights_is_half_after_a_half_life() -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from sfumato.config import Config, DiffusionConfig
+from sfumato.config.config import Config
+from sfumato.config.data import DataConfig
+from sfumato.config.diffusion import DiffusionConfig
 from sfumato.data import Dataset, open_data, to_model
-from sfumato.data.source import DataConfig
 from sfumato.diagnose.measure import Bench, _process, _strangers, without
 from sfumato.diffusion import (
     PARAMETERIZATIONS,

@@ -11,7 +11,7 @@ from sfumato.diffusion import DDIM, trailing
 from sfumato.diffusion.inverse import Blur, Downscale, Grayscale, LinearOperator, gaussian_kernel
 from sfumato.edit import INPAINTERS, POSTERIORS, ROUNDING, Walk, colorize, deblur, inpaint, restore, upscale
 from sfumato.errors import UserError
-from sfumato.generate import generate
+from sfumato.generate.sample import generate
 
 from .models import CHAIN, image, linked, white
 

@@ -9,7 +9,7 @@ from sfumato.diffusion import DDIM, Ancestral, Noise, trailing
 from sfumato.edit import Walk, vary
 from sfumato.edit.vary import below
 from sfumato.errors import UserError
-from sfumato.generate import generate
+from sfumato.generate.sample import generate
 
 from .models import image, white
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sfumato.data import DataConfig, Dataset, open_data
+from sfumato.config.data import DataConfig
+from sfumato.data import Dataset, open_data
 
 
 @pytest.fixture(scope="session")

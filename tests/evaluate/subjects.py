@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sfumato.attributes import Attribute
-from sfumato.config import Config
-from sfumato.data import DataConfig, Dataset, to_model
+from sfumato.conditions.attributes import Attribute
+from sfumato.config.config import Config
+from sfumato.config.data import DataConfig
+from sfumato.data import Dataset, to_model
 from sfumato.diffusion import Cosine, GaussianOracle, Prediction, Schedule
 from sfumato.evaluate.evaluation import Evaluation
 from sfumato.evaluate.settings import Settings

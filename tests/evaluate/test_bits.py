@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from sfumato.depth import SIXTEEN, Depth
+from sfumato.codec.pixels import SIXTEEN, Depth
 from sfumato.diffusion import Cosine, GaussianOracle, Optimal, Small, trailing
 from sfumato.errors import UserError
 from sfumato.evaluate.bits import estimate, flow_bits, sampled_bits, vlb_bits

@@ -7,9 +7,10 @@ import pytest
 import safetensors
 import torch
 
-from sfumato.data import DataConfig, Dataset, open_data
-from sfumato.data.builtin import FASHION_FOLDER
-from sfumato.data.idx import read_idx
+from sfumato.config.data import DataConfig
+from sfumato.data import Dataset, open_data
+from sfumato.data.sources.builtin import FASHION_FOLDER
+from sfumato.data.sources.idx import read_idx
 from sfumato.errors import UserError
 from sfumato.evaluate import batches, extract, fitting, open_extractor
 from sfumato.evaluate.extractors.classifier import CLASSIFIERS, asset, open_classifier

@@ -16,7 +16,7 @@ from sfumato.diffusion import DDIM, Cosine, Denoiser, FiniteOracle, GaussianOrac
 from sfumato.errors import UserError
 from sfumato.evaluate import contact_sheet, find_memorised, memorisation, open_extractor
 from sfumato.evaluate.memorisation import Memorisation, binomial_tail, mann_whitney, tail_chance
-from sfumato.generate import generate
+from sfumato.generate.sample import generate
 
 SCHEDULE = Cosine(1000)
 

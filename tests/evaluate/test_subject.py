@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sfumato.attributes import Attribute
+from sfumato.conditions.attributes import Attribute
 from sfumato.data import Dataset
 from sfumato.errors import UserError
 from sfumato.evaluate.subject import _recoded

@@ -9,14 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from sfumato.config import Config, fit, resolve
+from sfumato.config.config import Config, fit
+from sfumato.config.data import DataConfig
+from sfumato.config.presets import resolve
 from sfumato.data import Dataset, open_data
-from sfumato.data.source import DataConfig
 from sfumato.diffusion import Noised, Objective, Prediction
-from sfumato.run import Run
+from sfumato.run.events import Stepped
+from sfumato.run.folder import Run
+from sfumato.run.log import read_events, record
 from sfumato.train import train
-from sfumato.train.events import Stepped
-from sfumato.train.record import read_events, record
 
 TINY = {
     "net.base": "4",

@@ -6,8 +6,10 @@ from itertools import pairwise
 
 import pytest
 
+from sfumato.config.train import TrainConfig, in_images
+from sfumato.config.units import parse_count, parse_seconds
 from sfumato.errors import UserError
-from sfumato.train.clock import TrainConfig, in_images, moments, parse_count, parse_seconds, regular
+from sfumato.train.clock import moments, regular
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from sfumato.codec.pixels import EIGHT, SIXTEEN, Depth
 from sfumato.data import Dataset
-from sfumato.depth import EIGHT, SIXTEEN, Depth
-from sfumato.train.learner import Learner
+from sfumato.train.trainer import Learner
 
 from .conftest import tiny
 

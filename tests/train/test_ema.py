@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from sfumato.train.ema import EMA, EMAConfig
-from sfumato.train.learner import Learner
+from sfumato.config.train import EMAConfig
+from sfumato.train.ema import EMA
+from sfumato.train.trainer import Learner
 
 from .conftest import tiny
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sfumato import resolve
-from sfumato.config import fit
+from sfumato.config.config import fit
 from sfumato.data import Dataset, open_data
 from sfumato.nets import UNet, UNetConfig, cost
 from sfumato.train import forecast as module
@@ -52,7 +52,7 @@ def test_weights_are_not_counted_as_activations() -> None:
 
 
 def test_state_is_what_the_learner_holds(digits: Dataset, tmp_path: Path) -> None:
-    from sfumato.train.learner import Learner
+    from sfumato.train.trainer import Learner
 
     config = resolve("digits", overrides={"train.images": "100"})
     config = fit(config, digits.shape, digits.attributes)

@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch.nn import functional
 
-from sfumato.attributes import Attribute, describe
-from sfumato.data.pixels import to_model
+from sfumato.conditions.attributes import Attribute, describe
+from sfumato.data.formats.pixels import to_model
 from sfumato.diffusion import Eps, Noise, V, trailing
 from sfumato.diffusion.noise import Purpose, normal, uniform
-from sfumato.train.learner import Learner, kept, seeded
 from sfumato.train.meter import Meter, summed
+from sfumato.train.trainer import Learner, kept, seeded
 
 from .conftest import Altered, tiny
 
@@ -168,7 +168,7 @@ def test_the_grid_shows_every_value_in_turn(digits, monkeypatch):
         asked.append(conditions)
         return iter([(0, torch.zeros(12, 1, 8, 8))])
 
-    monkeypatch.setattr("sfumato.train.learner.generate", caught)
+    monkeypatch.setattr("sfumato.train.trainer.generate", caught)
     Learner(tiny(digits, train__grid_images="12"), digits).draw()
     assert asked[-1][:, 0].tolist() == [*range(10), 0, 1]
     size = Attribute("ink", mean=1.0, std=2.0)

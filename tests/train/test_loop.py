@@ -16,11 +16,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from sfumato.data.pixels import to_bytes
-from sfumato.pictures import tiles
-from sfumato.run import Run
-from sfumato.train import loop, train
-from sfumato.train.events import (
+from sfumato.data.formats.pixels import to_bytes
+from sfumato.generate.writers import tiles
+from sfumato.run.events import (
     Finished,
     HeldOut,
     Sampled,
@@ -28,7 +26,9 @@ from sfumato.train.events import (
     Started,
     Stepped,
 )
-from sfumato.train.record import record
+from sfumato.run.folder import Run
+from sfumato.run.log import record
+from sfumato.train import loop, train
 from sfumato.weights import load_weights
 
 from .conftest import diary, final, go, tiny
@@ -206,9 +206,8 @@ def test_half_a_minute_on_digits_learns_digits(digits, tmp_path):
 
     The scale of the distance: noise is 40 away from the digits, two random halves of the digits are 0.25 apart.
     """
-    from sfumato.config import resolve
-    from sfumato.generate import sample
-    from sfumato.presets import PRESETS
+    from sfumato.config.presets import PRESETS, resolve
+    from sfumato.generate.sample import sample
 
     config = resolve("digits", None, {"train.images": "16000", "train.grids": "0"})
     assert config.net == PRESETS["digits"].config.net

@@ -9,10 +9,10 @@ import torch
 
 from sfumato.diffusion import PARAMETERIZATIONS, Ancestral, Noise, sample, trailing, vlb
 from sfumato.errors import UserError
-from sfumato.run import Run
+from sfumato.run.events import Finished, HeldOut, Stepped
+from sfumato.run.folder import Run
 from sfumato.train import train
-from sfumato.train.events import Finished, HeldOut, Stepped
-from sfumato.train.learner import Learner
+from sfumato.train.trainer import Learner
 from sfumato.weights import load_weights
 
 from .conftest import tiny

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from sfumato.config.train import OptimConfig
 from sfumato.train import optim
-from sfumato.train.optim import OptimConfig, learning_rate
+from sfumato.train.optim import learning_rate
 
 ONE, ZERO = torch.ones(()), torch.zeros(())
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sfumato.config.train import TrainConfig
 from sfumato.errors import UserError
-from sfumato.run import Run
+from sfumato.run.events import Finished, HeldOut, Sampled, Started
+from sfumato.run.folder import Run
 from sfumato.train import plan as planning
 from sfumato.train import train
-from sfumato.train.clock import TrainConfig, moments, regular
-from sfumato.train.events import Finished, HeldOut, Sampled, Started
+from sfumato.train.clock import moments, regular
 from sfumato.train.plan import Speed, measure, plan_for, settle
 
 from .conftest import tiny

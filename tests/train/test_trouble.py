@@ -12,17 +12,17 @@ import safetensors.torch
 import torch
 
 from sfumato.errors import UserError
-from sfumato.run import Run
-from sfumato.train import checkpoint, loop, train
-from sfumato.train.events import (
+from sfumato.run.events import (
     Finished,
     Saved,
     Skipped,
     Stepped,
     Warned,
 )
+from sfumato.run.folder import Run
+from sfumato.run.log import read_events, record
+from sfumato.train import checkpoint, loop, train
 from sfumato.train.plan import Plan
-from sfumato.train.record import read_events, record
 from sfumato.weights import load_weights
 
 from .conftest import Altered, diary, final, go, tiny

@@ -12,7 +12,7 @@ from sfumato.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-    from sfumato.config import Config
+    from sfumato.config.config import Config
     from sfumato.data import Dataset
 
 __all__ = ["choose", "default_run", "lengths"]
@@ -32,9 +32,10 @@ def choose(
     Raises:
         UserError: an unknown preset or key, images that can't be opened, a value that can't be.
     """
-    from sfumato.config import fit, resolve
+    from sfumato.config.config import fit
+    from sfumato.config.presets import choose as choose_preset
+    from sfumato.config.presets import resolve
     from sfumato.data import open_data
-    from sfumato.presets import choose as choose_preset
 
     data = None
     if preset is not None:
@@ -58,7 +59,7 @@ def lengths(budget: str | None, images: str | None) -> dict[str, str]:
     Raises:
         UserError: both are given, or one can't be read.
     """
-    from sfumato.train.clock import parse_count, parse_seconds
+    from sfumato.config.units import parse_count, parse_seconds
 
     if budget is not None and images is not None:
         raise UserError("--budget and --images both say how long to train: give one")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from tyro.conf import Positional
 
-from sfumato.attributes import plain
 from sfumato.cli.console import facts, print_json, progress
 from sfumato.cli.options import Flag, Overrides, option
+from sfumato.conditions.attributes import plain
 from sfumato.errors import UserError
 
 if TYPE_CHECKING:
@@ -49,9 +49,9 @@ class Data:
         """List or look."""
         if self.source is None:
             return self._list()
-        from sfumato import pictures
-        from sfumato.config import resolve
+        from sfumato.config.presets import resolve
         from sfumato.data import open_data, open_source
+        from sfumato.generate import writers as pictures
 
         out = self.out or Path(f"{Path(self.source).resolve().name}-sheet.png")
         if self.num < 1:
@@ -94,7 +94,7 @@ def contact_sheet(data: Dataset, num: int) -> Image:
     """
     import numpy as np
 
-    from sfumato import pictures
+    from sfumato.generate import writers as pictures
 
     def spread(rows: Any, most: int) -> Any:
         return rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int)]
@@ -113,7 +113,7 @@ def contact_sheet(data: Dataset, num: int) -> Image:
 
 def _described(data: Dataset) -> dict[str, Any]:
     """A data set as a JSON-able dict."""
-    from sfumato import depth
+    from sfumato.codec import pixels as depth
 
     return {
         "source": data.source_name,

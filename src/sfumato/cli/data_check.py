@@ -14,7 +14,7 @@ from sfumato.cli.options import Flag, Overrides, option
 from sfumato.errors import UserError
 
 if TYPE_CHECKING:
-    from sfumato.survey import Advice, Report
+    from sfumato.inspect import Advice, Report
 
 __all__ = ["VERB", "Check"]
 
@@ -50,10 +50,10 @@ class Check:
 
     def perform(self) -> int:
         """Look and say."""
-        from sfumato.config import resolve
+        from sfumato.config.presets import resolve
         from sfumato.data import open_source
-        from sfumato.survey import advise, survey
-        from sfumato.survey.cleaned import listable
+        from sfumato.inspect import advise, survey
+        from sfumato.inspect.cleaned import listable
 
         if self.num is not None and self.num < 1:
             raise UserError(f"--num is {self.num}: look at one image at least")
@@ -69,7 +69,7 @@ class Check:
             said = [vars(item) for item in advice]
             print_json(report.table() | {"advice": said, "written": {name: str(path) for name, path in written}})
         else:
-            from sfumato.survey.words import summary
+            from sfumato.inspect.words import summary
 
             print(summary(report, advice))
             if written:
@@ -88,9 +88,9 @@ class Check:
 
     def _write(self, report: Report, advice: list[Advice]) -> list[tuple[str, Path]]:
         """Write the files that were asked for and return what they are."""
-        from sfumato.run import write_atomic
-        from sfumato.survey.cleaned import cleaned
-        from sfumato.survey.page import page
+        from sfumato.files import write_atomic
+        from sfumato.inspect.cleaned import cleaned
+        from sfumato.inspect.page import page
 
         written = []
         if self.fix is not None:

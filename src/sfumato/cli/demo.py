@@ -12,10 +12,10 @@ from sfumato.cli.options import option
 from sfumato.errors import UserError
 
 if TYPE_CHECKING:
-    from sfumato.config import Config
+    from sfumato.config.config import Config
     from sfumato.data import Dataset
-    from sfumato.illustrate import Album
-    from sfumato.run import Run
+    from sfumato.report.figures import Album
+    from sfumato.run.folder import Run
     from sfumato.weights import Model
 
 __all__ = ["VERB", "Demo"]
@@ -43,9 +43,10 @@ class Demo:
         """Train, draw, explain."""
         from sfumato.cli.console import pick_device
         from sfumato.cli.train import train_in_view
-        from sfumato.illustrate import album
+        from sfumato.files import write_atomic
         from sfumato.nets import keep_memory
-        from sfumato.run import Run, write_atomic
+        from sfumato.report.figures import album
+        from sfumato.run.folder import Run
         from sfumato.weights import load_weights
 
         run = Run(self.out / "run")
@@ -70,10 +71,9 @@ class Demo:
 
     def _prepare(self, device: str) -> tuple[Config, Dataset]:
         """The configuration and the images: few and narrow grids, so that the time goes into training."""
-        from sfumato.config import resolve
+        from sfumato.config.presets import choose, resolve
+        from sfumato.config.units import parse_seconds
         from sfumato.data import open_data
-        from sfumato.presets import choose
-        from sfumato.train.clock import parse_seconds
 
         source = {"data.source": self.data}
         data = open_data(resolve(overrides=source).data, on_progress=progress("reading images"))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from sfumato.cli.console import count
 
 if TYPE_CHECKING:
-    from sfumato.config import Config, DiffusionConfig
+    from sfumato.config.config import Config
+    from sfumato.config.diffusion import DiffusionConfig
     from sfumato.nets import UNetConfig
 
 __all__ = ["network", "padding", "process", "schedule_rows"]

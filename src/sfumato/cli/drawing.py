@@ -9,7 +9,7 @@ from sfumato.cli.options import option
 from sfumato.errors import UserError
 
 if TYPE_CHECKING:
-    from sfumato.recipe import Recipe
+    from sfumato.generate.recipe import Recipe
 
 __all__ = ["DRAWN_BY", "Drawing", "interval"]
 
@@ -56,7 +56,7 @@ class Drawing:
         Raises:
             UserError: a value that can't be.
         """
-        from sfumato.recipe import Recipe
+        from sfumato.generate.recipe import Recipe
 
         known = {name: getattr(self, name) for name in DRAWN_BY}
         return Recipe(**known, quality=quality, variance=self.variance, interval=interval(self.interval))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sfumato.edit import Walk
-    from sfumato.recipe import Recipe
+    from sfumato.generate.recipe import Recipe
     from sfumato.weights import Model
 
 __all__ = ["VERB", "Inpaint", "Interpolate", "Invert", "Vary"]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sfumato.edit import Fitted, Walk
-    from sfumato.recipe import Recipe
+    from sfumato.generate.recipe import Recipe
     from sfumato.weights import Model
 
 __all__ = ["Editing", "Row", "Several"]
@@ -226,7 +226,7 @@ def _probe(out: Path) -> None:
     Raises:
         UserError: another suffix than .png, a folder that holds something, or a place that can't be written.
     """
-    from sfumato.run import write_atomic
+    from sfumato.files import write_atomic
 
     if out.is_dir() or not out.suffix:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -245,8 +245,8 @@ def _write(rows: Sequence[Row], out: Path, facts: dict[str, Any]) -> None:
     """Write one picture, or a folder of single images."""
     import torch
 
-    from sfumato import pictures
     from sfumato.data import to_bytes
+    from sfumato.generate import writers as pictures
 
     text = {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
     lines = [to_bytes(torch.stack([image.float().cpu() for _, image in row.tiles])) for row in rows]

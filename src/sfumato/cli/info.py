@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from tyro.conf import Positional
 
-from sfumato.attributes import plain
 from sfumato.cli.console import duration, facts, print_json, size
 from sfumato.cli.options import Flag, option
+from sfumato.conditions.attributes import plain
 from sfumato.errors import UserError
 
 if TYPE_CHECKING:
-    from sfumato.config import Config
-    from sfumato.run import Run
+    from sfumato.config.config import Config
+    from sfumato.run.folder import Run
     from sfumato.weights import Model
 
 __all__ = ["VERB", "Info"]
@@ -34,8 +34,8 @@ class Info:
 
     def perform(self) -> int:
         """Look and tell."""
-        from sfumato.config import to_dict
-        from sfumato.run import Run
+        from sfumato.config.config import to_dict
+        from sfumato.run.folder import Run
         from sfumato.weights import load_weights
 
         run = Run(self.source) if self.source.is_dir() else None
@@ -68,7 +68,7 @@ def _model_facts(config: Config, model: Model | None) -> dict[str, Any]:
     """What a configuration says of its model, and a weights file of itself."""
     import torch
 
-    from sfumato import depth
+    from sfumato.codec import pixels as depth
     from sfumato.nets import UNet, cost
 
     with torch.device("meta"):
@@ -90,7 +90,7 @@ def _model_facts(config: Config, model: Model | None) -> dict[str, Any]:
 
 def _run_facts(run: Run, config: Config) -> dict[str, Any]:
     """What a run folder says of its training."""
-    from sfumato.train.record import read_events
+    from sfumato.run.log import read_events
 
     events = list(read_events(run.events_path)) if run.events_path.exists() else []
     last = {str(event.get("event")): event for event in events}
@@ -119,8 +119,8 @@ def _run_facts(run: Run, config: Config) -> dict[str, Any]:
 
 def _text(source: Path, config: Config, known: dict[str, Any]) -> str:
     """All of it, for people."""
-    from sfumato import depth
     from sfumato.cli.describe import network, padding, process
+    from sfumato.codec import pixels as depth
 
     data = config.data
     shape = known.get("shape")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from sfumato.attributes import describe, turns
+from sfumato.conditions.attributes import describe, turns
 from sfumato.errors import UserError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sfumato.cli.console import duration, print_json
-from sfumato.train.events import (
+from sfumato.run.events import (
     NUM_BUCKETS,
     Event,
     Finished,
@@ -31,7 +31,7 @@ from sfumato.train.events import (
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from sfumato.run import Run
+    from sfumato.run.folder import Run
 
 __all__ = ["Progress", "bars", "viewing"]
 

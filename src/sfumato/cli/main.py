@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UserError, OSError) as error:
         return _fail(error, 2)
     except (MemoryError, RuntimeError) as error:
-        from sfumato.generate import out_of_memory
+        from sfumato.generate.sample import out_of_memory
 
         if not out_of_memory(error):
             raise

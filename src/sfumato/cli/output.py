@@ -23,15 +23,15 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from sfumato import pictures
 from sfumato.cli.labels import in_words
-from sfumato.data.png import encode
-from sfumato.depth import EIGHT
+from sfumato.codec.pixels import EIGHT
+from sfumato.data.formats.png import encode
 from sfumato.diffusion import Denoiser, Sampler, State
 from sfumato.errors import UserError
-from sfumato.generate import generate
-from sfumato.illustrate import Frames
-from sfumato.run import write_atomic
+from sfumato.files import write_atomic
+from sfumato.generate import writers as pictures
+from sfumato.generate.sample import generate
+from sfumato.report.figures import Frames
 from sfumato.weights import Model
 
 __all__ = ["Job", "image_file", "write"]

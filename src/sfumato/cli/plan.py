@@ -14,7 +14,7 @@ from sfumato.cli.options import Flag, Overrides, option
 from sfumato.errors import UserError
 
 if TYPE_CHECKING:
-    from sfumato.config import Config
+    from sfumato.config.config import Config
     from sfumato.data import Dataset
     from sfumato.train.forecast import Forecast
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from sfumato.diffusion import Denoiser, Variance
-    from sfumato.recipe import Recipe
+    from sfumato.generate.recipe import Recipe
     from sfumato.weights import Model
 
 __all__ = ["VERB", "Sample"]
@@ -67,7 +67,7 @@ class Sample(Drawing):
     def perform(self) -> int:
         """Draw."""
         from sfumato.cli import labels, output
-        from sfumato.generate import in_turn
+        from sfumato.generate.sample import in_turn
         from sfumato.weights import load_weights
 
         asked = self._check()
@@ -114,7 +114,7 @@ class Sample(Drawing):
 
     def _denoiser(self, recipe: Recipe, model: Model, device: torch.device) -> Denoiser:
         """The denoiser that is drawn with."""
-        from sfumato.compiled import compiled
+        from sfumato.generate.compiled import compiled
         from sfumato.weights import load_weights
 
         plain = compiled(model, min(self.batch, self.num)).denoiser if self.compile else model.denoiser

@@ -16,9 +16,9 @@ from sfumato.cli.options import Flag, Overrides, option
 if TYPE_CHECKING:
     import torch
 
-    from sfumato.config import Config
+    from sfumato.config.config import Config
     from sfumato.data import Dataset
-    from sfumato.run import Run
+    from sfumato.run.folder import Run
 
 __all__ = ["VERB", "Train", "train_in_view"]
 
@@ -65,7 +65,7 @@ class Train:
     def perform(self) -> int:
         """Train, and return 0 when the planned length is reached."""
         from sfumato.nets import keep_memory
-        from sfumato.run import Run
+        from sfumato.run.folder import Run
 
         device = pick_device(self.device)
         if device.type == "cpu":
@@ -102,8 +102,8 @@ def train_in_view(
     """
     from sfumato.cli import signals
     from sfumato.cli.live import viewing
+    from sfumato.run.log import record
     from sfumato.train import train
-    from sfumato.train.record import record
 
     events = record(train(config, run, data, device, accept_changes=accept_changes), run)
     title, again = f"sfumato train {config.data.source}", "the same command goes on from there"
@@ -151,7 +151,7 @@ def _heading(config: Config, run: Run, data: Dataset, reason: str, device: torch
 
 def _dry_run(config: Config, run: Run, data: Dataset, device: torch.device, reason: str, as_json: bool) -> int:
     """Say everything that is known before training."""
-    from sfumato.config import to_dict, to_toml
+    from sfumato.config.config import to_dict, to_toml
     from sfumato.train.plan import settle
 
     run.check_place(data.source_name)

@@ -5,40 +5,38 @@ The names below are loaded when they are first used, so that listing the sources
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sfumato.lazy import lazy
 
 if TYPE_CHECKING:
-    from .builtin import BUILTIN, describe_sources
-    from .dataset import Batch, Dataset, open_data
-    from .memory import from_arrays, from_dataset
-    from .opening import open_source
-    from .pixels import to_bytes, to_model
-    from .source import DataConfig, Picture, Source, Unreadable
-    from .tables import from_huggingface
+    from sfumato.data.dataset import Batch, Dataset, open_data
+    from sfumato.data.formats.pixels import to_bytes, to_model
+    from sfumato.data.sources.builtin import BUILTIN, describe_sources
+    from sfumato.data.sources.opening import open_source
+    from sfumato.data.sources.protocol import Picture, Source, Unreadable
+    from sfumato.data.sources.tables import from_huggingface
+    from sfumato.data.store.memory import from_arrays, from_dataset
 
 _HOMES = {
-    "BUILTIN": "builtin",
+    "BUILTIN": "sources.builtin",
     "Batch": "dataset",
-    "DataConfig": "source",
     "Dataset": "dataset",
-    "Picture": "source",
-    "Source": "source",
-    "Unreadable": "source",
-    "describe_sources": "builtin",
-    "from_arrays": "memory",
-    "from_dataset": "memory",
-    "from_huggingface": "tables",
+    "Picture": "sources.protocol",
+    "Source": "sources.protocol",
+    "Unreadable": "sources.protocol",
+    "describe_sources": "sources.builtin",
+    "from_arrays": "store.memory",
+    "from_dataset": "store.memory",
+    "from_huggingface": "sources.tables",
     "open_data": "dataset",
-    "open_source": "opening",
-    "to_bytes": "pixels",
-    "to_model": "pixels",
+    "open_source": "sources.opening",
+    "to_bytes": "formats.pixels",
+    "to_model": "formats.pixels",
 }
-
 __all__ = [
     "BUILTIN",
     "Batch",
-    "DataConfig",
     "Dataset",
     "Picture",
     "Source",
@@ -52,10 +50,4 @@ __all__ = [
     "to_bytes",
     "to_model",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name from its module (PEP 562)."""
-    if name in _HOMES:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy(__name__, _HOMES)

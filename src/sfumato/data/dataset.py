@@ -26,13 +26,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sfumato.attributes import Attribute
-from sfumato.data.folder import FolderSource
+from sfumato.codec.pixels import EIGHT, Depth
+from sfumato.conditions.attributes import Attribute
+from sfumato.config.data import DataConfig
 from sfumato.data.labels import Labels, pick, read_labels
-from sfumato.data.opening import open_source
-from sfumato.data.source import DataConfig, Pixels, Source
-from sfumato.data.store import Progress, Stored, cache_folder, open_store
-from sfumato.depth import EIGHT, Depth
+from sfumato.data.sources.folder import FolderSource
+from sfumato.data.sources.opening import open_source
+from sfumato.data.sources.protocol import Pixels, Source
+from sfumato.data.store.store import Progress, Stored, cache_folder, open_store
 from sfumato.diffusion.noise import Purpose, permutation, uniform
 from sfumato.errors import UserError
 

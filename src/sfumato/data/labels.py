@@ -32,8 +32,8 @@ from sys import intern
 import numpy as np
 from numpy.typing import NDArray
 
-from sfumato.attributes import YES_NO, Attribute
-from sfumato.data.source import printable
+from sfumato.conditions.attributes import YES_NO, Attribute
+from sfumato.data.sources.protocol import printable
 from sfumato.errors import UserError, nearest
 
 __all__ = ["MOST_INTEGERS", "MOST_VALUES", "Labels", "column", "pick", "read_labels"]

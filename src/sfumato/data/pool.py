@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import IO, cast
 
 import sfumato
-from sfumato.data.files import FileSource
-from sfumato.data.rows import Form, Row, pack_fault, unpack
-from sfumato.data.source import File, Unreadable
+from sfumato.data.sources.files import FileSource
+from sfumato.data.sources.protocol import File, Unreadable
+from sfumato.data.sources.rows import Form, Row, pack_fault, unpack
 from sfumato.data.worker import PATIENCE, receive, send, send_files
 from sfumato.errors import UserError
 

@@ -25,10 +25,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
-from sfumato.data.decode import read_picture
-from sfumato.data.files import in_memory
-from sfumato.data.rows import Form, make_row, pack_fault
-from sfumato.data.source import Blob, File, Unreadable, printable
+from sfumato.data.formats.decode import read_picture
+from sfumato.data.sources.files import in_memory
+from sfumato.data.sources.protocol import Blob, File, Unreadable, printable
+from sfumato.data.sources.rows import Form, make_row, pack_fault
 
 __all__ = ["OFTEN", "PATIENCE", "answer", "main", "receive", "send", "send_files"]
 

@@ -8,10 +8,10 @@
 `evidence` holds what was measured and how, `measure` and `history` measure it, `looks` are the statistics of images.
 """
 
-from .causes import Finding, conclude
-from .evidence import Evidence
-from .measure import gather
-from .symptoms import Symptom, observe
-from .words import as_json, as_text
+from sfumato.diagnose.causes import Finding, conclude
+from sfumato.diagnose.evidence import Evidence
+from sfumato.diagnose.measure import gather
+from sfumato.diagnose.symptoms import Symptom, observe
+from sfumato.diagnose.words import as_json, as_text
 
 __all__ = ["Evidence", "Finding", "Symptom", "as_json", "as_text", "conclude", "gather", "observe"]

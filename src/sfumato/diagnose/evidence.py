@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from .looks import Look
+from sfumato.diagnose.looks import Look
 
 __all__ = ["Data", "Draw", "Evidence", "Level", "Process", "Reading", "Training", "Variance", "how", "to_json"]
 

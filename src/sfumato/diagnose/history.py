@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from sfumato.config import Config
-from sfumato.run import Run
-from sfumato.train.ema import EMAConfig
-from sfumato.train.record import read_events
-
-from .evidence import Training
+from sfumato.config.config import Config
+from sfumato.config.train import EMAConfig
+from sfumato.diagnose.evidence import Training
+from sfumato.run.folder import Run
+from sfumato.run.log import read_events
 
 __all__ = ["initial_share", "read_training"]
 

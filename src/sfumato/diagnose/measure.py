@@ -28,6 +28,9 @@ import torch
 from torch import Tensor
 
 from sfumato import __version__
+from sfumato.diagnose.evidence import Data, Draw, Evidence, Labels, Level, Process, Reading, Variance
+from sfumato.diagnose.history import read_training
+from sfumato.diagnose.looks import apart, look, nearest
 from sfumato.diffusion import (
     DDIM,
     PARAMETERIZATIONS,
@@ -48,13 +51,9 @@ from sfumato.diffusion.noise import Purpose, normal
 from sfumato.diffusion.variance import VARIANCES
 from sfumato.evaluate.cache import split_rows
 from sfumato.evaluate.subject import Counted, Subject, open_subject
-from sfumato.run import Run
+from sfumato.run.folder import Run
 from sfumato.train import checkpoint
 from sfumato.weights import Model, load_weights
-
-from .evidence import Data, Draw, Evidence, Labels, Level, Process, Reading, Variance
-from .history import read_training
-from .looks import apart, look, nearest
 
 __all__ = ["gather"]
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from .evidence import Data, Draw, Evidence
-from .looks import Look
+from sfumato.diagnose.evidence import Data, Draw, Evidence
+from sfumato.diagnose.looks import Look
 
 __all__ = ["Symptom", "byte", "channels", "observe"]
 

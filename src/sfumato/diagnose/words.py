@@ -6,10 +6,10 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from .causes import CAUSES, Finding
-from .evidence import Evidence, how, to_json
-from .looks import Look
-from .symptoms import Symptom, byte, channels
+from sfumato.diagnose.causes import CAUSES, Finding
+from sfumato.diagnose.evidence import Evidence, how, to_json
+from sfumato.diagnose.looks import Look
+from sfumato.diagnose.symptoms import Symptom, byte, channels
 
 __all__ = ["as_json", "as_text"]
 

@@ -6,12 +6,12 @@ random numbers), `grid` (which times), `fit` (which suit a model), `oracle` (exa
 likelihood), `analytic` (measured variances) and `importance` (which t to train on) stand beside them.
 """
 
-from .denoiser import Clipped, Denoiser, NetworkDenoiser, Thresholded
-from .fit import fit_grid
-from .gaussian import Gaussian
-from .grid import GRIDS, Grid, karras, leading, logsnr, quadratic, trailing, uniform
-from .guidance import AutoGuided, ClassifierGuided, Guided, ImageGuided
-from .inverse import (
+from sfumato.diffusion.denoiser import Clipped, Denoiser, NetworkDenoiser, Thresholded
+from sfumato.diffusion.fit import fit_grid
+from sfumato.diffusion.gaussian import Gaussian
+from sfumato.diffusion.grid import GRIDS, Grid, karras, leading, logsnr, quadratic, trailing, uniform
+from sfumato.diffusion.guidance import AutoGuided, ClassifierGuided, Guided, ImageGuided
+from sfumato.diffusion.inverse import (
     DPS,
     Blur,
     Composed,
@@ -29,15 +29,15 @@ from .inverse import (
     exact_posterior,
     gaussian_kernel,
 )
-from .likelihood import VLB, bits_per_dim, bound_term, decoder_nll, discretized_nll, prior_term, vlb
-from .noise import Noise, Purpose
-from .objective import Bound, Hybrid, Noised, Objective, Simple, Terms, Weighted, score, times
-from .oracle import ConditionalMixtureOracle, FiniteOracle, GaussianOracle, MixtureOracle
-from .parameterization import PARAMETERIZATIONS, X0, Eps, Mu, Parameterization, V, solve, target
-from .prediction import Prediction
-from .process import forward_step, marginal, posterior
-from .reverse import reverse
-from .samplers import (
+from sfumato.diffusion.likelihood import VLB, bits_per_dim, bound_term, decoder_nll, discretized_nll, prior_term, vlb
+from sfumato.diffusion.noise import Noise, Purpose
+from sfumato.diffusion.objective import Bound, Hybrid, Noised, Objective, Simple, Terms, Weighted, score, times
+from sfumato.diffusion.oracle import ConditionalMixtureOracle, FiniteOracle, GaussianOracle, MixtureOracle
+from sfumato.diffusion.parameterization import PARAMETERIZATIONS, X0, Eps, Mu, Parameterization, V, solve, target
+from sfumato.diffusion.prediction import Prediction
+from sfumato.diffusion.process import forward_step, marginal, posterior
+from sfumato.diffusion.reverse import reverse
+from sfumato.diffusion.samplers import (
     DDIM,
     EDM,
     PNDM,
@@ -53,7 +53,7 @@ from .samplers import (
     sample,
     trajectory,
 )
-from .schedule import (
+from sfumato.diffusion.schedule import (
     SCHEDULES,
     Constant,
     Cosine,
@@ -66,8 +66,8 @@ from .schedule import (
     ZeroTerminalSNR,
     resolution_shift,
 )
-from .variance import VARIANCES, Large, Learned, Optimal, Small, Variance
-from .weighting import P2, WEIGHTINGS, MinSNR, SigmoidWeight, Weighting
+from sfumato.diffusion.variance import VARIANCES, Large, Learned, Optimal, Small, Variance
+from sfumato.diffusion.weighting import P2, WEIGHTINGS, MinSNR, SigmoidWeight, Weighting
 
 __all__ = [
     "DDIM",

@@ -22,10 +22,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .denoiser import Condition, Denoiser
-from .process import marginal
-from .samplers.protocol import NoiseSource
-from .schedule import Level, Schedule
+from sfumato.diffusion.denoiser import Condition, Denoiser
+from sfumato.diffusion.process import marginal
+from sfumato.diffusion.samplers.protocol import NoiseSource
+from sfumato.diffusion.schedule import Level, Schedule
 
 __all__ = ["MeasuredSpread", "noise_errors"]
 

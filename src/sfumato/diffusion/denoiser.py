@@ -20,9 +20,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .parameterization import Eps, Parameterization, solve
-from .prediction import Prediction
-from .schedule import Schedule
+from sfumato.diffusion.parameterization import Eps, Parameterization, solve
+from sfumato.diffusion.prediction import Prediction
+from sfumato.diffusion.schedule import Schedule
 
 __all__ = ["Clipped", "Condition", "Denoiser", "Network", "NetworkDenoiser", "Thresholded"]
 

@@ -34,10 +34,10 @@ import contextlib
 import torch
 from torch import Tensor
 
-from .denoiser import Condition, Denoiser
-from .grid import GRIDS, quadratic
-from .samplers import DPMSolver, NoiseSource, Sampler, State, sample, trajectory
-from .schedule import Schedule
+from sfumato.diffusion.denoiser import Condition, Denoiser
+from sfumato.diffusion.grid import GRIDS, quadratic
+from sfumato.diffusion.samplers import DPMSolver, NoiseSource, Sampler, State, sample, trajectory
+from sfumato.diffusion.schedule import Schedule
 
 __all__ = ["fit_grid"]
 

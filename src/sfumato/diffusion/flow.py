@@ -32,13 +32,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .denoiser import Condition, Denoiser
-from .gaussian import Gaussian
-from .likelihood import decoder_nll
-from .process import marginal
-from .reverse import reverse
-from .schedule import Level
-from .variance import Variance
+from sfumato.diffusion.denoiser import Condition, Denoiser
+from sfumato.diffusion.gaussian import Gaussian
+from sfumato.diffusion.likelihood import decoder_nll
+from sfumato.diffusion.process import marginal
+from sfumato.diffusion.reverse import reverse
+from sfumato.diffusion.schedule import Level
+from sfumato.diffusion.variance import Variance
 
 __all__ = ["Flow", "FlowResult", "integrate", "uniform_bits", "variational_bits"]
 

@@ -29,7 +29,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .schedule import Schedule
+from sfumato.diffusion.schedule import Schedule
 
 __all__ = ["GRIDS", "Grid", "karras", "leading", "logsnr", "quadratic", "trailing", "uniform"]
 

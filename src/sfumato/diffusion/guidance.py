@@ -31,9 +31,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .denoiser import Condition, Denoiser
-from .prediction import Prediction
-from .schedule import Schedule, broadcast
+from sfumato.diffusion.denoiser import Condition, Denoiser
+from sfumato.diffusion.prediction import Prediction
+from sfumato.diffusion.schedule import Schedule, broadcast
 
 __all__ = ["AutoGuided", "ClassifierGuided", "Guided", "ImageGuided", "LogProb"]
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .objective import Terms
+from sfumato.diffusion.objective import Terms
 
 __all__ = ["LossHistory"]
 

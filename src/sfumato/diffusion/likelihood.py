@@ -27,14 +27,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .denoiser import Condition, Denoiser
-from .gaussian import Gaussian
-from .prediction import Prediction
-from .process import marginal, posterior
-from .reverse import reverse
-from .samplers.protocol import NoiseSource
-from .schedule import Level
-from .variance import Variance
+from sfumato.diffusion.denoiser import Condition, Denoiser
+from sfumato.diffusion.gaussian import Gaussian
+from sfumato.diffusion.prediction import Prediction
+from sfumato.diffusion.process import marginal, posterior
+from sfumato.diffusion.reverse import reverse
+from sfumato.diffusion.samplers.protocol import NoiseSource
+from sfumato.diffusion.schedule import Level
+from sfumato.diffusion.variance import Variance
 
 __all__ = ["VLB", "bits_per_dim", "bound_term", "decoder_nll", "discretized_nll", "prior_term", "vlb", "vlb_terms"]
 

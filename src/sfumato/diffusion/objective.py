@@ -25,14 +25,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .denoiser import Condition, Denoiser
-from .likelihood import bound_term
-from .parameterization import Eps, Parameterization, target
-from .prediction import Prediction
-from .process import marginal
-from .schedule import Schedule
-from .variance import Learned, Variance
-from .weighting import Weighting
+from sfumato.diffusion.denoiser import Condition, Denoiser
+from sfumato.diffusion.likelihood import bound_term
+from sfumato.diffusion.parameterization import Eps, Parameterization, target
+from sfumato.diffusion.prediction import Prediction
+from sfumato.diffusion.process import marginal
+from sfumato.diffusion.schedule import Schedule
+from sfumato.diffusion.variance import Learned, Variance
+from sfumato.diffusion.weighting import Weighting
 
 __all__ = ["Bound", "Hybrid", "Noised", "Objective", "Simple", "Terms", "Weighted", "score", "times"]
 

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .denoiser import Condition
-from .noise import Purpose, normal, uniform
-from .prediction import Prediction
-from .schedule import Level, Schedule
+from sfumato.diffusion.denoiser import Condition
+from sfumato.diffusion.noise import Purpose, normal, uniform
+from sfumato.diffusion.prediction import Prediction
+from sfumato.diffusion.schedule import Level, Schedule
 
 __all__ = ["ConditionalMixtureOracle", "FiniteOracle", "GaussianOracle", "MixtureOracle"]
 

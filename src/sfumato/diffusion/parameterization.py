@@ -28,8 +28,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .process import posterior_coefficients
-from .schedule import Schedule, broadcast
+from sfumato.diffusion.process import posterior_coefficients
+from sfumato.diffusion.schedule import Schedule, broadcast
 
 __all__ = ["PARAMETERIZATIONS", "X0", "Eps", "Mu", "Parameterization", "V", "solve", "target"]
 

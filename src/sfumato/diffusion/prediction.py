@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .schedule import Level
+from sfumato.diffusion.schedule import Level
 
 __all__ = ["Prediction"]
 

@@ -24,8 +24,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .gaussian import Gaussian
-from .schedule import Level, broadcast
+from sfumato.diffusion.gaussian import Gaussian
+from sfumato.diffusion.schedule import Level, broadcast
 
 __all__ = ["forward_step", "marginal", "posterior", "posterior_coefficients", "snr_drop"]
 

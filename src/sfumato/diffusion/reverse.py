@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .gaussian import Gaussian
-from .prediction import Prediction
-from .process import posterior
-from .schedule import Level
-from .variance import Variance
+from sfumato.diffusion.gaussian import Gaussian
+from sfumato.diffusion.prediction import Prediction
+from sfumato.diffusion.process import posterior
+from sfumato.diffusion.schedule import Level
+from sfumato.diffusion.variance import Variance
 
 __all__ = ["reverse"]
 

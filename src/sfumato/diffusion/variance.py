@@ -30,9 +30,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .prediction import Prediction
-from .process import posterior_coefficients, snr_drop
-from .schedule import Level, broadcast
+from sfumato.diffusion.prediction import Prediction
+from sfumato.diffusion.process import posterior_coefficients, snr_drop
+from sfumato.diffusion.schedule import Level, broadcast
 
 __all__ = ["VARIANCES", "Large", "Learned", "Optimal", "Small", "Variance", "bounds"]
 

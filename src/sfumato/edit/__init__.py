@@ -10,13 +10,13 @@ Each is a function of a `Model`, an image and a seed, and returns a small frozen
 report. All take a `Walk`: sampler, times, guidance, batch. `image` reads files as training did.
 """
 
-from .image import Fitted, read_box, read_image, read_mask, read_transparency
-from .inpaint import INPAINTERS, Inpainted, inpaint
-from .interpolate import Interpolated, interpolate, slerp
-from .invert import Inverted, decode, encode, invert
-from .restore import POSTERIORS, ROUNDING, Restored, blur, check_factor, colorize, deblur, restore, upscale
-from .vary import Varied, vary
-from .walk import Walk, psnr, rmse
+from sfumato.edit.image import Fitted, read_box, read_image, read_mask, read_transparency
+from sfumato.edit.inpaint import INPAINTERS, Inpainted, inpaint
+from sfumato.edit.interpolate import Interpolated, interpolate, slerp
+from sfumato.edit.invert import Inverted, decode, encode, invert
+from sfumato.edit.restore import POSTERIORS, ROUNDING, Restored, blur, check_factor, colorize, deblur, restore, upscale
+from sfumato.edit.vary import Varied, vary
+from sfumato.edit.walk import Walk, psnr, rmse
 
 __all__ = [
     "INPAINTERS",

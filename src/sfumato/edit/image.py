@@ -22,10 +22,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sfumato.data.decode import header_size, read_opacity, read_picture
-from sfumato.data.fitting import converted, fit, is_grey, kind_of, with_channels
-from sfumato.data.source import Pixels, Unreadable
-from sfumato.depth import EIGHT, Depth
+from sfumato.codec.pixels import EIGHT, Depth
+from sfumato.data.formats.decode import header_size, read_opacity, read_picture
+from sfumato.data.formats.fitting import converted, fit, is_grey, kind_of, with_channels
+from sfumato.data.sources.protocol import Pixels, Unreadable
 from sfumato.errors import UserError
 
 __all__ = ["Fitted", "read_box", "read_image", "read_mask", "read_transparency"]

@@ -18,10 +18,9 @@ import torch
 from torch import Tensor
 
 from sfumato.diffusion.inverse import Mask, RePaint
+from sfumato.edit.restore import POSTERIORS, ROUNDING, posterior
+from sfumato.edit.walk import STOCHASTIC, Walk, check_image, device_of, draw
 from sfumato.errors import UserError, nearest
-
-from .restore import POSTERIORS, ROUNDING, posterior
-from .walk import STOCHASTIC, Walk, check_image, device_of, draw
 
 if TYPE_CHECKING:
     from sfumato.weights import Model

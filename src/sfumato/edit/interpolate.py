@@ -18,10 +18,9 @@ import torch
 from torch import Tensor
 
 from sfumato.diffusion import Noise
+from sfumato.edit.invert import decode, encode
+from sfumato.edit.walk import Walk, check_image, device_of, rmse
 from sfumato.errors import UserError
-
-from .invert import decode, encode
-from .walk import Walk, check_image, device_of, rmse
 
 if TYPE_CHECKING:
     from sfumato.weights import Model

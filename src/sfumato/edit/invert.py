@@ -32,9 +32,8 @@ import torch
 from torch import Tensor
 
 from sfumato.diffusion import DDIM, Denoiser
+from sfumato.edit.walk import Walk, check_image, device_of, draw, psnr, rmse
 from sfumato.errors import UserError
-
-from .walk import Walk, check_image, device_of, draw, psnr, rmse
 
 if TYPE_CHECKING:
     from sfumato.weights import Model

@@ -34,9 +34,8 @@ from sfumato.diffusion.inverse import (
     PiGDM,
     gaussian_kernel,
 )
+from sfumato.edit.walk import STOCHASTIC, Walk, check_image, device_of, draw, rmse
 from sfumato.errors import UserError, nearest
-
-from .walk import STOCHASTIC, Walk, check_image, device_of, draw, rmse
 
 if TYPE_CHECKING:
     from sfumato.weights import Model

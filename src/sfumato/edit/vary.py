@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 
 from sfumato.diffusion import Noise, marginal
+from sfumato.edit.walk import Walk, check_image, device_of, draw
 from sfumato.errors import UserError
-
-from .walk import Walk, check_image, device_of, draw
 
 if TYPE_CHECKING:
     from sfumato.weights import Model

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sfumato.diffusion import DDIM, Clipped, Denoiser, Noise, Sampler, State, trailing
 from sfumato.errors import UserError
-from sfumato.generate import generate, in_turn
+from sfumato.generate.sample import generate, in_turn
 
 if TYPE_CHECKING:
     from sfumato.weights import Model

@@ -10,24 +10,25 @@ The names below are loaded when they are first used.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sfumato.lazy import lazy
 
 if TYPE_CHECKING:
-    from .bits import Bits, flow_bits, sampled_bits, vlb_bits
-    from .bootstrap import Interval, Linearised
-    from .cache import real_features, split_rows
-    from .evaluation import Evaluation, results
-    from .features import EXTRACTORS, Extractor, batches, extract, fitting, open_extractor
-    from .frechet import frechet_distance, frechet_of_statistics
-    from .kernel import kid
-    from .measure import MEASURES, Measure, compare, quality
-    from .memorisation import Memorisation, Nearness, contact_sheet, find_memorised
-    from .neighbours import neighbourhoods
-    from .settings import Settings
-    from .sliced import sliced_wasserstein
-    from .statistics import Statistics
-    from .subject import open_subject
+    from sfumato.evaluate.bits import Bits, flow_bits, sampled_bits, vlb_bits
+    from sfumato.evaluate.bootstrap import Interval, Linearised
+    from sfumato.evaluate.cache import real_features, split_rows
+    from sfumato.evaluate.evaluation import Evaluation, results
+    from sfumato.evaluate.features import EXTRACTORS, Extractor, batches, extract, fitting, open_extractor
+    from sfumato.evaluate.frechet import frechet_distance, frechet_of_statistics
+    from sfumato.evaluate.kernel import kid
+    from sfumato.evaluate.measure import MEASURES, Measure, compare, quality
+    from sfumato.evaluate.memorisation import Memorisation, Nearness, contact_sheet, find_memorised
+    from sfumato.evaluate.neighbours import neighbourhoods
+    from sfumato.evaluate.settings import Settings
+    from sfumato.evaluate.sliced import sliced_wasserstein
+    from sfumato.evaluate.statistics import Statistics
+    from sfumato.evaluate.subject import open_subject
 
 _HOMES = {
     "Bits": "bits",
@@ -99,9 +100,4 @@ __all__ = [
     "vlb_bits",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Load a public name from its module (PEP 562)."""
-    if name in _HOMES:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sfumato.depth import EIGHT, Depth
+from sfumato.codec.pixels import EIGHT, Depth
 from sfumato.diffusion import Bound, Denoiser, Noise, Variance, bits_per_dim, prior_term, vlb
 from sfumato.diffusion.flow import Flow, variational_bits
 from sfumato.diffusion.noise import Purpose, normal, uniform

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .address import resamples
+from sfumato.evaluate.address import resamples
 
 __all__ = ["Interval", "Linearised"]
 

@@ -26,12 +26,11 @@ import torch
 from torch import Tensor
 
 from sfumato.data import Dataset
-from sfumato.data.store import cache_folder
+from sfumato.data.store.store import cache_folder
 from sfumato.errors import UserError, nearest
-from sfumato.run import write_atomic
-
-from .address import order
-from .features import Extractor, batches, check_finite, extract
+from sfumato.evaluate.address import order
+from sfumato.evaluate.features import Extractor, batches, check_finite, extract
+from sfumato.files import write_atomic
 
 __all__ = ["SPLITS", "cache_path", "check_shape", "real_features", "split_rows"]
 

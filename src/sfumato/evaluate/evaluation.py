@@ -21,18 +21,18 @@ from typing import Any
 
 import torch
 
-from sfumato.depth import EIGHT, Depth
-from sfumato.pictures import save_png
-from sfumato.run import environment, write_atomic
-
-from .bits import Bits, Estimate
-from .cache import real_features, split_rows
-from .features import Extractor, extract, fitting, open_extractor
-from .measure import DEFAULT, compare
-from .memorisation import contact_sheet, find_memorised
-from .settings import KINDS, Settings
-from .subject import Subject
-from .work import Stage, Work, key
+from sfumato.codec.pixels import EIGHT, Depth
+from sfumato.evaluate.bits import Bits, Estimate
+from sfumato.evaluate.cache import real_features, split_rows
+from sfumato.evaluate.features import Extractor, extract, fitting, open_extractor
+from sfumato.evaluate.measure import DEFAULT, compare
+from sfumato.evaluate.memorisation import contact_sheet, find_memorised
+from sfumato.evaluate.settings import KINDS, Settings
+from sfumato.evaluate.subject import Subject
+from sfumato.evaluate.work import Stage, Work, key
+from sfumato.files import write_atomic
+from sfumato.generate.writers import save_png
+from sfumato.run.folder import environment
 
 __all__ = ["Evaluation", "results"]
 

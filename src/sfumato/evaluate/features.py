@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from sfumato.depth import EIGHT, Depth
+from sfumato.codec.pixels import EIGHT, Depth
 from sfumato.errors import UserError, nearest
 
 __all__ = ["EXTRACTORS", "Extractor", "Shape", "batches", "check_finite", "extract", "fitting", "open_extractor"]
@@ -58,25 +58,25 @@ class Extractor(Protocol):
 
 
 def _pixels(path: Path, shape: Shape, device: str, depth: Depth) -> Extractor:
-    from .extractors.pixels import Pixels
+    from sfumato.evaluate.extractors.pixels import Pixels
 
     return Pixels(shape, depth=depth)
 
 
 def _classifier(path: Path, shape: Shape, device: str, depth: Depth) -> Extractor:
-    from .extractors.classifier import open_classifier
+    from sfumato.evaluate.extractors.classifier import open_classifier
 
     return open_classifier(shape, device)
 
 
 def _inception(path: Path, shape: Shape, device: str, depth: Depth) -> Extractor:
-    from .extractors.inception import open_inception
+    from sfumato.evaluate.extractors.inception import open_inception
 
     return open_inception(path, device)
 
 
 def _dinov2(path: Path, shape: Shape, device: str, depth: Depth) -> Extractor:
-    from .extractors.dinov2 import open_dinov2
+    from sfumato.evaluate.extractors.dinov2 import open_dinov2
 
     return open_dinov2(path, device)
 
@@ -119,7 +119,7 @@ def open_extractor(spec: str, shape: Shape, device: str = "cpu", depth: Depth = 
 
 def fitting(shape: Shape, depth: Depth = EIGHT) -> tuple[str, ...]:
     """Return the names of the extractors that need no file and suit such images, the most telling first."""
-    from .extractors.classifier import CLASSIFIERS
+    from sfumato.evaluate.extractors.classifier import CLASSIFIERS
 
     return ("classifier", "pixels") if shape in CLASSIFIERS and depth == EIGHT else ("pixels",)
 

@@ -37,9 +37,8 @@ import torch
 from torch import Tensor
 
 from sfumato.errors import UserError
-
-from .bootstrap import Linearised
-from .statistics import Statistics
+from sfumato.evaluate.bootstrap import Linearised
+from sfumato.evaluate.statistics import Statistics
 
 __all__ = ["frechet_distance", "frechet_note", "frechet_of_statistics"]
 

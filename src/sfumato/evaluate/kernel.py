@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from sfumato.errors import UserError
-
-from .bootstrap import Linearised
+from sfumato.evaluate.bootstrap import Linearised
 
 __all__ = ["BLOCK", "kid", "polynomial_kernel"]
 

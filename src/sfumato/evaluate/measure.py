@@ -18,14 +18,13 @@ from torch import Tensor
 
 from sfumato.data import Dataset
 from sfumato.errors import UserError, nearest
-
-from .bootstrap import Linearised
-from .cache import check_shape, real_features
-from .features import Extractor, check_finite, extract
-from .frechet import frechet_distance, frechet_note
-from .kernel import kid
-from .neighbours import K, neighbourhoods
-from .sliced import sliced_wasserstein
+from sfumato.evaluate.bootstrap import Linearised
+from sfumato.evaluate.cache import check_shape, real_features
+from sfumato.evaluate.features import Extractor, check_finite, extract
+from sfumato.evaluate.frechet import frechet_distance, frechet_note
+from sfumato.evaluate.kernel import kid
+from sfumato.evaluate.neighbours import K, neighbourhoods
+from sfumato.evaluate.sliced import sliced_wasserstein
 
 __all__ = ["MEASURES", "Measure", "compare", "quality"]
 

@@ -41,11 +41,10 @@ from torch import Tensor
 
 from sfumato.data import Dataset
 from sfumato.errors import UserError
-from sfumato.pictures import strip
-
-from .cache import check_shape, real_features, split_rows
-from .features import Extractor, extract
-from .neighbours import nearest
+from sfumato.evaluate.cache import check_shape, real_features, split_rows
+from sfumato.evaluate.features import Extractor, extract
+from sfumato.evaluate.neighbours import nearest
+from sfumato.generate.writers import strip
 
 __all__ = ["Memorisation", "Nearness", "contact_sheet", "find_memorised", "mann_whitney", "nearness", "tail_chance"]
 

@@ -23,8 +23,7 @@ import torch
 from torch import Tensor
 
 from sfumato.errors import UserError
-
-from .bootstrap import Linearised
+from sfumato.evaluate.bootstrap import Linearised
 
 __all__ = ["K", "nearest", "neighbourhoods"]
 

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from statistics import NormalDist
 
-from .bits import Bits, Estimate
+from sfumato.evaluate.bits import Bits, Estimate
 
 __all__ = ["from_json", "pool", "to_json"]
 

@@ -7,9 +7,8 @@ from typing import Any
 
 from sfumato.diffusion import SAMPLERS, VARIANCES
 from sfumato.errors import UserError, nearest
-from sfumato.recipe import Recipe, takes
-
-from .cache import SPLITS
+from sfumato.evaluate.cache import SPLITS
+from sfumato.generate.recipe import Recipe, takes
 
 __all__ = ["KINDS", "METHODS", "VARIANCE_NAMES", "Settings"]
 

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sfumato.run import write_atomic
+from sfumato.files import write_atomic
 
 try:
     import fcntl

@@ -20,9 +20,8 @@ import torch
 from torch import Tensor
 
 from sfumato.errors import UserError
-
-from .address import directions
-from .bootstrap import Linearised
+from sfumato.evaluate.address import directions
+from sfumato.evaluate.bootstrap import Linearised
 
 __all__ = ["DIRECTIONS", "sliced_wasserstein"]
 

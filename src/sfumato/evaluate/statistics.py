@@ -22,8 +22,7 @@ import torch
 from torch import Tensor
 
 from sfumato.errors import UserError
-
-from .features import check_finite
+from sfumato.evaluate.features import check_finite
 
 __all__ = ["Statistics"]
 

@@ -17,18 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sfumato.attributes import Attribute
+from sfumato.conditions.attributes import Attribute
+from sfumato.config.data import DataConfig
 from sfumato.data import Dataset, open_data
-from sfumato.data.source import DataConfig
-from sfumato.data.store import Progress
+from sfumato.data.store.store import Progress
 from sfumato.diffusion import Denoiser, Prediction, Schedule
 from sfumato.diffusion.denoiser import Condition
 from sfumato.diffusion.noise import Purpose, uniform
 from sfumato.errors import UserError
-from sfumato.run import Run
+from sfumato.evaluate.cache import split_rows
+from sfumato.run.folder import Run
 from sfumato.weights import Model, load_weights
-
-from .cache import split_rows
 
 __all__ = ["Counted", "Subject", "open_subject", "place"]
 

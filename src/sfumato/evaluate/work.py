@@ -27,15 +27,14 @@ from torch import Tensor
 from sfumato.diffusion import VARIANCES, Clipped, Denoiser, Noise, Optimal, Variance, trailing
 from sfumato.diffusion.analytic import MeasuredSpread, noise_errors
 from sfumato.errors import UserError
-from sfumato.generate import generate
-from sfumato.recipe import FITTED_ON, Recipe
-
-from .bits import Bits, flow_bits, sampled_bits, vlb_bits
-from .cache import split_rows
-from .pool import from_json, pool, to_json
-from .settings import Settings
-from .share import Task, Tick, missing, share
-from .subject import Counted, Subject
+from sfumato.evaluate.bits import Bits, flow_bits, sampled_bits, vlb_bits
+from sfumato.evaluate.cache import split_rows
+from sfumato.evaluate.pool import from_json, pool, to_json
+from sfumato.evaluate.settings import Settings
+from sfumato.evaluate.share import Task, Tick, missing, share
+from sfumato.evaluate.subject import Counted, Subject
+from sfumato.generate.recipe import FITTED_ON, Recipe
+from sfumato.generate.sample import generate
 
 __all__ = ["Stage", "Work", "key"]
 

@@ -6,20 +6,14 @@ configuration must not need the loop.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sfumato.lazy import lazy
 
 if TYPE_CHECKING:
-    from .loop import train
-    from .plan import settle
+    from sfumato.train.loop import train
+    from sfumato.train.plan import settle
 
 __all__ = ["settle", "train"]
 
-_HOMES = {"settle": "plan", "train": "loop"}
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name from its module (PEP 562)."""
-    if name in _HOMES:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy(__name__, {"settle": "plan", "train": "loop"})

@@ -30,7 +30,7 @@ import safetensors.torch
 from torch import Tensor
 
 from sfumato.errors import UserError
-from sfumato.run import sync_folder
+from sfumato.files import sync_folder
 
 __all__ = ["KEPT", "Position", "load", "newest", "save"]
 

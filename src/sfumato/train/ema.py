@@ -21,50 +21,11 @@ initialisation is left. The average follows the optimiser's step, never precedes
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from .clock import in_images
-
-__all__ = ["EMA", "EMAConfig"]
-
-
-@dataclass(frozen=True)
-class EMAConfig:
-    """How long the average of the weights remembers.
-
-    Attributes:
-        half_life: in images; a value below 1 is a fraction of the planned length.
-        ramp: the half-life is at most this share of the images seen so far; None has no ramp.
-
-    Raises:
-        ValueError: a value that is not above zero.
-    """
-
-    half_life: float = 0.02
-    ramp: float | None = 0.05
-
-    def __post_init__(self) -> None:
-        if self.half_life <= 0:
-            raise ValueError(f"half_life = {self.half_life}: must be above 0 images")
-        if self.ramp is not None and self.ramp <= 0:
-            raise ValueError(f"ramp = {self.ramp}: must be above 0, or none")
-
-    def decay(self, images: int, batch: int, planned: int) -> float:
-        """Return d_k for the step that starts when `images` have been seen.
-
-        Args:
-            images: n_k, seen before the step.
-            batch: B, images of the step.
-            planned: length of the run in images, which a half-life below 1 is a fraction of.
-        """
-        half_life = in_images(self.half_life, planned)
-        if self.ramp is not None:
-            half_life = min(half_life, self.ramp * images)
-        return cast(float, 0.5 ** (batch / half_life)) if half_life > 0 else 0.0
+__all__ = ["EMA"]
 
 
 class EMA:

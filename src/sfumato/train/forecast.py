@@ -19,12 +19,11 @@ from pathlib import Path
 
 import torch
 
-from sfumato.config import Config
+from sfumato.config.config import Config
 from sfumato.data import Dataset
 from sfumato.nets import UNet, cost
-
-from .learner import Learner
-from .plan import Speed, measure
+from sfumato.train.plan import Speed, measure
+from sfumato.train.trainer import Learner
 
 __all__ = ["Forecast", "forecast"]
 

@@ -23,17 +23,12 @@ import torch
 from torch import Tensor
 
 from sfumato import __version__
-from sfumato.config import Config, digest, to_toml
+from sfumato.config.config import Config, digest, to_toml
 from sfumato.data import Dataset
 from sfumato.errors import UserError
-from sfumato.generate import out_of_memory
-from sfumato.run import Run, environment, write_atomic
-from sfumato.weights import pack, tensors_of
-
-from . import checkpoint
-from .checkpoint import Position
-from .clock import moments, regular
-from .events import (
+from sfumato.files import write_atomic
+from sfumato.generate.sample import out_of_memory
+from sfumato.run.events import (
     Event,
     Finished,
     HeldOut,
@@ -44,9 +39,14 @@ from .events import (
     Stepped,
     Warned,
 )
-from .learner import Learner, Scores
-from .meter import Meter, summed
-from .plan import Plan, settle
+from sfumato.run.folder import Run, environment
+from sfumato.train import checkpoint
+from sfumato.train.checkpoint import Position
+from sfumato.train.clock import moments, regular
+from sfumato.train.meter import Meter, summed
+from sfumato.train.plan import Plan, settle
+from sfumato.train.trainer import Learner, Scores
+from sfumato.weights import pack, tensors_of
 
 __all__ = ["MOST_SKIPS", "train"]
 

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from sfumato.diffusion import Terms
-
-from .events import NUM_BUCKETS, Buckets
-from .learner import Outcome
+from sfumato.run.events import NUM_BUCKETS, Buckets
+from sfumato.train.trainer import Outcome
 
 __all__ = ["Meter", "Reading", "summed"]
 

@@ -14,16 +14,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from sfumato.errors import nearest
+from sfumato.config.train import OptimConfig, in_images
 
-from .clock import in_images
-
-__all__ = ["OptimConfig", "apply", "build", "clip", "learning_rate", "load_moments", "moments"]
+__all__ = ["apply", "build", "clip", "learning_rate", "load_moments", "moments"]
 
 _OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 _DECAYS: dict[str, Callable[[float], float]] = {
@@ -32,52 +29,6 @@ _DECAYS: dict[str, Callable[[float], float]] = {
     "linear": lambda u: 1 - u,
 }
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-
-
-@dataclass(frozen=True)
-class OptimConfig:
-    """How the weights are changed.
-
-    Attributes:
-        name: `adamw` (decoupled weight decay, Loshchilov and Hutter 2019) or `adam` (Kingma and Ba 2015).
-        lr: the rate after warm-up, before decay.
-        beta1: decay of the first moment.
-        beta2: decay of the second moment.
-        eps: added to the root of the second moment.
-        weight_decay: as the named optimiser means it.
-        warmup: images over which the rate rises from 0; a value below 1 is a fraction of the planned length.
-        decay: `constant`, `cosine` or `linear`, down to 0 at the planned length.
-        clip: greatest norm of the whole gradient; None leaves it alone.
-
-    Raises:
-        ValueError: an unknown name or a value out of its range.
-    """
-
-    name: str = "adamw"
-    lr: float = 1e-3
-    beta1: float = 0.9
-    beta2: float = 0.99
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    warmup: float = 0.05
-    decay: str = "cosine"
-    clip: float | None = 1.0
-
-    def __post_init__(self) -> None:
-        for name, register in (("name", _OPTIMIZERS), ("decay", _DECAYS)):
-            value = getattr(self, name)
-            if value not in register:
-                raise ValueError(f'{name} = "{value}" is unknown{nearest(value, register)}')
-        for name in ("lr", "eps", "clip"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"{name} = {value}: must be above 0")
-        for name in ("weight_decay", "warmup"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} = {getattr(self, name)}: must not be negative")
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}: must lie in [0, 1)")
 
 
 def learning_rate(config: OptimConfig, images: int, batch: int, planned: int) -> float:

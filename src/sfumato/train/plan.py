@@ -21,13 +21,13 @@ from typing import Protocol
 
 import torch
 
-from sfumato.config import Config, difference, fit
+from sfumato.config.config import Config, difference, fit
+from sfumato.config.train import TrainConfig
 from sfumato.data import Dataset
 from sfumato.errors import UserError
-from sfumato.run import Run
-
-from .clock import TrainConfig, moments
-from .learner import Learner
+from sfumato.run.folder import Run
+from sfumato.train.clock import moments
+from sfumato.train.trainer import Learner
 
 __all__ = ["Plan", "Speed", "measure", "plan_for", "settle"]
 

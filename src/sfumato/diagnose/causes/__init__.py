@@ -13,12 +13,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..evidence import Evidence
-from .data import narrow_data, one_image, other_data
-from .finding import Finding
-from .process import clipping, first_level, last_steps, more_steps, schedule_end
-from .training import diverged, needs_labels, repeats, skipped_steps, too_short, unfinished, unheeded_labels
-from .weights import average_too_long, broken_weights, shifted_output, untaught_variance, wrong_reading
+from sfumato.diagnose.causes.data import narrow_data, one_image, other_data
+from sfumato.diagnose.causes.finding import Finding
+from sfumato.diagnose.causes.process import clipping, first_level, last_steps, more_steps, schedule_end
+from sfumato.diagnose.causes.training import (
+    diverged,
+    needs_labels,
+    repeats,
+    skipped_steps,
+    too_short,
+    unfinished,
+    unheeded_labels,
+)
+from sfumato.diagnose.causes.weights import (
+    average_too_long,
+    broken_weights,
+    shifted_output,
+    untaught_variance,
+    wrong_reading,
+)
+from sfumato.diagnose.evidence import Evidence
 
 __all__ = ["CAUSES", "Finding", "conclude"]
 

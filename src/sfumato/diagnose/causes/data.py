@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shlex
 
-from ..evidence import Evidence
-from ..symptoms import byte
-from .finding import FEW, Finding, again, far
+from sfumato.diagnose.causes.finding import FEW, Finding, again, far
+from sfumato.diagnose.evidence import Evidence
+from sfumato.diagnose.symptoms import byte
 
 __all__ = ["narrow_data", "one_image", "other_data"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
-from ..evidence import Evidence, Reading
+from sfumato.diagnose.evidence import Evidence, Reading
 
 __all__ = [
     "BETTER",

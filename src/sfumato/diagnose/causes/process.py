@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..evidence import Evidence
-from .finding import GAIN, UNLEARNED, Finding, again, far, redraw
+from sfumato.diagnose.causes.finding import GAIN, UNLEARNED, Finding, again, far, redraw
+from sfumato.diagnose.evidence import Evidence
 
 __all__ = ["clipping", "first_level", "last_steps", "more_steps", "schedule_end"]
 

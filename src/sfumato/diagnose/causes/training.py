@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..evidence import Evidence
-from ..symptoms import COPIED
-from .finding import FEW, Finding, again, against_trivial, redraw, resume, unlearned
+from sfumato.diagnose.causes.finding import FEW, Finding, again, against_trivial, redraw, resume, unlearned
+from sfumato.diagnose.evidence import Evidence
+from sfumato.diagnose.symptoms import COPIED
 
 __all__ = ["diverged", "needs_labels", "repeats", "skipped_steps", "too_short", "unfinished", "unheeded_labels"]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..evidence import Evidence
-from ..symptoms import channels
-from .finding import BETTER, UNLEARNED, Finding, again, against_trivial, far, redraw
+from sfumato.diagnose.causes.finding import BETTER, UNLEARNED, Finding, again, against_trivial, far, redraw
+from sfumato.diagnose.evidence import Evidence
+from sfumato.diagnose.symptoms import channels
 
 __all__ = ["average_too_long", "broken_weights", "shifted_output", "untaught_variance", "wrong_reading"]
 

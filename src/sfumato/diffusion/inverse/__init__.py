@@ -4,8 +4,8 @@ Read in this order: `operators` (what a measurement sees), `posterior` (denoiser
 that puts the known part in), `exact` (where the true answer is known); `solvers` stands beside them.
 """
 
-from .exact import DenseOracle, dense, dense_matrix, exact_posterior
-from .operators import (
+from sfumato.diffusion.inverse.exact import DenseOracle, dense, dense_matrix, exact_posterior
+from sfumato.diffusion.inverse.operators import (
     LUMA,
     Blur,
     Composed,
@@ -16,8 +16,8 @@ from .operators import (
     Mask,
     gaussian_kernel,
 )
-from .posterior import DPS, MomentMatching, PiGDM, PriorSpread
-from .repaint import RePaint
+from sfumato.diffusion.inverse.posterior import DPS, MomentMatching, PiGDM, PriorSpread
+from sfumato.diffusion.inverse.repaint import RePaint
 
 __all__ = [
     "DPS",

@@ -21,12 +21,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..denoiser import Condition
-from ..noise import Purpose, normal, uniform
-from ..oracle import GaussianOracle, MixtureOracle
-from ..prediction import Prediction
-from ..schedule import Schedule
-from .operators import LinearOperator
+from sfumato.diffusion.denoiser import Condition
+from sfumato.diffusion.inverse.operators import LinearOperator
+from sfumato.diffusion.noise import Purpose, normal, uniform
+from sfumato.diffusion.oracle import GaussianOracle, MixtureOracle
+from sfumato.diffusion.prediction import Prediction
+from sfumato.diffusion.schedule import Schedule
 
 __all__ = ["DenseOracle", "dense", "dense_matrix", "exact_posterior"]
 

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .solvers import conjugate_gradients, least_squares
+from sfumato.diffusion.inverse.solvers import conjugate_gradients, least_squares
 
 __all__ = [
     "LUMA",

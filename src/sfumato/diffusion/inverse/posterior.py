@@ -34,12 +34,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..denoiser import Condition, Denoiser
-from ..prediction import Prediction
-from ..process import snr_drop
-from ..schedule import Level, Schedule, broadcast
-from .operators import LinearOperator
-from .solvers import minimal_residual
+from sfumato.diffusion.denoiser import Condition, Denoiser
+from sfumato.diffusion.inverse.operators import LinearOperator
+from sfumato.diffusion.inverse.solvers import minimal_residual
+from sfumato.diffusion.prediction import Prediction
+from sfumato.diffusion.process import snr_drop
+from sfumato.diffusion.schedule import Level, Schedule, broadcast
 
 __all__ = ["DPS", "MomentMatching", "PiGDM", "PriorSpread"]
 

@@ -20,9 +20,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..denoiser import Condition, Denoiser
-from ..process import forward_step, marginal
-from ..samplers.protocol import NoiseSource, Sampler, State
+from sfumato.diffusion.denoiser import Condition, Denoiser
+from sfumato.diffusion.process import forward_step, marginal
+from sfumato.diffusion.samplers.protocol import NoiseSource, Sampler, State
 
 __all__ = ["RePaint"]
 

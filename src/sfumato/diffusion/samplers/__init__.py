@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from functools import partial
 
-from .ancestral import Ancestral
-from .ddim import DDIM
-from .dpm import DPMSolver, DPMSolverSDE
-from .euler import Euler
-from .heun import EDM, Heun
-from .pndm import PNDM
-from .protocol import NoiseSource, Sampler, State, sample, trajectory
-from .unipc import UniPC
+from sfumato.diffusion.samplers.ancestral import Ancestral
+from sfumato.diffusion.samplers.ddim import DDIM
+from sfumato.diffusion.samplers.dpm import DPMSolver, DPMSolverSDE
+from sfumato.diffusion.samplers.euler import Euler
+from sfumato.diffusion.samplers.heun import EDM, Heun
+from sfumato.diffusion.samplers.pndm import PNDM
+from sfumato.diffusion.samplers.protocol import NoiseSource, Sampler, State, sample, trajectory
+from sfumato.diffusion.samplers.unipc import UniPC
 
 __all__ = [
     "DDIM",

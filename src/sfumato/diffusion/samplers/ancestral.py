@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..denoiser import Condition, Denoiser
-from ..reverse import reverse
-from ..variance import Small, Variance
-from .protocol import NoiseSource, State
+from sfumato.diffusion.denoiser import Condition, Denoiser
+from sfumato.diffusion.reverse import reverse
+from sfumato.diffusion.samplers.protocol import NoiseSource, State
+from sfumato.diffusion.variance import Small, Variance
 
 __all__ = ["Ancestral"]
 

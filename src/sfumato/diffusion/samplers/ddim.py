@@ -11,11 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..denoiser import Condition, Denoiser
-from ..process import posterior_coefficients
-from ..schedule import broadcast
-from .euler import carry
-from .protocol import NoiseSource, State
+from sfumato.diffusion.denoiser import Condition, Denoiser
+from sfumato.diffusion.process import posterior_coefficients
+from sfumato.diffusion.samplers.euler import carry
+from sfumato.diffusion.samplers.protocol import NoiseSource, State
+from sfumato.diffusion.schedule import broadcast
 
 __all__ = ["DDIM"]
 

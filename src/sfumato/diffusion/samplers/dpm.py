@@ -37,11 +37,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..denoiser import Condition, Denoiser
-from ..reverse import reverse
-from ..schedule import Level
-from ..variance import Small
-from .protocol import NoiseSource, State
+from sfumato.diffusion.denoiser import Condition, Denoiser
+from sfumato.diffusion.reverse import reverse
+from sfumato.diffusion.samplers.protocol import NoiseSource, State
+from sfumato.diffusion.schedule import Level
+from sfumato.diffusion.variance import Small
 
 __all__ = ["DPMSolver", "DPMSolverSDE", "Memory", "half_logsnr", "usable"]
 

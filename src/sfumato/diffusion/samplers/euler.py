@@ -20,10 +20,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..denoiser import Condition, Denoiser
-from ..prediction import Prediction
-from ..schedule import Level, broadcast
-from .protocol import NoiseSource, State
+from sfumato.diffusion.denoiser import Condition, Denoiser
+from sfumato.diffusion.prediction import Prediction
+from sfumato.diffusion.samplers.protocol import NoiseSource, State
+from sfumato.diffusion.schedule import Level, broadcast
 
 __all__ = ["Euler", "carry", "correctable", "rho_step"]
 

@@ -23,11 +23,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..denoiser import Condition, Denoiser
-from ..prediction import Prediction
-from ..schedule import Schedule, broadcast
-from .euler import carry, correctable, rho_step
-from .protocol import NoiseSource, State
+from sfumato.diffusion.denoiser import Condition, Denoiser
+from sfumato.diffusion.prediction import Prediction
+from sfumato.diffusion.samplers.euler import carry, correctable, rho_step
+from sfumato.diffusion.samplers.protocol import NoiseSource, State
+from sfumato.diffusion.schedule import Schedule, broadcast
 
 __all__ = ["EDM", "Heun"]
 

@@ -18,9 +18,9 @@ from typing import ClassVar
 
 import torch
 
-from ..denoiser import Condition, Denoiser
-from .euler import carry, correctable, rho_step
-from .protocol import NoiseSource, State
+from sfumato.diffusion.denoiser import Condition, Denoiser
+from sfumato.diffusion.samplers.euler import carry, correctable, rho_step
+from sfumato.diffusion.samplers.protocol import NoiseSource, State
 
 __all__ = ["PNDM"]
 

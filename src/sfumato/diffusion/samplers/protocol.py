@@ -18,8 +18,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..denoiser import Condition, Denoiser
-from ..prediction import Prediction
+from sfumato.diffusion.denoiser import Condition, Denoiser
+from sfumato.diffusion.prediction import Prediction
 
 __all__ = ["NoiseSource", "Sampler", "State", "sample", "trajectory"]
 

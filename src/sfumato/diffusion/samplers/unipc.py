@@ -27,9 +27,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..denoiser import Condition, Denoiser
-from .dpm import Memory, half_logsnr, usable
-from .protocol import NoiseSource, State
+from sfumato.diffusion.denoiser import Condition, Denoiser
+from sfumato.diffusion.samplers.dpm import Memory, half_logsnr, usable
+from sfumato.diffusion.samplers.protocol import NoiseSource, State
 
 __all__ = ["UniPC"]
 

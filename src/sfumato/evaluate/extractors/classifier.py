@@ -25,9 +25,8 @@ from torch import Tensor, nn
 
 from sfumato.data import to_model
 from sfumato.errors import UserError
-
-from ..features import Shape
-from .weights import fill, fingerprint
+from sfumato.evaluate.extractors.weights import fill, fingerprint
+from sfumato.evaluate.features import Shape
 
 __all__ = ["CLASSIFIERS", "DIM", "Classifier", "ClassifierFeatures", "asset", "open_classifier"]
 

@@ -27,8 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sfumato.errors import UserError
-
-from .weights import fill, fingerprint, read_state, resized
+from sfumato.evaluate.extractors.weights import fill, fingerprint, read_state, resized
 
 __all__ = ["Inception", "InceptionFeatures", "open_inception"]
 

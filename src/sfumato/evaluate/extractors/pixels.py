@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from sfumato.depth import EIGHT, Depth
-
-from ..features import Shape
-from .weights import fingerprint
+from sfumato.codec.pixels import EIGHT, Depth
+from sfumato.evaluate.extractors.weights import fingerprint
+from sfumato.evaluate.features import Shape
 
 __all__ = ["LARGEST", "Pixels"]
 

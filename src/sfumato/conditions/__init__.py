@@ -1,0 +1,1 @@
+"""What images can be asked for, and batches of it as values."""

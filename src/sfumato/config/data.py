@@ -1,0 +1,91 @@
+"""Which images, and how they become training data. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from PIL import ImageColor
+
+from sfumato.codec.pixels import DEPTHS
+from sfumato.errors import UserError, nearest
+
+__all__ = ["DataConfig"]
+
+LARGEST_SIDE = 4096
+MOST_CHANNELS = 1024
+CROPS = ("center", "letterbox", "random")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images, and how they become training data.
+
+    Attributes:
+        source: a built-in name, or a path to a folder of images or of idx files, or to an array (.npy, .npz).
+        size: (height, width) in pixels that every image is cropped and resized to; None chooses from the data.
+        channels: 1 (grey), 3 (RGB), 2 or 4 (the same with opacity), or the number of bands that arrays have; None is 1
+            where every image is grey, 3 where one has colour, and as many as there are where they are others.
+        depth: `8` or `16` bits a channel, or `float`; `auto` keeps 16 bits where every image has them and floats where
+            every one is of floats, and is 8 bits else (see `fitting` for how one becomes another).
+        range: the values that floats have at black and white, which are -1 and 1 to the model; None takes the least and
+            the greatest of all images.
+        crop: how another shape becomes this one: `center` cuts a centred rectangle out, `letterbox` keeps the whole
+            and fills the rest with the background, `random` cuts another rectangle each time that an image is met.
+        flip: mirror half of the training images, drawn anew for every position of the stream.
+        held_out: the share of images kept out of training, in [0, 1), chosen by content.
+        labels: what is known of the images: `none`; `source`, what the source carries (sub-folders, labels of idx
+            files, the attributes of built-in images); or the path of a CSV or JSON Lines file (see `labels`).
+        attributes: which of it to take, by name; () takes all.
+        background: the colour that transparent pixels lie on: a CSS name or #rrggbb.
+
+    Raises:
+        UserError: a value that can't be used.
+    """
+
+    source: str = "faces"
+    size: tuple[int, int] | None = None
+    channels: int | None = None
+    depth: str = "auto"
+    range: tuple[float, float] | None = None
+    crop: str = "center"
+    flip: bool = False
+    held_out: float = 0.05
+    labels: str = "none"
+    attributes: tuple[str, ...] = ()
+    background: str = "white"
+
+    def __post_init__(self) -> None:
+        sides = () if self.size is None else tuple(self.size)
+        if self.size is not None and (len(sides) != 2 or not all(1 <= side <= LARGEST_SIDE for side in sides)):
+            raise UserError(f"data.size is {self.size}: give height and width, each from 1 to {LARGEST_SIDE}")
+        if self.channels is not None and not 1 <= self.channels <= MOST_CHANNELS:
+            raise UserError(f"data.channels is {self.channels}: give 1 (grey), 3 (RGB), or up to {MOST_CHANNELS} bands")
+        for name, choices in (("depth", ("auto", *DEPTHS)), ("crop", CROPS)):
+            if getattr(self, name) not in choices:
+                raise UserError(f"data.{name} is '{getattr(self, name)}'{nearest(getattr(self, name), choices)}")
+        self._check_range()
+        if not 0 <= self.held_out < 1:
+            raise UserError(f"data.held_out is {self.held_out}: give a share of the images from 0 to less than 1")
+        if not self.labels.strip():
+            raise UserError("data.labels is empty: give none, source, or the path of a CSV or JSON Lines file")
+        if self.attributes and self.labels == "none":
+            raise UserError("data.attributes chooses from labels, and data.labels is none: set it to source or a file")
+        if len(set(self.attributes)) < len(self.attributes):
+            raise UserError(f"data.attributes names one twice: {', '.join(self.attributes)}")
+        try:
+            ImageColor.getrgb(self.background)
+        except ValueError:
+            raise UserError(f"data.background is '{self.background}': give a colour such as white or #336699") from None
+
+    def _check_range(self) -> None:
+        """Refuse a range that is none, or of what is not floats."""
+        if self.range is None:
+            return
+        if self.depth in ("8", "16"):
+            raise UserError(
+                f"data.range is of floats, and data.depth is {self.depth}: leave it out, or set depth=float"
+            )
+        low, high = self.range
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise UserError(f"data.range is {low:g},{high:g}: give a lower and a greater finite number")

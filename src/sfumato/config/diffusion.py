@@ -1,0 +1,121 @@
+"""The process that is learnt to be reversed: schedule, what the network predicts, variance, objective."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sfumato.diffusion import (
+    PARAMETERIZATIONS,
+    VARIANCES,
+    Bound,
+    Cosine,
+    Hybrid,
+    Objective,
+    Parameterization,
+    Schedule,
+    Shifted,
+    Simple,
+    Variance,
+    Weighted,
+    Weighting,
+    ZeroTerminalSNR,
+)
+from sfumato.diffusion.schedule import Chain
+from sfumato.errors import nearest
+
+__all__ = ["DiffusionConfig"]
+
+_OBJECTIVES = ("simple", "hybrid", "vlb")
+
+MOST_STEPS = 1_000_000
+"""The longest chain: beyond it the table of levels is a memory bomb, not a model."""
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """The process that is learnt to be reversed.
+
+    Attributes:
+        schedule: the chain of noise levels.
+        parameterization: what the network predicts: `eps`, `x0`, `v` or `mu`.
+        variance: of the reverse step: `small`, `large`, or `learned` by a network with twice the channels.
+        objective: what is minimised: `simple` (DDPM Eq. 14), `hybrid` (simple, and the bound for the variance alone,
+            IDDPM Eq. 16), or `vlb` (the bound).
+        weighting: of the simple loss by noise level, on the error of eps; None is the plain mean in `loss_space`.
+        importance: draw t by loss history (IDDPM Eq. 18) in place of uniformly; made for `vlb`.
+        zero_terminal_snr: rescale the chain so that it ends in pure noise (Lin et al. 2023).
+        logsnr_shift: added to every level's logsnr; `diffusion.resolution_shift(size)` gives the usual one.
+        loss_space: where the squared error is taken, by parameterisation; None is where the network predicts.
+
+    Raises:
+        ValueError: an unknown name, a chain of no or too many steps, eps-prediction on a chain that ends in pure noise,
+            or an objective that can't teach the variance or has nothing to weigh.
+    """
+
+    schedule: Chain = Cosine()
+    parameterization: str = "v"
+    variance: str = "small"
+    objective: str = "simple"
+    weighting: Weighting | None = None
+    importance: bool = False
+    zero_terminal_snr: bool = False
+    logsnr_shift: float = 0.0
+    loss_space: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, register in (
+            ("parameterization", PARAMETERIZATIONS),
+            ("variance", VARIANCES),
+            ("objective", _OBJECTIVES),
+            ("loss_space", PARAMETERIZATIONS),
+        ):
+            value = getattr(self, name)
+            if value is not None and value not in register:
+                raise ValueError(f'{name} = "{value}" is unknown{nearest(value, register)}')
+        if not 1 <= self.schedule.num_steps <= MOST_STEPS:
+            raise ValueError(f"schedule.num_steps = {self.schedule.num_steps}: must lie in 1 .. {MOST_STEPS}")
+        if self.parameterization == "eps" and float(self.build_schedule()(1.0).alpha) == 0:
+            raise ValueError(
+                'parameterization = "eps" can\'t recover the image where the chain ends in pure noise: '
+                "use diffusion.parameterization=v, or diffusion.zero_terminal_snr=false"
+            )
+
+        self._check_objective()
+
+    def _check_objective(self) -> None:
+        """Refuse an objective that leaves a learned variance untaught, or a choice that would have no effect."""
+        learned = self.variance == "learned"
+        if learned and self.objective == "simple":
+            raise ValueError('variance = "learned" is not taught by the simple loss: use objective = hybrid or vlb')
+        if self.objective == "hybrid" and not learned:
+            raise ValueError('objective = "hybrid" teaches a variance: set variance = learned, or objective = simple')
+        if self.objective == "vlb" and (self.weighting is not None or self.loss_space is not None):
+            raise ValueError('objective = "vlb" has its own weights and space: leave out weighting and loss_space')
+        if self.weighting is not None and self.loss_space is not None:
+            raise ValueError("weighting is of the error of eps: leave out loss_space")
+
+    def build_schedule(self) -> Schedule:
+        """Return the schedule, rescaled and shifted as the configuration says."""
+        chain = ZeroTerminalSNR(base=self.schedule) if self.zero_terminal_snr else self.schedule
+        return Shifted(chain, self.logsnr_shift) if self.logsnr_shift else chain
+
+    def build_parameterization(self) -> Parameterization:
+        """Return what the network's output means."""
+        return PARAMETERIZATIONS[self.parameterization]
+
+    def build_variance(self) -> Variance:
+        """Return the variance of an ancestral step."""
+        return VARIANCES[self.variance]
+
+    def build_simple(self) -> Objective:
+        """Return L_simple, in the space or with the weights that the configuration names."""
+        if self.weighting is not None:
+            return Weighted(self.weighting)
+        return Simple(PARAMETERIZATIONS[self.loss_space or self.parameterization])
+
+    def build_objective(self, levels: int | None = 256) -> Objective:
+        """Return what is minimised, on images of so many levels (`Depth.levels`)."""
+        if self.objective == "simple":
+            return self.build_simple()
+        bound = Bound(self.build_variance(), levels)
+        return bound if self.objective == "vlb" else Hybrid(self.build_simple(), bound)

@@ -1,0 +1,168 @@
+"""How a network is trained: length and batches, the optimiser, the average of the weights.
+
+The clock of training is images seen. A length below 1 is a fraction of the planned length, so that one configuration
+suits two minutes and a week.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sfumato.errors import nearest
+
+__all__ = ["DECAYS", "OPTIMIZERS", "EMAConfig", "OptimConfig", "TrainConfig", "in_images"]
+
+OPTIMIZERS = ("adam", "adamw")
+DECAYS = ("constant", "cosine", "linear")
+_LEAST: dict[str, int] = {
+    "batch": 1,
+    "images": 1,
+    "seed": 0,
+    "grids": 0,
+    "grid_images": 1,
+    "grid_steps": 1,
+    "held_outs": 0,
+    "held_out_images": 0,
+    "save_every": 0,
+}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long to train, in what batches, and how often to look.
+
+    Attributes:
+        batch: images a step.
+        images: planned length in images; None lets `budget` decide.
+        budget: seconds that the whole run may take; the length is planned from the measured speed, once.
+        seed: of everything random: weights, order, flips, times, noise, dropout, the pictures drawn on the way.
+        label_dropout: chance that an example is shown without its labels, where there are any (`learner.kept`).
+        grids: how many sample grids are drawn on the way, at geometrically spaced moments, the last at the end.
+        grid_images: pictures in a grid.
+        grid_steps: DDIM steps that a grid's pictures take.
+        raw_grids: draw a grid with the raw weights beside each of the average's.
+        held_outs: how many times the held-out loss is taken, evenly spaced, besides once before the first step.
+        held_out_images: at most so many held-out images are scored.
+        save_every: seconds between checkpoints; saving never takes more than a twentieth of the time. 0 saves after
+            every step.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    batch: int = 64
+    images: int | None = None
+    budget: float | None = None
+    seed: int = 0
+    label_dropout: float = 0.1
+    grids: int = 6
+    grid_images: int = 64
+    grid_steps: int = 25
+    raw_grids: bool = False
+    held_outs: int = 10
+    held_out_images: int = 256
+    save_every: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} = {value}: must be at least {least}")
+        if self.budget is not None and self.budget <= 0:
+            raise ValueError(f"budget = {self.budget}: must be above 0 seconds")
+        if self.seed >= 2**64:
+            raise ValueError(f"seed = {self.seed}: must be below 2^64")
+        if not 0 <= self.label_dropout <= 1:
+            raise ValueError(f"label_dropout = {self.label_dropout}: must lie in [0, 1]")
+
+    @property
+    def steps(self) -> int:
+        """Steps of the planned length, the last batch full: ceil(images / batch)."""
+        assert self.images is not None, "the length is planned before training starts"
+        return -(-self.images // self.batch)
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """How the weights are changed.
+
+    Attributes:
+        name: `adamw` (decoupled weight decay, Loshchilov and Hutter 2019) or `adam` (Kingma and Ba 2015).
+        lr: the rate after warm-up, before decay.
+        beta1: decay of the first moment.
+        beta2: decay of the second moment.
+        eps: added to the root of the second moment.
+        weight_decay: as the named optimiser means it.
+        warmup: images over which the rate rises from 0; a value below 1 is a fraction of the planned length.
+        decay: `constant`, `cosine` or `linear`, down to 0 at the planned length.
+        clip: greatest norm of the whole gradient; None leaves it alone.
+
+    Raises:
+        ValueError: an unknown name or a value out of its range.
+    """
+
+    name: str = "adamw"
+    lr: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.99
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    warmup: float = 0.05
+    decay: str = "cosine"
+    clip: float | None = 1.0
+
+    def __post_init__(self) -> None:
+        for name, register in (("name", OPTIMIZERS), ("decay", DECAYS)):
+            value = getattr(self, name)
+            if value not in register:
+                raise ValueError(f'{name} = "{value}" is unknown{nearest(value, register)}')
+        for name in ("lr", "eps", "clip"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} = {value}: must be above 0")
+        for name in ("weight_decay", "warmup"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} = {getattr(self, name)}: must not be negative")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: must lie in [0, 1)")
+
+
+@dataclass(frozen=True)
+class EMAConfig:
+    """How long the average of the weights remembers.
+
+    Attributes:
+        half_life: in images; a value below 1 is a fraction of the planned length.
+        ramp: the half-life is at most this share of the images seen so far; None has no ramp.
+
+    Raises:
+        ValueError: a value that is not above zero.
+    """
+
+    half_life: float = 0.02
+    ramp: float | None = 0.05
+
+    def __post_init__(self) -> None:
+        if self.half_life <= 0:
+            raise ValueError(f"half_life = {self.half_life}: must be above 0 images")
+        if self.ramp is not None and self.ramp <= 0:
+            raise ValueError(f"ramp = {self.ramp}: must be above 0, or none")
+
+    def decay(self, images: int, batch: int, planned: int) -> float:
+        """Return d_k for the step that starts when `images` have been seen.
+
+        Args:
+            images: n_k, seen before the step.
+            batch: B, images of the step.
+            planned: length of the run in images, which a half-life below 1 is a fraction of.
+        """
+        half_life = in_images(self.half_life, planned)
+        if self.ramp is not None:
+            half_life = min(half_life, self.ramp * images)
+        return float(0.5 ** (batch / half_life)) if half_life > 0 else 0.0
+
+
+def in_images(length: float, planned: int) -> float:
+    """Return a length in images: itself, or, where it is below 1, that fraction of the planned length."""
+    return length * planned if length < 1 else length

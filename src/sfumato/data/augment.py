@@ -1,0 +1,198 @@
+r"""Augmentation that doesn't leak: training images are altered, and the network is told how.
+
+A network that meets few images learns them by heart. Met moved, turned and stretched they are many more, but a model of
+such images would draw moved, turned and stretched ones. Karras et al. 2022 (EDM, arXiv 2206.00364, Appendix F.2 and
+Table 6) tell the network what was done, as a condition of nine numbers that are all zero where nothing was. Zeros at
+sampling time then ask for images as they came. An image goes through the table from top to bottom:
+
+    kind        chance   what is done                                            numbers
+    x-flip      1/2      mirrored left to right                                  1
+    y-flip      p/2      mirrored top to bottom                                  1
+    scale       p        enlarged 2^(0.2 w)-fold, w ~ N(0, 1)                    w
+    rotate      p        turned anticlockwise by phi ~ U(-pi, pi)                cos phi - 1, sin phi
+    stretch     p        2^(0.2 w)-fold along a direction r, 2^(-0.2 w) across   w cos 2r, w sin 2r
+    translate   p        moved by W/8 w_x to the right, H/8 w_y down             w_x, w_y
+
+r is 0 in half of the cases and any direction in the other half. Chances and strengths are those of the paper's code for
+CIFAR-10 (NVlabs/edm, train.py and training/augment.py), where p = 0.12. One thing is ours: there the numbers of a
+stretch are w cos r, w sin r, and those of (w, r) and (-w, r + pi) are the same though one stretch undoes the other. The
+doubled angle has no such pairs, so here the numbers say everything, and `augment` is a function of them.
+
+Mirroring moves pixels. The rest is one affine map an image, and one resampling: the pixel at d from the middle of the
+result shows what was at M^-1 (d - shift) from the middle of the original, M = stretch rotate scale. Between pixels the
+image is the cubic spline through them (Unser 1999, "Splines: a perfect fit for signal and image processing"): a sum of
+B-splines whose coefficients are the pixels times the inverse of a band matrix, a product a side. Beyond its edge the
+image goes on as its mirror image about the last pixel's middle, and so do the coefficients. A B-spline covers 4 x 4
+pixels, and since its weights are positive, two of a row at a time are one bilinear look between them: four looks in all
+(Sigg, Hadwiger 2005, GPU Gems 2, chapter 20). Images that nothing was drawn for stay as they are, bit for bit.
+
+What is drawn about position n of the training stream has an address, AUGMENT and n, as all else has.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sfumato.config.augment import KINDS, AugmentConfig
+from sfumato.diffusion.noise import Purpose, normal, uniform
+
+__all__ = ["augment", "beside", "draw", "inverse", "resample"]
+
+
+_SCALE, _STRETCH, _SHIFT = 0.2, 0.2, 1 / 8
+
+
+def draw(config: AugmentConfig, seed: int, positions: Tensor) -> Tensor:
+    """Draw what is done to examples.
+
+    Each kind has random numbers of its own, so leaving one out changes nothing about the others.
+
+    Args:
+        config: how often what is done.
+        seed: the run's.
+        positions: (B,) int64, places in the training stream.
+
+    Returns:
+        (B, NUMBERS) float32, in the order of the module's table; zeros where nothing is done.
+    """
+    u = uniform(seed, Purpose.AUGMENT, positions, (len(KINDS) + 2,))
+    scale, stretch, x, y = normal(seed, Purpose.AUGMENT, positions, (4,), step=1, dtype=torch.float64).unbind(1)
+    angle, doubled = 2 * math.pi * u[:, -2], 2 * math.pi * (2 * u[:, -1] - 1).clamp_min(0)
+    chances = (0.5, config.p / 2, config.p, config.p, config.p, config.p)
+    numbers = (
+        (torch.ones_like(x),),
+        (torch.ones_like(x),),
+        (scale,),
+        (angle.cos() - 1, angle.sin()),
+        (stretch * doubled.cos(), stretch * doubled.sin()),
+        (x, y),
+    )
+    columns = []
+    for place, kind in enumerate(KINDS):
+        done = u[:, place] < (chances[place] if kind in config.kinds else 0)
+        columns += [torch.where(done, number, 0.0) for number in numbers[place]]
+    return torch.stack(columns, dim=1).float()
+
+
+def inverse(numbers: Tensor, height: int, width: int) -> Tensor:
+    """Return where each pixel of a result comes from, mirroring aside: (M^-1, -M^-1 shift).
+
+    Args:
+        numbers: (B, NUMBERS), as drawn.
+        height, width: of the images.
+
+    Returns:
+        (B, 2, 3) float64: (x, y, 1) to (x, y), pixels to the right of the middle and below it.
+    """
+    scale, cos, sin, a, b, x, y = numbers[:, 2:].double().unbind(1)
+    cos = cos + 1
+    # A stretch is exp(k [[a, -b], [-b, -a]]) with y downwards, whose square is k^2 (a^2 + b^2) times the identity.
+    size, k = torch.hypot(a, b), _STRETCH * math.log(2)
+    even, odd = torch.cosh(k * size), torch.sinh(k * size) / size.clamp_min(1e-12)
+    unstretch = _matrix(even - odd * a, odd * b, odd * b, even + odd * a)
+    linear = torch.exp2(-_SCALE * scale)[:, None, None] * _matrix(cos, -sin, sin, cos) @ unstretch
+    shift = torch.stack((_SHIFT * width * x, _SHIFT * height * y), dim=1)[:, :, None]
+    return torch.cat((linear, -linear @ shift), dim=2)
+
+
+def _matrix(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+    """Return (B, 2, 2) matrices of their four entries (B,), row by row."""
+    return torch.stack((a, b, c, d), dim=1).reshape(-1, 2, 2)
+
+
+def augment(x: Tensor, numbers: Tensor) -> Tensor:
+    """Do to images what was drawn.
+
+    Args:
+        x: (B, C, H, W) float32, on any device.
+        numbers: (B, NUMBERS) on the CPU, as drawn: which images are touched is known without asking the device.
+
+    Returns:
+        (B, C, H, W) in x's memory layout; rows of zeros leave their image as it is.
+    """
+    x = x.clone()
+    for column, axis in ((0, -1), (1, -2)):
+        rows = numbers[:, column].nonzero()[:, 0]
+        x[rows] = x[rows].flip(axis)
+    rows = numbers[:, 2:].any(dim=1).nonzero()[:, 0]
+    if len(rows):
+        x[rows] = resample(x[rows], inverse(numbers[rows], *x.shape[-2:]))
+    return x
+
+
+def resample(x: Tensor, matrix: Tensor) -> Tensor:
+    """Read images at other places, between their pixels by cubic splines, beyond their edge as in a mirror.
+
+    No value leaves the range that its channel of the image had.
+
+    Args:
+        x: (B, C, H, W) float32.
+        matrix: (B, 2, 3), where each pixel comes from, as `inverse` has it.
+
+    Returns:
+        (B, C, H, W).
+    """
+    height, width = x.shape[-2:]
+    coefficients = _unmixing(height).to(x) @ x @ _unmixing(width).to(x).T
+    down, right = (torch.arange(n, dtype=x.dtype, device=x.device) - (n - 1) / 2 for n in (height, width))
+    (a, b, c), (d, e, f) = matrix.to(x).permute(1, 2, 0)[..., None, None].unbind()
+    columns = _looks(a * right + b * down[:, None] + c + (width - 1) / 2, width)
+    rows = _looks(d * right + e * down[:, None] + f + (height - 1) / 2, height)
+    total = torch.zeros_like(coefficients)
+    for across, weight_x in columns:
+        for along, weight_y in rows:
+            seen = F.grid_sample(
+                coefficients, torch.stack((across, along), -1), padding_mode="reflection", align_corners=True
+            )
+            total += (weight_x * weight_y)[:, None] * seen
+    return total.clamp_(x.amin((2, 3), keepdim=True), x.amax((2, 3), keepdim=True))
+
+
+def _looks(place: Tensor, count: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Return the two places between pixels, and their weights, that stand for the four B-splines around a place.
+
+    Args:
+        place: along a side, in pixels.
+        count: pixels of the side.
+
+    Returns:
+        (place, weight) of the pixels before and after; places from -1 to 1, as `grid_sample` counts them.
+    """
+    before = place.floor()
+    f = place - before
+    first, last = (1 - f) ** 3 / 6, f**3 / 6
+    second = 2 / 3 - f.square() + f**3 / 2
+    left, right = first + second, 1 - first - second
+    unit = 2 / max(count - 1, 1)
+    return ((before - 1 + second / left) * unit - 1, left), ((before + 1 + last / right) * unit - 1, right)
+
+
+@lru_cache(maxsize=8)
+def _unmixing(count: int) -> Tensor:
+    """Return the matrix (count, count) that turns a row of pixels into its spline's coefficients.
+
+    A spline's value at a pixel is 2/3 of that pixel's coefficient and 1/6 of each neighbour's; the neighbour beyond an
+    edge is the one within it.
+    """
+    mixing, places = torch.zeros(count, count, dtype=torch.float64), torch.arange(count)
+    inner = min(1, count - 1)
+    for neighbour, weight in ((places, 2 / 3), ((places - 1).abs(), 1 / 6), (places + 1, 1 / 6)):
+        columns = neighbour.where(neighbour < count, count - 1 - inner).clamp_max(count - 1)
+        mixing.index_put_((places, columns), torch.tensor(weight, dtype=torch.float64), accumulate=True)
+    unmixing: Tensor = torch.linalg.inv(mixing).float()
+    return unmixing
+
+
+def beside(condition: Tensor | None, numbers: Tensor) -> Tensor:
+    """Return what a network with `net.augment` is told: the attributes' columns, if any, then those of `draw`.
+
+    Args:
+        condition: (B, A), or None for a network without attributes.
+        numbers: (B, NUMBERS), on the same device.
+    """
+    return numbers if condition is None else torch.cat((condition, numbers), dim=1)

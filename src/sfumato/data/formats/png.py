@@ -1,0 +1,176 @@
+"""PNG where Pillow falls short: are all rows there, and colour of 16 bits in and out.
+
+**Rows.** Pillow doesn't ask whether a file holds all of its rows.
+
+A PNG's pixels are one compressed stream. Where the file is cut, decoders notice. Where the stream itself ends early but
+properly (a writer that died and tidied up, or somebody's malice), Pillow stops decoding, reports nothing, and the rows
+that never came stay zero: a picture that is black from some height on. The stream's length is known from the header,
+
+    sum over passes of rows x (1 + ceil(columns x bits a pixel / 8)),    the 1 for the filter's byte of each row,
+
+one pass of all pixels, or the seven of Adam7 (PNG specification, second edition, sections 7.2 and 8.2), so it is
+unpacked and counted, a megabyte at a time, and only where the last rows are zero and the question arises.
+
+**16 bits.** Pillow keeps 16 bits of grey; of colour and opacity it keeps the high byte. Here the rows are unpacked and
+their filters undone: each byte is stored as its difference from a guess out of the bytes a of the pixel to the left, b
+above, c above left (section 9.2: 0, a, b, (a + b) div 2, or Paeth's choice of a, b, c). A pixel waits for those three
+alone, so all pixels on a diagonal from lower left to upper right are undone at once.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfumato.data.sources.protocol import File
+
+__all__ = ["encode", "read_sixteen", "rows_missing"]
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+"""Of each pass the first row and column, and the steps down and right."""
+_STEP = 2**20
+
+
+def rows_missing(path: File) -> bool:
+    """Return whether a PNG's data unpack to fewer bytes than its header promises.
+
+    Args:
+        path: a file that begins as a PNG does.
+
+    Raises:
+        OSError, struct.error, KeyError, zlib.error: it is damaged in another way.
+    """
+    with path.open("rb") as file:
+        file.seek(8)
+        _, head = next(_chunks(file))
+        width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", head[:13])
+        wanted = _length(width, height, depth * _CHANNELS[colour], bool(interlaced))
+        stream = zlib.decompressobj()
+        for kind, data in _chunks(file):
+            if kind != b"IDAT":
+                continue
+            while data and wanted > 0:
+                wanted -= len(stream.decompress(data, _STEP))
+                data = stream.unconsumed_tail
+            if wanted <= 0:
+                return False
+        return wanted - len(stream.flush()) > 0
+
+
+def read_sixteen(path: File) -> NDArray[np.uint16] | None:
+    """Return the pixels of a PNG of 16 bits with colour or opacity.
+
+    Args:
+        path: a PNG that Pillow could read.
+
+    Returns:
+        (H, W, C): C = 3 for colour; 2 and 4 for grey and colour with opacity, also where one value stands for
+        transparent pixels (section 11.3.2). None where the file is of fewer bits, or grey and nothing else.
+
+    Raises:
+        ValueError: too few data, or a filter that doesn't exist.
+        OSError, struct.error, KeyError, zlib.error: it is damaged in another way.
+    """
+    with path.open("rb") as file:
+        file.seek(8)
+        _, head = next(_chunks(file))
+        width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", head[:13])
+        if depth != 16:
+            return None
+        chunks = [(kind, data) for kind, data in _chunks(file, (b"IDAT", b"tRNS"))]
+    key = next((data for kind, data in chunks if kind == b"tRNS"), b"")
+    if colour == 0 and not key:
+        return None
+    channels = _CHANNELS[colour]
+    wanted = _length(width, height, 16 * channels, bool(interlaced))
+    packed = b"".join(data for kind, data in chunks if kind == b"IDAT")
+    raw = zlib.decompressobj().decompress(packed, wanted)
+    if len(raw) < wanted:
+        raise ValueError("its data end before its last row")
+    pixels = np.zeros((height, width, channels), np.uint16)
+    for y, x, down, right in _ADAM7 if interlaced else ((0, 0, 1, 1),):
+        part = pixels[y::down, x::right]
+        if part.size:
+            count = part.shape[0] * (1 + 2 * channels * part.shape[1])
+            part[...] = _unfiltered(raw[:count], *part.shape)
+            raw = raw[count:]
+    if not key or colour not in (0, 2):
+        return pixels
+    clear = (pixels == np.frombuffer(key[: 2 * channels], ">u2")).all(2, keepdims=True)
+    return np.concatenate([pixels, np.where(clear, 0, 65535).astype(np.uint16)], axis=2)
+
+
+def _unfiltered(raw: bytes, height: int, width: int, channels: int) -> NDArray[np.uint16]:
+    """Undo the filters of the rows of one pass, (height, width, channels)."""
+    rows = np.frombuffer(raw, np.uint8).reshape(height, 1 + 2 * channels * width)
+    filters, stored = rows[:, 0], rows[:, 1:].reshape(height, width, 2 * channels).astype(np.int16)
+    if (filters > 4).any():
+        raise ValueError(f"filter {filters.max()} doesn't exist")
+    out = np.zeros((height + 1, width + 1, 2 * channels), np.int16)  # a row above and a column to the left, of zeros
+    if filters.max() <= 2:  # no guess mixes rows and columns
+        for k, row in enumerate(stored):
+            out[k + 1, 1:] = (row.cumsum(0) if filters[k] == 1 else row + (filters[k] == 2) * out[k, 1:]) & 255
+    else:
+        for diagonal in range(height + width - 1):
+            y = np.arange(max(0, diagonal - width + 1), min(height, diagonal + 1))
+            x = diagonal - y
+            guess = _guess(filters[y, None], out[y + 1, x], out[y, x + 1], out[y, x])
+            out[y + 1, x + 1] = (stored[y, x] + guess) & 255
+    return out[1:, 1:].astype(np.uint8).reshape(height, width, channels, 2).view(">u2")[..., 0].astype(np.uint16)
+
+
+def _guess(
+    filters: NDArray[np.uint8], a: NDArray[np.int16], b: NDArray[np.int16], c: NDArray[np.int16]
+) -> NDArray[np.int16]:
+    """What pixels' bytes are stored against: filters (n, 1), bytes (n, k) to the left, above, above left."""
+    p = a + b - c
+    to_a, to_b, to_c = abs(p - a), abs(p - b), abs(p - c)
+    paeth = np.where((to_a <= to_b) & (to_a <= to_c), a, np.where(to_b <= to_c, b, c))
+    return np.select([filters == 1, filters == 2, filters == 3, filters == 4], [a, b, (a + b) // 2, paeth], 0)
+
+
+def encode(pixels: NDArray[np.uint16], text: Mapping[str, str] | None = None) -> bytes:
+    """Return a PNG of 16 bits.
+
+    Args:
+        pixels: (H, W, C), C = 1 grey, 2 grey with opacity, 3 colour, 4 colour with opacity.
+        text: facts for its text chunks.
+    """
+    facts = {} if text is None else text
+    height, width, channels = pixels.shape
+    head = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = np.ascontiguousarray(pixels, ">u2").view(np.uint8).reshape(height, -1)
+    above = np.concatenate([np.zeros_like(rows[:1]), rows[:-1]])
+    filtered = np.concatenate([np.full((height, 1), 2, np.uint8), rows - above], axis=1)  # each row against the last
+    # keyword, end, uncompressed (2 bytes), no language, no translated keyword (section 11.3.4.5)
+    notes = [(b"iTXt", name.encode("latin-1", "replace") + bytes(5) + said.encode()) for name, said in facts.items()]
+    chunks = [(b"IHDR", head), *notes, (b"IDAT", zlib.compress(filtered.tobytes(), 6)), (b"IEND", b"")]
+    return _SIGNATURE + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+
+
+def _length(width: int, height: int, bits: int, interlaced: bool) -> int:
+    """How many bytes the unpacked stream has."""
+    passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
+    sizes = ((len(range(y, height, down)), len(range(x, width, right))) for y, x, down, right in passes)
+    return sum(rows * (1 + -(-columns * bits // 8)) for rows, columns in sizes if columns)
+
+
+def _chunks(file: IO[bytes], wanted: tuple[bytes, ...] = (b"IHDR", b"IDAT")) -> Iterator[tuple[bytes, bytes]]:
+    """(kind, data) of each chunk from here to the end; of kinds that aren't wanted, no data."""
+    while len(head := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        data = file.read(length) if kind in wanted else b""
+        file.seek(length - len(data) + 4, 1)
+        yield kind, data
+        if kind == b"IEND":
+            return

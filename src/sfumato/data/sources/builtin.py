@@ -1,0 +1,119 @@
+"""The images that come with Sfumato: they need no network and no other package.
+
+Each is an .npz of plain arrays beside this file, made by a script in `scripts/`: `images` (N, H, W, C) uint8, `labels`
+(N,) uint8, `classes` (K,) text, which are the attribute `class`. What is known of `faces` is more: `attributes` (N, A)
+uint8 and what its numbers mean, the options that each face was drawn with. `fashion-full` is not shipped: it is read
+where Debian's package dataset-fashion-mnist put it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+
+from sfumato.conditions.attributes import Attribute
+from sfumato.data.sources.idx import find_idx, idx_source
+from sfumato.data.sources.protocol import Arrays, ArraySource, one_class
+from sfumato.errors import UserError
+
+__all__ = ["BUILTIN", "FASHION_CLASSES", "Builtin", "describe_sources"]
+
+FASHION_CLASSES = (
+    "T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
+)  # fmt: skip
+FASHION_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+NOT_GIVEN = 255
+"""In the file of the faces: the colour of a part that is not worn."""
+
+
+@dataclass(frozen=True)
+class Builtin:
+    """What a built-in source is, without loading it.
+
+    Attributes:
+        name: what the user writes.
+        count: how many images.
+        shape: (C, H, W).
+        labels: what is known of each image.
+        about: what the images show and where they are from.
+        licence: under which they may be used and passed on.
+        open: makes the source.
+    """
+
+    name: str
+    count: int
+    shape: tuple[int, int, int]
+    labels: str
+    about: str
+    licence: str
+    open: Callable[[], ArraySource]
+
+    def line(self) -> str:
+        """Return one line for a listing."""
+        size = "x".join(map(str, self.shape))
+        return f"{self.name:<13}{self.count:>7,} {size:<8} {self.labels:<14} {self.about}  [{self.licence}]"
+
+
+def describe_sources() -> list[str]:
+    """Return one line for each built-in source: name, count, channels x height x width, labels, origin, licence."""
+    return [source.line() for source in BUILTIN.values()]
+
+
+def _asset(name: str) -> Path:
+    """The file of a shipped source."""
+    return Path(str(files("sfumato.data").joinpath("assets", f"{name}.npz")))
+
+
+def _shipped(name: str) -> Callable[[], ArraySource]:
+    """Make the opener of a shipped source."""
+
+    def load() -> Arrays:
+        with np.load(_asset(name), allow_pickle=False) as arrays:
+            if "attributes" not in arrays:
+                return one_class(arrays["images"], arrays["labels"], tuple(str(item) for item in arrays["classes"]))
+            values, table = json.loads(str(arrays["attribute_values"])), arrays["attributes"]
+            known = tuple(Attribute(attribute, tuple(items)) for attribute, items in values.items())
+            return Arrays(arrays["images"], np.where(table == NOT_GIVEN, np.float32(np.nan), table), known)
+
+    return lambda: ArraySource(name, hashlib.sha256(_asset(name).read_bytes()).hexdigest(), load)
+
+
+def _fashion_full() -> ArraySource:
+    """Open Debian's copy of Fashion-MNIST; raises `UserError` where it is not installed."""
+    found = find_idx(FASHION_FOLDER) if FASHION_FOLDER.is_dir() else None
+    if found is None:
+        raise UserError(
+            "fashion-full is not shipped: install Debian's package dataset-fashion-mnist, give the path of a "
+            "folder with its idx files, or use 'fashion' (5,000 of its images)"
+        )
+    return idx_source(found[0], FASHION_CLASSES, "fashion-full")
+
+
+BUILTIN: dict[str, Builtin] = {
+    source.name: source
+    for source in (
+        Builtin(
+            "faces", 5000, (3, 16, 16), "14 attributes",
+            "drawn faces of nobody: DiceBear's Pixel Art, with hats and glasses", "CC0 1.0", _shipped("faces"),
+        ),
+        Builtin(
+            "digits", 1797, (1, 8, 8), "10 classes", "handwritten digits: Alpaydin and Kaynak 1998, UCI", "CC BY 4.0",
+            _shipped("digits"),
+        ),
+        Builtin(
+            "fashion", 5000, (1, 28, 28), "10 classes", "clothes: 500 of each class of Fashion-MNIST, Zalando 2017",
+            "MIT", _shipped("fashion"),
+        ),
+        Builtin(
+            "fashion-full", 60000, (1, 28, 28), "10 classes", "clothes: all of Fashion-MNIST, where Debian's files are",
+            "MIT", _fashion_full,
+        ),
+    )
+}  # fmt: skip
+"""Every built-in source by name."""

@@ -1,0 +1,146 @@
+"""From what the user writes to a source: a built-in name, a path, a pattern of paths, an id.
+
+A path is told by what is there. A folder is CelebA's, or one of idx files, of CIFAR's batches, of shards (nothing but
+tar archives, with perhaps a list or a note beside them), of Parquet files, and else a folder of images; a file is idx,
+a batch of CIFAR, an array, a zip or tar archive, or Parquet.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from sfumato.data.sources.arrays import array_source, is_array_file
+from sfumato.data.sources.builtin import BUILTIN
+from sfumato.data.sources.celeba import CelebaSource, find_celeba
+from sfumato.data.sources.cifar import cifar_source, find_cifar
+from sfumato.data.sources.folder import FolderSource
+from sfumato.data.sources.idx import find_idx, idx_source, is_idx_images
+from sfumato.data.sources.protocol import Source, printable
+from sfumato.data.sources.tables import ParquetSource, open_huggingface
+from sfumato.data.sources.tars import TarSource, is_tar
+from sfumato.data.sources.zips import ZipSource, is_zip
+from sfumato.errors import UserError, nearest
+
+__all__ = ["open_source"]
+
+_BESIDE = (".json", ".jsonl", ".txt", ".md", ".csv", ".tsv")
+_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_MOST_SHARDS = 100_000
+KINDS = "a folder of images, a zip or tar archive, .npy, .npz, .parquet, idx files or CIFAR's batches"
+
+
+def open_source(name: str, background: str = "white") -> Source:
+    """Find a source.
+
+    Args:
+        name: what the user wrote: a built-in name first (a folder of that name in the working directory is reached as
+            `./faces`), a path, a pattern of tar or Parquet files (`shard-{000..009}.tar`, `*.parquet`), or `hf:` and
+            the id of a data set.
+        background: the colour under transparent pixels.
+
+    Raises:
+        UserError: there is no such thing, or it is none of those.
+    """
+    if name in BUILTIN:
+        return BUILTIN[name].open()
+    if name.startswith("hf:"):
+        return open_huggingface(name, background)
+    if not name.strip():
+        raise UserError(f"no data is named: give {KINDS}, or one of {', '.join(BUILTIN)}")
+    path, shown = Path(name).expanduser(), printable(name)
+    try:
+        if path.is_dir():
+            return _folder(path, background)
+        if path.exists():
+            return _file(path, background)
+        if paths := _matching(name):
+            return _several(paths, shown, background)
+    except OSError as error:
+        raise UserError(f"'{shown}' cannot be read: {error.strerror or error}") from None
+    if "/" in name or "\\" in name or name.startswith(("~", ".")):
+        raise UserError(f"there is no '{shown}': give a folder of images that exists")
+    raise UserError(f"there is no folder and no built-in data '{shown}'{nearest(name, BUILTIN)}")
+
+
+def _folder(path: Path, background: str) -> Source:
+    """The source that a folder is."""
+    if (faces := find_celeba(path)) is not None:
+        return CelebaSource(*faces, background)
+    if (found := find_idx(path)) is not None:
+        return idx_source(found[0])
+    if batches := find_cifar(path):
+        return cifar_source(path, batches)
+    for kind, opener in ((is_tar, TarSource), (_is_parquet, ParquetSource)):
+        if files := _alone(path, kind):
+            return opener(files, printable(str(path.resolve())), background)
+    return FolderSource(path, background)
+
+
+def _alone(folder: Path, kind: Callable[[Path], bool]) -> list[Path]:
+    """The files of a kind in a folder that holds nothing else, but for lists and notes; none where it does."""
+    found = []
+    with os.scandir(folder) as items:
+        for item in items:
+            path = Path(item.path)
+            if kind(path) and item.is_file(follow_symlinks=False):
+                found.append(path)
+            elif not item.name.startswith(".") and path.suffix.lower() not in _BESIDE:
+                return []  # at the first image: there may be a million of them
+    return sorted(found)
+
+
+def _file(path: Path, background: str) -> Source:
+    """The source that a file is."""
+    if is_idx_images(path):
+        return idx_source(path)
+    if batches := find_cifar(path):
+        return cifar_source(path, batches)
+    if is_array_file(path):
+        return array_source(path)
+    if is_tar(path) or _is_parquet(path):
+        return _several([path], None, background)
+    if path.is_file() and is_zip(path):
+        return ZipSource(path, background)
+    raise UserError(f"'{printable(str(path))}' is a file of another kind: give {KINDS}")
+
+
+def _several(paths: list[Path], name: str | None, background: str) -> Source:
+    """The source that archives or tables are together."""
+    if all(map(is_tar, paths)):
+        return TarSource(paths, name, background)
+    if all(map(_is_parquet, paths)):
+        return ParquetSource(paths, name, background)
+    raise UserError(f"'{name}' must match tar archives alone, or Parquet files alone: it matches '{paths[0].name}'")
+
+
+def _is_parquet(path: Path) -> bool:
+    """Whether a file is called like a Parquet file."""
+    return path.suffix.lower() == ".parquet"
+
+
+def _matching(name: str) -> list[Path]:
+    """The files that a pattern names; raises `UserError` where a range in braces names one that isn't there."""
+    name = str(Path(name).expanduser())
+    if _BRACES.search(name):
+        paths = [Path(each) for each in _spelled(name)]
+        if missing := next((path for path in paths if not path.is_file()), None):
+            raise UserError(f"there is no '{printable(str(missing))}', which '{printable(name)}' names")
+        return paths
+    return sorted(Path(each) for each in glob.glob(name) if Path(each).is_file()) if glob.has_magic(name) else []
+
+
+def _spelled(name: str) -> Iterator[str]:
+    """Spell out `{000..009}`: every number, with as many digits as the first."""
+    match = _BRACES.search(name)
+    if match is None:
+        yield name
+        return
+    first, last = int(match[1]), int(match[2])
+    if last - first >= _MOST_SHARDS:
+        raise UserError(f"'{printable(name)}' names more than {_MOST_SHARDS:,} files")
+    for number in range(first, last + 1):
+        yield from _spelled(name[: match.start()] + str(number).zfill(len(match[1])) + name[match.end() :])

@@ -1,0 +1,1 @@
+"""Decoded images on the disk: built once, checked, read by memory map."""

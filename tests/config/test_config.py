@@ -1,0 +1,167 @@
+"""The configuration: three sources laid over one another, read back exactly, impossible combinations refused."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+
+from sfumato.conditions.attributes import Attribute
+from sfumato.config.config import Config, difference, digest, fit, from_dict, to_dict, to_toml
+from sfumato.config.diffusion import DiffusionConfig
+from sfumato.config.presets import PRESETS, choose, resolve
+from sfumato.diffusion import Cosine, Linear, Shifted, Sigmoid, ZeroTerminalSNR
+from sfumato.errors import UserError
+from sfumato.nets import UNet
+from sfumato.nets.cost import parameters
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_survive_both_formats(name):
+    config = PRESETS[name].config
+    assert from_dict(to_dict(config)) == config
+    assert from_dict(tomllib.loads(to_toml(config))) == config
+    assert resolve(name) == config
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_build(name):
+    config = PRESETS[name].config
+    with torch.device("meta"):
+        net = UNet(config.net)
+    assert parameters(net) > 1000
+    config.diffusion.build_schedule()
+    assert PRESETS[name].source.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("name", "millions", "steps", "batch", "lr", "flip", "dropout", "variance"),
+    [  # the papers' own numbers: DDPM Sec. 4, Appendix B (35.7M and 114M parameters), and the published code
+        ("cifar10-ddpm", 35.7, 800_000, 128, 2e-4, True, 0.1, "large"),
+        ("celebahq256-ddpm", 114, 500_000, 64, 2e-5, True, 0.0, "small"),
+        ("celeba64-ddpm", 78.7, 500_000, 128, 2e-4, True, 0.1, "large"),
+    ],
+)
+def test_published_settings(name, millions, steps, batch, lr, flip, dropout, variance):
+    config = PRESETS[name].config
+    with torch.device("meta"):
+        assert parameters(UNet(config.net)) / 1e6 == pytest.approx(millions, rel=5e-3)
+    assert config.train.images == steps * batch
+    assert (config.train.batch, config.optim.lr, config.optim.name) == (batch, lr, "adam")
+    assert (config.data.flip, config.net.dropout, config.diffusion.variance) == (flip, dropout, variance)
+    assert config.diffusion.schedule == Linear(1000, 1e-4, 0.02)
+    assert config.diffusion.parameterization == "eps"
+    # the published average: 0.9999 a step, once the ramp is over
+    assert config.ema.decay(10**9, batch, steps * batch) == pytest.approx(0.9999, abs=1e-8)
+
+
+def test_file_over_preset_and_override_over_file(tmp_path: Path):
+    file = tmp_path / "c.toml"
+    file.write_text('[net]\nbase = 48\n[optim]\nlr = 1e-4\n[diffusion.schedule]\nkind = "sigmoid"\ntau = 0.9\n')
+    config = resolve("faces", file, {"net.base": "64", "net.groups": "16"})
+    assert config.net.base == 64
+    assert config.optim.lr == 1e-4
+    assert config.diffusion.schedule == Sigmoid(tau=0.9)
+    assert config.net.multipliers == PRESETS["faces"].config.net.multipliers
+
+
+@pytest.mark.parametrize(
+    ("preset", "overrides", "words"),
+    [
+        ("facse", {}, ["facse", "'faces'"]),
+        (None, {"net.bas": "64"}, ["net.bas", "'base'"]),
+        (None, {"nte.base": "64"}, ["nte", "'net'"]),
+        (None, {"net.base": "many"}, ["net.base", '"many"', "whole number"]),
+        (None, {"diffusion.schedule.kind": "cosin"}, ["diffusion.schedule.kind", "'cosine'"]),
+        (None, {"diffusion.parameterization": "epss"}, ["diffusion.parameterization", "'eps'"]),
+        (None, {"diffusion.variance": "smal"}, ["diffusion.variance", "'small'"]),
+        (None, {"diffusion.loss_space": "w"}, ["diffusion.loss_space"]),
+        (None, {"diffusion.schedule.num_steps": "1000000000000"}, ["schedule.num_steps"]),
+        (None, {"diffusion.schedule.num_steps": "0"}, ["schedule.num_steps"]),
+        ("cifar10-ddpm", {"diffusion.zero_terminal_snr": "true"}, ["eps", "parameterization=v"]),
+        (None, {"optim.name": "adamm"}, ["optim.name", "'adam"]),
+        (None, {"optim.decay": "cos"}, ["optim.decay", "'cosine'"]),
+        (None, {"optim.lr": "0"}, ["optim.lr", "above 0"]),
+        (None, {"optim.beta1": "1"}, ["optim.beta1"]),
+        (None, {"ema.half_life": "0"}, ["ema.half_life"]),
+        (None, {"ema.ramp": "-1"}, ["ema.ramp"]),
+        (None, {"train.batch": "0"}, ["train.batch"]),
+        (None, {"train.seed": "-1"}, ["train.seed"]),
+        (None, {"train.seed": str(2**64)}, ["train.seed"]),
+        (None, {"train.label_dropout": "1.5"}, ["train.label_dropout"]),
+        (None, {"train.budget": "0"}, ["train.budget"]),
+        (None, {"train.grid_steps": "2000"}, ["train.grid_steps", "1000"]),
+        (None, {"net.base": "33"}, ["net.base"]),
+    ],
+)
+def test_mistakes_are_named(preset, overrides, words):
+    with pytest.raises(UserError) as error:
+        resolve(preset, None, overrides)
+    assert all(word in str(error.value) for word in words), str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_are_no_configuration(tmp_path: Path):
+    with pytest.raises(UserError, match=r"nowhere\.toml"):
+        resolve(None, tmp_path / "nowhere.toml")
+    (tmp_path / "bad.toml").write_text("[net\nbase = 3")
+    with pytest.raises(UserError, match=r"bad\.toml.*line"):
+        resolve(None, tmp_path / "bad.toml")
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="not text"):
+        resolve(None, tmp_path / "binary.toml")
+
+
+def test_the_schedule_is_built_as_configured():
+    t = torch.linspace(0.01, 1, 7, dtype=torch.float64)
+    plain = DiffusionConfig(Cosine(100), zero_terminal_snr=True, logsnr_shift=-1.5)
+    expected = Shifted(ZeroTerminalSNR(base=Cosine(100)), -1.5)
+    assert torch.equal(plain.build_schedule()(t).logsnr, expected(t).logsnr)
+    assert DiffusionConfig(Cosine(100)).build_schedule() == Cosine(100)
+
+
+def test_the_loss_space_defaults_to_the_parameterization():
+    space = DiffusionConfig(parameterization="x0")
+    assert space.build_objective().space == space.build_parameterization()
+    other = DiffusionConfig(parameterization="x0", loss_space="eps").build_objective().space
+    assert other == DiffusionConfig(parameterization="eps").build_parameterization()
+
+
+def test_fit_takes_channels_and_conditions_from_the_data():
+    config = resolve("faces")
+    assert fit(config, (1, 8, 8)).net.channels == 1
+    assert fit(config, (1, 8, 8)).net.conditions == ()
+    attributes = (Attribute("letter", ("a", "b")), Attribute("age", mean=2.0, std=3.0))
+    assert fit(config, (1, 8, 8), attributes).net.conditions == (2, 0)
+
+
+def test_digest_and_difference_see_every_field():
+    config = Config()
+    other = resolve(None, None, {"optim.lr": "0.002"})
+    assert digest(config) == digest(resolve())
+    assert digest(config) != digest(other)
+    assert difference(config, other) == "optim.lr 0.001 -> 0.002"
+    assert difference(config, config) == ""
+
+
+@pytest.mark.parametrize(
+    ("shape", "count", "device", "name"),
+    [
+        ((1, 8, 8), 1500, "cpu", "digits"),
+        ((3, 16, 16), 5000, "cuda", "faces"),
+        ((3, 32, 32), 50_000, "cuda:0", "cifar10-ddpm"),
+        ((3, 32, 32), 50_000, "cpu", "fashion"),
+        ((3, 32, 32), 500, "cuda", "fashion"),
+        ((3, 64, 48), 200_000, "cuda", "celeba64-ddpm"),
+        ((3, 64, 64), 200_000, "cpu", "small64"),
+        ((3, 300, 200), 30_000, "cuda", "celebahq256-ddpm"),
+        ((3, 300, 200), 30_000, "cpu", "small256"),
+    ],
+)
+def test_choose_goes_by_size_count_and_device(shape, count, device, name):
+    chosen, reason = choose(shape, count, device)
+    assert chosen == name
+    assert f"{shape[2]}x{shape[1]}" in reason
+    assert f"{count:,}" in reason

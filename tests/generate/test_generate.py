@@ -1,0 +1,116 @@
+"""Samples depend on (seed, index) and on nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from sfumato.diffusion import DDIM, Ancestral, Cosine, GaussianOracle, Noise, Prediction, State, sample, trailing
+from sfumato.errors import UserError
+from sfumato.generate.sample import generate, in_turn
+
+SHAPE = (2, 4, 4)
+ORACLE = GaussianOracle(Cosine(100), torch.full((2, 1, 1), 0.3), torch.tensor(0.25))
+TIMES = trailing(10, ORACLE.schedule)
+
+
+def images(**changes: object) -> Tensor:
+    arguments: dict[str, object] = {
+        "denoiser": ORACLE, "shape": SHAPE, "num": 13, "seed": 5, "sampler": DDIM(0.5), "times": TIMES, "batch": 64,
+    }  # fmt: skip
+    return torch.cat([x for _, x in generate(**(arguments | changes))])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("sampler", [DDIM(), DDIM(0.5), Ancestral()])
+@pytest.mark.parametrize("batch", [1, 4, 13])
+def test_an_image_is_the_same_in_any_batch(sampler: DDIM | Ancestral, batch: int) -> None:
+    torch.testing.assert_close(images(sampler=sampler, batch=batch), images(sampler=sampler), atol=1e-6, rtol=0)
+
+
+def test_the_walk_is_the_samplers_own() -> None:
+    expected = sample(ORACLE, DDIM(0.5), TIMES, Noise(5, torch.arange(13), SHAPE))
+    torch.testing.assert_close(images(), expected, atol=0, rtol=0)
+
+
+def test_first_says_where_in_the_seed_to_begin() -> None:
+    parts = list(generate(ORACLE, SHAPE, 6, 5, DDIM(0.5), TIMES, batch=4, first=7))
+    assert [n for n, _ in parts] == [7, 11]
+    torch.testing.assert_close(torch.cat([x for _, x in parts]), images()[7:13])
+
+
+@dataclass(frozen=True)
+class Small:
+    """A denoiser on a device that holds `room` images."""
+
+    room: int
+    seen: list[int]
+    message: str = "CUDA out of memory. Tried to allocate 2.00 GiB"
+    schedule: Cosine = Cosine(100)
+
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Tensor | None = None) -> Prediction:
+        self.seen.append(len(x_t))
+        if len(x_t) > self.room:
+            raise torch.OutOfMemoryError(self.message) if "CUDA" in self.message else RuntimeError(self.message)
+        return ORACLE(x_t, t)
+
+
+CPU_MESSAGE = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"
+
+
+@pytest.mark.parametrize("message", [Small.message, CPU_MESSAGE])
+def test_out_of_memory_halves_the_batch_and_changes_nothing(message: str) -> None:
+    seen: list[int] = []
+    torch.testing.assert_close(images(denoiser=Small(3, seen, message)), images(), atol=1e-6, rtol=0)
+    assert sorted(set(seen), reverse=True) == [13, 6, 3, 1], "13 = 3 + 3 + 3 + 3 + 1"
+
+
+def test_one_image_too_many_is_said() -> None:
+    with pytest.raises(UserError, match="4x4 does not fit"):
+        images(denoiser=Small(0, []))
+
+
+def test_other_errors_pass() -> None:
+    @dataclass(frozen=True)
+    class Broken(Small):
+        def __call__(self, x_t: Tensor, t: Tensor | float, condition: Tensor | None = None) -> Prediction:
+            raise RuntimeError("shapes can't be multiplied")
+
+    with pytest.raises(RuntimeError, match="multiplied"):
+        images(denoiser=Broken(0, []))
+
+
+def test_conditions_go_with_their_images() -> None:
+    @dataclass(frozen=True)
+    class Labelled(Small):
+        def __call__(self, x_t: Tensor, t: Tensor | float, condition: Tensor | None = None) -> Prediction:
+            assert condition is not None
+            x0 = condition.to(x_t)[:, :1, None, None].expand_as(x_t)
+            return Prediction(x0, x_t * 0)
+
+    conditions = in_turn([[0.0, 7.0], [0.5, 7.0], [0.25, 7.0]], 13)
+    assert conditions[:, 0].tolist() == [0, 0.5, 0.25] * 4 + [0]
+    # three fit into the memory, so batches of four are halved on the way
+    x = images(denoiser=Labelled(3, []), conditions=conditions, batch=4, sampler=DDIM())
+    torch.testing.assert_close(x[:, 0, 0, 0], conditions[:, 0])
+
+
+def test_every_state_is_shown_the_prior_first() -> None:
+    seen: list[tuple[int, int, float, int]] = []
+
+    def note(first: int, state: State) -> None:
+        seen.append((first, state.step, state.t, len(state.x)))
+
+    images(num=5, batch=3, on_state=note)
+    assert [s[:2] for s in seen] == [(first, step) for first in (0, 3) for step in range(11)]
+    assert [s[2] for s in seen[:11]] == TIMES.tolist()
+    assert [s[3] for s in seen] == [3] * 11 + [2] * 11
+
+
+def test_gradients_are_off_inside_and_untouched_outside() -> None:
+    with torch.enable_grad():
+        for _, x in generate(ORACLE, SHAPE, 2, 0, DDIM(), TIMES, batch=1):
+            assert torch.is_grad_enabled()
+            assert not x.requires_grad

@@ -1,0 +1,99 @@
+"""Pictures: bytes go in and the same bytes can be read off the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sfumato.errors import UserError
+from sfumato.generate import writers as pictures
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize(("num", "columns"), [(1, None), (5, None), (12, 4), (3, 9)])
+def test_tiles_inverts_grid_through_a_file(tmp_path: Path, channels: int, num: int, columns: int | None) -> None:
+    images = noise(num, channels, 6, 9)
+    path = pictures.save_png(pictures.grid(images, columns), tmp_path / "deep" / "grid.png")
+    shown = images[:, :3] if channels >= 3 else images[:, :1]
+    np.testing.assert_array_equal(pictures.tiles(Image.open(path)), shown)
+
+
+def test_a_tile_is_a_block_of_equal_pixels_on_paper() -> None:
+    images = noise(4, 1, 2, 2)
+    page = np.asarray(pictures.grid(images, columns=2, gap=1, scale=3))
+    assert page.shape == (21, 21)
+    np.testing.assert_array_equal(page[3:9, 12:18], images[1, 0].repeat(3, 0).repeat(3, 1))
+    assert (page[:3] == pictures.PAPER).all()
+    assert (page[9:12] == pictures.PAPER).all()
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "num"), [(8, 8, 100), (16, 16, 100), (28, 28, 64), (16, 48, 9), (64, 64, 16)]
+)
+def test_small_images_are_enlarged_to_be_seen(height: int, width: int, num: int) -> None:
+    assert 600 <= pictures.grid(noise(num, 1, height, width)).width <= 1100
+
+
+def test_large_images_are_left_as_they_are() -> None:
+    assert pictures.grid(noise(1, 3, 8, 2000), columns=1).width == 2002
+
+
+def test_a_torch_tensor_is_an_array() -> None:
+    torch = pytest.importorskip("torch")
+    images = noise(2, 3, 4, 4)
+    assert pictures.grid(torch.from_numpy(images)).tobytes() == pictures.grid(images).tobytes()
+
+
+def test_tiles_refuses_another_picture(tmp_path: Path) -> None:
+    Image.new("L", (8, 8)).save(tmp_path / "other.png")
+    with pytest.raises(UserError, match=r"other\.png is not a grid"):
+        pictures.tiles(Image.open(tmp_path / "other.png"))
+
+
+def test_text_survives_in_any_script(tmp_path: Path) -> None:
+    path = pictures.save_png(pictures.grid(noise(1, 1, 4, 4)), tmp_path / "a.png", {"seed": 7, "label": "T-shirt é 猫"})
+    text = Image.open(path).text  # type: ignore[attr-defined]
+    assert (text["seed"], text["label"], text["Software"]) == ("7", "T-shirt é 猫", "sfumato")
+
+
+def test_strip_puts_rows_under_captions_and_beside_labels() -> None:
+    rows = [noise(5, 3, 8, 8), noise(5, 1, 8, 8).repeat(3, 1)]
+    bare = np.asarray(pictures.strip(rows, scale=4))
+    page = np.asarray(pictures.strip(rows, ["upper", "the\nlower"], ["a", "b", "c", "d", "e"], scale=4))
+    assert page.shape[0] > bare.shape[0]
+    assert page.shape[1] > bare.shape[1]
+    np.testing.assert_array_equal(page[-bare.shape[0] :, -bare.shape[1] :], bare)
+    margin = page[:, : page.shape[1] - bare.shape[1]]
+    assert (margin < 128).any(), "the labels are drawn"
+    assert (margin[:, 0] == pictures.PAPER).all(), "and not cut"
+
+
+def test_a_grey_film_is_exact_and_holds_its_last_frame(tmp_path: Path) -> None:
+    frames = [noise(4, 1, 8, 8) for _ in range(3)]
+    frames[1] = 255 - frames[0]
+    frames[2] = frames[0] // 2
+    path = pictures.film([pictures.grid(f, scale=2) for f in frames], tmp_path / "film.gif", seconds=1, hold=2)
+    film = Image.open(path)
+    assert film.n_frames == 3  # type: ignore[attr-defined]
+    waits = []
+    for n, frame in enumerate(frames):
+        film.seek(n)
+        waits.append(film.info["duration"])
+        np.testing.assert_array_equal(np.asarray(film.convert("L")), np.asarray(pictures.grid(frame, scale=2)))
+    assert waits == [500, 500, 2000]
+
+
+def test_a_film_of_few_colours_is_exact(tmp_path: Path) -> None:
+    colours = noise(30, 3)
+    frames = [pictures.grid(colours[noise(9, 8, 8) % (10 * n + 10)].transpose(0, 3, 1, 2)) for n in range(3)]
+    film = Image.open(pictures.film(frames, tmp_path / "film.gif"))
+    for n, frame in enumerate(frames):
+        film.seek(n)
+        np.testing.assert_array_equal(np.asarray(film.convert("RGB")), np.asarray(frame))
