@@ -13,7 +13,8 @@ import sfumato.diffusion
 import sfumato.diffusion.samplers
 new = {name.split('.')[0] for name in set(sys.modules) - before}
 print(sorted(name for name in new if name not in sys.stdlib_module_names and name not in ('torch', 'sfumato')))
-print(sorted(name for name in sys.modules if name.startswith('sfumato.') and not name.startswith(('sfumato.diffusion', 'sfumato.lazy'))))
+mine = (name for name in sys.modules if name.startswith('sfumato.'))
+print(sorted(name for name in mine if not name.startswith(('sfumato.diffusion', 'sfumato.lazy'))))
 """
 
 
