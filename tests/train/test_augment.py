@@ -21,7 +21,8 @@ from sfumato.generate.sample import generate
 from sfumato.nets import UNet, UNetConfig
 from sfumato.run.folder import Run
 from sfumato.train.trainer import Learner
-from tests.train.conftest import digits, final, go, tiny  # noqa: F401
+
+from .conftest import final, go, tiny
 
 SHAPE = (2, 11, 16)  # rectangular, so that no side can stand for the other
 EVERY = torch.arange(40_000)
