@@ -312,9 +312,9 @@ MUTATIONS = [
     ),
     M(
         "decoder: a bin of twice the width",
-        "diffusion/likelihood.py",
-        "_HALF_BIN = 1 / 255",
-        "_HALF_BIN = 2 / 255",
+        "diffusion/decoder.py",
+        "half_bin, inverse_std = 1 / (self.levels - 1)",
+        "half_bin, inverse_std = 2 / (self.levels - 1)",
         "tests/diffusion/test_likelihood.py",
     ),
     M(

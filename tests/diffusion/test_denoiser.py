@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -29,7 +31,7 @@ DENOISERS: dict[str, Denoiser] = {
     "finite": FiniteOracle(SCHEDULE, FOUR),
 }
 DENOISERS["clipped"] = Clipped(DENOISERS["network-v"])
-DENOISERS["clipped-oracle"] = Clipped(DENOISERS["mixture"], -0.5, 0.5)
+DENOISERS["clipped-oracle"] = Clipped(DENOISERS["mixture"], partial(torch.clamp, min=-0.5, max=0.5))
 EVERY = pytest.mark.parametrize("denoiser", DENOISERS.values(), ids=DENOISERS.keys())
 
 

@@ -10,6 +10,7 @@ import torch
 from sfumato.diffusion import (
     PARAMETERIZATIONS,
     Cosine,
+    Discretized,
     GaussianOracle,
     Linear,
     MixtureOracle,
@@ -17,6 +18,7 @@ from sfumato.diffusion import (
     Optimal,
     Schedule,
     ZeroTerminalSNR,
+    density,
     marginal,
 )
 from sfumato.diffusion.flow import Flow, integrate, uniform_bits, variational_bits
@@ -141,7 +143,7 @@ def test_bits_of_a_density_bound_the_truth() -> None:
     oracle = GaussianOracle(schedule, torch.zeros(1).double(), torch.full((1,), std**2).double())
     truth = float((x_0.square() / (2 * std**2)).mean() / math.log(2) + 0.5 * math.log2(2 * math.pi * std**2))
     bound = variational_bits(
-        Flow(oracle, 1e-6, 1e-6), x_0, images(n, (1,), seed=2), None, Optimal(oracle.spread), levels=None
+        Flow(oracle, 1e-6, 1e-6), x_0, images(n, (1,), seed=2), None, Optimal(oracle.spread), decoder=density
     )
     assert truth - 0.02 < float(bound.mean()) < truth + 0.02
 
@@ -156,7 +158,7 @@ def test_bits_of_sixteen_bit_values_are_eight_more() -> None:
     found = []
     for levels in (256, 65536):
         x_0 = 2 * ((raw + 1) * (levels - 1) / 2).round() / (levels - 1) - 1
-        bound = variational_bits(flow, x_0, eps, None, variance, levels=levels)
+        bound = variational_bits(flow, x_0, eps, None, variance, decoder=Discretized(levels))
         found.append((float(bound.mean()), float(uniform_bits(flow, x_0, u, None, levels=levels).mean())))
     for eight, sixteen in zip(*found, strict=True):
         assert sixteen - eight == pytest.approx(math.log2(65535 / 255), abs=0.02)

@@ -27,7 +27,7 @@ from sfumato.diffusion import (
     sample,
 )
 
-from .common import images, noise
+from .common import Labels, images, noise
 
 SHAPE = (2, 3)
 SCHEDULE = Linear()
@@ -36,8 +36,9 @@ MEANS = images(4, SHAPE, seed=11)
 VARIANCES = torch.tensor([0.3, 0.1, 0.5, 0.2], dtype=torch.float64).reshape(4, 1, 1)
 LABELS = torch.tensor([0, 1, 0, 2])
 ORACLE = ConditionalMixtureOracle(SCHEDULE, WEIGHTS, MEANS, VARIANCES, LABELS)
-CONDITION = torch.tensor([[0.0], [1.0], [2.0], [0.0], [1.0]])
-NOTHING = torch.full((5, 1), math.nan)
+TABLE = torch.tensor([[0.0], [1.0], [2.0], [0.0], [1.0]])
+CONDITION = Labels(TABLE)
+NOTHING = CONDITION.absent()
 T = 0.3
 
 
@@ -50,16 +51,16 @@ class Watched:
     """A denoiser that keeps what it was asked, and predicts a fraction that tells the condition."""
 
     denoiser: Denoiser = ORACLE
-    calls: list[tuple[int, torch.Tensor]] = field(default_factory=list)
+    calls: list[tuple[int, Labels]] = field(default_factory=list)
 
     @property
     def schedule(self) -> Linear:
         return self.denoiser.schedule
 
-    def __call__(self, x_t: torch.Tensor, t: torch.Tensor | float, condition: torch.Tensor) -> Prediction:
+    def __call__(self, x_t: torch.Tensor, t: torch.Tensor | float, condition: Labels) -> Prediction:
         self.calls.append((len(x_t), condition))
         prediction = self.denoiser(x_t, t, condition)
-        fraction = condition.nan_to_num(-1.0)[:, :, None].to(x_t).expand(x_t.shape)
+        fraction = condition.table.nan_to_num(-1.0)[:, :, None].to(x_t).expand(x_t.shape)
         return Prediction(prediction.x0, prediction.eps, fraction)
 
 
@@ -80,7 +81,7 @@ def guided_score(x: torch.Tensor, t: float, w: float) -> torch.Tensor:
     """grad of log q(x_t) + w log q(c | x_t)."""
     x = x.clone().requires_grad_()
     joint = log_marginals(x, t)
-    label = joint.gather(1, CONDITION.long())[:, 0]
+    label = joint.gather(1, TABLE.long())[:, 0]
     whole = joint.logsumexp(1)
     return torch.autograd.grad((whole + w * (label - whole)).sum(), x)[0]
 
@@ -91,14 +92,14 @@ def guided_score(x: torch.Tensor, t: float, w: float) -> torch.Tensor:
 def test_the_oracle_conditions_by_its_labels() -> None:
     """Its prediction is that of a mixture of the label's components alone, and of all where nothing is given."""
     got, x = ORACLE(x_t(), T, CONDITION), x_t()
-    for i, label in enumerate(CONDITION[:, 0]):
+    for i, label in enumerate(TABLE[:, 0]):
         rows = label == LABELS
         alone = MixtureOracle(SCHEDULE, WEIGHTS[rows], MEANS[rows], VARIANCES[rows])(x[i : i + 1], T)
         assert torch.allclose(got.x0[i], alone.x0[0], atol=1e-12)
     whole = MixtureOracle(SCHEDULE, WEIGHTS, MEANS, VARIANCES)(x, T)
     assert torch.equal(ORACLE(x, T, NOTHING).x0, whole.x0)
     assert torch.equal(ORACLE(x, T).eps, whole.eps)
-    exact = log_marginals(x, T).log_softmax(1).gather(1, CONDITION.long())[:, 0]
+    exact = log_marginals(x, T).log_softmax(1).gather(1, TABLE.long())[:, 0]
     assert torch.allclose(ORACLE.class_log_prob(x, T, CONDITION), exact, atol=1e-12)
     assert torch.equal(ORACLE.class_log_prob(x, T, NOTHING), torch.zeros(5).double())
 
@@ -146,8 +147,8 @@ def test_evaluations_and_the_interval(scale: float, t: float, sizes: list[int]) 
     outside = not 0.2 < t <= 0.6
     w = 1.0 if outside else scale
     if sizes == [10]:
-        assert torch.equal(watched.calls[0][1][:5], CONDITION)
-        assert bool(watched.calls[0][1][5:].isnan().all())
+        assert torch.equal(watched.calls[0][1].table[:5], TABLE)
+        assert bool(watched.calls[0][1].table[5:].isnan().all())
     elif outside:
         assert torch.equal(got.x0, ORACLE(x_t(), t, CONDITION).x0)
     assert torch.allclose(-got.eps / SCHEDULE(t).sigma, guided_score(x_t(), t, w), atol=1e-9)
@@ -158,20 +159,20 @@ def test_rows_with_times_of_their_own() -> None:
     together = Guided(ORACLE, 2.5, (0.2, 0.6), 0.5)(x_t(), t, CONDITION)
     for i in range(5):
         row = slice(i, i + 1)
-        alone = Guided(ORACLE, 2.5, (0.2, 0.6), 0.5)(x_t()[row], float(t[i]), CONDITION[row])
+        alone = Guided(ORACLE, 2.5, (0.2, 0.6), 0.5)(x_t()[row], float(t[i]), Labels(TABLE[row]))
         assert torch.allclose(together.x0[i], alone.x0[0], atol=1e-12)
         assert torch.allclose(together.eps[i], alone.eps[0], atol=1e-12)
 
 
 def test_a_row_without_a_condition_is_unconditional() -> None:
-    some = torch.where(torch.arange(5)[:, None] == 2, math.nan, CONDITION)
+    some = Labels(torch.where(torch.arange(5)[:, None] == 2, math.nan, TABLE))
     got, whole = Guided(ORACLE, 3.0)(x_t(), T, some), ORACLE(x_t(), T)
     assert torch.allclose(got.x0[2], whole.x0[2], atol=1e-12)
     assert torch.allclose(got.x0[0], Guided(ORACLE, 3.0)(x_t(), T, CONDITION).x0[0], atol=1e-12)
 
 
 def test_the_learned_variance_is_the_conditional_ones() -> None:
-    expected = CONDITION[:, :, None].double().expand(5, *SHAPE)
+    expected = TABLE[:, :, None].double().expand(5, *SHAPE)
     for guided in (Guided(Watched(), 2.0), Guided(Watched(), 2.0, rescale=0.7), AutoGuided(Watched(), ORACLE, 2.0)):
         assert torch.equal(guided(x_t(), T, CONDITION).fraction, expected)
 
@@ -201,12 +202,12 @@ class Pair:
 
     schedule: Linear = SCHEDULE
 
-    def __call__(self, x: torch.Tensor, t: torch.Tensor | float, condition: torch.Tensor) -> Prediction:
+    def __call__(self, x: torch.Tensor, t: torch.Tensor | float, condition: Labels) -> Prediction:
         given, whole = (
             GaussianOracle(self.schedule, torch.tensor(m).double(), torch.tensor(v).double())(x, t)
             for m, v in ((1.0, 0.04), (-0.2, 0.5))
         )
-        absent = condition.isnan()
+        absent = condition.table.isnan()
         return Prediction(torch.where(absent, whole.x0, given.x0), torch.where(absent, whole.eps, given.eps))
 
 
@@ -232,7 +233,7 @@ def test_a_whole_guided_run_is_the_odes(w: float) -> None:
     count = 500
     source = noise(count, (1,))
     times = torch.linspace(1, 1e-3, 1000, dtype=torch.float64)
-    x = sample(Guided(Pair(), w), DDIM(), times, source, torch.zeros(count, 1))[:, 0]
+    x = sample(Guided(Pair(), w), DDIM(), times, source, Labels(torch.zeros(count, 1)))[:, 0]
     z = source.prior()[:, 0]
     # 1000 first-order steps leave a few thousandths; every sample is mean + std z, so no statistical error enters
     assert torch.allclose(x, mean + std * z, atol=0.01)
@@ -311,12 +312,12 @@ def test_guidance_by_clean_images_goes_through_the_denoiser() -> None:
     v = torch.tensor(0.3).double()
     oracle, level = GaussianOracle(SCHEDULE, torch.zeros(SHAPE).double(), v), SCHEDULE(T)
 
-    def log_prob(x: torch.Tensor, t: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
-        return -(x - condition[:, :, None]).square().flatten(1).sum(1)
+    def log_prob(x: torch.Tensor, t: torch.Tensor, condition: Labels) -> torch.Tensor:
+        return -(x - condition.table[:, :, None]).square().flatten(1).sum(1)
 
     plain = oracle(x_t(), T)
     slope = level.alpha * v / (level.abar * v + level.sigma**2)
-    gradient = -2 * (plain.x0 - CONDITION[:, :, None]) * slope
+    gradient = -2 * (plain.x0 - TABLE[:, :, None]) * slope
     got = ImageGuided(oracle, log_prob, 0.7)(x_t(), T, CONDITION)
     assert torch.allclose(got.eps, plain.eps - 0.7 * level.sigma * gradient, atol=1e-10)
     assert torch.allclose(level.alpha * got.x0 + level.sigma * got.eps, x_t(), atol=1e-10)

@@ -13,6 +13,7 @@ from scipy import stats
 from sfumato.diffusion import (
     PARAMETERIZATIONS,
     Cosine,
+    Discretized,
     Gaussian,
     GaussianOracle,
     Large,
@@ -25,8 +26,7 @@ from sfumato.diffusion import (
     Variance,
     bits_per_dim,
     bound_term,
-    decoder_nll,
-    discretized_nll,
+    density,
     marginal,
     posterior,
     prior_term,
@@ -109,7 +109,7 @@ def test_the_gap_of_a_fixed_variance_falls_as_one_over_the_steps(variance: Varia
 def test_the_decoders_256_probabilities_sum_to_one(mean: float, std: float) -> None:
     values = (2 * torch.arange(256, dtype=torch.float64) / 255 - 1)[:, None]
     decoder = Gaussian(torch.full_like(values, mean), torch.tensor(2 * math.log(std), dtype=torch.float64))
-    nll = discretized_nll(decoder, values)
+    nll = Discretized()(decoder, values)
     assert bool((nll >= -1e-12).all())
     assert float((-nll).exp().sum()) == pytest.approx(1.0, abs=1e-9)
 
@@ -117,7 +117,7 @@ def test_the_decoders_256_probabilities_sum_to_one(mean: float, std: float) -> N
 def test_the_decoder_equals_scipys_tails() -> None:
     values = (2 * torch.tensor([0.0, 1, 100, 128, 254, 255], dtype=torch.float64) / 255 - 1)[:, None]
     for mean, std in ((0.0, 0.05), (-0.9, 0.02), (0.6, 0.1)):
-        got = -discretized_nll(
+        got = -Discretized()(
             Gaussian(torch.full_like(values, mean), torch.tensor(2 * math.log(std), dtype=torch.float64)), values
         )
         for value, log_p in zip(values[:, 0].tolist(), got[:, 0].tolist(), strict=True):
@@ -134,7 +134,7 @@ def test_the_decoder_has_finite_gradients_in_single_precision() -> None:
     for mean in (-1.2, 0.0, 0.9):
         m = torch.full_like(values, mean, requires_grad=True)
         logvar = torch.full_like(values, 2 * math.log(0.02), requires_grad=True)
-        nll = discretized_nll(Gaussian(m, logvar), values)
+        nll = Discretized()(Gaussian(m, logvar), values)
         nll.sum().backward()
         assert bool(nll.isfinite().all())
         assert bool(m.grad.isfinite().all())
@@ -246,19 +246,19 @@ def test_65536_probabilities_sum_to_one_in_single_precision_too(mean: float, std
     for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-4)):
         x_0 = values.to(dtype)
         decoder = Gaussian(torch.full_like(x_0, mean), torch.tensor(2 * math.log(std), dtype=dtype))
-        mass = (-discretized_nll(decoder, x_0, 65536).double()).exp()
+        mass = (-Discretized(65536)(decoder, x_0).double()).exp()
         assert float(mass.sum()) == pytest.approx(1.0, abs=tolerance)
-        exact = discretized_nll(Gaussian(decoder.mean.double(), decoder.logvar.double()), x_0.double(), 65536)
+        exact = Discretized(65536)(Gaussian(decoder.mean.double(), decoder.logvar.double()), x_0.double())
         near = (x_0 - mean).abs() < 3 * std + 1e-4  # further out a value's own rounding is many bins' density
-        assert torch.allclose(discretized_nll(decoder, x_0, 65536)[near].double(), exact[near], rtol=1e-6, atol=1e-5)
+        assert torch.allclose(Discretized(65536)(decoder, x_0)[near].double(), exact[near], rtol=1e-6, atol=1e-5)
 
 
 def test_narrow_bins_have_their_width_times_the_density() -> None:
     """Of a Gaussian much wider than a bin, to the rounding of single precision."""
     x_0 = 2 * torch.tensor([[1000.0], [32000.0], [60000.0]]) / 65535 - 1
     decoder = Gaussian(torch.full_like(x_0, 0.1), torch.tensor(2 * math.log(0.4)))
-    nll = discretized_nll(decoder, x_0, 65536)
-    assert torch.allclose(nll, decoder_nll(decoder, x_0, None) - math.log(2 / 65535), atol=1e-5)
+    nll = Discretized(65536)(decoder, x_0)
+    assert torch.allclose(nll, density(decoder, x_0) - math.log(2 / 65535), atol=1e-5)
 
 
 @pytest.mark.parametrize("num_steps", [10, 200])
@@ -267,7 +267,9 @@ def test_the_bound_of_a_density_misses_by_the_prior_gap_alone(num_steps: int) ->
     schedule, count = Cosine(num_steps=1000), 40_000
     oracle = GaussianOracle(schedule, torch.full((1, 1, 1), MEAN).double(), torch.full((1, 1, 1), SQUARE).double())
     x_0 = MEAN + SQUARE**0.5 * images(count, (1, 1, 1), seed=3)
-    bound = vlb(oracle, x_0, trailing(num_steps, schedule), noise(count, (1, 1, 1)), Optimal(oracle.spread), None, None)
+    bound = vlb(
+        oracle, x_0, trailing(num_steps, schedule), noise(count, (1, 1, 1)), Optimal(oracle.spread), None, density
+    )
     bits = bound.total - 0.5 * math.log2(2 * math.pi * math.e * SQUARE)
     level = schedule(1.0)
     spread = level.abar * SQUARE + level.sigma.square()

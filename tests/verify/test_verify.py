@@ -12,6 +12,7 @@ import torch
 
 from sfumato.diffusion import (
     SAMPLERS,
+    Discretized,
     Gaussian,
     Learned,
     Level,
@@ -21,7 +22,6 @@ from sfumato.diffusion import (
     V,
     flow,
     guidance,
-    likelihood,
     noise,
 )
 from sfumato.diffusion import process as diffusion_process
@@ -141,8 +141,7 @@ def batch_dependent(patch: Patch) -> None:
 
 
 def narrower_bins(patch: Patch) -> None:
-    right = likelihood.discretized_nll
-    patch.setattr(scoring, "discretized_nll", lambda gaussian, x_0, levels=256: right(gaussian, x_0, levels + 1))
+    patch.setattr(scoring, "Discretized", lambda: Discretized(257))
 
 
 def scale_of_the_paper(patch: Patch) -> None:

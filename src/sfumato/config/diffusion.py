@@ -9,6 +9,8 @@ from sfumato.diffusion import (
     VARIANCES,
     Bound,
     Cosine,
+    Decoder,
+    Discretized,
     Hybrid,
     Objective,
     Parameterization,
@@ -113,9 +115,9 @@ class DiffusionConfig:
             return Weighted(self.weighting)
         return Simple(PARAMETERIZATIONS[self.loss_space or self.parameterization])
 
-    def build_objective(self, levels: int | None = 256) -> Objective:
-        """Return what is minimised, on images of so many levels (`Depth.levels`)."""
+    def build_objective(self, decoder: Decoder = Discretized()) -> Objective:
+        """Return what is minimised; the bound's last term is the decoder's."""
         if self.objective == "simple":
             return self.build_simple()
-        bound = Bound(self.build_variance(), levels)
+        bound = Bound(self.build_variance(), decoder)
         return bound if self.objective == "vlb" else Hybrid(self.build_simple(), bound)

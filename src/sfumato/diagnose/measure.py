@@ -46,6 +46,7 @@ from sfumato.diffusion import (
     sample,
     trailing,
 )
+from sfumato.diffusion.decoder import decoder_for
 from sfumato.diffusion.likelihood import prior_term
 from sfumato.diffusion.noise import Purpose, normal
 from sfumato.diffusion.variance import VARIANCES
@@ -174,10 +175,9 @@ class Bench:
         fractions = [prediction.fraction for prediction, _ in answers if prediction.fraction is not None]
         if not fractions:
             return None
-        levels = self.subject.data.depth.levels
-        levels = self.subject.model.depth.levels
+        decoder = decoder_for(self.subject.model.depth.levels)
         bits = {
-            name: sum(float(Bound(rule, levels).losses(*answer).mean()) for answer in answers) / LEVELS / math.log(2)
+            name: sum(float(Bound(rule, decoder).losses(*answer).mean()) for answer in answers) / LEVELS / math.log(2)
             for name, rule in VARIANCES.items()
         }
         return Variance(float(torch.stack(fractions).std()), bits["learned"], min(bits["small"], bits["large"]))

@@ -6,6 +6,8 @@ random numbers), `grid` (which times), `fit` (which suit a model), `oracle` (exa
 likelihood), `analytic` (measured variances) and `importance` (which t to train on) stand beside them.
 """
 
+from sfumato.diffusion.condition import Condition
+from sfumato.diffusion.decoder import Decoder, Discretized, density
 from sfumato.diffusion.denoiser import Clipped, Denoiser, NetworkDenoiser, Thresholded
 from sfumato.diffusion.fit import fit_grid
 from sfumato.diffusion.gaussian import Gaussian
@@ -29,7 +31,7 @@ from sfumato.diffusion.inverse import (
     exact_posterior,
     gaussian_kernel,
 )
-from sfumato.diffusion.likelihood import VLB, bits_per_dim, bound_term, decoder_nll, discretized_nll, prior_term, vlb
+from sfumato.diffusion.likelihood import VLB, bits_per_dim, bound_term, prior_term, vlb
 from sfumato.diffusion.noise import Noise, Purpose
 from sfumato.diffusion.objective import Bound, Hybrid, Noised, Objective, Simple, Terms, Weighted, score, times
 from sfumato.diffusion.oracle import ConditionalMixtureOracle, FiniteOracle, GaussianOracle, MixtureOracle
@@ -90,13 +92,16 @@ __all__ = [
     "ClassifierGuided",
     "Clipped",
     "Composed",
+    "Condition",
     "ConditionalMixtureOracle",
     "Constant",
     "Cosine",
     "DPMSolver",
     "DPMSolverSDE",
+    "Decoder",
     "Denoiser",
     "DenseOracle",
+    "Discretized",
     "Downscale",
     "Eps",
     "Euler",
@@ -150,9 +155,8 @@ __all__ = [
     "ZeroTerminalSNR",
     "bits_per_dim",
     "bound_term",
-    "decoder_nll",
     "dense_matrix",
-    "discretized_nll",
+    "density",
     "exact_posterior",
     "fit_grid",
     "forward_step",

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sfumato.diffusion.denoiser import Condition, Denoiser
+from sfumato.diffusion.condition import Condition
+from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.process import marginal
 from sfumato.diffusion.samplers.protocol import NoiseSource
 from sfumato.diffusion.schedule import Level, Schedule
@@ -57,7 +58,7 @@ class MeasuredSpread:
 
 @torch.no_grad()
 def noise_errors(
-    denoiser: Denoiser, x_0: Tensor, times: Tensor, noise: NoiseSource, condition: Condition = None
+    denoiser: Denoiser, x_0: Tensor, times: Tensor, noise: NoiseSource, condition: Condition | None = None
 ) -> Tensor:
     """Return | eps - eps^(x_t, t) |^2 / d of each example at each time; its mean over examples is
     `MeasuredSpread.error`.

@@ -15,21 +15,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.parameterization import Eps, Parameterization, solve
 from sfumato.diffusion.prediction import Prediction
 from sfumato.diffusion.schedule import Schedule
 
-__all__ = ["Clipped", "Condition", "Denoiser", "Network", "NetworkDenoiser", "Thresholded"]
+__all__ = ["Clipped", "Denoiser", "Network", "NetworkDenoiser", "Thresholded"]
 
-Condition = Any
-"""Opaque to this package: it is handed to the network as it came. None means unconditional."""
-
-Network = Callable[[Tensor, Tensor, Condition], Tensor]
+Network = Callable[[Tensor, Tensor, Condition | None], Tensor]
 """(x_t (B, C, H, W), time (B,), condition) -> output (B, C, H, W)."""
 
 
@@ -41,7 +39,7 @@ class Denoiser(Protocol):
         """The schedule whose times `t` are meant."""
         ...
 
-    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition = None) -> Prediction:
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         """Predict.
 
         Args:
@@ -82,7 +80,7 @@ class NetworkDenoiser:
                 "use v- or x0-prediction"
             )
 
-    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition = None) -> Prediction:
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         """Run the network once and solve for x0 and eps."""
         t = torch.as_tensor(t, dtype=torch.float64, device=x_t.device).expand(len(x_t))
         output = self.net(x_t, (t * self.schedule.num_steps - 1).to(x_t.dtype), condition)
@@ -93,29 +91,32 @@ class NetworkDenoiser:
         return Prediction(*solve(self.parameterization, output, x_t, self.schedule, t), fraction)
 
 
+def to_unit_range(x0: Tensor) -> Tensor:
+    """Return x0 clamped to [-1, 1], the range of pixels."""
+    return x0.clamp(-1.0, 1.0)
+
+
 @dataclass(frozen=True)
 class Clipped:
-    """A denoiser whose predicted image is clamped to the range that images have, as the DDPM code does when it samples.
+    """A denoiser whose predicted image is projected onto what images can be, as the DDPM code does when it samples.
 
     Attributes:
         denoiser: what makes the prediction.
-        low: least value of x0.
-        high: greatest value of x0.
+        clip: x0 -> x0; clamps to [-1, 1] by default.
     """
 
     denoiser: Denoiser
-    low: float = -1.0
-    high: float = 1.0
+    clip: Callable[[Tensor], Tensor] = to_unit_range
 
     @property
     def schedule(self) -> Schedule:
         """The wrapped denoiser's schedule."""
         return self.denoiser.schedule
 
-    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition = None) -> Prediction:
-        """Predict, clamp x0 to [low, high] and make eps consistent."""
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
+        """Predict, clip x0 and make eps consistent."""
         prediction = self.denoiser(x_t, t, condition)
-        return prediction.with_x0(prediction.x0.clamp(self.low, self.high), x_t, self.schedule(t))
+        return prediction.with_x0(self.clip(prediction.x0), x_t, self.schedule(t))
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ class Thresholded:
         """The wrapped denoiser's schedule."""
         return self.denoiser.schedule
 
-    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition = None) -> Prediction:
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         """Predict, bring x0 into [-1, 1] and make eps consistent."""
         prediction = self.denoiser(x_t, t, condition)
         s = _quantile(prediction.x0.abs().flatten(1), self.percentile).clamp(1.0, self.ceiling)

@@ -34,7 +34,8 @@ import contextlib
 import torch
 from torch import Tensor
 
-from sfumato.diffusion.denoiser import Condition, Denoiser
+from sfumato.diffusion.condition import Condition
+from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.grid import GRIDS, quadratic
 from sfumato.diffusion.samplers import DPMSolver, NoiseSource, Sampler, State, sample, trajectory
 from sfumato.diffusion.schedule import Schedule
@@ -50,7 +51,7 @@ def fit_grid(
     denoiser: Denoiser,
     noise: NoiseSource,
     num_steps: int,
-    condition: Condition = None,
+    condition: Condition | None = None,
     sampler: Sampler = DPMSolver(2),
     fine: Tensor | None = None,
 ) -> Tensor:

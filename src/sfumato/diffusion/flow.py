@@ -32,9 +32,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sfumato.diffusion.denoiser import Condition, Denoiser
+from sfumato.diffusion.condition import Condition, take
+from sfumato.diffusion.decoder import Decoder, Discretized
+from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.gaussian import Gaussian
-from sfumato.diffusion.likelihood import decoder_nll
 from sfumato.diffusion.process import marginal
 from sfumato.diffusion.reverse import reverse
 from sfumato.diffusion.schedule import Level
@@ -148,7 +149,7 @@ class Flow:
         """t_0 = 1/T, where the flow begins."""
         return 1 / self.denoiser.schedule.num_steps
 
-    def log_prob(self, x: Tensor, probes: Tensor | None, condition: Condition = None) -> FlowResult:
+    def log_prob(self, x: Tensor, probes: Tensor | None, condition: Condition | None = None) -> FlowResult:
         """Return log p(x) of images at t_0 under the model.
 
         Args:
@@ -176,17 +177,17 @@ class Flow:
         return FlowResult(prior + change + state[:, -1], latent.to(x.dtype), evaluations)
 
 
-def _divergence_field(denoiser: Denoiser, x: Tensor, probes: Tensor | None, condition: Condition) -> Field:
+def _divergence_field(denoiser: Denoiser, x: Tensor, probes: Tensor | None, condition: Condition | None) -> Field:
     """The field of (y, log density): r eps^ and its divergence."""
 
     def field(rows: Tensor, u: Tensor, state: Tensor) -> Tensor:
         level = Level.from_logsnr(-2 * u)
         t = denoiser.schedule.time(-2 * u)
-        given = None if condition is None else condition[rows]
+        some = None if condition is None else take(condition, rows)
         with torch.enable_grad():
             y = state[:, :-1].detach().requires_grad_()
             x_t = (y * level.alpha[:, None]).reshape(-1, *x.shape[1:]).to(x.dtype)
-            eps = denoiser(x_t, t, given).eps.flatten(1).double()
+            eps = denoiser(x_t, t, some).eps.flatten(1).double()
             trace = _trace(eps, y, None if probes is None else probes[:, rows].flatten(2).double())
         r = u.exp()
         return torch.cat([r[:, None] * eps.detach(), (r * trace)[:, None]], 1)
@@ -213,8 +214,8 @@ def variational_bits(
     noise: Tensor,
     probes: Tensor | None,
     variance: Variance,
-    condition: Condition = None,
-    levels: int | None = 256,
+    condition: Condition | None = None,
+    decoder: Decoder = Discretized(),
 ) -> Tensor:
     """Return a bound on -log2 p(x_0) in bits a dimension, (B,): the flow from t_0, the decoder below it.
 
@@ -227,7 +228,7 @@ def variational_bits(
         probes: as `Flow.log_prob`.
         variance: of the decoder, as in the bound.
         condition: handed to the denoiser.
-        levels: how many values x_0 can have; None for any: the bits are of a density then.
+        decoder: gives L_0; with `density` the bits are of a density.
     """
     schedule, t = flow.denoiser.schedule, flow.start
     q = marginal(x_0, schedule(t))
@@ -235,7 +236,7 @@ def variational_bits(
     with torch.no_grad():
         prediction = flow.denoiser(x_t, t, condition)
     step = reverse(prediction, x_t, schedule(0.0), schedule(t), variance, schedule(min(2 * t, 1.0)))
-    nats = q.log_prob(x_t) + decoder_nll(step, x_0, levels)
+    nats = q.log_prob(x_t) + decoder(step, x_0)
     total = nats.flatten(1).sum(1) - flow.log_prob(x_t, probes, condition).log_prob
     return total / (x_0[0].numel() * math.log(2))
 
@@ -245,7 +246,7 @@ def uniform_bits(
     x_0: Tensor,
     uniform: Tensor,
     probes: Tensor | None,
-    condition: Condition = None,
+    condition: Condition | None = None,
     levels: int = 256,
 ) -> Tensor:
     """Return -log2 of the uniformly dequantised density of integers in bits a dimension, (B,) (Theis et al. 2016).

@@ -17,8 +17,8 @@ w = 0 is the unconditional model, 1 the conditional one, more is guidance. (The 
     ClassifierGuided    the gradient of any log q(c | x_t):  eps - w sigma grad,  x0 + w sigma^2 / alpha grad
     ImageGuided         the same for a function of clean images, asked about the predicted one
 
-All are denoisers around denoisers. "No condition" is NaN: the unconditional counterpart of a condition (B, A) is NaN
-throughout, and a row that is NaN already stays what it is.
+All are denoisers around denoisers. "No condition" is the condition's own `absent()`; a row that gives nothing already
+stays what it is.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sfumato.diffusion.denoiser import Condition, Denoiser
+from sfumato.diffusion.condition import Condition, absent, cat
+from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.prediction import Prediction
 from sfumato.diffusion.schedule import Schedule, broadcast
 
@@ -85,14 +86,14 @@ class Guided:
         """The wrapped denoiser's schedule."""
         return self.denoiser.schedule
 
-    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition = None) -> Prediction:
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         """Predict with and without the condition, and go w times the way from the one to the other."""
         if condition is None:
             raise ValueError("guidance needs a condition to guide towards: give one, or sample without guidance")
         weight = _weight(self.scale, self.interval, t)
         if isinstance(weight, float) and weight in (0.0, 1.0):
-            return self.denoiser(x_t, t, condition if weight else _absent(condition))
-        both = self.denoiser(torch.cat([x_t, x_t]), _twice(t), torch.cat([condition, _absent(condition)]))
+            return self.denoiser(x_t, t, condition if weight else absent(condition))
+        both = self.denoiser(torch.cat([x_t, x_t]), _twice(t), cat(condition, absent(condition)))
         conditional, unconditional = _halves(both)
         guided = _between(unconditional, conditional, weight)
         if self.rescale == 0.0:
@@ -137,7 +138,7 @@ class AutoGuided:
         """The schedule that both denoisers share."""
         return self.denoiser.schedule
 
-    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition = None) -> Prediction:
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         """Predict with both, and go w times the way from the weak prediction to the strong one."""
         weight = _weight(self.scale, self.interval, t)
         if isinstance(weight, float) and weight in (0.0, 1.0):
@@ -175,7 +176,7 @@ class ClassifierGuided:
         """The wrapped denoiser's schedule."""
         return self.denoiser.schedule
 
-    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition = None) -> Prediction:
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         """Predict, and move the prediction up the classifier's gradient."""
         prediction = self.denoiser(x_t, t, condition)
         x, further = _variable(x_t)
@@ -209,7 +210,7 @@ class ImageGuided:
         """The wrapped denoiser's schedule."""
         return self.denoiser.schedule
 
-    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition = None) -> Prediction:
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         """Predict, ask about the predicted image, and move the prediction up the gradient."""
         x, further = _variable(x_t)
         with torch.enable_grad():
@@ -252,11 +253,6 @@ def _between(start: Prediction, end: Prediction, weight: float | Tensor) -> Pred
         return a.lerp(b, weight if isinstance(weight, float) else broadcast(weight, a))
 
     return replace(end, x0=line(start.x0, end.x0), eps=line(start.eps, end.eps))
-
-
-def _absent(condition: Tensor) -> Tensor:
-    """The condition that gives nothing."""
-    return torch.full_like(condition, math.nan)
 
 
 def _twice(t: Tensor | float) -> Tensor | float:

@@ -11,11 +11,7 @@ Sending an image down the chain costs at least what the model's every step fails
 Posterior and reverse step are the ones that `process` gives the sampler, so what is scored is what is sampled. Any
 decreasing grid of times is a chain of its own (a respaced one), with a bound of its own.
 
-An 8-bit value k is the point 2k/255 - 1, and the model gives it the mass of the bin that reaches half-way to its
-neighbours, 1/255 to either side, the outermost bins open to infinity; the 256 masses add up to one. Of other integers
-there are more levels, 65,536 of 16 bits, and the bins are as much narrower. Values that are no integers have no bins
-(`levels` None): L_0 is then -log of the Gaussian's density, and the whole bounds -log of a density, which may be
-negative. Bits a dimension are nats / (d ln 2).
+L_0 is a `Decoder`'s, since how a value is stored decides what its probability is. Bits a dimension are nats / (d ln 2).
 """
 
 from __future__ import annotations
@@ -27,7 +23,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sfumato.diffusion.denoiser import Condition, Denoiser
+from sfumato.diffusion.condition import Condition
+from sfumato.diffusion.decoder import Decoder, Discretized
+from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.gaussian import Gaussian
 from sfumato.diffusion.prediction import Prediction
 from sfumato.diffusion.process import marginal, posterior
@@ -36,53 +34,12 @@ from sfumato.diffusion.samplers.protocol import NoiseSource
 from sfumato.diffusion.schedule import Level
 from sfumato.diffusion.variance import Variance
 
-__all__ = ["VLB", "bits_per_dim", "bound_term", "decoder_nll", "discretized_nll", "prior_term", "vlb", "vlb_terms"]
+__all__ = ["VLB", "bits_per_dim", "bound_term", "prior_term", "vlb", "vlb_terms"]
 
 
 def bits_per_dim(nats: Tensor) -> Tensor:
     """Return mean over coordinates of nats, in bits: (B, C, H, W) -> (B,)."""
     return nats.flatten(1).mean(1) / math.log(2)
-
-
-def decoder_nll(gaussian: Gaussian, x_0: Tensor, levels: int | None = 256) -> Tensor:
-    """Return L_0 of each coordinate in nats, (B, C, H, W): `discretized_nll`, or for `levels` None -log N(x_0)."""
-    return -gaussian.log_prob(x_0) if levels is None else discretized_nll(gaussian, x_0, levels)
-
-
-def discretized_nll(gaussian: Gaussian, x_0: Tensor, levels: int = 256) -> Tensor:
-    """Return -log of the mass that a Gaussian gives to the bin of each integer value, in nats (DDPM Eq. 13).
-
-    log( Phi((x + h - mean)/std) - Phi((x - h - mean)/std) ), h = 1 / (levels - 1), with -1 and 1 open outwards. A
-    difference of two near-equal tails is taken as log Phi(b) + log(1 - Phi(a)/Phi(b)) on the side of the mean where Phi
-    is small, so that a value far out in a tail keeps its digits. Bins of more than 8 bits are so narrow that float32
-    has too few digits for their edges, and they are taken in float64.
-
-    Args:
-        gaussian: the decoder p(x_0 | x_t); its variance positive.
-        x_0: (B, C, H, W), values 2k/(levels - 1) - 1.
-        levels: how many values there are.
-
-    Returns:
-        (B, C, H, W), at least 0.
-    """
-    if levels > 256 and x_0.dtype != torch.float64:
-        wide = Gaussian(gaussian.mean.double(), gaussian.logvar.double())
-        return discretized_nll(wide, x_0.double(), levels).to(x_0.dtype)
-    half_bin, inverse_std = 1 / (levels - 1), (-gaussian.logvar / 2).exp()
-    low, high = ((x_0 + side * half_bin - gaussian.mean) * inverse_std for side in (-1, 1))
-    low = torch.where(x_0 < -1 + half_bin, torch.full_like(low, -torch.inf), low)
-    high = torch.where(x_0 > 1 - half_bin, torch.full_like(high, torch.inf), high)
-    # by symmetry the bin (low, high) has the mass of (-high, -low): use the one further left
-    right = low + high > 0
-    low, high = torch.where(right, -high, low), torch.where(right, -low, high)
-    return -_log_mass(low, high)
-
-
-def _log_mass(low: Tensor, high: Tensor) -> Tensor:
-    """log( Phi(high) - Phi(low) ) for low < high with the bin's middle at or left of 0."""
-    log_high: Tensor = torch.special.log_ndtr(high)
-    log_low: Tensor = torch.special.log_ndtr(low.clamp(min=-1e18))
-    return log_high + torch.log1p(-(log_low - log_high).exp().clamp(max=1 - torch.finfo(low.dtype).eps))
 
 
 def prior_term(x_0: Tensor, level_T: Level) -> Tensor:
@@ -99,20 +56,20 @@ def bound_term(
     level_t: Level,
     level_next: Level,
     variance: Variance,
-    levels: int | None = 256,
+    decoder: Decoder = Discretized(),
 ) -> Tensor:
     """Return the bound's term of the step from t to s, in nats a coordinate: a KL for s > 0, the decoder's -log p at s
     = 0.
 
     Args:
         prediction: what the denoiser said at t.
-        x_0: (B, C, H, W), where s = 0 values 2k/(levels - 1) - 1.
+        x_0: (B, C, H, W), where s = 0 values that the decoder knows.
         x_t: (B, C, H, W).
         level_s: the level at s, () or (B,); some of a batch may be at s = 0.
         level_t: the level at t.
         level_next: one step noisier than t (see `variance`).
         variance: of the reverse step.
-        levels: how many values x_0 can have; None for any.
+        decoder: gives L_0.
 
     Returns:
         (B, C, H, W).
@@ -120,11 +77,11 @@ def bound_term(
     step = reverse(prediction, x_t, level_s, level_t, variance, level_next)
     last = level_s.sigma == 0
     if bool(last.all()):
-        return decoder_nll(step, x_0, levels)
+        return decoder(step, x_0)
     kl = posterior(x_t, x_0, level_s, level_t).kl(step)
     if not bool(last.any()):
         return kl
-    return torch.where(last.to(x_t.device).reshape(-1, *[1] * (x_t.ndim - 1)), decoder_nll(step, x_0, levels), kl)
+    return torch.where(last.to(x_t.device).reshape(-1, *[1] * (x_t.ndim - 1)), decoder(step, x_0), kl)
 
 
 @dataclass(frozen=True)
@@ -165,19 +122,19 @@ def vlb_terms(
     times: Tensor,
     noise: NoiseSource,
     variance: Variance,
-    condition: Condition = None,
-    levels: int | None = 256,
+    condition: Condition | None = None,
+    decoder: Decoder = Discretized(),
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Walk the grid and yield each term as it is known, the noisiest first; the last is L_0.
 
     Args:
         denoiser: scored.
-        x_0: (B, C, H, W), values 2k/(levels - 1) - 1.
+        x_0: (B, C, H, W).
         times: (N + 1,) decreasing to 0, as from `grid`.
         noise: `noise.step(i)` noises the images at times[i].
         variance: of the reverse step.
         condition: handed to the denoiser.
-        levels: how many values x_0 can have; None for any.
+        decoder: gives L_0.
 
     Yields:
         (term, mse): (B,) bits a dimension, and (B,) the mean squared error of the predicted image.
@@ -187,7 +144,7 @@ def vlb_terms(
         x_t = marginal(x_0, chain[i]).sample(noise.step(i))
         prediction = denoiser(x_t, float(times[i]), condition)
         before = chain[max(i - 1, 0)]
-        term = bound_term(prediction, x_0, x_t, chain[i + 1], chain[i], before, variance, levels)
+        term = bound_term(prediction, x_0, x_t, chain[i + 1], chain[i], before, variance, decoder)
         yield bits_per_dim(term), (prediction.x0 - x_0).square().flatten(1).mean(1)
 
 
@@ -198,11 +155,11 @@ def vlb(
     times: Tensor,
     noise: NoiseSource,
     variance: Variance,
-    condition: Condition = None,
-    levels: int | None = 256,
+    condition: Condition | None = None,
+    decoder: Decoder = Discretized(),
 ) -> VLB:
     """Return every term of the bound, each estimated with one draw of x_t. Arguments as `vlb_terms`."""
-    terms, errors = zip(*vlb_terms(denoiser, x_0, times, noise, variance, condition, levels), strict=True)
+    terms, errors = zip(*vlb_terms(denoiser, x_0, times, noise, variance, condition, decoder), strict=True)
     prior = bits_per_dim(prior_term(x_0, denoiser.schedule(float(times[0]))))
     inner = torch.stack(terms[:-1], 1) if len(terms) > 1 else prior.new_zeros(len(prior), 0)
     return VLB(prior, inner, terms[-1], torch.stack(errors, 1))

@@ -25,7 +25,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sfumato.diffusion.denoiser import Condition, Denoiser
+from sfumato.diffusion.condition import Condition
+from sfumato.diffusion.decoder import Decoder, Discretized
+from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.likelihood import bound_term
 from sfumato.diffusion.parameterization import Eps, Parameterization, target
 from sfumato.diffusion.prediction import Prediction
@@ -78,7 +80,7 @@ class Objective(Protocol):
 
 
 def score(
-    objective: Objective, denoiser: Denoiser, x_0: Tensor, t: Tensor, eps: Tensor, condition: Condition = None
+    objective: Objective, denoiser: Denoiser, x_0: Tensor, t: Tensor, eps: Tensor, condition: Condition | None = None
 ) -> Terms:
     """Noise a batch, ask the denoiser once, and return each example's loss.
 
@@ -109,7 +111,7 @@ class _Scored:
     """What the objectives share: called with a denoiser, they are `score`d."""
 
     def __call__(
-        self: Objective, denoiser: Denoiser, x_0: Tensor, t: Tensor, eps: Tensor, condition: Condition = None
+        self: Objective, denoiser: Denoiser, x_0: Tensor, t: Tensor, eps: Tensor, condition: Condition | None = None
     ) -> Terms:
         """Return `score` of this objective."""
         return score(self, denoiser, x_0, t, eps, condition)
@@ -156,11 +158,11 @@ class Bound(_Scored):
 
     Attributes:
         variance: of the reverse step.
-        levels: how many values an image's coordinate can have; None for any, L_0 being of a density then.
+        decoder: gives L_0.
     """
 
     variance: Variance
-    levels: int | None = 256
+    decoder: Decoder = Discretized()
 
     def losses(self, prediction: Prediction, noised: Noised) -> Tensor:
         """Return T L_{t-1} / d for t > 1/T and T L_0 / d at t = 1/T, (B,)."""
@@ -168,7 +170,7 @@ class Bound(_Scored):
         s, after = (t - 1 / num_steps).clamp(min=0.0), (t + 1 / num_steps).clamp(max=1.0)
         s = torch.where(s < 0.5 / num_steps, torch.zeros_like(s), s)
         levels = noised.schedule(s), noised.schedule(t), noised.schedule(after)
-        nats = bound_term(prediction, noised.x_0, noised.x_t, *levels, self.variance, self.levels)
+        nats = bound_term(prediction, noised.x_0, noised.x_t, *levels, self.variance, self.decoder)
         return num_steps * nats.flatten(1).mean(1)
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sfumato.diffusion.denoiser import Condition
+from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.noise import Purpose, normal, uniform
 from sfumato.diffusion.prediction import Prediction
 from sfumato.diffusion.schedule import Level, Schedule
@@ -42,7 +42,7 @@ class GaussianOracle:
     mean: Tensor
     variance: Tensor
 
-    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition = None) -> Prediction:
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         """Return E[x_0 | x_t] and E[eps | x_t]; the condition is ignored."""
         level = self.schedule(t).like(x_t)
         mean, variance = self.mean.to(x_t), self.variance.to(x_t)
@@ -92,7 +92,7 @@ class MixtureOracle:
         log_q = _log_normal(x_t[:, None], _deeper(level), self.means.to(x_t), self.variances.to(x_t))
         return log_q.flatten(2).sum(2) + (weights / weights.sum()).log()
 
-    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition = None) -> Prediction:
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         """Return the components' conditional means weighted by their responsibilities; the condition is ignored."""
         level = self.schedule(t).like(x_t)
         return self._mean(self._log_components(x_t, level), x_t, level)
@@ -124,8 +124,8 @@ class MixtureOracle:
 class ConditionalMixtureOracle(MixtureOracle):
     """A mixture whose components bear labels, and so a conditional denoiser with everything that guides it known.
 
-    A condition (B, 1) picks the components of one label, NaN all of them: the unconditional distribution is the mixture
-    itself, q(x_t) = sum_c q(c) q(x_t | c).
+    A condition whose `table` is (B, 1) picks the components of one label, NaN all of them: the unconditional
+    distribution is the mixture itself, q(x_t) = sum_c q(c) q(x_t | c).
 
     Attributes:
         labels: (K,), the label of each component.
@@ -134,21 +134,22 @@ class ConditionalMixtureOracle(MixtureOracle):
 
     labels: Tensor
 
-    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition = None) -> Prediction:
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         """Return E[x_0 | x_t, c] and E[eps | x_t, c]."""
         level = self.schedule(t).like(x_t)
         return self._mean(self._log_components(x_t, level) + self._mask(x_t, condition), x_t, level)
 
-    def class_log_prob(self, x_t: Tensor, t: Tensor | float, condition: Condition = None) -> Tensor:
+    def class_log_prob(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Tensor:
         """Return log q(c | x_t) in nats, (B,), the exact classifier; 0 where the condition is NaN."""
         log_components = self._log_components(x_t, self.schedule(t).like(x_t))
         return (log_components + self._mask(x_t, condition)).logsumexp(1) - log_components.logsumexp(1)
 
-    def _mask(self, x_t: Tensor, condition: Condition) -> Tensor:
+    def _mask(self, x_t: Tensor, condition: Condition | None) -> Tensor:
         """0 for the components that the condition picks, -inf for the others, (B, K)."""
         if condition is None:
             return x_t.new_zeros(1, len(self.labels))
-        picked = (self.labels.to(condition) == condition) | condition.isnan()
+        table: Tensor = condition if isinstance(condition, Tensor) else condition.table  # type: ignore[attr-defined]
+        picked = (self.labels.to(table) == table) | table.isnan()
         return torch.where(picked, 0.0, -math.inf).to(x_t)
 
 
@@ -173,7 +174,7 @@ class FiniteOracle:
         x, alpha, sigma = x_t.double().flatten(1), level.alpha.flatten(1).double(), level.sigma.flatten(1).double()
         return (alpha * (x @ points.T) - alpha.square() * points.square().sum(1) / 2) / sigma.square()
 
-    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition = None) -> Prediction:
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         """Return the softmax-weighted mean of the points and the eps that goes with it; the condition is ignored."""
         exact = self.schedule(torch.as_tensor(t, dtype=torch.float64, device=x_t.device).expand(len(x_t)))
         level = exact.like(x_t.double())

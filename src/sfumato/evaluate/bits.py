@@ -27,6 +27,7 @@ from torch import Tensor
 
 from sfumato.codec.pixels import EIGHT, Depth
 from sfumato.diffusion import Bound, Denoiser, Noise, Variance, bits_per_dim, prior_term, vlb
+from sfumato.diffusion.decoder import decoder_for
 from sfumato.diffusion.flow import Flow, variational_bits
 from sfumato.diffusion.noise import Purpose, normal, uniform
 from sfumato.errors import UserError
@@ -158,7 +159,7 @@ def vlb_bits(
     for index, x_0, condition in _batches(images, conditions, batch, device, depth):
         for r in range(repeats):
             noise = Noise(seed + r, index, tuple(x_0.shape[1:]))
-            one = vlb(denoiser, x_0, times, noise, variance, condition, depth.levels)
+            one = vlb(denoiser, x_0, times, noise, variance, condition, decoder_for(depth.levels))
             total.put(index, r, one.total + depth.bits_offset)
             prior.put(index, r, one.prior)
             decoder.put(index, r, one.decoder + depth.bits_offset)
@@ -196,7 +197,7 @@ def sampled_bits(
     Args and raises: as `vlb_bits`, with `terms` the number of sampled terms an image, at most T - 1.
     """
     num_steps = denoiser.schedule.num_steps
-    terms, bound = min(terms, num_steps - 1), Bound(variance, depth.levels)
+    terms, bound = min(terms, num_steps - 1), Bound(variance, decoder_for(depth.levels))
     total, prior, decoder = _Table(len(images), repeats), _Table(len(images), repeats), _Table(len(images), repeats)
     seen = []
     for index, x_0, condition in _batches(images, conditions, batch, device, depth):
@@ -262,7 +263,7 @@ def flow_bits(
         for r in range(repeats):
             noise = Noise(seed + r, index, tuple(x_0.shape[1:]))
             signs = torch.stack([noise.step(1 + p).sign() for p in range(probes)])
-            bits = variational_bits(flow, x_0, noise.step(0), signs, variance, condition, depth.levels)
+            bits = variational_bits(flow, x_0, noise.step(0), signs, variance, condition, decoder_for(depth.levels))
             total.put(index, r, bits + depth.bits_offset)
         if on_progress is not None:
             on_progress(int(index[-1]) + 1, len(images))

@@ -22,7 +22,7 @@ from sfumato.config.data import DataConfig
 from sfumato.data import Dataset, open_data
 from sfumato.data.store.store import Progress
 from sfumato.diffusion import Denoiser, Prediction, Schedule
-from sfumato.diffusion.denoiser import Condition
+from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.noise import Purpose, uniform
 from sfumato.errors import UserError
 from sfumato.evaluate.cache import split_rows
@@ -52,7 +52,7 @@ class Counted:
         """The wrapped denoiser's schedule."""
         return self.denoiser.schedule
 
-    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition = None) -> Prediction:
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         """Predict and tell."""
         prediction = self.denoiser(x_t, t, condition)
         self.tick(len(x_t))

@@ -42,6 +42,7 @@ from sfumato.diffusion import (
     times,
     trailing,
 )
+from sfumato.diffusion.decoder import decoder_for
 from sfumato.diffusion.importance import LossHistory
 from sfumato.diffusion.noise import Purpose, normal, uniform, words
 from sfumato.errors import UserError
@@ -147,7 +148,7 @@ class Learner:
         self.net.train()
         self.ema = EMA(self.net)
         self.optimizer = optim.build(config.optim, self.net)
-        self.objective = config.diffusion.build_objective(data.depth.levels)
+        self.objective = config.diffusion.build_objective(decoder_for(data.depth.levels))
         self.schedule = config.diffusion.build_schedule()
         self.history = LossHistory.empty(self.schedule.num_steps) if config.diffusion.importance else None
         self.watch = self._watch_before = Watch.new()
@@ -247,7 +248,7 @@ class Learner:
     def _scores(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return (loss, bound's term in bits a dimension times T, t) of images, each (n,)."""
         num, denoiser, parts = len(index), self._denoiser(self.ema.net), []
-        bound = Bound(self.config.diffusion.build_variance(), self.data.depth.levels)
+        bound = Bound(self.config.diffusion.build_variance(), decoder_for(self.data.depth.levels))
         for place in torch.split(torch.arange(num), self.config.train.batch):
             pixels, conditions = self.data.gather(index[place])
             x_0 = self._model_input(pixels)

@@ -211,7 +211,7 @@ def consistent(setting: Setting) -> Finding:
     worst = 0.0
     for t in (0.05, 0.4, 0.9):
         level = oracle.schedule(t).like(x)
-        for denoiser in (guided, Clipped(guided, -0.5, 0.5), Thresholded(guided, 0.9)):
+        for denoiser in (guided, Clipped(guided, partial(torch.clamp, min=-0.5, max=0.5)), Thresholded(guided, 0.9)):
             prediction = denoiser(x, t, condition)
             worst = max(worst, float((level.alpha * prediction.x0 + level.sigma * prediction.eps - x).abs().max()))
     return Finding(

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from sfumato.diffusion import (
+    Discretized,
     Gaussian,
     GaussianOracle,
     Linear,
     MixtureOracle,
     Optimal,
     bound_term,
-    discretized_nll,
     marginal,
     prior_term,
     reverse,
@@ -81,7 +81,7 @@ def decoder(setting: Setting) -> Finding:
     worst = 0.0
     for mean, std in ((0.0, 0.3), (0.77, 0.01), (-1.0, 0.1), (1.2, 1.0)):
         gaussian = Gaussian(torch.full_like(values, mean), setting.tensor(2 * math.log(std)))
-        mass = (-discretized_nll(gaussian, values)).exp().double().sum()
+        mass = (-Discretized()(gaussian, values)).exp().double().sum()
         worst = max(worst, abs(float(mass) - 1))
     return Finding(
         worst,

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sfumato.diffusion.denoiser import Condition
+from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.inverse.operators import LinearOperator
 from sfumato.diffusion.noise import Purpose, normal, uniform
 from sfumato.diffusion.oracle import GaussianOracle, MixtureOracle
@@ -55,7 +55,7 @@ class DenseOracle:
         values, vectors = torch.linalg.eigh(self.covariances.double())
         return values.clamp(min=0.0), vectors
 
-    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition = None) -> Prediction:
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         """Return E[x_0 | x_t] and E[eps | x_t], as `MixtureOracle` does but along each component's axes."""
         level = self.schedule(t).map(lambda c: c.to(x_t.device).reshape(-1, 1, 1))
         values, vectors = (a.to(x_t.device) for a in self._axes)

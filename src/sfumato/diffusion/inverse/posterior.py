@@ -34,7 +34,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sfumato.diffusion.denoiser import Condition, Denoiser
+from sfumato.diffusion.condition import Condition
+from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.inverse.operators import LinearOperator
 from sfumato.diffusion.inverse.solvers import minimal_residual
 from sfumato.diffusion.prediction import Prediction
@@ -47,7 +48,7 @@ Pull = Callable[[Tensor], Tensor]
 
 
 def _differentiable(
-    denoiser: Denoiser, x_t: Tensor, t: Tensor | float, condition: Condition
+    denoiser: Denoiser, x_t: Tensor, t: Tensor | float, condition: Condition | None
 ) -> tuple[Prediction, Pull]:
     """Predict, and return with the prediction what multiplies by its Jacobian's transpose: u -> J^T u.
 
@@ -126,7 +127,7 @@ class DPS:
         """The wrapped denoiser's schedule."""
         return self.denoiser.schedule
 
-    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition = None) -> Prediction:
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         """Predict, and correct the prediction towards y."""
         prediction, pull = _differentiable(self.denoiser, x_t, t, condition)
         residual = self.y.to(x_t) - self.operator.forward(prediction.x0)
@@ -198,7 +199,7 @@ class PiGDM:
         """The wrapped denoiser's schedule."""
         return self.denoiser.schedule
 
-    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition = None) -> Prediction:
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         """Predict, and correct the prediction towards y."""
         prediction, pull = _differentiable(self.denoiser, x_t, t, condition)
         level = self.schedule(t)
@@ -247,7 +248,7 @@ class MomentMatching:
         """The wrapped denoiser's schedule."""
         return self.denoiser.schedule
 
-    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition = None) -> Prediction:
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         """Predict, and correct the prediction towards y."""
         prediction, pull = _differentiable(self.denoiser, x_t, t, condition)
         level = self.schedule(t)

@@ -20,7 +20,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sfumato.diffusion.denoiser import Condition, Denoiser
+from sfumato.diffusion.condition import Condition
+from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.process import forward_step, marginal
 from sfumato.diffusion.samplers.protocol import NoiseSource, Sampler, State
 
@@ -100,7 +101,7 @@ class RePaint:
         return True
 
     def step(
-        self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition = None
+        self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition | None = None
     ) -> State:
         """Go from state.t to s; where s ends a stretch, walk the whole stretch `repeats` - 1 times more."""
         history, visited = state.history or ((), ())
@@ -115,7 +116,7 @@ class RePaint:
         return replace(here, history=(here.history, ()))
 
     def _down(
-        self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition, repeat: int
+        self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition | None, repeat: int
     ) -> State:
         """One step of the inner sampler, and the known part put in; `repeat` counts the walks over this stretch."""
         stepped = self.sampler.step(denoiser, state, s, _Offset(noise, repeat << 20), condition)

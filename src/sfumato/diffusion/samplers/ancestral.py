@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sfumato.diffusion.denoiser import Condition, Denoiser
+from sfumato.diffusion.condition import Condition
+from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.reverse import reverse
 from sfumato.diffusion.samplers.protocol import NoiseSource, State
 from sfumato.diffusion.variance import Small, Variance
@@ -32,7 +33,7 @@ class Ancestral:
     stochastic: ClassVar[bool] = True
 
     def step(
-        self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition = None
+        self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition | None = None
     ) -> State:
         """Go from state.t to s: mean + std z, and the mean alone at s = 0."""
         level_s, level_t = denoiser.schedule(s), denoiser.schedule(state.t)

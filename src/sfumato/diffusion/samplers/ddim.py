@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sfumato.diffusion.denoiser import Condition, Denoiser
+from sfumato.diffusion.condition import Condition
+from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.process import posterior_coefficients
 from sfumato.diffusion.samplers.euler import carry
 from sfumato.diffusion.samplers.protocol import NoiseSource, State
@@ -46,7 +47,7 @@ class DDIM:
         return self.eta > 0.0
 
     def step(
-        self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition = None
+        self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition | None = None
     ) -> State:
         """Go from state.t to s; noise is asked for only where sigma_ts > 0."""
         x_t, level_s, level_t = state.x, denoiser.schedule(s), denoiser.schedule(state.t)

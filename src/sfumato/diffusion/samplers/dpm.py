@@ -37,7 +37,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from sfumato.diffusion.denoiser import Condition, Denoiser
+from sfumato.diffusion.condition import Condition
+from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.reverse import reverse
 from sfumato.diffusion.samplers.protocol import NoiseSource, State
 from sfumato.diffusion.schedule import Level
@@ -100,7 +101,7 @@ class DPMSolver:
             raise ValueError(f"order = {self.order}: DPM-Solver++ has orders 1, 2 and 3")
 
     def step(
-        self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition = None
+        self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition | None = None
     ) -> State:
         """Go from state.t to s with what is remembered."""
         level_s, level_t = denoiser.schedule(s), denoiser.schedule(state.t)
@@ -146,7 +147,7 @@ class DPMSolverSDE:
             raise ValueError(f"order = {self.order}: the SDE form has orders 1 and 2")
 
     def step(
-        self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition = None
+        self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition | None = None
     ) -> State:
         """Go from state.t to s with what is remembered: mean + std z, and the predicted image at s = 0."""
         level_s, level_t = denoiser.schedule(s), denoiser.schedule(state.t)

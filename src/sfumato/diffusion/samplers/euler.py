@@ -20,7 +20,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from sfumato.diffusion.denoiser import Condition, Denoiser
+from sfumato.diffusion.condition import Condition
+from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.prediction import Prediction
 from sfumato.diffusion.samplers.protocol import NoiseSource, State
 from sfumato.diffusion.schedule import Level, broadcast
@@ -74,7 +75,7 @@ class Euler:
     stochastic: ClassVar[bool] = False
 
     def step(
-        self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition = None
+        self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition | None = None
     ) -> State:
         """Go from state.t to s along the tangent."""
         level_s = denoiser.schedule(s)

@@ -23,7 +23,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sfumato.diffusion.denoiser import Condition, Denoiser
+from sfumato.diffusion.condition import Condition
+from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.prediction import Prediction
 from sfumato.diffusion.samplers.euler import carry, correctable, rho_step
 from sfumato.diffusion.samplers.protocol import NoiseSource, State
@@ -34,7 +35,9 @@ __all__ = ["EDM", "Heun"]
 _MOST_CHURN = math.sqrt(2) - 1  # Alg. 2: a step's variance is at most doubled
 
 
-def _heun(denoiser: Denoiser, x_t: Tensor, t: float, s: float, condition: Condition) -> tuple[Tensor, Prediction]:
+def _heun(
+    denoiser: Denoiser, x_t: Tensor, t: float, s: float, condition: Condition | None
+) -> tuple[Tensor, Prediction]:
     """One step of Alg. 1 from t to s: the image at s, and what was said at t."""
     level_s, level_t = denoiser.schedule(s), denoiser.schedule(t)
     prediction = denoiser(x_t, t, condition)
@@ -60,7 +63,7 @@ class Heun:
     stochastic: ClassVar[bool] = False
 
     def step(
-        self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition = None
+        self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition | None = None
     ) -> State:
         """Go from state.t to s; the state's prediction is the one made at state.t."""
         x_s, prediction = _heun(denoiser, state.x, state.t, s, condition)
@@ -106,7 +109,7 @@ class EDM:
         return self.churn > 0.0
 
     def step(
-        self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition = None
+        self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition | None = None
     ) -> State:
         """Go from state.t up to t^ and down to s; the state's prediction is the one made at t^."""
         x, t = state.x, state.t

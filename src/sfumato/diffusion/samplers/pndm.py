@@ -18,7 +18,8 @@ from typing import ClassVar
 
 import torch
 
-from sfumato.diffusion.denoiser import Condition, Denoiser
+from sfumato.diffusion.condition import Condition
+from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.samplers.euler import carry, correctable, rho_step
 from sfumato.diffusion.samplers.protocol import NoiseSource, State
 
@@ -49,7 +50,7 @@ class PNDM:
     stochastic: ClassVar[bool] = False
 
     def step(
-        self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition = None
+        self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition | None = None
     ) -> State:
         """Go from state.t to s with up to three predictions before this one."""
         t, level_s, level_t = state.t, denoiser.schedule(s), denoiser.schedule(state.t)

@@ -18,7 +18,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from sfumato.diffusion.denoiser import Condition, Denoiser
+from sfumato.diffusion.condition import Condition
+from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.prediction import Prediction
 
 __all__ = ["NoiseSource", "Sampler", "State", "sample", "trajectory"]
@@ -74,7 +75,7 @@ class Sampler(Protocol):
         ...
 
     def step(
-        self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition = None
+        self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition | None = None
     ) -> State:
         """Go from state.t to the earlier time s.
 
@@ -93,7 +94,7 @@ def trajectory(
     sampler: Sampler,
     times: Tensor,
     noise: NoiseSource,
-    condition: Condition = None,
+    condition: Condition | None = None,
     start: Tensor | None = None,
 ) -> Iterator[State]:
     """Walk a grid of times and yield every state, the start first and the finished image (t = 0) last.
@@ -127,7 +128,7 @@ def sample(
     sampler: Sampler,
     times: Tensor,
     noise: NoiseSource,
-    condition: Condition = None,
+    condition: Condition | None = None,
     start: Tensor | None = None,
 ) -> Tensor:
     """Return the last state's image, (B, C, H, W), without recording gradients. Arguments as `trajectory`."""

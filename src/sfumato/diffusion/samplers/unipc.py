@@ -27,7 +27,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from sfumato.diffusion.denoiser import Condition, Denoiser
+from sfumato.diffusion.condition import Condition
+from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.samplers.dpm import Memory, half_logsnr, usable
 from sfumato.diffusion.samplers.protocol import NoiseSource, State
 
@@ -109,7 +110,7 @@ class UniPC:
         return self.p + 1
 
     def step(
-        self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition = None
+        self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition | None = None
     ) -> State:
         """Correct the image at state.t with the prediction made there, then predict the one at s."""
         level_s, level_t = denoiser.schedule(s), denoiser.schedule(state.t)

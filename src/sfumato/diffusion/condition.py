@@ -1,0 +1,71 @@
+"""What is asked of a batch of images, as a value: labels, text, boxes, anything a network was trained to follow.
+
+This package hands conditions on and never looks inside. Guidance asks for the counterpart that gives nothing, and the
+flow's solver for some rows of a batch; the trainer drops a condition at random, so that one network learns the
+unconditional distribution too.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor
+
+__all__ = ["Condition", "absent", "cat", "take"]
+
+
+class Condition(Protocol):
+    """A batch of conditions, one row an image; implementations are frozen values."""
+
+    def __len__(self) -> int:
+        """Return B."""
+        ...
+
+    def take(self, index: Tensor) -> Self:
+        """Return the rows at `index`, (n,) int64."""
+        ...
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the condition on a device."""
+        ...
+
+    def absent(self) -> Self:
+        """Return a condition of the same length that gives nothing."""
+        ...
+
+    def cat(self, other: Self) -> Self:
+        """Return this batch followed by another of the same kind."""
+        ...
+
+    @property
+    def num_uniforms(self) -> int:
+        """How many uniform numbers a row needs for `dropped`."""
+        ...
+
+    def dropped(self, u: Tensor, probability: float) -> Self:
+        """Return the condition with rows, or parts of rows, left out at random.
+
+        Args:
+            u: (B, num_uniforms), uniform in [0, 1).
+            probability: that a row is left out.
+        """
+        ...
+
+
+# A plain tensor, NaN for "nothing given", still passes until every room hands on a `Condition`.
+
+
+def take(condition: Condition, index: Tensor) -> Condition:
+    """Return the rows at `index`."""
+    return condition[index] if isinstance(condition, Tensor) else condition.take(index)
+
+
+def absent(condition: Condition) -> Condition:
+    """Return the condition that gives nothing."""
+    return torch.full_like(condition, torch.nan) if isinstance(condition, Tensor) else condition.absent()
+
+
+def cat(first: Condition, second: Condition) -> Condition:
+    """Return two batches of conditions as one."""
+    return torch.cat([first, second]) if isinstance(first, Tensor) else first.cat(second)  # type: ignore[list-item]
