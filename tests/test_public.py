@@ -30,7 +30,7 @@ def test_every_name_is_there_and_stays(name: str) -> None:
 
 
 def test_modules_are_reached_without_an_import_of_their_own() -> None:
-    code = "import sfumato; print(sfumato.run.Run.__name__, sfumato.generate.writers.WIDTH)"
+    code = "import sfumato; print(sfumato.run.Run.__name__, sfumato.generate.pictures.WIDTH)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.split() == ["Run", "880"]
 

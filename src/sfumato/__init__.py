@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from sfumato.diffusion import Cosine as Cosine
     from sfumato.diffusion import Linear as Linear
     from sfumato.errors import UserError as UserError
+    from sfumato.generate.pictures import grid as grid
+    from sfumato.generate.pictures import strip as strip
     from sfumato.generate.sample import sample as sample
     from sfumato.generate.writers import film as film
-    from sfumato.generate.writers import grid as grid
     from sfumato.generate.writers import save_png as save_png
-    from sfumato.generate.writers import strip as strip
     from sfumato.run.folder import Run as Run
     from sfumato.weights import Model as Model
     from sfumato.weights import load_weights
@@ -47,8 +47,9 @@ _HOMES = {
     "data": ("open_data", "to_bytes", "to_model"),
     "diffusion": ("DDIM", "Ancestral", "Cosine", "Linear"),
     "errors": ("UserError",),
+    "generate.pictures": ("grid", "strip"),
     "generate.sample": ("sample",),
-    "generate.writers": ("film", "grid", "save_png", "strip"),
+    "generate.writers": ("film", "save_png"),
     "run.folder": ("Run",),
     "weights": ("Model", "load"),
 }

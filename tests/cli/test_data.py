@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sfumato.data import BUILTIN
-from sfumato.generate import writers as pictures
+from sfumato.generate import pictures
 
 from .conftest import Command
 

@@ -11,7 +11,7 @@ from PIL import Image
 from sfumato.cli.main import check_command
 from sfumato.config.data import DataConfig
 from sfumato.data import open_data
-from sfumato.generate import writers as pictures
+from sfumato.generate import pictures
 from sfumato.report.figures import album
 from sfumato.run.folder import Run
 from sfumato.weights import load_weights

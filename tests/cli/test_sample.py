@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from sfumato.diffusion import SAMPLERS
-from sfumato.generate import writers as pictures
+from sfumato.generate import pictures
 from sfumato.generate.recipe import AUTO
 from sfumato.weights import load_weights
 
@@ -222,7 +222,7 @@ def test_a_label_for_a_model_without_any_is_refused(refused: Command, plain: Pat
 
 def test_other_settings_do_not_mix_in_one_folder(sfumato: Command, refused: Command, plain: Path) -> None:
     assert sfumato("sample", plain, "--num", 1, "--steps", 4, "--out", "folder").code == 0
-    assert "drawn with another seed, steps" in refused("sample", plain, "--seed", 1, "--steps", 5, "--out", "folder")
+    assert "sampled with another seed, steps" in refused("sample", plain, "--seed", 1, "--steps", 5, "--out", "folder")
 
 
 def test_a_full_disk_is_found_before_anything_is_drawn(

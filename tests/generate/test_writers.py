@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from sfumato.errors import UserError
-from sfumato.generate import writers as pictures
+from sfumato.generate import pictures
+from sfumato.generate.writers import film, save_png
 
 
 def noise(*shape: int) -> np.ndarray:
@@ -20,7 +21,7 @@ def noise(*shape: int) -> np.ndarray:
 @pytest.mark.parametrize(("num", "columns"), [(1, None), (5, None), (12, 4), (3, 9)])
 def test_tiles_inverts_grid_through_a_file(tmp_path: Path, channels: int, num: int, columns: int | None) -> None:
     images = noise(num, channels, 6, 9)
-    path = pictures.save_png(pictures.grid(images, columns), tmp_path / "deep" / "grid.png")
+    path = save_png(pictures.grid(images, columns), tmp_path / "deep" / "grid.png")
     shown = images[:, :3] if channels >= 3 else images[:, :1]
     np.testing.assert_array_equal(pictures.tiles(Image.open(path)), shown)
 
@@ -58,7 +59,7 @@ def test_tiles_refuses_another_picture(tmp_path: Path) -> None:
 
 
 def test_text_survives_in_any_script(tmp_path: Path) -> None:
-    path = pictures.save_png(pictures.grid(noise(1, 1, 4, 4)), tmp_path / "a.png", {"seed": 7, "label": "T-shirt é 猫"})
+    path = save_png(pictures.grid(noise(1, 1, 4, 4)), tmp_path / "a.png", {"seed": 7, "label": "T-shirt é 猫"})
     text = Image.open(path).text  # type: ignore[attr-defined]
     assert (text["seed"], text["label"], text["Software"]) == ("7", "T-shirt é 猫", "sfumato")
 
@@ -79,21 +80,21 @@ def test_a_grey_film_is_exact_and_holds_its_last_frame(tmp_path: Path) -> None:
     frames = [noise(4, 1, 8, 8) for _ in range(3)]
     frames[1] = 255 - frames[0]
     frames[2] = frames[0] // 2
-    path = pictures.film([pictures.grid(f, scale=2) for f in frames], tmp_path / "film.gif", seconds=1, hold=2)
-    film = Image.open(path)
-    assert film.n_frames == 3  # type: ignore[attr-defined]
+    path = film([pictures.grid(f, scale=2) for f in frames], tmp_path / "film.gif", seconds=1, hold=2)
+    opened = Image.open(path)
+    assert opened.n_frames == 3  # type: ignore[attr-defined]
     waits = []
     for n, frame in enumerate(frames):
-        film.seek(n)
-        waits.append(film.info["duration"])
-        np.testing.assert_array_equal(np.asarray(film.convert("L")), np.asarray(pictures.grid(frame, scale=2)))
+        opened.seek(n)
+        waits.append(opened.info["duration"])
+        np.testing.assert_array_equal(np.asarray(opened.convert("L")), np.asarray(pictures.grid(frame, scale=2)))
     assert waits == [500, 500, 2000]
 
 
 def test_a_film_of_few_colours_is_exact(tmp_path: Path) -> None:
     colours = noise(30, 3)
     frames = [pictures.grid(colours[noise(9, 8, 8) % (10 * n + 10)].transpose(0, 3, 1, 2)) for n in range(3)]
-    film = Image.open(pictures.film(frames, tmp_path / "film.gif"))
+    opened = Image.open(film(frames, tmp_path / "film.gif"))
     for n, frame in enumerate(frames):
-        film.seek(n)
-        np.testing.assert_array_equal(np.asarray(film.convert("RGB")), np.asarray(frame))
+        opened.seek(n)
+        np.testing.assert_array_equal(np.asarray(opened.convert("RGB")), np.asarray(frame))

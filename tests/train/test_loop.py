@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 
 from sfumato.data.formats.pixels import to_bytes
-from sfumato.generate.writers import tiles
+from sfumato.generate.pictures import tiles
 from sfumato.run.events import (
     Finished,
     HeldOut,

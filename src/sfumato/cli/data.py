@@ -51,7 +51,7 @@ class Data:
             return self._list()
         from sfumato.config.presets import resolve
         from sfumato.data import open_data, open_source
-        from sfumato.generate import writers as pictures
+        from sfumato.generate.writers import save_png
 
         out = self.out or Path(f"{Path(self.source).resolve().name}-sheet.png")
         if self.num < 1:
@@ -63,7 +63,7 @@ class Data:
             overrides["data.labels"] = "source"
         config = resolve(overrides={"data.source": self.source, **overrides}).data
         data = open_data(config, on_progress=progress("reading images"))
-        pictures.save_png(contact_sheet(data, self.num), out, {"source": data.source_name})
+        save_png(contact_sheet(data, self.num), out, {"source": data.source_name})
         if self.json:
             print_json(_described(data) | {"sheet": str(out)})
         else:
@@ -94,7 +94,7 @@ def contact_sheet(data: Dataset, num: int) -> Image:
     """
     import numpy as np
 
-    from sfumato.generate import writers as pictures
+    from sfumato.generate import pictures
 
     def spread(rows: Any, most: int) -> Any:
         return rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int)]

@@ -6,7 +6,6 @@ picture that is written, or, where `--out` names a folder, a few files in it.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -226,7 +225,7 @@ def _probe(out: Path) -> None:
     Raises:
         UserError: another suffix than .png, a folder that holds something, or a place that can't be written.
     """
-    from sfumato.files import write_atomic
+    from sfumato.generate.writers import check_writable
 
     if out.is_dir() or not out.suffix:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -234,29 +233,16 @@ def _probe(out: Path) -> None:
         return
     if out.suffix.lower() != ".png":
         raise UserError(f"--out {out}: the name must end in .png, or be a folder's")
-    try:
-        write_atomic(probe := out.with_name(f".{out.name}.probe"), b"")
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"{out} can't be written: {error.strerror}; give --out another place") from None
+    check_writable(out)
 
 
 def _write(rows: Sequence[Row], out: Path, facts: dict[str, Any]) -> None:
     """Write one picture, or a folder of single images."""
-    import torch
-
     from sfumato.data import to_bytes
-    from sfumato.generate import writers as pictures
+    from sfumato.generate import writers
 
-    text = {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
-    lines = [to_bytes(torch.stack([image.float().cpu() for _, image in row.tiles])) for row in rows]
-    if out.suffix.lower() == ".png" and not out.is_dir():
-        names = [row.name for row in rows] if len(rows) > 1 else []
-        captions = [caption for caption, _ in rows[0].tiles]
-        pictures.save_png(pictures.strip(lines, names, captions), out, text)
-        return
-    for n, (row, line) in enumerate(zip(rows, lines, strict=True)):
-        prefix = "" if len(rows) == 1 else f"{n:03d}-"
-        for (caption, _), image in zip(row.tiles, line, strict=True):
-            name = f"{prefix}{caption.replace(' ', '-')}.png"
-            pictures.save_png(pictures.single(image), out / name, text | {"row": row.name})
+    bytes_ = [
+        writers.Row(row.name, [(caption, to_bytes(image.float().cpu())) for caption, image in row.tiles])
+        for row in rows
+    ]
+    writers.write_rows(bytes_, out, facts)

@@ -15,10 +15,14 @@ from sfumato.cli.options import Flag, option
 from sfumato.errors import UserError
 
 if TYPE_CHECKING:
-    import torch
+    from collections.abc import Iterator
 
-    from sfumato.diffusion import Denoiser, Variance
+    import torch
+    from torch import Tensor
+
+    from sfumato.diffusion import Denoiser, State, Variance
     from sfumato.generate.recipe import Recipe
+    from sfumato.generate.writers import OnState
     from sfumato.weights import Model
 
 __all__ = ["VERB", "Sample"]
@@ -65,9 +69,10 @@ class Sample(Drawing):
     """print one JSON object instead of text"""
 
     def perform(self) -> int:
-        """Draw."""
-        from sfumato.cli import labels, output
-        from sfumato.generate.sample import in_turn
+        """Generate, write, and print what was done."""
+        from sfumato.cli import labels
+        from sfumato.generate.sample import generate, in_turn
+        from sfumato.generate.writers import Samples, write
         from sfumato.weights import load_weights
 
         asked = self._check()
@@ -81,21 +86,36 @@ class Sample(Drawing):
         denoiser = self._denoiser(recipe, model, device)
         variance = self._measured(model, device) if recipe.variance == "analytic" else None
         facts = self._facts(model, recipe)
-        job = output.Job(
-            model=model,
-            num=self.num,
-            seed=self.seed,
-            denoiser=denoiser,
-            sampler=recipe.build(variance),
-            times=recipe.times(denoiser, model.shape, conditions, device),
-            batch=self.batch,
-            conditions=conditions,
-            columns=len(rows) if rows is not None and 1 < len(rows) <= 32 else None,
-            facts=facts,
-            report=progress("drawing"),
+        sampler, times = recipe.build(variance), recipe.times(denoiser, model.shape, conditions, device)
+        report = progress("drawing")
+
+        def stream(first: int, on_state: OnState | None) -> Iterator[tuple[int, Tensor]]:
+            num, walked = self.num - first, 0
+
+            def step(index: int, state: State) -> None:
+                nonlocal walked
+                walked += len(state.x) if state.step else 0
+                report(min(num, walked // (len(times) - 1)), num)
+                if on_state is not None:
+                    on_state(index, state)
+
+            return generate(
+                denoiser, model.shape, num, self.seed, sampler, times, self.batch,
+                None if conditions is None else conditions[first:], first, step, device,
+            )  # fmt: skip
+
+        samples = Samples(
+            model,
+            self.num,
+            len(times) - 1,
+            stream,
+            facts,
+            [] if conditions is None else labels.in_words(model, conditions),
+            {} if conditions is None else {"conditions": conditions.numpy()},
+            len(rows) if rows is not None and 1 < len(rows) <= 32 else None,
         )
         start = time.monotonic()
-        drawn = output.write(job, self.out or self._default_out(recipe))
+        drawn = write(samples, self.out or self._default_out(recipe))
         self._say(model, recipe, facts, drawn, time.monotonic() - start)
         return 0
 

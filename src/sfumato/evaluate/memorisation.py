@@ -44,7 +44,7 @@ from sfumato.errors import UserError
 from sfumato.evaluate.cache import check_shape, real_features, split_rows
 from sfumato.evaluate.features import Extractor, extract
 from sfumato.evaluate.neighbours import nearest
-from sfumato.generate.writers import strip
+from sfumato.generate.pictures import strip
 
 __all__ = ["Memorisation", "Nearness", "contact_sheet", "find_memorised", "mann_whitney", "nearness", "tail_chance"]
 

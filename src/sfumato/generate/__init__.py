@@ -1,5 +1,5 @@
-"""Samples: how they are drawn (`recipe`), the one loop (`sample`), and how they are written (`writers`)."""
+"""Samples: how they are drawn (`recipe`), the one loop (`sample`), pictures of them (`pictures`), files (`writers`)."""
 
 from sfumato.lazy import lazy
 
-__getattr__, __dir__ = lazy(__name__, {name: name for name in ("compiled", "recipe", "sample", "writers")})
+__getattr__, __dir__ = lazy(__name__, {name: name for name in ("compiled", "pictures", "recipe", "sample", "writers")})

@@ -1,230 +1,272 @@
-"""Arrays become pictures: a grid, a labelled strip, a film.
+"""Files of images: a grid, a film, an array, a stack of pages, a folder.
 
-Everything here takes bytes, `uint8 (N, C, H, W)`, as `data.to_bytes` makes them, and knows nothing of diffusion. One
-channel is shown as grey, three as RGB; of any other number the first three are shown, or the first where there are two.
+`write` chooses by the name: .png, .gif, .npz, .tif; a name without a suffix is a folder with one file an image. Grids
+and films are for looking and have 8 bits; the others hold the stored values of the model's data, and a folder's files
+can be read as data again (`image_file`). Each holds the facts that it was sampled with: PNG text, a GIF comment, the
+array's `metadata`, a page's description, the folder's `samples.json`. A folder that was interrupted continues with the
+missing images, since image i of a seed is always the same.
 
-Small images must be seen, so a tile is enlarged by a whole number: every source pixel becomes a square of k x k equal
-pixels and nothing is blurred. The number is chosen so that the picture is about `WIDTH` pixels wide.
-
-A grid remembers how it was laid out (`Layout`, written into the PNG's text), so `tiles` gets the very bytes back out of
-the file: that is how "the same seeds through training" is drawn from a run folder's sample grids alone.
-
-Files appear whole or not at all (`run.write_atomic`), so a reader never meets half a picture.
+A file appears whole or not at all, so nobody reads half a picture.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from sfumato.errors import UserError
 from sfumato.files import write_atomic
+from sfumato.generate.pictures import LAYOUT_KEY, evenly, grid, scale_for, single, strip
 
-__all__ = ["Layout", "film", "grid", "save_png", "scale_for", "single", "strip", "tiles"]
+if TYPE_CHECKING:
+    from torch import Tensor
 
-Bytes = NDArray[np.uint8]
+    from sfumato.diffusion import State
+    from sfumato.weights import Model
 
-WIDTH = 880
-"""Pixels that a picture's width aims at; between about 600 and 1000 for any tile."""
-PAPER = 255
-"""The grey level between and around the tiles."""
-INK = (60, 60, 66)
-"""The colour of labels."""
-LAYOUT_KEY = "sfumato.layout"
+__all__ = ["Frames", "Row", "Samples", "check_writable", "film", "image_file", "save_png", "write", "write_rows"]
+
+MANIFEST = "samples.json"
+
+OnState = Callable[[int, "State"], None]
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How a grid was laid out: enough to cut the tiles out again.
+class Samples:
+    """Images that are generated while they are written.
 
-    Args:
-        num: tiles.
-        columns: tiles in a row.
-        gap: paper between tiles, and around them, in source pixels.
-        scale: pixels of the picture for one source pixel.
-        shape: (C, H, W) of one tile, C as shown (1 or 3).
+    Attributes:
+        model: its codec says what the values are.
+        num: how many images.
+        steps: of the sampler.
+        stream: (first, on_state) -> (index of a batch's first image, x) of the images `first` .. `num - 1`.
+        facts: what the files say of themselves.
+        labels: what each image was asked to be, in words; empty for no condition.
+        arrays: what an array file holds besides the images.
+        columns: of a grid; None chooses.
     """
 
+    model: Model
     num: int
-    columns: int
-    gap: int
-    scale: int
-    shape: tuple[int, int, int]
+    steps: int
+    stream: Callable[[int, OnState | None], Iterator[tuple[int, Tensor]]]
+    facts: Mapping[str, Any]
+    labels: Sequence[str] = ()
+    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    columns: int | None = None
 
-    @property
-    def rows(self) -> int:
-        """Rows of tiles, the last one perhaps not full."""
-        return -(-self.num // self.columns)
+    def all(self, on_state: OnState | None = None) -> Tensor:
+        """Return every x, (num, C, H, W)."""
+        import torch
 
-    def corner(self, n: int) -> tuple[int, int]:
-        """Top and left of tile n, in source pixels."""
-        row, column = divmod(n, self.columns)
-        return self.gap + row * (self.shape[1] + self.gap), self.gap + column * (self.shape[2] + self.gap)
+        return torch.cat([x for _, x in self.stream(0, on_state)])
 
-    def __str__(self) -> str:
-        return " ".join(str(v) for v in (self.num, self.columns, self.gap, self.scale, *self.shape))
-
-    @classmethod
-    def parse(cls, text: str) -> Layout:
-        """Invert `str`; raises ValueError when the text is not a layout."""
-        num, columns, gap, scale, *shape = map(int, text.split())
-        channels, height, width = shape
-        return cls(num, columns, gap, scale, (channels, height, width))
+    def pixels(self) -> NDArray[Any]:
+        """Return every image as stored values, (num, H, W, C)."""
+        values: NDArray[Any] = self.model.depth.from_model(self.all()).permute(0, 2, 3, 1).numpy()
+        return values
 
 
-def _shown(images: Any) -> Bytes:
-    """Return images as `uint8 (N, 1 or 3, H, W)`: the channels that a picture shows.
-
-    Args:
-        images: anything numpy reads as `uint8 (N, C, H, W)`, a torch tensor on the CPU included.
-    """
-    array = np.asarray(images)
-    assert array.dtype == np.uint8, f"pictures take bytes, not {array.dtype}: see data.to_bytes"
-    assert array.ndim == 4, f"pictures take (N, C, H, W), not {array.shape}"
-    return array[:, :3] if array.shape[1] >= 3 else array[:, :1]
-
-
-def scale_for(size: int, width: int = WIDTH) -> int:
-    """Return the whole number k >= 1 that brings `size` source pixels nearest to `width`."""
-    return max(1, round(width / max(1, size)))
-
-
-def grid(images: Any, columns: int | None = None, gap: int = 1, scale: int | None = None) -> Image.Image:
-    """Lay images out in a grid, left to right and top to bottom.
-
-    Args:
-        images: uint8 (N, C, H, W), N >= 1.
-        columns: tiles in a row; as square as can be when None.
-        gap: paper between the tiles, in source pixels.
-        scale: enlargement; chosen for a width of about `WIDTH` when None.
-
-    Returns:
-        A picture whose `info` holds its `Layout`, which `save_png` writes and `tiles` reads.
-    """
-    array = _shown(images)
-    num, channels, height, width = array.shape
-    assert num > 0, "a grid needs an image"
-    columns = min(num, columns or int(np.ceil(np.sqrt(num * height / width))))
-    scale = scale or scale_for(gap + columns * (width + gap))
-    layout = Layout(num, columns, gap, scale, (channels, height, width))
-    canvas = np.full((channels, gap + layout.rows * (height + gap), gap + columns * (width + gap)), PAPER, np.uint8)
-    for n in range(num):
-        top, left = layout.corner(n)
-        canvas[:, top : top + height, left : left + width] = array[n]
-    picture = _picture(canvas, scale)
-    picture.info[LAYOUT_KEY] = str(layout)
-    return picture
-
-
-def single(image: Any) -> Image.Image:
-    """Return one image, uint8 (C, H, W), as a picture of its own size."""
-    return _picture(_shown(np.asarray(image)[None])[0], 1)
-
-
-def tiles(picture: Image.Image) -> Bytes:
-    """Cut a grid up again: the inverse of `grid`, exactly.
-
-    Args:
-        picture: what `grid` returned, or such a PNG opened again.
-
-    Returns:
-        uint8 (N, 1 or 3, H, W): the bytes that went in.
+def write(samples: Samples, out: Path) -> Path:
+    """Generate images into a file or a folder and return its path.
 
     Raises:
-        UserError: the picture is not a grid of ours.
+        UserError: an unknown suffix, a folder that holds other files, or a path that can't be written, which is found
+            out before anything is generated.
     """
-    try:
-        layout = Layout.parse(str(picture.info[LAYOUT_KEY]))
-    except (KeyError, ValueError):
-        name = getattr(picture, "filename", "") or "this picture"
-        raise UserError(f"{name} is not a grid that sfumato drew; give one from a run's samples folder") from None
-    pixels = np.atleast_3d(np.asarray(picture))[:: layout.scale, :: layout.scale].transpose(2, 0, 1)
-    out = np.empty((layout.num, *layout.shape), np.uint8)
-    for n in range(layout.num):
-        top, left = layout.corner(n)
-        out[n] = pixels[:, top : top + layout.shape[1], left : left + layout.shape[2]]
+    suffix = out.suffix.lower()
+    if out.is_dir() or not suffix:
+        return _folder(samples, out)
+    if suffix not in _WRITERS:
+        raise UserError(
+            f"{out}: the name must end in .png (grid), .gif (film), .npz (array), .tif (pages), or be a folder's"
+        )
+    check_writable(out)
+    _WRITERS[suffix](samples, out)
     return out
 
 
-def strip(
-    rows: Sequence[Any],
-    labels: Sequence[str] = (),
-    captions: Sequence[str] = (),
-    scale: int | None = None,
-    group: int = 0,
-) -> Image.Image:
-    """Draw rows of images with a label before each row and a caption above each column.
+def check_writable(out: Path) -> None:
+    """Raise `UserError` where a file can't be written."""
+    try:
+        write_atomic(probe := out.with_name(f".{out.name}.probe"), b"")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"{out} can't be written: {error.strerror}; choose another path") from None
+
+
+def _grid(samples: Samples, out: Path) -> None:
+    from sfumato.data import to_bytes
+
+    save_png(grid(to_bytes(samples.all()), samples.columns), out, {**samples.facts, "num": samples.num})
+
+
+def _film(samples: Samples, out: Path) -> None:
+    frames = Frames(samples.num, samples.steps)
+    samples.all(frames)
+    film(frames.pictures(), out, text=json.dumps(samples.facts))
+
+
+def _array(samples: Samples, out: Path) -> None:
+    content, arrays = BytesIO(), dict[str, Any](samples.arrays)
+    arrays |= {"images": samples.pixels(), "metadata": np.array(json.dumps(samples.facts))}
+    np.savez_compressed(content, **arrays | ({"labels": np.array(samples.labels)} if samples.labels else {}))
+    write_atomic(out, content.getvalue())
+
+
+def _pages(samples: Samples, out: Path) -> None:
+    """Write a TIFF with one page an image, of grey in any format or of bytes with colour."""
+    channels, form = samples.model.shape[0], samples.model.depth
+    if channels > 1 and (form.kind != "8" or channels not in (3, 4)):
+        raise UserError(
+            f"{out}: a TIFF holds grey images, or 8-bit images of 3 or 4 channels; these have {channels} channels, "
+            f"{form.words}: use .npz or a folder"
+        )
+    first, *rest = [Image.fromarray(image[..., 0] if channels == 1 else image) for image in samples.pixels()]
+    content = BytesIO()
+    first.save(content, "TIFF", save_all=True, append_images=rest, description=json.dumps(samples.facts))
+    write_atomic(out, content.getvalue())
+
+
+_WRITERS: dict[str, Callable[[Samples, Path], None]] = {
+    ".png": _grid,
+    ".gif": _film,
+    ".npz": _array,
+    ".tif": _pages,
+    ".tiff": _pages,
+}
+
+
+def _folder(samples: Samples, out: Path) -> Path:
+    """Write one file an image, beginning with the first that is missing."""
+    manifest, facts = out / MANIFEST, json.loads(json.dumps(samples.facts))
+    if not manifest.exists():
+        if out.exists() and any(out.iterdir()):
+            raise UserError(f"{out} is a folder with other files in it: choose a new or an empty folder")
+        write_atomic(manifest, json.dumps(facts, indent=2) + "\n")
+    elif (old := _read(manifest)) != facts:
+        changed = sorted(key for key in old.keys() | facts.keys() if old.get(key) != facts.get(key))
+        raise UserError(f"{out} was sampled with another {', '.join(changed)}: choose another folder")
+    model = samples.model
+    suffix = image_file(model, np.zeros(model.shape, model.depth.dtype), {})[0]
+    first = next((n for n in range(samples.num) if not (out / f"{n:06}{suffix}").exists()), samples.num)
+    for start, x in samples.stream(first, None) if first < samples.num else ():
+        for n, image in enumerate(model.depth.from_model(x).numpy(), start):
+            text = {**samples.facts, "index": n} | ({"label": samples.labels[n]} if samples.labels else {})
+            write_atomic(out / f"{n:06}{suffix}", image_file(model, image, text)[1])
+    return out
+
+
+def _read(manifest: Path) -> dict[str, Any]:
+    """Return the facts of a folder of samples; none where the file is damaged."""
+    try:
+        facts = json.loads(manifest.read_text(encoding="utf-8"))
+    except ValueError:
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def image_file(model: Model, image: NDArray[Any], text: Mapping[str, object]) -> tuple[str, bytes]:
+    """Return one image as a file that can be read as data again: its suffix and its content.
+
+    Integers with 1 or 3 channels are a PNG, also with 2 or 4 where opacity was asked for (`data.channels`); all else is
+    an array (H, W, C), without the text.
 
     Args:
-        rows: each uint8 (N, C, H, W), all of one shape.
-        labels: one a row, or none; a line break makes two lines.
-        captions: one a column, or none.
-        scale: enlargement of the tiles; chosen when None.
-        group: rows that belong together; a wider space follows them. 0 has none.
+        model: which generated it.
+        image: (C, H, W) stored values.
+        text: facts for the file.
     """
-    arrays = [_shown(row) for row in rows]
-    num, _, height, width = arrays[0].shape
-    scale = scale or scale_for(num * (width + 1))
-    bodies = [grid(array, columns=num, scale=scale) for array in arrays]
-    font = ImageFont.load_default(size=min(15.0, max(11.0, scale * width / 4.5)))
-    pen = ImageDraw.Draw(bodies[0])
-    left = _extent(pen, font, labels, 2) + (16 if labels else 0)
-    above = _extent(pen, font, captions, 3) + (8 if captions else 0)
-    pitch = scale * (height + 1)
-    tops = [above + n * pitch + (n // group * 2 * scale if group else 0) for n in range(len(rows))]
-    page = Image.new("RGB", (left + bodies[0].width, tops[-1] + bodies[0].height), (PAPER,) * 3)
-    for top, body in zip(tops, bodies, strict=True):
-        page.paste(body, (left, top))
-    pen = ImageDraw.Draw(page)
-    for top, text in zip(tops, labels, strict=False):
-        centre = top + scale + scale * height // 2
-        pen.multiline_text((left - 8, centre), text, INK, font, anchor="rm", align="right")
-    for n, text in enumerate(captions):
-        centre = left + scale + n * scale * (width + 1) + scale * width // 2
-        pen.multiline_text((centre, above - 2), text, INK, font, anchor="md", align="center")
-    return page
+    from sfumato.data.formats.png import encode
+
+    channels, form = len(image), model.depth
+    opacity = channels in (2, 4) and model.config.data.channels == channels
+    pixels, content = np.ascontiguousarray(image.transpose(1, 2, 0)), BytesIO()
+    if form.levels is None or not (channels in (1, 3) or opacity):
+        np.save(content, pixels)
+        return ".npy", content.getvalue()
+    if form.kind == "16":
+        return ".png", encode(pixels, {name: str(value) for name, value in {**SOFTWARE, **text}.items()})
+    return ".png", _png(Image.fromarray(pixels[..., 0] if channels == 1 else pixels), text)
+
+
+SOFTWARE = {"Software": "sfumato"}
+
+
+def _png(picture: Image.Image, text: Mapping[str, object]) -> bytes:
+    """Return a picture as a PNG with facts in its text chunks."""
+    info, content = PngInfo(), BytesIO()
+    for name, value in {**SOFTWARE, **text}.items():
+        info.add_itxt(name, str(value))
+    picture.save(content, "PNG", pnginfo=info)
+    return content.getvalue()
 
 
 def save_png(picture: Image.Image, path: Path | str, text: Mapping[str, object] | None = None) -> Path:
-    """Write a PNG, whole or not at all, with facts in its text chunks.
+    """Write a PNG with facts in its text chunks and return the path.
 
     Args:
         picture: what to write; a grid's layout goes along.
-        path: the file; its folder is made where there is none.
+        path: the file; its folder is made where it does not exist.
         text: facts by name, such as {"seed": 0}; Pillow shows them as `Image.open(path).text`.
-
-    Returns:
-        The path.
     """
-    facts = PngInfo()
     layout = {LAYOUT_KEY: picture.info[LAYOUT_KEY]} if LAYOUT_KEY in picture.info else {}
-    for name, value in {"Software": "sfumato", **layout, **(text or {})}.items():
-        facts.add_itxt(name, str(value))
-    content = BytesIO()
-    picture.save(content, format="PNG", pnginfo=facts)
-    write_atomic(Path(path), content.getvalue())
+    write_atomic(Path(path), _png(picture, {**layout, **(text or {})}))
     return Path(path)
+
+
+class Frames:
+    """Collects a film's frames, as an `on_state` of the sampling loop.
+
+    Args:
+        num: how many images the film shows; later ones are passed over.
+        steps: of the sampler.
+        limit: frames at most; they are spread evenly over the steps, with both ends.
+    """
+
+    def __init__(self, num: int, steps: int, limit: int = 36) -> None:
+        self.num = num
+        self._frames: dict[int, Tensor | None] = dict.fromkeys(evenly(steps + 1, limit))
+
+    def __call__(self, first: int, state: State) -> None:
+        """Keep a batch's state if its step is one of the film's."""
+        from sfumato.data import to_bytes
+
+        images = to_bytes(state.x[: max(0, self.num - first)]).cpu()
+        if state.step not in self._frames or not len(images):
+            return
+        frame = self._frames[state.step]
+        if frame is None:
+            frame = self._frames[state.step] = images.new_zeros(self.num, *images.shape[1:])
+        frame[first : first + len(images)] = images
+
+    def pictures(self, columns: int | None = None, width: int = 480) -> list[Image.Image]:
+        """Return one grid a frame, each about `width` pixels wide."""
+        frames = [frame for frame in self._frames.values() if frame is not None]
+        scale = scale_for(grid(frames[0], columns, scale=1).width, width)
+        return [grid(frame, columns, scale=scale) for frame in frames]
 
 
 def film(
     frames: Sequence[Image.Image], path: Path | str, seconds: float = 4.0, hold: float = 2.5, text: str = ""
 ) -> Path:
-    """Write a looping GIF of the frames, the last one held.
+    """Write a looping GIF of pictures of one size, and return the path.
 
-    Every frame has a palette of its own: grey frames their 256 greys exactly, colour frames 256 colours cut from that
-    frame (one palette for the whole film would give noise most of its colours and the finished pictures few).
+    Every frame has its own palette: the 256 greys, or 256 colours cut from that frame. (One palette for the whole film
+    would spend most colours on the noise.)
 
     Args:
-        frames: at least one picture, all of one size.
-        path: the file; its folder is made where there is none.
+        frames: at least one.
+        path: the file; its folder is made where it does not exist.
         seconds: how long all frames but the last one take together.
         hold: how long the last one stays.
         text: a comment for the file, in ASCII.
@@ -240,21 +282,35 @@ def film(
     return Path(path)
 
 
-def _picture(pixels: Bytes, scale: int) -> Image.Image:
-    """Return (C, H, W) bytes as a picture, every pixel a square of `scale`."""
-    large = pixels.repeat(scale, axis=1).repeat(scale, axis=2)
-    if len(large) == 1:
-        return Image.fromarray(large[0])
-    return Image.fromarray(np.ascontiguousarray(large.transpose(1, 2, 0)))
-
-
-def _extent(pen: ImageDraw.ImageDraw, font: Any, texts: Sequence[str], side: int) -> int:
-    """The greatest right (side 2) or bottom (side 3) edge of the texts, in pixels."""
-    return int(max((pen.multiline_textbbox((0, 0), text, font=font)[side] for text in texts), default=0))
-
-
 def _palette(frame: Image.Image) -> Image.Image:
     """Return the frame with at most 256 colours, chosen for it alone."""
     if frame.mode in ("L", "P"):
         return frame
     return frame.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Images that belong together, such as an original and its edits.
+
+    Attributes:
+        name: of the row.
+        tiles: (caption, uint8 (C, H, W)), all of one shape.
+    """
+
+    name: str
+    tiles: Sequence[tuple[str, Any]]
+
+
+def write_rows(rows: Sequence[Row], out: Path, facts: Mapping[str, Any]) -> None:
+    """Write rows into one .png, or into a folder with one PNG a tile."""
+    text = {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
+    if out.suffix.lower() == ".png" and not out.is_dir():
+        names = [row.name for row in rows] if len(rows) > 1 else []
+        images = [np.stack([np.asarray(tile) for _, tile in row.tiles]) for row in rows]
+        save_png(strip(images, names, [caption for caption, _ in rows[0].tiles]), out, text)
+        return
+    for n, row in enumerate(rows):
+        prefix = "" if len(rows) == 1 else f"{n:03d}-"
+        for caption, tile in row.tiles:
+            save_png(single(tile), out / f"{prefix}{caption.replace(' ', '-')}.png", text | {"row": row.name})

@@ -4,7 +4,6 @@
   The two rows have different noise and the same distribution.
 - `reverse`: noise becomes images; above what the sampler has, x_t, below what the network thinks it will become, x0^.
 - `through_training`: the same noise drawn by the network at several moments of its training.
-- `Frames`: collects what `generate` passes through, for a film.
 - `album`: all of these from a trained run, written into a folder; it is what `sfumato demo` shows.
 
 Each takes a seed, so it can be drawn again.
@@ -36,15 +35,16 @@ from sfumato.diffusion import (
     trailing,
     trajectory,
 )
-from sfumato.generate import writers as pictures
+from sfumato.generate import pictures
 from sfumato.generate.sample import generate, in_turn
+from sfumato.generate.writers import Frames, film, save_png
 from sfumato.run.folder import Run
 
 if TYPE_CHECKING:
     from sfumato.data import Dataset
     from sfumato.weights import Model
 
-__all__ = ["Album", "Frames", "album", "forward", "reverse", "through_training"]
+__all__ = ["Album", "album", "forward", "reverse", "through_training"]
 
 
 def forward(x_0: Tensor, schedule: Schedule, seed: int = 0, columns: int = 10) -> Image.Image:
@@ -96,7 +96,7 @@ def reverse(
     total = denoiser.schedule.num_steps
     noise = Noise(seed, torch.arange(num), shape)
     states = list(trajectory(denoiser, sampler, trailing(steps, denoiser.schedule), noise, condition))
-    chosen = _spread(len(states), columns)
+    chosen = pictures.evenly(len(states), columns)
     rows = []
     for n in range(num):
         rows.append(_bytes([states[k].x[n : n + 1] for k in chosen]))
@@ -124,38 +124,6 @@ def through_training(grids: Sequence[Path], labels: Sequence[str], columns: int 
         with Image.open(path) as picture:
             rows.append(pictures.tiles(picture)[:columns])
     return pictures.strip(rows, labels)
-
-
-class Frames:
-    """Collects a film's frames while `generate` runs: `generate(..., on_state=frames)`, then `frames.pictures()`.
-
-    Args:
-        num: how many images the film shows; later ones are passed over.
-        steps: how many steps the sampler takes.
-        first: index of the first image.
-        limit: frames at most; they are spread evenly over the steps, with both ends.
-    """
-
-    def __init__(self, num: int, steps: int, first: int = 0, limit: int = 36) -> None:
-        self.num, self.first = num, first
-        self._frames: dict[int, Tensor | None] = dict.fromkeys(_spread(steps + 1, limit))
-
-    def __call__(self, first: int, state: State) -> None:
-        """Keep a batch's state if its step is one of the film's."""
-        place = first - self.first
-        images = to_bytes(state.x[: max(0, self.num - place)]).cpu()
-        if state.step not in self._frames or not len(images):
-            return
-        frame = self._frames[state.step]
-        if frame is None:
-            frame = self._frames[state.step] = images.new_zeros(self.num, *images.shape[1:])
-        frame[place : place + len(images)] = images
-
-    def pictures(self, columns: int | None = None, width: int = 480) -> list[Image.Image]:
-        """Return one grid a frame, each about `width` pixels wide."""
-        frames = [frame for frame in self._frames.values() if frame is not None]
-        scale = pictures.scale_for(pictures.grid(frames[0], columns, scale=1).width, width)
-        return [pictures.grid(frame, columns, scale=scale) for frame in frames]
 
 
 @dataclass(frozen=True)
@@ -216,23 +184,17 @@ def album(
     grids = sorted(path for path in run.samples.glob("*.png") if path.stem.isdecimal())
     moments = [f"{int(path.stem):,}\nimages seen" for path in grids]
     return Album(
-        pictures.save_png(pictures.grid(samples, 10), folder / "samples.png", {"seed": seed, "steps": steps}),
-        pictures.save_png(through_training(grids, moments), folder / "through-training.png") if grids else None,
-        pictures.save_png(forward(x_0, schedule, seed), folder / "forward.png"),
-        pictures.save_png(
+        save_png(pictures.grid(samples, 10), folder / "samples.png", {"seed": seed, "steps": steps}),
+        save_png(through_training(grids, moments), folder / "through-training.png") if grids else None,
+        save_png(forward(x_0, schedule, seed), folder / "forward.png"),
+        save_png(
             reverse(denoiser, model.shape, seed, steps=steps, condition=None if conditions is None else conditions[:2]),
             folder / "reverse.png",
         ),
-        pictures.film(frames.pictures(5), folder / "film.gif"),
+        film(frames.pictures(5), folder / "film.gif"),
     )
 
 
 def _bytes(images: Sequence[Tensor]) -> Tensor:
     """One row of a strip: (1, C, H, W) floats become (N, C, H, W) bytes."""
     return to_bytes(torch.cat(list(images)).float().cpu())
-
-
-def _spread(length: int, count: int) -> list[int]:
-    """At most `count` of the indices 0 .. length - 1, evenly spaced, with both ends."""
-    count = min(length, max(2, count))
-    return sorted({round(k * (length - 1) / (count - 1)) for k in range(count)}) if length > 1 else [0]

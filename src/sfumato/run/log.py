@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.files import write_atomic
-from sfumato.generate.writers import grid, save_png
+from sfumato.generate.pictures import grid
+from sfumato.generate.writers import save_png
 from sfumato.run.events import Event, Finished, HeldOut, Sampled, Saved, Started, Stepped, Warned, to_json
 from sfumato.run.folder import Run
 
