@@ -20,18 +20,19 @@ from typing import Any
 
 import torch
 
+from sfumato.codec.pixels import to_bytes
 from sfumato.config.config import Config
 from sfumato.config.presets import resolve
-from sfumato.data import Dataset, open_data, to_bytes
+from sfumato.data import Dataset, open_data
 from sfumato.diffusion import Ancestral, Clipped, Noise, Optimal, Variance, leading, sample, trailing
 from sfumato.diffusion.analytic import MeasuredSpread, noise_errors
 from sfumato.evaluate import open_extractor, quality
 from sfumato.evaluate.bits import Bits, sampled_bits, vlb_bits
+from sfumato.model import Model, load
 from sfumato.nets import keep_memory
 from sfumato.run.folder import Run
 from sfumato.run.log import record
 from sfumato.train import train
-from sfumato.weights import Model, load_weights
 
 BASE = {
     "diffusion.schedule.kind": "linear",
@@ -71,7 +72,7 @@ def run_training(names: list[str], data: str, preset: str, images: int, seeds: l
 
 def open_run(path: Path) -> tuple[Model, Dataset, dict[str, Any]]:
     """Return a finished run's model, its data, and what was measured of it before."""
-    model, results = load_weights(Run(path)), path / "claims.json"
+    model, results = load(Run(path)), path / "claims.json"
     return model, open_data(model.config.data), json.loads(results.read_text()) if results.exists() else {}
 
 

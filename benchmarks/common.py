@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sfumato.nets import UNet, UNetConfig, keep_memory
+from sfumato.nets.unet.unet import UNet, UNetConfig, keep_memory
 
 OURS = "sfumato"
 CALIBRATION = "3x3 convolution"

@@ -32,8 +32,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from sfumato.codec.pixels import to_model
 from sfumato.config.data import DataConfig
-from sfumato.data import open_data, open_source, to_model
+from sfumato.data import open_data, open_source
 from sfumato.data.store.store import open_store
 
 SIDE, BATCH = 64, 16

@@ -19,14 +19,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sfumato.data import open_data, to_bytes
+from sfumato.codec.pixels import to_bytes
+from sfumato.data import open_data
 from sfumato.diffusion import VARIANCES
 from sfumato.evaluate import open_extractor, quality
 from sfumato.generate.recipe import Recipe
 from sfumato.generate.sample import generate
+from sfumato.model import Model, load
 from sfumato.nets import keep_memory
 from sfumato.run.folder import Run
-from sfumato.weights import Model, load_weights
 
 REFERENCE = "ddpm-1000-trailing"
 BUDGETS = (5, 10, 20, 50)
@@ -80,7 +81,7 @@ def draw(model: Model, name: str, recipe: Recipe, num: int, batch: int, out: Pat
 
 def measure(run: Path, out: Path) -> None:
     """Measure what was drawn and not yet measured."""
-    model = load_weights(Run(run))
+    model = load(Run(run))
     data = open_data(model.config.data)
     extractor = open_extractor("classifier" if data.shape == (1, 28, 28) else "pixels", data.shape)
     table = out / "measured.json"
@@ -141,7 +142,7 @@ def main() -> None:
         return
     given.out.mkdir(parents=True, exist_ok=True)
     if given.verb == "draw":
-        model = load_weights(Run(given.run))
+        model = load(Run(given.run))
         for name, recipe in plan().items():
             chosen = not given.only or recipe.sampler in given.only or name in given.only
             wanted = chosen and int(name.split("-")[-2]) in given.budgets

@@ -24,8 +24,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sfumato.codec.pixels import to_model
 from sfumato.config.data import DataConfig
-from sfumato.data import open_data, open_source, to_model
+from sfumato.data import open_data, open_source
 from sfumato.data.sources.builtin import FASHION_FOLDER
 from sfumato.data.sources.idx import read_idx
 from sfumato.diffusion.noise import Purpose, permutation

@@ -41,7 +41,6 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_functions_are_what_they_are_called() -> None:
-    from sfumato.weights import load_weights
 
     assert sfumato.load is load_weights
     assert sfumato.sample.__module__ == "sfumato.generate.sample"

@@ -14,14 +14,14 @@ import pytest
 import safetensors.torch
 import torch
 
-from sfumato.codec.pixels import EIGHT, SIXTEEN, Depth
+from sfumato.codec.format import EIGHT, SIXTEEN, PixelFormat
 from sfumato.conditions.attributes import Attribute
 from sfumato.config.config import fit, to_dict
 from sfumato.config.presets import resolve
 from sfumato.errors import UserError
-from sfumato.nets import UNet
+from sfumato.nets.unet.unet import UNet
 from sfumato.run.folder import Run
-from sfumato.weights import _digest, load_weights, pack, save_weights
+from sfumato.weights import _digest, pack, save_weights
 
 SHAPE = (3, 8, 8)
 KINDS, AGE = Attribute("class", ("cat", "dög")), Attribute("age", mean=3.25, std=0.1)
@@ -56,7 +56,7 @@ def header(content: bytes) -> dict:
 
 def refused(path: Path, words: str) -> None:
     with pytest.raises(UserError, match=words) as error:
-        load_weights(path)
+        load(path)
     assert "\n" not in str(error.value)
     assert path.name in str(error.value)
 
@@ -64,7 +64,7 @@ def refused(path: Path, words: str) -> None:
 def test_one_file_rebuilds_the_denoiser(tmp_path, config, net):
     path = tmp_path / "w.safetensors"
     save_weights(path, net.state_dict(), config, "raw", 77, ATTRIBUTES, SHAPE)
-    model = load_weights(path)
+    model = load(path)
     assert (model.config, model.kind, model.images, model.attributes, model.shape) == (
         config,
         "raw",
@@ -87,13 +87,13 @@ def test_one_file_rebuilds_the_denoiser(tmp_path, config, net):
 def test_a_run_folder_stands_for_its_average(tmp_path, config, net, content):
     run = Run(tmp_path / "run")
     with pytest.raises(UserError, match="does not exist"):
-        load_weights(run)
+        load(run)
     run.weights.mkdir(parents=True)
     with pytest.raises(UserError, match="no weights yet"):
-        load_weights(run.path)
+        load(run.path)
     (run.weights / "ema.safetensors").write_bytes(content)
     for place in (run, run.path, str(run.path)):
-        assert load_weights(place).images == 1234
+        assert load(place).images == 1234
 
 
 def test_every_flipped_bit_is_noticed(tmp_path, content):
@@ -106,7 +106,7 @@ def test_every_flipped_bit_is_noticed(tmp_path, content):
         damaged[place] ^= 1 << draw.randrange(8)
         path.write_bytes(damaged)
         with pytest.raises(UserError) as error:
-            load_weights(path)
+            load(path)
         assert "\n" not in str(error.value), str(error.value)
 
 
@@ -247,7 +247,7 @@ def test_a_file_of_the_first_version_is_the_same_network(tmp_path, labels):
         torch.nn.init.normal_(weight, std=0.1)
     path = tmp_path / "old.safetensors"
     path.write_bytes(first_version(net, config, labels))
-    model = load_weights(path)
+    model = load(path)
     assert (model.config, model.attributes, model.images) == (config, known, 7)
     x, told = torch.randn(3, *SHAPE), torch.tensor([[0], [math.nan], [1]]) if labels else None
     with torch.no_grad():
@@ -258,17 +258,17 @@ def test_a_file_of_the_first_version_is_the_same_network(tmp_path, labels):
     refused(path, "checksum")
 
 
-@pytest.mark.parametrize("depth", [SIXTEEN, Depth("float", -0.25, 300.0)])
+@pytest.mark.parametrize("depth", [SIXTEEN, PixelFormat("float", -0.25, 300.0)])
 def test_the_depth_is_kept_and_files_without_one_are_of_bytes(tmp_path, config, net, content, depth):
     path = tmp_path / "w.safetensors"
     save_weights(path, net.state_dict(), config, "ema", 1, ATTRIBUTES, SHAPE, depth)
-    assert load_weights(path).depth == depth
+    assert load(path).depth == depth
     path.write_bytes(content)
-    assert load_weights(path).depth == EIGHT
+    assert load(path).depth == EIGHT
     with patch("sfumato.weights.depths.plain", lambda depth: None):
         path.write_bytes(pack(net.state_dict(), config, "ema", 1, ATTRIBUTES, SHAPE))
     assert header(path.read_bytes())["depth"] is None
-    assert load_weights(path).depth == EIGHT
+    assert load(path).depth == EIGHT
     with patch("sfumato.weights.depths.plain", lambda depth: {"kind": "7", "low": 0, "high": 1}):
         path.write_bytes(pack(net.state_dict(), config, "ema", 1, ATTRIBUTES, SHAPE))
     refused(path, "depth '7'")

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 from sfumato.lazy import lazy
 
 if TYPE_CHECKING:
+    from sfumato.codec.pixels import to_bytes as to_bytes
+    from sfumato.codec.pixels import to_model as to_model
     from sfumato.config.config import Config as Config
     from sfumato.config.presets import resolve as resolve
     from sfumato.data import open_data as open_data
-    from sfumato.data import to_bytes as to_bytes
-    from sfumato.data import to_model as to_model
     from sfumato.diffusion import DDIM as DDIM
     from sfumato.diffusion import Ancestral as Ancestral
     from sfumato.diffusion import Cosine as Cosine
@@ -30,28 +30,29 @@ if TYPE_CHECKING:
     from sfumato.errors import UserError as UserError
     from sfumato.generate.pictures import grid as grid
     from sfumato.generate.pictures import strip as strip
+    from sfumato.generate.recipe import Recipe as Recipe
     from sfumato.generate.sample import sample as sample
     from sfumato.generate.writers import film as film
     from sfumato.generate.writers import save_png as save_png
+    from sfumato.model import Model as Model
+    from sfumato.model import load as load
     from sfumato.run.folder import Run as Run
-    from sfumato.weights import Model as Model
-    from sfumato.weights import load_weights
-
-    load = load_weights
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "codec.pixels": ("to_bytes", "to_model"),
     "config.config": ("Config",),
     "config.presets": ("resolve",),
-    "data": ("open_data", "to_bytes", "to_model"),
+    "data": ("open_data",),
     "diffusion": ("DDIM", "Ancestral", "Cosine", "Linear"),
     "errors": ("UserError",),
     "generate.pictures": ("grid", "strip"),
+    "generate.recipe": ("Recipe",),
     "generate.sample": ("sample",),
     "generate.writers": ("film", "save_png"),
+    "model": ("Model", "load"),
     "run.folder": ("Run",),
-    "weights": ("Model", "load"),
 }
 _PACKAGES = ("config", "data", "diffusion", "edit", "errors", "evaluate", "generate", "nets", "run", "train")
 _MODULES = {name: home for home, names in _HOMES.items() for name in names}

@@ -12,9 +12,9 @@ from sfumato.cli.main import check_command
 from sfumato.config.data import DataConfig
 from sfumato.data import open_data
 from sfumato.generate import pictures
+from sfumato.model import load
 from sfumato.report.figures import album
 from sfumato.run.folder import Run
-from sfumato.weights import load_weights
 
 from .conftest import Command
 
@@ -22,9 +22,7 @@ from .conftest import Command
 def test_the_album_of_a_run(labelled: Path, tmp_path: Path) -> None:
     data = open_data(DataConfig("digits", labels="source"))
     told: list[tuple[int, int]] = []
-    drawn = album(
-        Run(labelled), load_weights(labelled), data, tmp_path, steps=3, report=lambda *done: told.append(done)
-    )
+    drawn = album(Run(labelled), load(labelled), data, tmp_path, steps=3, report=lambda *done: told.append(done))
     samples = pictures.tiles(Image.open(drawn.samples))
     assert samples.shape == (100, 1, 8, 8)
     film = Image.open(drawn.film)

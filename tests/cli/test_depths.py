@@ -14,7 +14,7 @@ from sfumato.data import open_data
 from sfumato.data.formats.png import encode
 from sfumato.evaluate.subject import open_subject
 from sfumato.generate.sample import sample
-from sfumato.weights import load_weights
+from sfumato.model import load
 
 from .conftest import TINY, Command
 
@@ -61,7 +61,7 @@ def test_from_import_to_evaluation(make, channels, dtype, suffix, said, sfumato:
     (tmp_path / "set").mkdir()
     options = [*make(tmp_path / "set"), "--data.held_out", "0.3"]
     assert sfumato("train", "set", "--run", "run", "--images", "160", "--optim.lr", "0.01", *options, *TINY).code == 0
-    model = load_weights(tmp_path / "run")
+    model = load(tmp_path / "run")
     assert model.shape == (channels, 8, 12)
     assert model.depth.dtype == dtype
     for out in ("drawn.npz", "drawn", "grid.png", "film.gif"):
@@ -109,7 +109,7 @@ def test_other_images_are_read_in_the_models_own_units(sfumato: Command, tmp_pat
     assert sfumato("train", "set", "--run", "run", "--images", "16", *TINY).code == 0
     np.save("others.npy", 1000 * FIELDS)
     subject = open_subject(Path("run"), data="others.npy")
-    assert subject.data.depth == subject.model.depth == load_weights(tmp_path / "run").depth
+    assert subject.data.depth == subject.model.depth == load(tmp_path / "run").depth
     words = ["--box", "2,2,4,4", "--num", 1, "--steps", 2, "--out", "edit.png"]
     done = sfumato("edit", "inpaint", "run", "set/3.npy", *words)
     assert done.code == 0, done.err

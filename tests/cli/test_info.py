@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from sfumato.diffusion import Cosine
-from sfumato.nets import UNet
+from sfumato.model import load
+from sfumato.nets.unet.unet import UNet
 from sfumato.run.folder import Run
-from sfumato.weights import load_weights
 
 from .conftest import TINY, Command
 
@@ -73,7 +73,7 @@ def test_padding_is_told(sfumato: Command) -> None:
     words = ["--data.size", "7,10", "--images", "8", *TINY, "--net.multipliers", "1,2,2"]
     assert "7x10 extended to 8x12 inside" in sfumato("train", "digits", "--run", "r", *words).out
     assert "7x10 extended to 8x12 inside" in sfumato("info", "r").out
-    assert tuple(load_weights("r").net(torch.zeros(1, 1, 7, 10), torch.zeros(1), None).shape) == (1, 1, 7, 10)
+    assert tuple(load("r").net(torch.zeros(1, 1, 7, 10), torch.zeros(1), None).shape) == (1, 1, 7, 10)
 
 
 def test_mistakes(refused: Command, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from sfumato.cli.main import main
 from sfumato.conditions.attributes import Attribute
 from sfumato.errors import UserError
 from sfumato.generate.sample import sample
-from sfumato.weights import Model, load_weights
+from sfumato.model import Model, load
 
 from .conftest import TINY, Command
 
@@ -35,7 +35,7 @@ def with_dropout(model: Model, dropout: float) -> Model:
 
 
 def test_nothing_is_asked_for_unless_it_is(faces: Path) -> None:
-    assert asked(load_weights(faces), None) is None
+    assert asked(load(faces), None) is None
 
 
 def test_images_take_what_is_asked_for_in_turn(sfumato: Command, faces: Path) -> None:
@@ -72,12 +72,12 @@ def test_a_grid_has_a_row_for_each_turn(sfumato: Command, faces: Path) -> None:
 
 
 def test_a_model_that_always_had_its_label_takes_all_in_turn(labelled: Path) -> None:
-    rows = asked(with_dropout(load_weights(labelled), 0.0), None)
+    rows = asked(with_dropout(load(labelled), 0.0), None)
     assert rows == [[float(k)] for k in range(10)]
 
 
 def test_a_model_that_always_had_all_its_labels_wants_all(faces: Path) -> None:
-    model = with_dropout(load_weights(faces), 0.0)
+    model = with_dropout(load(faces), 0.0)
     for label in (None, "dark"):
         with pytest.raises(UserError, match="--label hair=short,glasses=none"):
             asked(model, label)
@@ -85,12 +85,12 @@ def test_a_model_that_always_had_all_its_labels_wants_all(faces: Path) -> None:
 
 
 def test_conditions_in_words(faces: Path) -> None:
-    model = load_weights(faces)
+    model = load(faces)
     assert in_words(model, torch.tensor([[0, 2], [float("nan"), 1]])) == ["hair=short,glasses=dark", "glasses=clear"]
 
 
 def test_the_library_refuses_conditions_that_are_none_of_the_models(faces: Path) -> None:
-    model = load_weights(faces)
+    model = load(faces)
     assert sample(model, 3, steps=2, conditions=[[0.0, 2.0], [1.0, float("nan")]]).shape == (3, 3, 16, 16)
     with pytest.raises(UserError, match="rows of 2 numbers"):
         sample(model, 2, steps=2, conditions=[[0.0]])

@@ -13,7 +13,7 @@ from PIL import Image
 from sfumato.diffusion import SAMPLERS
 from sfumato.generate import pictures
 from sfumato.generate.recipe import AUTO
-from sfumato.weights import load_weights
+from sfumato.model import load
 
 from .conftest import Command
 
@@ -61,7 +61,7 @@ def test_all_four_outputs_hold_the_same_images(sfumato: Command, plain: Path) ->
 def test_the_command_and_the_library_agree(sfumato: Command, plain: Path) -> None:
     import sfumato as library
 
-    images = library.to_bytes(library.sample(load_weights(plain), 5, steps=4))
+    images = library.to_bytes(library.sample(load(plain), 5, steps=4))
     assert close(drawn(sfumato, plain), images.permute(0, 2, 3, 1).numpy())
 
 

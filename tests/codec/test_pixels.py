@@ -1,67 +1,44 @@
-"""Depth: the line between values and the model's range, there and back, and what it does to a density."""
-
 from __future__ import annotations
 
-import math
-
-import numpy as np
-import pytest
 import torch
 
-from sfumato.codec.pixels import EIGHT, SIXTEEN, Depth, depth_of, from_plain, plain
+from sfumato.codec.pixels import to_bytes, to_model
 
 
-@pytest.mark.parametrize(("depth", "levels"), [(EIGHT, 256), (SIXTEEN, 65536)])
-def test_every_integer_comes_back(depth: Depth, levels: int) -> None:
-    values = torch.from_numpy(np.arange(levels).astype(depth.dtype))
-    x = depth.to_model(values)
-    exact = 2 * np.arange(levels, dtype=np.float64) / (levels - 1) - 1
-    assert np.abs(x.numpy() - exact).max() < 1e-6 / 8
-    assert (float(x[0]), float(x[-1])) == (-1.0, 1.0)
-    back = depth.from_model(x)
-    assert back.dtype == depth.tensor_dtype
-    assert torch.equal(back, values)
+def test_every_byte_goes_there_and_back() -> None:
+    k = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(to_bytes(to_model(k)), k)
 
 
-def test_integers_are_rounded_and_clamped() -> None:
-    x = torch.tensor([-3.0, math.nan, 3.0, 2 * 1000.4 / 65535 - 1])
-    assert SIXTEEN.from_model(x).tolist() == [0, 0, 65535, 1000]
+def test_the_range_is_two_k_over_255_minus_one() -> None:
+    k = torch.arange(256, dtype=torch.uint8)
+    exact = 2 * k.double() / 255 - 1
+    assert (to_model(k).double() - exact).abs().max() < 1e-7
+    assert to_model(k)[[0, 255]].tolist() == [-1.0, 1.0]
+    assert to_model(k).dtype == torch.float32
 
 
-def test_floats_keep_their_units_and_are_not_clamped() -> None:
-    depth = Depth("float", -1000.0, 3000.0)
-    values = torch.tensor([-1000.0, 1000.0, 3000.0, 5000.0])
-    assert depth.to_model(values).tolist() == [-1.0, 0.0, 1.0, 2.0]
-    assert depth.from_model(depth.to_model(values)).tolist() == values.tolist()
+def test_the_nearest_byte_is_taken_from_within_half_a_step() -> None:
+    k = torch.arange(256, dtype=torch.uint8)
+    step = 2 / 255
+    for shift in (-0.49, 0.49):
+        assert torch.equal(to_bytes(to_model(k) + shift * step), k)
+    assert torch.equal(to_bytes(to_model(k[:-1]) + 0.51 * step), k[1:])
 
 
-def test_a_density_changes_by_the_scale_of_its_unit() -> None:
-    """The differential entropy of N(m, s^2) in the data's units, through the model's."""
-    depth, std = Depth("float", -40.0, 160.0), 12.5
-    x_std = std / 100  # one unit of the model is 100 of the data's
-    entropy = [0.5 * math.log2(2 * math.pi * math.e * s**2) for s in (x_std, std)]
-    assert entropy[0] + depth.bits_offset == pytest.approx(entropy[1])
-    assert EIGHT.bits_offset == SIXTEEN.bits_offset == 0
+def test_what_lies_outside_is_clamped_and_nan_is_black() -> None:
+    x = torch.tensor([-1e30, -float("inf"), -1.2, 1.2, float("inf"), float("nan")])
+    assert to_bytes(x).tolist() == [0, 0, 0, 255, 255, 0]
 
 
-def test_what_is_shown_is_the_models_range_in_bytes() -> None:
-    assert EIGHT.shown(np.arange(256, dtype=np.uint8)).tolist() == list(range(256))
-    assert SIXTEEN.shown(np.array([0, 128, 129, 257, 65535], np.uint16)).tolist() == [0, 0, 1, 1, 255]
-    assert Depth("float", 2.0, 4.0).shown(torch.tensor([1.0, 2.0, 3.0, 4.0, 9.0])).tolist() == [0, 0, 128, 255, 255]
+def test_other_precisions_give_the_same_bytes() -> None:
+    k = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(to_bytes(to_model(k).double()), k)
+    assert torch.equal(to_bytes(to_model(k).half()), k)
 
 
-def test_one_single_value_still_has_a_range() -> None:
-    assert depth_of("float", 7.0, 7.0) == Depth("float", 7.0, 8.0)
-    assert depth_of("16", 7.0, 7.0) == SIXTEEN
-
-
-@pytest.mark.parametrize("depth", [EIGHT, SIXTEEN, Depth("float", -0.25, 1e4)])
-def test_it_is_written_and_read(depth: Depth) -> None:
-    assert from_plain(plain(depth)) == depth
-    assert from_plain(None) == EIGHT
-
-
-@pytest.mark.parametrize("values", [("12", 0.0, 1.0), ("8", 0.0, 254.0), ("float", 1.0, 1.0), ("float", 0.0, math.inf)])
-def test_other_depths_are_refused(values: tuple[str, float, float]) -> None:
-    with pytest.raises(ValueError, match=r"depth|bits"):
-        Depth(*values)
+def test_neither_changes_its_argument() -> None:
+    x = torch.linspace(-1, 1, 7)
+    before = x.clone()
+    to_bytes(x)
+    assert torch.equal(x, before)

@@ -14,8 +14,8 @@ from sfumato.config.diffusion import DiffusionConfig
 from sfumato.config.presets import PRESETS, choose, resolve
 from sfumato.diffusion import Cosine, Linear, Shifted, Sigmoid, ZeroTerminalSNR
 from sfumato.errors import UserError
-from sfumato.nets import UNet
 from sfumato.nets.cost import parameters
+from sfumato.nets.unet.unet import UNet
 
 
 @pytest.mark.parametrize("name", PRESETS)

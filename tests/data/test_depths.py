@@ -1,4 +1,4 @@
-"""Depth and channels from files to batches: what is kept, what mixtures become, what is told."""
+"""PixelFormat and channels from files to batches: what is kept, what mixtures become, what is told."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sfumato.codec.pixels import EIGHT, SIXTEEN, Depth
+from sfumato.codec.format import EIGHT, SIXTEEN, PixelFormat
 from sfumato.config.data import DataConfig
 from sfumato.data import Dataset, open_data
 from sfumato.data.formats.png import encode
@@ -90,7 +90,7 @@ def test_bands_of_floats(folder: Path) -> None:
     np.save(folder / "few.npy", BANDS[0, ..., :2])
     data = opened(folder)
     assert np.array_equal(data.images.transpose(0, 2, 3, 1), BANDS)
-    assert data.depth == Depth("float", float(BANDS.min()), float(BANDS.max()))
+    assert data.depth == PixelFormat("float", float(BANDS.min()), float(BANDS.max()))
     x = data.depth.to_model(torch.from_numpy(np.array(data.images)))
     assert (float(x.min()), float(x.max())) == (-1.0, 1.0)
     assert dict(data.quarantined) == {
@@ -102,14 +102,14 @@ def test_bands_of_floats(folder: Path) -> None:
 def test_a_range_that_is_given_counts(folder: Path) -> None:
     np.save(folder.with_suffix(".npy"), BANDS)
     data = opened(folder.with_suffix(".npy"), range=(-1.0, 3.0))
-    assert data.depth == Depth("float", -1.0, 3.0)
+    assert data.depth == PixelFormat("float", -1.0, 3.0)
     assert any("beyond data.range" in note for note in data.notes)
     assert not any("beyond" in note for note in opened(folder.with_suffix(".npy"), range=(-9.0, 9.0)).notes)
     assert data.fingerprint != opened(folder.with_suffix(".npy")).fingerprint
     grey(folder)
     with pytest.raises(UserError, match="the images are 16-bit"):
         opened(folder, range=(0.0, 1.0))
-    assert opened(folder, range=(0.0, 10_000.0), depth="float").depth == Depth("float", 0.0, 10_000.0)
+    assert opened(folder, range=(0.0, 10_000.0), depth="float").depth == PixelFormat("float", 0.0, 10_000.0)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

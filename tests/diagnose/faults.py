@@ -28,7 +28,7 @@ from sfumato.config.data import DataConfig
 from sfumato.config.diffusion import DiffusionConfig
 from sfumato.data import open_data
 from sfumato.diagnose import Evidence, as_text, conclude, gather, observe
-from sfumato.weights import load_weights, save_weights
+from sfumato.model import load
 
 SMALL = {
     "net.base": "16",
@@ -55,7 +55,7 @@ def train(run: Path, images: int = 9600, data: str | Path = "digits", **changes:
 def alter(run: Path, change: Callable[[dict[str, Tensor]], None], **header: str) -> Path:
     """Change every weights file of a run: the tensors in place, and what its header says of the diffusion."""
     for file in sorted((run / "weights").iterdir()):
-        model = load_weights(file)
+        model = load(file)
         tensors = {name: tensor.clone() for name, tensor in model.net.state_dict().items()}
         change(tensors)
         diffusion: DiffusionConfig = replace(model.config.diffusion, **header)

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from sfumato.codec.pixels import to_model
 from sfumato.config.config import Config
 from sfumato.config.data import DataConfig
 from sfumato.config.diffusion import DiffusionConfig
-from sfumato.data import Dataset, open_data, to_model
+from sfumato.data import Dataset, open_data
 from sfumato.diagnose.measure import Bench, _process, _strangers, without
 from sfumato.diffusion import (
     PARAMETERIZATIONS,
@@ -27,7 +28,7 @@ from sfumato.diffusion import (
     target,
 )
 from sfumato.evaluate.subject import Subject
-from sfumato.weights import Model
+from sfumato.model import Model
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from sfumato.codec.pixels import to_model
 from sfumato.config.data import DataConfig
-from sfumato.data import open_data, to_model
+from sfumato.data import open_data
 from sfumato.edit import read_box, read_image, read_mask, read_transparency
 from sfumato.errors import UserError
 

@@ -11,16 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sfumato.codec.pixels import to_model
 from sfumato.conditions.attributes import Attribute
 from sfumato.config.config import Config
 from sfumato.config.data import DataConfig
-from sfumato.data import Dataset, to_model
+from sfumato.data import Dataset
 from sfumato.diffusion import Cosine, GaussianOracle, Prediction, Schedule
 from sfumato.evaluate.evaluation import Evaluation
 from sfumato.evaluate.settings import Settings
 from sfumato.evaluate.subject import Subject
-from sfumato.nets import UNet, UNetConfig
-from sfumato.weights import Model
+from sfumato.model import Model
+from sfumato.nets.unet.unet import UNet, UNetConfig
 
 SCHEDULE, SHAPE, STD = Cosine(num_steps=50), (1, 3, 4), 0.25
 ORACLE = GaussianOracle(SCHEDULE, torch.zeros(SHAPE), torch.full(SHAPE, STD**2))

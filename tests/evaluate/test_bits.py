@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from sfumato.codec.pixels import SIXTEEN, Depth
+from sfumato.codec.format import SIXTEEN, PixelFormat
 from sfumato.diffusion import Cosine, GaussianOracle, Optimal, Small, trailing
 from sfumato.errors import UserError
 from sfumato.evaluate.bits import estimate, flow_bits, sampled_bits, vlb_bits
@@ -111,8 +111,8 @@ def test_bad_input_is_one_line() -> None:
 
 
 @pytest.mark.parametrize("kind", ["vlb", "sampled", "flow"])
-@pytest.mark.parametrize("depth", [SIXTEEN, Depth("float", -300.0, 100.0)], ids=lambda depth: depth.kind)
-def test_other_depths_have_the_entropy_of_their_own_units(kind: str, depth: Depth) -> None:
+@pytest.mark.parametrize("depth", [SIXTEEN, PixelFormat("float", -300.0, 100.0)], ids=lambda depth: depth.kind)
+def test_other_depths_have_the_entropy_of_their_own_units(kind: str, depth: PixelFormat) -> None:
     """Values v = low + scale (x + 1) of a Gaussian x: h(v) = log2(scale std) + log2(2 pi e) / 2, of 16 bits by bins."""
     x = STD * torch.randn(300, *SHAPE, generator=torch.Generator().manual_seed(1))
     images = depth.from_model(x)
@@ -134,4 +134,4 @@ def test_images_of_another_depth_are_refused() -> None:
     with pytest.raises(UserError, match="no 256-bin likelihood"):
         vlb_bits(ORACLE, images, trailing(5, ORACLE.schedule), BEST)
     with pytest.raises(UserError, match="no density as floats"):
-        flow_bits(ORACLE, images, BEST, depth=Depth("float", 0.0, 1.0))
+        flow_bits(ORACLE, images, BEST, depth=PixelFormat("float", 0.0, 1.0))

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sfumato.data import to_model
+from sfumato.codec.pixels import to_model
 from sfumato.diffusion import FiniteOracle, Prediction, Schedule
 from sfumato.errors import UserError
 from sfumato.evaluate.evaluation import Evaluation, results

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sfumato.data import Dataset, to_bytes, to_model
+from sfumato.codec.pixels import to_bytes, to_model
+from sfumato.data import Dataset
 from sfumato.diffusion import DDIM, Cosine, Denoiser, FiniteOracle, GaussianOracle, trailing
 from sfumato.errors import UserError
 from sfumato.evaluate import contact_sheet, find_memorised, memorisation, open_extractor

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sfumato.data import to_model
+from sfumato.codec.pixels import to_model
 from sfumato.diffusion import GaussianOracle, Optimal
 from sfumato.evaluate.evaluation import Evaluation
 from sfumato.evaluate.settings import Settings

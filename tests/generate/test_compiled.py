@@ -13,8 +13,8 @@ from sfumato.diffusion import DDIM, Clipped, Noise, sample, trailing
 from sfumato.errors import UserError
 from sfumato.generate import compiled as module
 from sfumato.generate.compiled import Compiled, compiled
-from sfumato.nets import UNet
-from sfumato.weights import Model, load_weights, save_weights
+from sfumato.model import Model, load
+from sfumato.nets.unet.unet import UNet
 
 TINY = {"net.channels": "1", "net.base": "8", "net.groups": "4", "net.multipliers": "1,2", "net.blocks": "1"}
 
@@ -27,7 +27,7 @@ def model(tmp_path: Path) -> Model:
     for parameter in net.parameters():  # the last convolution starts at zero, which would hide everything
         torch.nn.init.normal_(parameter, std=0.2)
     save_weights(tmp_path / "a.safetensors", net.state_dict(), config, shape=(1, 8, 8))
-    return load_weights(tmp_path / "a.safetensors")
+    return load(tmp_path / "a.safetensors")
 
 
 def test_only_the_sizes_that_were_said_are_compiled() -> None:

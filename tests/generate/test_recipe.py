@@ -25,8 +25,8 @@ from sfumato.diffusion import (
 )
 from sfumato.errors import UserError
 from sfumato.generate.recipe import AUTO, GRID_NAMES, SAMPLER_NAMES, Recipe, takes
-from sfumato.nets import UNet
-from sfumato.weights import Model, load_weights, save_weights
+from sfumato.model import Model, load
+from sfumato.nets.unet.unet import UNet
 
 TINY = {"net.channels": "1", "net.base": "8", "net.groups": "4", "net.multipliers": "1,2", "net.blocks": "1"}
 ORACLE = GaussianOracle(Linear(), torch.tensor(0.2), torch.tensor(0.1))
@@ -37,7 +37,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     config = resolve("digits", overrides=TINY)
     path: Path = tmp_path_factory.mktemp("weights") / "a.safetensors"
     save_weights(path, UNet(config.net).state_dict(), config, shape=(1, 8, 8))
-    return load_weights(path)
+    return load(path)
 
 
 @pytest.mark.parametrize("name", SAMPLER_NAMES)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sfumato.nets import UNetConfig
+from sfumato.nets.unet.unet import UNetConfig
 
 BLOCK = {
     "norm1": "norm_1",

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import profile
 
-from sfumato.nets.blocks import Downsample, ResidualBlock, SelfAttention, Upsample
+from sfumato.nets.unet.blocks import Downsample, ResidualBlock, SelfAttention, Upsample
 
 
 def randomised(module: nn.Module, dtype: torch.dtype = torch.float64) -> nn.Module:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sfumato.errors import UserError
-from sfumato.nets import UNet, UNetConfig
+from sfumato.nets.unet.unet import UNet, UNetConfig
 
 
 @pytest.mark.parametrize(

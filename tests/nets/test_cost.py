@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sfumato.nets import UNet, UNetConfig, cost
+from sfumato.nets.unet.unet import UNet, UNetConfig, cost
 
 
 def pairs_of_a_block(inputs: int, outputs: int, pixels: int, embedding: int) -> int:

@@ -10,7 +10,7 @@ pytest.importorskip("diffusers")
 from diffusers_weights import to_ours, unet_2d_model
 from torch import nn
 
-from sfumato.nets import UNet, UNetConfig, cost
+from sfumato.nets.unet.unet import UNet, UNetConfig, cost
 
 CIFAR = UNetConfig()
 LARGE = UNetConfig(base=128, multipliers=(1, 1, 2, 2, 4, 4), attention=(4,), dropout=0.0)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sfumato.errors import UserError
 from sfumato.nets import NETS, UNet, UNetConfig
-from sfumato.nets.blocks import ResidualBlock, SelfAttention
+from sfumato.nets.unet.blocks import ResidualBlock, SelfAttention
 
 SMALL = UNetConfig(channels=2, base=8, multipliers=(1, 2, 2), blocks=1, attention=(1,), dropout=0.0, groups=4)
 

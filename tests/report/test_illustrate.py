@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sfumato.data import to_bytes
+from sfumato.codec.pixels import to_bytes
 from sfumato.diffusion import DDIM, Clipped, Cosine, FiniteOracle, Noise, sample, trailing
 from sfumato.generate import pictures
 from sfumato.generate.sample import generate

@@ -18,7 +18,7 @@ from sfumato.diffusion import DDIM, Clipped, Guided, NetworkDenoiser, V, trailin
 from sfumato.diffusion.schedule import Cosine
 from sfumato.errors import UserError
 from sfumato.generate.sample import generate
-from sfumato.nets import UNet, UNetConfig
+from sfumato.nets.unet.unet import UNet, UNetConfig
 from sfumato.run.folder import Run
 from sfumato.train.trainer import Learner
 

@@ -11,7 +11,7 @@ import torch
 from sfumato import resolve
 from sfumato.config.config import fit
 from sfumato.data import Dataset, open_data
-from sfumato.nets import UNet, UNetConfig, cost
+from sfumato.nets.unet.unet import UNet, UNetConfig, cost
 from sfumato.train import forecast as module
 from sfumato.train.forecast import Forecast, forecast
 from sfumato.train.plan import Speed

@@ -10,10 +10,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from sfumato.data.formats.pixels import to_model
 from torch.nn import functional
 
 from sfumato.conditions.attributes import Attribute, describe
-from sfumato.data.formats.pixels import to_model
 from sfumato.diffusion import Eps, Noise, V, trailing
 from sfumato.diffusion.noise import Purpose, normal, uniform
 from sfumato.train.meter import Meter, summed

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-
 from sfumato.data.formats.pixels import to_bytes
+
 from sfumato.generate.pictures import tiles
+from sfumato.model import load
 from sfumato.run.events import (
     Finished,
     HeldOut,
@@ -29,7 +30,6 @@ from sfumato.run.events import (
 from sfumato.run.folder import Run
 from sfumato.run.log import record
 from sfumato.train import loop, train
-from sfumato.weights import load_weights
 
 from .conftest import diary, final, go, tiny
 
@@ -48,7 +48,7 @@ def test_a_run_tells_its_story_in_order(digits, tmp_path):
     assert [e.images for e in events if isinstance(e, HeldOut)] == [0, 80, 160]
     assert [e.images for e in events if isinstance(e, Sampled)] == [8, 160]
     assert (run.path / "finished.json").exists()
-    model = load_weights(run)
+    model = load(run)
     assert (model.images, model.kind, model.shape) == (160, "ema", (1, 8, 8))
     assert model.attributes == digits.attributes
     for name in ("config.toml", "environment.json", "plan.json"):
@@ -216,6 +216,6 @@ def test_half_a_minute_on_digits_learns_digits(digits, tmp_path):
     losses = [e.loss for e in train(config, run, plain) if isinstance(e, HeldOut)]
     assert losses[-1] < 0.45 * losses[0]
     assert all(b < 1.01 * a for a, b in pairwise(losses))
-    model = load_weights(run)
+    model = load(run)
     pictures = to_bytes(sample(model, 500, seed=1, steps=25, batch=250))
     assert frechet(pictures, plain.images[plain.train]) < 1.5

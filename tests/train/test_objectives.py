@@ -9,11 +9,11 @@ import torch
 
 from sfumato.diffusion import PARAMETERIZATIONS, Ancestral, Noise, sample, trailing, vlb
 from sfumato.errors import UserError
+from sfumato.model import load
 from sfumato.run.events import Finished, HeldOut, Stepped
 from sfumato.run.folder import Run
 from sfumato.train import train
 from sfumato.train.trainer import Learner
-from sfumato.weights import load_weights
 
 from .conftest import tiny
 
@@ -92,7 +92,7 @@ def test_the_best_weights_are_kept(digits, tmp_path) -> None:
     run = Run(tmp_path / "run")
     events = [e for e in train(tiny(digits, train__held_outs="4"), run, digits) if isinstance(e, HeldOut)]
     best = min(events, key=lambda event: event.loss)
-    model = load_weights(run.path / "weights" / "best.safetensors")
+    model = load(run.path / "weights" / "best.safetensors")
     assert model.images == best.images
     assert best.best
     assert [e.best for e in events] == [e.loss == min(x.loss for x in events[: i + 1]) for i, e in enumerate(events)]

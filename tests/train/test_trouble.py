@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 
 from sfumato.errors import UserError
+from sfumato.model import load
 from sfumato.run.events import (
     Finished,
     Saved,
@@ -23,7 +24,6 @@ from sfumato.run.folder import Run
 from sfumato.run.log import read_events, record
 from sfumato.train import checkpoint, loop, train
 from sfumato.train.plan import Plan
-from sfumato.weights import load_weights
 
 from .conftest import Altered, diary, final, go, tiny
 
@@ -129,7 +129,7 @@ def test_a_full_disk_is_loud_and_training_goes_on(digits, tmp_path, monkeypatch)
     for event in record(train(saved_every_step(digits), run, digits), run):
         seen.append(event)
         if isinstance(event, Stepped) and event.step == 10:
-            assert load_weights(run).images == 24  # what was saved stays
+            assert load(run).images == 24  # what was saved stays
             broken[0] = False
     warnings = [e for e in seen if isinstance(e, Warned)]
     assert [e.images for e in warnings] == [32, 40, 48, 56, 64, 72]
@@ -192,7 +192,7 @@ def test_many_skips_in_a_row_stop_at_the_last_good_checkpoint(digits, tmp_path, 
         go(tiny(digits), run, digits)
     best = "weights/best.safetensors"  # a held-out pass came after the checkpoint, on an average that is still sound
     assert {name: content for name, content in final(run).items() if name != best} == good
-    assert load_weights(run.path / best).images > 24
+    assert load(run.path / best).images > 24
     monkeypatch.undo()
     assert go(tiny(digits), run, digits)[0].resumed_at == 24
 

@@ -27,7 +27,7 @@ from sfumato.diffusion import (
 from sfumato.diffusion import process as diffusion_process
 from sfumato.diffusion import schedule as diffusion_schedule
 from sfumato.diffusion.variance import bounds
-from sfumato.nets import UNet
+from sfumato.nets.unet.unet import UNet
 from sfumato.verify import Finding, Setting, Skipped, examinations, examine, sampling, scoring, verify
 
 DOUBLE, SINGLE = (Setting(torch.device("cpu"), dtype) for dtype in (torch.float64, torch.float32))

@@ -113,7 +113,7 @@ def contact_sheet(data: Dataset, num: int) -> Image:
 
 def _described(data: Dataset) -> dict[str, Any]:
     """A data set as a JSON-able dict."""
-    from sfumato.codec import pixels as depth
+    from sfumato.codec import format as depth
 
     return {
         "source": data.source_name,

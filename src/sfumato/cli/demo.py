@@ -14,9 +14,9 @@ from sfumato.errors import UserError
 if TYPE_CHECKING:
     from sfumato.config.config import Config
     from sfumato.data import Dataset
+    from sfumato.model import Model
     from sfumato.report.figures import Album
     from sfumato.run.folder import Run
-    from sfumato.weights import Model
 
 __all__ = ["VERB", "Demo"]
 
@@ -44,10 +44,10 @@ class Demo:
         from sfumato.cli.console import pick_device
         from sfumato.cli.train import train_in_view
         from sfumato.files import write_atomic
+        from sfumato.model import load
         from sfumato.nets import keep_memory
         from sfumato.report.figures import album
         from sfumato.run.folder import Run
-        from sfumato.weights import load_weights
 
         run = Run(self.out / "run")
         if self.out.exists() and not self.out.is_dir():
@@ -62,7 +62,7 @@ class Demo:
         print(f"1. Training on {about}, into {run.path}\n", flush=True)
         train_in_view(config, run, data, device)
         print(f"\n2. Drawing, into {self.out}", flush=True)
-        model = load_weights(run)
+        model = load(run)
         drawn = album(run, model, data, self.out, report=progress("drawing, step"))
         head, captions, commands = _words(self, drawn, model, data, run)
         write_atomic(self.out / "README.md", _markdown(head, captions, commands))

@@ -9,7 +9,7 @@ from sfumato.cli.console import count
 if TYPE_CHECKING:
     from sfumato.config.config import Config
     from sfumato.config.diffusion import DiffusionConfig
-    from sfumato.nets import UNetConfig
+    from sfumato.nets.unet.unet import UNetConfig
 
 __all__ = ["network", "padding", "process", "schedule_rows"]
 

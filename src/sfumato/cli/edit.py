@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sfumato.edit import Walk
     from sfumato.generate.recipe import Recipe
-    from sfumato.weights import Model
+    from sfumato.model import Model
 
 __all__ = ["VERB", "Inpaint", "Interpolate", "Invert", "Vary"]
 

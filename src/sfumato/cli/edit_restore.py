@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sfumato.diffusion.inverse import LinearOperator
     from sfumato.edit import Walk
-    from sfumato.weights import Model
+    from sfumato.model import Model
 
 __all__ = ["Colorize", "Deblur", "Upscale"]
 
@@ -73,7 +73,7 @@ class _Restoring(Several):
         """Return what the operator and the noise make of an image, rounded to bytes, and the image."""
         import torch
 
-        from sfumato.data import to_bytes, to_model
+        from sfumato.codec.pixels import to_bytes, to_model
         from sfumato.diffusion import Purpose
         from sfumato.diffusion.noise import normal
 

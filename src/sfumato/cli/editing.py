@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from sfumato.edit import Fitted, Walk
     from sfumato.generate.recipe import Recipe
-    from sfumato.weights import Model
+    from sfumato.model import Model
 
 __all__ = ["Editing", "Row", "Several"]
 
@@ -99,13 +99,13 @@ class Editing(Drawing):
 
     def perform(self) -> int:
         """Edit, write, say."""
-        from sfumato.weights import load_weights
+        from sfumato.model import load
 
         self.check()
         asked = self.recipe()
         out = self.out or self._default_out()
         _probe(out)
-        model = load_weights(self._weights(), pick_device(self.device))
+        model = load(self._weights(), pick_device(self.device))
         recipe = asked.settle(model)
         if recipe.variance == "analytic":
             raise UserError("--variance analytic is for sample and evaluate: choose small, large or learned here")

@@ -15,8 +15,8 @@ from sfumato.errors import UserError
 
 if TYPE_CHECKING:
     from sfumato.config.config import Config
+    from sfumato.model import Model
     from sfumato.run.folder import Run
-    from sfumato.weights import Model
 
 __all__ = ["VERB", "Info"]
 
@@ -35,13 +35,13 @@ class Info:
     def perform(self) -> int:
         """Look and tell."""
         from sfumato.config.config import to_dict
+        from sfumato.model import load
         from sfumato.run.folder import Run
-        from sfumato.weights import load_weights
 
         run = Run(self.source) if self.source.is_dir() else None
         if run is not None and not run.exists():
             raise UserError(f"{self.source} is not a run folder: it has no config.toml")
-        model = None if run is not None and not _has_weights(run) else load_weights(self.source)
+        model = None if run is not None and not _has_weights(run) else load(self.source)
         config = model.config if model is not None else _config(run)
         known = _model_facts(config, model) | (_run_facts(run, config) if run is not None else {})
         if self.json:
@@ -68,7 +68,7 @@ def _model_facts(config: Config, model: Model | None) -> dict[str, Any]:
     """What a configuration says of its model, and a weights file of itself."""
     import torch
 
-    from sfumato.codec import pixels as depth
+    from sfumato.codec import format as depth
     from sfumato.nets import UNet, cost
 
     with torch.device("meta"):
@@ -120,7 +120,7 @@ def _run_facts(run: Run, config: Config) -> dict[str, Any]:
 def _text(source: Path, config: Config, known: dict[str, Any]) -> str:
     """All of it, for people."""
     from sfumato.cli.describe import network, padding, process
-    from sfumato.codec import pixels as depth
+    from sfumato.codec import format as depth
 
     data = config.data
     shape = known.get("shape")

@@ -11,7 +11,7 @@ from sfumato.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sfumato.weights import Model
+    from sfumato.model import Model
 
 __all__ = ["asked", "in_words"]
 

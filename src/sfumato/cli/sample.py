@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sfumato.diffusion import Denoiser, State, Variance
     from sfumato.generate.recipe import Recipe
     from sfumato.generate.writers import OnState
-    from sfumato.weights import Model
+    from sfumato.model import Model
 
 __all__ = ["VERB", "Sample"]
 
@@ -73,11 +73,11 @@ class Sample(Drawing):
         from sfumato.cli import labels
         from sfumato.generate.sample import generate, in_turn
         from sfumato.generate.writers import Samples, write
-        from sfumato.weights import load_weights
+        from sfumato.model import load
 
         asked = self._check()
         device = pick_device(self.device)
-        model = load_weights(self._weights(), device)
+        model = load(self._weights(), device)
         recipe = asked.settle(model)
         rows = labels.asked(model, self.label)
         if recipe.guidance != 1 and rows is None and self.weak is None:
@@ -135,12 +135,12 @@ class Sample(Drawing):
     def _denoiser(self, recipe: Recipe, model: Model, device: torch.device) -> Denoiser:
         """The denoiser that is drawn with."""
         from sfumato.generate.compiled import compiled
-        from sfumato.weights import load_weights
+        from sfumato.model import load
 
         plain = compiled(model, min(self.batch, self.num)).denoiser if self.compile else model.denoiser
         if self.weak is None:
             return recipe.denoiser(plain)
-        weak = load_weights(self.weak, device)
+        weak = load(self.weak, device)
         if (weak.shape, weak.attributes) != (model.shape, model.attributes):
             raise UserError(f"{self.weak} draws other images or knows other labels than {self.source}: take one alike")
         return recipe.denoiser(plain, weak.denoiser)

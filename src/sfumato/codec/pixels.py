@@ -1,166 +1,90 @@
-r"""How deep pixels are: what a stored value is, and where it lies in the model's range.
-
-A model sees numbers in [-1, 1]. A `Depth` is the line between them and the values that files hold,
-
-    x = 2 (v - low) / (high - low) - 1            8 bits: low 0, high 255      16 bits: 0, 65535      floats: recorded
-
-(Ho et al. 2020, section 3.3, for bytes: "linearly scaled to [-1, 1]"), and the way back: integers are rounded and
-clamped to low .. high, floats are left as they come. There and back changes no integer.
-
-Of the same line follow the two things that a likelihood must know. Integers are the middles of `levels` bins, so they
-have probabilities; floats have none, only a density, and that depends on the unit they are counted in:
-
-    log p(v) = log p(x) - D log scale,      scale = (high - low) / 2,      D values an image
-
-since dx = dv / scale in each of them.
-"""
+"""Pixels as x_0: stored values scaled to [-1, 1] (DDPM, Sec. 3.3)."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from torch import Tensor
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+from sfumato.codec.format import EIGHT, PixelFormat
+from sfumato.diffusion.decoder import Decoder, Discretized, density
 
-__all__ = ["DEPTHS", "EIGHT", "SIXTEEN", "Depth", "depth_of", "from_plain", "plain"]
-
-DEPTHS = ("8", "16", "float")
-"""The kinds of depth."""
-_DTYPES = {"8": "|u1", "16": "<u2", "float": "<f4"}
-_LEVELS = {"8": 256, "16": 65536, "float": None}
+__all__ = ["Pixels", "PixelsConfig", "to_bytes", "to_model"]
 
 
 @dataclass(frozen=True)
-class Depth:
-    """What pixels' values are.
+class PixelsConfig:
+    """Pixels are modelled as they are."""
+
+    def build(self, format: PixelFormat, shape: tuple[int, int, int]) -> Pixels:
+        """Return the codec; it takes any image."""
+        return Pixels(format, shape)
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Stored values v as x = 2 (v - low) / (high - low) - 1; satisfies `Codec`.
 
     Attributes:
-        kind: `8` (uint8), `16` (uint16) or `float` (float32).
-        low: the value that is -1 to the model.
-        high: the value that is 1 to the model.
-
-    Raises:
-        ValueError: no such kind, or an empty or unbounded range.
+        format: of the stored values.
+        image_shape: (C, H, W).
     """
 
-    kind: str = "8"
-    low: float = 0.0
-    high: float = 255.0
-
-    def __post_init__(self) -> None:
-        if self.kind not in DEPTHS:
-            raise ValueError(f"depth '{self.kind}' is none of {', '.join(DEPTHS)}")
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
-            raise ValueError(f"a depth from {self.low} to {self.high}: give a lower and a greater finite number")
-        if self.levels is not None and (self.low, self.high) != (0, self.levels - 1):
-            raise ValueError(f"{self.kind} bits go from 0 to {self.levels - 1}, not from {self.low} to {self.high}")
+    format: PixelFormat
+    image_shape: tuple[int, int, int]
+    range = (-1.0, 1.0)
+    linear = True
 
     @property
-    def levels(self) -> int | None:
-        """How many values there are: 256, 65536, or None for floats."""
-        return _LEVELS[self.kind]
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of x_0: the image's own."""
+        return self.image_shape
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        """The type of an array of such values."""
-        return np.dtype(_DTYPES[self.kind])
-
-    @property
-    def tensor_dtype(self) -> torch.dtype:
-        """The type of a tensor of such values."""
-        import torch
-
-        return {"8": torch.uint8, "16": torch.uint16, "float": torch.float32}[self.kind]
-
-    @property
-    def scale(self) -> float:
-        """(high - low) / 2: how many units of the values one unit of the model is."""
-        return (self.high - self.low) / 2
+    def decoder(self) -> Decoder:
+        """The mass of each integer's bin (DDPM Eq. 13), or the density of floats."""
+        return density if self.format.levels is None else Discretized(self.format.levels)
 
     @property
     def bits_offset(self) -> float:
-        """What turns bits a dimension of a model into those of the values: log2 scale for a density, else 0."""
-        return math.log2(self.scale) if self.levels is None else 0.0
+        """What turns bits a dimension of x_0 into those of the stored values."""
+        return self.format.bits_offset
 
     @property
-    def words(self) -> str:
-        """In a few words: "8-bit", "16-bit", "floating-point, -0.2 to 1.3"."""
-        return f"{self.kind}-bit" if self.levels else f"floating-point, {self.low:.5g} to {self.high:.5g}"
+    def scale(self) -> float:
+        """Units of the stored values in one unit of x_0."""
+        return self.format.scale
 
-    def to_model(self, values: Tensor) -> Tensor:
-        """Return values in the model's range, float32 of the same shape.
+    def encode(self, values: Tensor) -> Tensor:
+        """Return values in [-1, 1], float32."""
+        return self.format.to_model(values)
 
-        Args:
-            values: of `dtype`, any shape.
-        """
-        import torch
+    def decode(self, x: Tensor) -> Tensor:
+        """Return the nearest stored values."""
+        return self.format.from_model(x)
 
-        shifted = values.to(torch.float32, copy=True)
-        if self.low:
-            return shifted.sub_(self.low).div_(self.scale).sub_(1.0)
-        return shifted.div_(self.scale).sub_(1.0)  # of bytes: exactly -1 at 0 and 1 at 255
+    def to_pixels(self, x: Tensor) -> Tensor:
+        """Return x: it is pixels."""
+        return x
 
-    def from_model(self, x: Tensor) -> Tensor:
-        """Return what stands for images of the model's range.
+    def from_pixels(self, pixels: Tensor) -> Tensor:
+        """Return the pixels as they are."""
+        return pixels
 
-        Args:
-            x: float of any shape and dtype.
+    def clip(self, x: Tensor) -> Tensor:
+        """Clamp to [-1, 1]."""
+        return x.clamp(*self.range)
 
-        Returns:
-            `dtype` of the same shape; integers are rounded and clamped, NaN becoming the lowest, floats left as they
-            are.
-        """
-        import torch
-
-        values = x.to(torch.float32).add(1.0).mul_(self.scale)
-        if self.levels is None:
-            return values.add_(self.low)
-        whole = values.nan_to_num_(nan=0.0).round_().clamp_(0.0, float(self.levels - 1))
-        return whole.to(self.tensor_dtype)
-
-    def shown(self, values: Any) -> Any:
-        """Return values as bytes to look at, by the model's range.
-
-        Args:
-            values: an array or tensor of `dtype`, any shape.
-
-        Returns:
-            uint8, an array or tensor as given; bytes as they are.
-        """
-        import torch
-
-        if self.kind == "8":
-            return values
-        given = values if isinstance(values, torch.Tensor) else torch.from_numpy(np.array(values))
-        bytes_ = EIGHT.from_model(self.to_model(given))
-        return bytes_ if isinstance(values, torch.Tensor) else bytes_.numpy()
+    def shown(self, x: Tensor) -> Tensor:
+        """Return bytes: -1 is black and 1 is white, whatever the format."""
+        return to_bytes(x)
 
 
-EIGHT = Depth()
-SIXTEEN = Depth("16", 0.0, 65535.0)
+def to_model(x: Tensor) -> Tensor:
+    """Scale bytes of any shape to [-1, 1], x = 2 k / 255 - 1, float32; 0 is exactly -1 and 255 exactly 1."""
+    return EIGHT.to_model(x)
 
 
-def depth_of(kind: str, low: float = 0.0, high: float = 1.0) -> Depth:
-    """Return the depth of a kind; the range counts for floats only, and one of a single value is widened by 1."""
-    if kind == "float":
-        return Depth("float", low, high if high > low else low + 1.0)
-    return {"8": EIGHT, "16": SIXTEEN}[kind]
-
-
-def plain(depth: Depth) -> dict[str, Any]:
-    """Return a depth as JSON has it."""
-    return {"kind": depth.kind, "low": depth.low, "high": depth.high}
-
-
-def from_plain(table: dict[str, Any] | None) -> Depth:
-    """Return what `plain` was given; None, of files that knew no depth, is 8 bits.
-
-    Raises:
-        ValueError, KeyError, TypeError: it is none.
-    """
-    return EIGHT if table is None else Depth(str(table["kind"]), float(table["low"]), float(table["high"]))
+def to_bytes(x: Tensor) -> Tensor:
+    """Scale [-1, 1] to bytes, k = round(255 (x + 1) / 2) clamped to 0 .. 255; NaN becomes 0. Any shape and dtype."""
+    return EIGHT.from_model(x)

@@ -1,17 +1,18 @@
-"""The configuration: one tree of frozen dataclasses, each of them beside what it builds.
+"""The configuration: one tree of frozen dataclasses.
 
     Config
-      data       DataConfig       which images, and how they are read                   data/
-      net        UNetConfig       the network                                           nets/
-      diffusion  DiffusionConfig  schedule, what the network predicts, variance         here
-      optim      OptimConfig      Adam, its rate and decay                              train/
-      ema        EMAConfig        the average of the weights                            train/
-      train      TrainConfig      length, batches, seed, how often to look              train/
-      augment    AugmentConfig    how training images are altered                       train/
+      data       DataConfig        which images, and how they are read
+      codec      a CodecConfig     what stored values are to the network; chosen by `kind`
+      net        a NetworkConfig   the network; chosen by `kind`
+      diffusion  DiffusionConfig   schedule, what the network predicts, variance, objective
+      optim      OptimConfig       the optimiser, its rate and decay
+      ema        EMAConfig         the average of the weights
+      train      TrainConfig       length, batches, seed, how often to look
+      augment    AugmentConfig     how training images are altered
 
-Values come from three places, each laid over the one before: a preset, a TOML file, `key=value` from the command line.
-The result is written whole into the run folder and into the header of every weights file, so nothing about a model is
-ever a matter of what the defaults were that day.
+Values come from three places, each laid over the one before: a preset, a TOML file, `key=value` from the command line
+(`presets.resolve`). The result is written whole into the run folder and into the header of every weights file, so
+nothing about a model depends on what the defaults are later.
 
 Every value is checked by its own dataclass; combinations that can't work are refused here, before anything is written.
 """
@@ -21,12 +22,15 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sfumato.conditions.attributes import Attribute
+from sfumato.codec.pixels import PixelsConfig
+from sfumato.codec.protocol import CodecConfig
+from sfumato.codec.registry import CODECS
+from sfumato.conditions.protocol import Vocabulary
 from sfumato.config import tree
 from sfumato.config.augment import NUMBERS, AugmentConfig
 from sfumato.config.data import DataConfig
@@ -35,20 +39,29 @@ from sfumato.config.train import EMAConfig, OptimConfig, TrainConfig
 from sfumato.diffusion import SCHEDULES, WEIGHTINGS, Weighting
 from sfumato.diffusion.schedule import Chain
 from sfumato.errors import UserError
-from sfumato.nets import UNetConfig
+from sfumato.nets import NETWORKS, Interface, NetworkConfig
+from sfumato.nets.unet.unet import UNetConfig
 
-__all__ = ["Config", "difference", "digest", "fit", "from_dict", "read_toml", "to_dict", "to_toml"]
+__all__ = ["Config", "difference", "digest", "from_dict", "from_stored", "read_toml", "to_dict", "to_toml"]
 
-CHOICES: tree.Choices = {Chain: SCHEDULES, Weighting: WEIGHTINGS}
+CHOICES: tree.Choices = {Chain: SCHEDULES, Weighting: WEIGHTINGS, NetworkConfig: NETWORKS, CodecConfig: CODECS}
 """The abstract types of the tree, and which dataclasses a table's `kind` may name for them."""
+
+_DERIVED = ("channels", "conditions", "augment", "learned_variance", "num_classes")
+"""Keys of `net` in configurations of earlier versions; today they follow from the data and the process."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides what a run will be. See the module's docstring for its branches."""
+    """Everything that decides what a run will be. See the module's docstring for its branches.
+
+    Where `data.flip` mirrors images, a mirror image is an image like any other: `x-flip` is taken out of the
+    augmentation, since nothing is left to tell the network about it.
+    """
 
     data: DataConfig = DataConfig()
-    net: UNetConfig = UNetConfig()
+    codec: CodecConfig = PixelsConfig()
+    net: NetworkConfig = UNetConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
     optim: OptimConfig = OptimConfig()
     ema: EMAConfig = EMAConfig()
@@ -56,11 +69,25 @@ class Config:
     augment: AugmentConfig = AugmentConfig()
 
     def __post_init__(self) -> None:
-        if self.train.grid_steps > self.diffusion.schedule.num_steps:
+        steps = self.train.grid_steps
+        if steps is not None and steps > self.diffusion.schedule.num_steps:
             raise UserError(
-                f"train.grid_steps = {self.train.grid_steps} on a chain of {self.diffusion.schedule.num_steps} steps: "
-                f"choose at most as many"
+                f"train.grid_steps = {steps} on a chain of {self.diffusion.schedule.num_steps} steps: "
+                "choose at most as many"
             )
+        if self.augment.on and self.data.flip:
+            kinds = tuple(kind for kind in self.augment.kinds if kind != "x-flip")
+            object.__setattr__(self, "augment", replace(self.augment, kinds=kinds))
+
+    def interface(self, channels: int, vocabulary: Vocabulary | None = None) -> Interface:
+        """Return what the network must fit.
+
+        Args:
+            channels: of x_0, as the codec has them.
+            vocabulary: what the data knows of its images; None for nothing.
+        """
+        numbers = NUMBERS if self.augment.on else 0
+        return Interface(channels, vocabulary, numbers, self.diffusion.variance == "learned")
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -76,6 +103,38 @@ def from_dict(table: Mapping[str, Any]) -> Config:
         UserError: an unknown key, a wrong type, or a value or combination that can't work.
     """
     return tree.convert(Config, table, CHOICES)
+
+
+def from_stored(table: Mapping[str, Any]) -> Config:
+    """Build the configuration of a run folder or a weights file, also of an earlier version.
+
+    Raises:
+        UserError: as `from_dict`.
+    """
+    stored = without_derived(table)
+    if "codec" not in stored:  # written before the second edition
+        for branch, upgrade in (("net", _with_kind), ("train", _without_old_default)):
+            if isinstance(stored.get(branch), Mapping):
+                stored[branch] = upgrade(stored[branch])
+    return from_dict(stored)
+
+
+def _with_kind(net: Mapping[str, Any]) -> dict[str, Any]:
+    """There was one network."""
+    return {"kind": "unet", **net}
+
+
+def _without_old_default(train: Mapping[str, Any]) -> dict[str, Any]:
+    """Grids took 25 steps by default, and take the default recipe's today."""
+    return {**train, "grid_steps": None if train.get("grid_steps") == 25 else train.get("grid_steps")}
+
+
+def without_derived(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration's table without the keys of earlier versions that are no choice today."""
+    net = table.get("net")
+    if not isinstance(net, Mapping):
+        return dict(table)
+    return {**table, "net": {key: value for key, value in net.items() if key not in _DERIVED}}
 
 
 def to_toml(config: Config) -> str:
@@ -105,28 +164,3 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} can't be read: {getattr(error, 'strerror', None) or 'it is not text'}") from None
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path} is not a TOML file: {error}") from None
-
-
-def fit(config: Config, shape: Sequence[int], attributes: Sequence[Attribute] = ()) -> Config:
-    """Return the configuration with the network's channels and conditions as data and diffusion have them.
-
-    With `data.flip` a mirror image is an image like any other, which leaves nothing to tell the network about x-flip:
-    it is taken out of the augmentation.
-
-    Args:
-        config: what was asked for.
-        shape: (C, H, W) of the data.
-        attributes: what the data knows of its images, which is what the network learns.
-    """
-    conditions, learned = tuple(len(a.values) for a in attributes), config.diffusion.variance == "learned"
-    augment = config.augment
-    if augment.on and config.data.flip:
-        augment = replace(augment, kinds=tuple(kind for kind in augment.kinds if kind != "x-flip"))
-    net = replace(
-        config.net,
-        channels=shape[0],
-        conditions=conditions,
-        augment=NUMBERS if augment.on else 0,
-        learned_variance=learned,
-    )
-    return replace(config, net=net, augment=augment)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from PIL import ImageColor
 
-from sfumato.codec.pixels import DEPTHS
+from sfumato.codec.format import DEPTHS
 from sfumato.errors import UserError, nearest
 
 __all__ = ["DataConfig"]

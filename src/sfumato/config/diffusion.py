@@ -9,8 +9,6 @@ from sfumato.diffusion import (
     VARIANCES,
     Bound,
     Cosine,
-    Decoder,
-    Discretized,
     Hybrid,
     Objective,
     Parameterization,
@@ -22,6 +20,7 @@ from sfumato.diffusion import (
     Weighting,
     ZeroTerminalSNR,
 )
+from sfumato.diffusion.decoder import Decoder, Discretized
 from sfumato.diffusion.schedule import Chain
 from sfumato.errors import nearest
 
@@ -116,7 +115,7 @@ class DiffusionConfig:
         return Simple(PARAMETERIZATIONS[self.loss_space or self.parameterization])
 
     def build_objective(self, decoder: Decoder = Discretized()) -> Objective:
-        """Return what is minimised; the bound's last term is the decoder's."""
+        """Return what is minimised; `decoder` gives the bound's last term (`Codec.decoder`)."""
         if self.objective == "simple":
             return self.build_simple()
         bound = Bound(self.build_variance(), decoder)

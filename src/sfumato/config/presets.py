@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sfumato.config import tree
-from sfumato.config.config import Config, from_dict, read_toml, to_dict
+from sfumato.config.config import Config, from_dict, read_toml, to_dict, without_derived
 from sfumato.config.data import DataConfig
 from sfumato.config.diffusion import DiffusionConfig
 from sfumato.config.train import EMAConfig, OptimConfig, TrainConfig
 from sfumato.diffusion import Cosine, Linear
 from sfumato.errors import UserError, nearest
-from sfumato.nets import UNetConfig
+from sfumato.nets.unet.unet import UNetConfig
 
 __all__ = ["PRESETS", "Preset", "choose", "resolve"]
 
@@ -88,7 +88,7 @@ PRESETS: dict[str, Preset] = {
     "digits": Preset(
         _small(
             DataConfig("digits"),
-            UNetConfig(1, base=32, multipliers=(1, 2), blocks=1, attention=(1,), dropout=0.0, groups=8),
+            UNetConfig(base=32, multipliers=(1, 2), blocks=1, attention=(1,), dropout=0.0, groups=8),
             batch=64,
             images=60_000,
         ),
@@ -98,7 +98,7 @@ PRESETS: dict[str, Preset] = {
     "faces": Preset(
         _small(
             DataConfig("faces"),
-            UNetConfig(3, base=32, multipliers=(1, 2, 2), blocks=1, attention=(2,), dropout=0.0, groups=8),
+            UNetConfig(base=32, multipliers=(1, 2, 2), blocks=1, attention=(2,), dropout=0.0, groups=8),
             batch=32,
             images=100_000,
             lr=3e-3,
@@ -109,7 +109,7 @@ PRESETS: dict[str, Preset] = {
     "fashion": Preset(
         _small(
             DataConfig("fashion"),
-            UNetConfig(1, base=32, multipliers=(1, 2, 2), blocks=1, attention=(2,), dropout=0.0, groups=8, fold=2),
+            UNetConfig(base=32, multipliers=(1, 2, 2), blocks=1, attention=(2,), dropout=0.0, groups=8, fold=2),
             batch=32,
             images=120_000,
             lr=3e-3,
@@ -120,7 +120,7 @@ PRESETS: dict[str, Preset] = {
     "small64": Preset(
         _small(
             DataConfig(flip=True),
-            UNetConfig(3, base=64, multipliers=(1, 2, 2), blocks=2, attention=(2,), dropout=0.0, groups=16, fold=4),
+            UNetConfig(base=64, multipliers=(1, 2, 2), blocks=2, attention=(2,), dropout=0.0, groups=16, fold=4),
             batch=32,
             images=500_000,
             lr=5e-4,
@@ -131,9 +131,7 @@ PRESETS: dict[str, Preset] = {
     "small256": Preset(
         _small(
             DataConfig(flip=True),
-            UNetConfig(
-                3, base=64, multipliers=(1, 2, 2, 4), blocks=2, attention=(2, 3), dropout=0.0, groups=16, fold=8
-            ),
+            UNetConfig(base=64, multipliers=(1, 2, 2, 4), blocks=2, attention=(2, 3), dropout=0.0, groups=16, fold=8),
             batch=16,
             images=500_000,
             lr=3e-4,
@@ -144,7 +142,7 @@ PRESETS: dict[str, Preset] = {
     "cifar10-ddpm": Preset(
         _published(
             DataConfig("faces", size=(32, 32), flip=True),
-            UNetConfig(3, base=128, multipliers=(1, 2, 2, 2), blocks=2, attention=(1,), dropout=0.1),
+            UNetConfig(base=128, multipliers=(1, 2, 2, 2), blocks=2, attention=(1,), dropout=0.1),
             variance="large",
             lr=2e-4,
             batch=128,
@@ -158,7 +156,7 @@ PRESETS: dict[str, Preset] = {
     "celeba64-ddpm": Preset(
         _published(
             DataConfig("faces", size=(64, 64), flip=True),
-            UNetConfig(3, base=128, multipliers=(1, 2, 2, 2, 4), blocks=2, attention=(2,), dropout=0.1),
+            UNetConfig(base=128, multipliers=(1, 2, 2, 2, 4), blocks=2, attention=(2,), dropout=0.1),
             variance="large",
             lr=2e-4,
             batch=128,
@@ -174,7 +172,7 @@ PRESETS: dict[str, Preset] = {
     "celebahq256-ddpm": Preset(
         _published(
             DataConfig("faces", size=(256, 256), flip=True),
-            UNetConfig(3, base=128, multipliers=(1, 1, 2, 2, 4, 4), blocks=2, attention=(4,), dropout=0.0),
+            UNetConfig(base=128, multipliers=(1, 1, 2, 2, 4, 4), blocks=2, attention=(4,), dropout=0.0),
             variance="small",
             lr=2e-5,
             batch=64,
@@ -241,5 +239,5 @@ def resolve(
         raise UserError(f'unknown preset "{preset}"{nearest(preset, PRESETS)}')
     table = to_dict(PRESETS[preset].config if preset is not None else Config())
     if file is not None:
-        table = tree.merge(table, read_toml(Path(file)))
+        table = tree.merge(table, without_derived(read_toml(Path(file))))
     return from_dict(tree.merge(table, tree.nest(overrides or {})))

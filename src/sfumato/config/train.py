@@ -39,7 +39,7 @@ class TrainConfig:
         label_dropout: chance that an example is shown without its labels, where there are any (`learner.kept`).
         grids: how many sample grids are drawn on the way, at geometrically spaced moments, the last at the end.
         grid_images: pictures in a grid.
-        grid_steps: DDIM steps that a grid's pictures take.
+        grid_steps: sampling steps of a grid; None takes the default recipe's.
         raw_grids: draw a grid with the raw weights beside each of the average's.
         held_outs: how many times the held-out loss is taken, evenly spaced, besides once before the first step.
         held_out_images: at most so many held-out images are scored.
@@ -57,7 +57,7 @@ class TrainConfig:
     label_dropout: float = 0.1
     grids: int = 6
     grid_images: int = 64
-    grid_steps: int = 25
+    grid_steps: int | None = None
     raw_grids: bool = False
     held_outs: int = 10
     held_out_images: int = 256

@@ -11,7 +11,6 @@ from sfumato.lazy import lazy
 
 if TYPE_CHECKING:
     from sfumato.data.dataset import Batch, Dataset, open_data
-    from sfumato.data.formats.pixels import to_bytes, to_model
     from sfumato.data.sources.builtin import BUILTIN, describe_sources
     from sfumato.data.sources.opening import open_source
     from sfumato.data.sources.protocol import Picture, Source, Unreadable
@@ -31,8 +30,6 @@ _HOMES = {
     "from_huggingface": "sources.tables",
     "open_data": "dataset",
     "open_source": "sources.opening",
-    "to_bytes": "formats.pixels",
-    "to_model": "formats.pixels",
 }
 __all__ = [
     "BUILTIN",
@@ -47,7 +44,5 @@ __all__ = [
     "from_huggingface",
     "open_data",
     "open_source",
-    "to_bytes",
-    "to_model",
 ]
 __getattr__, __dir__ = lazy(__name__, _HOMES)

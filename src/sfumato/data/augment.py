@@ -41,7 +41,7 @@ from torch import Tensor
 from sfumato.config.augment import KINDS, AugmentConfig
 from sfumato.diffusion.noise import Purpose, normal, uniform
 
-__all__ = ["augment", "beside", "draw", "inverse", "resample"]
+__all__ = ["augment", "draw", "inverse", "resample"]
 
 
 _SCALE, _STRETCH, _SHIFT = 0.2, 0.2, 1 / 8
@@ -186,13 +186,3 @@ def _unmixing(count: int) -> Tensor:
         mixing.index_put_((places, columns), torch.tensor(weight, dtype=torch.float64), accumulate=True)
     unmixing: Tensor = torch.linalg.inv(mixing).float()
     return unmixing
-
-
-def beside(condition: Tensor | None, numbers: Tensor) -> Tensor:
-    """Return what a network with `net.augment` is told: the attributes' columns, if any, then those of `draw`.
-
-    Args:
-        condition: (B, A), or None for a network without attributes.
-        numbers: (B, NUMBERS), on the same device.
-    """
-    return numbers if condition is None else torch.cat((condition, numbers), dim=1)

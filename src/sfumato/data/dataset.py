@@ -26,14 +26,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sfumato.codec.pixels import EIGHT, Depth
+from sfumato.codec.format import EIGHT, PixelFormat
 from sfumato.conditions.attributes import Attribute
+from sfumato.conditions.protocol import Vocabulary
+from sfumato.conditions.table import Attributes
+from sfumato.conditions.vocabulary import AttributeVocabulary
 from sfumato.config.data import DataConfig
 from sfumato.data.labels import Labels, pick, read_labels
 from sfumato.data.sources.folder import FolderSource
 from sfumato.data.sources.opening import open_source
 from sfumato.data.sources.protocol import Pixels, Source
 from sfumato.data.store.store import Progress, Stored, cache_folder, open_store
+from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.noise import Purpose, permutation, uniform
 from sfumato.errors import UserError
 
@@ -52,13 +56,13 @@ class Batch:
     """A slice of the training stream.
 
     Attributes:
-        x: (B, C, H, W), values of the data's depth.
-        conditions: (B, A) float32, what is known of each image; NaN where it is not given.
+        x: (B, C, H, W), stored values.
+        condition: what is known of each image; None for nothing.
         index: (B,) int64, the rows of `Dataset.images`.
     """
 
     x: Tensor
-    conditions: Tensor
+    condition: Condition | None
     index: Tensor
 
 
@@ -70,15 +74,15 @@ class Dataset:
         config: how they were asked for.
         source_name: the built-in name, or the absolute path.
         images: (N, C, H, W), values of the depth, mapped from the store.
-        attributes: what is known of the images, as `config.labels` asks; () for nothing.
-        conditions: (N, A) float32, what is known of each, NaN where it is not given.
+        vocabulary: what is known of the images, as `config.labels` asks; None for nothing.
+        conditions: what is known of each, N rows; None for nothing.
         origins: where each image comes from.
         digests: the SHA-256 of each image's pixels, in hexadecimal.
         train: int64, the rows that train.
         held_out: int64, the other rows.
         quarantined: (origin, reason) of every file left out.
         notes: what was chosen and met, and what follows from it, in plain sentences.
-        depth: what the values are.
+        format: what the values are.
         whole: (N, C, H', W') the larger pictures out of which `images` are cut from the centre, and `batch` at random;
             None where there are none.
     """
@@ -86,15 +90,15 @@ class Dataset:
     config: DataConfig
     source_name: str
     images: Pixels
-    attributes: tuple[Attribute, ...]
-    conditions: NDArray[np.float32]
+    vocabulary: Vocabulary | None
+    conditions: Condition | None
     origins: tuple[str, ...]
     digests: tuple[str, ...]
     train: NDArray[np.int64]
     held_out: NDArray[np.int64]
     quarantined: list[tuple[str, str]]
     notes: tuple[str, ...]
-    depth: Depth = EIGHT
+    format: PixelFormat = EIGHT
     whole: Pixels | None = None
 
     def __len__(self) -> int:
@@ -106,23 +110,35 @@ class Dataset:
         _, channels, height, width = self.images.shape
         return channels, height, width
 
+    @property
+    def attributes(self) -> tuple[Attribute, ...]:
+        """The attributes that are known of the images; () where something else is."""
+        return self.vocabulary.attributes if isinstance(self.vocabulary, AttributeVocabulary) else ()
+
+    @property
+    def table(self) -> NDArray[np.float32]:
+        """What is known of each image as numbers, (N, A): a column an attribute, NaN where it is not given."""
+        if isinstance(self.conditions, Attributes):
+            return self.conditions.table.numpy()
+        return np.empty((len(self), 0), np.float32)
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the contents: shape, attributes, and every image's digest, condition and side of the split."""
         digest = hashlib.sha256(repr((self.images.shape, self.attributes)).encode())
         if self.whole is not None:
             digest.update(repr(self.whole.shape).encode())
-        if self.depth != EIGHT:  # bytes had fingerprints before there were other depths
-            digest.update(repr(self.depth).encode())
+        if self.format != EIGHT:  # bytes had fingerprints before there were other depths
+            digest.update(repr(self.format).encode())
         digest.update("".join(self.digests).encode("ascii"))
-        digest.update(self.conditions.astype("<f4").tobytes() + self.held_out.astype("<i8").tobytes())
+        digest.update(self.table.astype("<f4").tobytes() + self.held_out.astype("<i8").tobytes())
         return digest.hexdigest()
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
         """How many images have each value of each attribute; those of a number are counted under "given"."""
         found = {}
-        for attribute, column in zip(self.attributes, self.conditions.T, strict=True):
+        for attribute, column in zip(self.attributes, self.table.T, strict=True):
             given = column[~np.isnan(column)]
             if attribute.values:
                 counts = np.bincount(given.astype(np.int64), minlength=len(attribute.values)).tolist()
@@ -147,26 +163,26 @@ class Dataset:
         for epoch in set(epochs.tolist()):
             now = epochs == epoch
             index[now] = torch.from_numpy(self.train)[_order(seed, count, epoch)[places[now]]]
-        x, conditions = self.gather(index)
+        x, condition = self.rows(index)
         if self.whole is not None:
             x = self._cut_out(index, uniform(seed, Purpose.CROP, positions, (2,)))
         if self.config.flip:
             mirrored = _mirrored(seed, positions)
             plain = x.view(torch.int16) if x.dtype == torch.uint16 else x  # torch can't mirror uint16
             plain[mirrored] = plain[mirrored].flip(-1)
-        return Batch(x, conditions, index)
+        return Batch(x, condition, index)
 
-    def gather(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Return plain rows.
+    def rows(self, index: Tensor) -> tuple[Tensor, Condition | None]:
+        """Return images by row, copied.
 
         Args:
             index: (B,) int64, rows of `images`.
 
         Returns:
-            (B, C, H, W), values of the depth, and conditions (B, A) float32, copies.
+            Stored values (B, C, H, W), and what is known of them.
         """
-        rows = index.numpy()
-        return torch.from_numpy(np.array(self.images[rows])), torch.from_numpy(np.array(self.conditions[rows]))
+        known = None if self.conditions is None else self.conditions.take(index)
+        return torch.from_numpy(np.array(self.images[index.numpy()])), known
 
     def _cut_out(self, index: Tensor, u: Tensor) -> Tensor:
         """Cut images out of the larger pictures, where uniform numbers (B, 2) say: every place is equally likely."""
@@ -180,12 +196,12 @@ class Dataset:
 
     def shown(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return rows of `images` as bytes to look at, (n, C, H, W)."""
-        bytes_: NDArray[np.uint8] = self.depth.shown(np.asarray(self.images[rows]))
+        bytes_: NDArray[np.uint8] = self.format.shown(np.asarray(self.images[rows]))
         return bytes_
 
     def summary(self) -> str:
         """Return a few lines for people: how many of what, the labels, what was left out, the notes."""
-        shape, deep = "x".join(map(str, self.shape)), "" if self.depth == EIGHT else f", {self.depth.words}"
+        shape, deep = "x".join(map(str, self.shape)), "" if self.format == EIGHT else f", {self.format.words}"
         lines = [
             f"{self.source_name}: {len(self):,} images of {shape} (channels x height x width){deep}, "
             f"{len(self.train):,} to train on and {len(self.held_out):,} held out"
@@ -240,15 +256,15 @@ def open_data(
         source_name=source.name,
         images=_centre(stored.images, stored.size),
         whole=stored.images if stored.images.shape[2:] != stored.size else None,
-        attributes=labels.attributes,
-        conditions=labels.conditions,
+        vocabulary=AttributeVocabulary(labels.attributes) if labels.attributes else None,
+        conditions=Attributes(torch.from_numpy(labels.conditions)) if labels.attributes else None,
         origins=stored.origins,
         digests=stored.digests,
         train=train,
         held_out=held_out,
         quarantined=stored.quarantined,
         notes=(*stored.notes, *labels.notes, *_warnings(stored, len(train)), *filter(None, (split_note, reach_note))),
-        depth=depth,
+        format=depth,
     )
 
 
@@ -281,7 +297,7 @@ def _centre(images: Pixels, size: tuple[int, int]) -> Pixels:
     return images[:, :, top : top + size[0], left : left + size[1]]
 
 
-def _depth(stored: Stored, config: DataConfig) -> tuple[Depth, str | None]:
+def _depth(stored: Stored, config: DataConfig) -> tuple[PixelFormat, str | None]:
     """What the values are, in the range that the configuration gives, and a sentence where it doesn't hold them all.
 
     Raises:
@@ -294,7 +310,7 @@ def _depth(stored: Stored, config: DataConfig) -> tuple[Depth, str | None]:
         raise UserError(
             f"data.range is of floats, and the images are {found.words}: set data.depth=float, or leave it out"
         )
-    depth = Depth("float", *config.range)
+    depth = PixelFormat("float", *config.range)
     if found.low >= depth.low and found.high <= depth.high:
         return depth, None
     return depth, f"values reach from {found.low:.5g} to {found.high:.5g}, beyond data.range: clipped samples do not"

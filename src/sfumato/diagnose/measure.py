@@ -52,9 +52,9 @@ from sfumato.diffusion.noise import Purpose, normal
 from sfumato.diffusion.variance import VARIANCES
 from sfumato.evaluate.cache import split_rows
 from sfumato.evaluate.subject import Counted, Subject, open_subject
+from sfumato.model import Model, load
 from sfumato.run.folder import Run
 from sfumato.train import checkpoint
-from sfumato.weights import Model, load_weights
 
 __all__ = ["gather"]
 
@@ -278,7 +278,7 @@ def gather(path: Path, num: int, seed: int, device: torch.device | str, report: 
 def _others(run: Run, device: torch.device | str) -> dict[str, Model]:
     """The run's other weights."""
     files = {name: run.weights / f"{name}.safetensors" for name in ("raw", "best")}
-    return {name: load_weights(file, device) for name, file in files.items() if file.is_file()}
+    return {name: load(file, device) for name, file in files.items() if file.is_file()}
 
 
 def _steps(chain: int) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sfumato.codec.pixels import EIGHT, Depth
+from sfumato.codec.format import EIGHT, PixelFormat
 from sfumato.data.formats.decode import header_size, read_opacity, read_picture
 from sfumato.data.formats.fitting import converted, fit, is_grey, kind_of, with_channels
 from sfumato.data.sources.protocol import Pixels, Unreadable
@@ -48,7 +48,11 @@ class Fitted:
 
 
 def read_image(
-    path: Path, shape: tuple[int, int, int], background: str = "white", depth: Depth = EIGHT, opacity: bool = False
+    path: Path,
+    shape: tuple[int, int, int],
+    background: str = "white",
+    depth: PixelFormat = EIGHT,
+    opacity: bool = False,
 ) -> Fitted:
     """Read an image and fit it.
 

@@ -38,7 +38,7 @@ from sfumato.edit.walk import STOCHASTIC, Walk, check_image, device_of, draw, rm
 from sfumato.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from sfumato.weights import Model
+    from sfumato.model import Model
 
 __all__ = [
     "POSTERIORS",

@@ -20,7 +20,7 @@ from sfumato.edit.walk import Walk, check_image, device_of, draw
 from sfumato.errors import UserError
 
 if TYPE_CHECKING:
-    from sfumato.weights import Model
+    from sfumato.model import Model
 
 __all__ = ["Varied", "below", "vary"]
 

@@ -20,7 +20,7 @@ from sfumato.errors import UserError
 from sfumato.generate.sample import generate, in_turn
 
 if TYPE_CHECKING:
-    from sfumato.weights import Model
+    from sfumato.model import Model
 
 __all__ = ["STOCHASTIC", "Report", "Walk", "check_image", "device_of", "draw", "psnr", "rmse"]
 

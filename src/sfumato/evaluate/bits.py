@@ -8,7 +8,7 @@ Three ways to the code length of images under a model, all through the denoiser 
     flow      the probability-flow density at t_0 = 1/T and the decoder below it (`diffusion.flow`)
 
 Images of integers, 8 bits or 16, are the middles of 256 or 65,536 bins and have probabilities. Floats have none: what
-is given for them is -log2 of a density a dimension, in the data's own units (`depth.Depth.bits_offset`), which may be
+is given for them is -log2 of a density a dimension, in the data's own units (`depth.PixelFormat.bits_offset`), which may be
 negative, and which no number of another unit or of integers can be compared with.
 
 Two things are random in such a figure: which images were scored and which noise they met. With R draws of noise for
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sfumato.codec.pixels import EIGHT, Depth
+from sfumato.codec.format import EIGHT, PixelFormat
 from sfumato.diffusion import Bound, Denoiser, Noise, Variance, bits_per_dim, prior_term, vlb
 from sfumato.diffusion.decoder import decoder_for
 from sfumato.diffusion.flow import Flow, variational_bits
@@ -105,7 +105,7 @@ def estimate(values: Tensor) -> Estimate:
 
 
 def _batches(
-    images: Tensor, conditions: Tensor | None, batch: int, device: torch.device | str, depth: Depth
+    images: Tensor, conditions: Tensor | None, batch: int, device: torch.device | str, depth: PixelFormat
 ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
     """Yield (index, x_0, condition) of images of a depth.
 
@@ -133,7 +133,7 @@ def vlb_bits(
     device: torch.device | str = "cpu",
     conditions: Tensor | None = None,
     on_progress: Progress | None = None,
-    depth: Depth = EIGHT,
+    depth: PixelFormat = EIGHT,
 ) -> Bits:
     """Score images by the whole bound.
 
@@ -185,7 +185,7 @@ def sampled_bits(
     device: torch.device | str = "cpu",
     conditions: Tensor | None = None,
     on_progress: Progress | None = None,
-    depth: Depth = EIGHT,
+    depth: PixelFormat = EIGHT,
 ) -> Bits:
     """Score images by a few terms of the full chain's bound each: L_T and L_0 always, the others sampled.
 
@@ -252,7 +252,7 @@ def flow_bits(
     device: torch.device | str = "cpu",
     conditions: Tensor | None = None,
     on_progress: Progress | None = None,
-    depth: Depth = EIGHT,
+    depth: PixelFormat = EIGHT,
 ) -> Bits:
     """Score images by the probability-flow density, dequantised by the chain's own first step.
 

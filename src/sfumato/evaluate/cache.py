@@ -58,7 +58,7 @@ def check_shape(data: Dataset, generated: Tensor) -> None:
     Raises:
         UserError: naming both shapes.
     """
-    assert generated.dtype == data.depth.tensor_dtype, f"{data.depth.words}, not {generated.dtype}: see Depth"
+    assert generated.dtype == data.depth.tensor_dtype, f"{data.depth.words}, not {generated.dtype}: see PixelFormat"
     ours, theirs = ("x".join(map(str, shape)) for shape in (generated.shape[1:], data.shape))
     if ours != theirs:
         raise UserError(

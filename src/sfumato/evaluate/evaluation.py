@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from sfumato.codec.pixels import EIGHT, Depth
+from sfumato.codec.format import EIGHT, PixelFormat
 from sfumato.evaluate.bits import Bits, Estimate
 from sfumato.evaluate.cache import real_features, split_rows
 from sfumato.evaluate.features import Extractor, extract, fitting, open_extractor
@@ -195,7 +195,7 @@ class Evaluation:
         return {**found.to_dict(), "contact_sheet": file.name}, notes
 
 
-def _depth_notes(depth: Depth) -> list[str]:
+def _depth_notes(depth: PixelFormat) -> list[str]:
     """What to know of bits that are not of bytes."""
     if depth == EIGHT:
         return []

@@ -3,7 +3,7 @@
 Distances between images as such say little; most measures of sample quality compare distributions of features, and an
 `Extractor` is whatever makes them. It takes bytes, so that resizing and scaling, on which published numbers differ by
 more than models do (Parmar, Zhang and Zhu 2022, arXiv 2104.11222), belong to it and to its hash. Images of 16 bits and
-of floats are rendered in 8 bits for it (`Depth.shown`), except for `pixels`, which takes them as they are.
+of floats are rendered in 8 bits for it (`PixelFormat.shown`), except for `pixels`, which takes them as they are.
 
     pixels             the image itself, area-averaged down to at most 1,024 numbers; always works
     classifier         a small network of our own, for 28x28 clothes and 8x8 digits
@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from sfumato.codec.pixels import EIGHT, Depth
+from sfumato.codec.format import EIGHT, PixelFormat
 from sfumato.errors import UserError, nearest
 
 __all__ = ["EXTRACTORS", "Extractor", "Shape", "batches", "check_finite", "extract", "fitting", "open_extractor"]
@@ -57,31 +57,31 @@ class Extractor(Protocol):
         """
 
 
-def _pixels(path: Path, shape: Shape, device: str, depth: Depth) -> Extractor:
+def _pixels(path: Path, shape: Shape, device: str, depth: PixelFormat) -> Extractor:
     from sfumato.evaluate.extractors.pixels import Pixels
 
     return Pixels(shape, depth=depth)
 
 
-def _classifier(path: Path, shape: Shape, device: str, depth: Depth) -> Extractor:
+def _classifier(path: Path, shape: Shape, device: str, depth: PixelFormat) -> Extractor:
     from sfumato.evaluate.extractors.classifier import open_classifier
 
     return open_classifier(shape, device)
 
 
-def _inception(path: Path, shape: Shape, device: str, depth: Depth) -> Extractor:
+def _inception(path: Path, shape: Shape, device: str, depth: PixelFormat) -> Extractor:
     from sfumato.evaluate.extractors.inception import open_inception
 
     return open_inception(path, device)
 
 
-def _dinov2(path: Path, shape: Shape, device: str, depth: Depth) -> Extractor:
+def _dinov2(path: Path, shape: Shape, device: str, depth: PixelFormat) -> Extractor:
     from sfumato.evaluate.extractors.dinov2 import open_dinov2
 
     return open_dinov2(path, device)
 
 
-EXTRACTORS: dict[str, Callable[[Path, Shape, str, Depth], Extractor]] = {
+EXTRACTORS: dict[str, Callable[[Path, Shape, str, PixelFormat], Extractor]] = {
     "pixels": _pixels,
     "classifier": _classifier,
     "inception": _inception,
@@ -95,7 +95,7 @@ _WEIGHTS = {
 }
 
 
-def open_extractor(spec: str, shape: Shape, device: str = "cpu", depth: Depth = EIGHT) -> Extractor:
+def open_extractor(spec: str, shape: Shape, device: str = "cpu", depth: PixelFormat = EIGHT) -> Extractor:
     """Open an extractor by its name.
 
     Args:
@@ -117,7 +117,7 @@ def open_extractor(spec: str, shape: Shape, device: str = "cpu", depth: Depth = 
     return EXTRACTORS[name](Path(path).expanduser(), shape, device, depth)
 
 
-def fitting(shape: Shape, depth: Depth = EIGHT) -> tuple[str, ...]:
+def fitting(shape: Shape, depth: PixelFormat = EIGHT) -> tuple[str, ...]:
     """Return the names of the extractors that need no file and suit such images, the most telling first."""
     from sfumato.evaluate.extractors.classifier import CLASSIFIERS
 
@@ -141,7 +141,7 @@ def extract(
     extractor: Extractor,
     images: Iterable[Tensor],
     on_progress: Callable[[int], None] | None = None,
-    depth: Depth = EIGHT,
+    depth: PixelFormat = EIGHT,
 ) -> Tensor:
     """Return the features of images that come in batches.
 

@@ -26,8 +26,8 @@ from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.noise import Purpose, uniform
 from sfumato.errors import UserError
 from sfumato.evaluate.cache import split_rows
+from sfumato.model import Model, load
 from sfumato.run.folder import Run
-from sfumato.weights import Model, load_weights
 
 __all__ = ["Counted", "Subject", "open_subject", "place"]
 
@@ -131,7 +131,7 @@ def open_subject(
     Raises:
         UserError: no such weights, images that can't be opened, or labels that the model doesn't know.
     """
-    model = load_weights(_file(source, weights), device)
+    model = load(_file(source, weights), device)
     images = _recoded(_open(model, data, on_progress), model.attributes)
     return Subject(model, images, data is None, torch.device(device))
 

@@ -1,8 +1,8 @@
-"""A network compiled for drawing: the same images within 1e-4, a little sooner, after a minute of compiling.
+"""A network compiled for sampling: the same images within 1e-4, a little sooner, after a minute of compiling.
 
 `torch.compile` makes code for one batch size at a time, and each costs about a minute on two cores. So the sizes that
 are worth it are said beforehand, the batch's and, where guidance asks twice at once, its double; whatever else comes
-by, a last short batch, runs as it is. The weights are folded into the code ("freezing"), which only drawing allows.
+by, a last short batch, runs as it is. The weights are folded into the code ("freezing"), which only sampling allows.
 """
 
 from __future__ import annotations
@@ -10,15 +10,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sfumato.errors import UserError
-
-if TYPE_CHECKING:
-    from sfumato.weights import Model
+from sfumato.model import Model
 
 __all__ = ["Compiled", "compiled"]
 

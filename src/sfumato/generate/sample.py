@@ -1,173 +1,202 @@
-"""Samples: addressed noise through a denoiser, batch by batch.
+"""Samples: keyed noise through a denoiser, batch by batch.
 
-Image i of seed s is a function of (s, i) alone: its prior x_T and the noise of its every step are read from the address
-(s, i) of a counter-based generator (`diffusion.noise`). So the batch size, the order, and where a job was interrupted
-change nothing about the picture beyond the rounding of the matrix kernels, and a batch that doesn't fit into the memory
-may be halved and tried again.
+Image i of seed s is a function of (s, i) alone: its prior x_T and the noise of its every step are the counter-based
+random numbers of the key (s, i) (`diffusion.noise`). So the batch size, the order, and where a job was interrupted
+change nothing about an image beyond the rounding of matrix kernels, and a batch that does not fit into memory is halved
+and tried again.
 
-`sfumato sample`, the grids drawn during training and the library's `sfumato.sample` are all this one loop.
+    sample(model, 64, Recipe(), seed=0)              images at once, (64, C, H, W)
+    prepare(model, Recipe()).stream(5000, seed=0)    the same, a batch at a time
+
+Everything that samples goes through `stream`: the command line, the grids in training, editing, evaluation, diagnosis.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sfumato.diffusion import DDIM, Clipped, Denoiser, Noise, Sampler, State, trailing, trajectory
+from sfumato.diffusion import Denoiser, Noise, Sampler, State, Variance, trajectory
+from sfumato.diffusion.condition import Condition
 from sfumato.errors import UserError
+from sfumato.generate.recipe import Recipe
+from sfumato.model import Model
 
-if TYPE_CHECKING:
-    from sfumato.weights import Model
-
-__all__ = ["generate", "in_turn", "sample"]
+__all__ = ["Sampling", "asked", "out_of_memory", "prepare", "sample"]
 
 LOG = logging.getLogger("sfumato")
 
+OnState = Callable[[int, State], None]
+"""Called with the index of a batch's first image and each of its states, the prior first."""
 
-def generate(
-    denoiser: Denoiser,
-    shape: tuple[int, int, int],
-    num: int,
-    seed: int,
-    sampler: Sampler,
-    times: Tensor,
-    batch: int = 64,
-    conditions: Tensor | None = None,
-    first: int = 0,
-    on_state: Callable[[int, State], None] | None = None,
-    device: torch.device | str = "cpu",
-    start: Callable[[Noise], Tensor] | None = None,
-) -> Iterator[tuple[int, Tensor]]:
-    """Yield images `first` .. `first + num - 1` of a seed, a batch at a time.
 
-    Args:
-        denoiser: predicts; wrap it in `Clipped` to keep the predicted images in [-1, 1].
-        shape: (C, H, W) of one image.
-        num: how many images.
-        seed: their seed.
+@dataclass(frozen=True, eq=False)
+class Sampling:
+    """A recipe made ready for a model.
+
+    Attributes:
+        recipe: resolved.
+        denoiser: guided and clipped.
         sampler: how to step.
         times: (N + 1,) decreasing, as from `diffusion.grid`.
-        batch: images at a time; halved, for good, whenever the memory does not hold it.
-        conditions: (num, A), what each image should be, NaN = not given; None for nothing.
-        first: index of the first image.
-        on_state: called with the index of a batch's first image and each of its states, the prior first; a batch that
-            was too large for the memory comes again, halved, from its prior.
-        device: where the denoiser works.
-        start: makes a batch's images at times[0], (b, C, H, W), out of its noise; None is the prior.
+        shape: (C, H, W) of x_0.
+        device: of the denoiser.
+    """
 
-    Yields:
-        (index of the batch's first image, float (b, C, H, W) on the CPU); the last may be short.
+    recipe: Recipe
+    denoiser: Denoiser
+    sampler: Sampler
+    times: Tensor
+    shape: tuple[int, ...]
+    device: torch.device
+
+    def stream(
+        self,
+        num: int,
+        seed: int = 0,
+        *,
+        condition: Condition | None = None,
+        batch: int = 64,
+        first: int = 0,
+        on_state: OnState | None = None,
+        start: Callable[[Noise], Tensor] | None = None,
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Yield images `first` .. `first + num - 1` of a seed, a batch at a time.
+
+        Args:
+            num: how many images.
+            seed: their seed.
+            condition: rows that the images cycle through, image i taking row i modulo their number; None for nothing.
+            batch: images at a time; halved, for good, whenever it does not fit into memory.
+            first: index of the first image.
+            on_state: sees every state; a batch that was too large comes again, halved, from its prior.
+            start: makes a batch's images at times[0], (b, C, H, W), out of its noise; None is the prior.
+
+        Yields:
+            (index of the batch's first image, float32 x_0 (b, C, H, W) on the CPU).
+
+        Raises:
+            UserError: not even one image fits into memory.
+        """
+        done = 0
+        while done < num:
+            index = first + torch.arange(done, min(done + batch, num))
+            given = None if condition is None else condition.take(index % len(condition)).to(self.device)
+            images = self._run(Noise(seed, index.to(self.device), self.shape), given, first + done, on_state, start)
+            if images is not None:
+                yield first + done, images
+                done += len(index)
+            elif len(index) == 1:
+                size = "x".join(map(str, self.shape[1:]))
+                raise UserError(f"one image of {size} does not fit into memory; use --device cpu")
+            else:
+                batch = len(index) // 2
+                LOG.warning("a batch does not fit into memory; going on with %d at a time, with the same images", batch)
+
+    @torch.no_grad()
+    def _run(
+        self,
+        noise: Noise,
+        condition: Condition | None,
+        first: int,
+        on_state: OnState | None,
+        start: Callable[[Noise], Tensor] | None,
+    ) -> Tensor | None:
+        """Sample one batch; None when it does not fit into memory."""
+        state = None
+        try:
+            begin = None if start is None else start(noise)
+            for state in trajectory(self.denoiser, self.sampler, self.times, noise, condition, begin):
+                if on_state is not None:
+                    on_state(first, state)
+            assert state is not None
+            return state.x.float().cpu()
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+        # only now, with the exception and its frames gone, can the cache give the memory back
+        state = None
+        if noise.index.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
+
+
+def prepare(
+    model: Model,
+    recipe: Recipe = Recipe(),
+    condition: Condition | None = None,
+    *,
+    weak: Model | None = None,
+    variance: Variance | None = None,
+    inside: Callable[[Denoiser], Denoiser] | None = None,
+) -> Sampling:
+    """Make a recipe ready for a model.
+
+    Args:
+        model: to sample from.
+        recipe: how.
+        condition: what a grid fitted to the model is fitted with; None for nothing.
+        weak: a worse model to guide away from.
+        variance: the measured one (`generate.variance`), where the recipe says `analytic`.
+        inside: put around the model's denoiser, inside of guidance and clipping.
 
     Raises:
-        UserError: not even one image fits into the memory.
+        UserError: the recipe can't be done with this model.
     """
-    assert conditions is None or len(conditions) == num, f"{num} images want as many conditions"
-    done = 0
-    while done < num:
-        index = torch.arange(done, min(done + batch, num))
-        condition = None if conditions is None else conditions[index].to(device)
-        noise = Noise(seed, (first + index).to(device), shape)
-        images = _walk(denoiser, sampler, times, noise, condition, first + done, on_state, start)
-        if images is not None:
-            yield first + done, images
-            done += len(index)
-        elif len(index) == 1:
-            raise UserError(f"one image of {shape[1]}x{shape[2]} does not fit into the memory; use --device cpu")
-        else:
-            batch = len(index) // 2
-            LOG.warning("the memory does not hold that batch; going on with --batch %d, the images are the same", batch)
+    resolved = recipe.resolve(model)
+    plain: Denoiser = model.denoiser if inside is None else inside(model.denoiser)
+    denoiser = resolved.denoiser(plain, model.codec, None if weak is None else weak.denoiser)
+    times = resolved.times(denoiser, model.shape, condition, model.device)
+    return Sampling(resolved, denoiser, resolved.build(variance), times, model.shape, model.device)
 
 
 def sample(
     model: Model,
     num: int = 64,
+    recipe: Recipe = Recipe(),
     *,
     seed: int = 0,
-    sampler: Sampler = DDIM(),
-    steps: int = 50,
+    condition: Condition | str | None = None,
     batch: int = 64,
-    conditions: Tensor | Sequence[Sequence[float]] | None = None,
-    clip: bool = True,
 ) -> Tensor:
-    """Draw images from a trained model.
+    """Sample images from a trained model.
 
     Args:
         model: what `sfumato.load` returned.
         num: how many images.
+        recipe: sampler, steps, guidance; the default is the command line's.
         seed: image i of a seed is always the same image.
-        sampler: `DDIM(eta)` or `Ancestral(variance)`.
-        steps: how many of the chain's steps to take, evenly spaced.
+        condition: what to sample, in words (`"glasses=dark"`) or as the vocabulary's value; None for nothing.
         batch: images at a time.
-        conditions: rows of numbers, which the images take in turn, as `sfumato.attributes.turns(model.attributes,
-            "glasses=dark")` returns them; None for nothing.
-        clip: keep each predicted x_0 within [-1, 1] on the way.
 
     Returns:
-        (num, C, H, W) float32, in [-1, 1] where clipped; `sfumato.to_bytes` makes it uint8, and
-        `model.depth.from_model` what the data were made of.
+        (num, C, H, W) float32 x_0: pixels in [-1, 1] for the codec of pixels. `model.codec.shown` makes bytes of it, and
+        `model.codec.decode` the values that the data were made of.
 
     Raises:
-        UserError: conditions that are none of the model's.
+        UserError: the recipe or the condition can't be done with this model.
     """
-    denoiser: Denoiser = Clipped(model.denoiser) if clip else model.denoiser
-    times = trailing(steps, model.denoiser.schedule)
-    device = next(model.net.parameters()).device
-    told = None if conditions is None else in_turn(_checked(model, conditions), num)
-    parts = generate(denoiser, model.shape, num, seed, sampler, times, batch, told, device=device)
+    if isinstance(condition, str) or condition is None:
+        condition = asked(model, condition)
+    parts = prepare(model, recipe, condition).stream(num, seed, condition=condition, batch=batch)
     return torch.cat([images for _, images in parts])
 
 
-def _checked(model: Model, conditions: Tensor | Sequence[Sequence[float]]) -> Tensor:
-    """Return conditions as a table (n, A), if they are the model's own; raises `UserError`."""
-    table, attributes = torch.as_tensor(conditions, dtype=torch.float32), model.attributes
-    if table.ndim != 2 or not len(table) or table.shape[1] != len(attributes):
-        raise UserError(f"conditions of {tuple(table.shape)}: the model takes rows of {len(attributes)} numbers")
-    for column, attribute in zip(table.T, attributes, strict=True):
-        given, count = column[~column.isnan()], len(attribute.values)
-        if count and not set(given.tolist()) <= set(range(count)):
-            raise UserError(f"{attribute.name} has {count} values: give 0 to {count - 1}, or NaN for none")
-        if not bool(given.isfinite().all()):
-            raise UserError(f"{attribute.name} is not finite: give numbers, or NaN for none")
-    return table
+def asked(model: Model, words: str | None) -> Condition | None:
+    """Return the rows that words ask of a model, None where nothing is asked for.
 
-
-def in_turn(rows: Tensor | Sequence[Sequence[float]], num: int) -> Tensor:
-    """Return `num` conditions (num, A): the rows one after another, and again from the first."""
-    table = torch.as_tensor(rows, dtype=torch.float32)
-    return table[torch.arange(num) % len(table)]
-
-
-@torch.no_grad()
-def _walk(
-    denoiser: Denoiser,
-    sampler: Sampler,
-    times: Tensor,
-    noise: Noise,
-    condition: Tensor | None,
-    first: int,
-    on_state: Callable[[int, State], None] | None,
-    start: Callable[[Noise], Tensor] | None,
-) -> Tensor | None:
-    """Walk one batch from noise to images on the CPU; None when the memory does not hold it."""
-    state = None
-    try:
-        for state in trajectory(denoiser, sampler, times, noise, condition, None if start is None else start(noise)):
-            if on_state is not None:
-                on_state(first, state)
-        assert state is not None
-        return state.x.float().cpu()
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
-            raise
-    # only now, with the exception and its frames gone, can the cache give the memory back
-    state = None
-    if noise.index.device.type == "cuda":
-        torch.cuda.empty_cache()
-    return None
+    Raises:
+        UserError: words that the model's vocabulary does not have, or too few for one that never saw any left out.
+    """
+    if model.vocabulary is None:
+        if words is not None:
+            raise UserError(f"the model was trained without labels: leave out '{words}'")
+        return None
+    return model.vocabulary.parse(words, complete=model.config.train.label_dropout == 0)
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sfumato.diffusion import State
-    from sfumato.weights import Model
+    from sfumato.model import Model
 
 __all__ = ["Frames", "Row", "Samples", "check_writable", "film", "image_file", "save_png", "write", "write_rows"]
 

@@ -20,8 +20,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from sfumato.codec.pixels import to_bytes
 from sfumato.conditions.attributes import survey
-from sfumato.data import to_bytes
 from sfumato.diffusion import (
     DDIM,
     Clipped,
@@ -42,7 +42,7 @@ from sfumato.run.folder import Run
 
 if TYPE_CHECKING:
     from sfumato.data import Dataset
-    from sfumato.weights import Model
+    from sfumato.model import Model
 
 __all__ = ["Album", "album", "forward", "reverse", "through_training"]
 

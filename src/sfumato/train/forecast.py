@@ -21,7 +21,7 @@ import torch
 
 from sfumato.config.config import Config
 from sfumato.data import Dataset
-from sfumato.nets import UNet, cost
+from sfumato.model import cost_of
 from sfumato.train.plan import Speed, measure
 from sfumato.train.trainer import Learner
 
@@ -118,24 +118,22 @@ def forecast(
         seconds: to spend on measuring; 0 measures nothing.
     """
     device, train = torch.device(device), config.train
-    with torch.device("meta"):
-        parameters = cost.parameters(UNet(config.net))
+    cost = cost_of(config, data)
     images = train.images or 10**9  # the rate's decay wants a length, its speed does not depend on it
-    flops = cost.flops(config.net, *data.shape[1:])
     known = replace(config, train=replace(train, images=images))
     return Forecast(
-        parameters=parameters,
-        flops=flops,
+        parameters=cost.parameters,
+        flops=cost.flops,
         batch=train.batch,
         images=images,
-        state_bytes=20 * parameters,
-        activation_bytes=cost.activation_bytes(config.net, *data.shape[1:]),
+        state_bytes=20 * cost.parameters,
+        activation_bytes=cost.activation_bytes,
         store_bytes=int(data.images.nbytes),
-        run_bytes=60 * parameters,
+        run_bytes=60 * cost.parameters,
         memory_here=_memory(device),
         disk_here=shutil.disk_usage(_existing(place)).free,
         train_images=len(data.train),
-        speed=_speed(known, data, device, seconds, flops) if seconds else None,
+        speed=_speed(known, data, device, seconds, cost.flops) if seconds else None,
         grids=train.grids,
         passes=train.held_outs + 1 if train.held_outs and len(data.held_out) else 0,
     )

@@ -28,6 +28,7 @@ from sfumato.data import Dataset
 from sfumato.errors import UserError
 from sfumato.files import write_atomic
 from sfumato.generate.sample import out_of_memory
+from sfumato.model import packed
 from sfumato.run.events import (
     Event,
     Finished,
@@ -46,7 +47,7 @@ from sfumato.train.clock import moments, regular
 from sfumato.train.meter import Meter, summed
 from sfumato.train.plan import Plan, settle
 from sfumato.train.trainer import Learner, Scores
-from sfumato.weights import pack, tensors_of
+from sfumato.weights import tensors_of
 
 __all__ = ["MOST_SKIPS", "train"]
 
@@ -210,7 +211,7 @@ class _Session:
             yield Warned(self.images, f"weights/best.safetensors was not written: {error}; training goes on")
 
     def _packed(self, kind: str, tensors: dict[str, Tensor]) -> bytes:
-        return pack(tensors, self.config, kind, self.images, self.data.attributes, self.data.shape, self.data.depth)
+        return packed(tensors, self.config, self.learner.codec, self.data.vocabulary, kind, self.images)
 
     def _steps(self) -> Events:
         """Take steps up to the next moment at which anybody looks, and report them."""

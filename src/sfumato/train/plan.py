@@ -21,10 +21,11 @@ from typing import Protocol
 
 import torch
 
-from sfumato.config.config import Config, difference, fit
+from sfumato.config.config import Config, difference
 from sfumato.config.train import TrainConfig
 from sfumato.data import Dataset
 from sfumato.errors import UserError
+from sfumato.generate.recipe import AUTO
 from sfumato.run.folder import Run
 from sfumato.train.clock import moments
 from sfumato.train.trainer import Learner
@@ -103,8 +104,9 @@ def measure(learner: Measurable, config: TrainConfig, seconds: float = 3.0) -> S
         seconds: to spend on timing steps, the first ones left out.
     """
     step = _repeat(learner.step, learner.wait, seconds)
-    few = min(2, config.grid_steps)
-    draw = _repeat(lambda: learner.draw(few), learner.wait, seconds / 6) * config.grid_steps / few
+    steps = config.grid_steps or AUTO["best"][1]
+    few = min(2, steps)
+    draw = _repeat(lambda: learner.draw(few), learner.wait, seconds / 6) * steps / few
     held_out = _repeat(learner.held_out, learner.wait, seconds / 6) if config.held_outs else 0.0
     return Speed(step, draw * (2 if config.raw_grids else 1) if config.grids else 0.0, held_out)
 
@@ -198,7 +200,6 @@ def settle(
             too short.
     """
     began = time.perf_counter() if began is None else began
-    config = fit(config, data.shape, data.attributes)
     if run.exists():
         there = run.config()
         if config.train.images is None:

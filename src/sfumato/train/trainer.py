@@ -5,7 +5,7 @@ function of n: which image and whether it is mirrored (the data's affair), and
 
     t    = times( uniform(seed, TRAIN_TIME, n), T )
     eps  = normal(seed, TRAIN_NOISE, n)
-    show of its labels what `kept` says of u = uniform(seed, LABEL_DROPOUT, n)
+    labels left out by `Condition.dropped` and u = uniform(seed, LABEL_DROPOUT, n)
     how it is altered, and the network told so, follows from uniform(seed, AUGMENT, n) and normal(seed, AUGMENT, n)
 
 The network's first weights and step k's dropout masks come from torch's own generator, seeded for that one purpose
@@ -19,40 +19,41 @@ optimiser and the average multiply by it. Python learns of it when it asks, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from sfumato.conditions.attributes import survey
+from sfumato.codec.protocol import Codec
+from sfumato.conditions.protocol import cycled
 from sfumato.config.config import Config
-from sfumato.data import Dataset, to_bytes
-from sfumato.data.augment import augment, beside, draw
+from sfumato.data import Dataset
+from sfumato.data.augment import augment, draw
 from sfumato.diffusion import (
-    DDIM,
     Bound,
-    Clipped,
     NetworkDenoiser,
     Noised,
     Terms,
     marginal,
     score,
     times,
-    trailing,
 )
-from sfumato.diffusion.decoder import decoder_for
+from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.importance import LossHistory
 from sfumato.diffusion.noise import Purpose, normal, uniform, words
 from sfumato.errors import UserError
-from sfumato.generate.sample import generate, in_turn
-from sfumato.nets import UNet
+from sfumato.generate.recipe import Recipe
+from sfumato.generate.sample import prepare
+from sfumato.model import Model
+from sfumato.nets import Network
 from sfumato.train import optim
 from sfumato.train.ema import EMA
 from sfumato.train.watch import Watch
 
-__all__ = ["Learner", "Outcome", "Scores", "kept", "seeded"]
+__all__ = ["Learner", "Outcome", "Scores", "seeded"]
 
 HELD_OUT_SEED = 0  # the same in every run, so that held-out losses of runs with other seeds can be compared
 
@@ -104,28 +105,6 @@ def seeded(seed: int, purpose: Purpose, index: int, device: torch.device) -> Ite
         yield
 
 
-def kept(u: Tensor, dropout: float) -> Tensor:
-    """Decide which attributes of examples the network is shown.
-
-    With probability `dropout` none, which is what guidance subtracts (Ho, Salimans 2022). Of the other examples half
-    show all, and half show each attribute with a chance r that is itself uniform in [0, 1]. A model of many attributes
-    is asked for one or two of them later, and with r fixed at 1/2 it would hardly ever have met so few: with r uniform,
-    each number of attributes shown, 0 to A, is equally likely. A single attribute has no half way: it is left out with
-    probability `dropout`. With `dropout` 0 everything is always shown.
-
-    Args:
-        u: (B, 2 + A) uniform numbers of the examples.
-        dropout: probability that nothing is shown.
-
-    Returns:
-        (B, A) bool.
-    """
-    some = u[:, :1] >= dropout
-    if u.shape[1] == 3 or dropout == 0:
-        return some.expand(-1, u.shape[1] - 2)
-    return some & (u[:, 2:] < 2 * u[:, 1:2])
-
-
 class Learner:
     """The state of a training, its one step, and the two ways to look at it.
 
@@ -142,42 +121,43 @@ class Learner:
 
     def __init__(self, config: Config, data: Dataset, device: torch.device | str = "cpu") -> None:
         self.config, self.data, self.device = config, data, torch.device(device)
+        self.codec: Codec = config.codec.build(data.format, data.shape)
         with seeded(config.train.seed, Purpose.INITIAL_WEIGHTS, 0, self.device):
-            net = UNet(config.net)
-        self.net = net.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            net = config.net.build(config.interface(self.codec.shape[0], data.vocabulary))
+        self.net: Network = net.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.net.train()
         self.ema = EMA(self.net)
         self.optimizer = optim.build(config.optim, self.net)
-        self.objective = config.diffusion.build_objective(decoder_for(data.depth.levels))
+        self.objective = config.diffusion.build_objective(self.codec.decoder)
         self.schedule = config.diffusion.build_schedule()
         self.history = LossHistory.empty(self.schedule.num_steps) if config.diffusion.importance else None
         self.watch = self._watch_before = Watch.new()
         self.images = 0
 
-    def _denoiser(self, net: torch.nn.Module) -> NetworkDenoiser:
+    def _denoiser(self, net: Callable[..., Tensor]) -> NetworkDenoiser:
         return NetworkDenoiser(net, self.schedule, self.config.diffusion.build_parameterization())
 
     def _model_input(self, x: Tensor) -> Tensor:
         """Values to the model's range, on the device, in the layout that convolutions like."""
         values = x.to(self.device, non_blocking=True)
-        return self.data.depth.to_model(values).contiguous(memory_format=torch.channels_last)
+        return self.codec.encode(values).contiguous(memory_format=torch.channels_last)
 
-    def _condition(self, conditions: Tensor, positions: Tensor) -> Tensor | None:
-        """Return conditions (B, A) with some left out (NaN), or None for a network without attributes."""
-        if not self.config.net.conditions:
+    def _dropped(self, condition: Condition | None, positions: Tensor) -> Condition | None:
+        """Return what is known of images with some left out, on the device; None for a network without a vocabulary."""
+        if condition is None:
             return None
-        u = uniform(self.config.train.seed, Purpose.LABEL_DROPOUT, positions, (2 + conditions.shape[1],))
-        return conditions.where(kept(u, self.config.train.label_dropout), math.nan).to(self.device)
+        u = uniform(self.config.train.seed, Purpose.LABEL_DROPOUT, positions, (condition.num_uniforms,))
+        return condition.dropped(u, self.config.train.label_dropout).to(self.device)
 
-    def _altered(self, x_0: Tensor, condition: Tensor | None, positions: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return training images altered by address, and the condition that also says how; both as they are at p = 0.
+    def _altered(self, x_0: Tensor, positions: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return training images altered by their random numbers, and those numbers; None where nothing is altered.
 
-        What is left out of the labels is not left out of this, and held-out images are never altered.
+        Dropping labels leaves them as they are, and held-out images are never altered.
         """
         if not self.config.augment.on:
-            return x_0, condition
+            return x_0, None
         numbers = draw(self.config.augment, self.config.train.seed, positions)
-        return augment(x_0, numbers), beside(condition, numbers.to(self.device))
+        return augment(x_0, numbers), numbers.to(self.device)
 
     def _times(self, u: Tensor) -> tuple[Tensor, Tensor | None]:
         """Turn uniform numbers into times, with the weights that keep the loss unbiased where t is not uniform."""
@@ -187,7 +167,7 @@ class Learner:
 
     def _dropout(self, step: int) -> AbstractContextManager[None]:
         """Seed torch's generator for a step's dropout masks, where there are any."""
-        if not self.config.net.dropout:
+        if not getattr(self.config.net, "dropout", 1):
             return nullcontext()
         return seeded(self.config.train.seed, Purpose.DROPOUT, step, self.device)
 
@@ -196,13 +176,13 @@ class Learner:
         train, seed, start = self.config.train, self.config.train.seed, self.images
         positions = torch.arange(start, start + train.batch)
         batch = self.data.batch(positions, seed)
-        x_0, condition = self._altered(
-            self._model_input(batch.x), self._condition(batch.conditions, positions), positions
-        )
+        condition = self._dropped(batch.condition, positions)
+        x_0, altered = self._altered(self._model_input(batch.x), positions)
+        net = self.net if altered is None else partial(self.net, augment=altered)
         t, weights = self._times(uniform(seed, Purpose.TRAIN_TIME, positions))
         eps = normal(seed, Purpose.TRAIN_NOISE, positions.to(self.device), tuple(x_0.shape[1:]))
         with self._dropout(start // train.batch):
-            terms = score(self.objective, self._denoiser(self.net), x_0, t.to(self.device), eps, condition)
+            terms = score(self.objective, self._denoiser(net), x_0, t.to(self.device), eps, condition)
             weighted = Terms(terms.loss * weights.to(terms.loss), terms.t) if weights is not None else terms
             loss = weighted.loss.mean()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -248,14 +228,14 @@ class Learner:
     def _scores(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return (loss, bound's term in bits a dimension times T, t) of images, each (n,)."""
         num, denoiser, parts = len(index), self._denoiser(self.ema.net), []
-        bound = Bound(self.config.diffusion.build_variance(), decoder_for(self.data.depth.levels))
+        bound = Bound(self.config.diffusion.build_variance(), self.codec.decoder)
         for place in torch.split(torch.arange(num), self.config.train.batch):
-            pixels, conditions = self.data.gather(index[place])
-            x_0 = self._model_input(pixels)
+            values, known = self.data.rows(index[place])
+            x_0 = self._model_input(values)
             u = (place + uniform(HELD_OUT_SEED, Purpose.HELD_OUT_TIME, place)) / num
             t = times(u, self.schedule.num_steps).to(self.device)
             eps = normal(HELD_OUT_SEED, Purpose.HELD_OUT_NOISE, place.to(self.device), tuple(x_0.shape[1:]))
-            condition = conditions.to(self.device) if self.config.net.conditions else None
+            condition = None if known is None else known.to(self.device)
             x_t = marginal(x_0, self.schedule(t)).sample(eps)
             prediction, noised = denoiser(x_t, t, condition), Noised(x_0, eps, x_t, t, self.schedule)
             bits = bound.losses(prediction, noised) / math.log(2)
@@ -263,44 +243,45 @@ class Learner:
         losses, bounds, ts = zip(*parts, strict=True)
         return torch.cat(losses), torch.cat(bounds), torch.cat(ts)
 
-    def draw(self, num_steps: int | None = None, kind: str = "ema") -> Tensor:
-        """Draw the grid of pictures: DDIM from fixed seeds, every value of every attribute in turn, alone.
+    def model(self, kind: str = "ema") -> Model:
+        """Return the average (`ema`) or the trained weights (`raw`) as a model to sample from."""
+        net = self.ema.net if kind == "ema" else self.net
+        return Model(net, self.config, self._denoiser(net), self.codec, self.data.vocabulary, self.images, kind)
 
-        A network that never saw an attribute left out can't be asked for one alone: it is shown training images' own.
+    def draw(self, num_steps: int | None = None, kind: str = "ema") -> Tensor:
+        """Sample a grid of images from fixed seeds by the default recipe, each thing that can be asked for in turn.
 
         Args:
             num_steps: sampling steps; `train.grid_steps` by default.
             kind: `ema` or `raw`.
 
         Returns:
-            (N, C, H, W) uint8 on the CPU, whatever the depth: it is to be looked at.
+            (N, C, H, W) uint8 on the CPU, to be looked at.
         """
-        config, net = self.config, self.ema.net if kind == "ema" else self.net
-        num = config.train.grid_images
-        grid = trailing(num_steps or config.train.grid_steps, self.schedule)
-        conditions = self._asked(num) if config.net.conditions else None
-        net.eval()
+        config, model = self.config.train, self.model(kind)
+        steps = num_steps or config.grid_steps
+        condition = self._asked(config.grid_images)
+        model.net.eval()
         try:
-            parts = generate(
-                Clipped(self._denoiser(net)),
-                self.data.shape,
-                num,
-                config.train.seed,
-                DDIM(),
-                grid,
-                batch=min(num, max(64, config.train.batch)),
-                conditions=conditions,
-                device=self.device,
+            recipe = Recipe(steps=None if steps is None else min(steps, self.schedule.num_steps))
+            batch = min(config.grid_images, max(64, config.batch))
+            parts = prepare(model, recipe, condition).stream(
+                config.grid_images, config.seed, condition=condition, batch=batch
             )
-            return to_bytes(torch.cat([images for _, images in parts]))
+            return self.codec.shown(torch.cat([images for _, images in parts]))
         finally:
-            net.train(net is self.net)
+            model.net.train(model.net is self.net)
 
-    def _asked(self, num: int) -> Tensor:
-        """Return what the grid's pictures are asked to be, (num, A)."""
-        if len(self.data.attributes) > 1 and self.config.train.label_dropout == 0:
-            return in_turn(self.data.gather(torch.from_numpy(self.data.train[:num]))[1], num)
-        return in_turn(survey(self.data.attributes), num)
+    def _asked(self, num: int) -> Condition | None:
+        """Return what a grid's images are asked to be.
+
+        A network that never saw an attribute left out can't be asked for one alone: it is shown training images' own.
+        """
+        if self.data.vocabulary is None:
+            return None
+        if len(self.data.attributes) != 1 and self.config.train.label_dropout == 0:
+            return self.data.rows(torch.from_numpy(self.data.train[:num]))[1]
+        return cycled(self.data.vocabulary.every(), num)
 
     def wait(self) -> None:
         """Return when the device has done all it was given."""

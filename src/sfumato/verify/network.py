@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sfumato.diffusion.noise import Purpose, normal
-from sfumato.nets import UNet, UNetConfig
+from sfumato.nets.unet.unet import UNet, UNetConfig
 from sfumato.verify.check import Examination, Finding, Setting, Skipped
 
 __all__ = ["examinations", "small_network"]

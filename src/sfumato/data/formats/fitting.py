@@ -2,7 +2,7 @@
 
 Three steps, each by a stated rule, none of which does anything to pixels that are as wanted:
 
-**Depth** (`converted`). 8 bits become 16 as 257 k, 16 become 8 as round(v / 257), both become floats as they are.
+**PixelFormat** (`converted`). 8 bits become 16 as 257 k, 16 become 8 as round(v / 257), both become floats as they are.
 Floats become integers where all are in [0, 1], scaled by the greatest integer, or, for 8 bits, where all are in
 [0, 255], rounded; other floats have no rule.
 

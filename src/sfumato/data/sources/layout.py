@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from sfumato.codec.pixels import Depth, depth_of
+from sfumato.codec.format import PixelFormat, format_of
 from sfumato.config.data import DataConfig
 from sfumato.data.sources.protocol import Source, Unreadable
 from sfumato.data.sources.rows import Form, Row
@@ -81,7 +81,7 @@ class Ground:
     @property
     def dtype(self) -> np.dtype[Any]:
         """The type of the values."""
-        return depth_of(self.kind).dtype
+        return format_of(self.kind).dtype
 
     def fault(self, row: Row) -> str | None:
         """Return why a row can't stand here, None where it can; raises `Mixed` where the depth is another."""
@@ -167,16 +167,16 @@ def _header_sizes(source: Source) -> list[tuple[int, int]]:
     return sizes or [(SIDES[-1], SIDES[-1])]
 
 
-def depth_found(path: Path, kind: str, chunk: int = 1024) -> Depth:
+def depth_found(path: Path, kind: str, chunk: int = 1024) -> PixelFormat:
     """What the values of a finished array of rows are."""
     if kind != "float":
-        return depth_of(kind)
+        return format_of(kind)
     images = np.load(path, mmap_mode="r", allow_pickle=False)
     parts = [images[start : start + chunk] for start in range(0, len(images), chunk)]
-    return depth_of(kind, min(float(part.min()) for part in parts), max(float(part.max()) for part in parts))
+    return format_of(kind, min(float(part.min()) for part in parts), max(float(part.max()) for part in parts))
 
 
-def chosen(form: Form, channels: int, depth: Depth) -> list[str]:
+def chosen(form: Form, channels: int, depth: PixelFormat) -> list[str]:
     """What was chosen for the user, in sentences."""
     notes = []
     if form.channels is None:

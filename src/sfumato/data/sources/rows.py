@@ -12,7 +12,7 @@ import hashlib
 import struct
 from dataclasses import dataclass
 
-from sfumato.codec.pixels import DEPTHS
+from sfumato.codec.format import DEPTHS
 from sfumato.data.formats.fitting import border, converted, fit, is_grey, kind_of, with_channels
 from sfumato.data.sources.protocol import Picture
 

@@ -29,8 +29,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sfumato.codec import pixels as depths
-from sfumato.codec.pixels import Depth
+from sfumato.codec import format as depths
+from sfumato.codec.format import PixelFormat
 from sfumato.conditions.attributes import Attribute, plain
 from sfumato.config.data import DataConfig
 from sfumato.data import pool
@@ -248,7 +248,7 @@ def _keep_one_channel(path: Path, ground: Ground, chunk: int = 1024) -> None:
 
 
 def _write_index(
-    built: Path, source: Source, shape: list[int], size: tuple[int, int], depth: Depth, notes: list[str]
+    built: Path, source: Source, shape: list[int], size: tuple[int, int], depth: PixelFormat, notes: list[str]
 ) -> None:
     """Turn the journal into the index."""
     table, quarantined = journal.columns(built, len(source.attributes))

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sfumato.codec import pixels as depths
-from sfumato.codec.pixels import EIGHT, Depth
+from sfumato.codec import format as depths
+from sfumato.codec.format import EIGHT, PixelFormat
 from sfumato.conditions.attributes import Attribute, from_plain
 from sfumato.data.sources.protocol import Pixels
 
@@ -50,7 +50,7 @@ class Stored:
     attributes: tuple[Attribute, ...]
     quarantined: list[tuple[str, str]]
     notes: tuple[str, ...]
-    depth: Depth = EIGHT
+    depth: PixelFormat = EIGHT
 
 
 def load(entry: Path) -> Stored | None:

@@ -23,7 +23,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from sfumato.data import to_model
+from sfumato.codec.pixels import to_model
 from sfumato.errors import UserError
 from sfumato.evaluate.extractors.weights import fill, fingerprint
 from sfumato.evaluate.features import Shape

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from sfumato.codec.pixels import EIGHT, Depth
+from sfumato.codec.format import EIGHT, PixelFormat
 from sfumato.evaluate.extractors.weights import fingerprint
 from sfumato.evaluate.features import Shape
 
@@ -32,7 +32,7 @@ class Pixels:
 
     shape: Shape
     name: str = "pixels"
-    depth: Depth = EIGHT
+    depth: PixelFormat = EIGHT
 
     @property
     def block(self) -> int:

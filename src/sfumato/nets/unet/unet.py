@@ -30,9 +30,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sfumato.diffusion.condition import Condition
 from sfumato.errors import UserError
-from sfumato.nets.blocks import Downsample, ResidualBlock, SelfAttention, Upsample, norm, norm_silu
-from sfumato.nets.embedding import AlterationEmbedding, ConditionEmbedding, TimeEmbedding
+from sfumato.nets.embedding import AlterationEmbedding, TimeEmbedding
+from sfumato.nets.protocol import Interface, Network
+from sfumato.nets.unet.blocks import Downsample, ResidualBlock, SelfAttention, Upsample, norm, norm_silu
 
 __all__ = ["UNet", "UNetConfig"]
 
@@ -45,35 +47,26 @@ class UNetConfig:
     """What a U-Net is made of. The defaults are the published CIFAR-10 network: 35,746,307 parameters.
 
     Attributes:
-        channels: channels of the image.
         base: channels of the first level, even.
         multipliers: width of each level as a multiple of `base`; one level a number.
         blocks: residual blocks a level on the way down (one more on the way up).
         attention: levels with self-attention; 0 = full resolution (after folding), 1 = half, ...
         heads: heads of every self-attention.
         dropout: probability, in every residual block.
-        conditions: how many values each attribute has that can be asked for, 0 = a number; () = none can.
-        augment: how many numbers say how an image was altered; they follow the attributes' in a condition. 0 = none.
         fold: side of the square of pixels folded into channels at the entrance; 1 = none.
-        learned_variance: give out twice the channels: the second half is the variance of the reverse step, as a place
-            in about [-1, 1] between its bounds (IDDPM, Sec. 3.1).
         groups: groups of every GroupNorm. They must divide every width and leave at least two channels a group: with
             one, the normalisation subtracts what the time vector added to that channel, and the block is blind to the
             noise level.
     """
 
-    channels: int = 3
     base: int = 128
     multipliers: tuple[int, ...] = (1, 2, 2, 2)
     blocks: int = 2
     attention: tuple[int, ...] = (1,)
     heads: int = 1
     dropout: float = 0.1
-    conditions: tuple[int, ...] = ()
-    augment: int = 0
     fold: int = 1
     groups: int = 32
-    learned_variance: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what can't be built.
@@ -81,10 +74,8 @@ class UNetConfig:
         Raises:
             UserError: a value is out of its range; the message names the range.
         """
-        for name in ("channels", "blocks", "heads", "fold", "groups"):
+        for name in ("blocks", "heads", "fold", "groups"):
             _require(getattr(self, name) >= 1, f"net.{name} is {getattr(self, name)}: give 1 or more")
-        _require(min(self.conditions, default=0) >= 0, f"net.conditions is {self.conditions}: give 0 or more for each")
-        _require(self.augment >= 0, f"net.augment is {self.augment}: give 0 or more")
         even = 4 <= self.base <= LARGEST_BASE and self.base % 2 == 0
         _require(even, f"net.base is {self.base}: give an even number from 4 to {LARGEST_BASE}")
         _require(
@@ -124,6 +115,19 @@ class UNetConfig:
     def multiple(self) -> int:
         """What height and width are extended to a multiple of: fold * 2^(levels - 1)."""
         return int(self.fold * 2 ** (len(self.multipliers) - 1))
+
+    def inside(self, height: int, width: int) -> tuple[int, int]:
+        """Return the next multiples of `multiple`; every size is taken."""
+        return -(-height // self.multiple) * self.multiple, -(-width // self.multiple) * self.multiple
+
+    @property
+    def least_tensors(self) -> int:
+        """A lower bound on the number of weight tensors: each block has some."""
+        return len(self.multipliers) * self.blocks
+
+    def build(self, interface: Interface) -> UNet:
+        """Return a new network."""
+        return UNet(self, interface)
 
 
 def _require(good: bool, message: str) -> None:
@@ -186,7 +190,7 @@ def _block(config: UNetConfig, inputs: int, outputs: int) -> ResidualBlock:
     return ResidualBlock(inputs, outputs, 4 * config.base, config.dropout, config.groups)
 
 
-class UNet(nn.Module):
+class UNet(Network):
     """The DDPM's noise predictor: an image and its time in, an image out.
 
     Weights start as published: uniform with variance 1 / fan average (Glorot, Bengio 2010), biases zero, and zero for
@@ -196,16 +200,17 @@ class UNet(nn.Module):
 
     Args:
         config: what it is made of.
+        interface: what it fits.
     """
 
-    def __init__(self, config: UNetConfig) -> None:
+    def __init__(self, config: UNetConfig, interface: Interface = Interface()) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.interface = config, interface
         widths, base, levels = config.widths, config.base, len(config.widths)
-        image = config.channels * config.fold**2
+        image = interface.channels * config.fold**2
         self.time = TimeEmbedding(base, 4 * base)
-        self.condition = ConditionEmbedding(config.conditions, 4 * base) if config.conditions else None
-        self.augment = AlterationEmbedding(config.augment, 4 * base) if config.augment else None
+        self.condition = interface.vocabulary.embedding(4 * base) if interface.vocabulary else None
+        self.augment = AlterationEmbedding(interface.augment, 4 * base) if interface.augment else None
         self.entrance = nn.Conv2d(image, base, 3, padding=1)
 
         skips, width = [base], base
@@ -228,7 +233,7 @@ class UNet(nn.Module):
             self.up.append(Up(config, level, inputs, Upsample(width) if level else None))
 
         self.norm = norm(base, config.groups)
-        self.exit = nn.Conv2d(base, image * (2 if config.learned_variance else 1), 3, padding=1)
+        self.exit = nn.Conv2d(base, interface.outputs * config.fold**2, 3, padding=1)
         self._initialise()
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -251,37 +256,35 @@ class UNet(nn.Module):
                 nn.init.zeros_(module.conv_2.weight)
         nn.init.zeros_(self.exit.weight)
 
-    def forward(self, x: Tensor, time: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Predict.
-
-        Args:
-            x: (B, C, H, W), any H and W, in the dtype of the weights.
-            time: (B,) floating point, in steps of the chain (0 .. T - 1).
-            condition: (B, A), a number for each attribute, NaN = not given; None = nothing given for all. Where
-                images are altered in training, (B, A + augment) says how; without those columns, not at all.
-
-        Returns:
-            (B, C, H, W), or (B, 2 C, H, W) where the variance is learned.
-
-        Raises:
-            UserError: a condition for attributes that the network doesn't have.
-        """
+    def forward(
+        self, x: Tensor, time: Tensor, condition: Condition | None = None, augment: Tensor | None = None
+    ) -> Tensor:
+        """Predict; any H and W. See `Network.forward`."""
         height, width = x.shape[-2:]
-        emb = self._embed(time, condition)
+        emb = self._embed(time, condition, augment)
         x = F.pixel_unshuffle(extend(x, self.config.multiple), self.config.fold)
         x = self._levels(x.contiguous(memory_format=torch.channels_last), emb)
         return F.pixel_shuffle(x, self.config.fold)[..., :height, :width]
 
-    def _embed(self, time: Tensor, condition: Tensor | None) -> Tensor:
+    def summary(self) -> str:
+        """Return its levels, blocks and attention."""
+        config = self.config
+        levels = ", ".join(map(str, config.attention))
+        attention = f"attention at level {levels}" if levels else "attention in the middle"
+        fold = f", pixels folded {config.fold}x{config.fold} into channels" if config.fold > 1 else ""
+        return (
+            f"U-Net with levels of {', '.join(map(str, config.widths))} channels, {config.blocks} blocks each, "
+            f"{attention}, dropout {config.dropout:g}{fold}"
+        )
+
+    def _embed(self, time: Tensor, condition: Condition | None, augment: Tensor | None) -> Tensor:
         """Return the vector (B, 4 base) of time and condition, through the silu that every block would apply to it."""
         emb: Tensor = self.time(time)
-        known = len(self.config.conditions)
-        if self.augment is not None and condition is not None and condition.shape[1] == known + self.config.augment:
-            emb = emb + self.augment(condition[:, known:])
-            condition = condition[:, :known] if known else None
+        if augment is not None and self.augment is not None:
+            emb = emb + self.augment(augment)
         if self.condition is not None:
             emb = emb + self.condition(condition, len(emb))
-        elif condition is not None and not bool(condition.isnan().all()):
+        elif condition is not None:
             raise UserError("a label was given to a network that knows none: leave it out, or train with data.labels")
         return F.silu(emb)
 

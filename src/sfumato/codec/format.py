@@ -1,0 +1,166 @@
+r"""How deep pixels are: what a stored value is, and where it lies in the model's range.
+
+A model sees numbers in [-1, 1]. A `PixelFormat` is the line between them and the values that files hold,
+
+    x = 2 (v - low) / (high - low) - 1            8 bits: low 0, high 255      16 bits: 0, 65535      floats: recorded
+
+(Ho et al. 2020, section 3.3, for bytes: "linearly scaled to [-1, 1]"), and the way back: integers are rounded and
+clamped to low .. high, floats are left as they come. There and back changes no integer.
+
+Of the same line follow the two things that a likelihood must know. Integers are the middles of `levels` bins, so they
+have probabilities; floats have none, only a density, and that depends on the unit they are counted in:
+
+    log p(v) = log p(x) - D log scale,      scale = (high - low) / 2,      D values an image
+
+since dx = dv / scale in each of them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+__all__ = ["DEPTHS", "EIGHT", "SIXTEEN", "PixelFormat", "format_of", "from_plain", "plain"]
+
+DEPTHS = ("8", "16", "float")
+"""The kinds of depth."""
+_DTYPES = {"8": "|u1", "16": "<u2", "float": "<f4"}
+_LEVELS = {"8": 256, "16": 65536, "float": None}
+
+
+@dataclass(frozen=True)
+class PixelFormat:
+    """What pixels' values are.
+
+    Attributes:
+        kind: `8` (uint8), `16` (uint16) or `float` (float32).
+        low: the value that is -1 to the model.
+        high: the value that is 1 to the model.
+
+    Raises:
+        ValueError: no such kind, or an empty or unbounded range.
+    """
+
+    kind: str = "8"
+    low: float = 0.0
+    high: float = 255.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in DEPTHS:
+            raise ValueError(f"depth '{self.kind}' is none of {', '.join(DEPTHS)}")
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ValueError(f"a depth from {self.low} to {self.high}: give a lower and a greater finite number")
+        if self.levels is not None and (self.low, self.high) != (0, self.levels - 1):
+            raise ValueError(f"{self.kind} bits go from 0 to {self.levels - 1}, not from {self.low} to {self.high}")
+
+    @property
+    def levels(self) -> int | None:
+        """How many values there are: 256, 65536, or None for floats."""
+        return _LEVELS[self.kind]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of an array of such values."""
+        return np.dtype(_DTYPES[self.kind])
+
+    @property
+    def tensor_dtype(self) -> torch.dtype:
+        """The type of a tensor of such values."""
+        import torch
+
+        return {"8": torch.uint8, "16": torch.uint16, "float": torch.float32}[self.kind]
+
+    @property
+    def scale(self) -> float:
+        """(high - low) / 2: how many units of the values one unit of the model is."""
+        return (self.high - self.low) / 2
+
+    @property
+    def bits_offset(self) -> float:
+        """What turns bits a dimension of a model into those of the values: log2 scale for a density, else 0."""
+        return math.log2(self.scale) if self.levels is None else 0.0
+
+    @property
+    def words(self) -> str:
+        """In a few words: "8-bit", "16-bit", "floating-point, -0.2 to 1.3"."""
+        return f"{self.kind}-bit" if self.levels else f"floating-point, {self.low:.5g} to {self.high:.5g}"
+
+    def to_model(self, values: Tensor) -> Tensor:
+        """Return values in the model's range, float32 of the same shape.
+
+        Args:
+            values: of `dtype`, any shape.
+        """
+        import torch
+
+        shifted = values.to(torch.float32, copy=True)
+        if self.low:
+            return shifted.sub_(self.low).div_(self.scale).sub_(1.0)
+        return shifted.div_(self.scale).sub_(1.0)  # of bytes: exactly -1 at 0 and 1 at 255
+
+    def from_model(self, x: Tensor) -> Tensor:
+        """Return what stands for images of the model's range.
+
+        Args:
+            x: float of any shape and dtype.
+
+        Returns:
+            `dtype` of the same shape; integers are rounded and clamped, NaN becoming the lowest, floats left as they
+            are.
+        """
+        import torch
+
+        values = x.to(torch.float32).add(1.0).mul_(self.scale)
+        if self.levels is None:
+            return values.add_(self.low)
+        whole = values.nan_to_num_(nan=0.0).round_().clamp_(0.0, float(self.levels - 1))
+        return whole.to(self.tensor_dtype)
+
+    def shown(self, values: Any) -> Any:
+        """Return values as bytes to look at, by the model's range.
+
+        Args:
+            values: an array or tensor of `dtype`, any shape.
+
+        Returns:
+            uint8, an array or tensor as given; bytes as they are.
+        """
+        import torch
+
+        if self.kind == "8":
+            return values
+        given = values if isinstance(values, torch.Tensor) else torch.from_numpy(np.array(values))
+        bytes_ = EIGHT.from_model(self.to_model(given))
+        return bytes_ if isinstance(values, torch.Tensor) else bytes_.numpy()
+
+
+EIGHT = PixelFormat()
+SIXTEEN = PixelFormat("16", 0.0, 65535.0)
+
+
+def format_of(kind: str, low: float = 0.0, high: float = 1.0) -> PixelFormat:
+    """Return the depth of a kind; the range counts for floats only, and one of a single value is widened by 1."""
+    if kind == "float":
+        return PixelFormat("float", low, high if high > low else low + 1.0)
+    return {"8": EIGHT, "16": SIXTEEN}[kind]
+
+
+def plain(depth: PixelFormat) -> dict[str, Any]:
+    """Return a depth as JSON has it."""
+    return {"kind": depth.kind, "low": depth.low, "high": depth.high}
+
+
+def from_plain(table: dict[str, Any] | None) -> PixelFormat:
+    """Return what `plain` was given; None, of files that knew no depth, is 8 bits.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is none.
+    """
+    return EIGHT if table is None else PixelFormat(str(table["kind"]), float(table["low"]), float(table["high"]))

@@ -1,0 +1,94 @@
+"""Attributes as a vector: the sum of one learned vector an attribute.
+
+Of an attribute with values it is a row of a table (for a class: Dhariwal, Nichol 2021), of a number a dense layer of
+its sines and cosines. Each attribute has a vector for "not given" too, which classifier-free guidance (Ho, Salimans
+2022) needs, and so does whoever asks for some attributes and leaves the rest to the model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from sfumato.conditions.table import Attributes
+from sfumato.errors import UserError
+
+__all__ = ["AttributeEmbedding", "NumberEmbedding", "ValueEmbedding"]
+
+WAVES = 6
+"""Sines, and cosines, of a number."""
+
+
+class ValueEmbedding(nn.Module):
+    """A table of one vector a value, with "not given" in row 0.
+
+    Args:
+        count: how many values there are.
+        width: length of a vector.
+    """
+
+    def __init__(self, count: int, width: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(count + 1, width)
+
+    def forward(self, number: Tensor) -> Tensor:
+        """Look up (B,) places in the list of values, NaN = not given: (B, width); raises IndexError beyond the list."""
+        rows: Tensor = self.table(torch.where(number.isnan(), -1.0, number).long() + 1)
+        return rows
+
+
+class NumberEmbedding(nn.Module):
+    """A standardised number x as a learned vector, and one for "not given".
+
+    As with the time, a bare number is a poor input; it is written as WAVES sines and cosines of pi/8 2^k x, whose
+    slowest tells apart all of (-8, 8) deviations and whose fastest repeats twice within one, before a dense layer.
+
+    Args:
+        width: length of the vector.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(2 * WAVES, width)
+        self.absent = nn.Embedding(1, width)
+
+    def forward(self, number: Tensor) -> Tensor:
+        """Map (B,) numbers, NaN = not given, to (B, width)."""
+        waves = torch.arange(WAVES, dtype=number.dtype, device=number.device)
+        # before the sines, so that no NaN reaches the gradient
+        angle = number.nan_to_num(0.0)[:, None] * (math.pi / 8 * 2.0**waves)
+        row = torch.cat((angle.sin(), angle.cos()), dim=1).to(self.dense.weight.dtype)
+        return torch.where(number.isnan()[:, None], self.absent.weight, self.dense(row))
+
+
+class AttributeEmbedding(nn.Module):
+    """The sum of one vector an attribute.
+
+    Args:
+        conditions: how many values each attribute has; 0 = a number.
+        width: length of the vector.
+    """
+
+    def __init__(self, conditions: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(ValueEmbedding(n, width) if n else NumberEmbedding(width) for n in conditions)
+
+    def forward(self, condition: Attributes | None, num: int) -> Tensor:
+        """Embed `num` conditions, None for nothing given: (num, width).
+
+        Raises:
+            UserError: conditions for another number of images or attributes.
+            IndexError: a value outside its table.
+        """
+        count = len(self.parts)
+        if condition is None:
+            table = torch.full((num, count), math.nan, device=next(self.parameters()).device)
+        else:
+            table = condition.table
+        if table.shape != (num, count):
+            raise UserError(f"a condition of shape {tuple(table.shape)} for {num} images and {count} attributes")
+        total: Tensor = sum(part(column) for part, column in zip(self.parts, table.unbind(1), strict=True))
+        return total

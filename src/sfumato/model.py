@@ -1,0 +1,212 @@
+"""A trained model: the network out of a weights file with all that sampling, editing and scoring need.
+
+A file is a stranger until its digest and its shapes are right. The network is first built without memory (torch's meta
+device), the shapes are compared, and only then are the weights given any; a header that promises a thousand blocks or a
+billion channels is refused for the price of reading it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sfumato.codec import format as formats
+from sfumato.codec.protocol import Codec
+from sfumato.conditions.attributes import Attribute
+from sfumato.conditions.protocol import Vocabulary
+from sfumato.conditions.registry import from_plain
+from sfumato.conditions.vocabulary import AttributeVocabulary
+from sfumato.config.config import Config, from_stored, to_dict
+from sfumato.data.dataset import Dataset, open_data
+from sfumato.diffusion import NetworkDenoiser, Schedule
+from sfumato.errors import UserError
+from sfumato.files import write_atomic
+from sfumato.nets import Interface, Network, NetworkConfig
+from sfumato.nets.cost import Cost
+from sfumato.run.folder import Run
+from sfumato.weights import pack, read, unusable
+
+__all__ = ["Model", "cost_of", "load", "locate", "packed", "save", "untrained"]
+
+WEIGHTS = ("ema", "raw", "best")
+"""The weights that a run folder holds: the average, the trained ones, and the average where the held-out loss was
+least."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network out of a weights file, ready to sample from.
+
+    Attributes:
+        net: the network, in evaluation mode.
+        config: the configuration that it was trained with.
+        denoiser: the network with its schedule and parameterisation.
+        codec: stored images to x_0 and back.
+        vocabulary: what can be asked for; None for nothing.
+        images: how many images it had seen.
+        kind: `ema`, the average of the weights, or `raw`.
+        path: the file; None for a model in training.
+        sha256: the file's checksum, over its facts and tensors.
+    """
+
+    net: Network
+    config: Config
+    denoiser: NetworkDenoiser
+    codec: Codec
+    vocabulary: Vocabulary | None
+    images: int = 0
+    kind: str = "ema"
+    path: Path | None = None
+    sha256: str = ""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of x_0."""
+        return self.codec.shape
+
+    @property
+    def schedule(self) -> Schedule:
+        """The noise levels of its chain."""
+        return self.denoiser.schedule
+
+    @property
+    def attributes(self) -> tuple[Attribute, ...]:
+        """The attributes that can be asked for; () where the vocabulary is of another kind."""
+        return self.vocabulary.attributes if isinstance(self.vocabulary, AttributeVocabulary) else ()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.net.parameters()).device
+
+    def data(self, **options: Any) -> Dataset:
+        """Open the images that it was trained on; options and errors as `open_data`."""
+        return open_data(self.config.data, **options)
+
+
+def untrained(config: Config, data: Dataset) -> Network:
+    """Return the network that a configuration would train on data, on the meta device: to be counted, not to be run."""
+    channels = config.codec.build(data.format, data.shape).shape[0]
+    with torch.device("meta"):
+        return config.net.build(config.interface(channels, data.vocabulary))
+
+
+def cost_of(config: Config, data: Dataset) -> Cost:
+    """Return what one image costs the network that a configuration would train on data."""
+    _, height, width = config.codec.build(data.format, data.shape).shape
+    return untrained(config, data).cost(height, width)
+
+
+def packed(
+    state: Mapping[str, Tensor],
+    config: Config,
+    codec: Codec,
+    vocabulary: Vocabulary | None = None,
+    kind: str = "ema",
+    images: int = 0,
+) -> bytes:
+    """Return the content of a weights file.
+
+    Args:
+        state: the network's `state_dict()`.
+        config: the configuration that it was trained with.
+        codec: of its images.
+        vocabulary: what it can be asked for; None for nothing.
+        kind: `ema` or `raw`.
+        images: how many images it has seen.
+    """
+    assert kind in ("ema", "raw"), kind
+    facts = {
+        "kind": kind,
+        "images": images,
+        "shape": list(codec.image_shape),
+        "depth": formats.plain(codec.format),
+        "vocabulary": None if vocabulary is None else vocabulary.plain(),
+        "config": to_dict(config),
+    }
+    return pack(state, facts)
+
+
+def save(path: Path | str, state: Mapping[str, Tensor], config: Config, codec: Codec, **facts: Any) -> None:
+    """Write a weights file, whole or not at all; arguments as `packed`, `OSError` as the file system has it."""
+    write_atomic(Path(path), packed(state, config, codec, **facts))
+
+
+def load(path: Path | str | Run, weights: str = "ema", device: torch.device | str = "cpu") -> Model:
+    """Rebuild a model from a weights file.
+
+    Args:
+        path: a weights file, or a run folder.
+        weights: which of a run folder's weights, `ema`, `raw` or `best`, or a weights file.
+        device: where the network shall be.
+
+    Raises:
+        UserError: no such file, not one of ours, truncated, altered, or its tensors are not the network's that its
+            header describes.
+    """
+    file = locate(path, weights)
+    facts, tensors = read(file)
+    try:
+        config = from_stored(_plausible(facts["config"]))
+        channels, height, width = (int(size) for size in facts["shape"])
+        codec = config.codec.build(formats.from_plain(facts.get("depth")), (channels, height, width))
+        vocabulary, images, kind = from_plain(facts["vocabulary"]), int(facts["images"]), str(facts["kind"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # a UserError is a ValueError
+        raise unusable(file, error) from None
+    net = _build(config.net, config.interface(codec.shape[0], vocabulary), tensors, file).to(device)
+    denoiser = NetworkDenoiser(net, config.diffusion.build_schedule(), config.diffusion.build_parameterization())
+    return Model(net, config, denoiser, codec, vocabulary, images, kind, file, str(facts["sha256"]))
+
+
+def locate(path: Path | str | Run, weights: str = "ema") -> Path:
+    """Return the weights file that a path and a choice of weights mean.
+
+    Raises:
+        UserError: there is none.
+    """
+    place = path.path if isinstance(path, Run) else Path(path)
+    if weights not in WEIGHTS:
+        place = Path(weights)
+    if not place.is_dir():
+        if not place.is_file():
+            raise UserError(f"{place} does not exist: give a weights file, or a run folder that has saved a checkpoint")
+        return place
+    file = Run(place).weights / f"{weights}.safetensors"
+    if not file.is_file():
+        none = f"no {weights} weights" if any(Run(place).weights.glob("*.safetensors")) else "no weights yet"
+        raise UserError(f"{place} has {none}: give a weights file, or a run folder that has saved a checkpoint")
+    return file
+
+
+def _plausible(table: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration's table, unless its network has a number so absurd that even checking it takes for ever.
+
+    Raises:
+        ValueError: such a number.
+    """
+    lists = [value if isinstance(value, list) else [value] for value in table["net"].values()]
+    if any(len(values) > 1000 or any(isinstance(n, int) and n > 1_000_000 for n in values) for values in lists):
+        raise ValueError("its network is absurdly large")
+    return table
+
+
+def _build(config: NetworkConfig, interface: Interface, tensors: dict[str, Tensor], file: Path) -> Network:
+    """Build the network around the tensors, or refuse when they are not its own."""
+    mismatch = UserError(f"{file}: its tensors are not those of the network that its header describes; take another")
+    if config.least_tensors > len(tensors):  # it can't be built of them, nor in time
+        raise mismatch
+    with torch.device("meta"):
+        net = config.build(interface)
+    wanted: dict[str, Any] = net.state_dict()
+    if {name: (t.shape, t.dtype) for name, t in tensors.items()} != {
+        name: (t.shape, t.dtype) for name, t in wanted.items()
+    }:
+        raise mismatch
+    net.load_state_dict(tensors, assign=True)
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return net.eval().requires_grad_(False)

@@ -1,0 +1,112 @@
+"""What the rest of the house knows of a network.
+
+    interface = Interface(channels=3, vocabulary=..., augment=0, learned_variance=False)     what it must fit
+    net = config.net.build(interface)                                                        `config.net` a NetworkConfig
+    net(x, time, condition, augment)                                                         the prediction
+    net.cost(height, width), net.summary()
+
+A new network is one file with a configuration and a `Network`, and one line in `registry`.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from sfumato.conditions.protocol import Vocabulary
+from sfumato.diffusion.condition import Condition
+from sfumato.nets.cost import Cost, activation_bytes, flops, parameters
+
+__all__ = ["Interface", "Network", "NetworkConfig"]
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What a network must fit. It follows from the data and the process, so it is no part of a configuration.
+
+    Attributes:
+        channels: of x_0.
+        vocabulary: what it can be asked for; None for nothing.
+        augment: how many numbers say how a training image was altered; 0 for none.
+        learned_variance: give out twice the channels: the second half is the variance of the reverse step, as a
+            position in about [-1, 1] between its bounds (IDDPM, Sec. 3.1).
+    """
+
+    channels: int = 3
+    vocabulary: Vocabulary | None = None
+    augment: int = 0
+    learned_variance: bool = False
+
+    @property
+    def outputs(self) -> int:
+        """Channels that the network gives out."""
+        return self.channels * (2 if self.learned_variance else 1)
+
+
+class Network(nn.Module, ABC):
+    """Predicts an image from a noised one.
+
+    Attributes:
+        interface: what it was built to fit.
+    """
+
+    interface: Interface
+
+    @abstractmethod
+    def forward(
+        self, x: Tensor, time: Tensor, condition: Condition | None = None, augment: Tensor | None = None
+    ) -> Tensor:
+        """Predict.
+
+        Args:
+            x: (B, C, H, W), in the dtype of the weights.
+            time: (B,) floating point, in steps of the chain (0 .. T - 1).
+            condition: B rows, as the vocabulary has them; None gives nothing to any.
+            augment: (B, interface.augment), how the images were altered; None is not at all.
+
+        Returns:
+            (B, interface.outputs, H, W).
+
+        Raises:
+            UserError: a condition for a network that knows none.
+        """
+
+    @abstractmethod
+    def summary(self) -> str:
+        """Return what it is made of, in one line."""
+
+    def cost(self, height: int, width: int) -> Cost:
+        """Count what one image of x_0 costs, from the network's own modules; nothing is allocated."""
+        blank = copy.deepcopy(self).to("meta")
+        example = (torch.empty(1, self.interface.channels, height, width, device="meta"), torch.zeros(1, device="meta"))
+        return Cost(parameters(self), flops(blank, example), activation_bytes(blank, example))
+
+
+class NetworkConfig(Protocol):
+    """The configuration of a network; a frozen dataclass, a leaf of `config.net`."""
+
+    def build(self, interface: Interface) -> Network:
+        """Return a new network, its weights drawn from torch's generator.
+
+        Raises:
+            UserError: it can't be built.
+        """
+        ...
+
+    def inside(self, height: int, width: int) -> tuple[int, int]:
+        """Return the size that images of a size are extended to inside the network.
+
+        Raises:
+            UserError: it takes no images of that size.
+        """
+        ...
+
+    @property
+    def least_tensors(self) -> int:
+        """A lower bound on the number of weight tensors, known without building: a guard against hostile headers."""
+        ...

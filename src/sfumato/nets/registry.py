@@ -1,0 +1,10 @@
+"""Every network by the name that `config.net.kind` gives it."""
+
+from __future__ import annotations
+
+from sfumato.nets.protocol import NetworkConfig
+from sfumato.nets.unet.unet import UNetConfig
+
+__all__ = ["NETWORKS"]
+
+NETWORKS: dict[str, type[NetworkConfig]] = {"unet": UNetConfig}

@@ -1,0 +1,1 @@
+"""The U-Net of denoising diffusion: `unet` the network, `blocks` what it is built from."""
