@@ -50,7 +50,7 @@ class Model:
         vocabulary: what can be asked for; None for nothing.
         images: how many images it had seen.
         kind: `ema`, the average of the weights, or `raw`.
-        path: the file; None for a model in training.
+        path: the file; empty for a model in training.
         sha256: the file's checksum, over its facts and tensors.
     """
 
@@ -61,7 +61,7 @@ class Model:
     vocabulary: Vocabulary | None
     images: int = 0
     kind: str = "ema"
-    path: Path | None = None
+    path: Path = Path()
     sha256: str = ""
 
     @property
@@ -153,7 +153,7 @@ def load(path: Path | str | Run, weights: str = "ema", device: torch.device | st
     facts, tensors = read(file)
     try:
         config = from_stored(_plausible(facts["config"]))
-        channels, height, width = (int(size) for size in facts["shape"])
+        channels, height, width = (_size(size) for size in facts["shape"])
         codec = config.codec.build(formats.from_plain(facts.get("depth")), (channels, height, width))
         vocabulary, images, kind = from_plain(facts["vocabulary"]), int(facts["images"]), str(facts["kind"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # a UserError is a ValueError
@@ -193,6 +193,13 @@ def _plausible(table: dict[str, Any]) -> dict[str, Any]:
     if any(len(values) > 1000 or any(isinstance(n, int) and n > 1_000_000 for n in values) for values in lists):
         raise ValueError("its network is absurdly large")
     return table
+
+
+def _size(value: Any) -> int:
+    """Return a side or a number of channels; raises ValueError where no image could have it."""
+    if not 1 <= int(value) <= 1_000_000:
+        raise ValueError(f"an image with a side of {value}")
+    return int(value)
 
 
 def _build(config: NetworkConfig, interface: Interface, tensors: dict[str, Tensor], file: Path) -> Network:

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from sfumato.conditions.attributes import Attribute
-from sfumato.config.config import Config, difference, digest, fit, from_dict, to_dict, to_toml
+from sfumato.conditions.vocabulary import AttributeVocabulary
+from sfumato.config.config import Config, difference, digest, from_dict, from_stored, to_dict, to_toml
 from sfumato.config.diffusion import DiffusionConfig
 from sfumato.config.presets import PRESETS, choose, resolve
 from sfumato.diffusion import Cosine, Linear, Shifted, Sigmoid, ZeroTerminalSNR
 from sfumato.errors import UserError
+from sfumato.nets import Interface
 from sfumato.nets.cost import parameters
-from sfumato.nets.unet.unet import UNet
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -30,7 +31,7 @@ def test_presets_survive_both_formats(name):
 def test_presets_build(name):
     config = PRESETS[name].config
     with torch.device("meta"):
-        net = UNet(config.net)
+        net = config.net.build(Interface())
     assert parameters(net) > 1000
     config.diffusion.build_schedule()
     assert PRESETS[name].source.endswith(".")
@@ -47,7 +48,7 @@ def test_presets_build(name):
 def test_published_settings(name, millions, steps, batch, lr, flip, dropout, variance):
     config = PRESETS[name].config
     with torch.device("meta"):
-        assert parameters(UNet(config.net)) / 1e6 == pytest.approx(millions, rel=5e-3)
+        assert parameters(config.net.build(Interface())) / 1e6 == pytest.approx(millions, rel=5e-3)
     assert config.train.images == steps * batch
     assert (config.train.batch, config.optim.lr, config.optim.name) == (batch, lr, "adam")
     assert (config.data.flip, config.net.dropout, config.diffusion.variance) == (flip, dropout, variance)
@@ -129,12 +130,26 @@ def test_the_loss_space_defaults_to_the_parameterization():
     assert other == DiffusionConfig(parameterization="eps").build_parameterization()
 
 
-def test_fit_takes_channels_and_conditions_from_the_data():
-    config = resolve("faces")
-    assert fit(config, (1, 8, 8)).net.channels == 1
-    assert fit(config, (1, 8, 8)).net.conditions == ()
-    attributes = (Attribute("letter", ("a", "b")), Attribute("age", mean=2.0, std=3.0))
-    assert fit(config, (1, 8, 8), attributes).net.conditions == (2, 0)
+def test_the_interface_follows_from_data_and_process():
+    config = resolve("faces", None, {"augment.p": "0.1", "diffusion.variance": "learned", "diffusion.objective": "vlb"})
+    vocabulary = AttributeVocabulary((Attribute("letter", ("a", "b")), Attribute("age", mean=2.0, std=3.0)))
+    assert config.interface(1, vocabulary) == Interface(1, vocabulary, 9, learned_variance=True)
+    assert resolve("faces").interface(3) == Interface(3)
+
+
+def test_a_mirrored_set_is_not_mirrored_by_the_augmentation_too():
+    config = resolve("faces", None, {"augment.p": "0.1", "data.flip": "true"})
+    assert "x-flip" not in config.augment.kinds
+    assert from_dict(to_dict(config)) == config
+
+
+def test_a_configuration_of_an_earlier_version_is_read():
+    old = to_dict(resolve("faces"))
+    del old["codec"], old["net"]["kind"]
+    old["net"] |= {"channels": 3, "conditions": [2], "augment": 0, "learned_variance": False}
+    old["train"]["grid_steps"] = 25
+    assert from_stored(old) == resolve("faces")
+    assert from_stored({**old, "train": {**old["train"], "grid_steps": 10}}).train.grid_steps == 10
 
 
 def test_digest_and_difference_see_every_field():

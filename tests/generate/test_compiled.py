@@ -7,26 +7,27 @@ from pathlib import Path
 import pytest
 import torch
 
+from sfumato.codec.format import EIGHT
+from sfumato.codec.pixels import Pixels
 from sfumato.config.config import Config
 from sfumato.config.presets import resolve
 from sfumato.diffusion import DDIM, Clipped, Noise, sample, trailing
 from sfumato.errors import UserError
 from sfumato.generate import compiled as module
 from sfumato.generate.compiled import Compiled, compiled
-from sfumato.model import Model, load
-from sfumato.nets.unet.unet import UNet
+from sfumato.model import Model, load, save
 
-TINY = {"net.channels": "1", "net.base": "8", "net.groups": "4", "net.multipliers": "1,2", "net.blocks": "1"}
+TINY = {"net.base": "8", "net.groups": "4", "net.multipliers": "1,2", "net.blocks": "1"}
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Model:
     config: Config = resolve("digits", overrides=TINY)
     torch.manual_seed(0)
-    net = UNet(config.net)
+    net = config.net.build(config.interface(1))
     for parameter in net.parameters():  # the last convolution starts at zero, which would hide everything
         torch.nn.init.normal_(parameter, std=0.2)
-    save_weights(tmp_path / "a.safetensors", net.state_dict(), config, shape=(1, 8, 8))
+    save(tmp_path / "a.safetensors", net.state_dict(), config, Pixels(EIGHT, (1, 8, 8)))
     return load(tmp_path / "a.safetensors")
 
 

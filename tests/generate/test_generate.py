@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from sfumato.diffusion import DDIM, Ancestral, Cosine, GaussianOracle, Noise, Prediction, State, sample, trailing
+from sfumato.conditions.table import Attributes
+from sfumato.diffusion import (
+    DDIM,
+    Ancestral,
+    Cosine,
+    Denoiser,
+    GaussianOracle,
+    Noise,
+    Prediction,
+    Sampler,
+    State,
+    sample,
+    trailing,
+)
 from sfumato.errors import UserError
-from sfumato.generate.sample import generate, in_turn
+from sfumato.generate.recipe import Recipe
+from sfumato.generate.sample import Sampling
 
 SHAPE = (2, 4, 4)
 ORACLE = GaussianOracle(Cosine(100), torch.full((2, 1, 1), 0.3), torch.tensor(0.25))
 TIMES = trailing(10, ORACLE.schedule)
 
 
-def images(**changes: object) -> Tensor:
-    arguments: dict[str, object] = {
-        "denoiser": ORACLE, "shape": SHAPE, "num": 13, "seed": 5, "sampler": DDIM(0.5), "times": TIMES, "batch": 64,
-    }  # fmt: skip
-    return torch.cat([x for _, x in generate(**(arguments | changes))])  # type: ignore[arg-type]
+def sampling(denoiser: Denoiser = ORACLE, sampler: Sampler = DDIM(0.5)) -> Sampling:
+    return Sampling(Recipe(), denoiser, sampler, TIMES, SHAPE, torch.device("cpu"))
+
+
+def images(denoiser: Denoiser = ORACLE, sampler: Sampler = DDIM(0.5), num: int = 13, **options: Any) -> Tensor:
+    return torch.cat([x for _, x in sampling(denoiser, sampler).stream(num, 5, **options)])
 
 
 @pytest.mark.parametrize("sampler", [DDIM(), DDIM(0.5), Ancestral()])
@@ -36,7 +52,7 @@ def test_the_walk_is_the_samplers_own() -> None:
 
 
 def test_first_says_where_in_the_seed_to_begin() -> None:
-    parts = list(generate(ORACLE, SHAPE, 6, 5, DDIM(0.5), TIMES, batch=4, first=7))
+    parts = list(sampling().stream(6, 5, batch=4, first=7))
     assert [n for n, _ in parts] == [7, 11]
     torch.testing.assert_close(torch.cat([x for _, x in parts]), images()[7:13])
 
@@ -50,7 +66,7 @@ class Small:
     message: str = "CUDA out of memory. Tried to allocate 2.00 GiB"
     schedule: Cosine = Cosine(100)
 
-    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Tensor | None = None) -> Prediction:
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Attributes | None = None) -> Prediction:
         self.seen.append(len(x_t))
         if len(x_t) > self.room:
             raise torch.OutOfMemoryError(self.message) if "CUDA" in self.message else RuntimeError(self.message)
@@ -75,7 +91,7 @@ def test_one_image_too_many_is_said() -> None:
 def test_other_errors_pass() -> None:
     @dataclass(frozen=True)
     class Broken(Small):
-        def __call__(self, x_t: Tensor, t: Tensor | float, condition: Tensor | None = None) -> Prediction:
+        def __call__(self, x_t: Tensor, t: Tensor | float, condition: Attributes | None = None) -> Prediction:
             raise RuntimeError("shapes can't be multiplied")
 
     with pytest.raises(RuntimeError, match="multiplied"):
@@ -85,16 +101,17 @@ def test_other_errors_pass() -> None:
 def test_conditions_go_with_their_images() -> None:
     @dataclass(frozen=True)
     class Labelled(Small):
-        def __call__(self, x_t: Tensor, t: Tensor | float, condition: Tensor | None = None) -> Prediction:
+        def __call__(self, x_t: Tensor, t: Tensor | float, condition: Attributes | None = None) -> Prediction:
             assert condition is not None
-            x0 = condition.to(x_t)[:, :1, None, None].expand_as(x_t)
+            x0 = condition.table[:, :1, None, None].expand_as(x_t)
             return Prediction(x0, x_t * 0)
 
-    conditions = in_turn([[0.0, 7.0], [0.5, 7.0], [0.25, 7.0]], 13)
-    assert conditions[:, 0].tolist() == [0, 0.5, 0.25] * 4 + [0]
+    condition = Attributes(torch.tensor([[0.0, 7.0], [0.5, 7.0], [0.25, 7.0]]))
     # three fit into the memory, so batches of four are halved on the way
-    x = images(denoiser=Labelled(3, []), conditions=conditions, batch=4, sampler=DDIM())
-    torch.testing.assert_close(x[:, 0, 0, 0], conditions[:, 0])
+    x = images(denoiser=Labelled(3, []), condition=condition, batch=4, sampler=DDIM())
+    torch.testing.assert_close(x[:, 0, 0, 0], torch.tensor([0, 0.5, 0.25] * 4 + [0]))
+    later = images(denoiser=Labelled(3, []), condition=condition, sampler=DDIM(), num=2, first=4)
+    torch.testing.assert_close(later[:, 0, 0, 0], torch.tensor([0.5, 0.25]))
 
 
 def test_every_state_is_shown_the_prior_first() -> None:
@@ -111,6 +128,6 @@ def test_every_state_is_shown_the_prior_first() -> None:
 
 def test_gradients_are_off_inside_and_untouched_outside() -> None:
     with torch.enable_grad():
-        for _, x in generate(ORACLE, SHAPE, 2, 0, DDIM(), TIMES, batch=1):
+        for _, x in sampling().stream(2, 0, batch=1):
             assert torch.is_grad_enabled()
             assert not x.requires_grad

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from sfumato import resolve
+from sfumato.codec.format import EIGHT
+from sfumato.codec.pixels import Pixels
 from sfumato.diffusion import (
     DDIM,
     GRIDS,
@@ -25,10 +27,10 @@ from sfumato.diffusion import (
 )
 from sfumato.errors import UserError
 from sfumato.generate.recipe import AUTO, GRID_NAMES, SAMPLER_NAMES, Recipe, takes
-from sfumato.model import Model, load
-from sfumato.nets.unet.unet import UNet
+from sfumato.model import Model, load, save
 
-TINY = {"net.channels": "1", "net.base": "8", "net.groups": "4", "net.multipliers": "1,2", "net.blocks": "1"}
+TINY = {"net.base": "8", "net.groups": "4", "net.multipliers": "1,2", "net.blocks": "1"}
+CODEC = Pixels(EIGHT, (1, 8, 8))
 ORACLE = GaussianOracle(Linear(), torch.tensor(0.2), torch.tensor(0.1))
 
 
@@ -36,17 +38,17 @@ ORACLE = GaussianOracle(Linear(), torch.tensor(0.2), torch.tensor(0.1))
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     config = resolve("digits", overrides=TINY)
     path: Path = tmp_path_factory.mktemp("weights") / "a.safetensors"
-    save_weights(path, UNet(config.net).state_dict(), config, shape=(1, 8, 8))
+    save(path, config.net.build(config.interface(1)).state_dict(), config, CODEC)
     return load(path)
 
 
 @pytest.mark.parametrize("name", SAMPLER_NAMES)
 @pytest.mark.parametrize("grid", [None, *GRID_NAMES])
-def test_every_sampler_and_grid_is_settled_and_built(name: str, grid: str | None, model: Model) -> None:
-    recipe = Recipe(name, grid=grid, steps=6).settle(model)
+def test_every_sampler_and_grid_is_resolved_and_built(name: str, grid: str | None, model: Model) -> None:
+    recipe = Recipe(name, grid=grid, steps=6).resolve(model)
     assert recipe.sampler in SAMPLERS
-    assert recipe.settle(model) == recipe, "settled is settled"
-    sampler, times = recipe.build(), recipe.times(recipe.denoiser(ORACLE), (1, 8, 8))
+    assert recipe.resolve(model) == recipe, "resolved is resolved"
+    sampler, times = recipe.build(), recipe.times(recipe.denoiser(ORACLE, CODEC), (1, 8, 8))
     assert len(times) == 7
     assert float(times[-1]) == 0
     assert sampler.evaluations * 6 == recipe.evaluations
@@ -56,36 +58,36 @@ def test_every_sampler_and_grid_is_settled_and_built(name: str, grid: str | None
 
 def test_auto_is_what_was_measured(model: Model) -> None:
     for quality, (sampler, steps, grid) in AUTO.items():
-        recipe = Recipe(quality=quality).settle(model)
+        recipe = Recipe(quality=quality).resolve(model)
         assert (recipe.sampler, recipe.steps, recipe.grid) == (sampler, steps, grid)
-    assert Recipe(steps=7).settle(model).steps == 7
+    assert Recipe(steps=7).resolve(model).steps == 7
 
 
 def test_options_reach_what_they_name(model: Model) -> None:
-    assert Recipe("ddim", eta=0.5).settle(model).build() == DDIM(0.5)
-    assert Recipe("ddim").settle(model).build() == DDIM(0.0)
-    assert Recipe("ddpm", variance="large").settle(model).build().variance == Large()  # type: ignore[attr-defined]
+    assert Recipe("ddim", eta=0.5).resolve(model).build() == DDIM(0.5)
+    assert Recipe("ddim").resolve(model).build() == DDIM(0.0)
+    assert Recipe("ddpm", variance="large").resolve(model).build().variance == Large()  # type: ignore[attr-defined]
     optimal = Optimal(ORACLE.spread)
-    analytic = Recipe("ddpm", variance="analytic").settle(model)
+    analytic = Recipe("ddpm", variance="analytic").resolve(model)
     assert analytic.build(optimal).variance is optimal  # type: ignore[attr-defined]
     with pytest.raises(AssertionError, match="measured"):
         analytic.build()
 
 
 def test_guidance_is_inside_what_keeps_the_range() -> None:
-    clipped = Recipe(guidance=2.0, interval=(0.1, 0.9), rescale=0.5).denoiser(ORACLE)
-    assert clipped == Clipped(Guided(ORACLE, 2.0, (0.1, 0.9), 0.5))
-    assert Recipe(range="threshold").denoiser(ORACLE) == Thresholded(ORACLE)
-    assert Recipe(range="free").denoiser(ORACLE) is ORACLE
-    assert Recipe(guidance=3.0, range="free").denoiser(ORACLE, ORACLE) == AutoGuided(ORACLE, ORACLE, 3.0)
+    clipped = Recipe(guidance=2.0, interval=(0.1, 0.9), rescale=0.5).denoiser(ORACLE, CODEC)
+    assert clipped == Clipped(Guided(ORACLE, 2.0, (0.1, 0.9), 0.5), CODEC.clip)
+    assert Recipe(range="threshold").denoiser(ORACLE, CODEC) == Thresholded(ORACLE)
+    assert Recipe(range="free").denoiser(ORACLE, CODEC) is ORACLE
+    assert Recipe(guidance=3.0, range="free").denoiser(ORACLE, CODEC, ORACLE) == AutoGuided(ORACLE, ORACLE, 3.0)
     with pytest.raises(UserError, match="not the denoiser's"):
-        Recipe(guidance=3.0).denoiser(ORACLE, replace(ORACLE, schedule=Linear(100)))
+        Recipe(guidance=3.0).denoiser(ORACLE, CODEC, replace(ORACLE, schedule=Linear(100)))
 
 
 def test_evaluations_count_guidance(model: Model) -> None:
-    assert Recipe("heun", steps=5).settle(model).evaluations == 10
-    assert Recipe("heun", steps=5, guidance=2.0).settle(model).evaluations == 20
-    assert Recipe("ddim", steps=5, guidance=0.0).settle(model).evaluations == 5
+    assert Recipe("heun", steps=5).resolve(model).evaluations == 10
+    assert Recipe("heun", steps=5, guidance=2.0).resolve(model).evaluations == 20
+    assert Recipe("ddim", steps=5, guidance=0.0).resolve(model).evaluations == 5
 
 
 def test_a_fitted_grid_is_fitted_to_the_order_and_the_model() -> None:
@@ -96,10 +98,10 @@ def test_a_fitted_grid_is_fitted_to_the_order_and_the_model() -> None:
 
 
 def test_facts_leave_out_what_has_no_effect(model: Model) -> None:
-    assert Recipe("ddim", steps=4).settle(model).facts() == {
+    assert Recipe("ddim", steps=4).resolve(model).describe() == {
         "sampler": "ddim", "steps": 4, "grid": "trailing", "eta": 0.0, "range": "clip",
     }  # fmt: skip
-    facts = Recipe("unipc", steps=4, guidance=2.0, interval=(0.2, 0.8)).settle(model).facts()
+    facts = Recipe("unipc", steps=4, guidance=2.0, interval=(0.2, 0.8)).resolve(model).describe()
     assert facts["guidance"] == 2.0
     assert facts["interval"] == [0.2, 0.8]
     assert "eta" not in facts
@@ -119,7 +121,7 @@ def test_facts_leave_out_what_has_no_effect(model: Model) -> None:
         ({"guidance": -0.5}, "guidance is -0.5"),
         ({"guidance": 2.0, "rescale": 1.5}, "rescale is 1.5"),
         ({"rescale": 0.5}, "belong to guidance"),
-        ({"guidance": 2.0, "interval": (0.5, 0.5)}, "low below high"),
+        ({"guidance": 2.0, "interval": (0.5, 0.5)}, "the lower first"),
     ],
 )
 def test_what_cannot_be_is_one_line(given: dict[str, object], said: str) -> None:
@@ -129,9 +131,9 @@ def test_what_cannot_be_is_one_line(given: dict[str, object], said: str) -> None
 
 def test_what_this_model_cannot_do_is_one_line(model: Model) -> None:
     with pytest.raises(UserError, match="steps is 1001"):
-        Recipe("ddim", steps=1001).settle(model)
-    with pytest.raises(UserError, match="learnt no variance"):
-        Recipe("ddpm", variance="learned").settle(model)
+        Recipe("ddim", steps=1001).resolve(model)
+    with pytest.raises(UserError, match="learned no variance"):
+        Recipe("ddpm", variance="learned").resolve(model)
 
 
 def test_takes_knows_the_samplers_options() -> None:

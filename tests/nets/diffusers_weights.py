@@ -32,9 +32,8 @@ WHOLE = {
 }
 
 
-def unet_2d_model(config: UNetConfig) -> Any:
+def unet_2d_model(config: UNetConfig, channels: int = 3) -> Any:
     """Build diffusers' network from our settings (no conditions, no folding: it has neither in our form)."""
-    assert config.conditions == ()
     assert config.fold == 1
     assert config.heads == 1
     _without_broken_torchvision()
@@ -42,8 +41,8 @@ def unet_2d_model(config: UNetConfig) -> Any:
 
     kinds = [level in config.attention for level in range(len(config.widths))]
     return UNet2DModel(
-        in_channels=config.channels,
-        out_channels=config.channels,
+        in_channels=channels,
+        out_channels=channels,
         block_out_channels=config.widths,
         layers_per_block=config.blocks,
         down_block_types=tuple("AttnDownBlock2D" if attends else "DownBlock2D" for attends in kinds),

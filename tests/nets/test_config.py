@@ -11,12 +11,10 @@ from sfumato.nets.unet.unet import UNet, UNetConfig
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"channels": 0}, r"net\.channels is 0: give 1 or more"),
         ({"blocks": 0}, r"net\.blocks is 0"),
         ({"heads": 0}, r"net\.heads is 0"),
         ({"fold": 0}, r"net\.fold is 0"),
         ({"groups": 0}, r"net\.groups is 0"),
-        ({"conditions": (3, -1)}, r"net\.conditions is \(3, -1\)"),
         ({"base": 33}, r"net\.base is 33: give an even number"),
         ({"base": 2}, r"net\.base is 2"),
         ({"multipliers": ()}, r"net\.multipliers is \(\)"),
@@ -38,7 +36,7 @@ def test_refused(changes: dict[str, object], message: str) -> None:
 
 def test_every_group_count_that_the_message_names_can_be_built() -> None:
     for groups in (1, 2, 3, 4, 6, 8, 12, 16, 24):
-        UNet(UNetConfig(channels=1, base=48, multipliers=(1,), blocks=1, attention=(), groups=groups))
+        UNet(UNetConfig(base=48, multipliers=(1,), blocks=1, attention=(), groups=groups))
 
 
 @pytest.mark.parametrize(

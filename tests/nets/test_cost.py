@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from sfumato.nets.unet.unet import UNet, UNetConfig, cost
+from sfumato.nets import Interface
+from sfumato.nets.unet.unet import UNet, UNetConfig
+
+
+def flops(config: UNetConfig, channels: int, height: int, width: int) -> int:
+    with torch.device("meta"):
+        return UNet(config, Interface(channels)).cost(height, width).flops
 
 
 def pairs_of_a_block(inputs: int, outputs: int, pixels: int, embedding: int) -> int:
@@ -17,18 +23,18 @@ def pairs_of_attention(width: int, pixels: int) -> int:
 
 
 def test_one_level_by_hand() -> None:
-    config = UNetConfig(channels=1, base=4, multipliers=(1,), blocks=1, attention=(), groups=2)
+    config = UNetConfig(base=4, multipliers=(1,), blocks=1, attention=(), groups=2)
     n, e = 6 * 5, 16
     pairs = 9 * 1 * 4 * n + 9 * 4 * 1 * n  # entrance and exit
     pairs += 4 * e + e * e  # the time's two layers
     pairs += pairs_of_a_block(4, 4, n, e)  # down
     pairs += 2 * pairs_of_a_block(4, 4, n, e) + pairs_of_attention(4, n)  # middle
     pairs += 2 * pairs_of_a_block(8, 4, n, e)  # up
-    assert cost.flops(config, 6, 5) == 2 * pairs
+    assert flops(config, 1, 6, 5) == 2 * pairs
 
 
 def test_two_levels_by_hand_with_attention() -> None:
-    config = UNetConfig(channels=3, base=4, multipliers=(1, 2), blocks=1, attention=(1,), groups=2)
+    config = UNetConfig(base=4, multipliers=(1, 2), blocks=1, attention=(1,), groups=2)
     n, e = 8 * 4, 16
     m = n // 4
     pairs = 9 * 3 * 4 * n + 9 * 4 * 3 * n + 4 * e + e * e
@@ -38,20 +44,20 @@ def test_two_levels_by_hand_with_attention() -> None:
     pairs += pairs_of_a_block(16, 8, m, e) + pairs_of_a_block(12, 8, m, e) + 2 * pairs_of_attention(8, m)
     pairs += 4 * 8 * 8 * n  # double: four products an output pixel
     pairs += pairs_of_a_block(12, 4, n, e) + pairs_of_a_block(8, 4, n, e)
-    assert cost.flops(config, 8, 4) == 2 * pairs
-    assert cost.flops(config, 7, 3) == 2 * pairs  # padded inside to 8 x 4
+    assert flops(config, 3, 8, 4) == 2 * pairs
+    assert flops(config, 3, 7, 3) == 2 * pairs  # padded inside to 8 x 4
 
 
 def test_folding_divides_the_cost() -> None:
-    plain = UNetConfig(channels=1, base=32, multipliers=(1, 2), groups=8)
-    folded = UNetConfig(channels=1, base=32, multipliers=(1, 2), groups=8, fold=2)
-    assert 3.5 < cost.flops(plain, 32, 32) / cost.flops(folded, 32, 32) < 6
+    plain = UNetConfig(base=32, multipliers=(1, 2), groups=8)
+    folded = UNetConfig(base=32, multipliers=(1, 2), groups=8, fold=2)
+    assert 3.5 < flops(plain, 1, 32, 32) / flops(folded, 1, 32, 32) < 6
 
 
 def test_parameters_of_the_published_network() -> None:
     with torch.device("meta"):
         net = UNet(UNetConfig())
-    assert cost.parameters(net) == 35_746_307
+    assert net.cost(32, 32).parameters == 35_746_307
     # 12.44 GFLOP with the doubling done pixel by pixel, as published: nine products for our four.
-    published = cost.flops(UNetConfig(), 32, 32) + 2 * 5 * 256 * 256 * (8**2 + 16**2 + 32**2)
+    published = flops(UNetConfig(), 3, 32, 32) + 2 * 5 * 256 * 256 * (8**2 + 16**2 + 32**2)
     assert round(3 * published / 1e9, 1) == 37.3

@@ -10,11 +10,13 @@ pytest.importorskip("diffusers")
 from diffusers_weights import to_ours, unet_2d_model
 from torch import nn
 
-from sfumato.nets.unet.unet import UNet, UNetConfig, cost
+from sfumato.nets import Interface
+from sfumato.nets.cost import parameters
+from sfumato.nets.unet.unet import UNet, UNetConfig
 
 CIFAR = UNetConfig()
 LARGE = UNetConfig(base=128, multipliers=(1, 1, 2, 2, 4, 4), attention=(4,), dropout=0.0)
-ODD = UNetConfig(channels=1, base=16, multipliers=(1, 3, 2), blocks=3, attention=(0, 2), groups=4)
+ODD = UNetConfig(base=16, multipliers=(1, 3, 2), blocks=3, attention=(0, 2), groups=4)
 
 
 def randomise(net: nn.Module) -> None:
@@ -33,19 +35,19 @@ def randomise(net: nn.Module) -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "num_parameters", "size"),
-    [(CIFAR, 35_746_307, 32), (LARGE, 113_673_219, 64), (ODD, None, 12)],
+    ("config", "channels", "num_parameters", "size"),
+    [(CIFAR, 3, 35_746_307, 32), (LARGE, 3, 113_673_219, 64), (ODD, 1, None, 12)],
     ids=["cifar10", "256x256", "other settings"],
 )
-def test_same_weights_same_output(config: UNetConfig, num_parameters: int | None, size: int) -> None:
+def test_same_weights_same_output(config: UNetConfig, channels: int, num_parameters: int | None, size: int) -> None:
     with torch.device("meta"):  # the first weights of either are of no interest, and take seconds to draw
-        theirs, ours = unet_2d_model(config), UNet(config)
+        theirs, ours = unet_2d_model(config, channels), UNet(config, Interface(channels))
     theirs = theirs.to_empty(device="cpu").eval()
     ours = ours.to_empty(device="cpu").eval()
     randomise(theirs)
     ours.load_state_dict(to_ours(theirs.state_dict()))
-    assert cost.parameters(ours) == cost.parameters(theirs) == (num_parameters or cost.parameters(theirs))
-    x, time = torch.randn(2, config.channels, size, size), torch.tensor([3.0, 977.0])
+    assert parameters(ours) == parameters(theirs) == (num_parameters or parameters(theirs))
+    x, time = torch.randn(2, channels, size, size), torch.tensor([3.0, 977.0])
     with torch.inference_mode():
         expected, actual = theirs(x, time).sample, ours(x, time)
     assert expected.std() > 0.1

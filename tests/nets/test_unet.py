@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from sfumato.conditions.attributes import Attribute
+from sfumato.conditions.table import Attributes
+from sfumato.conditions.vocabulary import AttributeVocabulary
 from sfumato.errors import UserError
-from sfumato.nets import NETS, UNet, UNetConfig
+from sfumato.nets import NETWORKS, Interface
 from sfumato.nets.unet.blocks import ResidualBlock, SelfAttention
+from sfumato.nets.unet.unet import UNet, UNetConfig
 
-SMALL = UNetConfig(channels=2, base=8, multipliers=(1, 2, 2), blocks=1, attention=(1,), dropout=0.0, groups=4)
+SMALL = UNetConfig(base=8, multipliers=(1, 2, 2), blocks=1, attention=(1,), dropout=0.0, groups=4)
 
 
-def network(config: UNetConfig = SMALL, **changes: object) -> UNet:
+def interface(conditions: tuple[int, ...] = (), **changes: Any) -> Interface:
+    """Two channels, and attributes with so many values each, 0 = a number."""
+    known = tuple(Attribute(f"a{k}", tuple(map(str, range(count)))) for k, count in enumerate(conditions))
+    return Interface(2, AttributeVocabulary(known) if known else None, **changes)
+
+
+def network(
+    conditions: tuple[int, ...] = (), learned_variance: bool = False, channels: int = 2, **changes: Any
+) -> UNet:
     """Build a network all of whose weights are random, those that start at zero too."""
     torch.manual_seed(0)
-    net = UNet(UNetConfig(**{**vars(config), **changes})).eval()
+    fits = replace(interface(conditions), learned_variance=learned_variance, channels=channels)
+    net = UNet(replace(SMALL, **changes), fits).eval()
     for parameter in net.parameters():
         nn.init.normal_(parameter, std=max(0.1, parameter[0].numel() ** -0.5) if parameter.ndim > 1 else 0.5)
     return net
@@ -32,13 +47,13 @@ def batch(num: int, channels: int = 2, size: tuple[int, int] = (8, 8)) -> tuple[
 
 def test_a_fresh_network_returns_exactly_zero() -> None:
     x, time = batch(3)
-    assert torch.equal(UNet(SMALL)(x, time), torch.zeros_like(x))
+    assert torch.equal(UNet(SMALL, interface())(x, time), torch.zeros_like(x))
 
 
 def test_every_branch_of_a_fresh_network_is_zero() -> None:
     torch.manual_seed(0)
     branches = 0
-    for module in UNet(SMALL).eval().modules():
+    for module in UNet(SMALL, interface()).eval().modules():
         x = torch.randn(2, module.norm_1.num_channels if isinstance(module, ResidualBlock) else 16, 4, 4)
         if isinstance(module, ResidualBlock):
             assert torch.equal(module(x, torch.randn(2, 32)), module.shortcut(x))
@@ -97,11 +112,11 @@ def test_folding_is_running_on_the_unshuffled_image(size: tuple[int, int]) -> No
 def test_nothing_given_is_a_condition_of_its_own() -> None:
     net = network(conditions=(3, 0))
     x, time = batch(2)
-    out = net(x, time, torch.full((2, 2), math.nan))
+    out = net(x, time, Attributes(torch.full((2, 2), math.nan)))
     torch.testing.assert_close(net(x, time), out)
     torch.testing.assert_close(net(x, time, None), out)
     for given in ([math.nan, 0.5], [2.0, math.nan]):
-        assert not torch.allclose(net(x, time, torch.tensor([[math.nan] * 2, given]))[1], out[1], atol=1e-3)
+        assert not torch.allclose(net(x, time, Attributes(torch.tensor([[math.nan] * 2, given])))[1], out[1], atol=1e-3)
 
 
 def test_a_condition_is_a_shift_of_the_time_vector() -> None:
@@ -113,22 +128,20 @@ def test_a_condition_is_a_shift_of_the_time_vector() -> None:
     with torch.no_grad():
         plain.time.second.bias += conditional.condition.parts[0].table.weight[1 + 2]
     x, time = batch(2)
-    torch.testing.assert_close(conditional(x, time, torch.full((2, 1), 2.0)), plain(x, time))
+    torch.testing.assert_close(conditional(x, time, Attributes(torch.full((2, 1), 2.0))), plain(x, time))
 
 
 def test_conditions_of_a_network_without_any() -> None:
     net = network()
     x, time = batch(2)
-    for nothing in (torch.full((2, 3), math.nan), torch.zeros(2, 0)):
-        torch.testing.assert_close(net(x, time, nothing), net(x, time))
     with pytest.raises(UserError, match=r"knows none.*data\.labels"):
-        net(x, time, torch.tensor([[math.nan], [0.0]]))
+        net(x, time, Attributes(torch.tensor([[math.nan], [0.0]])))
 
 
 def test_gradients_reach_every_parameter() -> None:
     net = network(conditions=(2, 0))
     x, time = batch(3)
-    net(x, time, torch.tensor([[math.nan, 1.0], [0, math.nan], [1, -1]])).square().mean().backward()
+    net(x, time, Attributes(torch.tensor([[math.nan, 1.0], [0, math.nan], [1, -1]]))).square().mean().backward()
     silent = [name for name, parameter in net.named_parameters() if not parameter.grad.any()]
     assert silent == []
 
@@ -136,7 +149,7 @@ def test_gradients_reach_every_parameter() -> None:
 def test_a_fresh_network_wakes_in_three_steps() -> None:
     """Zero layers learn first, what lies below a block's last layer second, and the rest third."""
     torch.manual_seed(0)
-    net = UNet(SMALL)
+    net = UNet(SMALL, interface())
     optimiser = torch.optim.Adam(net.parameters(), lr=1e-3)
     x, time = batch(3)
     for _ in range(3):
@@ -163,10 +176,10 @@ def test_gradients_lie_in_memory_as_their_weights_do() -> None:
 def test_rows_of_a_batch_are_independent() -> None:
     net = network(conditions=(3, 0))
     x, time = batch(5, size=(9, 12))
-    told = torch.tensor([[math.nan, 0.3], [0, math.nan], [1, -2], [2, 0.3], [0, 1]])
-    together = net(x, time, told)
+    rows = Attributes(torch.tensor([[math.nan, 0.3], [0, math.nan], [1, -2], [2, 0.3], [0, 1]]))
+    together = net(x, time, rows)
     for i in range(5):
-        alone = net(x[i : i + 1], time[i : i + 1], told[i : i + 1])
+        alone = net(x[i : i + 1], time[i : i + 1], rows.take(torch.tensor([i])))
         torch.testing.assert_close(together[i : i + 1], alone, atol=1e-5, rtol=0)
 
 
@@ -197,7 +210,7 @@ def test_inference_mode_changes_nothing() -> None:
 
 
 def test_state_round_trip() -> None:
-    net, other = network(conditions=(2, 0)), UNet(UNetConfig(**{**vars(SMALL), "conditions": (2, 0)})).eval()
+    net, other = network(conditions=(2, 0)), UNet(SMALL, interface((2, 0))).eval()
     other.load_state_dict({name: value.contiguous() for name, value in net.state_dict().items()})
     x, time = batch(2)
     assert torch.equal(net(x, time), other(x, time))
@@ -205,5 +218,5 @@ def test_state_round_trip() -> None:
 
 
 def test_the_registry_builds_it() -> None:
-    config, kind = NETS["unet"]
-    assert isinstance(kind(config(base=8, multipliers=(1,), attention=(), groups=2)), UNet)
+    config = NETWORKS["unet"](base=8, multipliers=(1,), attention=(), groups=2)
+    assert isinstance(config.build(Interface(1)), UNet)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sfumato.config.config import Config, fit
+from sfumato.config.config import Config
 from sfumato.config.data import DataConfig
 from sfumato.config.presets import resolve
 from sfumato.data import Dataset, open_data
@@ -52,8 +52,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def tiny(digits: Dataset, **overrides: str) -> Config:
     """A configuration whose steps take milliseconds; overrides are dotted keys with __ for the dots."""
     dotted = {key.replace("__", "."): value for key, value in overrides.items()}
-    config = resolve("digits", overrides={"data.labels": "source", **TINY, **dotted})
-    return fit(config, digits.shape, digits.attributes)
+    return resolve("digits", overrides={"data.labels": "source", **TINY, **dotted})
 
 
 TIMES = ("seconds", "cost")

@@ -9,7 +9,7 @@ codec is one file that defines the two classes below, and one line in `registry`
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
@@ -89,14 +89,3 @@ class CodecConfig(Protocol):
             UserError: it has no such images.
         """
         ...
-
-
-def plain(codec: Codec) -> dict[str, Any]:
-    """Return what a weights file says of the stored images, from which `CodecConfig.build` makes the codec again."""
-    from_format = codec.format
-    return {
-        "shape": list(codec.image_shape),
-        "kind": from_format.kind,
-        "low": from_format.low,
-        "high": from_format.high,
-    }

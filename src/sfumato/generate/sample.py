@@ -174,8 +174,8 @@ def sample(
         batch: images at a time.
 
     Returns:
-        (num, C, H, W) float32 x_0: pixels in [-1, 1] for the codec of pixels. `model.codec.shown` makes bytes of it, and
-        `model.codec.decode` the values that the data were made of.
+        (num, C, H, W) float32 x_0: with the codec of pixels, pixels in [-1, 1]. `model.codec.shown` makes bytes of it,
+        and `model.codec.decode` the values that the data were made of.
 
     Raises:
         UserError: the recipe or the condition can't be done with this model.

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from sfumato.data.dataset import Dataset
-from sfumato.diffusion import Clipped, Denoiser, MeasuredSpread, Noise, Optimal, Variance, noise_errors
+from sfumato.diffusion import Clipped, Denoiser, Noise, Optimal, Variance
+from sfumato.diffusion.analytic import MeasuredSpread, noise_errors
 from sfumato.diffusion.noise import Purpose, permutation
 from sfumato.errors import UserError
 from sfumato.model import Model

@@ -1,8 +1,8 @@
 """What the rest of the house knows of a network.
 
-    interface = Interface(channels=3, vocabulary=..., augment=0, learned_variance=False)     what it must fit
-    net = config.net.build(interface)                                                        `config.net` a NetworkConfig
-    net(x, time, condition, augment)                                                         the prediction
+    interface = Interface(channels=3, vocabulary=..., augment=0, learned_variance=False)    what it must fit
+    net = config.net.build(interface)       `config.net` is a NetworkConfig
+    net(x, time, condition, augment)        the prediction
     net.cost(height, width), net.summary()
 
 A new network is one file with a configuration and a `Network`, and one line in `registry`.

@@ -8,36 +8,39 @@ import pickle
 import random
 import struct
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 import safetensors.torch
 import torch
 
 from sfumato.codec.format import EIGHT, SIXTEEN, PixelFormat
+from sfumato.codec.pixels import Pixels
 from sfumato.conditions.attributes import Attribute
-from sfumato.config.config import fit, to_dict
+from sfumato.conditions.table import Attributes
+from sfumato.conditions.vocabulary import AttributeVocabulary
+from sfumato.config.config import to_dict
 from sfumato.config.presets import resolve
 from sfumato.errors import UserError
-from sfumato.nets.unet.unet import UNet
+from sfumato.model import load, packed, save
 from sfumato.run.folder import Run
-from sfumato.weights import _digest, pack, save_weights
+from sfumato.weights import _digest, pack
 
 SHAPE = (3, 8, 8)
 KINDS, AGE = Attribute("class", ("cat", "dög")), Attribute("age", mean=3.25, std=0.1)
 ATTRIBUTES = (KINDS, AGE)
+VOCABULARY, CODEC = AttributeVocabulary(ATTRIBUTES), Pixels(EIGHT, SHAPE)
 
 
 @pytest.fixture(scope="module")
 def config():
     overrides = {"net.base": "8", "net.groups": "4", "net.multipliers": "1,2", "net.attention": "1"}
-    return fit(resolve("faces", None, {**overrides, "data.labels": "source"}), SHAPE, ATTRIBUTES)
+    return resolve("faces", None, {**overrides, "data.labels": "source"})
 
 
 @pytest.fixture(scope="module")
 def net(config):
     torch.manual_seed(0)
-    net = UNet(config.net).eval()
+    net = config.net.build(config.interface(3, VOCABULARY)).eval()
     for weight in net.parameters():  # nothing may stay at its special first value
         torch.nn.init.normal_(weight, std=0.1)
     return net
@@ -45,7 +48,7 @@ def net(config):
 
 @pytest.fixture(scope="module")
 def content(config, net):
-    return pack(net.state_dict(), config, "ema", 1234, ATTRIBUTES, SHAPE)
+    return packed(net.state_dict(), config, CODEC, VOCABULARY, "ema", 1234)
 
 
 def header(content: bytes) -> dict:
@@ -63,7 +66,7 @@ def refused(path: Path, words: str) -> None:
 
 def test_one_file_rebuilds_the_denoiser(tmp_path, config, net):
     path = tmp_path / "w.safetensors"
-    save_weights(path, net.state_dict(), config, "raw", 77, ATTRIBUTES, SHAPE)
+    save(path, net.state_dict(), config, CODEC, vocabulary=VOCABULARY, kind="raw", images=77)
     model = load(path)
     assert (model.config, model.kind, model.images, model.attributes, model.shape) == (
         config,
@@ -76,10 +79,10 @@ def test_one_file_rebuilds_the_denoiser(tmp_path, config, net):
     assert not model.net.training
     assert not any(weight.requires_grad for weight in model.net.parameters())
     x, t = torch.randn(2, *SHAPE), torch.tensor([0.3, 1.0], dtype=torch.float64)
-    told = torch.tensor([[0, math.nan], [math.nan, -0.7]])
+    condition = Attributes(torch.tensor([[0, math.nan], [math.nan, -0.7]]))
     with torch.no_grad():
-        assert torch.equal(model.net(x, t.float(), told), net(x, t.float(), told))
-        prediction = model.denoiser(x, t, told)
+        assert torch.equal(model.net(x, t.float(), condition), net(x, t.float(), condition))
+        prediction = model.denoiser(x, t, condition)
     level = config.diffusion.build_schedule()(t).like(x)
     assert torch.allclose(level.alpha * prediction.x0 + level.sigma * prediction.eps, x, atol=1e-5)
 
@@ -141,15 +144,16 @@ def test_foreign_files_are_refused_and_nothing_of_them_is_run(tmp_path):
     refused(path, "readable")
 
 
-def forged(path: Path, net, config, monkeypatch, **changes: object) -> Path:
-    """Write a weights file whose checksum is right and whose configuration lies."""
-    table = to_dict(config)
-    for key, value in changes.items():
-        table["net" if key in table["net"] else "diffusion"][key] = value
-    with monkeypatch.context() as patch:
-        patch.setattr("sfumato.weights.to_dict", lambda _: table)
-        path.write_bytes(pack(net.state_dict(), config, "ema", 0, ATTRIBUTES, SHAPE))
+def forged(path: Path, net, facts: dict, **changes: object) -> Path:
+    """Write a weights file whose checksum is right and whose facts lie."""
+    path.write_bytes(pack(net.state_dict(), {**facts, **changes}))
     return path
+
+
+@pytest.fixture
+def facts(content) -> dict:
+    known = header(content)
+    return {name: known[name] for name in known if name not in ("version", "sha256")}
 
 
 @pytest.mark.parametrize(
@@ -161,18 +165,25 @@ def forged(path: Path, net, config, monkeypatch, **changes: object) -> Path:
         ({"blocks": 10**6}, "not those of the network"),
         ({"multipliers": [1] * 10**5, "attention": []}, "absurdly large"),
         ({"multipliers": [1] * 1000, "attention": []}, "not those of the network"),
-        ({"conditions": []}, "not those of the network"),
         ({"base": "big"}, "header"),
         ({"kind": "os.system"}, "unknown key diffusion.kind"),
         ({"schedule": {"kind": "os.system"}}, "os.system"),
         ({"schedule": {"kind": "linear", "num_steps": 10**12}}, "num_steps"),
     ],
 )
-def test_a_configuration_that_lies_is_refused(tmp_path, net, config, monkeypatch, changes, words):
-    refused(forged(tmp_path / "w.safetensors", net, config, monkeypatch, **changes), words)
+def test_a_configuration_that_lies_is_refused(tmp_path, net, config, facts, changes, words):
+    table = to_dict(config)
+    for key, value in changes.items():
+        table["net" if key in table["net"] and key != "kind" else "diffusion"][key] = value
+    refused(forged(tmp_path / "w.safetensors", net, facts, config=table), words)
 
 
-@pytest.mark.parametrize("fact", ["config", "images", "attributes", "shape", "kind", "sha256"])
+@pytest.mark.parametrize("shape", [[3, 8], [0, 8, 8], [2**40, 8, 8], "big", None])
+def test_a_shape_that_lies_is_refused(tmp_path, net, facts, shape):
+    refused(forged(tmp_path / "w.safetensors", net, facts, shape=shape), "header")
+
+
+@pytest.mark.parametrize("fact", ["config", "images", "vocabulary", "shape", "kind", "sha256"])
 def test_a_header_without_a_fact_is_refused(tmp_path, content, fact):
     path = tmp_path / "w.safetensors"
     facts = header(content)
@@ -182,17 +193,17 @@ def test_a_header_without_a_fact_is_refused(tmp_path, content, fact):
 
 
 def test_equal_weights_are_equal_files(config, net, content):
-    assert pack(net.state_dict(), config, "ema", 1234, ATTRIBUTES, SHAPE) == content
+    assert packed(net.state_dict(), config, CODEC, VOCABULARY, "ema", 1234) == content
 
 
 def test_another_dtype_is_refused(tmp_path, config, net):
     path = tmp_path / "w.safetensors"
-    save_weights(path, {k: v.half() for k, v in net.state_dict().items()}, config, "ema", 0, ATTRIBUTES, SHAPE)
+    save(path, {k: v.half() for k, v in net.state_dict().items()}, config, CODEC, vocabulary=VOCABULARY)
     refused(path, "not those of the network")
 
 
 def test_the_header_is_readable_without_us(content):
-    assert header(content)["attributes"] == [
+    assert header(content)["vocabulary"]["attributes"] == [
         {"name": "class", "values": ["cat", "dög"]},
         {"name": "age", "mean": 3.25, "std": 0.1},
     ]
@@ -200,75 +211,83 @@ def test_the_header_is_readable_without_us(content):
 
 
 @pytest.mark.parametrize(
-    "attributes", [None, [{}], [{"name": "a"}], [{"name": "a", "std": 0, "mean": 0}], [{"name": "", "values": ["x"]}]]
+    "vocabulary",
+    [
+        {"kind": "attributes", "attributes": attributes}
+        for attributes in (
+            None,
+            [{}],
+            [{"name": "a"}],
+            [{"name": "a", "std": 0, "mean": 0}],
+            [{"name": "", "values": ["x"]}],
+        )
+    ]
+    + [{}, {"kind": "os.system"}, 7],
 )
-def test_attributes_that_can_not_be_are_refused(tmp_path, net, config, monkeypatch, attributes):
-    path = tmp_path / "w.safetensors"
-    with monkeypatch.context() as patch:
-        patch.setattr("sfumato.weights.plain", lambda attribute: None)
-        patch.setattr("sfumato.weights.json", Lying(attributes))
-        path.write_bytes(pack(net.state_dict(), config, "ema", 0, ATTRIBUTES, SHAPE))
-    refused(path, "header")
+def test_vocabularies_that_can_not_be_are_refused(tmp_path, net, facts, vocabulary):
+    refused(forged(tmp_path / "w.safetensors", net, facts, vocabulary=vocabulary), "header")
 
 
-class Lying:
-    """The json module, but for the attributes of what it writes."""
-
-    def __init__(self, attributes):
-        self.attributes = attributes
-
-    def dumps(self, value, **options):
-        return json.dumps({**value, "attributes": self.attributes} if isinstance(value, dict) else value, **options)
-
-
-def first_version(net, config, labels: bool) -> bytes:
-    """A file as version 1 wrote it: a list of classes, their number in the network, and one table."""
+def earlier(net, config, version: int, labels: bool) -> bytes:
+    """A file as version 1 or 2 wrote it: with the network's channels and conditions in its configuration, and a list of
+    classes and one table for them (1), or a list of attributes (2)."""
     table = to_dict(config)
-    del table["data"]["attributes"]
-    table["data"]["labels"] = labels
-    count = table["net"].pop("conditions")
-    table["net"]["num_classes"] = count[0] if labels else 0
-    names = {"condition.parts.0.table.weight": "classes.table.weight"}
-    tensors = {names.get(name, name): tensor.contiguous() for name, tensor in net.state_dict().items()}
-    facts = {"version": 1, "kind": "ema", "images": 7, "shape": list(SHAPE), "config": table}
-    facts["classes"] = list(KINDS.values) if labels else []
+    del table["codec"], table["net"]["kind"]
+    table["net"] |= {"channels": 3, "learned_variance": False, "augment": 0}
+    table["train"]["grid_steps"] = 25
+    tensors = {name: tensor.contiguous() for name, tensor in net.state_dict().items()}
+    facts = {"version": version, "kind": "ema", "images": 7, "shape": list(SHAPE), "config": table}
+    if version == 1:
+        del table["data"]["attributes"], table["net"]["augment"]
+        table["data"]["labels"], table["net"]["num_classes"] = labels, 2 * labels
+        names = {"condition.parts.0.table.weight": "classes.table.weight"}
+        tensors = {names.get(name, name): tensor for name, tensor in tensors.items()}
+        facts["classes"] = list(KINDS.values) if labels else []
+    else:
+        table["net"]["conditions"] = [2] * labels
+        facts |= {"attributes": [{"name": "class", "values": list(KINDS.values)}] * labels, "depth": None}
     facts["sha256"] = _digest(tensors, facts)
     return safetensors.torch.save(tensors, {"sfumato": json.dumps(facts)})
 
 
+@pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("labels", [True, False])
-def test_a_file_of_the_first_version_is_the_same_network(tmp_path, labels):
+def test_a_file_of_an_earlier_version_is_the_same_network(tmp_path, version, labels):
     overrides = {"net.base": "8", "net.groups": "4", "net.multipliers": "1,2", "net.attention": "1"}
     known = (KINDS,) if labels else ()
-    config = fit(resolve("faces", None, {**overrides, "data.labels": "source" if labels else "none"}), SHAPE, known)
+    config = resolve("faces", None, {**overrides, "data.labels": "source" if labels else "none"})
     torch.manual_seed(0)
-    net = UNet(config.net).eval()
+    net = config.net.build(config.interface(3, AttributeVocabulary(known) if labels else None)).eval()
     for weight in net.parameters():
         torch.nn.init.normal_(weight, std=0.1)
     path = tmp_path / "old.safetensors"
-    path.write_bytes(first_version(net, config, labels))
+    path.write_bytes(earlier(net, config, version, labels))
     model = load(path)
     assert (model.config, model.attributes, model.images) == (config, known, 7)
-    x, told = torch.randn(3, *SHAPE), torch.tensor([[0], [math.nan], [1]]) if labels else None
+    condition = Attributes(torch.tensor([[0], [math.nan], [1]])) if labels else None
+    x = torch.randn(3, *SHAPE)
     with torch.no_grad():
-        assert torch.equal(model.net(x, torch.ones(3), told), net(x, torch.ones(3), told))
+        assert torch.equal(model.net(x, torch.ones(3), condition), net(x, torch.ones(3), condition))
     damaged = bytearray(path.read_bytes())
     damaged[-1] ^= 1
     path.write_bytes(damaged)
     refused(path, "checksum")
 
 
-@pytest.mark.parametrize("depth", [SIXTEEN, PixelFormat("float", -0.25, 300.0)])
-def test_the_depth_is_kept_and_files_without_one_are_of_bytes(tmp_path, config, net, content, depth):
+@pytest.mark.parametrize("format", [SIXTEEN, PixelFormat("float", -0.25, 300.0)])
+def test_the_format_is_kept_and_files_without_one_are_of_bytes(tmp_path, config, net, facts, format):
     path = tmp_path / "w.safetensors"
-    save_weights(path, net.state_dict(), config, "ema", 1, ATTRIBUTES, SHAPE, depth)
-    assert load(path).depth == depth
-    path.write_bytes(content)
-    assert load(path).depth == EIGHT
-    with patch("sfumato.weights.depths.plain", lambda depth: None):
-        path.write_bytes(pack(net.state_dict(), config, "ema", 1, ATTRIBUTES, SHAPE))
-    assert header(path.read_bytes())["depth"] is None
-    assert load(path).depth == EIGHT
-    with patch("sfumato.weights.depths.plain", lambda depth: {"kind": "7", "low": 0, "high": 1}):
-        path.write_bytes(pack(net.state_dict(), config, "ema", 1, ATTRIBUTES, SHAPE))
-    refused(path, "depth '7'")
+    save(path, net.state_dict(), config, Pixels(format, SHAPE), vocabulary=VOCABULARY)
+    assert load(path).codec == Pixels(format, SHAPE)
+    assert load(forged(path, net, facts, depth=None)).codec == CODEC
+    refused(forged(path, net, facts, depth={"kind": "7", "low": 0, "high": 1}), "depth '7'")
+
+
+def test_which_weights_of_a_run(tmp_path, content):
+    run = Run(tmp_path / "run")
+    run.weights.mkdir(parents=True)
+    (run.weights / "best.safetensors").write_bytes(content)
+    assert load(run, "best").path.name == "best.safetensors"
+    assert load(run, str(run.weights / "best.safetensors")).images == 1234
+    with pytest.raises(UserError, match="no raw weights"):
+        load(run, "raw")
