@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 __all__ = ["lazy"]
 
 
-def lazy(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+def lazy(package: str, homes: Mapping[str, str] | str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Return a package's `__getattr__` and `__dir__`.
 
     Args:
         package: its name.
-        homes: the module that holds each public name; a name that is its own home is a module.
+        homes: the package's `__file__`, whose imports under `if TYPE_CHECKING:` say which module holds each name; or
+            these modules by name, relative to the package, a name that is its own home being a module.
     """
+    known = _imports(package, Path(homes)) if isinstance(homes, str) else homes
 
     def load(name: str) -> Any:
-        if name not in homes:
+        if name not in known:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        module = import_module(f"{package}.{homes[name]}")
-        return module if homes[name] == name else getattr(module, name)
+        module = import_module(f"{package}.{known[name]}")
+        return module if known[name] == name else getattr(module, name)
 
-    return load, lambda: sorted(homes)
+    return load, lambda: sorted(known)
+
+
+def _imports(package: str, file: Path) -> dict[str, str]:
+    """The module of every name that is imported under `if TYPE_CHECKING:`, relative to the package."""
+    blocks = [node for node in ast.parse(file.read_text("utf-8")).body if isinstance(node, ast.If)]
+    imports = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]
+    return {
+        name.asname or name.name: str(node.module).removeprefix(f"{package}.")
+        for node in imports
+        for name in node.names
+    }
