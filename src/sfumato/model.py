@@ -8,7 +8,7 @@ billion channels is refused for the price of reading it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +54,9 @@ class Model:
         sha256: the file's checksum, over its facts and tensors.
     """
 
-    net: Network
-    config: Config
-    denoiser: NetworkDenoiser
+    net: Network = field(repr=False)
+    config: Config = field(repr=False)
+    denoiser: NetworkDenoiser = field(repr=False)
     codec: Codec
     vocabulary: Vocabulary | None
     images: int = 0

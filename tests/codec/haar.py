@@ -70,7 +70,7 @@ class Haar:
             spread = F.pixel_shuffle(variance.expand(-1, -1, 4, -1, -1).flatten(1, 2), 2)
             # the stored value's own point: a transform there and back would miss it by rounding
             exact = self.pixels.encode(self.pixels.decode(self.to_pixels(x_0))).to(x_0)
-            return self.pixels.decoder(Gaussian(mean, spread.log()), exact)
+            return F.pixel_unshuffle(self.pixels.decoder(Gaussian(mean, spread.log()), exact), 2)  # of x_0's shape
 
         return nats
 
