@@ -25,7 +25,7 @@ from sfumato.config.config import Config
 from sfumato.config.presets import resolve
 from sfumato.data import Dataset, open_data
 from sfumato.diffusion import Ancestral, Clipped, Noise, Optimal, Variance, leading, sample, trailing
-from sfumato.diffusion.analytic import MeasuredSpread, noise_errors
+from sfumato.diffusion.analytic import MeasuredVariance, noise_errors
 from sfumato.evaluate import open_extractor, quality
 from sfumato.evaluate.bits import Bits, sampled_bits, vlb_bits
 from sfumato.model import Model, load
@@ -111,13 +111,13 @@ def bits_facts(bits: Bits) -> dict[str, float]:
     }
 
 
-def spread_of(config: Config, model: Model, data: Dataset, num: int = 100) -> MeasuredSpread:
+def spread_of(config: Config, model: Model, data: Dataset, num: int = 100) -> MeasuredVariance:
     """Measure the optimal variance of a model on training images, at 50 times."""
     times = torch.arange(1, 51, dtype=torch.float64) / 50
     times = torch.cat([torch.tensor([1.0, 5.0, 10.0]).double() / model.denoiser.schedule.num_steps, times])
     x_0 = data.gather(torch.from_numpy(data.train[:num]))[0].float() / 127.5 - 1
     errors = noise_errors(model.denoiser, x_0, times, Noise(1, torch.arange(num), model.shape)).mean(0)
-    return MeasuredSpread(model.denoiser.schedule, times, errors)
+    return MeasuredVariance(model.denoiser.schedule, times, errors)
 
 
 def measure(path: Path, num: int, terms: int) -> None:

@@ -11,7 +11,7 @@ its standard deviations (axes that the measurement fixes exactly are left out):
     variance  mean over axes of the samples' variance; 1 is right, less is overconfident
     weight    share of samples of the first component; the heading says what is right
 
-Example: python benchmarks/inverse.py --samples 400 --steps 100
+Example: python -m benchmarks.inverse --samples 400 --steps 100
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import argparse
 import math
 
 import torch
+from tests.diffusion.inverse.exact import DenseOracle, dense_matrix, exact_posterior
 from torch import Tensor
 
 from sfumato.diffusion import Ancestral, Cosine, Denoiser, DPMSolver, Noise, Sampler, sample, trailing
-from sfumato.diffusion.analytic import MeasuredSpread, noise_errors
+from sfumato.diffusion.analytic import MeasuredVariance, noise_errors
 from sfumato.diffusion.inverse import (
     DPS,
     Blur,
-    DenseOracle,
     Downscale,
     Grayscale,
     LinearOperator,
@@ -35,8 +35,6 @@ from sfumato.diffusion.inverse import (
     MomentMatching,
     PiGDM,
     RePaint,
-    dense_matrix,
-    exact_posterior,
     gaussian_kernel,
 )
 
@@ -76,11 +74,11 @@ def mixture(matrix: Tensor) -> DenseOracle:
 WORLDS = {"Gaussian": gaussian, "mixture": mixture}
 
 
-def measured_spread(prior: DenseOracle) -> MeasuredSpread:
+def measured_variance(prior: DenseOracle) -> MeasuredVariance:
     """Var[x_0 | x_t] of the prior's denoiser, averaged over images and coordinates, as it is measured for a network."""
     times = torch.linspace(0.02, 1.0, 25, dtype=torch.float64)
     noise = Noise(1, torch.arange(256), SHAPE, torch.float64)
-    return MeasuredSpread(SCHEDULE, times, noise_errors(prior, prior.sample(256, 1), times, noise).mean(0))
+    return MeasuredVariance(SCHEDULE, times, noise_errors(prior, prior.sample(256, 1), times, noise).mean(0))
 
 
 def methods(prior: DenseOracle, operator: LinearOperator, y: Tensor, noise_std: float) -> dict[str, Method]:
@@ -89,7 +87,7 @@ def methods(prior: DenseOracle, operator: LinearOperator, y: Tensor, noise_std: 
     for scale in (0.03, 0.1, 0.3, 1.0):
         found[f"DPS, scale {scale:g}"] = DPS(prior, operator, y, noise_std, scale), SAMPLER
     found["PiGDM, the paper's r_t"] = PiGDM(prior, operator, y, noise_std), SAMPLER
-    found["PiGDM, measured spread"] = PiGDM(prior, operator, y, noise_std, measured_spread(prior)), SAMPLER
+    found["PiGDM, measured variance"] = PiGDM(prior, operator, y, noise_std, measured_variance(prior)), SAMPLER
     for n in (1, 5, 20):
         found[f"moment matching, {n} iteration{'s'[: n > 1]}"] = (
             MomentMatching(prior, operator, y, noise_std, n),

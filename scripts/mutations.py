@@ -415,8 +415,8 @@ MUTATIONS = [
     M(
         "inverse: PiGDM with s_y in place of s_y^2",
         "diffusion/inverse/posterior.py",
-        "self.spread(level).to(x_t), self.noise_std**2)",
-        "self.spread(level).to(x_t), self.noise_std)",
+        "self.posterior_variance(level).to(x_t), self.noise_std**2)",
+        "self.posterior_variance(level).to(x_t), self.noise_std)",
         "tests/diffusion/inverse/test_posterior.py",
     ),
     M(
@@ -439,13 +439,6 @@ MUTATIONS = [
         "eps=self.eps - level.sigma * gradient)",
         "eps=self.eps + level.sigma * gradient)",
         "tests/diffusion/inverse/test_posterior.py",
-    ),
-    M(
-        "inverse: a posterior's weights forget the prior's",
-        "diffusion/inverse/exact.py",
-        "weights.append(log_weight - (",
-        "weights.append(-(",
-        "tests/diffusion/inverse/test_exact.py",
     ),
     M(
         "inverse: RePaint jumps back with the noise that it came with",

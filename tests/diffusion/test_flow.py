@@ -117,7 +117,7 @@ def test_bits_of_bytes_bound_the_truth() -> None:
     high = torch.where(x_0 >= 1, torch.inf, (x_0 + 1 / 255) / std)
     truth = float(-(normal_cdf(high) - normal_cdf(low)).log2().mean())
     flow = Flow(oracle, 1e-6, 1e-6)
-    bound = variational_bits(flow, x_0, images(n, (1,), seed=2), None, Optimal(oracle.spread))
+    bound = variational_bits(flow, x_0, images(n, (1,), seed=2), None, Optimal(oracle.posterior_variance))
     assert bound.shape == (n,)
     assert truth - 0.02 < float(bound.mean()) < truth + 0.08
     usual = uniform_bits(flow, x_0, torch.rand(n, 1, generator=torch.Generator().manual_seed(0)).double(), None)
@@ -142,9 +142,8 @@ def test_bits_of_a_density_bound_the_truth() -> None:
     x_0 = std * images(n, (1,), seed=1)
     oracle = GaussianOracle(schedule, torch.zeros(1).double(), torch.full((1,), std**2).double())
     truth = float((x_0.square() / (2 * std**2)).mean() / math.log(2) + 0.5 * math.log2(2 * math.pi * std**2))
-    bound = variational_bits(
-        Flow(oracle, 1e-6, 1e-6), x_0, images(n, (1,), seed=2), None, Optimal(oracle.spread), decoder=density
-    )
+    flow, eps = Flow(oracle, 1e-6, 1e-6), images(n, (1,), seed=2)
+    bound = variational_bits(flow, x_0, eps, None, Optimal(oracle.posterior_variance), decoder=density)
     assert truth - 0.02 < float(bound.mean()) < truth + 0.02
 
 
@@ -153,7 +152,7 @@ def test_bits_of_sixteen_bit_values_are_eight_more() -> None:
     schedule, n, std = Linear(), 2000, 0.25
     raw = std * images(n, (1,), seed=1)
     oracle = GaussianOracle(schedule, torch.zeros(1).double(), torch.full((1,), std**2).double())
-    flow, eps, variance = Flow(oracle, 1e-6, 1e-6), images(n, (1,), seed=2), Optimal(oracle.spread)
+    flow, eps, variance = Flow(oracle, 1e-6, 1e-6), images(n, (1,), seed=2), Optimal(oracle.posterior_variance)
     u = torch.rand(n, 1, generator=torch.Generator().manual_seed(0)).double()
     found = []
     for levels in (256, 65536):

@@ -73,7 +73,7 @@ def expected_bound(num_steps: int, variance: Variance, schedule: Linear | Cosine
 def test_the_oracles_bound_misses_by_the_prior_gap_alone(num_steps: int, schedule) -> None:
     """With the true mean and variance, E[L] - H(x_0) = KL( q(x_T) || N(0, I) ), for every number of steps."""
     oracle = GaussianOracle(schedule, torch.tensor(MEAN).double(), torch.tensor(SQUARE).double())
-    bound, _ = expected_bound(num_steps, Optimal(oracle.spread), schedule)
+    bound, _ = expected_bound(num_steps, Optimal(oracle.posterior_variance), schedule)
     entropy = 0.5 * math.log(2 * math.pi * math.e * SQUARE)
     level = schedule(1.0)
     spread = level.abar * SQUARE + level.sigma.square()
@@ -95,7 +95,7 @@ def test_the_gap_of_a_fixed_variance_falls_as_one_over_the_steps(variance: Varia
             if s < 0.1:  # a fixed stretch of time, so that the number of steps in it alone changes
                 break
             x_t = marginal(x_0, schedule(t)).sample(eps)
-            for sign, rule in ((1, variance), (-1, Optimal(oracle.spread))):
+            for sign, rule in ((1, variance), (-1, Optimal(oracle.posterior_variance))):
                 term = bound_term(oracle(x_t, t), x_0, x_t, schedule(s), schedule(t), schedule(1.0), rule)
                 gap += sign * float((weight * term[:, 0]).sum())
         gaps.append(gap)
@@ -267,9 +267,8 @@ def test_the_bound_of_a_density_misses_by_the_prior_gap_alone(num_steps: int) ->
     schedule, count = Cosine(num_steps=1000), 40_000
     oracle = GaussianOracle(schedule, torch.full((1, 1, 1), MEAN).double(), torch.full((1, 1, 1), SQUARE).double())
     x_0 = MEAN + SQUARE**0.5 * images(count, (1, 1, 1), seed=3)
-    bound = vlb(
-        oracle, x_0, trailing(num_steps, schedule), noise(count, (1, 1, 1)), Optimal(oracle.spread), None, density
-    )
+    times, source = trailing(num_steps, schedule), noise(count, (1, 1, 1))
+    bound = vlb(oracle, x_0, times, source, Optimal(oracle.posterior_variance), decoder=density)
     bits = bound.total - 0.5 * math.log2(2 * math.pi * math.e * SQUARE)
     level = schedule(1.0)
     spread = level.abar * SQUARE + level.sigma.square()

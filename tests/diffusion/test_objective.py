@@ -13,8 +13,8 @@ from sfumato.diffusion import (
     NetworkDenoiser,
     Simple,
     marginal,
+    sample_timesteps,
     target,
-    times,
 )
 
 from .common import images, random_function
@@ -68,8 +68,8 @@ def test_gradients_are_those_of_the_plain_loss() -> None:
 
 def test_times_are_the_chains_steps_equally_often() -> None:
     u = (torch.arange(10_000, dtype=torch.float64) + 0.5) / 10_000
-    steps, counts = (times(u, 10) * 10).round().long().unique(return_counts=True)
+    steps, counts = (sample_timesteps(u, 10) * 10).round().long().unique(return_counts=True)
     assert steps.tolist() == list(range(1, 11))
     assert counts.tolist() == [1000] * 10
-    edge = times(torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64), 1000)
+    edge = sample_timesteps(torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64), 1000)
     assert edge.tolist() == [0.001, 1.0]

@@ -12,18 +12,17 @@ from sfumato.diffusion import (
     EDM,
     PARAMETERIZATIONS,
     PNDM,
+    SAMPLERS,
     Ancestral,
     Clipped,
     Cosine,
     DPMSolver,
     DPMSolverSDE,
-    Euler,
     GaussianOracle,
     Heun,
     Large,
     Linear,
     NetworkDenoiser,
-    Sampler,
     Small,
     State,
     UniPC,
@@ -100,32 +99,35 @@ def test_one_ancestral_step_is_algorithm_2() -> None:
     assert torch.allclose(x, mean + beta.sqrt() * noise(3).step(7), atol=1e-8)
 
 
-@pytest.mark.parametrize("sampler", [Euler(), DPMSolver(1)])
-@pytest.mark.parametrize("name", PARAMETERIZATIONS)
-def test_euler_and_the_first_order_are_ddim(sampler: Sampler, name: str) -> None:
-    denoiser = NetworkDenoiser(random_function, Linear(), PARAMETERIZATIONS[name])
-    times = trailing(12, denoiser.schedule)
-    a, b = (sample(Clipped(denoiser), s, times, noise(2)) for s in (sampler, DDIM()))
-    assert torch.allclose(a, b, rtol=1e-6, atol=1e-6)
-    if sampler == Euler():
-        assert torch.equal(a, b)
+@pytest.mark.parametrize("name", ["euler", "dpmpp-1"])
+def test_the_first_orders_are_ddim(name: str) -> None:
+    assert SAMPLERS[name]() == DDIM()
 
 
-def test_euler_is_eulers_method_in_rho() -> None:
+@pytest.mark.parametrize(("s", "t"), [(0.3, 0.31), (0.2, 0.8), (0.5, 0.99)])
+def test_ddim_is_the_exponential_integrator_of_first_order(s: float, t: float) -> None:
+    """DPM-Solver++ with x0 constant: x_s = sigma_s / sigma_t x_t - alpha_s expm1(-h) x0."""
+    x, a, b = images(3), Linear()(s), Linear()(t)
+    h = (a.logsnr - b.logsnr) / 2
+    expected = a.sigma / b.sigma * x - a.alpha * torch.expm1(-h) * NETWORK(x, t).x0
+    assert torch.allclose(DDIM().step(NETWORK, State(x, t), s, noise(3)).x, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_ddim_is_eulers_method_in_rho() -> None:
     """y = x / alpha, dy / drho = eps."""
     t, s, x = 0.7, 0.4, images(3)
     a, b = Linear()(s), Linear()(t)
     y = x / b.alpha + (a.sigma / a.alpha - b.sigma / b.alpha) * NETWORK(x, t).eps
-    assert torch.allclose(Euler().step(NETWORK, State(x, t), s, noise(3)).x, a.alpha * y, rtol=1e-10)
+    assert torch.allclose(DDIM().step(NETWORK, State(x, t), s, noise(3)).x, a.alpha * y, rtol=1e-10)
 
 
-@pytest.mark.parametrize("num_steps", [5, 50])
 @pytest.mark.parametrize("name", PARAMETERIZATIONS)
-def test_the_first_order_sde_step_is_ancestral(num_steps: int, name: str) -> None:
+def test_the_sdes_first_step_is_ancestral(name: str) -> None:
     denoiser = NetworkDenoiser(random_function, Linear(), PARAMETERIZATIONS[name])
-    times = trailing(num_steps, denoiser.schedule)
-    a, b = (sample(Clipped(denoiser), s, times, noise(2)) for s in (DPMSolverSDE(1), Ancestral(Small())))
-    assert torch.equal(a, b)
+    for t, s in ((1.0, 0.9), (0.5, 0.48), (0.1, 0.0)):
+        state = State(images(2), t, 3)
+        a, b = (sampler.step(denoiser, state, s, noise(2)).x for sampler in (DPMSolverSDE(), Ancestral(Small())))
+        assert torch.equal(a, b)
 
 
 def heun_by_hand(y: torch.Tensor, rho_t: float, rho_s: float) -> torch.Tensor:
@@ -173,7 +175,7 @@ def test_a_corrected_step_from_far_above_does_no_harm() -> None:
     for num_steps in (3, 6, 12):
         errors = [
             float((sample(oracle, s, trailing(num_steps, oracle.schedule), Mute(), start=x_T) - exact).abs().mean())
-            for s in (Heun(), PNDM(), Euler())
+            for s in (Heun(), PNDM(), DDIM())
         ]
         assert max(errors) <= errors[-1] + 0.01
 

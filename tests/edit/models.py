@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from sfumato.diffusion import Cosine, GaussianOracle
-from sfumato.diffusion.inverse import DenseOracle
+
+from ..diffusion.inverse.exact import DenseOracle
 
 CHAIN = 1000
 

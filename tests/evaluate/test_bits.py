@@ -21,7 +21,7 @@ def bytes_of_a_gaussian(num: int, seed: int) -> torch.Tensor:
 
 
 ORACLE = GaussianOracle(SCHEDULE, torch.zeros(SHAPE), torch.full(SHAPE, STD**2))
-BEST = Optimal(ORACLE.spread)
+BEST = Optimal(ORACLE.posterior_variance)
 TRUTH = math.log2(127.5 * STD) + 0.5 * math.log2(2 * math.pi * math.e)  # entropy of the rounded Gaussian, fine bins
 
 
@@ -88,7 +88,7 @@ def test_the_progressive_curve_starts_blind_and_ends_sharp() -> None:
     received, rmse = zip(*bits.progressive, strict=True)
     assert list(received) == sorted(received)
     assert rmse[0] == pytest.approx(127.5 * STD, rel=0.1)
-    spread = float(ORACLE.spread(SCHEDULE(1 / 50)).mean())  # what is unknown of x_0 at the last time
+    spread = float(ORACLE.posterior_variance(SCHEDULE(1 / 50)).mean())  # what is unknown of x_0 at the last time
     assert rmse[-1] == pytest.approx(127.5 * spread**0.5, rel=0.1)
     assert received[-1] == pytest.approx(bits.rate.mean, rel=1e-4)
 

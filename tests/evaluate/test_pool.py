@@ -14,7 +14,7 @@ from sfumato.evaluate.pool import from_json, pool, to_json
 
 SHAPE, STD = (1, 3, 4), 0.25
 ORACLE = GaussianOracle(Cosine(num_steps=50), torch.zeros(SHAPE), torch.full(SHAPE, STD**2))
-BEST = Optimal(ORACLE.spread)
+BEST = Optimal(ORACLE.posterior_variance)
 
 
 def part(values: torch.Tensor, curve: tuple[tuple[float, float, float], ...] = (), kind: str = "vlb") -> Bits:

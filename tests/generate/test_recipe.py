@@ -67,7 +67,7 @@ def test_options_reach_what_they_name(model: Model) -> None:
     assert Recipe("ddim", eta=0.5).resolve(model).build() == DDIM(0.5)
     assert Recipe("ddim").resolve(model).build() == DDIM(0.0)
     assert Recipe("ddpm", variance="large").resolve(model).build().variance == Large()  # type: ignore[attr-defined]
-    optimal = Optimal(ORACLE.spread)
+    optimal = Optimal(ORACLE.posterior_variance)
     analytic = Recipe("ddpm", variance="analytic").resolve(model)
     assert analytic.build(optimal).variance is optimal  # type: ignore[attr-defined]
     with pytest.raises(AssertionError, match="measured"):

@@ -28,11 +28,11 @@ from sfumato.diffusion.process import marginal
 from sfumato.diffusion.samplers.protocol import NoiseSource
 from sfumato.diffusion.schedule import Level, Schedule
 
-__all__ = ["MeasuredSpread", "noise_errors"]
+__all__ = ["MeasuredVariance", "noise_errors"]
 
 
 @dataclass(frozen=True, eq=False)
-class MeasuredSpread:
+class MeasuredVariance:
     """Var[x_0 | x_t] averaged over coordinates, from errors measured at some times; hand it to `variance.Optimal`.
 
     Attributes:
@@ -61,7 +61,7 @@ def noise_errors(
     denoiser: Denoiser, x_0: Tensor, times: Tensor, noise: NoiseSource, condition: Condition | None = None
 ) -> Tensor:
     """Return | eps - eps^(x_t, t) |^2 / d of each example at each time; its mean over examples is
-    `MeasuredSpread.error`.
+    `MeasuredVariance.error`.
 
     Args:
         denoiser: the trained model.

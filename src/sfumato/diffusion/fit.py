@@ -37,7 +37,7 @@ from torch import Tensor
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.grid import GRIDS, quadratic
-from sfumato.diffusion.samplers import DPMSolver, NoiseSource, Sampler, State, sample, trajectory
+from sfumato.diffusion.samplers import DDIM, DPMSolver, NoiseSource, Sampler, State, sample, trajectory
 from sfumato.diffusion.schedule import Schedule
 
 __all__ = ["fit_grid"]
@@ -62,8 +62,8 @@ def fit_grid(
         noise: the prior of a few images; 16 do.
         num_steps: N.
         condition: handed to the denoiser, one for each image.
-        sampler: that will walk the grid. A stochastic one has no end of its own to compare; DPM-Solver++ of its order
-            stands for it.
+        sampler: that will walk the grid. A stochastic one has no end of its own to compare; DDIM or
+            DPM-Solver++ of its order stands for it.
         fine: (F + 1,) decreasing to 0, the times to choose from and the F evaluations that it costs; `quadratic`, F =
             100, by default.
 
@@ -79,7 +79,7 @@ def fit_grid(
     if not 1 <= num_steps < len(fine):
         raise ValueError(f"{num_steps} steps out of {len(fine) - 1} fine ones: choose from 1 to {len(fine) - 1}")
     if sampler.stochastic:
-        sampler = DPMSolver(min(sampler.order, 2))
+        sampler = DDIM() if sampler.order == 1 else DPMSolver(2)
     states = list(trajectory(denoiser, DPMSolver(2), fine, noise, condition))
     goal = states[-1].x
     products = _products(states)

@@ -36,7 +36,7 @@ from sfumato.diffusion.schedule import Schedule
 from sfumato.diffusion.variance import Learned, Variance
 from sfumato.diffusion.weighting import Weighting
 
-__all__ = ["Bound", "Hybrid", "Noised", "Objective", "Simple", "Terms", "Weighted", "score", "times"]
+__all__ = ["Bound", "Hybrid", "Noised", "Objective", "Simple", "Terms", "Weighted", "sample_timesteps", "training_loss"]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Objective(Protocol):
         ...
 
 
-def score(
+def training_loss(
     objective: Objective, denoiser: Denoiser, x_0: Tensor, t: Tensor, eps: Tensor, condition: Condition | None = None
 ) -> Terms:
     """Noise a batch, ask the denoiser once, and return each example's loss.
@@ -97,7 +97,7 @@ def score(
     return Terms(objective.losses(denoiser(x_t, t, condition), noised), t)
 
 
-def times(u: Tensor, num_steps: int) -> Tensor:
+def sample_timesteps(u: Tensor, num_steps: int) -> Tensor:
     """Return t = (floor(u T) + 1) / T: uniform on the chain's steps 1/T .. 1 for u uniform in [0, 1).
 
     Args:
@@ -108,13 +108,13 @@ def times(u: Tensor, num_steps: int) -> Tensor:
 
 
 class _Scored:
-    """What the objectives share: called with a denoiser, they are `score`d."""
+    """What the objectives share: called with a denoiser, they compute `training_loss`."""
 
     def __call__(
         self: Objective, denoiser: Denoiser, x_0: Tensor, t: Tensor, eps: Tensor, condition: Condition | None = None
     ) -> Terms:
-        """Return `score` of this objective."""
-        return score(self, denoiser, x_0, t, eps, condition)
+        """Return `training_loss` of this objective."""
+        return training_loss(self, denoiser, x_0, t, eps, condition)
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class GaussianOracle:
         scaled = (x_t - level.alpha * mean) / (level.alpha.square() * variance + level.sigma.square())
         return Prediction(mean + level.alpha * variance * scaled, level.sigma * scaled)
 
-    def spread(self, level: Level) -> Tensor:
+    def posterior_variance(self, level: Level) -> Tensor:
         """Return Var[x_0 | x_t] = s^2 sigma^2 / (alpha^2 s^2 + sigma^2), coordinate by coordinate, for `Optimal`.
 
         Args:

@@ -27,6 +27,18 @@ class Prediction:
     eps: Tensor
     fraction: Tensor | None = None
 
+    def score(self, level: Level) -> Tensor:
+        """Return grad log q(x_t) = -eps / sigma, the score that the prediction amounts to.
+
+        Tweedie's formula: the best guess of x_0 moves x_t up the log density by the variance of the noise,
+
+            E[x_0 | x_t] = ( x_t + sigma^2 grad log q(x_t) ) / alpha
+
+        (Robbins 1956; Luo 2022, Eq. 133), so image, noise and score are three ways to say one thing. It is exact where
+        x0 and eps are the conditional means, as an oracle's are.
+        """
+        return -self.eps / level.like(self.eps).sigma
+
     def with_x0(self, x0: Tensor, x_t: Tensor, level: Level) -> Prediction:
         """Return the prediction with another x0 and the eps that goes with it: eps = (x_t - alpha x0) / sigma."""
         level = level.like(x_t)

@@ -110,16 +110,16 @@ class Optimal:
     Eq. 7).
 
     Attributes:
-        spread: returns Var[x_0 | x_t] at a level, one number or one for each coordinate: exact for an oracle
-            (`GaussianOracle.spread`), measured for a network (`analytic.MeasuredSpread`).
+        posterior_variance: returns Var[x_0 | x_t] at a level, one number or one a coordinate: exact for an oracle
+            (`GaussianOracle.posterior_variance`), measured for a network (`analytic.MeasuredVariance`).
     """
 
-    spread: Callable[[Level], Tensor]
+    posterior_variance: Callable[[Level], Tensor]
 
     def logvar(self, level_s: Level, level_t: Level, prediction: Prediction, level_next: Level | None = None) -> Tensor:
         """Return the log variance; finite at s = 0 too, where it is the log of the spread itself."""
         _, weight, small = posterior_coefficients(level_s, level_t)
-        spread = self.spread(level_t).to(prediction.x0)
+        spread = self.posterior_variance(level_t).to(prediction.x0)
         return (broadcast(small, prediction.x0) + broadcast(weight.square(), prediction.x0) * spread).log()
 
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from sfumato.diffusion import VARIANCES, Clipped, Denoiser, Noise, Optimal, Variance, trailing
-from sfumato.diffusion.analytic import MeasuredSpread, noise_errors
+from sfumato.diffusion.analytic import MeasuredVariance, noise_errors
 from sfumato.errors import UserError
 from sfumato.evaluate.bits import Bits, flow_bits, sampled_bits, vlb_bits
 from sfumato.evaluate.cache import split_rows
@@ -203,7 +203,7 @@ class Work:
             return VARIANCES[self.variance_name]
         found = json.loads(self._spread_stage.share(self.progress)[0])
         times, error = (torch.tensor(found[name], dtype=torch.float64) for name in ("times", "error"))
-        return Optimal(MeasuredSpread(self.subject.model.denoiser.schedule, times, error))
+        return Optimal(MeasuredVariance(self.subject.model.denoiser.schedule, times, error))
 
     # Drawing
 

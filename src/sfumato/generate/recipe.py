@@ -14,6 +14,7 @@ grid, the model's own variance. `auto` follows what was measured (docs/choose-a-
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -228,7 +229,11 @@ class Recipe:
 
 def takes(sampler: str, option: str) -> bool:
     """Whether a sampler has an option, such as `eta` or `variance`; `auto` has none."""
-    return sampler != "auto" and option in {field.name for field in fields(SAMPLERS[sampler]())}  # type: ignore[arg-type]
+    if sampler == "auto":
+        return False
+    kind = SAMPLERS[sampler]
+    fixed = kind.keywords if isinstance(kind, partial) else {}  # `euler` is ddim with its eta fixed
+    return option in {field.name for field in fields(kind())} - set(fixed)  # type: ignore[arg-type]
 
 
 def _usual(sampler: str, chain: int) -> tuple[str, int, str]:

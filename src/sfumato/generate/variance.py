@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sfumato.data.dataset import Dataset
 from sfumato.diffusion import Clipped, Denoiser, Noise, Optimal, Variance
-from sfumato.diffusion.analytic import MeasuredSpread, noise_errors
+from sfumato.diffusion.analytic import MeasuredVariance, noise_errors
 from sfumato.diffusion.noise import Purpose, permutation
 from sfumato.errors import UserError
 from sfumato.model import Model
@@ -45,7 +45,7 @@ def measured_variance(
     denoiser: Denoiser = Clipped(model.denoiser, model.codec.clip) if clip else model.denoiser
     rows, times = training_rows(data)[:MEASURED_ON], measured_times(model.schedule.num_steps)
     return Optimal(
-        MeasuredSpread(model.schedule, times, measure_errors(model, denoiser, data, rows, times, batch, on_progress))
+        MeasuredVariance(model.schedule, times, measure_errors(model, denoiser, data, rows, times, batch, on_progress))
     )
 
 

@@ -3,7 +3,7 @@ r"""What is learnt and one step of learning it: DDPM's Algorithm 1, with address
 Step k covers the positions n = k B .. (k + 1) B - 1 of the training stream. Everything random about position n is a
 function of n: which image and whether it is mirrored (the data's affair), and
 
-    t    = times( uniform(seed, TRAIN_TIME, n), T )
+    t    = sample_timesteps( uniform(seed, TRAIN_TIME, n), T )
     eps  = normal(seed, TRAIN_NOISE, n)
     labels left out by `Condition.dropped` and u = uniform(seed, LABEL_DROPOUT, n)
     how it is altered, and the network told so, follows from uniform(seed, AUGMENT, n) and normal(seed, AUGMENT, n)
@@ -38,8 +38,8 @@ from sfumato.diffusion import (
     Noised,
     Terms,
     marginal,
-    score,
-    times,
+    sample_timesteps,
+    training_loss,
 )
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.importance import LossHistory
@@ -162,7 +162,7 @@ class Learner:
     def _times(self, u: Tensor) -> tuple[Tensor, Tensor | None]:
         """Turn uniform numbers into times, with the weights that keep the loss unbiased where t is not uniform."""
         if self.history is None:
-            return times(u, self.schedule.num_steps), None
+            return sample_timesteps(u, self.schedule.num_steps), None
         return self.history.draw(u)
 
     def _dropout(self, step: int) -> AbstractContextManager[None]:
@@ -182,7 +182,7 @@ class Learner:
         t, weights = self._times(uniform(seed, Purpose.TRAIN_TIME, positions))
         eps = normal(seed, Purpose.TRAIN_NOISE, positions.to(self.device), tuple(x_0.shape[1:]))
         with self._dropout(start // train.batch):
-            terms = score(self.objective, self._denoiser(net), x_0, t.to(self.device), eps, condition)
+            terms = training_loss(self.objective, self._denoiser(net), x_0, t.to(self.device), eps, condition)
             weighted = Terms(terms.loss * weights.to(terms.loss), terms.t) if weights is not None else terms
             loss = weighted.loss.mean()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -233,7 +233,7 @@ class Learner:
             values, known = self.data.rows(index[place])
             x_0 = self._model_input(values)
             u = (place + uniform(HELD_OUT_SEED, Purpose.HELD_OUT_TIME, place)) / num
-            t = times(u, self.schedule.num_steps).to(self.device)
+            t = sample_timesteps(u, self.schedule.num_steps).to(self.device)
             eps = normal(HELD_OUT_SEED, Purpose.HELD_OUT_NOISE, place.to(self.device), tuple(x_0.shape[1:]))
             condition = None if known is None else known.to(self.device)
             x_t = marginal(x_0, self.schedule(t)).sample(eps)

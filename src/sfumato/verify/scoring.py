@@ -49,7 +49,7 @@ def bound(setting: Setting) -> Finding:
     schedule, worst = Linear(), 0.0
     oracle = GaussianOracle(schedule, setting.tensor([MEAN]), setting.tensor([SQUARE]))
     x_0, eps, weight = _nodes(setting)
-    variance = Optimal(oracle.spread)
+    variance = Optimal(oracle.posterior_variance)
     abar = float(schedule(1.0).abar)
     spread = abar * SQUARE + 1 - abar
     gap = 0.5 * (spread + abar * MEAN**2 - 1 - math.log(spread))

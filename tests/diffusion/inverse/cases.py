@@ -9,7 +9,6 @@ from sfumato.diffusion import (
     Blur,
     Composed,
     Cosine,
-    DenseOracle,
     Downscale,
     Function,
     GaussianOracle,
@@ -20,6 +19,7 @@ from sfumato.diffusion import (
 )
 
 from ..common import images
+from .exact import DenseOracle
 
 SHAPE = (3, 4, 6)
 D = 72

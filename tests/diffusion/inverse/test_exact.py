@@ -7,18 +7,16 @@ import torch
 
 from sfumato.diffusion import (
     Cosine,
-    DenseOracle,
     Function,
     GaussianOracle,
     LinearOperator,
     MixtureOracle,
-    exact_posterior,
     marginal,
 )
-from sfumato.diffusion.inverse import dense
 
 from ..common import images
 from .cases import OPERATORS, SHAPE, measured, smooth
+from .exact import DenseOracle, dense, exact_posterior
 
 PAIR = DenseOracle(
     Cosine(),

@@ -17,12 +17,12 @@ from sfumato.diffusion import (
     Grayscale,
     LinearOperator,
     Mask,
-    dense_matrix,
     gaussian_kernel,
 )
 
 from ..common import images
 from .cases import LOPSIDED, OPERATORS, SHAPE
+from .exact import dense_matrix
 
 EVERY = pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS.keys())
 

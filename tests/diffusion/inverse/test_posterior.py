@@ -26,20 +26,18 @@ from sfumato.diffusion import (
     Noise,
     PiGDM,
     Prediction,
-    PriorSpread,
+    PriorVariance,
     Small,
     State,
     ZeroTerminalSNR,
-    dense_matrix,
-    exact_posterior,
     sample,
     trailing,
 )
-from sfumato.diffusion.inverse import dense
 from sfumato.diffusion.inverse.solvers import conjugate_gradients, minimal_residual
 
 from ..common import images, noise, random_function
 from .cases import GAUSSIAN, OPERATORS, SCHEDULE, SHAPE, D, measured, smooth
+from .exact import dense, dense_matrix, exact_posterior
 
 EVERY = pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS.keys())
 TIMES = pytest.mark.parametrize("t", [0.05, 0.4, 1.0])
@@ -57,14 +55,14 @@ def assert_near(ours: Prediction, exact: Prediction, tolerance: float = 1e-8) ->
 @EVERY
 @TIMES
 @pytest.mark.parametrize("noise_std", [0.1, 0.0])
-def test_with_the_oracle_s_spread_pigdm_is_the_true_conditional_denoiser(
+def test_with_the_oracle_s_variance_pigdm_is_the_true_conditional_denoiser(
     operator: LinearOperator, t: float, noise_std: float
 ) -> None:
     y, x_t = measured(operator, noise_std), images(3, SHAPE, seed=6)
     if noise_std == 0 and operator is OPERATORS["blur-larger-than-the-image"]:
         pytest.skip("its weakest frequencies are a billionth: without noise nobody can invert it")
     truth = exact_posterior(dense(GAUSSIAN, SHAPE), operator, y, noise_std)
-    assert_near(PiGDM(GAUSSIAN, operator, y, noise_std, GAUSSIAN.spread)(x_t, t), truth(x_t, t), 1e-6)
+    assert_near(PiGDM(GAUSSIAN, operator, y, noise_std, GAUSSIAN.posterior_variance)(x_t, t), truth(x_t, t), 1e-6)
 
 
 @EVERY
@@ -90,7 +88,7 @@ def test_two_measurements_of_two_wrappers_are_the_posterior_of_both() -> None:
 def test_a_mean_and_a_covariance_are_reached() -> None:
     n, grey = 2000, OPERATORS["grey"]
     y = measured(grey, 0.2)
-    denoiser = PiGDM(GAUSSIAN, grey, y, 0.2, GAUSSIAN.spread)
+    denoiser = PiGDM(GAUSSIAN, grey, y, 0.2, GAUSSIAN.posterior_variance)
     x = sample(denoiser, DDIM(), trailing(100, SCHEDULE), Noise(0, torch.arange(n), SHAPE, torch.float64)).flatten(1)
     truth = exact_posterior(dense(GAUSSIAN, SHAPE), grey, y, 0.2)
     std = truth.covariance.diagonal().sqrt()
@@ -107,17 +105,17 @@ def test_a_mean_and_a_covariance_are_reached() -> None:
 
 
 @pytest.mark.parametrize("operator", [OPERATORS["mask"], OPERATORS["grey"], OPERATORS["function"]])
-@pytest.mark.parametrize("spread", [PriorSpread(), PriorSpread(0.3)])
-def test_pigdm_adds_the_gradient_of_its_gaussian(operator: LinearOperator, spread: PriorSpread) -> None:
+@pytest.mark.parametrize("guess", [PriorVariance(), PriorVariance(0.3)])
+def test_pigdm_adds_the_gradient_of_its_gaussian(operator: LinearOperator, guess: PriorVariance) -> None:
     A, y, t = dense_matrix(operator, SHAPE), measured(operator, 0.1), 0.6
-    level, v = NETWORK.schedule(t), spread.variance
+    level, v = NETWORK.schedule(t), guess.variance
     r2 = v * level.sigma**2 / (level.alpha**2 * v + level.sigma**2)
     covariance = r2 * A @ A.T + 0.01 * torch.eye(len(A))
     x = images(2, SHAPE, seed=6).requires_grad_()
     mean = NETWORK(x, t).x0.flatten(1) @ A.T
     log_p = MultivariateNormal(mean, covariance).log_prob(y.flatten(1).expand_as(mean)).sum()
     (gradient,) = torch.autograd.grad(log_p, x)
-    plain, ours = NETWORK(x.detach(), t), PiGDM(NETWORK, operator, y, 0.1, spread)(x.detach(), t)
+    plain, ours = NETWORK(x.detach(), t), PiGDM(NETWORK, operator, y, 0.1, guess)(x.detach(), t)
     assert torch.allclose(ours.eps, plain.eps - level.sigma * gradient, atol=1e-8)
     assert torch.allclose(ours.x0, plain.x0 + level.sigma**2 / level.alpha * gradient, atol=1e-8)
 
@@ -182,7 +180,7 @@ def test_where_dps_has_met_the_measurement_it_pulls_less_and_less() -> None:
     assert torch.equal(pull(0.0), torch.zeros_like(x_t))
 
 
-def test_no_spread_at_all_is_the_likelihood_of_the_predicted_image() -> None:
+def test_no_variance_at_all_is_the_likelihood_of_the_predicted_image() -> None:
     """PiGDM with V = 0 is DPS before its step size: g = J^T A^T (y - A x0^) / s_y^2."""
     operator, t, x = OPERATORS["grey"], 0.6, images(2, SHAPE, seed=6).requires_grad_()
     y = measured(operator, 0.1)

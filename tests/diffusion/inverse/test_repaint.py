@@ -30,7 +30,6 @@ from sfumato.diffusion import (
     State,
     Thresholded,
     ZeroTerminalSNR,
-    exact_posterior,
     forward_step,
     marginal,
     sample,
@@ -40,6 +39,7 @@ from sfumato.diffusion import (
 
 from ..common import Labels, images, noise, random_function
 from .cases import OPERATORS, PIXELS, SCHEDULE, SHAPE, D, smooth
+from .exact import exact_posterior
 
 NETWORK = NetworkDenoiser(random_function, Linear(), PARAMETERIZATIONS["eps"])
 KNOWN = images(1, SHAPE, seed=9).clamp(-1, 1)

@@ -1,10 +1,9 @@
 """Inverse problems: sampling the images that explain a measurement.
 
 Read in this order: `operators` (what a measurement sees), `posterior` (denoisers that know of it), `repaint` (a sampler
-that puts the known part in), `exact` (where the true answer is known); `solvers` stands beside them.
+that puts the known part in); `solvers` stands beside them.
 """
 
-from sfumato.diffusion.inverse.exact import DenseOracle, dense, dense_matrix, exact_posterior
 from sfumato.diffusion.inverse.operators import (
     LUMA,
     Blur,
@@ -16,7 +15,7 @@ from sfumato.diffusion.inverse.operators import (
     Mask,
     gaussian_kernel,
 )
-from sfumato.diffusion.inverse.posterior import DPS, MomentMatching, PiGDM, PriorSpread
+from sfumato.diffusion.inverse.posterior import DPS, MomentMatching, PiGDM, PriorVariance
 from sfumato.diffusion.inverse.repaint import RePaint
 
 __all__ = [
@@ -24,7 +23,6 @@ __all__ = [
     "LUMA",
     "Blur",
     "Composed",
-    "DenseOracle",
     "Downscale",
     "Function",
     "Grayscale",
@@ -32,10 +30,7 @@ __all__ = [
     "Mask",
     "MomentMatching",
     "PiGDM",
-    "PriorSpread",
+    "PriorVariance",
     "RePaint",
-    "dense",
-    "dense_matrix",
-    "exact_posterior",
     "gaussian_kernel",
 ]

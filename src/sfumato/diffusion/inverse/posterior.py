@@ -42,7 +42,7 @@ from sfumato.diffusion.prediction import Prediction
 from sfumato.diffusion.process import snr_drop
 from sfumato.diffusion.schedule import Level, Schedule, broadcast
 
-__all__ = ["DPS", "MomentMatching", "PiGDM", "PriorSpread"]
+__all__ = ["DPS", "MomentMatching", "PiGDM", "PriorVariance"]
 
 Pull = Callable[[Tensor], Tensor]
 
@@ -147,7 +147,7 @@ class DPS:
 
 
 @dataclass(frozen=True)
-class PriorSpread:
+class PriorVariance:
     """Var[x_0 | x_t] of white Gaussian data, r_t^2 = v sigma^2 / (alpha^2 v + sigma^2), what PiGDM guesses for images.
 
     Attributes:
@@ -171,15 +171,15 @@ class PiGDM:
     A x0^), which gives the method its name. The paper's further weight on it belongs to its DDIM step and makes the
     result another than a posterior's; here the gradient is the likelihood's own.
 
-    `spread` is a choice: the paper's guess; `MeasuredSpread` of the trained model; `GaussianOracle.spread`, with which
-    the method is exact on that oracle's data.
+    `posterior_variance` is a choice: the paper's guess; `MeasuredVariance` of the trained model;
+    `GaussianOracle.posterior_variance`, with which the method is exact on that oracle's data.
 
     Attributes:
         denoiser: the unconditional model, with a gradient.
         operator: A.
         y: (1 or B, ...), the measurement.
         noise_std: s_y, in units of images in [-1, 1]; 0 for a measurement without noise.
-        spread: V at a level, one number, (B, 1, 1, 1), or one for each coordinate.
+        posterior_variance: V at a level, one number, (B, 1, 1, 1), or one for each coordinate.
 
     Raises:
         ValueError: a negative noise_std.
@@ -189,7 +189,7 @@ class PiGDM:
     operator: LinearOperator
     y: Tensor
     noise_std: float = 0.0
-    spread: Callable[[Level], Tensor] = PriorSpread()
+    posterior_variance: Callable[[Level], Tensor] = PriorVariance()
 
     def __post_init__(self) -> None:
         _check_noise(self.noise_std)
@@ -204,7 +204,7 @@ class PiGDM:
         prediction, pull = _differentiable(self.denoiser, x_t, t, condition)
         level = self.schedule(t)
         residual = self.y.to(x_t) - self.operator.forward(prediction.x0)
-        solved = self.operator.solve(residual, self.spread(level).to(x_t), self.noise_std**2)
+        solved = self.operator.solve(residual, self.posterior_variance(level).to(x_t), self.noise_std**2)
         return prediction.with_score(pull(self.operator.adjoint(solved)), level)
 
 

@@ -6,7 +6,6 @@ from functools import partial
 from sfumato.diffusion.samplers.ancestral import Ancestral
 from sfumato.diffusion.samplers.ddim import DDIM
 from sfumato.diffusion.samplers.dpm import DPMSolver, DPMSolverSDE
-from sfumato.diffusion.samplers.euler import Euler
 from sfumato.diffusion.samplers.heun import EDM, Heun
 from sfumato.diffusion.samplers.pndm import PNDM
 from sfumato.diffusion.samplers.protocol import NoiseSource, Sampler, State, sample, trajectory
@@ -20,7 +19,6 @@ __all__ = [
     "Ancestral",
     "DPMSolver",
     "DPMSolverSDE",
-    "Euler",
     "Heun",
     "NoiseSource",
     "Sampler",
@@ -33,14 +31,16 @@ __all__ = [
 SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "ddpm": Ancestral,
     "ddim": DDIM,
-    "euler": Euler,
+    "euler": partial(DDIM, eta=0.0),
     "heun": Heun,
     "edm": EDM,
-    "dpmpp-1": partial(DPMSolver, 1),
-    "dpmpp-2": partial(DPMSolver, 2),
-    "dpmpp-3": partial(DPMSolver, 3),
+    "dpmpp-1": partial(DDIM, eta=0.0),
+    "dpmpp-2": partial(DPMSolver, order=2),
+    "dpmpp-3": partial(DPMSolver, order=3),
     "dpmpp-sde": DPMSolverSDE,
     "unipc": UniPC,
     "pndm": PNDM,
 }
-"""The samplers by the name that the command line knows them by; the options of each are its fields."""
+"""The samplers by their names on the command line; the options of each are its fields that the name leaves open.
+
+`euler` and `dpmpp-1` are other names of deterministic DDIM."""

@@ -78,8 +78,8 @@ def _curved(h: float, memory: Memory) -> Tensor:
 
 @dataclass(frozen=True)
 class DPMSolver:
-    """DPM-Solver++ multistep in its ODE form (Lu et al. 2022, 2211.01095, Alg. 2; order 3 as in the module). Order 1, 2
-    or 3, one evaluation a step; order 1 is DDIM.
+    """DPM-Solver++ multistep in its ODE form (Lu et al. 2022, 2211.01095, Alg. 2; order 3 as in the module). Order 2 or
+    3, one evaluation a step; the first order would be `DDIM`.
 
     The first steps have the order that the memory allows; that costs no order in practice, since the image predicted
     near pure noise hardly moves. The last step, s = 0, is of first order and returns the predicted image.
@@ -97,8 +97,8 @@ class DPMSolver:
     stochastic: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.order not in (1, 2, 3):
-            raise ValueError(f"order = {self.order}: DPM-Solver++ has orders 1, 2 and 3")
+        if self.order not in (2, 3):
+            raise ValueError(f"order = {self.order}: DPM-Solver++ has orders 2 and 3; its first order is DDIM")
 
     def step(
         self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition | None = None
@@ -121,30 +121,20 @@ class DPMSolver:
 
 @dataclass(frozen=True)
 class DPMSolverSDE:
-    """DPM-Solver++ multistep in its SDE form (Lu et al. 2022, 2211.01095, App. B): order 1 or 2 in distribution, one
+    """DPM-Solver++ multistep in its SDE form (Lu et al. 2022, 2211.01095, App. B): order 2 in distribution, one
     evaluation a step.
 
     x_s ~ N( a x_t + b ( m_0 + (m_0 - m_1)/(2 r_0) ), beta~ ), a, b and beta~ those of the posterior.
 
     First and last step as `DPMSolver`: of first order, the last one without noise. It takes no `Variance`, for the
     reason given in the module. A third order exists in code elsewhere; its variance on
-    Gaussian data is right to second order only, as that of any polynomial through noisy predictions.
-
-    Attributes:
-        order: how many predictions a step combines; order 1 is `Ancestral(Small())`.
-
-    Raises:
-        ValueError: another order.
+    Gaussian data is right to second order only, as that of any polynomial through noisy predictions. The first order
+    would be `Ancestral(Small())`.
     """
 
-    order: int = 2
-
+    order: ClassVar[int] = 2
     evaluations: ClassVar[int] = 1
     stochastic: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        if self.order not in (1, 2):
-            raise ValueError(f"order = {self.order}: the SDE form has orders 1 and 2")
 
     def step(
         self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition | None = None

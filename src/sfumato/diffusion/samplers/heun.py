@@ -1,6 +1,6 @@
 r"""Heun's method on the probability-flow ODE, plain and with churn (EDM, Karras et al. 2022, 2206.00364).
 
-With y = x / alpha and rho = sigma / alpha the flow is dy / drho = eps^ (see `euler`). Heun's method looks where Euler's
+With y = x / alpha and rho = sigma / alpha the flow is dy / drho = eps^ (see `ddim`). Heun's method looks where Euler's
 step would lead, and steps again with the mean of both slopes (EDM Alg. 1):
 
     x_s  = alpha_s x0^_t + sigma_s eps^_t,        x_s <- x_s + alpha_s (rho_s - rho_t) ( eps^_s - eps^_t ) / 2
@@ -26,7 +26,7 @@ from torch import Tensor
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.prediction import Prediction
-from sfumato.diffusion.samplers.euler import carry, correctable, rho_step
+from sfumato.diffusion.samplers.ddim import carry, correctable, rho_step
 from sfumato.diffusion.samplers.protocol import NoiseSource, State
 from sfumato.diffusion.schedule import Schedule, broadcast
 

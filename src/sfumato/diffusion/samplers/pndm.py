@@ -1,6 +1,6 @@
 r"""PNDM: a linear multistep method for eps^ in DDIM's step (Liu et al. 2022, 2202.09778).
 
-DDIM's step carries eps^ over a way alpha_s (rho_s - rho_t), rho = sigma / alpha (see `euler`). PNDM keeps that transfer
+DDIM's step carries eps^ over a way alpha_s (rho_s - rho_t), rho = sigma / alpha (see `ddim`). PNDM keeps that transfer
 and puts in the place of eps^ what Adams and Bashforth would: the mean over [s, t] of the polynomial in t through the
 last four predictions,
 
@@ -20,7 +20,7 @@ import torch
 
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.denoiser import Denoiser
-from sfumato.diffusion.samplers.euler import carry, correctable, rho_step
+from sfumato.diffusion.samplers.ddim import carry, correctable, rho_step
 from sfumato.diffusion.samplers.protocol import NoiseSource, State
 
 __all__ = ["PNDM"]
