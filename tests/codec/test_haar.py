@@ -1,4 +1,4 @@
-"""A second codec goes all the way, through training, sampling, scoring and weights files; its bits are those in pixels."""
+"""A second codec goes all the way, through training, sampling, scoring and files; its bits are those in pixels."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from sfumato.conditions.attributes import Attribute, describe, from_plain, parse, plain, survey, turns
+from sfumato.conditions.attributes import Attribute, describe, every_value, from_plain, parse, plain, rows
 from sfumato.errors import UserError
 
 HAIR, GLASSES = Attribute("hair", ("short", "long")), Attribute("glasses", ("none", "clear", "dark"))
@@ -31,7 +31,7 @@ def same(found: list[list[float]], wanted: list[list[float]]) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("text", "rows"),
+    ("text", "wanted"),
     [
         ("glasses=dark", [row(glasses=2)]),
         (" glasses = dark , hair=long ", [row(glasses=2, hair=1)]),
@@ -47,10 +47,10 @@ def same(found: list[list[float]], wanted: list[list[float]]) -> bool:
         ("hair=all,glasses", [row(hair=h, glasses=g) for h in (0, 1) for g in (1, 2)]),
     ],
 )
-def test_words_of_several_attributes(text: str, rows: list[list[float]]) -> None:
-    assert same(turns(FACES, text), rows)
-    if len(rows) == 1:
-        assert same([parse(FACES, text)], rows)
+def test_words_of_several_attributes(text: str, wanted: list[list[float]]) -> None:
+    assert same(rows(FACES, text), wanted)
+    if len(wanted) == 1:
+        assert same([parse(FACES, text)], wanted)
     else:
         with pytest.raises(UserError, match="in turn"):
             parse(FACES, text)
@@ -74,7 +74,7 @@ def test_words_of_several_attributes(text: str, rows: list[list[float]]) -> None
     ],
 )
 def test_words_of_a_single_attribute(attributes: tuple[Attribute, ...], text: str, numbers: list[float]) -> None:
-    assert [one for (one,) in turns(attributes, text)] == numbers
+    assert [one for (one,) in rows(attributes, text)] == numbers
 
 
 @pytest.mark.parametrize(
@@ -86,9 +86,9 @@ def test_words_of_a_single_attribute(attributes: tuple[Attribute, ...], text: st
         (FACES, "glases=dark", "no attribute 'glases'; did you mean 'glasses'"),
         (FACES, "hair", "which hair.*hair=long, or hair=all"),
         (FACES, "age", "which age. write age=53$"),
-        (FACES, "age=all", "age is a number and 'all' is none: write age=41"),
-        (FACES, "age=nan", "age is a number"),
-        (FACES, "age=inf", "age is a number"),
+        (FACES, "age=all", r"age: 'all' is not a number \(write age=41\)"),
+        (FACES, "age=nan", "age: 'nan' is not a number"),
+        (FACES, "age=inf", "age: 'inf' is not a number"),
         (FACES, "all", "all of which attribute.*hair=all"),
         (FACES, "2", "no label '2'"),
         (FACES, "dark,glasses=clear", "gives glasses twice"),
@@ -106,7 +106,7 @@ def test_words_of_a_single_attribute(attributes: tuple[Attribute, ...], text: st
 )  # fmt: skip
 def test_a_mistake_is_one_line(attributes: tuple[Attribute, ...], text: str, words: str) -> None:
     with pytest.raises(UserError, match=words) as error:
-        turns(attributes, text)
+        rows(attributes, text)
     assert "\n" not in str(error.value)
 
 
@@ -131,11 +131,11 @@ def test_what_is_described_is_read_back() -> None:
 
 
 def test_a_survey_shows_every_value_alone() -> None:
-    rows = survey(FACES)
+    rows = every_value(FACES)
     words = ["hair=short", "hair=long", "glasses=none", "glasses=clear", "glasses=dark"]
     words += ["age=29", "age=41", "age=53", "smiling=no", "smiling=yes"]
     assert [describe(FACES, one) for one in rows] == words
-    assert survey(()) == []
+    assert every_value(()) == []
 
 
 @pytest.mark.parametrize("attribute", [*FACES, *CLOTHES, Attribute("x", mean=1 / 3, std=1e-7)])

@@ -33,8 +33,8 @@ WHOLE = {
 
 
 def unet_2d_model(config: UNetConfig, channels: int = 3) -> Any:
-    """Build diffusers' network from our settings (no conditions, no folding: it has neither in our form)."""
-    assert config.fold == 1
+    """Build diffusers' network from our settings (no conditions, no patches: it has neither in our form)."""
+    assert config.patch == 1
     assert config.heads == 1
     _without_broken_torchvision()
     from diffusers import UNet2DModel

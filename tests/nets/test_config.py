@@ -13,7 +13,7 @@ from sfumato.nets.unet.unet import UNet, UNetConfig
     [
         ({"blocks": 0}, r"net\.blocks is 0"),
         ({"heads": 0}, r"net\.heads is 0"),
-        ({"fold": 0}, r"net\.fold is 0"),
+        ({"patch": 0}, r"net\.patch is 0"),
         ({"groups": 0}, r"net\.groups is 0"),
         ({"base": 33}, r"net\.base is 33: give an even number"),
         ({"base": 2}, r"net\.base is 2"),
@@ -40,8 +40,8 @@ def test_every_group_count_that_the_message_names_can_be_built() -> None:
 
 
 @pytest.mark.parametrize(
-    ("multipliers", "fold", "multiple"),
+    ("multipliers", "patch", "multiple"),
     [((1,), 1, 1), ((1, 2, 2), 1, 4), ((1, 2, 2), 2, 8), ((1, 1, 2, 2, 4, 4), 1, 32)],
 )
-def test_multiple(multipliers: tuple[int, ...], fold: int, multiple: int) -> None:
-    assert UNetConfig(multipliers=multipliers, attention=(), fold=fold).multiple == multiple
+def test_multiple(multipliers: tuple[int, ...], patch: int, multiple: int) -> None:
+    assert UNetConfig(multipliers=multipliers, attention=(), patch=patch).multiple == multiple

@@ -48,10 +48,10 @@ def test_two_levels_by_hand_with_attention() -> None:
     assert flops(config, 3, 7, 3) == 2 * pairs  # padded inside to 8 x 4
 
 
-def test_folding_divides_the_cost() -> None:
+def test_patches_divides_the_cost() -> None:
     plain = UNetConfig(base=32, multipliers=(1, 2), groups=8)
-    folded = UNetConfig(base=32, multipliers=(1, 2), groups=8, fold=2)
-    assert 3.5 < flops(plain, 1, 32, 32) / flops(folded, 1, 32, 32) < 6
+    patched = UNetConfig(base=32, multipliers=(1, 2), groups=8, patch=2)
+    assert 3.5 < flops(plain, 1, 32, 32) / flops(patched, 1, 32, 32) < 6
 
 
 def test_parameters_of_the_published_network() -> None:

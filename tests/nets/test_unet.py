@@ -1,4 +1,4 @@
-"""The whole network: sizes, folding, conditions, first weights, gradients, precision."""
+"""The whole network: sizes, patches, conditions, first weights, gradients, precision."""
 
 from __future__ import annotations
 
@@ -94,10 +94,10 @@ def test_every_size_is_padded_by_repeating_the_edge_and_cropped() -> None:
 
 
 @pytest.mark.parametrize("size", [(8, 12), (7, 9)])
-def test_folding_is_running_on_the_unshuffled_image(size: tuple[int, int]) -> None:
-    folded, plain = network(channels=1, fold=2), network(channels=4)
-    assert folded.config.multiple == 8
-    plain.load_state_dict(folded.state_dict())
+def test_patches_is_running_on_the_unshuffled_image(size: tuple[int, int]) -> None:
+    patched, plain = network(channels=1, patch=2), network(channels=4)
+    assert patched.config.multiple == 8
+    plain.load_state_dict(patched.state_dict())
     x, time = batch(2, channels=1, size=size)
     padded = np.pad(x.numpy(), ((0, 0), (0, 0), (0, -size[0] % 8), (0, -size[1] % 8)), mode="edge")
     rows, columns = padded.shape[2] // 2, padded.shape[3] // 2
@@ -105,7 +105,7 @@ def test_folding_is_running_on_the_unshuffled_image(size: tuple[int, int]) -> No
     out = plain(torch.from_numpy(small.copy()), time).detach().numpy()
     large = out.reshape(2, 2, 2, rows, columns).transpose(0, 3, 1, 4, 2).reshape(2, 1, 2 * rows, 2 * columns)
     np.testing.assert_allclose(
-        folded(x, time).detach().numpy(), large[..., : size[0], : size[1]], atol=1e-5, err_msg="fold"
+        patched(x, time).detach().numpy(), large[..., : size[0], : size[1]], atol=1e-5, err_msg="patch"
     )
 
 

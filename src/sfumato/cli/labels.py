@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from sfumato.conditions.attributes import describe, turns
+from sfumato.conditions.attributes import describe
+from sfumato.conditions.attributes import rows as turns
 from sfumato.errors import UserError
 
 if TYPE_CHECKING:

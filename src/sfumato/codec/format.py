@@ -1,18 +1,14 @@
-r"""How deep pixels are: what a stored value is, and where it lies in the model's range.
-
-A model sees numbers in [-1, 1]. A `PixelFormat` is the line between them and the values that files hold,
+r"""Pixel formats: what a stored value v is, and its place x in [-1, 1].
 
     x = 2 (v - low) / (high - low) - 1            8 bits: low 0, high 255      16 bits: 0, 65535      floats: recorded
 
-(Ho et al. 2020, section 3.3, for bytes: "linearly scaled to [-1, 1]"), and the way back: integers are rounded and
-clamped to low .. high, floats are left as they come. There and back changes no integer.
+(DDPM, Sec. 3.3, for bytes: "linearly scaled to [-1, 1]"). On the way back integers are rounded and clamped to low ..
+high; floats are left as they are. There and back changes no integer.
 
-Of the same line follow the two things that a likelihood must know. Integers are the middles of `levels` bins, so they
-have probabilities; floats have none, only a density, and that depends on the unit they are counted in:
+A likelihood depends on the format too. Integers are the middles of `levels` bins, so they have probabilities. Floats
+have only a density, which depends on the unit: with dx = dv / scale in each of the D values of an image,
 
-    log p(v) = log p(x) - D log scale,      scale = (high - low) / 2,      D values an image
-
-since dx = dv / scale in each of them.
+    log p(v) = log p(x) - D log scale,      scale = (high - low) / 2
 """
 
 from __future__ import annotations
@@ -30,19 +26,19 @@ if TYPE_CHECKING:
 __all__ = ["DEPTHS", "EIGHT", "SIXTEEN", "PixelFormat", "format_of", "from_plain", "plain"]
 
 DEPTHS = ("8", "16", "float")
-"""The kinds of depth."""
+"""The kinds of format, as `data.depth` names them."""
 _DTYPES = {"8": "|u1", "16": "<u2", "float": "<f4"}
 _LEVELS = {"8": 256, "16": 65536, "float": None}
 
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """What pixels' values are.
+    """What stored values are.
 
     Attributes:
         kind: `8` (uint8), `16` (uint16) or `float` (float32).
-        low: the value that is -1 to the model.
-        high: the value that is 1 to the model.
+        low: the value at x = -1.
+        high: the value at x = 1.
 
     Raises:
         ValueError: no such kind, or an empty or unbounded range.

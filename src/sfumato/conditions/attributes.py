@@ -1,23 +1,23 @@
-"""Attributes: what images can be asked for, and the words for asking.
+"""Attributes: what images can be asked for, and the words of `--label`.
 
-A condition is a row of numbers, one an attribute. Of an attribute with values it is the place of a value in its list,
-of a number the number standardised, (x - mean) / std, and NaN says that the attribute is not given:
+A condition is a row of numbers, one for each attribute. For an attribute with values it is the index of a value, for a
+number the number standardised, (x - mean) / std, and NaN where the attribute is not given:
 
     hair (short, long), glasses (none, clear, dark), age (mean 41, std 12)         "glasses=dark,age=53"
     [NaN, 2.0, 1.0]
 
-Somebody who draws images writes words, `--label WORDS`, with these spellings:
+The words:
 
     glasses=dark        an attribute and its value; for a number the number itself: age=35
-    hair=long,age=35    several, with commas between; what is not named is not given
-    dark                a value alone, where one attribute alone has it
-    glasses             an attribute alone: with it. Every value but the one that says "without" (no, none, false, off,
-                        absent, without), in turn: here clear, dark, clear, ...
-    hair=all            every value of an attribute in turn; of two attributes every pair
-    all, 3, 35          where there is one attribute: all of its values in turn, the value counted from 0, the number
+    hair=long,age=35    several, separated by commas; the others are not given
+    dark                a value alone, where only one attribute has it
+    glasses             an attribute alone: cycles through its values except the one that means "without" (no, none,
+                        false, off, absent, without), here clear, dark, clear, ...
+    hair=all            cycles through every value of an attribute; with two attributes, through every pair
+    all, 3, 35          with a single attribute: all of its values, the value with index 3, the number
 
-A word that can be read in two ways is refused with the ways to write it. An attribute with the values no and yes also
-takes false, 0, -1 and true, 1. Nothing here imports torch.
+A word with two meanings is refused, with the ways to write each. An attribute with the values no and yes also takes
+false, 0, -1 and true, 1. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ from typing import Any
 
 from sfumato.errors import UserError, nearest
 
-__all__ = ["YES_NO", "Attribute", "describe", "from_plain", "parse", "plain", "survey", "turns"]
+__all__ = ["YES_NO", "Attribute", "describe", "every_value", "from_plain", "parse", "plain", "rows"]
 
 YES_NO = {"no": 0.0, "false": 0.0, "0": 0.0, "-1": 0.0, "yes": 1.0, "true": 1.0, "1": 1.0}
 """How the two values of a yes-or-no attribute may be written."""
 _WITHOUT = frozenset({"no", "none", "false", "off", "absent", "without"})
-_MOST_TURNS = 10_000
+_MOST_ROWS = 10_000
 
 Row = list[float]
 
 
 @dataclass(frozen=True)
 class Attribute:
-    """One thing that is known of images.
+    """A property of images.
 
     Attributes:
-        name: what it is called.
-        values: the values it can take, in the order in which they are counted; () for a number.
+        name: its name.
+        values: the values it can take, in the order of their indices; () for a number.
         mean: of a number, over the images.
         std: of a number, over the images.
 
     Raises:
-        UserError: a name or value that is empty or stands twice, or a scale that is not a positive number.
+        UserError: a name or value that is empty or repeated, or a standard deviation that is not positive.
     """
 
     name: str
@@ -61,19 +61,17 @@ class Attribute:
 
     def __post_init__(self) -> None:
         if not self.name.strip() or "=" in self.name or "," in self.name:
-            raise UserError(f"'{self.name}' can't be an attribute's name: it must hold a letter, and no = or comma")
+            raise UserError(f"attribute '{self.name}': a name must not be empty and must not contain = or a comma")
         if len(set(self.values)) < len(self.values) or not all(self.values):
-            raise UserError(f"the attribute '{self.name}' has a value that is empty or stands twice")
+            raise UserError(f"attribute '{self.name}': a value is empty or repeated")
         if not (math.isfinite(self.mean) and math.isfinite(self.std) and self.std > 0):
-            raise UserError(
-                f"the attribute '{self.name}' has mean {self.mean} and std {self.std}: no scale of a number"
-            )
+            raise UserError(f"attribute '{self.name}': mean {self.mean} and std {self.std} are not a scale")
 
     def number(self, text: str) -> float:
-        """Return the number that stands for a value: "long" -> 1.0, "53" -> (53 - mean) / std.
+        """Return the number of a value: "long" -> 1.0, "53" -> (53 - mean) / std.
 
         Raises:
-            UserError: no such value, or text that is no number.
+            UserError: no such value, or text that is not a number.
         """
         if text in self.values:
             return float(self.values.index(text))
@@ -86,46 +84,46 @@ class Attribute:
         except ValueError:
             value = math.nan
         if not math.isfinite(value):
-            raise UserError(f"{self.name} is a number and '{text}' is none: write {self.name}={self.mean:g}")
+            raise UserError(f"{self.name}: '{text}' is not a number (write {self.name}={self.mean:g})")
         return value
 
     def text(self, number: float) -> str:
-        """Return the value that a number stands for, the inverse of `number`; "not given" for NaN."""
+        """Return the value of a number, the inverse of `number`; "not given" for NaN."""
         if math.isnan(number):
             return "not given"
         return self.values[int(number)] if self.values else f"{self.mean + self.std * number:.6g}"
 
     @property
     def having(self) -> Row:
-        """The values of images that have the attribute: all but the one that says they have not; () for want of one."""
+        """The values except the one that means "without"; empty where there is no such value."""
         without = [value for value in self.values if value.lower() in _WITHOUT]
         return [float(k) for k, value in enumerate(self.values) if value not in without] if len(without) == 1 else []
 
     @property
     def every(self) -> Row:
-        """Each value; of a number one deviation below its mean, the mean, and one above."""
+        """Each value; for a number its mean and one standard deviation below and above."""
         return [float(k) for k in range(len(self.values))] or [-1.0, 0.0, 1.0]
 
 
 def parse(attributes: Sequence[Attribute], text: str) -> Row:
-    """Return the condition that words ask for, NaN for what they don't name.
+    """Return the one condition that words ask for, NaN for what is not given.
 
     Raises:
-        UserError: as `turns`, or words that mean several conditions in turn.
+        UserError: as `rows`, or words that mean several conditions.
     """
-    rows = turns(attributes, text)
-    if len(rows) > 1:
-        ways = ", ".join(f"'{describe(attributes, row)}'" for row in rows[:4])
-        raise UserError(f"'{text}' means several conditions in turn ({ways}{', ...' * (len(rows) > 4)}): choose one")
-    return rows[0]
+    found = rows(attributes, text)
+    if len(found) > 1:
+        ways = ", ".join(f"'{describe(attributes, row)}'" for row in found[:4])
+        raise UserError(f"'{text}' means several conditions ({ways}{', ...' * (len(found) > 4)}): choose one")
+    return found[0]
 
 
-def turns(attributes: Sequence[Attribute], text: str) -> list[Row]:
-    """Return the conditions that words ask for, which images take in turn: image i the i-th, and again from the first.
+def rows(attributes: Sequence[Attribute], text: str) -> list[Row]:
+    """Return the conditions that words ask for; images cycle through them.
 
     Args:
-        attributes: those there are.
-        text: words as this module's docstring spells them.
+        attributes: those that the model knows.
+        text: words, as in this module's docstring.
 
     Raises:
         UserError: no attributes, an unknown name or value (the nearest is named), or an ambiguous word.
@@ -141,13 +139,13 @@ def turns(attributes: Sequence[Attribute], text: str) -> list[Row]:
             raise UserError(f"'{text}' gives {attribute.name} twice: give it once")
         chosen[attribute.name] = numbers
     choices = [chosen.get(attribute.name, [math.nan]) for attribute in attributes]
-    if math.prod(map(len, choices)) > _MOST_TURNS:
-        raise UserError(f"'{text}' means more than {_MOST_TURNS:,} conditions: name fewer")
+    if math.prod(map(len, choices)) > _MOST_ROWS:
+        raise UserError(f"'{text}' means more than {_MOST_ROWS:,} conditions: ask for fewer")
     return [list(row) for row in product(*choices)]
 
 
-def survey(attributes: Sequence[Attribute]) -> list[Row]:
-    """Return one condition for each value of each attribute, the others not given: what a picture of all shows."""
+def every_value(attributes: Sequence[Attribute]) -> list[Row]:
+    """Return one condition for each value of each attribute, the other attributes not given."""
     size = len(attributes)
     return [
         [number if b == a else math.nan for b in range(size)]
@@ -179,7 +177,7 @@ def from_plain(table: Mapping[str, Any]) -> Attribute:
 
 
 def _exact(attributes: Sequence[Attribute], word: str) -> list[tuple[Attribute, Row]]:
-    """Every way to read a word without interpreting it: which attribute, and the numbers it takes in turn."""
+    """Every literal reading of a word: an attribute, and the numbers to cycle through."""
     named = {attribute.name: attribute for attribute in attributes}
     name, equals, value = (part.strip() for part in word.partition("="))
     if equals and name in named:
@@ -194,7 +192,7 @@ def _exact(attributes: Sequence[Attribute], word: str) -> list[tuple[Attribute, 
 
 
 def _meaning(attributes: Sequence[Attribute], word: str) -> tuple[Attribute, Row]:
-    """The one way to read a word; raises `UserError` where there is none, or more than one."""
+    """The only reading of a word; raises `UserError` where there is none, or more than one."""
     found = _exact(attributes, word)
     if len(found) > 1:
         ways = " or ".join(f"{attribute.name}={attribute.text(numbers[0])}" for attribute, numbers in found)
@@ -223,7 +221,7 @@ def _meaning(attributes: Sequence[Attribute], word: str) -> tuple[Attribute, Row
 
 
 def _of_one(attribute: Attribute, word: str) -> Row:
-    """Read a word where there is one attribute: `all`, a place counted from 0, a number."""
+    """Read a word for a single attribute: `all`, an index, a number."""
     if word == "all" and attribute.values:
         return attribute.every
     if word.isdecimal() and int(word) < len(attribute.values):

@@ -40,7 +40,7 @@ class AttributeVocabulary:
         """
         if text is None and complete and len(self.attributes) == 1:
             return self.every()
-        rows = None if text is None else words.turns(self.attributes, text)
+        rows = None if text is None else words.rows(self.attributes, text)
         if complete and (rows is None or any(map(math.isnan, rows[0]))):
             given = ",".join(f"{attribute.name}={attribute.text(attribute.every[0])}" for attribute in self.attributes)
             raise UserError(
@@ -54,7 +54,7 @@ class AttributeVocabulary:
 
     def every(self) -> Attributes:
         """Return one row for each value of each attribute, the others not given."""
-        return self.rows(words.survey(self.attributes))
+        return self.rows(words.every_value(self.attributes))
 
     def absent(self, num: int) -> Attributes:
         """Return rows of NaN."""

@@ -130,11 +130,12 @@ def _without_old_default(train: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_derived(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration's table without the keys of earlier versions that are no choice today."""
+    """Return a configuration's table with the keys of earlier versions renamed or left out."""
     net = table.get("net")
     if not isinstance(net, Mapping):
         return dict(table)
-    return {**table, "net": {key: value for key, value in net.items() if key not in _DERIVED}}
+    kept = {"patch" if key == "fold" else key: value for key, value in net.items() if key not in _DERIVED}
+    return {**table, "net": kept}
 
 
 def to_toml(config: Config) -> str:

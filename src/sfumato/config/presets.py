@@ -1,12 +1,11 @@
-"""Named configurations, each with where it comes from, and the choice of one for somebody's images.
+"""Presets: named configurations with their sources, the choice of one for a set of images, and `resolve`.
 
-Three are made for two CPU cores and a few minutes (`digits`, `faces`, `fashion`), two for one's own larger images where
-there is no GPU (`small64`, `small256`), and three are the published settings of denoising diffusion. Those take days on
-a large GPU; their numbers are the papers' and their code's, cited one by one, so that a result can be held against
-theirs.
+Three are for two CPU cores and a few minutes (`digits`, `faces`, `fashion`), two for larger images without a GPU
+(`small64`, `small256`), and three are published settings, which take days on a large GPU. Their numbers are those of
+the papers and their code, each cited, so that results can be compared.
 
-The published averages have no ramp: decay 0.9999 from the first step on, which is a half-life of ln 2 / -ln 0.9999 =
-6,931 steps. Ours ramps up to that (see `train.ema`), which changes early samples and not late ones.
+The published averages have no ramp: decay 0.9999 from the first step on, a half-life of 6,931 = ln 2 / -ln 0.9999 steps.
+Ours ramps up to that (`train.ema`), which changes early samples and not late ones.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ def _published(
 
 
 def _small(data: DataConfig, net: UNetConfig, batch: int, images: int, lr: float = 1e-3) -> Config:
-    """What our own settings share: v-prediction, cosine schedule, AdamW with a rate that decays to zero."""
+    """What our own settings share: v-prediction, cosine schedule, AdamW, a learning rate that decays to zero."""
     return Config(
         data=data,
         net=net,
@@ -109,34 +108,34 @@ PRESETS: dict[str, Preset] = {
     "fashion": Preset(
         _small(
             DataConfig("fashion"),
-            UNetConfig(base=32, multipliers=(1, 2, 2), blocks=1, attention=(2,), dropout=0.0, groups=8, fold=2),
+            UNetConfig(base=32, multipliers=(1, 2, 2), blocks=1, attention=(2,), dropout=0.0, groups=8, patch=2),
             batch=32,
             images=120_000,
             lr=3e-3,
         ),
-        "28x28 clothes in grey, ten minutes on a CPU; pixels folded 2x2 into channels for speed",
+        "28x28 clothes in grey, ten minutes on a CPU; patches of 2x2 pixels for speed",
         _OURS,
     ),
     "small64": Preset(
         _small(
             DataConfig(flip=True),
-            UNetConfig(base=64, multipliers=(1, 2, 2), blocks=2, attention=(2,), dropout=0.0, groups=16, fold=4),
+            UNetConfig(base=64, multipliers=(1, 2, 2), blocks=2, attention=(2,), dropout=0.0, groups=16, patch=4),
             batch=32,
             images=500_000,
             lr=5e-4,
         ),
-        "your own images up to 64x64 where there is no GPU: hours; pixels folded 4x4",
+        "your own images up to 64x64 where there is no GPU: hours; patches of 4x4 pixels",
         "Our own settings, scaled from the smaller ones; not tuned on any one data set.",
     ),
     "small256": Preset(
         _small(
             DataConfig(flip=True),
-            UNetConfig(base=64, multipliers=(1, 2, 2, 4), blocks=2, attention=(2, 3), dropout=0.0, groups=16, fold=8),
+            UNetConfig(base=64, multipliers=(1, 2, 2, 4), blocks=2, attention=(2, 3), dropout=0.0, groups=16, patch=8),
             batch=16,
             images=500_000,
             lr=3e-4,
         ),
-        "your own larger images where there is no GPU: a day; pixels folded 8x8",
+        "your own larger images where there is no GPU: a day; patches of 8x8 pixels",
         "Our own settings, scaled from the smaller ones; not tuned on any one data set.",
     ),
     "cifar10-ddpm": Preset(
@@ -196,18 +195,20 @@ _BY_SIDE = (
     (10**9, "small256", "celebahq256-ddpm"),
 )
 _MANY = 10_000
+_RENAMED = {"net.fold": "net.patch"}
+"""Keys of earlier versions."""
 
 
 def choose(shape: Sequence[int], count: int, device: str = "cpu") -> tuple[str, str]:
-    """Pick a preset for somebody's images.
+    """Choose a preset for a set of images.
 
     Args:
         shape: (C, H, W).
-        count: how many images there are to train on.
-        device: what will train.
+        count: number of training images.
+        device: where they are trained on.
 
     Returns:
-        The preset's name, and the reason in a plain sentence.
+        The preset's name and the reason, one sentence.
     """
     _, height, width = shape
     small, large = next(names for side, *names in _BY_SIDE if max(height, width) <= side)
@@ -216,20 +217,19 @@ def choose(shape: Sequence[int], count: int, device: str = "cpu") -> tuple[str, 
     images = f"{count:,} images of {width}x{height}"
     if name == large != small:
         return name, f"{images} on a GPU: enough for the published network of that size"
-    few = f", too few for the published {large}, which would learn them by heart" if gpu and small != large else ""
+    few = f", too few for the published {large}, which would memorise them" if gpu and small != large else ""
     return name, f"{images}{few}: {PRESETS[name].summary}"
 
 
 def resolve(
     preset: str | None = None, file: Path | str | None = None, overrides: Mapping[str, str] | None = None
 ) -> Config:
-    """Lay a preset, a file and overrides over one another and return the configuration.
+    """Return the configuration: a preset, a file over it, overrides over both.
 
     Args:
         preset: name of a preset; None starts from the defaults.
         file: a TOML file.
-        overrides: text by dotted key, such as {"net.base": "64", "diffusion.schedule.kind": "linear"}; each is read as
-            its field's type.
+        overrides: text by dotted key, such as {"net.base": "64", "diffusion.schedule.kind": "linear"}.
 
     Raises:
         UserError: an unknown preset or key (the nearest valid one is named), an unreadable file, a wrong type, or a
@@ -240,4 +240,5 @@ def resolve(
     table = to_dict(PRESETS[preset].config if preset is not None else Config())
     if file is not None:
         table = tree.merge(table, without_derived(read_toml(Path(file))))
-    return from_dict(tree.merge(table, tree.nest(overrides or {})))
+    given = {_RENAMED.get(key, key): value for key, value in (overrides or {}).items()}
+    return from_dict(tree.merge(table, tree.nest(given)))

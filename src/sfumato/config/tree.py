@@ -1,8 +1,7 @@
 """Trees of frozen dataclasses to and from plain tables: JSON, TOML, and `key=value` from the command line.
 
-A configuration is a tree of frozen dataclasses, so its type annotations already say everything that a reader of files
-needs: which keys there are, and what each may hold. This module walks the annotations, once for all three sources, and
-knows five kinds of node:
+The type annotations of the dataclasses say which keys there are and what each may hold. This module reads them, once
+for all three sources. There are five kinds of node:
 
     int, float, bool, str      a scalar; an int serves as a float, a bool never as a number
     tuple[T, ...], tuple[T, U] a list, of any or of a fixed length
@@ -10,9 +9,8 @@ knows five kinds of node:
     a dataclass                a table with exactly its fields as keys; missing ones take their defaults
     a choice                   a table whose `kind` names one of several dataclasses and whose other keys are its fields
 
-The choices are an explicit register handed in (`{Schedule: {"linear": Linear, ...}}`); nothing is ever looked up by an
-import path, so no file can name code to run. Unknown keys and wrong types are the user's mistakes and raise `UserError`
-with the dotted key.
+The choices are an explicit registry, passed in (`{Schedule: {"linear": Linear, ...}}`). Nothing is looked up by an
+import path, so no file can name code to run. Unknown keys and wrong types raise `UserError` with the dotted key.
 """
 
 from __future__ import annotations

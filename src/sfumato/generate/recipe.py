@@ -141,9 +141,7 @@ class Recipe:
         if takes(sampler, "variance"):
             resolved = replace(resolved, variance=self.variance or own)
             if resolved.variance == "learned" != own:
-                raise UserError(
-                    f"this model was trained with the {own} variance and has learned none: use small or large"
-                )
+                raise UserError(f"this model has learned no variance (it was trained with {own}): use small or large")
         return resolved
 
     def denoiser(self, plain: Denoiser, codec: Codec, weak: Denoiser | None = None) -> Denoiser:

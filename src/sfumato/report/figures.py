@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from sfumato.codec.pixels import to_bytes
-from sfumato.conditions.attributes import survey
+from sfumato.conditions.attributes import every_value
 from sfumato.diffusion import (
     DDIM,
     Clipped,
@@ -176,7 +176,7 @@ def album(
         frames(first, state)
         report(state.step, steps)
 
-    conditions = in_turn(survey(model.attributes), 100) if model.attributes else None
+    conditions = in_turn(every_value(model.attributes), 100) if model.attributes else None
     times = trailing(steps, schedule)
     drawn = generate(denoiser, model.shape, 100, seed, DDIM(), times, 100, conditions, on_state=on_state)
     samples = torch.cat([to_bytes(images) for _, images in drawn])

@@ -1,9 +1,9 @@
 """The U-Net that predicts the noise (or x_0, v, mu): DDPM appendix B, the CIFAR-10 and 256x256 networks of the paper.
 
-To clean a pixel one must see its neighbourhood at every scale: edges close by, the pose of a face far away. A U-Net
-(Ronneberger et al. 2015) gathers both. On the way down each level works on an image half as high and wide as the one
-above, with `multipliers[level] * base` channels; on the way up the levels are joined again, and each block also reads,
-through a skip connection, what the same level knew on the way down, so that nothing fine is lost in the coarse middle:
+To denoise a pixel the network needs its surroundings at every scale: edges close by, the pose of a face far away. In a
+U-Net (Ronneberger et al. 2015) each level on the way down works on an image half as high and wide as the level above,
+with `multipliers[level] * base` channels. On the way up each block also reads, through a skip connection, the output of the
+same level on the way down, so no fine detail is lost in the coarse middle:
 
     x -> conv -> [block, block, halve] -> ... -> [block, block] -> middle: block, attention, block
                      |  skips (a stack)                                            |
@@ -14,11 +14,11 @@ why each level has `blocks + 1` blocks on the way up. Self-attention follows the
 the middle, so that two far ends of the picture can agree.
 
 Sizes. Each halving needs an even size. Other images are extended below and to the right by repeating their last row and
-column up to the next multiple, and the output is cropped: no size is refused.
+column up to the next multiple, and the output is cropped: every size is accepted.
 
-Folding. `fold = f` turns each f x f square of pixels into one pixel of f^2 as many channels at the entrance and back at
-the exit (Shi et al. 2016). The image the levels see is smaller by f^2 and so is the cost; the finest detail is then
-drawn by the first and last convolution alone.
+Patches. With `patch` = p each square of p x p pixels becomes one pixel of p^2 times the channels at the entrance
+(space-to-depth, Shi et al. 2016) and is turned back at the exit. The cost falls by about p^2; the finest detail is then
+left to the first and the last convolution.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from sfumato.nets.unet.blocks import Downsample, ResidualBlock, SelfAttention, U
 __all__ = ["UNet", "UNetConfig"]
 
 LARGEST_BASE = 4096
-"""Beyond it lies no network that could be held in memory, only slips of the finger."""
+"""A wider network does not fit into any memory: such a number is a slip."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ class UNetConfig:
         base: channels of the first level, even.
         multipliers: width of each level as a multiple of `base`; one level a number.
         blocks: residual blocks a level on the way down (one more on the way up).
-        attention: levels with self-attention; 0 = full resolution (after folding), 1 = half, ...
+        attention: levels with self-attention; 0 = full resolution (after patches), 1 = half, ...
         heads: heads of every self-attention.
         dropout: probability, in every residual block.
-        fold: side of the square of pixels folded into channels at the entrance; 1 = none.
+        patch: side of the squares of pixels that become channels at the entrance; 1 = none.
         groups: groups of every GroupNorm. They must divide every width and leave at least two channels a group: with
             one, the normalisation subtracts what the time vector added to that channel, and the block is blind to the
             noise level.
@@ -65,7 +65,7 @@ class UNetConfig:
     attention: tuple[int, ...] = (1,)
     heads: int = 1
     dropout: float = 0.1
-    fold: int = 1
+    patch: int = 1
     groups: int = 32
 
     def __post_init__(self) -> None:
@@ -74,7 +74,7 @@ class UNetConfig:
         Raises:
             UserError: a value is out of its range; the message names the range.
         """
-        for name in ("blocks", "heads", "fold", "groups"):
+        for name in ("blocks", "heads", "patch", "groups"):
             _require(getattr(self, name) >= 1, f"net.{name} is {getattr(self, name)}: give 1 or more")
         even = 4 <= self.base <= LARGEST_BASE and self.base % 2 == 0
         _require(even, f"net.base is {self.base}: give an even number from 4 to {LARGEST_BASE}")
@@ -113,8 +113,8 @@ class UNetConfig:
 
     @property
     def multiple(self) -> int:
-        """What height and width are extended to a multiple of: fold * 2^(levels - 1)."""
-        return int(self.fold * 2 ** (len(self.multipliers) - 1))
+        """What height and width are extended to a multiple of: patch * 2^(levels - 1)."""
+        return int(self.patch * 2 ** (len(self.multipliers) - 1))
 
     def inside(self, height: int, width: int) -> tuple[int, int]:
         """Return the next multiples of `multiple`; every size is taken."""
@@ -207,7 +207,7 @@ class UNet(Network):
         super().__init__()
         self.config, self.interface = config, interface
         widths, base, levels = config.widths, config.base, len(config.widths)
-        image = interface.channels * config.fold**2
+        image = interface.channels * config.patch**2
         self.time = TimeEmbedding(base, 4 * base)
         self.condition = interface.vocabulary.embedding(4 * base) if interface.vocabulary else None
         self.augment = AlterationEmbedding(interface.augment, 4 * base) if interface.augment else None
@@ -233,7 +233,7 @@ class UNet(Network):
             self.up.append(Up(config, level, inputs, Upsample(width) if level else None))
 
         self.norm = norm(base, config.groups)
-        self.exit = nn.Conv2d(base, interface.outputs * config.fold**2, 3, padding=1)
+        self.exit = nn.Conv2d(base, interface.outputs * config.patch**2, 3, padding=1)
         self._initialise()
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -262,19 +262,19 @@ class UNet(Network):
         """Predict; any H and W. See `Network.forward`."""
         height, width = x.shape[-2:]
         emb = self._embed(time, condition, augment)
-        x = F.pixel_unshuffle(extend(x, self.config.multiple), self.config.fold)
+        x = F.pixel_unshuffle(extend(x, self.config.multiple), self.config.patch)
         x = self._levels(x.contiguous(memory_format=torch.channels_last), emb)
-        return F.pixel_shuffle(x, self.config.fold)[..., :height, :width]
+        return F.pixel_shuffle(x, self.config.patch)[..., :height, :width]
 
     def summary(self) -> str:
         """Return its levels, blocks and attention."""
         config = self.config
         levels = ", ".join(map(str, config.attention))
         attention = f"attention at level {levels}" if levels else "attention in the middle"
-        fold = f", pixels folded {config.fold}x{config.fold} into channels" if config.fold > 1 else ""
+        patches = f", patches of {config.patch}x{config.patch}" if config.patch > 1 else ""
         return (
             f"U-Net with levels of {', '.join(map(str, config.widths))} channels, {config.blocks} blocks each, "
-            f"{attention}, dropout {config.dropout:g}{fold}"
+            f"{attention}, dropout {config.dropout:g}{patches}"
         )
 
     def _embed(self, time: Tensor, condition: Condition | None, augment: Tensor | None) -> Tensor:
