@@ -1,4 +1,4 @@
-"""`sfumato data check`: the words, the JSON, the page and the list; and what it refuses."""
+"""`sfumato data check`: the text, the JSON, the page and the list; and what it refuses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .conftest import Command
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Twelve pictures, a copy of one, and one that is none."""
+    """Twelve images, an exact duplicate of one, and a damaged file."""
     folder = tmp_path / "photos"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -28,17 +28,17 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def test_it_is_said_in_words(sfumato: Command, photos: Path) -> None:
+def test_text(sfumato: Command, photos: Path) -> None:
     result = sfumato("data", "check", photos)
     assert result.code == 0
-    assert "14; 13 can be read, 12 of these are different" in result.out
+    assert "14; 13 can be read, 12 of these are distinct" in result.out
     assert "torn.png: " in result.out
     assert "03.png: = copy.png" in result.out
-    assert "!! memorisation: 12 different pictures" in result.out
+    assert "!! memorisation: 12 distinct images" in result.out
     assert sorted(path.name for path in Path().iterdir()) == ["photos"], "nothing is written unasked"
 
 
-def test_it_is_said_in_json(sfumato: Command, photos: Path) -> None:
+def test_json(sfumato: Command, photos: Path) -> None:
     said = json.loads(sfumato("data", "check", photos, "--json").out)
     assert (said["total"], said["readable"], said["distinct"]) == (14, 13, 12)
     assert said["exact_copies"] == [["03.png", "copy.png"]]
@@ -50,14 +50,14 @@ def test_the_page_and_the_list_are_written(sfumato: Command, photos: Path) -> No
     before = {path: path.read_bytes() for path in photos.iterdir()}
     result = sfumato("data", "check", photos, "--out", "deep/page.html", "--fix", "list.txt")
     assert result.code == 0
-    assert "<h2>Exact copies" in Path("deep/page.html").read_text("utf-8")
+    assert ">Exact duplicates (1)<" in Path("deep/page.html").read_text("utf-8")
     listed = Path("list.txt").read_text("utf-8").splitlines()
     assert listed == [str(photos / f"{n:02d}.png") for n in range(12)]
     assert {path: path.read_bytes() for path in photos.iterdir()} == before
 
 
 @pytest.mark.parametrize("name", [name for name in BUILTIN if name != "fashion-full"])
-def test_every_built_in_source_can_be_looked_at(name: str, sfumato: Command) -> None:
+def test_every_built_in_source_can_be_checked(name: str, sfumato: Command) -> None:
     said = json.loads(sfumato("data", "check", name, "--num", "120", "--json").out)
     assert (said["total"], said["looked_at"], said["unreadable"]) == (BUILTIN[name].count, 120, [])
     assert said["training"]["size"] == list(BUILTIN[name].shape[1:])
@@ -69,7 +69,7 @@ def test_settings_change_the_advice(sfumato: Command, photos: Path) -> None:
     assert said["training"]["size"] == [96, 48]
     assert said["training"]["enlarged"] == 13
     topics = {item["topic"]: item["text"] for item in said["advice"]}
-    assert "cut to 48x96 leaves out 50%" in topics["proportions"]
+    assert "crop to 48x96 loses 50%" in topics["proportions"]
     assert "preset small64" in topics["settings"]
 
 
@@ -78,13 +78,13 @@ def test_settings_change_the_advice(sfumato: Command, photos: Path) -> None:
     [
         ("check", "data check needs"),
         ("check nowhere", "there is no folder and no built-in data 'nowhere'"),
-        ("check photos --out photos/page.html", "lies inside"),
-        ("check photos --fix photos/00.txt", "lies inside"),
+        ("check photos --out photos/page.html", "is inside"),
+        ("check photos --fix photos/00.txt", "is inside"),
         ("check photos --fix 00.png", "must end in .txt"),
         ("check photos --out page.png", "must end in .html"),
         ("check photos --num 0", "--num is 0"),
         ("check photos --num 3 --fix list.txt", "leave out --num"),
-        ("check faces --fix list.txt", "holds none to list"),
+        ("check faces --fix list.txt", "is not a folder of images"),
         ("check photos --preset facse", "did you mean 'faces'"),
         ("check photos --fxi list.txt", "did you mean --fix"),
     ],

@@ -1,4 +1,4 @@
-"""Figures, advice, page and list, from planted collections."""
+"""Figures, advice, text, page and list of planted collections."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from sfumato.data import open_source
 from sfumato.data.dataset import split
 from sfumato.data.formats.fitting import fit
 from sfumato.errors import UserError
-from sfumato.inspect import Report, advise, survey
-from sfumato.inspect.cleaned import cleaned
-from sfumato.inspect.page import page
-from sfumato.inspect.words import summary
+from sfumato.inspect import Report, advise, check
+from sfumato.inspect.duplicates import Duplicates
+from sfumato.inspect.render import as_html, as_text
+from sfumato.inspect.report import cleaned
 
-from .made import Made, drawn, drawn_many
+from .images import Made, drawn, drawn_many
 
 WILD = "<img src=x onerror=alert(1)> \u202e\n'\"&.png"
 
 
-def of(pictures: list[object], config: DataConfig | None = None, **options: object) -> Report:
-    return survey(Made(pictures, **options), config or DataConfig("made"), workers=0)  # type: ignore[arg-type]
+def of(images: list[object], config: DataConfig | None = None, **options: object) -> Report:
+    return check(Made(images, **options), config or DataConfig("made"), workers=0)  # type: ignore[arg-type]
 
 
 def topics(report: Report, preset: str | None = None) -> dict[str, str]:
@@ -41,7 +41,7 @@ def topics(report: Report, preset: str | None = None) -> dict[str, str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """Thirty pictures of two classes, two copies, a near copy, one colour, three bad files and a wild name."""
+    """Thirty images of two classes, an exact and a near duplicate, a single colour, three bad files and a wild name."""
     folder = tmp_path / "pictures"
     for n in range(30):
         path = folder / ("ab"[n % 3 == 0]) / f"{n:02d}.png"
@@ -57,11 +57,11 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     before = {path: hashlib.sha256(path.read_bytes()).digest() for path in folder.rglob("*") if path.is_file()}
     yield folder
     after = {path: hashlib.sha256(path.read_bytes()).digest() for path in folder.rglob("*") if path.is_file()}
-    assert after == before, "nothing is written into what is looked at"
+    assert after == before, "nothing is written into the collection"
 
 
-def test_a_folder_is_told_as_it_is(folder: Path) -> None:
-    report = survey(open_source(str(folder)), DataConfig(str(folder)), workers=0)
+def test_the_figures_of_a_folder(folder: Path) -> None:
+    report = check(open_source(str(folder)), DataConfig(str(folder)), workers=0)
     table = json.loads(json.dumps(report.table()))
     assert (table["total"], table["readable"], table["distinct"]) == (37, 34, 32)
     assert {item["file"]: item["reason"] for item in table["unreadable"]} == {
@@ -76,23 +76,23 @@ def test_a_folder_is_told_as_it_is(folder: Path) -> None:
     assert table["attributes"] == {"class": {"a": 23, "b": 11}}
     assert [item["file"] for item in table["suspicious"]] == ["a/red.png"]
     assert table["training"]["size"] == [64, 64]
-    text = summary(report, advise(report))
+    text = as_text(report, advise(report))
     assert all(line.isprintable() for line in text.splitlines())
     assert "a/torn.png: damaged" in text
 
 
-def test_a_sample_is_spread_and_says_so() -> None:
-    report = survey(Made(drawn_many(40)), DataConfig("made"), num=10, workers=0)
-    assert (report.total, report.looked_at) == (40, 10)
-    assert report.sights["index"].tolist() == [0, 4, 9, 13, 17, 22, 26, 30, 35, 39]
+def test_a_sample_is_spread_over_the_collection() -> None:
+    report = check(Made(drawn_many(40)), DataConfig("made"), num=10, workers=0)
+    assert (report.total, report.scanned) == (40, 10)
+    assert report.records["index"].tolist() == [0, 4, 9, 13, 17, 22, 26, 30, 35, 39]
     assert "a sample" in topics(report)
 
 
-def test_the_cut_loses_what_fit_leaves_out() -> None:
+def test_the_crop_loses_what_fit_leaves_out() -> None:
     sizes = [(40, 80), (80, 40), (60, 60), (30, 90)]
-    pictures = [np.zeros((*size, 3), np.uint8) for size in sizes]
+    images = [np.zeros((*size, 3), np.uint8) for size in sizes]
     for size in ((32, 32), (20, 40), (48, 16)):
-        lost = of(pictures, DataConfig("made", size=size)).lost_to_crop
+        lost = of(images, DataConfig("made", size=size)).lost_to_crop
         for (h, w), share in zip(sizes, lost, strict=True):
             marked = np.zeros((h, w, 1), np.uint8)
             marked[:] = 255  # what fit keeps is a rectangle of the wanted proportions: count it by its shorter scale
@@ -103,7 +103,7 @@ def test_the_cut_loses_what_fit_leaves_out() -> None:
 
 def test_the_expected_groups_across_the_split_are_those_of_drawing() -> None:
     report = of(drawn_many(3), DataConfig("made", held_out=0.2))
-    object.__setattr__(report, "copies", report.copies.__class__([], [[0, 1], [0, 1, 2], [0, 1, 2, 3]], [], True))
+    object.__setattr__(report, "duplicates", Duplicates([], [[0, 1], [0, 1, 2], [0, 1, 2, 3]], [], True))
     rng, across, trials = np.random.default_rng(0), 0, 1000
     for _ in range(trials):
         for size in (2, 3, 4):
@@ -113,7 +113,7 @@ def test_the_expected_groups_across_the_split_are_those_of_drawing() -> None:
     assert report.across_split() == pytest.approx(across / trials, abs=0.07)
 
 
-def test_suspicious_pictures_say_why() -> None:
+def test_suspicious_images_have_reasons() -> None:
     faint = np.full((64, 80, 3), 100, np.uint8)
     faint[:20] = 102
     report = of(
@@ -130,24 +130,24 @@ def test_suspicious_pictures_say_why() -> None:
 
 def test_advice_follows_what_was_planted() -> None:
     fine = of(drawn_many(1010))
-    told = topics(fine)
-    assert "trouble" not in told.values()
-    assert {"readable", "number", "settings", "resolution"} <= set(told)
-    assert not {"memorisation", "exact copies", "near copies", "unreadable files", "odd pictures"} & set(told)
+    levels = topics(fine)
+    assert "trouble" not in levels.values()
+    assert {"readable", "number", "settings", "resolution"} <= set(levels)
+    assert not {"memorisation", "exact duplicates", "near duplicates", "unreadable files", "outliers"} & set(levels)
     few = topics(of([*drawn_many(30), "torn", *["torn"] * 9]))
     assert few["memorisation"] == "trouble"
     assert few["unreadable files"] == "trouble"
     assert topics(of([*drawn_many(200), "torn"]))["unreadable files"] == "mind"
-    assert topics(of([*drawn_many(20), *drawn_many(15)]))["exact copies"] == "mind"
+    assert topics(of([*drawn_many(20), *drawn_many(15)]))["exact duplicates"] == "mind"
     assert topics(of(["torn", "empty"])) == {"nothing to train on": "trouble"}
     assert topics(of([drawn_many(1)[0]] * 3))["too few"] == "trouble"
 
 
 def test_advice_on_sizes_and_proportions() -> None:
     mixed: list[object] = [np.asarray(drawn(n, (96, 64) if n % 2 else (40, 40))) for n in range(40)]
-    told = {item.topic: item.text for item in advise(of(mixed, DataConfig("made", size=(64, 64))))}
-    assert "20 pictures (50%) are smaller than 64x64" in told["enlarging"]
-    assert "leaves out 17% of an average picture's pixels" in told["proportions"]
+    texts = {item.topic: item.text for item in advise(of(mixed, DataConfig("made", size=(64, 64))))}
+    assert "20 images (50%) are smaller than 64x64" in texts["enlarging"]
+    assert "loses 17% of an average image's pixels" in texts["proportions"]
     square = topics(of([np.asarray(drawn(n, (70, 70))) for n in range(20)]))
     assert not {"enlarging", "proportions"} & set(square)
 
@@ -163,7 +163,7 @@ def test_the_preset_is_the_one_that_training_chooses() -> None:
 
 @pytest.mark.parametrize(("flip", "level"), [(False, "good"), (True, "trouble")])
 def test_flipping_digits_is_advised_against(flip: bool, level: str) -> None:
-    report = survey(open_source("digits"), DataConfig("digits", flip=flip), num=600, workers=0)
+    report = check(open_source("digits"), DataConfig("digits", flip=flip), num=600, workers=0)
     (advice,) = [item for item in advise(report) if item.topic == "mirroring"]
     assert advice.level == level
     assert advice.text.startswith("leave data.flip off")
@@ -173,12 +173,12 @@ def test_imbalance_is_seen() -> None:
     labels = [0.0] * 110 + [1.0] * 10 + [float("nan")] * 5
     report = of(drawn_many(125), classes=("cat", "dog"), labels=labels)
     assert report.counts(0) == {"cat": 110, "dog": 10, "(not given)": 5}
-    told = {item.topic: item.text for item in advise(report)}
-    assert told["balance of class"].startswith("'cat' has 110 pictures and 'dog' 10")
+    texts = {item.topic: item.text for item in advise(report)}
+    assert texts["balance of class"].startswith("'cat' has 110 images and 'dog' 10")
 
 
 class Checked(HTMLParser):
-    """Reads a page and keeps what would be dangerous, its images and its words."""
+    """Reads a page and keeps its tags, images and words, refusing what would be dangerous."""
 
     def __init__(self, content: str) -> None:
         super().__init__()
@@ -210,8 +210,8 @@ class Checked(HTMLParser):
 
 
 def test_the_page_stands_alone_and_no_name_can_change_it(folder: Path) -> None:
-    report = survey(open_source(str(folder)), DataConfig(str(folder)), workers=0)
-    content = page(report, advise(report))
+    report = check(open_source(str(folder)), DataConfig(str(folder)), workers=0)
+    content = as_html(report, advise(report))
     found = Checked(content)
     assert not found.tags & {"script", "iframe", "object", "embed", "link", "form", "base", "audio", "video"}
     assert "default-src 'none'" in content
@@ -227,14 +227,14 @@ def test_the_page_stands_alone_and_no_name_can_change_it(folder: Path) -> None:
 
 def test_labels_cannot_change_the_page_either() -> None:
     report = of(drawn_many(8), classes=("<script>", "turned \u202e\n"), labels=[0.0, 1.0] * 4)
-    content = page(report, advise(report))
+    content = as_html(report, advise(report))
     assert "\u202e" not in content
     assert "script" not in Checked(content).tags
 
 
 def test_the_page_of_nothing_is_a_page() -> None:
     report = of(["torn", "empty"])
-    found = Checked(page(report, advise(report)))
+    found = Checked(as_html(report, advise(report)))
     assert "made[0]" in found.words
     assert found.images == []
 
@@ -243,7 +243,7 @@ def test_the_cleaned_list_names_the_files_to_keep(folder: Path) -> None:
     source = open_source(str(folder))
     (folder / "a" / WILD).rename(wild := folder / "a" / WILD.replace("\n", ""))
     source = open_source(str(folder))
-    kept = cleaned(survey(source, DataConfig(str(folder)), workers=0))
+    kept = cleaned(check(source, DataConfig(str(folder)), workers=0))
     wild.rename(folder / "a" / WILD)
     assert all(path.is_absolute() for path in kept)
     left = {path.relative_to(folder).as_posix() for path in kept}
@@ -252,10 +252,10 @@ def test_the_cleaned_list_names_the_files_to_keep(folder: Path) -> None:
 
 
 def test_what_no_list_can_hold_is_refused(folder: Path) -> None:
-    report = survey(open_source(str(folder)), DataConfig(str(folder)), workers=0)
-    with pytest.raises(UserError, match="holds a line break"):
+    report = check(open_source(str(folder)), DataConfig(str(folder)), workers=0)
+    with pytest.raises(UserError, match="has a line break"):
         cleaned(report)
-    with pytest.raises(UserError, match="holds none to list"):
+    with pytest.raises(UserError, match="is not a folder of images"):
         cleaned(of(drawn_many(3)))
     with pytest.raises(UserError, match="leave out --num"):
-        cleaned(survey(open_source(str(folder)), DataConfig(str(folder)), num=3, workers=0))
+        cleaned(check(open_source(str(folder)), DataConfig(str(folder)), num=3, workers=0))

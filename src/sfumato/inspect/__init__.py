@@ -1,14 +1,13 @@
-"""The doctor for data: a collection of images looked at before an hour is spent on it, and what to do about it.
+"""A data set inspected before training: `sfumato data check`.
 
-    look     one picture -> a record of a kilobyte          gather   all of them, in processes, crash-proof
-    copies   exact and near copies                          crowd    odd and typical ones; do left and right matter?
-    report   the figures                                    advice   sentences with their evidence
-    words    the summary for a terminal                     page     the same as one HTML file
+    scan         each image once -> a record of a kilobyte       duplicates   exact and near ones
+    outliers     outliers, typical images, the mirror test       report       `check`: all of it, and the figures
+    advice       sentences with their evidence                   render       the report as text and as a page
 
-Nothing is written but what the caller asks for, and nothing is read but the pictures.
+Nothing is written but what the caller asks for, and nothing is read but the images.
 """
 
 from sfumato.inspect.advice import Advice, advise
-from sfumato.inspect.report import Report, survey
+from sfumato.inspect.report import Report, check
 
-__all__ = ["Advice", "Report", "advise", "survey"]
+__all__ = ["Advice", "Report", "advise", "check"]

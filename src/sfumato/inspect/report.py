@@ -1,4 +1,4 @@
-"""What a survey found: the records, the groups, and the figures that words, JSON and the page are made of."""
+"""The report on a collection: its records, duplicates and outliers, and the figures that text, JSON and page show."""
 
 from __future__ import annotations
 
@@ -6,211 +6,243 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sfumato.conditions.attributes import Attribute
 from sfumato.config.data import DataConfig
+from sfumato.data.sources.folder import FolderSource
 from sfumato.data.sources.protocol import Source, printable
 from sfumato.data.store.store import SIDES, choose_size
-from sfumato.inspect.copies import Copies, find_copies
-from sfumato.inspect.crowd import LUMA, Mirror, Oddness, mirror_test, oddness
-from sfumato.inspect.gather import gather
-from sfumato.inspect.look import Sights
+from sfumato.errors import UserError
+from sfumato.inspect.duplicates import Duplicates, find_duplicates
+from sfumato.inspect.outliers import Mirror, Outliers, evenly, luma, mirror_test, outliers
+from sfumato.inspect.scan import Records, scan
 
-__all__ = ["FLAT", "QUANTILES", "Report", "survey"]
+__all__ = ["FLAT", "QUANTILES", "Report", "check", "cleaned", "listable"]
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 FLAT = 3.0
-"""Standard deviation of the luma, in grey levels, below which a picture shows next to nothing."""
+"""Standard deviation of the luma, in grey levels, below which an image shows next to nothing."""
 
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What is known of a collection.
+    """What is known of a collection. A row is an index into `records`.
 
     Attributes:
-        source: the pictures.
+        source: the images.
         config: how training would read them.
         total: how many there are.
-        sights: (N,) records of the readable ones that were looked at.
+        records: (N,) of the readable images that were scanned.
         faults: (index, reason) of the unreadable ones.
-        copies: groups of copies, as places in `sights`.
-        odd: how far each is from the others.
+        duplicates: groups of them.
+        outliers: how far each image is from the others.
         mirror: whether left and right matter.
     """
 
     source: Source
     config: DataConfig
     total: int
-    sights: Sights
+    records: Records
     faults: list[tuple[int, str]]
-    copies: Copies
-    odd: Oddness
+    duplicates: Duplicates
+    outliers: Outliers
     mirror: Mirror
 
     @property
-    def looked_at(self) -> int:
-        """How many pictures were looked at; fewer than all where a sample was asked for."""
-        return len(self.sights) + len(self.faults)
+    def scanned(self) -> int:
+        """How many images were scanned; fewer than all where a sample was asked for."""
+        return len(self.records) + len(self.faults)
 
     @property
     def distinct(self) -> int:
-        """How many pictures are left without exact and near copies."""
-        return len(self.sights) - len(self.copies.spare)
+        """How many images are left without exact and near duplicates."""
+        return len(self.records) - len(self.duplicates.spare)
 
     @cached_property
     def size(self) -> tuple[tuple[int, int], str]:
         """(height, width) that training would use, and why."""
         if self.config.size is not None:
             height, width = self.config.size
-            return (height, width), f"size {height}x{width}, as asked"
-        if not len(self.sights):
-            return (SIDES[-1], SIDES[-1]), "there is no picture to choose by"
-        return choose_size(list(zip(self.sights["height"].tolist(), self.sights["width"].tolist(), strict=True)))
+            return (height, width), f"size {height}x{width}, as configured"
+        if not len(self.records):
+            return (SIDES[-1], SIDES[-1]), "there is no image to choose by"
+        return choose_size(list(zip(self.records["height"].tolist(), self.records["width"].tolist(), strict=True)))
 
     @property
     def channels(self) -> int:
-        """1 where no picture has colour (or grey is asked for), else 3."""
-        return self.config.channels or (1 if self.sights["grey"].all() else 3)
+        """What training would use: as configured, else 1 where no image has colour, else 3."""
+        return self.config.channels or (1 if self.records["grey"].all() else 3)
 
-    def origin(self, place: int) -> str:
-        """Where the picture of a record comes from, in printable characters."""
-        return printable(self.source.origin(int(self.sights["index"][place])))
+    def origin(self, row: int) -> str:
+        """Where an image comes from, in printable characters."""
+        return printable(self.source.origin(int(self.records["index"][row])))
 
-    @property
+    @cached_property
     def suspicious(self) -> list[tuple[int, str]]:
-        """(place, why) of pictures that can be read and are probably not what somebody wants, in order."""
-        s, found = self.sights, list[tuple[int, str]]()
-        height, width = s["height"], s["width"]
+        """(row, reason) of images that can be read and are probably unwanted, in order."""
+        r = self.records
+        height, width = r["height"], r["width"]
         tests = (
-            (s["constant"], "a single colour"),
-            (~s["constant"] & (s["contrast"] < FLAT), "almost no contrast: {contrast:.1f} levels"),
+            (r["constant"], "a single colour"),
+            (~r["constant"] & (r["contrast"] < FLAT), "almost no contrast: {contrast:.1f} levels"),
             (np.minimum(height, width) < 8, "tiny: {width}x{height}"),
             (np.maximum(width / height, height / width) > 4, "a strip: {width}x{height}"),
-            (s["cut_short"], "an edge is the grey that fills a JPEG whose data ended early: perhaps cut short"),
-            (s["misnamed"], "its name promises another format: it is {format}"),
-            (s["animated"], "animated or several pages: only the first is used"),
+            (r["cut_short"], "an edge has the grey that fills a JPEG whose data ended early: perhaps truncated"),
+            (r["misnamed"], "the suffix promises another format: it is {format}"),
+            (r["animated"], "several frames or pages: only the first is used"),
         )
+        found = list[tuple[int, str]]()
         for mask, words in tests:
-            for i in np.flatnonzero(mask).tolist():
-                facts = {name: s[name][i] for name in ("width", "height", "contrast")}
-                found.append((i, words.format(**facts, format=bytes(s["format"][i]).decode())))
+            for row in np.flatnonzero(mask).tolist():
+                facts = {name: r[name][row] for name in ("width", "height", "contrast")}
+                found.append((row, words.format(**facts, format=bytes(r["format"][row]).decode())))
         return sorted(found, key=lambda item: item[0])
 
     @property
     def lost_to_crop(self) -> NDArray[np.float64]:
-        """(N,): the share of each picture's pixels that a centred cut to the training proportions leaves out."""
+        """(N,): the fraction of each image's pixels that a centred crop to the training proportions leaves out."""
         (height, width), _ = self.size
-        ratio = self.sights["width"] / self.sights["height"] * height / width
+        ratio = self.records["width"] / self.records["height"] * height / width
         lost: NDArray[np.float64] = 1 - np.minimum(ratio, 1 / ratio)
         return lost
 
     @property
     def enlarged(self) -> int:
-        """How many pictures are smaller than the training size."""
+        """How many images are smaller than the training size."""
         (height, width), _ = self.size
-        return int(((self.sights["height"] < height) | (self.sights["width"] < width)).sum())
+        return int(((self.records["height"] < height) | (self.records["width"] < width)).sum())
 
     def counts(self, a: int) -> dict[str, int]:
-        """How many pictures have each value of attribute a, and how many none; {} for a number."""
-        attribute: Attribute = self.source.attributes[a]
-        if not attribute.values:
-            return {}
-        column = self.sights["condition"][:, a]
-        given = np.bincount(column[~np.isnan(column)].astype(int), minlength=len(attribute.values))
-        counts = dict(zip(attribute.values, given.tolist(), strict=True))
-        return counts | ({"(not given)": int(np.isnan(column).sum())} if np.isnan(column).any() else {})
-
-    def kept(self) -> list[int]:
-        """The places that a cleaned list keeps: readable, not a single colour, the first of every group of copies."""
-        spare = self.copies.spare
-        return [place for place in range(len(self.sights)) if place not in spare and not self.sights["constant"][place]]
+        """How many images have each value of attribute a, and how many none; {} for a number."""
+        values, column = self.source.attributes[a].values, self.records["condition"][:, a]
+        absent = np.isnan(column)
+        given = np.bincount(column[~absent].astype(int), minlength=len(values)).tolist() if values else []
+        counts = dict(zip(values, given, strict=True))
+        return counts | ({"(not given)": int(absent.sum())} if values and absent.any() else {})
 
     def across_split(self) -> float:
-        """How many groups of near copies are expected to lie on both sides of the split.
+        """How many groups of near duplicates are expected to be on both sides of the split.
 
-        Each picture is held out by the hash of its own pixels, so of n near copies all train with chance (1 - h)^n and
-        all are held out with h^n, h the share held out.
+        Each image is held out by the hash of its own pixels, so all n near duplicates train with probability (1 - h)^n
+        and all are held out with h^n, where h is the held-out fraction.
         """
         h = self.config.held_out
-        return float(sum(1 - h ** len(group) - (1 - h) ** len(group) for group in self.copies.near))
+        return float(sum(1 - h ** len(group) - (1 - h) ** len(group) for group in self.duplicates.near))
 
     def table(self) -> dict[str, Any]:
         """Return the figures as JSON has them."""
-        s = self.sights
-        luma = s["mean"] @ LUMA
+        r, duplicates, mirror = self.records, self.duplicates, self.mirror
         (height, width), why = self.size
         return {
             "source": self.source.name,
             "total": self.total,
-            "looked_at": self.looked_at,
-            "readable": len(s),
+            "looked_at": self.scanned,
+            "readable": len(r),
             "unreadable": [{"file": self.source.origin(i), "reason": reason} for i, reason in self.faults],
-            "suspicious": [{"file": self.origin(i), "reason": reason} for i, reason in self.suspicious],
-            "formats": _tally(s["format"]),
-            "modes": _tally(s["mode"]),
-            "bits": {str(k): v for k, v in Counter(s["bits"][s["bits"] > 0].tolist()).most_common()},
-            "with_alpha": int(s["alpha"].sum()),
-            "animated": int(s["animated"].sum()),
-            "grey": int(s["grey"].sum()),
-            "sizes": dict(Counter(f"{w}x{h}" for h, w in zip(s["height"], s["width"], strict=True)).most_common(12)),
-            "num_sizes": len(np.unique(np.stack([s["height"], s["width"]]), axis=1).T),
+            "suspicious": [{"file": self.origin(row), "reason": reason} for row, reason in self.suspicious],
+            "formats": _tally(r["format"]),
+            "modes": _tally(r["mode"]),
+            "bits": {str(k): v for k, v in Counter(r["bits"][r["bits"] > 0].tolist()).most_common()},
+            "with_alpha": int(r["alpha"].sum()),
+            "animated": int(r["animated"].sum()),
+            "grey": int(r["grey"].sum()),
+            "sizes": dict(Counter(f"{w}x{h}" for h, w in zip(r["height"], r["width"], strict=True)).most_common(12)),
+            "num_sizes": len(np.unique(np.stack([r["height"], r["width"]]), axis=1).T),
             "quantiles": {
                 "at": list(QUANTILES),
-                "shorter_side": _quantiles(np.minimum(s["height"], s["width"])),
-                "aspect": _quantiles(s["width"] / s["height"]),
-                "brightness": _quantiles(luma),
-                "contrast": _quantiles(s["contrast"]),
+                "shorter_side": _quantiles(np.minimum(r["height"], r["width"])),
+                "aspect": _quantiles(r["width"] / r["height"]),
+                "brightness": _quantiles(luma(r["mean"])),
+                "contrast": _quantiles(r["contrast"]),
             },
-            "mean_colour": s["mean"].mean(0).round(1).tolist() if len(s) else None,
+            "mean_colour": r["mean"].mean(0).round(1).tolist() if len(r) else None,
             "training": {
                 "size": [height, width],
                 "why": why,
                 "channels": self.channels,
                 "enlarged": self.enlarged,
-                "lost_to_crop": round(float(self.lost_to_crop.sum()) / max(1, len(s)), 4),
+                "lost_to_crop": round(float(self.lost_to_crop.sum()) / max(1, len(r)), 4),
             },
-            "attributes": {
-                attribute.name: self.counts(a) or "a number" for a, attribute in enumerate(self.source.attributes)
-            },
-            "exact_copies": [[self.origin(i) for i in group] for group in self.copies.exact],
-            "near_copies": [[self.origin(i) for i in group] for group in self.copies.near],
-            "mirrored_copies": [[self.origin(i) for i in pair] for pair in self.copies.mirrored],
-            "copies_exhaustive": self.copies.exhaustive,
+            "attributes": {x.name: self.counts(a) or "a number" for a, x in enumerate(self.source.attributes)},
+            "exact_copies": [[self.origin(row) for row in group] for group in duplicates.exact],
+            "near_copies": [[self.origin(row) for row in group] for group in duplicates.near],
+            "mirrored_copies": [[self.origin(row) for row in pair] for pair in duplicates.mirrored],
+            "copies_exhaustive": duplicates.exhaustive,
             "distinct": self.distinct,
-            "odd": [{"file": self.origin(i), "why": self.odd.reason(i), "z": round(float(self.odd.score[i]), 1)}
-                    for i in self.odd.odd(200)],
-            "mirror": {"verdict": self.mirror.verdict, "num": self.mirror.num, "share": round(self.mirror.share, 3),
-                       "farther": round(self.mirror.farther, 3), "symmetric": round(self.mirror.symmetric, 3)},
-        }  # fmt: skip
+            "odd": [
+                {"file": self.origin(i), "why": self.outliers.reason(i), "z": round(float(self.outliers.score[i]), 1)}
+                for i in self.outliers.far()[:200]
+            ],
+            "mirror": {
+                "verdict": mirror.verdict,
+                "num": mirror.num,
+                "share": round(mirror.fraction, 3),
+                "farther": round(mirror.farther, 3),
+                "symmetric": round(mirror.symmetric, 3),
+            },
+        }
 
 
-def survey(
+def check(
     source: Source,
     config: DataConfig,
     num: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     workers: int | None = None,
 ) -> Report:
-    """Look at a collection.
+    """Scan a collection, find its duplicates and outliers, and report.
 
     Args:
-        source: the pictures.
-        config: how training would read them: size, channels, share held out.
-        num: look at so many, spread evenly; all when None.
-        on_progress: called with (looked at, in all).
-        workers: processes; see `gather`.
+        source: the images.
+        config: how training would read them: size, channels, held-out fraction.
+        num: scan so many, spread evenly; all when None.
+        on_progress: called with (images done, in all).
+        workers: processes; see `scan`.
     """
     total = len(source)
-    indices = np.unique(np.linspace(0, total - 1, min(total, num or total)).round().astype(np.int64))
-    sights, faults = gather(source, indices, on_progress, workers)
-    copies = find_copies(sights)
-    alone = np.setdiff1d(np.arange(len(sights)), list(copies.spare))
-    alone = alone[~sights["constant"][alone]]
-    return Report(source, config, total, sights, faults, copies, oddness(sights), mirror_test(sights[alone]))
+    records, faults = scan(source, np.unique(evenly(total, num or total)), on_progress, workers)
+    duplicates = find_duplicates(records)
+    alone = np.setdiff1d(np.arange(len(records)), list(duplicates.spare))
+    alone = alone[~records["constant"][alone]]
+    mirror = mirror_test(records[alone])
+    return Report(source, config, total, records, faults, duplicates, outliers(records), mirror)
+
+
+def listable(source: Source, num: int | None) -> None:
+    """Refuse what `cleaned` cannot list, before anything is scanned.
+
+    Raises:
+        UserError: the images are not files of a folder, or only a sample is to be scanned.
+    """
+    if not isinstance(source, FolderSource):
+        raise UserError(f"--fix lists the files of a folder, and '{source.name}' is not a folder of images")
+    if num is not None and num < len(source):
+        raise UserError("--fix needs a scan of every image: leave out --num")
+
+
+def cleaned(report: Report) -> list[Path]:
+    """Return the absolute paths of the files that a model should learn from, in the collection's order.
+
+    Left out are files that cannot be read, exact and near duplicates but the first, and images of a single colour.
+    Outliers stay, since whether they belong is for somebody to decide, and so do mirrored duplicates.
+
+    Raises:
+        UserError: as `listable`; or a path holds a line break, which no list of lines can hold.
+    """
+    source, spare, paths = report.source, report.duplicates.spare, list[Path]()
+    listable(source, report.scanned)
+    assert isinstance(source, FolderSource)
+    for row in np.flatnonzero(~report.records["constant"]).tolist():
+        if row in spare:
+            continue
+        paths.append(source.file(int(report.records["index"][row])))
+        if len(str(paths[-1]).splitlines()) > 1:
+            raise UserError(f"--fix writes one path a line, and '{report.origin(row)}' has a line break: rename it")
+    return paths
 
 
 def _tally(column: NDArray[np.bytes_]) -> dict[str, int]:

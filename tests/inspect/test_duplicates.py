@@ -1,4 +1,4 @@
-"""Copies: what is planted is found, what is not isn't, and the banded search misses nothing."""
+"""Planted duplicates are found and nothing else is; the search by bands misses nothing."""
 
 from __future__ import annotations
 
@@ -6,19 +6,11 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image
 
-from sfumato.inspect.copies import _closest, _coarse, _groups, close_pairs, find_copies, hamming, likeness
-from sfumato.inspect.gather import gather
-from sfumato.inspect.look import Sights
+from sfumato.inspect.duplicates import close_pairs, closest, coarse, correlation, find_duplicates, hamming, stars
 
-from .made import Made, drawn, drawn_many
-
-
-def seen(pictures: list[np.ndarray]) -> Sights:
-    sights, faults = gather(Made(pictures), np.arange(len(pictures)), None, 0)
-    assert not faults
-    return sights
+from .images import drawn, drawn_many, scanned
 
 
 def test_distance_counts_bits() -> None:
@@ -33,42 +25,41 @@ def test_the_bands_find_what_comparing_all_with_all_finds(radius: int, mirrored:
     rng = np.random.default_rng(radius)
     a = rng.integers(0, 2**64, 60, dtype=np.uint64)
     for _ in range(4):  # neighbours at every distance up to 16
-        turned = np.array([np.bitwise_xor.reduce(np.uint64(1) << rng.choice(64, n % 17, False).astype(np.uint64))
-                           if n % 17 else np.uint64(0) for n in range(len(a))], np.uint64)  # fmt: skip
-        a = np.concatenate([a, a ^ turned]) if len(a) < 500 else a
+        flipped = np.array([np.bitwise_xor.reduce(np.uint64(1) << rng.choice(64, n % 17, False).astype(np.uint64))
+                            if n % 17 else np.uint64(0) for n in range(len(a))], np.uint64)  # fmt: skip
+        a = np.concatenate([a, a ^ flipped]) if len(a) < 500 else a
     b = rng.permutation(a) if mirrored else a
-    i, j, whole = close_pairs(a, b, radius)
+    i, j, exhaustive = close_pairs(a, b, radius)
     every = [
         (x, y) for x in range(len(a)) for y in range(x + 1, len(a)) if (int(a[x]) ^ int(b[y])).bit_count() <= radius
     ]
     assert list(zip(i.tolist(), j.tolist(), strict=True)) == every
     assert len(every) > 5
-    assert whole
+    assert exhaustive
 
 
-def test_too_crowded_bands_are_admitted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sfumato.inspect.copies.MOST", 500)
-    i, _, whole = close_pairs(np.zeros(100, np.uint64), np.zeros(100, np.uint64))
-    assert not whole
+def test_a_search_of_crowded_bands_is_not_exhaustive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sfumato.inspect.duplicates.MOST", 500)
+    i, _, exhaustive = close_pairs(np.zeros(100, np.uint64), np.zeros(100, np.uint64))
+    assert not exhaustive
     assert 0 < len(i) < 100 * 99 // 2
 
 
-def test_of_too_many_candidates_the_closest_are_compared() -> None:
+@pytest.mark.parametrize(
+    ("most", "kept"), [(7, [5, 0, 3, 3, 6, 1, 3]), (5, [0, 3, 3, 1, 3]), (4, [0, 1]), (1, [0]), (0, [])]
+)
+def test_the_closest_of_too_many_candidates_are_compared(most: int, kept: list[int]) -> None:
     distance = np.array([5, 0, 3, 3, 6, 1, 3], np.uint8)
-    assert distance[_closest(distance, 7)].tolist() == distance.tolist()
-    assert distance[_closest(distance, 5)].tolist() == [0, 3, 3, 1, 3]
-    assert distance[_closest(distance, 4)].tolist() == [0, 1]
-    assert distance[_closest(distance, 1)].tolist() == [0]
-    assert not _closest(distance, 0).any()
+    assert distance[closest(distance, most)].tolist() == kept
 
 
-def test_likeness_is_numpys_correlation_and_ignores_brightness_and_contrast() -> None:
+def test_correlation_is_numpys_and_ignores_brightness_and_contrast() -> None:
     a, b = np.random.default_rng(1).integers(50, 150, (2, 7, 16, 16, 3)).astype(np.uint8)
     plain = np.zeros(7, bool)
     expected = [np.corrcoef(x.ravel(), y.ravel())[0, 1] for x, y in zip(a, b, strict=True)]
-    assert likeness(a, b, plain) == pytest.approx(expected)
-    assert (likeness(a, (a // 2 + 90).astype(np.uint8), plain) > 0.999).all()
-    assert (likeness(a, 255 - a, plain) < -0.999).all()
+    assert correlation(a, b, plain) == pytest.approx(expected)
+    assert (correlation(a, (a // 2 + 90).astype(np.uint8), plain) > 0.999).all()
+    assert (correlation(a, 255 - a, plain) < -0.999).all()
 
 
 def test_projections_shorten_distances_and_keep_those_of_blocks() -> None:
@@ -76,8 +67,8 @@ def test_projections_shorten_distances_and_keep_those_of_blocks() -> None:
     rng = np.random.default_rng(2)
     blocks = rng.integers(0, 256, (30, 4, 4, 3)).repeat(4, 1).repeat(4, 2).astype(np.uint8)
     for thumbs, equal in ((rng.integers(0, 256, (30, 16, 16, 3)).astype(np.uint8), False), (blocks, True)):
-        short = _coarse(thumbs)
-        rho = likeness(thumbs[:-1], thumbs[1:], np.zeros(29, bool))
+        short = coarse(thumbs)
+        rho = correlation(thumbs[:-1], thumbs[1:], np.zeros(29, bool))
         squared, bound = ((short[1:] - short[:-1]) ** 2).sum(1), 2 - 2 * rho
         assert (squared <= bound + 1e-5).all()
         assert not equal or squared == pytest.approx(bound, abs=1e-4)
@@ -94,8 +85,8 @@ def test_a_cut_is_found_by_cutting(border: float) -> None:
 
     whole, part = sampled(0, 1), sampled(border, 1 - border)
     yes, no = np.ones(1, bool), np.zeros(1, bool)
-    assert likeness(whole, part, yes)[0] > max(0.995, likeness(whole, part, no)[0])
-    assert likeness(part, whole, yes)[0] == pytest.approx(likeness(whole, part, yes)[0])
+    assert correlation(whole, part, yes)[0] > max(0.995, correlation(whole, part, no)[0])
+    assert correlation(part, whole, yes)[0] == pytest.approx(correlation(whole, part, yes)[0])
 
 
 def jpeg(image: Image.Image, quality: int) -> Image.Image:
@@ -116,45 +107,43 @@ PLANTED = {
 
 
 @pytest.mark.parametrize("kind", PLANTED)
-def test_planted_copies_are_found_and_nothing_else_is(kind: str) -> None:
+def test_planted_duplicates_are_found_and_nothing_else_is(kind: str) -> None:
     make, recall = PLANTED[kind]
     originals = [drawn(seed) for seed in range(150)]
     planted = [np.asarray(make(image)) for image in originals[:50]]
-    copies = find_copies(seen([np.asarray(image) for image in originals] + planted))
-    found = {(group[0], other) for group in (*copies.exact, *copies.near) for other in group[1:]}
+    found = find_duplicates(scanned([np.asarray(image) for image in originals] + planted))
+    pairs = {(group[0], other) for group in (*found.exact, *found.near) for other in group[1:]}
     right = {(n, 150 + n) for n in range(50)}
-    assert found <= right, "precision 1"
-    assert len(found) >= recall * len(right)
-    assert copies.spare == {other for _, other in found}
-    assert not copies.mirrored
-    assert copies.exhaustive
+    assert pairs <= right, "precision 1"
+    assert len(pairs) >= recall * len(right)
+    assert found.spare == {other for _, other in pairs}
+    assert not found.mirrored
+    assert found.exhaustive
 
 
-def test_mirror_images_are_pairs_and_not_copies() -> None:
+def test_mirror_images_are_pairs_and_not_near_duplicates() -> None:
     originals = drawn_many(60)
-    mirrored = [np.asarray(ImageOps.mirror(Image.fromarray(picture))) for picture in originals[:20]]
-    copies = find_copies(seen(originals + mirrored))
-    assert copies.mirrored == [(n, 60 + n) for n in range(20)]
-    assert not copies.near
-    assert not copies.spare
+    found = find_duplicates(scanned(originals + [image[:, ::-1] for image in originals[:20]]))
+    assert found.mirrored == [(n, 60 + n) for n in range(20)]
+    assert (found.near, found.spare) == ([], set())
 
 
-def test_exact_copies_and_one_colours() -> None:
+def test_exact_duplicates_and_single_colours() -> None:
     one, two, three = drawn_many(3)
     flat, other = np.full((8, 8, 3), 7, np.uint8), np.full((8, 8, 3), 9, np.uint8)
-    copies = find_copies(seen([one, two, one, flat, three, one, two, other, flat]))
-    assert copies.exact == [[0, 2, 5], [1, 6], [3, 8]]
-    assert copies.near == [], "two single colours look alike and are no near copies"
-    assert copies.spare == {2, 5, 6, 8}
+    found = find_duplicates(scanned([one, two, one, flat, three, one, two, other, flat]))
+    assert found.exact == [[0, 2, 5], [1, 6], [3, 8]]
+    assert found.near == [], "two single colours look alike and are no near duplicates"
+    assert found.spare == {2, 5, 6, 8}
 
 
-def test_likeness_is_not_passed_on() -> None:
+def test_nearness_is_not_passed_on() -> None:
     """A - B - C where A and C are not near: B goes with A, and C stands alone."""
-    assert _groups(np.array([0, 1]), np.array([1, 2])) == [[0, 1]]
-    assert _groups(np.array([0, 0, 1, 2]), np.array([1, 2, 2, 3])) == [[0, 1, 2]]
+    assert stars(np.array([0, 1]), np.array([1, 2])) == [[0, 1]]
+    assert stars(np.array([0, 0, 1, 2]), np.array([1, 2, 2, 3])) == [[0, 1, 2]]
 
 
-def test_few_pictures_have_no_copies() -> None:
-    for count in (0, 1):
-        copies = find_copies(seen(drawn_many(count)))
-        assert (copies.exact, copies.near, copies.mirrored) == ([], [], [])
+@pytest.mark.parametrize("count", [0, 1])
+def test_few_images_have_no_duplicates(count: int) -> None:
+    found = find_duplicates(scanned(drawn_many(count)))
+    assert (found.exact, found.near, found.mirrored) == ([], [], [])

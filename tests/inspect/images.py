@@ -1,4 +1,4 @@
-"""Pictures for the survey's tests: in memory, or drawn, many and different."""
+"""Images for the tests: in memory, or drawn, many and different."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from PIL import Image, ImageDraw
 
 from sfumato.conditions.attributes import Attribute
 from sfumato.data.sources.protocol import Picture, Unreadable
+from sfumato.inspect.scan import Records, scan
 
 
 class Made:
-    """Arrays as a source; what is no array is done instead of reading: raised, or called."""
+    """Arrays as a source; a string is the reason why an image is unreadable, a function is called."""
 
     name = "made"
 
     def __init__(
-        self, pictures: Sequence[object], classes: tuple[str, ...] = (), labels: Sequence[float] | None = None
+        self, images: Sequence[object], classes: tuple[str, ...] = (), labels: Sequence[float] | None = None
     ) -> None:
-        self.pictures = pictures
+        self.images, self.labels = images, labels
         self.attributes = (Attribute("class", classes),) if classes else ()
-        self.labels = labels
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def origin(self, i: int) -> str:
         return f"made[{i}]"
@@ -33,12 +33,12 @@ class Made:
         return self.read(i).pixels.shape[:2]  # type: ignore[return-value]
 
     def read(self, i: int) -> Picture:
-        picture = self.pictures[i]
-        if isinstance(picture, str):
-            raise Unreadable(picture)
-        if isinstance(picture, Callable):  # type: ignore[arg-type]
-            picture()
-        array = np.asarray(picture)
+        image = self.images[i]
+        if isinstance(image, str):
+            raise Unreadable(image)
+        if isinstance(image, Callable):  # type: ignore[arg-type]
+            image()
+        array = np.asarray(image)
         return Picture(array if array.ndim == 3 else array[..., None], (self.labels[i],) if self.labels else ())
 
     def key(self) -> str:
@@ -46,7 +46,7 @@ class Made:
 
 
 def drawn(seed: int, size: tuple[int, int] = (80, 64)) -> Image.Image:
-    """A picture of a dozen coloured shapes on a coloured ground; none is like another."""
+    """A dozen coloured shapes on a coloured ground, different for each seed."""
     rng = np.random.default_rng(seed)
     width, height = size
     image = Image.new("RGB", size, tuple(int(v) for v in rng.integers(0, 256, 3)))
@@ -59,6 +59,11 @@ def drawn(seed: int, size: tuple[int, int] = (80, 64)) -> Image.Image:
     return image
 
 
-def drawn_many(count: int, first: int = 0) -> list[np.ndarray]:
-    """Different drawn pictures."""
-    return [np.asarray(drawn(seed)) for seed in range(first, first + count)]
+def drawn_many(count: int) -> list[np.ndarray]:
+    return [np.asarray(drawn(seed)) for seed in range(count)]
+
+
+def scanned(images: list[np.ndarray]) -> Records:
+    records, faults = scan(Made(images), np.arange(len(images)), workers=0)
+    assert not faults
+    return records

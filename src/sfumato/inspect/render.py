@@ -1,0 +1,138 @@
+"""The report as lines for a terminal, and as a page with contact sheets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from sfumato.data.formats.fitting import rendered
+from sfumato.data.sources.protocol import Unreadable
+from sfumato.inspect.advice import Advice
+from sfumato.inspect.outliers import FAR, luma
+from sfumato.inspect.report import Report
+from sfumato.report import html
+from sfumato.report.text import listed, listing, plural, wrapped
+
+__all__ = ["as_html", "as_text"]
+
+NAMED = 8
+"""Files of each kind that the text names; the page and the JSON name all."""
+SHOWN, GROUPS, MEMBERS, ROWS = 24, 16, 6, 1000
+"""What the page shows: images of a sheet, groups of duplicates, images of a group, rows of a table."""
+
+
+def as_text(report: Report, advice: Sequence[Advice]) -> str:
+    """Return the figures, the advice, and the first files of each kind."""
+    marks = {"trouble": "!!", "mind": " !", "good": "ok"}
+    lines = [wrapped(value, f"{name:<13}") for name, value in _figures(report)]
+    lines += ["", *(wrapped(f"{item.topic}: {item.text}", f"{marks[item.level]} ") for item in advice)]
+    far = [(report.origin(row), report.outliers.reason(row)) for row in report.outliers.far()]
+    groups = [[report.origin(row) for row in g] for g in (*report.duplicates.exact, *report.duplicates.near)]
+    for title, items in (
+        ("unreadable", [(report.source.origin(i), reason) for i, reason in report.faults]),
+        ("suspicious", [(report.origin(row), reason) for row, reason in report.suspicious]),
+        ("outliers", far),
+        ("duplicates", [(first, "= " + ", ".join(others[:3])) for first, *others in groups]),
+    ):
+        lines += listing(title, items, NAMED, "--out page.html or --json")
+    return "\n".join(lines)
+
+
+def as_html(report: Report, advice: Sequence[Advice]) -> str:
+    """Return the page; it reads the images that it shows."""
+    parts = [
+        html.findings((item.level, item.topic, item.text) for item in advice),
+        html.section("Figures", html.table(_figures(report))),
+        *_charts(report),
+        *_sheets(report),
+    ]
+    if faults := report.faults:
+        rest = f"and {len(faults) - ROWS:,} more; --json names all" if len(faults) > ROWS else ""
+        rows = [(report.source.origin(i), reason) for i, reason in faults[:ROWS]]
+        parts.append(html.section(f"Unreadable files ({len(faults):,})", html.table(rows), rest))
+    return html.page(report.source.name, "What sfumato found in this collection of images.", parts)
+
+
+def _figures(report: Report) -> list[tuple[str, str]]:
+    """Names and values of the main figures; those of files only where images are files."""
+    table, r = report.table(), report.records
+    sample = "" if report.scanned == report.total else f", {report.scanned:,} of them scanned"
+    readable = f"{len(r):,} can be read, {report.distinct:,} of these are distinct"
+    rows = [("source", report.source.name), ("images", f"{report.total:,}{sample}; {readable}")]
+    if not len(r):
+        return rows
+    sizes = [f"{size} ({count:,})" for size, count in list(table["sizes"].items())[:4]]
+    more = f", and {plural(table['num_sizes'] - 4, 'other size')}" if table["num_sizes"] > 4 else ""
+    rows.append(("size", ", ".join(sizes) + more + " (width x height)"))
+    if table["formats"]:
+        rows.append(("format", listed(table["formats"])))
+        deep = f"; 16 bits: {table['bits']['16']:,}" if "16" in table["bits"] else ""
+        rows.append(("mode", listed(table["modes"]) + deep))
+    rows.append(("colour", f"{len(r) - table['grey']:,} in colour, {table['grey']:,} grey"))
+    for name, unit in (("brightness", " (of 255)"), ("contrast", "")):
+        low, middle, high = (table["quantiles"][name][k] for k in (1, 3, 5))
+        rows.append((name, f"median {middle:.0f}, nine tenths from {low:.0f} to {high:.0f}{unit}"))
+    for a, attribute in enumerate(report.source.attributes):
+        counts, given = report.counts(a), int((~np.isnan(r["condition"][:, a])).sum())
+        rows.append((attribute.name[:12], listed(counts) if counts else f"a number, given for {given:,}"))
+    return rows
+
+
+def _charts(report: Report) -> list[str]:
+    """The distributions of what varies."""
+    r = report.records
+    if not len(r):
+        return []
+    sides = np.minimum(r["height"], r["width"]).astype(float)
+    charts = [
+        html.histogram("brightness", luma(r["mean"]), 0, 255),
+        html.histogram("contrast", r["contrast"], 0, 128),
+        html.histogram("shorter side", sides, 0, float(sides.max())),
+        html.histogram("width / height", r["width"] / r["height"], 0.25, 4),
+    ]
+    for a, attribute in enumerate(report.source.attributes):
+        if counts := dict(list(report.counts(a).items())[:20]):
+            charts.append(html.bars(attribute.name, list(counts.values()), ", ".join(counts)))
+    return [html.section("Distributions", f"<div class='charts'>{''.join(charts)}</div>")]
+
+
+def _sheets(report: Report) -> list[str]:
+    """Typical, outlying and suspicious images, and groups of duplicates."""
+    parts, found = [], report.outliers
+    if typical := found.typical(SHOWN):
+        parts.append(html.section("Typical", _sheet(report, [(row, "") for row in typical])))
+    if farthest := [(row, f"{found.reason(row)}, {found.score[row]:.1f} sd") for row in found.farthest()[:SHOWN]]:
+        far = len(found.far())
+        note = f"{far:,} far from the others" if far else "None is far from the others; these are the farthest"
+        note += f" (a robust z of {FAR:g} or more counts as far)."
+        parts.append(html.section("Outliers", _sheet(report, farthest), note))
+    if report.suspicious:
+        title = f"Suspicious ({len(report.suspicious):,})"
+        parts.append(html.section(title, _sheet(report, report.suspicious[:SHOWN])))
+    duplicates = report.duplicates
+    for name, groups in (
+        ("Exact duplicates", duplicates.exact),
+        ("Near duplicates", duplicates.near),
+        ("Mirrored duplicates", [list(pair) for pair in duplicates.mirrored]),
+    ):
+        if groups:
+            title = f"{name} ({len(groups):,}{f', {GROUPS} shown' if len(groups) > GROUPS else ''})"
+            sheets = [_sheet(report, [(row, "") for row in group[:MEMBERS]]) for group in groups[:GROUPS]]
+            parts.append(html.section(title, f"<div class='groups'>{''.join(sheets)}</div>"))
+    return parts
+
+
+def _sheet(report: Report, rows: Sequence[tuple[int, str]]) -> str:
+    """Images with their names and a note each."""
+    return html.sheet(html.figure(_picture(report, row), report.origin(row), note) for row, note in rows)
+
+
+def _picture(report: Report, row: int) -> str:
+    """One whole image, or why it cannot be read any more."""
+    try:
+        pixels = rendered(report.source.read(int(report.records["index"][row])).pixels)
+    except Unreadable as fault:
+        return html.text(fault.reason)
+    return html.picture(Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)))

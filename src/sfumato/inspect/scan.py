@@ -1,0 +1,210 @@
+"""A scan of a collection: each image is decoded once and leaves a record of a kilobyte.
+
+A million images do not fit into memory, a million records do. Whatever is asked later (sizes, brightness, duplicates,
+outliers) is answered from the records alone, which hold
+
+    the file        format, mode, bits a channel, transparency, further frames, a suffix of another format
+    the content     size, mean of each channel, contrast (standard deviation of the luma), whether it is constant
+    an identity     128 bits of the SHA-256 of the pixels, equal for exact duplicates
+    an appearance   a thumbnail of 16 x 16, and two hashes of 64 bits, of the image and of its mirror image
+
+The hashes are the two usual ones. The difference hash has a bit for each of 8 x 8 pairs of neighbours in a thumbnail
+of 9 x 8: is the right one lighter (here: by more than `LIGHTER` grey levels, so that flat paper stays zero in spite of
+JPEG's noise)? The frequency hash takes the 8 x 8 lowest frequencies of a cosine transform of a thumbnail of 32 x 32:
+is the coefficient above their median? Neither changes much with brightness, size or compression; `duplicates` says how
+much.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sfumato.data.formats.decode import opened
+from sfumato.data.formats.fitting import is_grey, rendered
+from sfumato.data.formats.tiff import is_bands
+from sfumato.data.sources.arrays import is_array
+from sfumato.data.sources.files import FileSource
+from sfumato.data.sources.protocol import Pixels, Source, Unreadable
+from sfumato.inspect.workers import answers
+
+__all__ = ["THUMB", "Records", "difference_hash", "frequency_hash", "record", "record_type", "scan"]
+
+THUMB = 16
+"""Side of a record's thumbnail."""
+LIGHTER = 2
+"""Grey levels by which a neighbour must be lighter to count."""
+
+Records = NDArray[np.void]
+"""(N,) of `record_type`."""
+WAVES: NDArray[np.float64] = np.cos(np.pi * np.arange(8)[:, None] * (np.arange(32) + 0.5) / 32)
+"""(8, 32): the lowest rows of the cosine transform (DCT-II), cos(pi k (n + 1/2) / 32)."""
+MIRROR = (-1.0) ** np.arange(8)
+"""(8,): the horizontal frequency k of a mirror image has the sign (-1)^k."""
+_BILINEAR = Image.Resampling.BILINEAR  # Pillow widens the triangle by the scale, so shrinking does not alias
+_FAMILY = {"MPO": "JPEG"}  # formats that go by the name of another
+
+
+@cache
+def record_type(num_attributes: int) -> np.dtype[np.void]:
+    """Return the type of a record of an image with so many attributes."""
+    return np.dtype(
+        [
+            ("index", "<i8"),
+            ("height", "<i4"),
+            ("width", "<i4"),
+            ("format", "S12"),
+            ("mode", "S8"),
+            ("bits", "u1"),
+            ("alpha", "?"),
+            ("animated", "?"),
+            ("misnamed", "?"),
+            ("cut_short", "?"),
+            ("grey", "?"),
+            ("constant", "?"),
+            ("mean", "<f4", (3,)),
+            ("contrast", "<f4"),
+            ("digest", "<u8", (2,)),
+            ("hashes", "<u8", (2,)),
+            ("mirrored", "<u8", (2,)),
+            ("thumb", "u1", (THUMB, THUMB, 3)),
+            ("condition", "<f4", (num_attributes,)),
+        ]
+    )
+
+
+def scan(
+    source: Source,
+    indices: NDArray[np.int64],
+    on_progress: Callable[[int, int], None] | None = None,
+    workers: int | None = None,
+) -> tuple[Records, list[tuple[int, str]]]:
+    """Return the records of the readable images among `indices`, in order, and (index, reason) of the others.
+
+    Args:
+        source: the images.
+        indices: which of them, ascending.
+        on_progress: called with (images done, in all).
+        workers: processes; one a core when None, none when 0.
+    """
+    kind = record_type(len(source.attributes))
+    records, faults = np.zeros(len(indices), kind), list[tuple[int, str]]()
+    for done, (i, answer) in enumerate(answers(lambda i: _answer(source, i), indices.tolist(), workers), 1):
+        if isinstance(answer, bytes) and answer[:1] == b"+":
+            records[done - 1 - len(faults)] = np.frombuffer(answer[1:], kind)[0]
+        else:
+            faults.append((i, answer if isinstance(answer, str) else answer[1:].decode("utf-8", "replace")))
+        if on_progress is not None:
+            on_progress(done, len(indices))
+    records = records[: len(indices) - len(faults)]
+    return records[np.argsort(records["index"])], sorted(faults)
+
+
+def _answer(source: Source, i: int) -> bytes:
+    """Image i's record behind a plus, or the reason why there is none behind a minus."""
+    try:
+        return b"+" + record(source, i).tobytes()
+    except Unreadable as fault:
+        return b"-" + fault.reason.encode("utf-8", "replace")
+    except MemoryError:
+        return b"-it needs more memory than there is"
+
+
+def record(source: Source, i: int) -> Records:
+    """Return the record of image i, of shape (); raises `Unreadable`."""
+    image = source.read(i)
+    out = np.zeros((), record_type(len(source.attributes)))
+    out["index"], out["animated"], out["condition"] = i, image.animated, image.condition
+    pixels = rendered(image.pixels)
+    out["height"], out["width"], _ = pixels.shape
+    _describe_file(out, source, i)
+    _describe_pixels(out, pixels)
+    out["cut_short"] = out["format"] == b"JPEG" and not out["constant"] and _filled(pixels)
+    return out
+
+
+def difference_hash(rows: NDArray[np.integer]) -> int:
+    """Return the 64 bits of the difference hash of a thumbnail's luma, (8, 9) signed; of its mirror `rows[:, ::-1]`."""
+    return _packed(rows[:, 1:] - rows[:, :-1] > LIGHTER)
+
+
+def frequency_hash(low: NDArray[np.floating]) -> int:
+    """Return the 64 bits of the frequency hash of the (8, 8) lowest coefficients; the mirror image's are low * MIRROR.
+
+    The bit of the constant is always 0.
+    """
+    bits = low > np.sort(low.ravel()[1:])[31]  # the median of 63
+    bits[0, 0] = False
+    return _packed(bits)
+
+
+def _describe_file(out: Any, source: Source, i: int) -> None:
+    """Fill in what the header of an image file says, opened through the same guards as the image itself."""
+    if not isinstance(source, FileSource):
+        return
+    file = source.file(i)
+    if is_array(file) or is_bands(file):
+        return
+    with opened(file) as image:
+        own = _FAMILY.get(image.format or "", image.format or "")
+        promised = _suffixes().get(Path(source.origin(i)).suffix.lower(), own)
+        out["format"], out["mode"], out["bits"] = own, image.mode, _bits(image)
+        out["alpha"], out["misnamed"] = image.has_transparency_data, _FAMILY.get(promised, promised) != own
+
+
+def _bits(image: Image.Image) -> int:
+    """Bits a channel: by the mode, and where Pillow has only bytes for more, by what the file itself says."""
+    if image.mode in ("1", "F", "I"):
+        return 1 if image.mode == "1" else 32
+    if image.mode.startswith("I;16") or any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())):
+        return 16
+    return 8
+
+
+@cache
+def _suffixes() -> dict[str, str]:
+    """The format that a suffix promises; one that several formats share promises nothing."""
+    Image.init()
+    shared = {".tif": "TIFF", ".tiff": "TIFF", ".jpg": "JPEG", ".jpeg": "JPEG", ".apng": "PNG"}
+    return Image.registered_extensions() | shared
+
+
+def _describe_pixels(out: Any, pixels: Pixels) -> None:
+    """Fill in what pixels (H, W, C) say; counts of bytes give means exactly, whatever the size."""
+    out["grey"] = grey = is_grey(pixels)
+    plain = np.ascontiguousarray(pixels[..., :1] if grey else pixels)
+    head = f"{plain.shape}".encode()
+    out["digest"] = np.frombuffer(hashlib.sha256(head + plain.tobytes()).digest()[:16], "<u8")
+    image = Image.fromarray(plain[..., 0] if grey else plain)
+    luma = image if grey else image.convert("L")
+    counts = np.array(image.histogram()).reshape(-1, 256)
+    values, number = np.arange(256.0), pixels.shape[0] * pixels.shape[1]
+    out["mean"] = counts @ values / number
+    out["constant"] = (counts.max(1) == number).all()
+    shades = np.array(luma.histogram())
+    mean = shades @ values / number
+    out["contrast"] = np.sqrt(shades @ (values - mean) ** 2 / number)
+    thumb = np.asarray(image.resize((THUMB, THUMB), _BILINEAR)).reshape(THUMB, THUMB, -1)
+    out["thumb"] = np.broadcast_to(thumb, (THUMB, THUMB, 3))
+    rows = np.asarray(luma.resize((9, 8), _BILINEAR)).astype(np.int16)
+    low = WAVES @ np.asarray(luma.resize((32, 32), _BILINEAR)).astype(np.float64) @ WAVES.T
+    out["hashes"] = difference_hash(rows), frequency_hash(low)
+    out["mirrored"] = difference_hash(rows[:, ::-1]), frequency_hash(low * MIRROR)
+
+
+def _filled(pixels: Pixels) -> bool:
+    """Whether an edge 8 pixels wide is exactly the middle grey that JPEG's decoder leaves where data ended early."""
+    edges = (pixels[-8:], pixels[:8], pixels[:, -8:], pixels[:, :8])  # any of them, since the image may be turned
+    return any(edge[0, 0, 0] == 128 and (edge == 128).all() for edge in edges)
+
+
+def _packed(bits: NDArray[np.bool_]) -> int:
+    """64 bits as one number."""
+    return int.from_bytes(np.packbits(bits.ravel()).tobytes(), "big")

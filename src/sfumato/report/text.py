@@ -1,0 +1,35 @@
+"""Findings and figures in lines of plain text, as a terminal shows them."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+__all__ = ["WIDTH", "listed", "listing", "plural", "wrapped"]
+
+WIDTH = 100
+
+
+def wrapped(content: str, head: str = "", indent: str | None = None) -> str:
+    """Return text behind a head, its further lines indented as far as the head, or by `indent`; words stay whole."""
+    rest = " " * len(head) if indent is None else indent
+    return textwrap.fill(content, WIDTH, initial_indent=head, subsequent_indent=rest, break_on_hyphens=False)
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a number of things: `1 image`, `2,000 images`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def listed(counts: Mapping[str, int], most: int = 10) -> str:
+    """Return names with how often each occurs: `a 12, b 3, and 4 more`."""
+    shown = [f"{name} {count:,}" for name, count in list(counts.items())[:most]]
+    return ", ".join(shown) + (f", and {len(counts) - most} more" if len(counts) > most else "")
+
+
+def listing(title: str, items: Sequence[tuple[str, str]], most: int, more: str) -> list[str]:
+    """Return a heading and the first few (name, text) of a list, and where to find the others; [] for none."""
+    if not items:
+        return []
+    lines = ["", f"{title} ({len(items):,}):", *(f"  {name}: {content}" for name, content in items[:most])]
+    return lines + ([f"  ... and {len(items) - most:,} more ({more})"] if len(items) > most else [])

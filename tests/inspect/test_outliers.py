@@ -1,0 +1,121 @@
+"""Outliers, typical images, and whether left and right matter."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sfumato.data import open_source
+from sfumato.inspect.outliers import FAR, Mirror, mirror_test, outliers
+from sfumato.inspect.scan import record_type, scan
+
+from .images import drawn, drawn_many, scanned
+
+NOISE = np.random.default_rng(0).integers(0, 256, (64, 80, 3), dtype=np.uint8)
+
+
+def mirrored(thumbs: np.ndarray) -> Mirror:
+    """The mirror test of thumbnails."""
+    records = np.zeros(len(thumbs), record_type(0))
+    records["thumb"] = thumbs
+    return mirror_test(records)
+
+
+@pytest.mark.parametrize(
+    ("planted", "why"),
+    [
+        (NOISE, "detail"),
+        (np.asarray(drawn(999, (640, 512))), "area"),
+        (np.asarray(drawn(999, (240, 21))), "proportions"),
+    ],
+)
+def test_a_planted_stranger_is_the_farthest(planted: np.ndarray, why: str) -> None:
+    images = [np.asarray(drawn(n, (80 + n % 3, 64 + n % 2))) for n in range(150)]
+    found = outliers(scanned([*images[:70], planted, *images[70:]]))
+    assert int(found.score.argmax()) == found.farthest()[0] == found.far()[0] == 70
+    assert found.reason(70) == why
+    assert len(found.far()) <= 3
+
+
+@pytest.mark.parametrize(("scale", "offset", "why"), [(0.8, 85, "contrast"), (0.2, 200, "brightness")])
+def test_an_image_of_other_contrast_or_brightness_is_the_farthest(scale: float, offset: int, why: str) -> None:
+    faint = [(image[..., :1] * 0.2 + 60).astype(np.uint8) for image in drawn_many(150)]
+    planted = np.asarray(drawn(500))[..., :1].astype(float)
+    planted = ((planted - planted.mean()) * scale + offset).clip(0, 255).astype(np.uint8)
+    found = outliers(scanned([*faint[:70], planted, *faint[70:]]))
+    assert int(found.score.argmax()) == 70
+    assert found.reason(70) == why
+
+
+def test_images_of_one_kind_have_few_outliers() -> None:
+    assert len(outliers(scanned(drawn_many(300))).far()) <= 6
+
+
+def test_robust_z_is_the_standard_deviation_of_a_normal() -> None:
+    records = np.zeros(4000, record_type(0))
+    records["width"] = records["height"] = 9
+    records["mean"] = np.random.default_rng(1).normal(128, 20, (4000, 1))
+    z = outliers(records).z[:, 0]
+    assert np.mean(z > 1) == pytest.approx(0.317, abs=0.03)
+    assert np.mean(z > 2) == pytest.approx(0.0455, abs=0.01)
+    assert FAR > 4
+
+
+def test_typical_images_are_spread_and_no_outliers() -> None:
+    found = outliers(scanned([*drawn_many(60), NOISE]))
+    chosen = found.typical(10)
+    assert len(set(chosen)) == 10
+    assert 60 not in chosen
+    assert all(found.score[row] <= np.median(found.score) for row in chosen)
+    assert np.all(np.diff(found.first[chosen]) >= 0)
+    assert len(found.typical(1000)) < 61
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_without_a_side_the_mirror_image_is_farther_half_of_the_time(seed: int) -> None:
+    """Independent pixels are as likely mirrored: the fraction is 1/2 up to 4 standard errors."""
+    mirror = mirrored(np.random.default_rng(seed).integers(0, 256, (800, 16, 16, 3)))
+    assert mirror.num == 800
+    assert abs(mirror.z) < 4
+    assert mirror.farther == pytest.approx(1, abs=0.02)
+    assert mirror.verdict == "flip"
+
+
+def test_standard_errors_of_a_fraction() -> None:
+    assert Mirror(100, 0.6, 1.0, 0.0).z == pytest.approx(2)  # the standard error of 1/2 of 100 is 0.05
+
+
+def test_a_side_is_detected() -> None:
+    """A ramp that always rises to the right, under noise: every mirror image is far from all."""
+    rng = np.random.default_rng(0)
+    ramp = np.arange(16)[None, None, :, None] * 8
+    mirror = mirrored(60 + ramp + rng.integers(0, 60, (500, 16, 16, 3)))
+    assert mirror.fraction == 1
+    assert mirror.farther > 1.4
+    assert mirror.verdict == "keep"
+    both = 60 + ramp + rng.integers(0, 60, (500, 16, 16, 3))
+    both[::2] = both[::2, :, ::-1]
+    assert mirrored(both).verdict == "flip"
+
+
+def test_symmetric_images_are_not_counted() -> None:
+    half = np.random.default_rng(2).integers(0, 256, (300, 16, 8, 3))
+    mirror = mirrored(np.concatenate([half, half[:, :, ::-1]], axis=2))
+    assert (mirror.num, mirror.symmetric, mirror.verdict) == (0, 1.0, "symmetric")
+
+
+@pytest.mark.parametrize(("name", "verdict"), [("digits", "keep"), ("faces", "flip")])
+def test_digits_have_a_side_and_faces_have_none(name: str, verdict: str) -> None:
+    source = open_source(name)
+    records, _ = scan(source, np.arange(0, len(source), 2), workers=0)
+    assert mirror_test(records).verdict == verdict
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_few_images_are_no_trouble(count: int) -> None:
+    records = scanned(drawn_many(count))
+    found = outliers(records)
+    assert found.score.shape == (count,)
+    assert found.far() == []
+    assert len(found.typical(5)) == count
+    assert mirror_test(records).verdict == "unsure"
