@@ -52,7 +52,7 @@ def test_words_of_several_attributes(text: str, wanted: list[list[float]]) -> No
     if len(wanted) == 1:
         assert same([parse(FACES, text)], wanted)
     else:
-        with pytest.raises(UserError, match="in turn"):
+        with pytest.raises(UserError, match="several conditions"):
             parse(FACES, text)
 
 
