@@ -17,6 +17,7 @@ import shlex
 import sys
 import tempfile
 import traceback
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,12 +77,13 @@ def commands(shell: str) -> Iterator[str]:
 
 
 def examples(blocks: list[str]) -> Iterator[str]:
-    names: dict[str, object] = {"__name__": "__docs__"}
+    module = sys.modules["__docs__"] = types.ModuleType("__docs__")  # dataclasses look their module up
+    names = module.__dict__
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), open(os.devnull, "w") as quiet:
         for n, body in enumerate(blocks, 1):
             try:
                 with contextlib.redirect_stdout(quiet):
-                    exec(compile(body, f"block {n}", "exec"), names)
+                    exec(compile(body, f"block {n}", "exec", dont_inherit=True), names)
             except Exception:
                 yield f"python block {n} fails: {traceback.format_exc(limit=-1).strip().splitlines()[-1]}"
                 return

@@ -26,7 +26,7 @@ from sfumato.diffusion import (
     trailing,
 )
 from sfumato.errors import UserError
-from sfumato.generate.recipe import AUTO, GRID_NAMES, SAMPLER_NAMES, Recipe, takes
+from sfumato.generate.recipe import AUTO, Recipe, takes
 from sfumato.model import Model, load, save
 
 TINY = {"net.base": "8", "net.groups": "4", "net.multipliers": "1,2", "net.blocks": "1"}
@@ -42,8 +42,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return load(path)
 
 
-@pytest.mark.parametrize("name", SAMPLER_NAMES)
-@pytest.mark.parametrize("grid", [None, *GRID_NAMES])
+@pytest.mark.parametrize("name", ["auto", *SAMPLERS])
+@pytest.mark.parametrize("grid", [None, *GRIDS, "fitted"])
 def test_every_sampler_and_grid_is_resolved_and_built(name: str, grid: str | None, model: Model) -> None:
     recipe = Recipe(name, grid=grid, steps=6).resolve(model)
     assert recipe.sampler in SAMPLERS

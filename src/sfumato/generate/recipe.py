@@ -40,14 +40,12 @@ from sfumato.diffusion.condition import Condition
 from sfumato.errors import UserError, nearest
 from sfumato.model import Model
 
-__all__ = ["AUTO", "QUALITIES", "RANGES", "SAMPLER_NAMES", "Recipe", "takes"]
+__all__ = ["AUTO", "QUALITIES", "RANGES", "Recipe", "takes"]
 
 AUTO: dict[str, tuple[str, int, str]] = {"fast": ("dpmpp-2", 10, "logsnr"), "best": ("dpmpp-2", 20, "logsnr")}
 """What `auto` means: sampler, steps and grid for each quality; measured, see docs/choose-a-sampler.md."""
 
 QUALITIES = tuple(AUTO)
-SAMPLER_NAMES = ("auto", *SAMPLERS)
-GRID_NAMES = (*GRIDS, "fitted")
 RANGES = ("clip", "threshold", "free")
 """What is done with each predicted image: clipped to what images can be, dynamically thresholded, or nothing."""
 
@@ -90,9 +88,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name, choices in (
-            ("sampler", SAMPLER_NAMES),
+            ("sampler", ("auto", *SAMPLERS)),
             ("quality", QUALITIES),
-            ("grid", GRID_NAMES),
+            ("grid", (*GRIDS, "fitted")),
             ("variance", (*VARIANCES, "analytic")),
             ("range", RANGES),
         ):

@@ -1,0 +1,79 @@
+"""What every network of the registry must do. A new one adds a line to `SMALL`."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sfumato.conditions.attributes import Attribute
+from sfumato.conditions.vocabulary import AttributeVocabulary
+from sfumato.errors import UserError
+from sfumato.nets import NETWORKS, Interface, Network, NetworkConfig
+from sfumato.nets.unet.unet import UNetConfig
+
+SMALL: dict[str, NetworkConfig] = {
+    "unet": UNetConfig(base=8, multipliers=(1, 2), blocks=1, attention=(1,), dropout=0.0, groups=4),
+}
+VOCABULARY = AttributeVocabulary((Attribute("kind", ("a", "b")), Attribute("age")))
+WHOLE = Interface(2, VOCABULARY, augment=9, learned_variance=True)
+
+
+def test_every_network_is_held_to_this() -> None:
+    assert set(SMALL) == set(NETWORKS)
+
+
+@pytest.fixture(params=list(SMALL))
+def config(request: pytest.FixtureRequest) -> NetworkConfig:
+    return SMALL[request.param]
+
+
+def awake(config: NetworkConfig, interface: Interface) -> Network:
+    """A network whose weights are all random."""
+    torch.manual_seed(0)
+    net = config.build(interface).eval()
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return net
+
+
+@pytest.mark.parametrize("size", [(8, 8), (6, 10), (5, 7)])
+def test_shapes(config: NetworkConfig, size: tuple[int, int]) -> None:
+    x, time = torch.randn(3, 2, *size), torch.tensor([0.0, 12.5, 999.0])
+    assert awake(config, Interface(2))(x, time).shape == x.shape
+    assert awake(config, WHOLE)(x, time).shape == (3, 4, *size)
+    inside = config.inside(*size)
+    assert all(a >= b for a, b in zip(inside, size, strict=True))
+
+
+def test_what_it_is_told_has_an_effect(config: NetworkConfig) -> None:
+    net, x, time = awake(config, WHOLE), torch.randn(2, 2, 8, 8), torch.tensor([3.0, 3.0])
+    plain = net(x, time)
+    assert not torch.allclose(plain, net(x, time + 400))
+    assert not torch.allclose(plain, net(x, time, VOCABULARY.rows([[0.0, 0.5], [1.0, -1.0]])))
+    torch.testing.assert_close(plain, net(x, time, VOCABULARY.absent(2)))
+    assert not torch.allclose(plain, net(x, time, augment=torch.ones(2, 9)))
+    torch.testing.assert_close(plain, net(x, time, augment=torch.zeros(2, 9)))
+    with pytest.raises(UserError):
+        awake(config, Interface(2))(x, time, VOCABULARY.absent(2))
+
+
+def test_rows_of_a_batch_are_independent_and_every_weight_learns(config: NetworkConfig) -> None:
+    net, x, time = awake(config, WHOLE), torch.randn(3, 2, 8, 8), torch.tensor([0.0, 100.0, 999.0])
+    rows = VOCABULARY.rows([[0.0, 0.5], [1.0, float("nan")], [float("nan"), -1.0]])
+    together = net(x, time, rows, torch.ones(3, 9))
+    alone = net(x[1:2], time[1:2], rows.take(torch.tensor([1])), torch.ones(1, 9))
+    torch.testing.assert_close(together[1:2], alone, atol=1e-5, rtol=0)
+    together.square().mean().backward()
+    assert [name for name, weight in net.named_parameters() if weight.grad is None or not weight.grad.any()] == []
+
+
+def test_costs_and_words(config: NetworkConfig) -> None:
+    net = awake(config, WHOLE)
+    cost = net.cost(8, 8)
+    assert cost.parameters == sum(parameter.numel() for parameter in net.parameters())
+    assert 3 < net.cost(16, 16).flops / cost.flops < 5
+    assert cost.activation_bytes > 0
+    assert config.least_tensors <= len(net.state_dict())
+    assert "\n" not in net.summary()
+    with torch.device("meta"):  # nothing that is allocated decides what is built
+        assert config.build(WHOLE).cost(8, 8) == cost
