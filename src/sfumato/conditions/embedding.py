@@ -1,8 +1,8 @@
-"""Attributes as a vector: the sum of one learned vector an attribute.
+"""Attributes as a vector: the sum of one learned vector for each attribute.
 
-Of an attribute with values it is a row of a table (for a class: Dhariwal, Nichol 2021), of a number a dense layer of
-its sines and cosines. Each attribute has a vector for "not given" too, which classifier-free guidance (Ho, Salimans
-2022) needs, and so does whoever asks for some attributes and leaves the rest to the model.
+For an attribute with values it is a row of a table (for a class: Dhariwal, Nichol 2021), for a number a dense layer of
+its sines and cosines. Each attribute also has a vector for "not given", as classifier-free guidance (Ho, Salimans 2022)
+needs, and sampling with only some attributes given.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ValueEmbedding(nn.Module):
         self.table = nn.Embedding(count + 1, width)
 
     def forward(self, number: Tensor) -> Tensor:
-        """Look up (B,) places in the list of values, NaN = not given: (B, width); raises IndexError beyond the list."""
+        """Look up (B,) indices of values, NaN = not given: (B, width); raises IndexError where there is no such value."""
         rows: Tensor = self.table(torch.where(number.isnan(), -1.0, number).long() + 1)
         return rows
 
@@ -43,8 +43,8 @@ class ValueEmbedding(nn.Module):
 class NumberEmbedding(nn.Module):
     """A standardised number x as a learned vector, and one for "not given".
 
-    As with the time, a bare number is a poor input; it is written as WAVES sines and cosines of pi/8 2^k x, whose
-    slowest tells apart all of (-8, 8) deviations and whose fastest repeats twice within one, before a dense layer.
+    A dense layer of WAVES sines and cosines of pi/8 2^k x. The slowest is one to one within 8 standard deviations of the
+    mean, the fastest has two periods in one.
 
     Args:
         width: length of the vector.

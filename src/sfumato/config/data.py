@@ -22,22 +22,21 @@ class DataConfig:
     """Which images, and how they become training data.
 
     Attributes:
-        source: a built-in name, or a path to a folder of images or of idx files, or to an array (.npy, .npz).
+        source: a built-in name, or the path of a folder, an archive, an array or a table (docs/data.md lists all).
         size: (height, width) in pixels that every image is cropped and resized to; None chooses from the data.
-        channels: 1 (grey), 3 (RGB), 2 or 4 (the same with opacity), or the number of bands that arrays have; None is 1
-            where every image is grey, 3 where one has colour, and as many as there are where they are others.
-        depth: `8` or `16` bits a channel, or `float`; `auto` keeps 16 bits where every image has them and floats where
-            every one is of floats, and is 8 bits else (see `fitting` for how one becomes another).
-        range: the values that floats have at black and white, which are -1 and 1 to the model; None takes the least and
-            the greatest of all images.
-        crop: how another shape becomes this one: `center` cuts a centred rectangle out, `letterbox` keeps the whole
-            and fills the rest with the background, `random` cuts another rectangle each time that an image is met.
-        flip: mirror half of the training images, drawn anew for every position of the stream.
-        held_out: the share of images kept out of training, in [0, 1), chosen by content.
-        labels: what is known of the images: `none`; `source`, what the source carries (sub-folders, labels of idx
-            files, the attributes of built-in images); or the path of a CSV or JSON Lines file (see `labels`).
-        attributes: which of it to take, by name; () takes all.
-        background: the colour that transparent pixels lie on: a CSS name or #rrggbb.
+        channels: 1 (grey), 3 (RGB), 2 or 4 (the same with opacity), or a number of bands; None takes 1 where every
+            image is grey, 3 where at least one has colour, and the number of bands where there are others.
+        depth: `8` or `16` bits a channel, or `float`; `auto` keeps 16 bits or floats where every image has them, and
+            takes 8 bits otherwise.
+        range: the values of floats that become -1 and 1; None takes the least and the greatest of all images.
+        crop: how an image of another shape is fitted: `center` cuts out a centred rectangle, `letterbox` keeps the whole
+            image and fills the rest with the background, `random` cuts out another rectangle each time.
+        flip: mirror half of the training images, chosen anew at every position of the stream.
+        held_out: fraction of the images kept out of training, in [0, 1), chosen by content.
+        labels: `none`; `source`, what the source knows (sub-folders, labels of idx files, attributes of built-in
+            images); or the path of a CSV or JSON Lines file.
+        attributes: which attributes to use, by name; () uses all.
+        background: the colour behind transparent pixels: a CSS name or #rrggbb.
 
     Raises:
         UserError: a value that can't be used.
@@ -66,7 +65,7 @@ class DataConfig:
                 raise UserError(f"data.{name} is '{getattr(self, name)}'{nearest(getattr(self, name), choices)}")
         self._check_range()
         if not 0 <= self.held_out < 1:
-            raise UserError(f"data.held_out is {self.held_out}: give a share of the images from 0 to less than 1")
+            raise UserError(f"data.held_out is {self.held_out}: give a fraction from 0 to less than 1")
         if not self.labels.strip():
             raise UserError("data.labels is empty: give none, source, or the path of a CSV or JSON Lines file")
         if self.attributes and self.labels == "none":
@@ -79,12 +78,12 @@ class DataConfig:
             raise UserError(f"data.background is '{self.background}': give a colour such as white or #336699") from None
 
     def _check_range(self) -> None:
-        """Refuse a range that is none, or of what is not floats."""
+        """Refuse an empty or unbounded range, and a range for integers."""
         if self.range is None:
             return
         if self.depth in ("8", "16"):
             raise UserError(
-                f"data.range is of floats, and data.depth is {self.depth}: leave it out, or set depth=float"
+                f"data.range is for floats, and data.depth is {self.depth}: leave it out, or set data.depth=float"
             )
         low, high = self.range
         if not (math.isfinite(low) and math.isfinite(high) and low < high):

@@ -1,4 +1,4 @@
-"""The process that is learnt to be reversed: schedule, what the network predicts, variance, objective."""
+"""The diffusion process: schedule, what the network predicts, variance, objective."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ __all__ = ["DiffusionConfig"]
 _OBJECTIVES = ("simple", "hybrid", "vlb")
 
 MOST_STEPS = 1_000_000
-"""The longest chain: beyond it the table of levels is a memory bomb, not a model."""
+"""The longest chain: the table of levels of a longer one would fill the memory."""
 
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    """The process that is learnt to be reversed.
+    """The diffusion process and what is minimised.
 
     Attributes:
         schedule: the chain of noise levels.
@@ -43,7 +43,7 @@ class DiffusionConfig:
         objective: what is minimised: `simple` (DDPM Eq. 14), `hybrid` (simple, and the bound for the variance alone,
             IDDPM Eq. 16), or `vlb` (the bound).
         weighting: of the simple loss by noise level, on the error of eps; None is the plain mean in `loss_space`.
-        importance: draw t by loss history (IDDPM Eq. 18) in place of uniformly; made for `vlb`.
+        importance: draw t by the history of losses (IDDPM Eq. 18) and not uniformly; made for `vlb`.
         zero_terminal_snr: rescale the chain so that it ends in pure noise (Lin et al. 2023).
         logsnr_shift: added to every level's logsnr; `diffusion.resolution_shift(size)` gives the usual one.
         loss_space: where the squared error is taken, by parameterisation; None is where the network predicts.

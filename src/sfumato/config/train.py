@@ -1,7 +1,7 @@
 """How a network is trained: length and batches, the optimiser, the average of the weights.
 
-The clock of training is images seen. A length below 1 is a fraction of the planned length, so that one configuration
-suits two minutes and a week.
+Training is measured in images seen. A length below 1 is a fraction of the planned length, so one configuration fits two
+minutes and a week.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ _LEAST: dict[str, int] = {
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long to train, in what batches, and how often to look.
+    """How long to train, in what batches, and how often to sample, validate and save.
 
     Attributes:
         batch: images a step.
         images: planned length in images; None lets `budget` decide.
         budget: seconds that the whole run may take; the length is planned from the measured speed, once.
-        seed: of everything random: weights, order, flips, times, noise, dropout, the pictures drawn on the way.
-        label_dropout: chance that an example is shown without its labels, where there are any (`learner.kept`).
-        grids: how many sample grids are drawn on the way, at geometrically spaced moments, the last at the end.
-        grid_images: pictures in a grid.
+        seed: of everything random: weights, order, flips, times, noise, dropout, sample grids.
+        label_dropout: probability that an example's condition is left out (`Condition.dropped`).
+        grids: number of sample grids during training, at geometrically spaced steps, the last at the end.
+        grid_images: images in a grid.
         grid_steps: sampling steps of a grid; None takes the default recipe's.
-        raw_grids: draw a grid with the raw weights beside each of the average's.
-        held_outs: how many times the held-out loss is taken, evenly spaced, besides once before the first step.
-        held_out_images: at most so many held-out images are scored.
+        raw_grids: sample a grid from the raw weights too, not only from the average.
+        held_outs: how often the validation loss is computed, evenly spaced, and once more before the first step.
+        held_out_images: at most this many held-out images are used for it.
         save_every: seconds between checkpoints; saving never takes more than a twentieth of the time. 0 saves after
             every step.
 

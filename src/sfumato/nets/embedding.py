@@ -1,16 +1,15 @@
 """Time, and how an image was altered, as vectors that every residual block can read.
 
-The network is one function for all noise levels, so it must be told which one it looks at. A bare number is a poor
-input: a network sees t = 3 and t = 4 as almost equal, yet must tell them apart, and t = 999 is no 999 times larger than
-t = 1 in any useful sense. As Transformers do for positions (Vaswani et al. 2017, section 3.5), the number is written as
-a row of sines and cosines,
+The network is one function for all noise levels, so its time is an input. A bare number is a poor one: t = 3 and t = 4
+are almost equal as numbers, yet the network must tell them apart. As Transformers do for positions (Vaswani et al. 2017,
+Sec. 3.5), the number becomes a row of sines and cosines,
 
     e_i(t) = sin(w_i t),  e_{i + h}(t) = cos(w_i t),   w_i = 10000^(-i / (h - 1)),   i = 0 .. h - 1,  h = dim / 2,
 
 the fastest turning by one radian a step, the slowest by one ten-thousandth. The inner product of two rows,
-sum_i cos(w_i (s - t)), depends on the distance of the two times alone. The sines stand first and the exponent runs to
-exactly one (h - 1, not h): so it stands in the published DDPM networks, whose weights mean nothing under another
-convention. Two dense layers turn the row into the vector that the blocks share.
+sum_i cos(w_i (s - t)), depends on the distance of the two times alone. The sines come first and the exponent runs to
+exactly one (h - 1, not h), as in the published DDPM networks; their weights are useless under another convention. Two
+dense layers turn the row into the vector that the blocks share.
 
 What is asked of the image is added to it (`sfumato.conditions.embedding` for attributes). So is a linear map of the
 numbers that say how a training image was altered (`data.augment`), without a bias: an image as it is adds nothing.

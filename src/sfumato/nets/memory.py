@@ -1,11 +1,10 @@
-"""Keeping freed memory, so that a training step doesn't fetch it from the kernel again.
+"""Keeping freed memory in the process, so that a training step need not get it from the kernel again.
 
-A training step on a CPU allocates and frees some hundred tensors of a few megabytes, the same ones at each step. glibc
-hands blocks of that size back to the kernel as soon as they are free, by default, and the kernel gives the next one out
-page by page, each page zeroed and entered into the page table at its first touch: some 33,000 page faults a step of 16
-images of 32x32 pixels on a 1.6M-parameter network. Two settings of glibc's allocator keep the memory in the process
-instead (mallopt(3)): no block is mapped on its own, and the heap never shrinks. The process then holds its peak until
-it ends, which for a trainer is what it needs anyway.
+A training step on a CPU allocates and frees some hundred tensors of a few megabytes, the same ones at each step. By
+default glibc returns blocks of that size to the kernel as soon as they are free, and the kernel hands out the next one
+page by page, each zeroed at its first use: some 33,000 page faults a step of 16 images of 32x32 pixels on a
+1.6M-parameter network. Two settings of glibc's allocator (mallopt(3)) keep the memory: no block is mapped on its own, and
+the heap never shrinks. The process then holds its peak until it ends.
 """
 
 from __future__ import annotations
