@@ -35,7 +35,7 @@ class ValueEmbedding(nn.Module):
         self.table = nn.Embedding(count + 1, width)
 
     def forward(self, number: Tensor) -> Tensor:
-        """Look up (B,) indices of values, NaN = not given: (B, width); raises IndexError where there is no such value."""
+        """Look up (B,) indices of values, NaN = not given: (B, width); raises IndexError for an unknown one."""
         rows: Tensor = self.table(torch.where(number.isnan(), -1.0, number).long() + 1)
         return rows
 
@@ -43,8 +43,8 @@ class ValueEmbedding(nn.Module):
 class NumberEmbedding(nn.Module):
     """A standardised number x as a learned vector, and one for "not given".
 
-    A dense layer of WAVES sines and cosines of pi/8 2^k x. The slowest is one to one within 8 standard deviations of the
-    mean, the fastest has two periods in one.
+    A dense layer of WAVES sines and cosines of pi/8 2^k x. The slowest is one to one within 8 standard deviations of
+    the mean, the fastest has two periods in one.
 
     Args:
         width: length of the vector.

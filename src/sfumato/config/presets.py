@@ -4,8 +4,8 @@ Three are for two CPU cores and a few minutes (`digits`, `faces`, `fashion`), tw
 (`small64`, `small256`), and three are published settings, which take days on a large GPU. Their numbers are those of
 the papers and their code, each cited, so that results can be compared.
 
-The published averages have no ramp: decay 0.9999 from the first step on, a half-life of 6,931 = ln 2 / -ln 0.9999 steps.
-Ours ramps up to that (`train.ema`), which changes early samples and not late ones.
+The published averages have no ramp: decay 0.9999 from the first step on, a half-life of ln 2 / -ln 0.9999 =
+6,931 steps. Ours ramps up to that (`train.ema`), which changes early samples and not late ones.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Time, and how an image was altered, as vectors that every residual block can read.
 
 The network is one function for all noise levels, so its time is an input. A bare number is a poor one: t = 3 and t = 4
-are almost equal as numbers, yet the network must tell them apart. As Transformers do for positions (Vaswani et al. 2017,
-Sec. 3.5), the number becomes a row of sines and cosines,
+are almost equal as numbers, yet the network must tell them apart. As Transformers do for positions (Vaswani et al.
+2017, Sec. 3.5), the number becomes a row of sines and cosines,
 
     e_i(t) = sin(w_i t),  e_{i + h}(t) = cos(w_i t),   w_i = 10000^(-i / (h - 1)),   i = 0 .. h - 1,  h = dim / 2,
 

@@ -2,8 +2,8 @@
 
 To denoise a pixel the network needs its surroundings at every scale: edges close by, the pose of a face far away. In a
 U-Net (Ronneberger et al. 2015) each level on the way down works on an image half as high and wide as the level above,
-with `multipliers[level] * base` channels. On the way up each block also reads, through a skip connection, the output of the
-same level on the way down, so no fine detail is lost in the coarse middle:
+with `multipliers[level] * base` channels. On the way up each block also reads, through a skip connection, the output of
+the same level on the way down, so no fine detail is lost in the coarse middle:
 
     x -> conv -> [block, block, halve] -> ... -> [block, block] -> middle: block, attention, block
                      |  skips (a stack)                                            |
