@@ -25,7 +25,7 @@ from sfumato.config.data import DataConfig
 from sfumato.config.presets import resolve
 from sfumato.data import Dataset, open_data
 from sfumato.data.augment import inverse, resample
-from sfumato.train.trainer import Learner
+from sfumato.train.trainer import Trainer
 
 STEPS = 9
 
@@ -42,7 +42,7 @@ def clock(work: Callable[[], object]) -> float:
 
 def cost(name: str, p: float, data: Dataset) -> str:
     config = fit(resolve(name, overrides={"train.images": "1000000", "augment.p": str(p)}), data.shape)
-    learner, positions = Learner(config, data), torch.arange(config.train.batch)
+    learner, positions = Trainer(config, data), torch.arange(config.train.batch)
     x = learner._model_input(data.batch(positions, 0).x)
     whole, part = clock(learner.step), clock(lambda: learner._altered(x, None, positions))
     return f"batch {len(x)}: step {1e3 * whole:6.1f} ms, of it augmentation {1e3 * part:5.2f} ms, {part / whole:.1%}"

@@ -31,7 +31,6 @@ from sfumato.evaluate.bits import Bits, sampled_bits, vlb_bits
 from sfumato.model import Model, load
 from sfumato.nets import keep_memory
 from sfumato.run.folder import Run
-from sfumato.run.log import record
 from sfumato.train import train
 
 BASE = {
@@ -65,7 +64,7 @@ def run_training(names: list[str], data: str, preset: str, images: int, seeds: l
             given = {**BASE, **RUNS[name], "data.source": data, "train.images": str(images), "train.seed": str(seed)}
             config = resolve(preset, overrides=given)
             start = time.perf_counter()
-            for _ in record(train(config, run := Run(out / f"{name}-{seed}"), open_data(config.data)), run):
+            for _ in train(config, Run(out / f"{name}-{seed}"), open_data(config.data)):
                 pass
             print(f"{name}-{seed}: {images:,} images in {time.perf_counter() - start:.0f} s", flush=True)
 

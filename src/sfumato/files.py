@@ -1,44 +1,111 @@
-"""Files that are there whole or not at all.
+"""Files that appear whole or not at all, and locks that end with their process.
 
-A file is written beside its place, flushed to the disk and renamed; then the folder is flushed, because a rename lives
-in the folder.
+A file is written under a hidden name beside its own, flushed to the disk and renamed; then the folder is flushed too,
+because a rename is stored in the folder.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
-__all__ = ["sync_folder", "write_atomic"]
+try:
+    import fcntl
+except ImportError:  # a system without flock: locks are not enforced
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["Lock", "sync", "write_atomic", "write_synced"]
 
 
-def sync_folder(path: Path) -> None:
-    """Flush a folder, so that a rename inside it survives a loss of power."""
-    with suppress(PermissionError):  # a folder may be written to and yet not be open to reading
+def sync(path: Path) -> None:
+    """Flush a file, or the names in a folder, to the disk."""
+    try:
         handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    except PermissionError:  # a folder may be writable and yet not readable
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_synced(path: Path, content: bytes | str) -> None:
+    """Write a file and flush it to the disk."""
+    with path.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write a file, whole or not at all; on failure what stood there before is untouched.
+    """Write a file, whole or not at all, making its folder; on an error the old content is untouched.
 
     Raises:
-        OSError: as the file system has it.
+        OSError: from the file system.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
+        write_synced(part, content)
         os.replace(part, path)
     except BaseException:
         with suppress(OSError):
             part.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    sync(path.parent)
+
+
+class Lock:
+    """An exclusive lock on a file, for a `with` block. It never waits: `held` says whether the lock was free.
+
+    The kernel holds it (`flock`) and releases it when the process ends, however it ends, so no lock goes stale. The
+    file stays behind; its text names the process that took the lock last.
+
+    Args:
+        path: the file.
+        create: make the file where there is none.
+
+    Attributes:
+        held: whether the block has the lock; also True where locks can't be enforced.
+        enforced: False on a system or a file system without locks.
+        holder: which process has the lock, where this one does not.
+
+    Raises:
+        OSError: on entering, the file can't be opened.
+    """
+
+    def __init__(self, path: Path, create: bool = True) -> None:
+        self.path, self.flags = path, os.O_RDWR | (os.O_CREAT if create else 0)
+        self.held, self.enforced, self.holder = False, fcntl is not None, ""
+
+    def __enter__(self) -> Lock:
+        self._handle = os.open(self.path, self.flags, 0o666)
+        self.held = self._take()
+        with suppress(OSError):
+            if self.held:
+                since = datetime.now(UTC).isoformat(timespec="seconds")
+                os.ftruncate(self._handle, 0)
+                os.pwrite(self._handle, f"process {os.getpid()} on {socket.gethostname()}, since {since}\n".encode(), 0)
+            else:
+                self.holder = os.pread(self._handle, 200, 0).decode(errors="replace").strip()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._handle)  # which also releases the lock
+        self.held = False
+
+    def _take(self) -> bool:
+        try:
+            if fcntl is not None:
+                fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # such as a network file system without locks
+            self.enforced = False
+        try:
+            return os.path.samestat(os.fstat(self._handle), self.path.stat())
+        except OSError:  # removed between opening and locking
+            return False

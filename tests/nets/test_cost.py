@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from sfumato.nets import Interface
+from sfumato.nets.cost import parameters
 from sfumato.nets.unet.unet import UNet, UNetConfig
 
 
@@ -61,3 +62,27 @@ def test_parameters_of_the_published_network() -> None:
     # 12.44 GFLOP with the doubling done pixel by pixel, as published: nine products for our four.
     published = flops(UNetConfig(), 3, 32, 32) + 2 * 5 * 256 * 256 * (8**2 + 16**2 + 32**2)
     assert round(3 * published / 1e9, 1) == 37.3
+
+
+def activation_bytes(config: UNetConfig, height: int, width: int) -> int:
+    with torch.device("meta"):
+        return config.build(Interface(1)).cost(height, width).activation_bytes
+
+
+def test_saved_activations_of_one_convolution_counted_by_hand() -> None:
+    """Doubling the pixels doubles what is kept, but for the attention's square; each convolution keeps its input."""
+    config = UNetConfig(base=4, multipliers=(1,), blocks=1, attention=(), groups=2)
+    small, large = activation_bytes(config, 8, 8), activation_bytes(config, 8, 16)
+    time = activation_bytes(config, 1, 1)
+    n = 64
+    assert large / small > 1.8
+    assert large < 2 * small + 2 * 2 * 4 * (2 * n) ** 2
+    # 5 blocks of 2 convolutions, entrance and exit: 12 inputs of at least 4 channels, but the image's one
+    assert small - time > (11 * 4 + 1) * 8 * 8 * 4 * 0.9
+
+
+def test_weights_are_not_counted_as_activations() -> None:
+    config = UNetConfig(base=64, multipliers=(1,), blocks=1, attention=(), groups=2)
+    with torch.device("meta"):
+        weights = 4 * parameters(UNet(config))
+    assert activation_bytes(config, 1, 1) < weights / 4

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import signal
@@ -39,7 +38,7 @@ def holder(tmp_path: Path):
     process.wait()
 
 
-def test_a_second_trainer_is_refused_and_told_who_the_first_is(tmp_path, holder):
+def test_a_second_trainer_is_refused_and_names_the_first_is(tmp_path, holder):
     with pytest.raises(UserError, match=f"process {holder.pid} on .* since "), Run(tmp_path / "run").locked():
         pass
 
@@ -64,38 +63,53 @@ def test_a_folder_that_can_not_be_made_is_refused(tmp_path):
         pass
 
 
-def test_places_that_are_refused(tmp_path):
+def test_folders_that_are_refused(tmp_path):
     data = tmp_path / "data"
     (data / "deep").mkdir(parents=True)
-    with pytest.raises(UserError, match="inside the data"):
-        Run(data / "deep" / "run").check_place(str(data))
-    with pytest.raises(UserError, match="inside the data"):
-        Run(data).check_place(str(data))
     (tmp_path / "link").symlink_to(data)
-    with pytest.raises(UserError, match="inside the data"):
-        Run(tmp_path / "link" / "run").check_place(str(data))
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UserError, match="is a file"):
-        Run(tmp_path / "file").check_place("faces")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("x")
-    with pytest.raises(UserError, match="no run"):
-        Run(tmp_path / "full").check_place("faces")
+    for name, message in {
+        "data/deep/run": "inside the data",
+        "data": "inside the data",
+        "link/run": "inside the data",
+        "file": "is a file",
+        "full": "no run",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            Run(tmp_path / name).check_path(str(data))
 
 
-def test_places_that_are_taken(tmp_path, monkeypatch):
-    Run(tmp_path / "new").check_place("faces")
+def test_folders_that_are_taken(tmp_path, monkeypatch):
+    Run(tmp_path / "new").check_path("faces")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "faces").mkdir()  # called like the built-in source, and no data of ours
-    Run(tmp_path / "faces" / "run").check_place("faces")
+    Run(tmp_path / "faces" / "run").check_path("faces")
     early = tmp_path / "early"  # cut off before config.toml was there
     early.mkdir()
     for name in ("lock", "environment.json", "plan.json", ".config.toml.12.part"):
         (early / name).write_text("")
-    Run(early).check_place("faces")
+    Run(early).check_path("faces")
     (early / "config.toml").write_text("")
     (early / "whatever").write_text("")
-    Run(early).check_place("faces")
+    Run(early).check_path("faces")
+
+
+def test_names_of_files(tmp_path):
+    run = Run(tmp_path)
+    run.samples.mkdir()
+    for images in (160, 8):
+        for kind in ("ema", "raw"):
+            run.grid(images, kind).write_text("")
+        run.checkpoint(images).mkdir(parents=True)
+    (run.samples / ".000000000008.png.1.part").write_text("")
+    (run.checkpoints / "000000000008.damaged").mkdir()
+    assert [path.name for path in run.list_grids()] == ["000000000008.png", "000000000160.png"]
+    assert run.list_grids("raw") == [run.grid(8, "raw"), run.grid(160, "raw")]
+    assert run.list_checkpoints() == [run.checkpoint(160), run.checkpoint(8)]
+    assert Run(tmp_path / "none").list_checkpoints() == Run(tmp_path / "none").list_grids() == []
+    assert run.weights_file("best") == tmp_path / "weights" / "best.safetensors"
 
 
 def test_config_comes_back(tmp_path):
@@ -108,24 +122,6 @@ def test_config_comes_back(tmp_path):
     run.config_path.write_text("[net]\nbsae = 3\n")
     with pytest.raises(UserError, match=r"config\.toml.*bsae"):
         run.config()
-
-
-@pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch, call):
-    path = tmp_path / "file"
-    write_atomic(path, "old")
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, call, full)
-        with pytest.raises(OSError, match="No space"):
-            write_atomic(path, "new")
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-    write_atomic(path, b"new")
-    assert path.read_bytes() == b"new"
 
 
 def test_json_parts(tmp_path):
@@ -149,7 +145,7 @@ def test_environment_says_what_a_result_depends_on():
     assert abs(time.time() - time.mktime(time.strptime(facts["written"][:19], "%Y-%m-%dT%H:%M:%S"))) < 2 * 86400
 
 
-def test_sweeping_removes_what_was_left_half_written_and_nothing_else(tmp_path):
+def test_sweeping_removes_half_written_files_and_nothing_else(tmp_path):
     run = Run(tmp_path)
     for folder in (run.path, run.weights, run.samples):
         folder.mkdir(exist_ok=True)

@@ -1,20 +1,32 @@
-"""The diary: every step in exactly one line, rewound on resuming, patient with a full disk."""
+"""The event log: every step in exactly one line, rewound on resuming, patient with a full disk."""
 
 from __future__ import annotations
 
 import errno
 import json
 import math
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 
-import sfumato.run.log as recording
-from sfumato.run.events import Buckets, Finished, HeldOut, Sampled, Saved, Skipped, Started, Stepped, Warned
-from sfumato.run.folder import Run
-from sfumato.run.log import MOST_LINES, read_events, record
-from sfumato.train.plan import Plan
+from sfumato.run.events import (
+    Buckets,
+    Event,
+    Finished,
+    HeldOut,
+    Sampled,
+    Saved,
+    Skipped,
+    Started,
+    Stepped,
+    Warned,
+    from_json,
+    to_json,
+)
+from sfumato.run.log import MAX_LINES, EventLog, read_events
+from sfumato.run.plan import Plan
 
 STEPS = 2500  # of which 2 make a line
 
@@ -24,7 +36,7 @@ def step(k: int) -> Stepped:
     return Stepped(2 * k, k, k / 2, 10.0 * k, 0.1, float(k), buckets)
 
 
-def story(first: int = 0, last: int = STEPS):
+def story(first: int = 0, last: int = STEPS) -> Iterator[Event]:
     """A run of two images a step that starts after `first` steps."""
     yield Started(Plan(2 * STEPS, STEPS, 2, 0, 0), 2 * first)
     for k in range(first + 1, last + 1):
@@ -36,93 +48,106 @@ def story(first: int = 0, last: int = STEPS):
         yield Finished(2 * STEPS, 9.0)
 
 
-def lines(run: Run, event: str) -> list[dict]:
-    return [line for line in read_events(run.events_path) if line["event"] == event]
+def record(events: Iterable[Event], path: Path) -> list[str]:
+    """Write events as a training does that is then killed, and return the failures."""
+    log, failures = EventLog(path), []
+    for event in events:
+        log.write(event)
+        failures += log.failures()
+    return failures
 
 
-def covered(run: Run) -> list[int]:
-    """The steps that the lines speak of, in order."""
-    return [k for line in lines(run, "stepped") for k in range(line["step"] - line["steps"] + 1, line["step"] + 1)]
+def lines(path: Path, event: str) -> list[dict]:
+    return [line for line in read_events(path) if line["event"] == event]
 
 
-def test_every_step_is_in_exactly_one_line_with_its_loss(tmp_path):
-    run = Run(tmp_path)
-    events = list(record(story(), run))
-    assert len([e for e in events if isinstance(e, Stepped)]) == STEPS  # passed on one by one
-    assert covered(run) == list(range(1, STEPS + 1))
-    written = lines(run, "stepped")
-    assert len(written) <= 2 * MOST_LINES
+def covered(path: Path) -> list[int]:
+    """The steps that the lines report, in order."""
+    return [k for line in lines(path, "stepped") for k in range(line["step"] - line["steps"] + 1, line["step"] + 1)]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "events.jsonl"
+
+
+def test_every_step_is_in_exactly_one_line_with_its_loss(path):
+    assert record(story(), path) == []
+    assert covered(path) == list(range(1, STEPS + 1))
+    written = lines(path, "stepped")
+    assert len(written) <= 2 * MAX_LINES
     for line in written:
         inside = range(line["step"] - line["steps"] + 1, line["step"] + 1)
         assert line["loss"] == pytest.approx(sum(k / 2 for k in inside) / len(inside))
         assert line["grad_norm"] == pytest.approx(sum(10.0 * k for k in inside) / len(inside))
         assert line["buckets"] == {"total": [float(sum(inside)), *[0.0] * 9], "count": [2 * len(inside), *[0] * 9]}
-    assert len(lines(run, "heldout")) == 2
-    assert len(lines(run, "finished")) == 1
+    assert len(lines(path, "heldout")) == 2
+    assert len(lines(path, "finished")) == 1
 
 
 @pytest.mark.parametrize("cut", [500, 501, 1999])
-def test_closing_writes_what_was_summed_so_far_before_the_trainer_saves(tmp_path, cut):
-    run, seen_at_close = Run(tmp_path), []
-
-    def trainer():
-        try:
-            yield from story()
-        except GeneratorExit:
-            seen_at_close.extend(covered(run))
-            raise
-
-    events = record(trainer(), run)
-    for event in events:
-        if isinstance(event, Stepped) and event.step == cut:
-            events.close()
-            break
-    assert seen_at_close == list(range(1, cut + 1))
-    list(record(story(cut), run))
-    assert covered(run) == list(range(1, STEPS + 1))
+def test_a_line_can_be_ended_early_and_the_run_goes_on(path, cut):
+    log = EventLog(path)
+    for event in story(0, cut):
+        log.write(event)
+    log.sync()
+    assert covered(path) == list(range(1, cut + 1))
+    record(story(cut), path)
+    assert covered(path) == list(range(1, STEPS + 1))
 
 
-def test_resuming_drops_what_will_happen_again(tmp_path):
-    run = Run(tmp_path)
-    list(record(story(0, 1500), run))  # then killed; the last checkpoint is of step 999
-    with run.events_path.open("a") as file:
+def test_resuming_drops_what_will_happen_again(path):
+    record(story(0, 1500), path)  # then killed; the last checkpoint is of step 999
+    with path.open("a") as file:
         file.write('{"event": "stepped", "ima')  # in the middle of a line
-    list(record(story(999), run))
-    assert covered(run) == list(range(1, STEPS + 1))
-    assert [line["images"] for line in lines(run, "heldout")] == [2 * 1998]  # the one at 999 comes again by itself
-    assert [line["images"] for line in lines(run, "saved")] == [2 * 999, 2 * 1998]
-    assert [line["resumed_at"] for line in lines(run, "started")] == [0, 2 * 999]
+    record(story(999), path)
+    assert covered(path) == list(range(1, STEPS + 1))
+    assert [line["images"] for line in lines(path, "heldout")] == [2 * 1998]  # the one at 999 comes again by itself
+    assert [line["images"] for line in lines(path, "saved")] == [2 * 999, 2 * 1998]
+    assert [line["resumed_at"] for line in lines(path, "started")] == [0, 2 * 999]
 
 
-def test_a_run_that_was_finished_already_is_not_written_down(tmp_path):
-    run = Run(tmp_path)
-    list(record(iter_of(Finished(10, 1.0, again=True)), run))
-    assert not run.events_path.exists()
+EVENTS = [
+    (Started(Plan(16, 2, 8, 1, 1), 0), {"images": 0, "plan": vars(Plan(16, 2, 8, 1, 1)), "resumed_at": 0}),
+    (Skipped(8, 2, 2, "why"), {"images": 8, "steps": 2, "in_a_row": 2, "reason": "why"}),
+    (
+        Sampled(8, "raw", 3, 1.5, np.zeros((2, 1, 4, 4), np.uint8)),
+        {"images": 8, "kind": "raw", "seed": 3, "seconds": 1.5},
+    ),
+    (Warned(8, "oh"), {"images": 8, "message": "oh"}),
+    (Saved(8, Path("000000000008"), 0.5), {"images": 8, "path": "000000000008", "cost": 0.5}),
+    (Finished(16, 2.5), {"images": 16, "seconds": 2.5, "again": False}),
+]
 
 
-def iter_of(*events):
-    yield from events
+@pytest.mark.parametrize(("event", "line"), EVENTS)
+def test_events_are_written_whole_and_read_back(event, line, path):
+    record([event], path)
+    (written,) = read_events(path)
+    assert written == {"event": type(event).__name__.lower(), **line}
+    assert from_json(written) == event
 
 
-def test_other_events_are_written_whole(tmp_path):
-    run = Run(tmp_path)
-    pictures = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
-    list(record(iter_of(Skipped(8, 2, 2, "why"), Sampled(8, pictures, "raw", 3, 1.5), Warned(8, "oh")), run))
-    assert list(read_events(run.events_path)) == [
-        {"event": "skipped", "images": 8, "steps": 2, "in_a_row": 2, "reason": "why"},
-        {"event": "sampled", "images": 8, "kind": "raw", "seed": 3, "seconds": 1.5},
-        {"event": "warned", "images": 8, "message": "oh"},
-    ]
-    assert (run.samples / "000000000008-raw.png").exists()
+def test_losses_are_read_back():
+    for event in (step(3), HeldOut(2, 0.5, step(1).buckets, 1.0, 0.4, step(2).buckets, True)):
+        assert from_json(json.loads(json.dumps(to_json(event)))) == event
 
 
-def test_a_full_disk_is_told_once_and_nothing_is_lost(tmp_path, monkeypatch):
-    run, broken = Run(tmp_path), [False]
-    opener = Path.open
+@pytest.mark.parametrize("line", [{}, {"event": "sung"}, {"event": "started", "plan": 3}, {"event": "stepped"}])
+def test_what_is_not_an_event_is_none(line):
+    assert from_json(line) is None
+
+
+@pytest.mark.parametrize(("first", "full"), [(0, range(101, 400)), (999, range(400))])
+def test_a_full_disk_is_reported_once_and_nothing_is_lost(path, monkeypatch, first, full):
+    """Also where the disk is full as the run resumes, when the log must be rewound first."""
+    if first:
+        record(story(0, 1500), path)
+    opener, broken = Path.open, [False]
 
     def failing(self, *arguments, **more):
         file = opener(self, *arguments, **more)
-        if broken[0] and self == run.events_path and arguments and arguments[0] == "a":
+        if broken[0] and self.name.lstrip(".").startswith(path.name) and arguments and arguments[0] in ("a", "wb"):
             write = file.write
 
             def half(text):
@@ -134,33 +159,23 @@ def test_a_full_disk_is_told_once_and_nothing_is_lost(tmp_path, monkeypatch):
         return file
 
     monkeypatch.setattr(Path, "open", failing)
-    warnings = []
-    for event in record(story(), run):
-        if isinstance(event, Stepped):
-            broken[0] = 100 < event.step < 400
-        warnings += [event] if isinstance(event, Warned) else []
-        if broken[0]:
-            for line in opener(run.events_path).read().splitlines():
+    log, failures = EventLog(path), []
+    for number, event in enumerate(story(first)):
+        broken[0] = number in full
+        log.write(event)
+        failures += log.failures()
+        if broken[0] and path.exists():
+            for line in opener(path).read().splitlines():
                 json.loads(line)
-    assert len(warnings) == 1
-    assert "No space" in warnings[0].message
-    assert covered(run) == list(range(1, STEPS + 1))
+    assert len(failures) == 1
+    assert "No space" in failures[0]
+    assert covered(path) == list(range(1, STEPS + 1))
 
 
-def test_a_picture_that_can_not_be_written_is_told(tmp_path, monkeypatch):
-    def failing(*_):
-        raise OSError(errno.EROFS, "Read-only file system")
-
-    monkeypatch.setattr(recording, "save_png", failing)
-    pictures = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
-    events = list(record(iter_of(Sampled(8, pictures, "ema", 0, 1.0)), Run(tmp_path)))
-    assert isinstance(events[1], Warned)
-    assert "Read-only" in events[1].message
-
-
-def test_buckets_add_and_average():
+def test_losses_add_and_average():
     a = Buckets((1.0, 4.0, *[0.0] * 8), (1, 2, *[0] * 8))
     both = a + a
     assert both.count[:2] == (2, 4)
     assert both.means[:3] == (1.0, 2.0, None)
     assert math.isclose(both.mean, 10 / 6)
+    assert both.level_mean == 1.5

@@ -1,4 +1,4 @@
-"""A network and data small enough that a step takes milliseconds, for everything that is about the loop around them."""
+"""A network and data small enough that a step takes milliseconds, for all that is about the loop around them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from sfumato.data import Dataset, open_data
 from sfumato.diffusion import Noised, Objective, Prediction
 from sfumato.run.events import Stepped
 from sfumato.run.folder import Run
-from sfumato.run.log import read_events, record
+from sfumato.run.log import read_events
 from sfumato.train import train
+from sfumato.train.trainer import Trainer
 
 TINY = {
     "net.base": "4",
@@ -36,6 +37,7 @@ TINY = {
     "train.held_out_images": "16",
     "train.save_every": "1e9",
 }
+TIMES = ("seconds", "cost")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -49,18 +51,15 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return open_data(DataConfig("digits", labels="source"), tmp_path_factory.mktemp("cache"))
 
 
-def tiny(digits: Dataset, **overrides: str) -> Config:
+def tiny(**overrides: str) -> Config:
     """A configuration whose steps take milliseconds; overrides are dotted keys with __ for the dots."""
     dotted = {key.replace("__", "."): value for key, value in overrides.items()}
     return resolve("digits", overrides={"data.labels": "source", **TINY, **dotted})
 
 
-TIMES = ("seconds", "cost")
-
-
 def go(config, run: Run, data, steps: int | None = None, **more) -> list:
     """Train to the end, or close the generator after so many steps, and return the events."""
-    events, seen = record(train(config, run, data, **more), run), []
+    events, seen = train(config, run, data, **more), []
     for event in events:
         seen.append(event)
         if isinstance(event, Stepped) and event.step == steps:
@@ -71,22 +70,30 @@ def go(config, run: Run, data, steps: int | None = None, **more) -> list:
 
 def final(run: Run) -> dict[str, bytes]:
     """Every tensor file of the newest checkpoint, and the weights files, byte by byte."""
-    newest = max(p for p in run.checkpoints.iterdir() if p.name.isdigit())
-    files = [*newest.glob("*.safetensors"), *run.weights.iterdir()]
+    files = [*run.list_checkpoints()[0].glob("*.safetensors"), *run.weights.iterdir()]
     return {f"{path.parent.name}/{path.name}": path.read_bytes() for path in files}
 
 
-def diary(run: Run) -> list[dict]:
-    """The log without clocks and without what only tells of interruptions."""
+def log_of(run: Run) -> list[dict]:
+    """The log without clocks and without the events of interruptions."""
     lines = [line for line in read_events(run.events_path) if line["event"] not in ("started", "saved")]
     return [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
+
+
+def tensors(trainer: Trainer) -> dict[str, Tensor]:
+    """A copy of all that a trainer's state holds."""
+    return {f"{kind}/{name}": t.clone() for kind, named in trainer.state().items() for name, t in named.items()}
+
+
+def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.fixture(scope="session")
 def whole(digits, tmp_path_factory) -> Run:
     """Twenty steps that nobody interrupted."""
     run = Run(tmp_path_factory.mktemp("whole") / "run")
-    go(tiny(digits), run, digits)
+    go(tiny(), run, digits)
     return run
 
 

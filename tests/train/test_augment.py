@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage, stats
 
+from sfumato.conditions.attributes import Attribute
+from sfumato.conditions.vocabulary import AttributeVocabulary
 from sfumato.config.augment import KINDS, NUMBERS, AugmentConfig
-from sfumato.config.config import fit, from_dict, to_dict
+from sfumato.config.config import from_dict, to_dict
 from sfumato.config.presets import resolve
-from sfumato.data.augment import augment, beside, draw, inverse, resample
-from sfumato.diffusion import DDIM, Clipped, Guided, NetworkDenoiser, V, trailing
+from sfumato.data.augment import augment, draw, inverse, resample
+from sfumato.diffusion import Guided, NetworkDenoiser, V, marginal
+from sfumato.diffusion.noise import Purpose, normal, uniform
 from sfumato.diffusion.schedule import Cosine
 from sfumato.errors import UserError
-from sfumato.generate.sample import generate
+from sfumato.generate.recipe import Recipe
+from sfumato.generate.sample import prepare
+from sfumato.nets import Interface
 from sfumato.nets.unet.unet import UNet, UNetConfig
 from sfumato.run.folder import Run
-from sfumato.train.trainer import Learner
+from sfumato.train.trainer import Trainer
 
-from .conftest import final, go, tiny
+from .conftest import equal, final, go, tiny
 
 SHAPE = (2, 11, 16)  # rectangular, so that no side can stand for the other
 EVERY = torch.arange(40_000)
@@ -217,8 +223,12 @@ def test_what_makes_no_sense_is_refused(values, said):
 # The network
 
 
-def network(conditions: tuple[int, ...] = (3,)) -> UNet:
-    net = UNet(UNetConfig(1, 8, (1,), 1, (), groups=4, dropout=0.0, conditions=conditions, augment=NUMBERS)).eval()
+SHAPES = AttributeVocabulary((Attribute("shape", ("disc", "ring", "cross")),))
+
+
+def network(vocabulary: AttributeVocabulary | None = SHAPES) -> UNet:
+    config = UNetConfig(8, (1,), 1, (), groups=4, dropout=0.0)
+    net = config.build(Interface(1, vocabulary, NUMBERS)).eval()
     torch.manual_seed(0)
     for weight in net.parameters():
         torch.nn.init.normal_(weight, std=0.2)
@@ -226,45 +236,38 @@ def network(conditions: tuple[int, ...] = (3,)) -> UNet:
 
 
 @torch.no_grad()
-def test_nothing_said_is_nothing_done():
+def test_zeros_are_nothing_done():
     net, x, t = network(), pictures(2, (1, 8, 8)), torch.tensor([3.0, 4.0])
-    label, zeros = torch.tensor([[1.0], [math.nan]]), torch.zeros(2, NUMBERS)
+    label, zeros = SHAPES.rows([[1.0], [math.nan]]), torch.zeros(2, NUMBERS)
     plain = net(x, t, label)
-    assert torch.equal(net(x, t, beside(label, zeros)), plain)
-    assert torch.equal(net(x, t, beside(label, zeros / 0)), plain), "nor does NaN reach it"
-    assert not torch.allclose(net(x, t, beside(label, row(scale=1.0).repeat(2, 1))), plain)
-    nameless = network(())
-    assert torch.equal(nameless(x, t, zeros), nameless(x, t))
-    assert not torch.allclose(nameless(x, t, zeros + 1), nameless(x, t))
-    with pytest.raises(UserError, match="condition"):
-        net(x, t, torch.zeros(2, 5))
+    assert torch.equal(net(x, t, label, zeros), plain)
+    assert not torch.allclose(net(x, t, label, row(scale=1.0).repeat(2, 1)), plain)
+    unlabelled = network(None)
+    assert torch.equal(unlabelled(x, t, augment=zeros), unlabelled(x, t))
+    assert not torch.allclose(unlabelled(x, t, augment=zeros + 1), unlabelled(x, t))
 
 
 @torch.no_grad()
 def test_guidance_goes_towards_labels_and_not_towards_alterations():
-    """Without the label, and without the numbers: what is subtracted is the plain unconditional prediction."""
+    """What is subtracted is the plain unconditional prediction, whatever the network was shown in training."""
     net, x = network(), pictures(2, (1, 8, 8))
-    denoiser = NetworkDenoiser(net, Cosine(), V())
-    label = torch.tensor([[1.0], [2.0]])
-    guided = Guided(denoiser, 1.5)
-    with_zeros = guided(x, 0.5, beside(label, torch.zeros(2, NUMBERS))).eps
-    assert torch.allclose(with_zeros, guided(x, 0.5, label).eps, atol=1e-5)
-    assert torch.isfinite(with_zeros).all()
+    label = SHAPES.rows([[1.0], [2.0]])
+    guided = Guided(NetworkDenoiser(net, Cosine(), V()), 1.5)(x, 0.5, label).eps
+    zeros = NetworkDenoiser(partial(net, augment=torch.zeros(2, NUMBERS)), Cosine(), V())
+    with_label, without = zeros(x, 0.5, label).eps, zeros(x, 0.5).eps
+    assert torch.allclose(guided, without + 1.5 * (with_label - without), atol=1e-5)
 
 
-def test_fit_tells_the_network_and_settles_the_flips():
-    shape = (1, 8, 8)
-    on = fit(resolve("digits", overrides={"augment.p": "0.12"}), shape)
-    assert (on.net.augment, on.augment.kinds) == (NUMBERS, KINDS)
-    assert fit(on, shape) == on
-    off = fit(replace(on, augment=AugmentConfig()), shape)
-    assert off.net.augment == 0
+def test_the_configuration_tells_the_network_and_leaves_out_the_flip_of_the_data():
+    on = resolve("digits", overrides={"augment.p": "0.12"})
+    assert (on.interface(1).augment, on.augment.kinds) == (NUMBERS, KINDS)
+    assert replace(on, augment=AugmentConfig()).interface(1).augment == 0
     assert not AugmentConfig(0.5, ()).on
-    mirrored = fit(resolve("digits", overrides={"augment.p": "0.12", "data.flip": "true"}), shape)
+    mirrored = resolve("digits", overrides={"augment.p": "0.12", "data.flip": "true"})
     assert mirrored.augment.kinds == KINDS[1:]
-    older = to_dict(fit(resolve("fashion"), shape))
-    del older["augment"], older["net"]["augment"]
-    assert from_dict(older) == fit(resolve("fashion"), shape), "a run from before resumes"
+    older = to_dict(resolve("fashion"))
+    del older["augment"]
+    assert from_dict(older) == resolve("fashion"), "a run from before resumes"
 
 
 # Training
@@ -272,49 +275,51 @@ def test_fit_tells_the_network_and_settles_the_flips():
 
 def test_a_chance_of_nothing_changes_no_bit(digits):
     """The layer takes no random number of another's, and zeros through it add nothing."""
-    plain = Learner(tiny(digits, augment__p="0"), digits)
-    hardly = Learner(tiny(digits, augment__p="1e-12", augment__kinds="scale,rotate"), digits)
+    plain = Trainer(tiny(augment__p="0"), digits)
+    hardly = Trainer(tiny(augment__p="1e-12", augment__kinds="scale,rotate"), digits)
     assert plain.net.augment is None
     for _ in range(3):
-        losses = plain.step().terms.loss, hardly.step().terms.loss
-        assert torch.equal(*losses)
-    state = hardly.net.state_dict()
-    assert all(torch.equal(tensor, state[name]) for name, tensor in plain.net.state_dict().items())
-    assert set(state) - set(plain.net.state_dict()) == {"augment.weight"}
+        assert torch.equal(plain.step().terms.loss, hardly.step().terms.loss)
+    state, extra = plain.net.state_dict(), hardly.net.state_dict()
+    assert equal(state, {name: extra[name] for name in state})
+    assert set(extra) - set(state) == {"augment.weight"}
 
 
 def test_a_step_shows_the_network_what_was_done(digits, monkeypatch):
-    """The learner's batch and condition by hand; labels are dropped, the numbers are not."""
-    learner = Learner(tiny(digits, augment__p="0.5", train__label_dropout="0.5", train__batch="32"), digits)
+    """The batch, the condition and the numbers by hand; labels are dropped, the numbers are not."""
+    trainer = Trainer(tiny(augment__p="0.5", train__label_dropout="0.5", train__batch="32"), digits)
     seen = []
-    monkeypatch.setattr("sfumato.train.trainer.score", lambda *arguments: seen.append(arguments) or 1 / 0)
+    monkeypatch.setattr(trainer.net, "forward", lambda *given, **more: seen.append((given, more)) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        learner.step()
-    x_0, condition = seen[0][2], seen[0][-1]
+        trainer.step()
+    (x_t, _, condition), more = seen[0]
     numbers = draw(AugmentConfig(0.5), 0, torch.arange(32))
-    assert torch.equal(condition[:, 1:], numbers)
-    assert 5 < int(condition[:, 0].isnan().sum()) < 27
-    plain = learner._model_input(digits.batch(torch.arange(32), 0).x)
-    assert torch.equal(x_0, augment(plain, numbers))
+    assert torch.equal(more["augment"], numbers)
+    assert 5 < int(condition.table.isnan().sum()) < 27
+    plain = trainer.encode(digits.batch(torch.arange(32), 0).x)
+    t = (uniform(0, Purpose.TRAIN_TIME, torch.arange(32)) * 50).floor().add(1) / 50
+    eps = normal(0, Purpose.TRAIN_NOISE, torch.arange(32), tuple(plain.shape[1:]))
+    wanted = marginal(augment(plain, numbers), trainer.schedule(t)).sample(eps)
+    assert torch.allclose(x_t, wanted, atol=1e-6)
+    assert not torch.equal(augment(plain, numbers), plain)
 
 
-def test_looking_is_at_images_as_they_are(digits, monkeypatch):
-    """Held-out scores and drawn grids ask for nothing altered, as the same weights without the layer would."""
-    learner = Learner(tiny(digits, augment__p="0.5"), digits)
+def test_held_out_losses_and_grids_are_of_images_as_they_are(digits):
+    """They ask for nothing altered, as the same weights without the layer would."""
+    trainer = Trainer(tiny(augment__p="0.5"), digits)
     for _ in range(3):
-        learner.step()
-    plain = Learner(tiny(digits), digits)
-    plain.ema.net.load_state_dict({k: v for k, v in learner.ema.net.state_dict().items() if k != "augment.weight"})
-    assert float(learner.ema.net.augment.weight.abs().max()) > 0
-    monkeypatch.setattr("sfumato.train.trainer.draw", None)
-    found, wanted = learner.held_out(), plain.held_out()
+        trainer.step()
+    plain = Trainer(tiny(), digits)
+    plain.ema.net.load_state_dict({k: v for k, v in trainer.ema.net.state_dict().items() if k != "augment.weight"})
+    assert float(trainer.ema.net.augment.weight.abs().max()) > 0
+    found, wanted = trainer.held_out(), plain.held_out()
     assert torch.equal(found.held_out.loss, wanted.held_out.loss)
     assert found.train == wanted.train
-    assert torch.equal(learner.draw(2), plain.draw(2))
+    assert torch.equal(trainer.draw(2), plain.draw(2))
 
 
 def test_interrupted_and_resumed_is_the_same_run(digits, tmp_path):
-    config = tiny(digits, augment__p="0.5")
+    config = tiny(augment__p="0.5")
     for name, stops in (("whole", ()), ("parts", (3, 11))):
         for stop in stops:
             go(config, Run(tmp_path / name), digits, stop)
@@ -341,21 +346,21 @@ def test_turning_does_not_leak(digits):
 
     Of a network that isn't told, half of the samples would be turned, and their mean uprightness half of the data's.
     """
-    ones = np.flatnonzero(digits.conditions[:, 0] == 1)[:30]
-    few = replace(digits, train=ones, attributes=(), conditions=digits.conditions[:, :0])
+    ones = np.flatnonzero(digits.conditions.table[:, 0] == 1)[:30]
+    few = replace(digits, train=ones, vocabulary=None, conditions=None)
     small = {"net__base": "16", "net__groups": "4", "net__multipliers": "1,2", "net__attention": "1"}
     turned = {"augment__p": "0.5", "augment__kinds": "rotate", "data__labels": "none"}
     pace = {"train__batch": "32", "train__images": "16000", "optim__lr": "3e-3", "net__dropout": "0"}
-    learner = Learner(tiny(few, **small, **turned, **pace), few)
-    while learner.images < 16_000:
-        learner.step()
+    trainer = Trainer(tiny(**small, **turned, **pace), few)
+    while trainer.images < 16_000:
+        trainer.step()
 
-    def drawn(condition: torch.Tensor | None) -> torch.Tensor:
-        denoiser, steps = Clipped(learner._denoiser(learner.ema.net)), trailing(10, learner.schedule)
-        told = None if condition is None else condition.repeat(200, 1)
-        return torch.cat([x for _, x in generate(denoiser, (1, 8, 8), 200, 5, DDIM(), steps, 100, conditions=told)])
+    def drawn(numbers: torch.Tensor | None) -> torch.Tensor:
+        told = {} if numbers is None else {"augment": numbers.repeat(100, 1)}
+        model = replace(trainer.model(), denoiser=trainer.denoiser(partial(trainer.ema.net, **told)))
+        return torch.cat([x for _, x in prepare(model, Recipe("ddim", steps=10)).stream(200, 5, batch=100)])
 
-    data = uprightness(learner._model_input(few.gather(torch.from_numpy(ones))[0]))
+    data = uprightness(trainer.encode(few.rows(torch.from_numpy(ones))[0]))
     plain, lying = uprightness(drawn(None)), uprightness(drawn(row(cos=-1, sin=1)))
     assert float(plain.mean()) > 0.8 * float(data.mean())
     assert float((plain < 0).double().mean()) < 0.02

@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 
 from sfumato.errors import UserError
+from sfumato.run.folder import Run
 from sfumato.train import checkpoint
 from sfumato.train.checkpoint import Position, load, newest, save
 
@@ -28,39 +29,43 @@ def content(images: int) -> dict[str, bytes]:
             for i, name in enumerate(("raw", "ema", "optim"))}  # fmt: skip
 
 
-def found(folder: Path) -> tuple[int | None, list[str]]:
-    told: list[str] = []
-    result = newest(folder, told.append)
+def found(run: Run) -> tuple[int | None, list[str]]:
+    messages: list[str] = []
+    result = newest(run, messages.append)
     if result is None:
-        return None, told
-    place, where = result
-    tensors = load(place)
+        return None, messages
+    folder, where = result
+    tensors = load(folder)
     assert {name: int(t["x"][0]) - where.images for name, t in tensors.items()} == {"raw": 0, "ema": 1, "optim": 2}
-    return where.images, told
+    return where.images, messages
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "checkpoints"
+def run(tmp_path: Path) -> Run:
+    run = Run(tmp_path / "run")
     for images in (8, 16):
-        save(folder, position(images), content(images))
-    return folder
+        save(run, position(images), content(images))
+    return run
 
 
-def test_nothing_is_nothing(tmp_path):
-    assert found(tmp_path / "checkpoints") == (None, [])
+def names(run: Run) -> list[str]:
+    return sorted(path.name for path in run.checkpoints.iterdir())
 
 
-def test_the_newest_comes_back_with_its_position(folder):
-    place, where = newest(folder, pytest.fail)
-    assert place.name == "000000000016"
+def test_without_any_there_is_none(tmp_path):
+    assert found(Run(tmp_path / "run")) == (None, [])
+
+
+def test_the_newest_comes_back_with_its_position(run):
+    folder, where = newest(run, pytest.fail)
+    assert folder == run.checkpoint(16)
     assert where == position(16)
-    assert found(folder) == (16, [])
+    assert found(run) == (16, [])
 
 
-def test_two_are_kept(folder):
-    save(folder, position(24), content(24))
-    assert sorted(p.name for p in folder.iterdir()) == ["000000000016", "000000000024"]
+def test_two_are_kept(run):
+    save(run, position(24), content(24))
+    assert names(run) == ["000000000016", "000000000024"]
 
 
 FILES = ("raw.safetensors", "ema.safetensors", "optim.safetensors", "manifest.json")
@@ -68,8 +73,8 @@ FILES = ("raw.safetensors", "ema.safetensors", "optim.safetensors", "manifest.js
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", ["flip first", "flip middle", "flip last", "cut", "empty", "missing"])
-def test_a_damaged_newest_falls_back_and_both_are_named(folder, name, damage):
-    file = folder / "000000000016" / name
+def test_a_damaged_newest_falls_back_and_both_are_named(run, name, damage):
+    file = run.checkpoint(16) / name
     whole = bytearray(file.read_bytes())
     if damage.startswith("flip"):
         whole[{"first": 0, "middle": len(whole) // 2, "last": -1}[damage.split()[1]]] ^= 0x10
@@ -78,38 +83,38 @@ def test_a_damaged_newest_falls_back_and_both_are_named(folder, name, damage):
         file.unlink()
     else:
         file.write_bytes(whole[: len(whole) // 2 if damage == "cut" else 0])
-    images, told = found(folder)
+    images, messages = found(run)
     assert images == 8
-    assert len(told) == 1
-    assert "000000000016" in told[0]
-    assert "000000000008" in told[0]
-    assert found(folder) == (8, [])  # once set aside it is not told again
-    assert (folder / "000000000016.damaged").is_dir()
-    save(folder, position(16), content(16))
-    assert found(folder) == (16, [])
+    assert len(messages) == 1
+    assert "000000000016" in messages[0]
+    assert "000000000008" in messages[0]
+    assert found(run) == (8, [])  # once set aside it is not reported again
+    assert (run.checkpoint(16).with_suffix(".damaged")).is_dir()
+    save(run, position(16), content(16))
+    assert found(run) == (16, [])
 
 
-def test_every_flipped_bit_of_a_manifest_is_noticed_or_means_nothing(folder):
-    file = folder / "000000000016" / "manifest.json"
+def test_every_flipped_bit_of_a_manifest_is_noticed_or_means_nothing(run):
+    file = run.checkpoint(16) / "manifest.json"
     whole = file.read_bytes()
-    for place in range(0, len(whole), 7):
+    for index in range(0, len(whole), 7):
         damaged = bytearray(whole)
-        damaged[place] ^= 1 << place % 8
+        damaged[index] ^= 1 << index % 8
         file.write_bytes(damaged)
-        if checkpoint._damage(folder / "000000000016") is None:  # white space became other white space
+        if checkpoint.find_damage(run.checkpoint(16)) is None:  # white space became other white space
             assert json.loads(bytes(damaged)) == json.loads(whole)
 
 
-def test_files_of_two_checkpoints_mixed_are_noticed(folder):
-    shutil.copy(folder / "000000000008" / "ema.safetensors", folder / "000000000016" / "ema.safetensors")
-    assert found(folder)[0] == 8
+def test_files_of_two_checkpoints_mixed_are_noticed(run):
+    shutil.copy(run.checkpoint(8) / "ema.safetensors", run.checkpoint(16) / "ema.safetensors")
+    assert found(run)[0] == 8
 
 
-def test_when_none_is_good_nothing_is_started_silently(folder):
-    for place in folder.iterdir():
-        (place / "raw.safetensors").write_bytes(b"")
+def test_when_none_is_good_nothing_is_started_silently(run):
+    for folder in run.checkpoints.iterdir():
+        (folder / "raw.safetensors").write_bytes(b"")
     with pytest.raises(UserError, match=r"000000000016.*000000000008"):
-        found(folder)
+        found(run)
 
 
 def killed(action: Callable[[], object], call: str, at: int) -> bool:
@@ -136,21 +141,21 @@ def killed(action: Callable[[], object], call: str, at: int) -> bool:
 
 
 @pytest.mark.parametrize("call", ["fsync", "rename", "rmdir", "unlink", "mkdir"])
-def test_killed_at_any_point_of_a_save(folder, call):
+def test_killed_at_any_point_of_a_save(run, call):
     """However far the save got, the newest good one is the old or the new, whole; and the next save works."""
     for at in range(20):
-        reached = killed(lambda: save(folder, position(24), content(24)), call, at)
-        images, told = found(folder)
+        reached = killed(lambda: save(run, position(24), content(24)), call, at)
+        images, messages = found(run)
         assert images in (16, 24)
-        assert told == []
-        assert sum(p.name.isdigit() for p in folder.iterdir()) >= 2
+        assert messages == []
+        assert len(run.list_checkpoints()) >= 2
         if not reached:
             assert images == 24
             break
-        shutil.rmtree(folder / "000000000024", ignore_errors=True)
-        shutil.rmtree(folder)
+        shutil.rmtree(run.checkpoint(24), ignore_errors=True)
+        shutil.rmtree(run.checkpoints)
         for images in (8, 16):
-            save(folder, position(images), content(images))
+            save(run, position(images), content(images))
     else:
         pytest.fail("the save never came to its end")
     assert at > 0 or call in ("rmdir", "unlink")
@@ -158,8 +163,8 @@ def test_killed_at_any_point_of_a_save(folder, call):
 
 @pytest.mark.parametrize("call", ["fsync", "rename"])
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EROFS])
-def test_a_save_that_fails_leaves_the_old_ones_and_no_litter(folder, monkeypatch, call, error):
-    before = sorted(folder.rglob("*"))
+def test_a_save_that_fails_leaves_the_old_ones_and_no_litter(run, monkeypatch, call, error):
+    before = sorted(run.checkpoints.rglob("*"))
     for at in range(3 if call == "fsync" else 1):
         original, left = getattr(os, call), [at]
 
@@ -172,16 +177,18 @@ def test_a_save_that_fails_leaves_the_old_ones_and_no_litter(folder, monkeypatch
         with monkeypatch.context() as patch:
             patch.setattr(os, call, failing)
             with pytest.raises(OSError, match=os.strerror(error)):
-                save(folder, position(24), content(24))
-        assert sorted(folder.rglob("*")) == before
-    save(folder, position(24), content(24))
-    assert found(folder) == (24, [])
+                save(run, position(24), content(24))
+        assert sorted(run.checkpoints.rglob("*")) == before
+    save(run, position(24), content(24))
+    assert found(run) == (24, [])
 
 
-def test_what_does_not_read_back_is_not_called_saved_and_prunes_nothing(folder, monkeypatch):
-    write = checkpoint._write
-    monkeypatch.setattr(checkpoint, "_write", lambda path, data: write(path, data[:-1] if "ema" in path.name else data))
+def test_what_does_not_read_back_is_not_called_saved_and_prunes_nothing(run, monkeypatch):
+    write = checkpoint.write_synced
+    monkeypatch.setattr(
+        checkpoint, "write_synced", lambda path, data: write(path, data[:-1] if "ema" in path.name else data)
+    )
     with pytest.raises(OSError, match="does not read back"):
-        save(folder, position(24), content(24))
-    assert found(folder)[0] == 16
-    assert {p.name for p in folder.iterdir()} >= {"000000000008", "000000000016"}
+        save(run, position(24), content(24))
+    assert found(run)[0] == 16
+    assert set(names(run)) >= {"000000000008", "000000000016"}

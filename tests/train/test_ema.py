@@ -10,7 +10,7 @@ from torch import nn
 
 from sfumato.config.train import EMAConfig
 from sfumato.train.ema import EMA
-from sfumato.train.trainer import Learner
+from sfumato.train.trainer import Trainer
 
 from .conftest import tiny
 
@@ -75,21 +75,21 @@ def test_a_skipped_step_leaves_the_average_as_it_is():
 
 def test_the_average_is_of_weights_after_their_step(digits):
     """At decay 0.5 for good, ema_n = sum 2^-(n - k) w_k / 2 + 2^-n w_0 with w_k the weights after step k."""
-    config = tiny(digits, ema__half_life="8", ema__ramp="none", optim__lr="0.1", train__batch="8")
-    learner = Learner(config, digits)
+    config = tiny(ema__half_life="8", ema__ramp="none", optim__lr="0.1", train__batch="8")
+    trainer = Trainer(config, digits)
     name = "entrance.weight"
-    start = learner.net.state_dict()[name].clone()
+    start = trainer.net.state_dict()[name].clone()
     seen = []
     for _ in range(4):
-        learner.step()
-        seen.append(learner.net.state_dict()[name].clone())
-    assert torch.allclose(learner.ema.net.state_dict()[name].double(), closed_form(start, seen, [0.5] * 4), atol=1e-6)
+        trainer.step()
+        seen.append(trainer.net.state_dict()[name].clone())
+    assert torch.allclose(trainer.ema.net.state_dict()[name].double(), closed_form(start, seen, [0.5] * 4), atol=1e-6)
     early = closed_form(start, [start, *seen[:-1]], [0.5] * 4)  # what averaging before the step would give
-    assert not torch.allclose(learner.ema.net.state_dict()[name].double(), early, atol=1e-4)
+    assert not torch.allclose(trainer.ema.net.state_dict()[name].double(), early, atol=1e-4)
 
 
 def test_after_the_first_step_the_average_is_the_weights(digits):
-    learner = Learner(tiny(digits, optim__lr="0.1"), digits)
-    learner.step()
-    for a, b in zip(learner.ema.net.parameters(), learner.net.parameters(), strict=True):
+    trainer = Trainer(tiny(optim__lr="0.1"), digits)
+    trainer.step()
+    for a, b in zip(trainer.ema.net.parameters(), trainer.net.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-7)

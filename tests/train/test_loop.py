@@ -12,12 +12,16 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
-import torch
-from sfumato.data.formats.pixels import to_bytes
+import scipy.linalg
+from PIL import Image
 
+from sfumato.config.presets import PRESETS, resolve
 from sfumato.generate.pictures import tiles
+from sfumato.generate.recipe import Recipe
+from sfumato.generate.sample import sample
 from sfumato.model import load
 from sfumato.run.events import (
     Finished,
@@ -28,15 +32,14 @@ from sfumato.run.events import (
     Stepped,
 )
 from sfumato.run.folder import Run
-from sfumato.run.log import record
 from sfumato.train import loop, train
 
-from .conftest import diary, final, go, tiny
+from .conftest import equal, final, go, log_of, tiny
 
 
-def test_a_run_tells_its_story_in_order(digits, tmp_path):
+def test_events_come_in_order_and_the_run_is_recorded(digits, tmp_path):
     run = Run(tmp_path / "run")
-    events = go(tiny(digits), run, digits)
+    events = go(tiny(), run, digits)
     assert isinstance(events[0], Started)
     assert isinstance(events[-1], Finished)
     assert isinstance(events[-2], Saved)
@@ -47,7 +50,7 @@ def test_a_run_tells_its_story_in_order(digits, tmp_path):
     assert all(sum(e.buckets.count) == 8 and math.isclose(e.buckets.mean, e.loss) for e in steps)
     assert [e.images for e in events if isinstance(e, HeldOut)] == [0, 80, 160]
     assert [e.images for e in events if isinstance(e, Sampled)] == [8, 160]
-    assert (run.path / "finished.json").exists()
+    assert run.finished_path.exists()
     model = load(run)
     assert (model.images, model.kind, model.shape) == (160, "ema", (1, 8, 8))
     assert model.attributes == digits.attributes
@@ -59,74 +62,80 @@ def test_a_run_tells_its_story_in_order(digits, tmp_path):
 def test_interrupted_and_resumed_is_the_same_bit_for_bit(digits, tmp_path, whole, cut):
     run = Run(tmp_path / "run")
     for steps in cut:
-        seen = go(tiny(digits), run, digits, steps)
+        seen = go(tiny(), run, digits, steps)
         assert seen[-1].step == steps
-    seen = go(tiny(digits), run, digits)
+    seen = go(tiny(), run, digits)
     assert seen[0].resumed_at == 8 * cut[-1]
     assert final(run) == final(whole)
-    assert diary(run) == diary(whole)
+    assert log_of(run) == log_of(whole)
 
 
-def test_closed_between_looks_nothing_is_missed(digits, tmp_path, whole):
-    """Stop at every single event once: what was due and not yet told is told on resuming, and nothing twice."""
+def test_closed_between_two_events_nothing_is_missed(digits, tmp_path, whole):
+    """Stop at every single event once: what was due and not yet reported is reported on resuming, and nothing twice."""
     run, at = Run(tmp_path / "run"), 0
     while not run.finished_path.exists():
         at += 1
-        events = record(train(tiny(digits), run, digits), run)
+        events = train(tiny(), run, digits)
         for number, _ in enumerate(events):
             if number == at % 7:
                 events.close()
                 break
         assert at < 80
     assert final(run) == final(whole)
-    assert diary(run) == diary(whole)
+    assert log_of(run) == log_of(whole)
 
 
-def in_child(action) -> int:
-    """Run an action in a child process and return its id."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            action()
-            os._exit(0)
-        finally:
-            os._exit(1)
-    return pid
+def killed_at_random(config, run: Run, digits, kills: int, longest: float) -> int:
+    """Train in child processes, each killed at a random moment, then to the end; return how many were killed."""
+    draw, killed = random.Random(1), 0
+    while killed < kills:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                go(config, run, digits)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        time.sleep(draw.uniform(0.02, longest))
+        os.kill(pid, signal.SIGKILL)
+        if not os.WIFSIGNALED(os.waitpid(pid, 0)[1]):
+            break
+        killed += 1
+    go(config, run, digits)
+    return killed
 
 
 def test_killed_at_random_moments_is_the_same_bit_for_bit(digits, tmp_path, whole):
     """SIGKILL eight times, with a save after every step so that many a blow falls into one."""
-    run, draw = Run(tmp_path / "run"), random.Random(1)
-    config = tiny(digits, train__save_every="0")
-    kills = 0
-    while kills < 8:
-        pid = in_child(lambda: go(config, run, digits))
-        time.sleep(draw.uniform(0.02, 0.25))
-        os.kill(pid, signal.SIGKILL)
-        if not os.WIFSIGNALED(os.waitpid(pid, 0)[1]):
-            break
-        kills += 1
-    go(config, run, digits)
-    assert kills >= 2
+    run = Run(tmp_path / "run")
+    assert killed_at_random(tiny(train__save_every="0"), run, digits, 8, 0.25) >= 2
     ours, theirs = final(run), final(whole)
     for name in ours:  # the headers differ in save_every alone
-        a, b = safetensors.torch.load(ours[name]), safetensors.torch.load(theirs[name])
-        assert all(torch.equal(a[key], b[key]) for key in a)
-        assert a.keys() == b.keys()
-    assert diary(run) == diary(whole)
+        assert equal(safetensors.torch.load(ours[name]), safetensors.torch.load(theirs[name]))
+    assert log_of(run) == log_of(whole)
     for picture in whole.samples.iterdir():
         assert (run.samples / picture.name).read_bytes() == picture.read_bytes()
 
 
+@pytest.mark.slow
+def test_killed_twenty_times_is_the_same_bit_for_bit(digits, tmp_path: Path):
+    config = tiny(train__images="2400", train__save_every="0")
+    calm, hurt = Run(tmp_path / "calm"), Run(tmp_path / "hurt")
+    go(config, calm, digits)
+    killed_at_random(config, hurt, digits, 20, 1.0)
+    assert final(hurt) == final(calm)
+    assert log_of(hurt) == log_of(calm)
+
+
 def test_another_seed_is_another_run(digits, tmp_path, whole):
     run = Run(tmp_path / "run")
-    go(tiny(digits, train__seed="1"), run, digits, 5)
+    go(tiny(train__seed="1"), run, digits, 5)
     assert final(run).values() != final(whole).values()
 
 
 def test_a_finished_run_says_so_and_changes_nothing(digits, whole):
     before = {path: path.read_bytes() for path in whole.path.rglob("*") if path.is_file() and path.name != "lock"}
-    events = go(tiny(digits), whole, digits)
+    events = go(tiny(), whole, digits)
     assert [type(e) for e in events] == [Finished]
     assert events[0].again
     assert events[0].images == 160
@@ -134,32 +143,29 @@ def test_a_finished_run_says_so_and_changes_nothing(digits, whole):
 
 
 def test_grids_are_of_the_same_seeds_and_of_both_kinds(digits, tmp_path):
-    from PIL import Image
-
     run = Run(tmp_path / "run")
-    events = go(tiny(digits, train__raw_grids="true"), run, digits)
+    events = go(tiny(train__raw_grids="true"), run, digits)
     grids = [e for e in events if isinstance(e, Sampled)]
     assert [(e.images, e.kind) for e in grids] == [(8, "ema"), (8, "raw"), (160, "ema"), (160, "raw")]
-    assert all(e.pictures.shape == (4, 1, 8, 8) and e.pictures.dtype == torch.uint8 for e in grids)
-    with Image.open(run.samples / "000000000160.png") as picture:
-        assert picture.text["images"] == "160"
-        assert (tiles(picture) == grids[2].pictures.numpy()).all()
-    with Image.open(run.samples / "000000000160-raw.png") as picture:
-        assert (tiles(picture) == grids[3].pictures.numpy()).all()
+    assert all(e.pictures.shape == (4, 1, 8, 8) and e.pictures.dtype == np.uint8 for e in grids)
+    for event in grids:
+        with Image.open(run.grid(event.images, event.kind)) as picture:
+            assert picture.text["images"] == str(event.images)
+            assert (tiles(picture) == event.pictures).all()
 
 
 def test_reports_of_several_steps_add_up(digits, tmp_path, monkeypatch):
-    """As on a GPU: sixteen steps a report, cut where anybody looks, and the same bits in the end."""
+    """As on a GPU: sixteen steps a report, fewer before a grid or a held-out loss, and the same bits in the end."""
     run, single = Run(tmp_path / "many"), Run(tmp_path / "one")
-    one = [e for e in go(tiny(digits), single, digits) if isinstance(e, Stepped)]
-    init = loop._Session.__init__
+    one = [e for e in go(tiny(), single, digits) if isinstance(e, Stepped)]
+    init = loop.Session.__init__
 
     def windowed(self, *arguments):
         init(self, *arguments)
-        self.every = 16
+        self.window = 16
 
-    monkeypatch.setattr(loop._Session, "__init__", windowed)
-    many = [e for e in go(tiny(digits), run, digits) if isinstance(e, Stepped)]
+    monkeypatch.setattr(loop.Session, "__init__", windowed)
+    many = [e for e in go(tiny(), run, digits) if isinstance(e, Stepped)]
     assert [(e.step, e.steps) for e in many] == [(1, 1), (10, 9), (16, 6), (20, 4)]
     for event in many:
         part = [e for e in one if event.step - event.steps < e.step <= event.step]
@@ -174,26 +180,8 @@ def test_the_log_is_json_throughout(whole):
         json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
-@pytest.mark.slow
-def test_killed_twenty_times_is_the_same_bit_for_bit(digits, tmp_path: Path):
-    config = tiny(digits, train__images="2400", train__save_every="0")
-    calm, hurt, draw = Run(tmp_path / "calm"), Run(tmp_path / "hurt"), random.Random(2)
-    go(config, calm, digits)
-    for _ in range(20):
-        pid = in_child(lambda: go(config, hurt, digits))
-        time.sleep(draw.uniform(0.3, 1.0))
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-    go(config, hurt, digits)
-    assert final(hurt) == final(calm)
-    assert diary(hurt) == diary(calm)
-
-
 def frechet(a, b) -> float:
     """The Frechet distance of two sets of images as pixels in [-1, 1], each taken for a Gaussian."""
-    import numpy as np
-    import scipy.linalg
-
     a, b = (np.asarray(x).reshape(len(x), -1).astype(np.float64) / 127.5 - 1 for x in (a, b))
     c_a, c_b = np.cov(a.T), np.cov(b.T)
     root = scipy.linalg.sqrtm((c_a + 1e-9 * np.eye(len(c_a))) @ (c_b + 1e-9 * np.eye(len(c_b)))).real
@@ -206,9 +194,6 @@ def test_half_a_minute_on_digits_learns_digits(digits, tmp_path):
 
     The scale of the distance: noise is 40 away from the digits, two random halves of the digits are 0.25 apart.
     """
-    from sfumato.config.presets import PRESETS, resolve
-    from sfumato.generate.sample import sample
-
     config = resolve("digits", None, {"train.images": "16000", "train.grids": "0"})
     assert config.net == PRESETS["digits"].config.net
     plain = replace(digits, config=config.data)
@@ -217,5 +202,5 @@ def test_half_a_minute_on_digits_learns_digits(digits, tmp_path):
     assert losses[-1] < 0.45 * losses[0]
     assert all(b < 1.01 * a for a, b in pairwise(losses))
     model = load(run)
-    pictures = to_bytes(sample(model, 500, seed=1, steps=25, batch=250))
+    pictures = model.codec.shown(sample(model, 500, Recipe("ddim", steps=25), seed=1, batch=250))
     assert frechet(pictures, plain.images[plain.train]) < 1.5

@@ -13,7 +13,7 @@ from sfumato.model import load
 from sfumato.run.events import Finished, HeldOut, Stepped
 from sfumato.run.folder import Run
 from sfumato.train import train
-from sfumato.train.trainer import Learner
+from sfumato.train.trainer import Trainer
 
 from .conftest import tiny
 
@@ -36,29 +36,29 @@ def test_every_combination_trains_samples_and_is_scored(digits, objective, varia
         "diffusion__parameterization": predicts,
         "diffusion__schedule__num_steps": "50",
     }
-    learner = Learner(tiny(digits, **given), digits)
-    before = learner.held_out().held_out.loss.mean()
+    trainer = Trainer(tiny(**given), digits)
+    before = trainer.held_out().held_out.loss.mean()
     for _ in range(12):
-        outcome = learner.step()
-        assert bool(outcome.applied)
-    assert bool(outcome.terms.loss.isfinite().all())
-    assert float(learner.held_out().held_out.loss.mean()) < float(before)
-    rule = learner.config.diffusion.build_variance()
-    denoiser = learner._denoiser(learner.ema.net)
+        metrics = trainer.step()
+        assert bool(metrics.applied)
+    assert bool(metrics.terms.loss.isfinite().all())
+    assert float(trainer.held_out().held_out.loss.mean()) < float(before)
+    rule = trainer.config.diffusion.build_variance()
+    denoiser = trainer.model().denoiser
     drawn = sample(denoiser, Ancestral(rule), trailing(7, denoiser.schedule), Noise(0, torch.arange(2), digits.shape))
     assert bool(drawn.isfinite().all())
-    x_0 = 2 * digits.gather(torch.arange(2))[0].float() / 255 - 1
+    x_0 = trainer.encode(digits.rows(torch.arange(2))[0])
     scored = vlb(denoiser, x_0, trailing(7, denoiser.schedule), Noise(0, torch.arange(2), digits.shape), rule)
     assert bool(scored.total.isfinite().all())
 
 
 @pytest.mark.parametrize("kind", ["min-snr", "p2", "sigmoid"])
 def test_weighted_losses_train(digits, kind) -> None:
-    learner = Learner(tiny(digits, diffusion__weighting__kind=kind), digits)
-    before = learner.held_out().held_out.loss.mean()
+    trainer = Trainer(tiny(diffusion__weighting__kind=kind), digits)
+    before = trainer.held_out().held_out.loss.mean()
     for _ in range(12):
-        learner.step()
-    assert float(learner.held_out().held_out.loss.mean()) < float(before)
+        trainer.step()
+    assert float(trainer.held_out().held_out.loss.mean()) < float(before)
 
 
 def test_importance_sampling_resumes_bit_for_bit(digits, tmp_path) -> None:
@@ -70,7 +70,7 @@ def test_importance_sampling_resumes_bit_for_bit(digits, tmp_path) -> None:
         "diffusion__schedule__num_steps": "4",  # ten losses at each t come quickly
         "train__grid_steps": "4",
     }
-    config = tiny(digits, **given)
+    config = tiny(**given)
     whole, broken = Run(tmp_path / "whole"), Run(tmp_path / "broken")
     list(train(config, whole, digits))
     events = train(config, broken, digits)
@@ -82,17 +82,17 @@ def test_importance_sampling_resumes_bit_for_bit(digits, tmp_path) -> None:
     for name in ("raw", "ema"):
         paths = (run.path / "weights" / f"{name}.safetensors" for run in (whole, broken))
         assert next(paths).read_bytes() == next(paths).read_bytes()
-    learner = Learner(config, digits)
+    trainer = Trainer(config, digits)
     for _ in range(20):
-        learner.step()
-    assert float(learner.history.probabilities.max()) > 0.3
+        trainer.step()
+    assert float(trainer.history.probabilities.max()) > 0.3
 
 
 def test_the_best_weights_are_kept(digits, tmp_path) -> None:
     run = Run(tmp_path / "run")
-    events = [e for e in train(tiny(digits, train__held_outs="4"), run, digits) if isinstance(e, HeldOut)]
+    events = [e for e in train(tiny(train__held_outs="4"), run, digits) if isinstance(e, HeldOut)]
     best = min(events, key=lambda event: event.loss)
-    model = load(run.path / "weights" / "best.safetensors")
+    model = load(run, "best")
     assert model.images == best.images
     assert best.best
     assert [e.best for e in events] == [e.loss == min(x.loss for x in events[: i + 1]) for i, e in enumerate(events)]
@@ -110,7 +110,7 @@ def test_the_best_weights_are_kept(digits, tmp_path) -> None:
 )
 def test_combinations_without_effect_are_refused(digits, given, said) -> None:
     with pytest.raises(UserError, match=said):
-        tiny(digits, **given)
+        tiny(**given)
 
 
 def test_there_are_all_pairs() -> None:
@@ -130,8 +130,8 @@ def test_a_reported_loss_is_unbiased_under_importance_sampling(digits) -> None:
     }
     means = {}
     for importance in ("true", "false"):
-        learner = Learner(tiny(digits, **given, diffusion__importance=importance), digits)
-        losses = [learner.step().terms.loss.double() for _ in range(60)]
+        trainer = Trainer(tiny(**given, diffusion__importance=importance), digits)
+        losses = [trainer.step().terms.loss.double() for _ in range(60)]
         means[importance] = torch.stack(losses[20:]).flatten()  # the history is full by then
     error = sum(float(v.var()) / len(v) for v in means.values()) ** 0.5
     assert abs(float(means["true"].mean() - means["false"].mean())) < 4 * error

@@ -1,18 +1,23 @@
-"""From a budget to a length: the arithmetic against a machine of known speed, and a run that keeps its plan."""
+"""From a budget to a length, and what a training costs: the arithmetic against a machine of known speed."""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from sfumato.config.train import TrainConfig
+from sfumato.data import Dataset
 from sfumato.errors import UserError
 from sfumato.run.events import Finished, HeldOut, Sampled, Started
 from sfumato.run.folder import Run
+from sfumato.run.plan import Plan
 from sfumato.train import plan as planning
 from sfumato.train import train
-from sfumato.train.clock import moments, regular
-from sfumato.train.plan import Speed, measure, plan_for, settle
+from sfumato.train.plan import Forecast, Speed, forecast, measure, plan_for, resolve_length
+from sfumato.train.trainer import Trainer
 
 from .conftest import tiny
 
@@ -28,7 +33,9 @@ class Clock:
 
 
 class Machine:
-    """A learner of known cost; the first calls are slow, as they are."""
+    """A trainer of known cost; the first calls are slow, as they are."""
+
+    grid_steps = 25
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -54,7 +61,7 @@ class Machine:
 def test_measuring_finds_what_things_cost(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(planning, "time", clock)
-    speed = measure(Machine(clock), TrainConfig(grid_steps=25), 3.0)
+    speed = measure(Machine(clock), TrainConfig(), 3.0)
     assert speed.step == pytest.approx(0.051)
     assert speed.grid == pytest.approx(25 * 0.02, rel=0.05)
     assert speed.held_out == pytest.approx(0.031)
@@ -64,13 +71,12 @@ def test_measuring_finds_what_things_cost(monkeypatch):
 
 
 @pytest.mark.parametrize("budget", [30.0, 120.0, 3600.0])
-@pytest.mark.parametrize("gone", [0.0, 5.0])
-def test_the_whole_plan_fits_the_budget_and_wastes_little(budget, gone):
+@pytest.mark.parametrize("elapsed", [0.0, 5.0])
+def test_the_whole_plan_fits_the_budget_and_wastes_little(budget, elapsed):
     config = TrainConfig(batch=32, budget=budget)
-    speed = Speed(0.05, 0.5, 0.03)
-    plan = plan_for(config, speed, gone)
-    looks = len(moments(plan.steps, config.grids)) * 0.5 + len(regular(plan.steps, config.held_outs)) * 0.03
-    spent = gone + plan.steps * 0.05 + looks
+    plan = plan_for(config, Speed(0.05, 0.5, 0.03), elapsed)
+    assert (plan.grids, plan.held_outs) == (config.grids, config.held_outs)
+    spent = elapsed + plan.steps * 0.05 + len(plan.grid_steps) * 0.5 + len(plan.held_out_steps) * 0.03
     assert spent <= budget
     assert spent >= 0.96 * budget - 0.1
     assert plan.seconds == pytest.approx(spent)
@@ -86,66 +92,58 @@ def test_too_short_a_budget_names_one_that_is_enough():
     assert plan_for(TrainConfig(batch=32, budget=enough), Speed(0.05, 0.5, 0.03), 1.0).steps >= 10
 
 
-def test_looking_never_eats_up_the_training():
-    """Where grids and passes cost more than a quarter of the budget there are fewer of them, at least one of each."""
-    for grid, held_out in ((20.0, 0.1), (3.0, 2.0), (0.5, 9.0)):
-        config, speed = TrainConfig(batch=32, budget=120), Speed(0.05, grid, held_out)
-        plan = plan_for(config, speed, 5.0)
-        looks = len(moments(plan.steps, plan.grids)) * grid + len(regular(plan.steps, plan.held_outs)) * held_out
-        assert 1 <= plan.grids < config.grids
-        assert 1 <= plan.held_outs < config.held_outs
-        assert looks <= max(0.25 * 120, grid + 2 * held_out)
-        assert plan.steps * 0.05 + looks <= 115
-    cheap = plan_for(TrainConfig(budget=120), Speed(0.05, 0.1, 0.1), 5.0)
-    assert (cheap.grids, cheap.held_outs) == (TrainConfig().grids, TrainConfig().held_outs)
-    none = plan_for(TrainConfig(budget=120, grids=0, held_outs=0), Speed(0.05, 90.0, 90.0), 5.0)
+@pytest.mark.parametrize(("grid", "held_out"), [(20.0, 0.1), (3.0, 2.0), (0.5, 9.0)])
+def test_grids_and_held_out_losses_never_use_up_the_budget(grid, held_out):
+    """Where they cost more than a quarter of it there are fewer of them, at least one of each."""
+    config = TrainConfig(batch=32, budget=120)
+    plan = plan_for(config, Speed(0.05, grid, held_out), 5.0)
+    seconds = len(plan.grid_steps) * grid + len(plan.held_out_steps) * held_out
+    assert 1 <= plan.grids < config.grids
+    assert 1 <= plan.held_outs < config.held_outs
+    assert seconds <= max(0.25 * 120, grid + 2 * held_out)
+    assert plan.steps * 0.05 + seconds <= 115
+    none = plan_for(replace(config, grids=0, held_outs=0), Speed(0.05, grid, held_out), 5.0)
     assert (none.grids, none.held_outs) == (0, 0)
 
 
 def test_a_run_draws_what_its_plan_affords(digits, tmp_path, monkeypatch):
     monkeypatch.setattr(planning, "measure", lambda *_: Speed(0.5, 2.0, 2.0))
     run = Run(tmp_path / "run")
-    events = list(train(tiny(digits, train__images="none", train__budget="60", train__grids="9"), run, digits))
+    events = list(train(tiny(train__images="none", train__budget="60", train__grids="9"), run, digits))
     plan = events[0].plan
     assert plan.grids < 9
-    assert sum(isinstance(event, Sampled) for event in events) == len(moments(plan.steps, plan.grids))
-    assert sum(isinstance(event, HeldOut) for event in events) == len(regular(plan.steps, plan.held_outs))
+    assert sum(isinstance(event, Sampled) for event in events) == len(plan.grid_steps)
+    assert sum(isinstance(event, HeldOut) for event in events) == len(plan.held_out_steps)
 
 
 def test_a_budget_is_planned_once_and_then_kept(digits, tmp_path, monkeypatch):
     monkeypatch.setattr(planning, "measure", lambda *_: Speed(0.5, 0.1, 0.1))
     run = Run(tmp_path / "run")
-    config = tiny(digits, train__images="none", train__budget="20", train__grids="0")
+    config = tiny(train__images="none", train__budget="20", train__grids="0")
     events = list(train(config, run, digits))
     plan = events[0].plan
     assert isinstance(events[0], Started)
     assert isinstance(events[-1], Finished)
     assert run.config().train.images == plan.images
     assert run.read(run.plan_path)["images"] == plan.images
-    again, kept = settle(config, run, digits)
-    assert again == run.config()
-    assert kept == plan
+    assert resolve_length(config, run, digits) == (run.config(), plan)
     with pytest.raises(UserError, match=r"train\.budget 20\.0 -> 99\.0"):
-        settle(tiny(digits, train__images="none", train__budget="99", train__grids="0"), run, digits)
+        resolve_length(tiny(train__images="none", train__budget="99", train__grids="0"), run, digits)
 
 
 def test_a_planned_run_has_the_bits_of_one_whose_length_was_given(digits, tmp_path, monkeypatch):
     """Measuring trains a throw-away copy: nothing of it may be left in the run."""
-
-    def plan_for(config: TrainConfig, speed: Speed, gone: float) -> planning.Plan:
-        return planning.Plan(40, 5, 8, config.grids, config.held_outs)
-
-    monkeypatch.setattr(planning, "plan_for", plan_for)
+    monkeypatch.setattr(planning, "plan_for", lambda config, *_: Plan(40, 5, 8, config.grids, config.held_outs))
     planned, given = Run(tmp_path / "planned"), Run(tmp_path / "given")
-    list(train(tiny(digits, train__images="none", train__budget="1"), planned, digits))
-    list(train(tiny(digits, train__images="40"), given, digits))
-    name = "checkpoints/000000000040/optim.safetensors"
-    assert (planned.path / name).read_bytes() == (given.path / name).read_bytes()
+    list(train(tiny(train__images="none", train__budget="1"), planned, digits))
+    list(train(tiny(train__images="40"), given, digits))
+    one, other = (run.checkpoint(40) / "optim.safetensors" for run in (planned, given))
+    assert one.read_bytes() == other.read_bytes()
 
 
-def test_settling_writes_nothing(digits, tmp_path):
+def test_planning_writes_nothing(digits, tmp_path):
     state = torch.random.get_rng_state()
-    config, plan = settle(tiny(digits, train__images="none", train__budget="2"), Run(tmp_path / "run"), digits)
+    config, plan = resolve_length(tiny(train__images="none", train__budget="2"), Run(tmp_path / "run"), digits)
     assert config.train.images == plan.images > 0
     assert list(tmp_path.iterdir()) == []
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -153,6 +151,60 @@ def test_settling_writes_nothing(digits, tmp_path):
 
 def test_a_given_length_needs_no_measuring(digits, tmp_path, monkeypatch):
     monkeypatch.setattr(planning, "measure", lambda *_: pytest.fail("measured"))
-    config, plan = settle(tiny(digits), Run(tmp_path / "run"), digits)
+    config, plan = resolve_length(tiny(), Run(tmp_path / "run"), digits)
     assert (plan.images, plan.steps, plan.seconds) == (160, 20, None)
-    assert config == tiny(digits)
+    assert config == tiny()
+
+
+# --- what it costs
+
+
+def made(**given: object) -> Forecast:
+    facts: dict[str, object] = {
+        "parameters": 1000, "flops": 10**6, "plan": Plan(1005, 101, 10, 3, 3), "state_bytes": 20_000,
+        "activation_bytes": 1000, "store_bytes": 5000, "run_bytes": 60_000, "memory_here": 0, "disk_here": 10**9,
+        "train_images": 100, "speed": Speed(step=0.5, grid=2.0, held_out=1.0),
+    }  # fmt: skip
+    return Forecast(**(facts | given))  # type: ignore[arg-type]
+
+
+def test_state_is_what_the_trainer_holds(digits: Dataset, tmp_path: Path) -> None:
+    config = tiny(net__base="16", net__groups="4")
+    found = forecast(config, digits, tmp_path / "not" / "there", seconds=0)
+    held = sum(
+        t.numel() * t.element_size() for group in Trainer(config, digits).state().values() for t in group.values()
+    )
+    gradients = 4 * found.parameters
+    assert held + gradients == pytest.approx(found.state_bytes, rel=0.01)
+    assert found.speed is found.seconds is found.images_per_second is None
+    assert found.store_bytes == digits.images.nbytes
+    assert not (tmp_path / "not").exists()
+
+
+def test_time_is_steps_grids_and_held_out_losses() -> None:
+    assert made().seconds == 101 * 0.5 + 3 * 2.0 + 4 * 1.0
+    assert made().images_per_second == 20
+    assert made().epochs == 10.05
+    assert made().memory == 30_000
+
+
+def test_the_batch_that_fits() -> None:
+    assert made(memory_here=100_000).fitting_batch == 32  # (80,000 - 20,000) / 1,000 = 60
+    assert made(memory_here=20_000).fitting_batch == 0
+    assert made().fitting_batch is None
+
+
+def test_measured_with_fewer_images_it_is_scaled_up(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is a thousand times slower measures with one image and multiplies."""
+    asked = []
+
+    def measured(trainer: Trainer, config: TrainConfig, seconds: float) -> Speed:
+        asked.append((config.batch, config.grid_images, config.held_out_images))
+        return Speed(0.1, 0.2, 0.3)
+
+    monkeypatch.setattr(planning, "measure", measured)
+    config, (batch, grid, held_out) = tiny(), (8, 4, 16)
+    assert forecast(config, digits, Path(), seconds=1.0).speed == Speed(0.1, 0.2, 0.3)
+    monkeypatch.setattr(planning, "CPU_FLOPS", 1.0)
+    assert forecast(config, digits, Path(), seconds=1.0).speed == Speed(0.1 * batch, 0.2 * grid, 0.3 * held_out)
+    assert asked == [(batch, grid, held_out), (1, 1, 1)]

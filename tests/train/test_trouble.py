@@ -21,70 +21,70 @@ from sfumato.run.events import (
     Warned,
 )
 from sfumato.run.folder import Run
-from sfumato.run.log import read_events, record
+from sfumato.run.log import read_events
+from sfumato.run.plan import Plan
 from sfumato.train import checkpoint, loop, train
-from sfumato.train.plan import Plan
 
-from .conftest import Altered, diary, final, go, tiny
+from .conftest import Altered, final, go, log_of, tiny
 
 # --- refusals
 
 
 def test_another_configuration_is_refused_with_the_difference(digits, tmp_path):
     run = Run(tmp_path / "run")
-    go(tiny(digits), run, digits, 2)
+    go(tiny(), run, digits, 2)
     with pytest.raises(UserError, match=r"optim\.lr 0\.001 -> 0\.002, train\.seed 0 -> 3"):
-        go(tiny(digits, optim__lr="0.002", train__seed="3"), run, digits)
+        go(tiny(optim__lr="0.002", train__seed="3"), run, digits)
     with pytest.raises(UserError, match=r"train\.images 160 -> 320"):
-        go(tiny(digits, train__images="320"), run, digits)
+        go(tiny(train__images="320"), run, digits)
 
 
 def test_a_second_trainer_is_refused(digits, tmp_path):
     run = Run(tmp_path / "run")
-    events = train(tiny(digits), run, digits)
+    events = train(tiny(), run, digits)
     next(events)
     with pytest.raises(UserError, match="being trained"):
-        next(train(tiny(digits), run, digits))
+        next(train(tiny(), run, digits))
     events.close()
-    go(tiny(digits), run, digits, 1)
+    go(tiny(), run, digits, 1)
 
 
 def test_a_folder_inside_the_data_is_refused_and_nothing_is_written(digits, tmp_path):
     inside = replace(digits, source_name=str(tmp_path))
     with pytest.raises(UserError, match="inside the data"):
-        go(tiny(digits), Run(tmp_path / "run"), inside)
+        go(tiny(), Run(tmp_path / "run"), inside)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_no_length_is_refused(digits, tmp_path):
-    with pytest.raises(UserError, match="how long"):
-        go(tiny(digits, train__images="none"), Run(tmp_path / "run"), digits)
+    with pytest.raises(UserError, match="no training length"):
+        go(tiny(train__images="none"), Run(tmp_path / "run"), digits)
 
 
 def test_changed_data_is_refused_unless_accepted(digits, tmp_path):
     run = Run(tmp_path / "run")
-    go(tiny(digits), run, digits, 3)
+    go(tiny(), run, digits, 3)
     other = replace(digits, held_out=digits.held_out[1:])
     with pytest.raises(UserError, match=r"images changed.*accept"):
-        go(tiny(digits), run, other)
-    assert isinstance(go(tiny(digits), run, other, accept_changes=True)[-1], Finished)
+        go(tiny(), run, other)
+    assert isinstance(go(tiny(), run, other, accept_changes=True)[-1], Finished)
 
 
 @pytest.mark.parametrize(("module", "name"), [(torch, "torch"), (loop, "sfumato")])
 def test_another_version_is_refused_unless_accepted(digits, tmp_path, monkeypatch, module, name):
     run = Run(tmp_path / "run")
-    go(tiny(digits), run, digits, 3)
+    go(tiny(), run, digits, 3)
     monkeypatch.setattr(module, "__version__", "9.9.9")
     with pytest.raises(UserError, match=rf"version of {name}.*9\.9\.9"):
-        go(tiny(digits), run, digits)
-    assert isinstance(go(tiny(digits), run, digits, accept_changes=True)[-1], Finished)
+        go(tiny(), run, digits)
+    assert isinstance(go(tiny(), run, digits, accept_changes=True)[-1], Finished)
 
 
 # --- trouble on the way
 
 
 def saved_every_step(digits):
-    return tiny(digits, train__save_every="0")
+    return tiny(train__save_every="0")
 
 
 def test_a_damaged_newest_checkpoint_falls_back_and_is_told(digits, tmp_path, whole):
@@ -101,7 +101,7 @@ def test_a_damaged_newest_checkpoint_falls_back_and_is_told(digits, tmp_path, wh
     assert "000000000040" in warning.message
     tensors = [safetensors.torch.load(files["weights/ema.safetensors"]) for files in (final(run), final(whole))]
     assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
-    assert [line for line in diary(run) if line["event"] != "warned"] == diary(whole)
+    assert [line for line in log_of(run) if line["event"] != "warned"] == log_of(whole)
 
 
 def test_all_checkpoints_damaged_is_no_new_run(digits, tmp_path):
@@ -119,14 +119,14 @@ def test_a_full_disk_is_loud_and_training_goes_on(digits, tmp_path, monkeypatch)
     run = Run(tmp_path / "run")
     save, broken = checkpoint.save, [True]
 
-    def failing(folder, position, files):
+    def failing(run, position, files):
         if broken[0] and position.images >= 32:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return save(folder, position, files)
+        return save(run, position, files)
 
     monkeypatch.setattr(checkpoint, "save", failing)
     seen = []
-    for event in record(train(saved_every_step(digits), run, digits), run):
+    for event in train(saved_every_step(digits), run, digits):
         seen.append(event)
         if isinstance(event, Stepped) and event.step == 10:
             assert load(run).images == 24  # what was saved stays
@@ -140,7 +140,7 @@ def test_a_full_disk_is_loud_and_training_goes_on(digits, tmp_path, monkeypatch)
 
 def test_a_last_save_that_fails_is_an_error(digits, tmp_path, monkeypatch):
     run = Run(tmp_path / "run")
-    go(tiny(digits), run, digits, 5)
+    go(tiny(), run, digits, 5)
 
     def failing(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -148,16 +148,16 @@ def test_a_last_save_that_fails_is_an_error(digits, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", failing)
         with pytest.raises(UserError, match=r"could not save at 160.*No space.*last checkpoint is of 40"):
-            go(tiny(digits), run, digits)
+            go(tiny(), run, digits)
         with pytest.raises(UserError, match=r"could not save at 56.*No space"):
-            go(tiny(digits), run, digits, 7)
+            go(tiny(), run, digits, 7)
     assert not run.finished_path.exists()
-    assert go(tiny(digits), run, digits)[0].resumed_at == 40
+    assert go(tiny(), run, digits)[0].resumed_at == 40
 
 
 def poison(monkeypatch, when) -> None:
     """Make the loss of chosen steps NaN; `when` is given the step's number, from 1."""
-    original = loop.Learner.step
+    original = loop.Trainer.step
 
     def step(self):
         objective, number = self.objective, self.images // self.config.train.batch + 1
@@ -167,13 +167,13 @@ def poison(monkeypatch, when) -> None:
         finally:
             self.objective = objective
 
-    monkeypatch.setattr(loop.Learner, "step", step)
+    monkeypatch.setattr(loop.Trainer, "step", step)
 
 
 def test_a_step_that_is_not_finite_is_skipped_and_told(digits, tmp_path, monkeypatch):
     poison(monkeypatch, lambda number: number in (4, 5, 9))
     run = Run(tmp_path / "run")
-    events = go(tiny(digits), run, digits)
+    events = go(tiny(), run, digits)
     skips = [e for e in events if isinstance(e, Skipped)]
     assert [(e.images, e.steps, e.in_a_row) for e in skips] == [(32, 1, 1), (40, 1, 2), (72, 1, 1)]
     assert [e.step for e in events if isinstance(e, Stepped)] == [n for n in range(1, 21) if n not in (4, 5, 9)]
@@ -185,54 +185,54 @@ def test_a_step_that_is_not_finite_is_skipped_and_told(digits, tmp_path, monkeyp
 
 def test_many_skips_in_a_row_stop_at_the_last_good_checkpoint(digits, tmp_path, monkeypatch):
     run = Run(tmp_path / "run")
-    go(tiny(digits), run, digits, 3)
+    go(tiny(), run, digits, 3)
     good = {name: content for name, content in final(run).items() if not name.endswith("best.safetensors")}
     poison(monkeypatch, lambda number: number > 6)
     with pytest.raises(UserError, match=r"diverged.*10 steps in a row.*last checkpoint is of 24.*optim\.lr"):
-        go(tiny(digits), run, digits)
+        go(tiny(), run, digits)
     best = "weights/best.safetensors"  # a held-out pass came after the checkpoint, on an average that is still sound
     assert {name: content for name, content in final(run).items() if name != best} == good
     assert load(run.path / best).images > 24
     monkeypatch.undo()
-    assert go(tiny(digits), run, digits)[0].resumed_at == 24
+    assert go(tiny(), run, digits)[0].resumed_at == 24
 
 
 def test_an_error_in_the_middle_of_a_step_saves_nothing(digits, tmp_path, monkeypatch):
     run = Run(tmp_path / "run")
-    go(tiny(digits), run, digits, 3)
+    go(tiny(), run, digits, 3)
     good = final(run)
-    apply = loop.Learner._apply
+    apply = loop.Trainer._apply
 
     def interrupted(self, terms, loss):
-        outcome = apply(self, terms, loss)  # the weights have moved, the clock has not
+        metrics = apply(self, terms, loss)  # the weights have moved, the clock has not
         if self.images == 48:
             raise KeyboardInterrupt
-        return outcome
+        return metrics
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Learner, "_apply", interrupted)
+        patch.setattr(loop.Trainer, "_apply", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            go(tiny(digits), run, digits)
+            go(tiny(), run, digits)
     assert final(run) == good
-    go(tiny(digits), run, digits)
+    go(tiny(), run, digits)
 
 
 def test_out_of_memory_names_a_batch(digits, tmp_path, monkeypatch):
     def step(self):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(loop.Learner, "step", step)
+    monkeypatch.setattr(loop.Trainer, "step", step)
     with pytest.raises(UserError, match=r"train\.batch=4"):
-        go(tiny(digits), Run(tmp_path / "run"), digits)
+        go(tiny(), Run(tmp_path / "run"), digits)
 
 
 def test_saving_takes_a_small_share_of_the_time(digits, tmp_path, monkeypatch):
     run = Run(tmp_path / "run")
-    config, plan = tiny(digits, train__save_every="10"), Plan(160, 20, 8, 0, 0)
-    session = loop._Session(config, run, digits, torch.device("cpu"), plan)
-    session.learner.images = 8
+    config, plan = tiny(train__save_every="10"), Plan(160, 20, 8, 0, 0)
+    session = loop.Session(config, run, digits, torch.device("cpu"), plan)
+    session.trainer.images = 8
     now = session.save_clock
     for cost, gone, due in ((0, 9, False), (0, 11, True), (1, 11, False), (1, 19, False), (1, 21, True)):
         session.save_cost = cost
         monkeypatch.setattr(time, "perf_counter", lambda gone=gone: now + gone)
-        assert session._save_is_due() is due
+        assert session.save_is_due() is due

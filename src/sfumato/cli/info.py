@@ -8,22 +8,25 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from tyro.conf import Positional
 
-from sfumato.cli.console import duration, facts, print_json, size
+from sfumato.cli.console import count, duration, facts, print_json, size
 from sfumato.cli.options import Flag, option
-from sfumato.conditions.attributes import plain
-from sfumato.errors import UserError
 
 if TYPE_CHECKING:
     from sfumato.config.config import Config
     from sfumato.model import Model
-    from sfumato.run.folder import Run
+    from sfumato.run.summary import RunSummary
 
 __all__ = ["VERB", "Info"]
+
+MARKS = (0.001, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
+"""Times of the schedule's table."""
+NUM_VALUES = 12
+"""So many values of an attribute are shown."""
 
 
 @dataclass(frozen=True)
 class Info:
-    """Say what a run or a weights file is: its network, images, noise schedule, training, and where its files are."""
+    """Describe a run or a weights file: its network, images, noise schedule, training, and where its files are."""
 
     EXAMPLES: ClassVar[tuple[str, ...]] = ("sfumato info runs/faces", "sfumato info runs/faces/weights/ema.safetensors")
 
@@ -33,54 +36,39 @@ class Info:
     """print one JSON object instead of text"""
 
     def perform(self) -> int:
-        """Look and tell."""
+        """Read and print."""
         from sfumato.config.config import to_dict
         from sfumato.model import load
         from sfumato.run.folder import Run
+        from sfumato.run.summary import RunSummary
 
-        run = Run(self.source) if self.source.is_dir() else None
-        if run is not None and not run.exists():
-            raise UserError(f"{self.source} is not a run folder: it has no config.toml")
-        model = None if run is not None and not _has_weights(run) else load(self.source)
-        config = model.config if model is not None else _config(run)
-        known = _model_facts(config, model) | (_run_facts(run, config) if run is not None else {})
+        summary = RunSummary.read(Run(self.source)) if self.source.is_dir() else None
+        model = None if summary is not None and "ema" not in summary.weights else load(self.source)
+        config = summary.run.config() if summary is not None else model.config  # type: ignore[union-attr]
+        known = (_of_model(model) if model is not None else {}) | (_of_run(summary) if summary is not None else {})
         if self.json:
-            from sfumato.cli.describe import schedule_rows
-
-            print_json(
-                {"path": str(self.source), **known, "schedule": schedule_rows(config), "config": to_dict(config)}
-            )
+            schedule, table = schedule_rows(config), to_dict(config)
+            print_json({"path": str(self.source), **known, "schedule": schedule, "config": table})
         else:
-            print(_text(self.source, config, known))
+            print(_text(str(self.source), config, model, known))
         return 0
 
 
-def _has_weights(run: Run) -> bool:
-    return (run.weights / "ema.safetensors").exists()
+def _of_model(model: Model) -> dict[str, Any]:
+    """What a weights file says of its model."""
+    from sfumato.codec.format import plain
+    from sfumato.conditions import attributes
 
-
-def _config(run: Run | None) -> Config:
-    assert run is not None
-    return run.config()
-
-
-def _model_facts(config: Config, model: Model | None) -> dict[str, Any]:
-    """What a configuration says of its model, and a weights file of itself."""
-    import torch
-
-    from sfumato.codec import format as depth
-    from sfumato.nets import UNet, cost
-
-    with torch.device("meta"):
-        parameters = cost.parameters(UNet(config.net))
-    found: dict[str, Any] = {"parameters": parameters, "channels": config.net.channels}
-    if model is None:
-        return found
-    return found | {
-        "shape": model.shape,
-        "depth": depth.plain(model.depth),
-        "flops": cost.flops(config.net, *model.shape[1:]),
-        "attributes": [plain(attribute) for attribute in model.attributes],
+    _, height, width = model.shape
+    cost = model.net.cost(height, width)
+    return {
+        "parameters": cost.parameters,
+        "flops": cost.flops,
+        "shape": model.codec.image_shape,
+        "channels": model.codec.image_shape[0],
+        "depth": plain(model.codec.format),
+        "attributes": [attributes.plain(attribute) for attribute in model.attributes],
+        "vocabulary": None if model.vocabulary is None else model.vocabulary.plain(),
         "images_seen": model.images,
         "weights": str(model.path),
         "weights_kind": model.kind,
@@ -88,63 +76,70 @@ def _model_facts(config: Config, model: Model | None) -> dict[str, Any]:
     }
 
 
-def _run_facts(run: Run, config: Config) -> dict[str, Any]:
+def _of_run(run: RunSummary) -> dict[str, Any]:
     """What a run folder says of its training."""
-    from sfumato.run.log import read_events
+    from sfumato.run.events import Skipped, Stepped
 
-    events = list(read_events(run.events_path)) if run.events_path.exists() else []
-    last = {str(event.get("event")): event for event in events}
-    stepped, held_out = last.get("stepped", {}), last.get("heldout", {})
-    images, seconds = stepped.get("images", 0), stepped.get("seconds", 0.0)
-    warned = [event for event in events if event.get("event") in ("warned", "skipped")]
-    environment = run.read(run.environment_path) or {}
+    stepped, held_out = run.of(Stepped), run.held_out
     return {
-        "run": str(run.path),
-        "finished": run.finished_path.exists(),
-        "images": images,
-        "planned_images": config.train.images,
-        "plan": run.read(run.plan_path),
-        "seconds": seconds,
-        "images_per_second": images / seconds if seconds else None,
-        "loss": stepped.get("loss"),
-        "held_out_loss": held_out.get("loss"),
-        "held_out_at": held_out.get("images"),
-        "warnings": len(warned),
-        "checkpoints": sorted(str(p) for p in run.checkpoints.glob("[0-9]*")),
-        "grids": sorted(str(p) for p in run.samples.glob("*.png")),
-        "device": environment.get("device"),
-        "torch": (environment.get("packages") or {}).get("torch"),
+        "run": str(run.run.path),
+        "finished": run.finished,
+        "images": run.images,
+        "planned_images": run.planned,
+        "plan": None if run.plan is None else vars(run.plan),
+        "seconds": run.seconds,
+        "images_per_second": run.images_per_second,
+        "loss": stepped[-1].loss if stepped else None,
+        "held_out_loss": None if held_out is None else held_out.loss,
+        "held_out_at": None if held_out is None else held_out.images,
+        "warnings": len(run.warnings) + len(run.of(Skipped)),
+        "checkpoints": [str(path) for path in run.checkpoints],
+        "grids": [str(path) for path in run.grids],
+        "device": run.environment.get("device"),
+        "torch": (run.environment.get("packages") or {}).get("torch"),
     }
 
 
-def _text(source: Path, config: Config, known: dict[str, Any]) -> str:
-    """All of it, for people."""
-    from sfumato.cli.describe import network, padding, process
-    from sfumato.codec import format as depth
+def schedule_rows(config: Config) -> list[dict[str, float]]:
+    """Return the schedule at some of its steps: t, logsnr, abar, alpha, sigma."""
+    schedule = config.diffusion.build_schedule()
+    steps = sorted({max(1, round(mark * schedule.num_steps)) for mark in MARKS})
+    levels = [(step, schedule(step / schedule.num_steps)) for step in steps]
+    names = ("logsnr", "abar", "alpha", "sigma")
+    return [{"t": step} | {name: float(getattr(level, name)) for name in names} for step, level in levels]
 
-    data = config.data
-    shape = known.get("shape")
-    size_ = (
-        f"{shape[0]}x{shape[1]}x{shape[2]} (channels x height x width)" if shape else f"{known['channels']} channels"
-    )
-    inside = padding(config.net, shape) if shape else ""
-    deep = depth.from_plain(known.get("depth"))
-    size_ += "" if deep == depth.EIGHT else f", {deep.words}"
-    pairs = [
-        ("", str(source)),
-        ("images", f"{size_}{inside and ', ' + inside}; trained on {data.source}"),
-        ("labels", _labels(known["attributes"]) if "attributes" in known else _asked(config)),
-        ("network", network(config.net, known["parameters"], known.get("flops"))),
-        ("process", process(config.diffusion)),
-        ("schedule", _table(config)),
-    ]
+
+def _text(source: str, config: Config, model: Model | None, known: dict[str, Any]) -> str:
+    pairs = [("", source), ("images", f"{_images(config, model)}trained on {config.data.source}")]
+    if model is None:
+        pairs.append(("labels", "none" if config.data.labels == "none" else f"from {config.data.labels}"))
+    else:
+        cost = f"{known['parameters']:,} parameters, {count(known['flops'])}FLOP an image forward"
+        pairs += [("labels", _labels(known["attributes"])), ("network", f"{cost}\n{model.net.summary()}")]
+    pairs += [("process", _process(config)), ("schedule", _table(config))]
     if "run" in known:
         pairs += _progress(known)
-    if "weights" in known:
-        kind = {"ema": "average of the weights", "raw": "weights as trained"}[known["weights_kind"]]
-        what = f"{kind}, {known['images_seen']:,} images seen, {size(known['weights_bytes'])}"
-        pairs.append(("weights", f"{known['weights']}\n{what}"))
+    if model is not None:
+        kind = {"ema": "average of the weights", "raw": "weights as trained"}[model.kind]
+        what = f"{kind}, {model.images:,} images seen, {size(known['weights_bytes'])}"
+        pairs.append(("weights", f"{model.path}\n{what}"))
     return facts([pair for pair in pairs if pair[0]])
+
+
+def _images(config: Config, model: Model | None) -> str:
+    """Size and values of the images, which the weights know."""
+    if model is None:
+        return ""
+    form, inside = model.codec.format, padding(config, model.shape)
+    parts = [f"{'x'.join(map(str, model.codec.image_shape))} (channels x height x width)"]
+    return ", ".join(parts + ([form.words] if form.kind != "8" else []) + ([inside] if inside else [])) + "; "
+
+
+def padding(config: Config, shape: tuple[int, int, int]) -> str:
+    """Say to which size x_0 (C, H, W) is extended inside the network; nothing where it fits."""
+    _, height, width = shape
+    inside = config.net.inside(height, width)
+    return "" if inside == (height, width) else f"{height}x{width} extended to {inside[0]}x{inside[1]} inside"
 
 
 def _labels(attributes: list[dict[str, Any]]) -> str:
@@ -152,31 +147,42 @@ def _labels(attributes: list[dict[str, Any]]) -> str:
     lines = []
     for table in attributes:
         values = table.get("values")
-        more = ", ..." if values and len(values) > 12 else ""
-        what = ", ".join(values[:12]) + more if values else f"a number, {table['mean']:.4g} +- {table['std']:.4g}"
-        lines.append(f"{table['name']}: {what}")
-    return "\n".join(lines) or "none: the model was trained without any"
+        if values:
+            more = ", ..." if len(values) > NUM_VALUES else ""
+            lines.append(f"{table['name']}: {', '.join(values[:NUM_VALUES])}{more}")
+        else:
+            lines.append(f"{table['name']}: a number, {table['mean']:.4g} +- {table['std']:.4g}")
+    return "\n".join(lines) or "none: the model was trained without labels"
 
 
-def _asked(config: Config) -> str:
-    """What a run without weights yet will know."""
-    return f"{len(config.net.conditions)} attributes, from {config.data.labels}" if config.net.conditions else "none"
+def _process(config: Config) -> str:
+    """Which process is reversed, and what the network predicts."""
+    diffusion, schedule = config.diffusion, config.diffusion.schedule
+    parts = [f"{type(schedule).__name__.lower()} schedule of {schedule.num_steps:,} steps"]
+    parts += ["zero terminal SNR"] if diffusion.zero_terminal_snr else []
+    parts += [f"logsnr shifted by {diffusion.logsnr_shift:g}"] if diffusion.logsnr_shift else []
+    loss = diffusion.loss_space or diffusion.parameterization
+    learns = (
+        f"the network predicts {diffusion.parameterization}; squared error of {loss}; {diffusion.variance} variance"
+    )
+    return f"{', '.join(parts)}\n{learns}"
 
 
 def _progress(known: dict[str, Any]) -> list[tuple[str, str]]:
     """How far a run has come, and where its files are."""
-    planned, images = known["planned_images"] or 0, known["images"]
-    share = f" ({100 * images / planned:.0f} %{', finished' if known['finished'] else ''})" if planned else ""
-    plan = known["plan"] or {}
-    kept = f", in {plan['steps']:,} steps of {plan['batch']}" if plan.get("steps") else ""
-    made = f"; planned from {plan['images_per_second']:,.0f} images/s" if plan.get("images_per_second") else ""
+    planned, images, plan = known["planned_images"] or 0, known["images"], known["plan"] or {}
+    finished = ", finished" if known["finished"] else ""
+    trained = f"{images:,} of {planned:,} images" + (f" ({100 * images / planned:.0f} %{finished})" if planned else "")
+    trained += f", in {plan['steps']:,} steps of {plan['batch']}" if plan else ""
+    if plan.get("images_per_second"):
+        trained += f"; planned from {plan['images_per_second']:,.0f} images/s"
     loss = f"{known['loss']:.4f}" if known["loss"] is not None else "none yet"
     if known["held_out_loss"] is not None:
         loss += f"; held-out {known['held_out_loss']:.4f} at {known['held_out_at']:,} images"
-    rate = f", {known['images_per_second']:,.0f} images/s with everything" if known["images_per_second"] else ""
+    rate = f", {known['images_per_second']:,.0f} images/s in all" if known["images_per_second"] else ""
     grids, checkpoints = known["grids"], known["checkpoints"]
     return [
-        ("trained", f"{images:,} of {planned:,} images{share}{kept}{made}"),
+        ("trained", trained),
         ("loss", loss),
         ("time", f"{duration(known['seconds'])} on {known['device']}{rate}, torch {known['torch']}"),
         ("warnings", str(known["warnings"]) if known["warnings"] else ""),
@@ -187,13 +193,10 @@ def _progress(known: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _table(config: Config) -> str:
     """The schedule's table, aligned."""
-    from sfumato.cli.describe import schedule_rows
-
     lines = [f"{'t':>6}{'logsnr':>10}{'abar':>10}{'alpha':>10}{'sigma':>10}"]
     for row in schedule_rows(config):
-        lines.append(
-            f"{row['t']:>6}{row['logsnr']:>10.3f}{row['abar']:>10.3g}{row['alpha']:>10.4f}{row['sigma']:>10.4f}"
-        )
+        values = f"{row['logsnr']:>10.3f}{row['abar']:>10.3g}{row['alpha']:>10.4f}{row['sigma']:>10.4f}"
+        lines.append(f"{row['t']:>6}{values}")
     return "\n".join(lines)
 
 

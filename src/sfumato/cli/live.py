@@ -73,8 +73,7 @@ class Progress:
         elif isinstance(event, HeldOut):
             self.held_out = event
         elif isinstance(event, Sampled):
-            suffix = "" if event.kind == "ema" else f"-{event.kind}"
-            self.grid = str(self.run.samples / f"{event.images:012d}{suffix}.png")
+            self.grid = str(self.run.grid(event.images, event.kind))
         elif isinstance(event, Saved):
             self.saved = str(event.path)
         elif isinstance(event, Skipped):

@@ -16,7 +16,7 @@ from sfumato.errors import UserError
 if TYPE_CHECKING:
     from sfumato.config.config import Config
     from sfumato.data import Dataset
-    from sfumato.train.forecast import Forecast
+    from sfumato.train.plan import Forecast
 
 __all__ = ["VERB", "Plan"]
 
@@ -55,7 +55,7 @@ class Plan:
     def perform(self) -> int:
         """Count, measure and say."""
         from sfumato.nets import keep_memory
-        from sfumato.train.forecast import forecast
+        from sfumato.train.plan import forecast
 
         if self.seconds < 0:
             raise UserError(f"--seconds is {self.seconds:g}: give 0 or more")
@@ -97,11 +97,14 @@ def suggested(seconds: float) -> str:
 
 def _table(found: Forecast, config: Config, data: Dataset, reason: str, device: str) -> dict[str, Any]:
     """Everything that is known, for a program."""
-    plain = {name: value for name, value in vars(found).items() if name != "speed"}
-    speed = None if found.speed is None else vars(found.speed)
+    plan = found.plan
     return {
-        **plain,
-        "speed": speed,
+        **{name: value for name, value in vars(found).items() if name not in ("speed", "plan")},
+        "batch": plan.batch,
+        "images": plan.images,
+        "grids": plan.grids,
+        "passes": len(plan.held_out_steps),
+        "speed": None if found.speed is None else vars(found.speed),
         "memory_bytes": found.memory,
         "disk_bytes": found.disk,
         "images_per_second": found.images_per_second,
@@ -116,15 +119,19 @@ def _table(found: Forecast, config: Config, data: Dataset, reason: str, device: 
 
 def _words(found: Forecast, data: Dataset, reason: str, device: str, command: str) -> str:
     """The same for people, with what follows from it."""
-    here = f"; {size(found.memory_here)} are here" if found.memory_here else ""
+    here = f"; {size(found.memory_here)} are available" if found.memory_here else ""
+    forward, step = count(found.flops), count(3 * found.flops * found.plan.batch)
     rows = [
         ("data", data.summary()),
         ("preset", reason),
         ("network", f"{found.parameters:,} parameters"),
-        ("arithmetic", f"{count(found.flops)}FLOP an image forward, {count(3 * found.flops * found.batch)}FLOP a step"),
+        (
+            "arithmetic",
+            f"{forward}FLOP an image forward, {step}FLOP a step",
+        ),
         (
             "memory",
-            f"about {size(found.memory)} at batch {found.batch}: {size(found.state_bytes)} of weights, gradients, "
+            f"about {size(found.memory)} at batch {found.plan.batch}: {size(found.state_bytes)} of weights, gradients, "
             f"moments and average, {size(found.activation_bytes)} an image{here}",
         ),
         (
@@ -133,7 +140,7 @@ def _words(found: Forecast, data: Dataset, reason: str, device: str, command: st
             f"and weights; {size(found.disk_here)} are free",
         ),
         ("speed", _speed(found, device)),
-        ("length", f"{found.images:,} images, the preset's usual number: each image {found.epochs:,.1f} times"),
+        ("length", f"{found.plan.images:,} images, the preset's usual number: each image {found.epochs:,.1f} times"),
         ("time", "" if found.seconds is None else f"{duration(found.seconds)}, grids and held-out passes included"),
         ("train it", command),
     ]

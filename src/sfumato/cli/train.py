@@ -102,10 +102,9 @@ def train_in_view(
     """
     from sfumato.cli import signals
     from sfumato.cli.live import viewing
-    from sfumato.run.log import record
     from sfumato.train import train
 
-    events = record(train(config, run, data, device, accept_changes=accept_changes), run)
+    events = train(config, run, data, device, accept_changes=accept_changes)
     title, again = f"sfumato train {config.data.source}", "the same command goes on from there"
     with signals.deferring() as stop, closing(events), viewing(run, title, as_json) as view:
         stop.said = f"stopped; {run.path} stands at its last checkpoint, and {again}"
@@ -118,31 +117,18 @@ def train_in_view(
                 break
 
 
-def _cost(config: Config, data: Dataset) -> tuple[int, int]:
-    """Parameters, and FLOPs of one image forward."""
-    import torch
-
-    from sfumato.nets import UNet, cost
-
-    with torch.device("meta"):
-        parameters = cost.parameters(UNet(config.net))
-    return parameters, cost.flops(config.net, *data.shape[1:])
-
-
 def _heading(config: Config, run: Run, data: Dataset, reason: str, device: torch.device) -> str:
     """What is about to be trained, on what, where."""
-    from sfumato.cli.describe import padding
+    from sfumato.cli.info import padding
+    from sfumato.model import cost_of
 
-    parameters, flops = _cost(config, data)
-    inside = padding(config.net, data.shape)
+    cost, inside = cost_of(config, data), padding(config, config.codec.build(data.format, data.shape).shape)
+    network = f"{count(cost.parameters)} parameters, {count(cost.flops)}FLOP an image forward"
     return facts(
         [
             ("data", data.summary()),
             ("preset", reason),
-            (
-                "network",
-                f"{count(parameters)} parameters, {count(flops)}FLOP an image forward{inside and ', ' + inside}",
-            ),
+            ("network", f"{network}{inside and ', ' + inside}"),
             ("device", str(device)),
             ("run", str(run.path)),
         ]
@@ -150,36 +136,27 @@ def _heading(config: Config, run: Run, data: Dataset, reason: str, device: torch
 
 
 def _dry_run(config: Config, run: Run, data: Dataset, device: torch.device, reason: str, as_json: bool) -> int:
-    """Say everything that is known before training."""
+    """Print all that is known before training."""
     from sfumato.config.config import to_dict, to_toml
-    from sfumato.train.plan import settle
+    from sfumato.train.plan import forecast, resolve_length
 
-    run.check_place(data.source_name)
-    config, plan = settle(config, run, data, device)
-    parameters, flops = _cost(config, data)
-    # weights, gradients, two moments and the average, four bytes each
-    state = 5 * 4 * parameters
-    known: dict[str, Any] = {
-        "run": str(run.path),
-        "parameters": parameters,
-        "flops": flops,
-        "state_bytes": state,
-        "shape": data.shape,
-        "train_images": len(data.train),
-        "plan": vars(plan),
-    }
+    run.check_path(data.source_name)
+    config, plan = resolve_length(config, run, data, device)
+    cost = forecast(config, data, run.path, device, seconds=0)
     if as_json:
+        known: dict[str, Any] = {"run": str(run.path), "shape": data.shape, "plan": vars(plan)}
+        known |= {name: getattr(cost, name) for name in ("parameters", "flops", "state_bytes", "train_images")}
         print_json(known | {"config": to_dict(config)})
         return 0
     speed = f", planned from {plan.images_per_second:,.0f} images/s" if plan.images_per_second else ""
-    epochs = plan.images / len(data.train)
+    step = f"{count(3 * cost.flops * plan.batch)}FLOP a training step"
     about = [
-        ("parameters", f"{parameters:,}"),
-        ("cost", f"{count(flops)}FLOP an image forward, {count(3 * flops * plan.batch)}FLOP a training step"),
-        ("memory", f"{size(state)} for weights, gradients, moments and average; activations come on top"),
-        ("length", f"{plan.images:,} images in {plan.steps:,} steps, {epochs:,.1f} times the data{speed}"),
+        ("parameters", f"{cost.parameters:,}"),
+        ("cost", f"{count(cost.flops)}FLOP an image forward, {step}"),
+        ("memory", f"{size(cost.state_bytes)} for weights, gradients, moments and average, besides activations"),
+        ("length", f"{plan.images:,} images in {plan.steps:,} steps, {cost.epochs:,.1f} times the data{speed}"),
         ("preset", reason),
-        ("run", f"{run.path} (nothing was written: this is a dry run)"),
+        ("run", f"{run.path} (a dry run writes nothing)"),
     ]
     # comments, so that the output can be kept as a file for --config
     print(to_toml(config) + "\n# " + facts(about).replace("\n", "\n# "))

@@ -368,7 +368,7 @@ def without(condition: Tensor) -> Tensor:
 
 def _changed(run: Run, fingerprint: str) -> bool | None:
     """Whether the images are not those of the newest checkpoint; None without one, or where another version saved."""
-    found = checkpoint.newest(run.checkpoints, lambda _: None)
+    found = checkpoint.newest(run)
     if found is None or found[1].sfumato != __version__:
         return None
     return found[1].fingerprint != fingerprint

@@ -181,7 +181,7 @@ def album(
     drawn = generate(denoiser, model.shape, 100, seed, DDIM(), times, 100, conditions, on_state=on_state)
     samples = torch.cat([to_bytes(images) for _, images in drawn])
     x_0 = data.depth.to_model(torch.from_numpy(data.images[data.train[seed % len(data.train)]].copy()))
-    grids = sorted(path for path in run.samples.glob("*.png") if path.stem.isdecimal())
+    grids = run.list_grids()
     moments = [f"{int(path.stem):,}\nimages seen" for path in grids]
     return Album(
         save_png(pictures.grid(samples, 10), folder / "samples.png", {"seed": seed, "steps": steps}),

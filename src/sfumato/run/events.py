@@ -1,18 +1,21 @@
-"""What a training reports: frozen values that the generator yields and that whoever runs it logs, draws or ignores.
+"""What a training reports: frozen values of plain data, and their JSON, which is a line of the event log.
 
-Losses come with the noise levels that they were made at: ten equal parts of t in (0, 1], each with the sum of its
-losses and the number of its examples. Sums, not means, so that any number of reports add up to one exactly.
+Losses come by noise level: ten equal parts of t in (0, 1], each with the sum of its losses and the number of its
+examples. Sums, not means, so that reports of several steps add up exactly.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from torch import Tensor
+from sfumato.run.plan import Plan
 
-from sfumato.train.plan import Plan
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = [
     "NUM_BUCKETS",
@@ -26,6 +29,7 @@ __all__ = [
     "Started",
     "Stepped",
     "Warned",
+    "from_json",
     "to_json",
 ]
 
@@ -34,18 +38,17 @@ NUM_BUCKETS = 10
 
 @dataclass(frozen=True)
 class Buckets:
-    """Losses by noise level: part i holds t in (i / 10, (i + 1) / 10].
+    """Losses by noise level: bucket i holds t in (i / 10, (i + 1) / 10].
 
     Attributes:
-        total: sum of the losses, by part.
-        count: number of examples, by part.
+        total: sum of the losses.
+        count: number of examples.
     """
 
     total: tuple[float, ...] = (0.0,) * NUM_BUCKETS
     count: tuple[int, ...] = (0,) * NUM_BUCKETS
 
     def __add__(self, other: Buckets) -> Buckets:
-        """Return the losses of both."""
         return Buckets(
             tuple(a + b for a, b in zip(self.total, other.total, strict=True)),
             tuple(a + b for a, b in zip(self.count, other.count, strict=True)),
@@ -53,21 +56,27 @@ class Buckets:
 
     @property
     def mean(self) -> float:
-        """Mean loss of all examples; there must be one."""
+        """Mean loss over all examples; there must be one."""
         return sum(self.total) / sum(self.count)
 
     @property
     def means(self) -> tuple[float | None, ...]:
-        """Mean loss of each part; None where it has no example."""
+        """Mean loss of each bucket; None where it has no example."""
         return tuple(t / n if n else None for t, n in zip(self.total, self.count, strict=True))
+
+    @property
+    def level_mean(self) -> float:
+        """Mean of the buckets' means: unlike `mean`, independent of which noise levels chance drew."""
+        means = [mean for mean in self.means if mean is not None]
+        return sum(means) / len(means)
 
 
 @dataclass(frozen=True)
 class Started:
-    """Training starts, or goes on.
+    """Training starts, or resumes.
 
     Attributes:
-        plan: the planned length and what it was planned from.
+        plan: the planned length.
         resumed_at: images seen before this session; 0 for a new run.
     """
 
@@ -76,21 +85,21 @@ class Started:
 
     @property
     def images(self) -> int:
-        """The clock: images seen."""
+        """Images seen, as in every event."""
         return self.resumed_at
 
 
 @dataclass(frozen=True)
 class Stepped:
-    """Steps were taken: one on a CPU, several at once where asking the device for a number makes it wait.
+    """Steps were taken: one on a CPU, several on a GPU, where reading a number makes the device wait.
 
     Attributes:
         images: images seen after them.
         step: steps taken since the run began, these included.
         loss: mean over their examples.
         grad_norm: mean over the steps, before clipping.
-        lr: rate of the last one.
-        seconds: spent training since the run began, earlier sessions included.
+        lr: learning rate of the last one.
+        seconds: spent training since the run began, all sessions together.
         buckets: the losses by noise level.
         steps: how many steps this reports.
     """
@@ -104,16 +113,27 @@ class Stepped:
     buckets: Buckets
     steps: int = 1
 
+    def __add__(self, later: Stepped) -> Stepped:
+        """Join two reports: means weighted by steps, sums added, the rest as in the later one."""
+        steps = self.steps + later.steps
+        return replace(
+            later,
+            loss=(self.loss * self.steps + later.loss * later.steps) / steps,
+            grad_norm=(self.grad_norm * self.steps + later.grad_norm * later.steps) / steps,
+            buckets=self.buckets + later.buckets,
+            steps=steps,
+        )
+
 
 @dataclass(frozen=True)
 class Skipped:
-    """Steps whose loss or gradient was not finite; weights, moments and average are as if they had not been.
+    """The loss or gradient of some steps was not finite; weights, moments and average did not change.
 
     Attributes:
         images: images seen after them.
-        steps: how many.
-        in_a_row: how many without a good one between or since.
-        reason: in words.
+        steps: how many steps.
+        in_a_row: length of the present sequence of skipped steps.
+        reason: why.
     """
 
     images: int
@@ -124,16 +144,16 @@ class Skipped:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The average's loss on images that are kept out of training, with the same noise every time.
+    """The loss of the averaged weights on the held-out set, with the same times and noise every time.
 
     Attributes:
         images: images seen.
         loss: mean over the held-out images.
-        buckets: by noise level.
+        buckets: the losses by noise level.
         seconds: as in `Stepped`.
-        train: mean loss of as many training images, with the same times and noise: the gap is what was learnt by heart.
-        bound: by noise level, the variational bound in bits a dimension; a part's mean over ten is what its steps cost.
-        best: whether no pass before had a lower loss.
+        train: mean loss on as many training images; a growing gap to `loss` is memorisation.
+        bound: the variational bound by noise level, in bits a dimension; a bucket's mean over ten is its steps' cost.
+        best: whether the loss is the lowest so far.
     """
 
     images: int
@@ -147,26 +167,26 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Sampled:
-    """A grid was drawn, from the same seeds every time.
+    """A sample grid was drawn, from the same seed every time; its file is `Run.grid(images, kind)`.
 
     Attributes:
         images: images seen.
-        pictures: (N, C, H, W) uint8.
-        kind: `ema`, from the average of the weights, or `raw`.
-        seed: picture i has the noise of address (seed, i).
+        kind: weights that drew it: `ema` or `raw`.
+        seed: image i has the noise of the random key (seed, i).
         seconds: as in `Stepped`.
+        pictures: (N, C, H, W) uint8; None in an event read from a log.
     """
 
     images: int
-    pictures: Tensor = field(repr=False)
     kind: str
     seed: int
     seconds: float
+    pictures: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint is on the disk and was read back; the weights files are as new.
+    """A checkpoint was written and read back, and the weights files were replaced.
 
     Attributes:
         images: images seen.
@@ -181,11 +201,11 @@ class Saved:
 
 @dataclass(frozen=True)
 class Warned:
-    """Something went wrong and training goes on.
+    """Something went wrong and training continues.
 
     Attributes:
         images: images seen.
-        message: what, and what it means, on one line.
+        message: one line.
     """
 
     images: int
@@ -199,7 +219,7 @@ class Finished:
     Attributes:
         images: images seen.
         seconds: spent training, all sessions together.
-        again: the run was already finished, and nothing was done.
+        again: the run was finished before, and nothing was done.
     """
 
     images: int
@@ -208,18 +228,36 @@ class Finished:
 
 
 Event = Started | Stepped | Skipped | HeldOut | Sampled | Saved | Warned | Finished
+_KINDS: dict[str, type[Any]] = {kind.__name__.lower(): kind for kind in get_args(Event)}
 
 
 def to_json(event: Event) -> dict[str, Any]:
-    """Return an event as a JSON-able dict: its name, then its attributes; pictures are left out."""
+    """Return an event as a JSON-able dict: its kind, the images seen, then its attributes without pictures."""
     values: dict[str, Any] = {"event": type(event).__name__.lower(), "images": event.images}
     for name, value in vars(event).items():
-        if isinstance(value, Buckets):
-            values[name] = {"total": value.total, "count": value.count}
-        elif isinstance(value, Plan):
+        if isinstance(value, Buckets | Plan):
             values[name] = vars(value)
         elif isinstance(value, Path):
             values[name] = value.name
-        elif not isinstance(value, Tensor):
+        elif name != "pictures":
             values[name] = value
     return values
+
+
+def from_json(line: Mapping[str, Any]) -> Event | None:
+    """Return the event of a log's line, the inverse of `to_json`; None where the line is not an event."""
+    kind = _KINDS.get(str(line.get("event")))
+    if kind is None:
+        return None
+    values = {f.name: line[f.name] for f in fields(kind) if f.name in line}
+    try:
+        if "plan" in values:
+            values["plan"] = Plan(**values["plan"])
+        for name in values.keys() & {"buckets", "bound"}:
+            values[name] = Buckets(tuple(values[name]["total"]), tuple(values[name]["count"]))
+        if "path" in values:
+            values["path"] = Path(values["path"])
+        event: Event = kind(**values)
+    except (AttributeError, KeyError, TypeError):  # written by another version
+        return None
+    return event

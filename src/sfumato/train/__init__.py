@@ -1,8 +1,4 @@
-"""Training: a generator of events, its clock, average, optimiser, plan and checkpoints.
-
-`train` and `settle` are loaded when they are first used: the parts of a configuration live in this package, and a
-configuration must not need the loop.
-"""
+"""Training: a generator of events that records its run, and what it is made of."""
 
 from __future__ import annotations
 
@@ -12,8 +8,8 @@ from sfumato.lazy import lazy
 
 if TYPE_CHECKING:
     from sfumato.train.loop import train
-    from sfumato.train.plan import settle
+    from sfumato.train.plan import resolve_length
 
-__all__ = ["settle", "train"]
+__all__ = ["resolve_length", "train"]
 
-__getattr__, __dir__ = lazy(__name__, {"settle": "plan", "train": "loop"})
+__getattr__, __dir__ = lazy(__name__, {"resolve_length": "plan", "train": "loop"})

@@ -1,4 +1,4 @@
-"""Checkpoints: a run can be cut off at any moment, also in the middle of a save, and go on as if it had not been.
+"""Checkpoints: a run can be cut off at any moment, even during a save, and continue as if it had not been.
 
 A checkpoint is a folder named by the images seen, `checkpoints/000000012800/`:
 
@@ -7,11 +7,11 @@ A checkpoint is a folder named by the images seen, `checkpoints/000000012800/`:
     optim.safetensors  the optimiser's moments and step counts
     manifest.json      where the run stands, and the SHA-256 of every file
 
-No generator's state is in it, since there is none: noise, times, order and dropout are functions of the clock.
+It holds no random state, because there is none: noise, times, order and dropout are functions of the images seen.
 
 It is written under a hidden name, each file flushed, then the folder is renamed, which happens wholly or not at all,
-and the parent flushed. Then it is read back and compared. Only after that are older ones deleted, and two are kept. A
-manifest carries its own checksum, so that a flipped bit anywhere is noticed, and the checkpoint before it is taken.
+and its parent flushed. Then it is read back and compared, and only after that all but the newest two are deleted. The
+manifest carries its own checksum, so a flipped bit anywhere is noticed, and the checkpoint before it is taken.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 from torch import Tensor
 
 from sfumato.errors import UserError
-from sfumato.files import sync_folder
+from sfumato.files import sync, write_synced
+from sfumato.run.folder import Run
 
-__all__ = ["KEPT", "Position", "load", "newest", "save"]
+__all__ = ["KEPT", "Position", "find_damage", "load", "newest", "save"]
 
 KEPT = 2
 MANIFEST = "manifest.json"
@@ -40,7 +40,7 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run stands, and what it must find again to go on.
+    """Where a run stands, and what must be the same when it continues.
 
     Attributes:
         images: images seen.
@@ -65,64 +65,46 @@ def _sha(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write a file and flush it to the disk."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def _manifest(position: Position, files: Mapping[str, bytes]) -> bytes:
-    """Return the manifest: the position and the files' checksums, under a checksum of their own."""
+    """Return the manifest: the position and the files' checksums, with a checksum of both."""
     hashes = {name: {"bytes": len(content), "sha256": _sha(content)} for name, content in files.items()}
     body = {"format": 1, **asdict(position), "files": hashes}
     return json.dumps({"body": body, "sha256": _sha(json.dumps(body).encode())}, indent=1).encode()
 
 
-def save(folder: Path, position: Position, files: Mapping[str, bytes]) -> Path:
-    """Write a checkpoint, read it back, and delete all but the newest two.
+def save(run: Run, position: Position, files: Mapping[str, bytes]) -> Path:
+    """Write a checkpoint, read it back, delete all but the newest two, and return its folder.
 
     Args:
-        folder: the run's `checkpoints`.
+        run: the run folder.
         position: where the run stands.
         files: contents by name.
 
-    Returns:
-        The checkpoint's folder.
-
     Raises:
-        OSError: it could not be written, or not be read back as it was written; older checkpoints are untouched.
+        OSError: it could not be written, or did not read back as written; older checkpoints are untouched.
     """
-    final = folder / f"{position.images:012d}"
-    part = folder / f".{final.name}.{os.getpid()}.part"
-    folder.mkdir(parents=True, exist_ok=True)
+    final = run.checkpoint(position.images)
+    part = final.with_name(f".{final.name}.{os.getpid()}.part")
+    final.parent.mkdir(parents=True, exist_ok=True)
     try:
         part.mkdir()
         for name, content in {**files, MANIFEST: _manifest(position, files)}.items():
-            _write(part / name, content)
-        sync_folder(part)
+            write_synced(part / name, content)
+        sync(part)
         os.rename(part, final)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
-    sync_folder(folder)
-    damage = _damage(final)
+    sync(final.parent)
+    damage = find_damage(final)
     if damage:
         raise OSError(f"{final} does not read back as it was written: {damage}")
-    for old in _complete(folder)[KEPT:]:
+    for old in run.list_checkpoints()[KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 
 
-def _complete(folder: Path) -> list[Path]:
-    """The checkpoints' folders, the newest first."""
-    if not folder.is_dir():
-        return []
-    return sorted((p for p in folder.iterdir() if p.name.isdigit() and p.is_dir()), key=lambda p: p.name, reverse=True)
-
-
-def _damage(checkpoint: Path) -> str | None:
+def find_damage(checkpoint: Path) -> str | None:
     """Return what is wrong with a checkpoint, or None."""
     try:
         manifest = json.loads((checkpoint / MANIFEST).read_bytes())
@@ -142,47 +124,37 @@ def _damage(checkpoint: Path) -> str | None:
     return None
 
 
-def newest(folder: Path, warn: Callable[[str], None]) -> tuple[Path, Position] | None:
-    """Find the newest good checkpoint; a damaged newer one is set aside under another name.
+def newest(run: Run, warn: Callable[[str], None] = lambda _: None) -> tuple[Path, Position] | None:
+    """Return the folder and position of the newest good checkpoint; None where there never was one.
+
+    A damaged newer one is renamed to NAME.damaged, so that nothing of it is lost.
 
     Args:
-        folder: the run's `checkpoints`.
-        warn: told of every damaged one, together with the one that is taken instead.
-
-    Returns:
-        Its folder and position; None where there never was a checkpoint.
+        run: the run folder.
+        warn: called with a message for each damaged one.
 
     Raises:
         UserError: there are checkpoints and none is good.
     """
-    for part in folder.glob(".*.part"):  # cut off in the middle of a save
+    for part in run.checkpoints.glob(".*.part"):  # cut off during a save
         shutil.rmtree(part, ignore_errors=True)
     damaged: list[tuple[Path, str]] = []
-    for checkpoint in _complete(folder):
-        damage = _damage(checkpoint)
+    for checkpoint in run.list_checkpoints():
+        damage = find_damage(checkpoint)
         if damage is None:
             for bad, reason in damaged:
-                warn(f"checkpoint {bad.name} is damaged ({reason}): set aside, going on from {checkpoint.name}")
-                _set_aside(bad)
-            return checkpoint, _position(checkpoint)
+                warn(f"checkpoint {bad.name} is damaged ({reason}): set aside, resuming from {checkpoint.name}")
+                aside = bad.with_name(f"{bad.name}.damaged")
+                with suppress(OSError):
+                    shutil.rmtree(aside, ignore_errors=True)
+                    os.rename(bad, aside)
+            body = json.loads((checkpoint / MANIFEST).read_bytes())["body"]
+            return checkpoint, Position(**{name: body[name] for name in Position.__annotations__})
         damaged.append((checkpoint, damage))
     if damaged:
-        listing = ", ".join(f"{bad.name}: {reason}" for bad, reason in damaged)
-        raise UserError(f"no checkpoint in {folder} is readable ({listing}): start anew with another --run folder")
+        reasons = ", ".join(f"{bad.name}: {reason}" for bad, reason in damaged)
+        raise UserError(f"no checkpoint in {run.checkpoints} is readable ({reasons}): start again with another --run")
     return None
-
-
-def _set_aside(checkpoint: Path) -> None:
-    """Rename a damaged checkpoint, so that its place is free and nothing of it is lost."""
-    aside = checkpoint.with_name(f"{checkpoint.name}.damaged")
-    with suppress(OSError):
-        shutil.rmtree(aside, ignore_errors=True)
-        os.rename(checkpoint, aside)
-
-
-def _position(checkpoint: Path) -> Position:
-    body: dict[str, Any] = json.loads((checkpoint / MANIFEST).read_bytes())["body"]
-    return Position(**{name: body[name] for name in Position.__annotations__})
 
 
 def load(checkpoint: Path) -> dict[str, dict[str, Tensor]]:

@@ -21,6 +21,7 @@ initialisation is left. The average follows the optimiser's step, never precedes
 from __future__ import annotations
 
 import copy
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,15 +29,18 @@ from torch import Tensor, nn
 __all__ = ["EMA"]
 
 
-class EMA:
+N = TypeVar("N", bound=nn.Module)
+
+
+class EMA(Generic[N]):
     """A second network whose weights are the average of the first one's.
 
     Args:
         net: the network that is trained; its average starts as a copy, on the same device, in evaluation mode.
     """
 
-    def __init__(self, net: nn.Module) -> None:
-        self.net = copy.deepcopy(net).eval().requires_grad_(False)
+    def __init__(self, net: N) -> None:
+        self.net: N = copy.deepcopy(net).eval().requires_grad_(False)
         self._average: list[Tensor] = list(self.net.parameters())
         self._source: list[Tensor] = list(net.parameters())
 

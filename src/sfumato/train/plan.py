@@ -1,23 +1,30 @@
-"""From a budget of time to a length in images, once, before training starts.
+"""How long a run will be and what it costs: planned, or counted, before training starts.
 
-A learning rate that decays to zero must know when the end comes, so a budget can't be a clock that is watched: the
-length is planned from the measured speed and then kept, whatever the machine does afterwards. With s seconds a step of
-B images, a grid's g, a held-out pass's h, and what has already gone by, the steps that fit are
+A learning rate that decays to zero must know the end, so a budget of time is turned into a length once, from the
+measured speed, and the length is then kept. With s seconds a step, g a sample grid, h a held-out loss and e seconds
+elapsed, the steps that fit are
 
-    steps = ( 0.97 (budget - gone) - grids * g - passes * h ) / s
+    steps = ( 0.97 (budget - e) - grids * g - held_outs * h ) / s
 
-the last three hundredths being for checkpoints and the loop itself. Looking must not eat up the training: where grids
-and passes would take more than a quarter of what is left, there are fewer of them, at least one of each. The measuring
-is done on a throw-away learner, so the run that follows has the same bits as one whose length was given.
+where three hundredths are left for checkpoints. If grids and held-out losses took more than a quarter of the time,
+there are fewer of them, at least one of each. Speed is measured on a trainer that is then thrown away, so the run has
+the same bits as one whose length was given.
+
+With P parameters, N images of V bytes, batches of B and A bytes of activations an image, a training needs
+
+    memory = 20 P + A B     weights, gradients, two moments and the average, four bytes each, and activations
+    disk   = N V + 60 P     the store; three checkpoints of 16 P (two, and the one being written), three weights files
 """
 
 from __future__ import annotations
 
+import math
+import shutil
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from pathlib import Path
 
 import torch
 
@@ -25,96 +32,59 @@ from sfumato.config.config import Config, difference
 from sfumato.config.train import TrainConfig
 from sfumato.data import Dataset
 from sfumato.errors import UserError
-from sfumato.generate.recipe import AUTO
+from sfumato.model import cost_of
 from sfumato.run.folder import Run
-from sfumato.train.clock import moments
-from sfumato.train.trainer import Learner
+from sfumato.run.plan import Plan
+from sfumato.train.trainer import Trainer
 
-__all__ = ["Plan", "Speed", "measure", "plan_for", "settle"]
+__all__ = ["Forecast", "Speed", "forecast", "measure", "plan_for", "resolve_length"]
 
 SPARE = 0.97
-LOOKS_SHARE = 0.25
-LEAST_STEPS = 10
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long a run will be, and why.
-
-    Attributes:
-        images: planned length.
-        steps: the same in steps, the last batch full.
-        batch: images a step.
-        grids: how many sample grids are drawn.
-        held_outs: how many times the held-out loss is taken, besides before the first step.
-        seconds: how long all of it should take; None where no speed was measured.
-        images_per_second: measured, while stepping.
-        grid_seconds: measured, for one sample grid.
-        held_out_seconds: measured, for one held-out pass.
-    """
-
-    images: int
-    steps: int
-    batch: int
-    grids: int
-    held_outs: int
-    seconds: float | None = None
-    images_per_second: float | None = None
-    grid_seconds: float | None = None
-    held_out_seconds: float | None = None
+MONITORING = 0.25
+"""Fraction of the time that grids and held-out losses may take."""
+MIN_STEPS = 10
+CPU_FLOPS = 4e10
+"""A guess at what a CPU does in a second, used only to choose how many images to measure with."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What things cost on this machine, in seconds.
+    """Seconds that things take on this machine.
 
     Attributes:
         step: one training step.
         grid: one sample grid (two, where raw grids are drawn).
-        held_out: one held-out pass.
+        held_out: one held-out loss.
     """
 
     step: float
     grid: float
     held_out: float
 
-
-class Measurable(Protocol):
-    """What can be timed: a learner, which is thrown away afterwards."""
-
-    def step(self) -> object:
-        """Take one training step."""
-
-    def wait(self) -> None:
-        """Return when the device is done."""
-
-    def draw(self, num_steps: int) -> object:
-        """Draw a grid in so many sampling steps."""
-
-    def held_out(self) -> object:
-        """Take the held-out loss."""
+    def monitoring(self, plan: Plan) -> float:
+        """Seconds that a plan's grids and held-out losses take."""
+        return len(plan.grid_steps) * self.grid + len(plan.held_out_steps) * self.held_out
 
 
-def measure(learner: Measurable, config: TrainConfig, seconds: float = 3.0) -> Speed:
-    """Time steps, grids and held-out passes.
+def measure(trainer: Trainer, config: TrainConfig, seconds: float = 3.0) -> Speed:
+    """Time steps, grids and held-out losses.
 
     Args:
-        learner: a throw-away one; it is trained.
-        config: says how many sampling steps a grid takes.
-        seconds: to spend on timing steps, the first ones left out.
+        trainer: one to be thrown away; it is trained.
+        config: what the trainer was made for.
+        seconds: to spend on timing steps.
     """
-    step = _repeat(learner.step, learner.wait, seconds)
-    steps = config.grid_steps or AUTO["best"][1]
-    few = min(2, steps)
-    draw = _repeat(lambda: learner.draw(few), learner.wait, seconds / 6) * steps / few
-    held_out = _repeat(learner.held_out, learner.wait, seconds / 6) if config.held_outs else 0.0
+    step = _repeat(trainer.step, trainer.wait, seconds)
+    few = min(2, trainer.grid_steps)
+    draw = _repeat(lambda: trainer.draw(few), trainer.wait, seconds / 6) * trainer.grid_steps / few
+    held_out = _repeat(trainer.held_out, trainer.wait, seconds / 6) if config.held_outs else 0.0
     return Speed(step, draw * (2 if config.raw_grids else 1) if config.grids else 0.0, held_out)
 
 
 def _repeat(action: Callable[[], object], wait: Callable[[], None], seconds: float) -> float:
-    """Return the median of the seconds that one call takes, the first two left out (they allocate and choose kernels).
+    """Return the median duration of a call, without the first two, which allocate and choose kernels.
 
-    The median, since whatever else the machine does now and then makes some calls many times slower and none faster.
+    The median, because other processes make some calls many times slower and none faster.
     """
     start = time.perf_counter()
     for done in (1, 2):
@@ -122,78 +92,56 @@ def _repeat(action: Callable[[], object], wait: Callable[[], None], seconds: flo
         wait()
         if time.perf_counter() - start > 4 * seconds:  # so slow that warming up is the smaller error
             return (time.perf_counter() - start) / done
-    took: list[float] = []
-    while not took or sum(took) < seconds:
-        begin = time.perf_counter()
+    durations: list[float] = []
+    while not durations or sum(durations) < seconds:
+        start = time.perf_counter()
         action()
         wait()
-        took.append(time.perf_counter() - begin)
-    return statistics.median(took)
+        durations.append(time.perf_counter() - start)
+    return statistics.median(durations)
 
 
-def plan_for(config: TrainConfig, speed: Speed, gone: float) -> Plan:
-    """Return the longest plan that stays within `config.budget`.
-
-    Args:
-        config: the budget, the batch, the numbers of grids and held-out passes.
-        speed: what each costs.
-        gone: seconds of the budget that are already spent.
+def plan_for(config: TrainConfig, speed: Speed, elapsed: float) -> Plan:
+    """Return the longest plan that stays within `config.budget`, of which `elapsed` seconds are already spent.
 
     Raises:
         UserError: the budget leaves no time for training; one that does is named.
     """
     assert config.budget is not None
-    left = SPARE * (config.budget - gone)
-    grids, held_outs = _affordable(config, speed, LOOKS_SHARE * left)
-    fixed = grids * speed.grid + _passes(held_outs) * speed.held_out
+    left = SPARE * (config.budget - elapsed)
+    held_outs = config.held_outs + 1 if config.held_outs else 0  # one before the first step
+    asked = config.grids * speed.grid + held_outs * speed.held_out
+    fraction = min(1.0, max(0.0, MONITORING * left / asked)) if asked else 1.0
+    grids, held_outs = (min(n, max(1, int(fraction * n))) for n in (config.grids, config.held_outs))
+    fixed = grids * speed.grid + (held_outs + 1 if held_outs else 0) * speed.held_out
     steps = int((left - fixed) / speed.step)
-    if steps < LEAST_STEPS:
-        least = gone + (fixed + LEAST_STEPS * speed.step) / SPARE
+    if steps < MIN_STEPS:
+        enough = elapsed + (fixed + MIN_STEPS * speed.step) / SPARE
         raise UserError(
-            f"a budget of {config.budget:g}s is too short: {gone:.1f}s went by before training, "
-            f"{fixed:.1f}s are for looking at samples and held-out images; give --budget {least * 2:.0f}s"
+            f"a budget of {config.budget:g}s is too short: {elapsed:.1f}s passed before training, and sample grids "
+            f"and held-out losses take {fixed:.1f}s; give --budget {enough * 2:.0f}s"
         )
-    drawn = len(moments(steps, grids)) * speed.grid + min(_passes(held_outs), steps + 1) * speed.held_out
-    return Plan(
-        images=steps * config.batch,
-        steps=steps,
-        batch=config.batch,
-        grids=grids,
-        held_outs=held_outs,
-        seconds=steps * speed.step + drawn + gone,
+    plan = Plan(steps * config.batch, steps, config.batch, grids, held_outs)
+    return replace(
+        plan,
+        seconds=elapsed + steps * speed.step + speed.monitoring(plan),
         images_per_second=config.batch / speed.step,
         grid_seconds=speed.grid,
         held_out_seconds=speed.held_out,
     )
 
 
-def _passes(held_outs: int) -> int:
-    """How many held-out passes there are: one more than asked for, before the first step."""
-    return held_outs + 1 if held_outs else 0
-
-
-def _affordable(config: TrainConfig, speed: Speed, seconds: float) -> tuple[int, int]:
-    """Return how many grids and held-out passes fit into some seconds: all, or the same share of each, at least one."""
-    cost = config.grids * speed.grid + _passes(config.held_outs) * speed.held_out
-    if cost <= seconds:
-        return config.grids, config.held_outs
-    share = max(0.0, seconds / cost)
-    return min(config.grids, max(1, int(share * config.grids))), min(
-        config.held_outs, max(1, int(share * config.held_outs))
-    )
-
-
-def settle(
+def resolve_length(
     config: Config, run: Run, data: Dataset, device: torch.device | str = "cpu", began: float | None = None
 ) -> tuple[Config, Plan]:
-    """Return the configuration with its length planned, and the plan. Nothing is written.
+    """Return the configuration with its length, and the plan. Nothing is written.
 
     Args:
-        config: what was asked for.
+        config: the configuration, perhaps with a budget only.
         run: a run that was started here keeps its plan.
         data: the images.
         device: whose speed is measured where there is only a budget.
-        began: `time.perf_counter()` when the budget began to run; now by default.
+        began: `time.perf_counter()` at the start of the budget; now by default.
 
     Raises:
         UserError: the run was started with another configuration, there is no length and no budget, or the budget is
@@ -201,21 +149,22 @@ def settle(
     """
     began = time.perf_counter() if began is None else began
     if run.exists():
-        there = run.config()
+        old = run.config()
         if config.train.images is None:
-            config = _with_images(config, there.train.images)
-        if changes := difference(there, config):
+            config = _with_images(config, old.train.images)
+        if changes := difference(old, config):
             raise UserError(
-                f"{run.path} was started with another configuration ({changes}): "
-                f"use the same one, or give --run a new folder"
+                f"{run.path} was started with another configuration ({changes}): use that one, or choose another --run"
             )
-        return config, _kept_plan(config.train, run)
+        measured = run.read(run.plan_path) or {}
+        names = ("grids", "held_outs", "seconds", "images_per_second", "grid_seconds", "held_out_seconds")
+        return config, replace(_given(config.train), **{name: measured[name] for name in names if name in measured})
     if config.train.images is not None:
-        return config, _given_plan(config.train)
+        return config, _given(config.train)
     if config.train.budget is None:
-        raise UserError("how long? give --budget 30m, or --images 500k")
-    learner = Learner(_with_images(config, 10**9), data, device)
-    speed = measure(learner, config.train, min(3.0, config.train.budget / 20))
+        raise UserError("no training length: give --budget (such as 30m) or --images (such as 500k)")
+    trainer = Trainer(_with_images(config, 10**9), data, device)
+    speed = measure(trainer, config.train, min(3.0, config.train.budget / 20))
     plan = plan_for(config.train, speed, time.perf_counter() - began)
     return _with_images(config, plan.images), plan
 
@@ -224,14 +173,138 @@ def _with_images(config: Config, images: int | None) -> Config:
     return replace(config, train=replace(config.train, images=images))
 
 
-def _given_plan(config: TrainConfig) -> Plan:
-    """Return the plan of a length that was given in images."""
+def _given(config: TrainConfig) -> Plan:
+    """Return the plan of a length given in images."""
     assert config.images is not None
     return Plan(config.images, config.steps, config.batch, config.grids, config.held_outs)
 
 
-def _kept_plan(config: TrainConfig, run: Run) -> Plan:
-    """Return the plan that was made when the run was started."""
-    facts = run.read(run.plan_path) or {}
-    names = ("grids", "held_outs", "seconds", "images_per_second", "grid_seconds", "held_out_seconds")
-    return replace(_given_plan(config), **{name: facts[name] for name in names if name in facts})
+@dataclass(frozen=True)
+class Forecast:
+    """What a training costs.
+
+    Attributes:
+        parameters: P.
+        flops: of one image's forward pass.
+        plan: its length; the preset's where none was given.
+        state_bytes: weights, gradients, moments and average, in memory.
+        activation_bytes: of one image.
+        store_bytes: the decoded images, on disk.
+        run_bytes: checkpoints and weights, on disk.
+        memory_here: bytes of the device's memory, 0 where unknown.
+        disk_here: bytes free where the run would be written.
+        train_images: number of training images.
+        speed: measured; None where nothing was measured.
+    """
+
+    parameters: int
+    flops: int
+    plan: Plan
+    state_bytes: int
+    activation_bytes: int
+    store_bytes: int
+    run_bytes: int
+    memory_here: int
+    disk_here: int
+    train_images: int
+    speed: Speed | None
+
+    @property
+    def memory(self) -> int:
+        """Bytes that a training step needs."""
+        return self.state_bytes + self.activation_bytes * self.plan.batch
+
+    @property
+    def disk(self) -> int:
+        """Bytes that store and run need."""
+        return self.store_bytes + self.run_bytes
+
+    @property
+    def epochs(self) -> float:
+        """How often each image is seen."""
+        return self.plan.images / max(1, self.train_images)
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Measured, during steps."""
+        return None if self.speed is None else self.plan.batch / self.speed.step
+
+    @property
+    def seconds(self) -> float | None:
+        """Duration of the whole training."""
+        return None if self.speed is None else self.plan.steps * self.speed.step + self.speed.monitoring(self.plan)
+
+    @property
+    def fitting_batch(self) -> int | None:
+        """The largest power of two that fits the memory with a fifth to spare; None where that is unknown."""
+        room = 0.8 * self.memory_here - self.state_bytes
+        if not self.memory_here:
+            return None
+        return 2 ** int(math.log2(room / self.activation_bytes)) if room >= self.activation_bytes else 0
+
+
+def forecast(
+    config: Config, data: Dataset, path: Path, device: torch.device | str = "cpu", seconds: float = 20.0
+) -> Forecast:
+    """Count and measure what a training would cost. Nothing is written.
+
+    Args:
+        config: the configuration.
+        data: the images.
+        path: where the run would be written; its nearest existing parent says how much room there is.
+        device: where it would be trained.
+        seconds: to spend on measuring; 0 measures nothing.
+    """
+    device = torch.device(device)
+    cost = cost_of(config, data)
+    # the decay of the rate needs a length, its speed does not depend on it
+    config = _with_images(config, config.train.images or 10**9)
+    plan = _given(config.train)
+    parent = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir())
+    return Forecast(
+        parameters=cost.parameters,
+        flops=cost.flops,
+        plan=plan if len(data.held_out) else replace(plan, held_outs=0),
+        state_bytes=20 * cost.parameters,
+        activation_bytes=cost.activation_bytes,
+        store_bytes=int(data.images.nbytes),
+        run_bytes=60 * cost.parameters,
+        memory_here=_memory(device),
+        disk_here=shutil.disk_usage(parent).free,
+        train_images=len(data.train),
+        speed=_speed(config, data, device, seconds, cost.flops) if seconds else None,
+    )
+
+
+def _speed(config: Config, data: Dataset, device: torch.device, seconds: float, flops: int) -> Speed:
+    """Measure, with fewer images where a single step on a CPU would exceed the given time, and scale up."""
+    train, fraction = config.train, 1.0
+    if device.type == "cpu":
+        fraction = min(1.0, seconds / 6 * CPU_FLOPS / (3 * flops * train.batch))
+
+    def fewer(number: int) -> int:
+        return max(1, int(fraction * number)) if number else 0
+
+    less = replace(
+        train,
+        batch=fewer(train.batch),
+        grid_images=fewer(train.grid_images),
+        held_out_images=fewer(train.held_out_images),
+    )
+    speed = measure(Trainer(replace(config, train=less), data, device), less, seconds)
+    return Speed(
+        speed.step * train.batch / less.batch,
+        speed.grid * train.grid_images / less.grid_images,
+        speed.held_out * train.held_out_images / max(1, less.held_out_images),
+    )
+
+
+def _memory(device: torch.device) -> int:
+    """The device's memory in bytes, 0 where unknown."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 0)

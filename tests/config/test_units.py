@@ -1,15 +1,12 @@
-"""Lengths and moments."""
+"""Durations, counts and lengths as people write them."""
 
 from __future__ import annotations
-
-from itertools import pairwise
 
 import pytest
 
 from sfumato.config.train import TrainConfig, in_images
 from sfumato.config.units import parse_count, parse_seconds
 from sfumato.errors import UserError
-from sfumato.train.clock import moments, regular
 
 
 @pytest.mark.parametrize(
@@ -61,22 +58,3 @@ def test_lengths_below_one_are_fractions_of_the_plan():
 def test_steps_are_full_batches():
     assert TrainConfig(batch=64, images=128).steps == 2
     assert TrainConfig(batch=64, images=129).steps == 3
-
-
-@pytest.mark.parametrize("steps", [1, 5, 100, 12345])
-@pytest.mark.parametrize("count", [1, 2, 6])
-def test_moments_end_at_the_end_and_double(steps, count):
-    found = moments(steps, count)
-    assert found[-1] == steps
-    assert found == sorted(set(found))
-    assert found[0] >= 1
-    assert len(found) <= count
-    if steps == 12345 and count == 6:  # 1/32 .. 1: each twice the one before
-        assert all(b / a == pytest.approx(2, rel=1e-2) for a, b in pairwise(found))
-
-
-def test_regular_moments():
-    assert regular(100, 4) == [0, 25, 50, 75, 100]
-    assert regular(2, 10) == [0, 1, 2]
-    assert regular(100, 0) == []
-    assert moments(100, 0) == []

@@ -1,0 +1,60 @@
+"""The plan of a run: how long it is, and the steps at which grids are drawn and the held-out loss is taken."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+__all__ = ["Plan", "geometric", "regular"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long a run is, and what that was planned from.
+
+    Attributes:
+        images: planned length.
+        steps: the same in steps, the last batch full.
+        batch: images a step.
+        grids: how many sample grids are drawn.
+        held_outs: how many times the held-out loss is taken, besides before the first step.
+        seconds: planned duration of the whole run; None where no speed was measured.
+        images_per_second: measured, during steps.
+        grid_seconds: measured, of one sample grid.
+        held_out_seconds: measured, of one held-out loss.
+    """
+
+    images: int
+    steps: int
+    batch: int
+    grids: int
+    held_outs: int
+    seconds: float | None = None
+    images_per_second: float | None = None
+    grid_seconds: float | None = None
+    held_out_seconds: float | None = None
+
+    @property
+    def grid_steps(self) -> list[int]:
+        """Steps after which a sample grid is drawn."""
+        return geometric(self.steps, self.grids)
+
+    @property
+    def held_out_steps(self) -> list[int]:
+        """Steps after which the held-out loss is taken."""
+        return regular(self.steps, self.held_outs)
+
+
+def geometric(steps: int, count: int, first: float = 1 / 32) -> list[int]:
+    """Return geometrically spaced steps from `first` (a fraction of the run) to `steps`: most changes happen early.
+
+    Fewer than `count` come back where two coincide in a short run.
+    """
+    if count <= 1:
+        return [steps] * count
+    return sorted({math.ceil(steps * first ** (1 - i / (count - 1))) for i in range(count)})
+
+
+def regular(steps: int, count: int) -> list[int]:
+    """Return 0 and `count` evenly spaced steps, the last of them `steps`; nothing for count = 0."""
+    return sorted({math.ceil(steps * i / count) for i in range(count + 1)}) if count else []

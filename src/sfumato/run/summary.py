@@ -1,0 +1,124 @@
+"""What a run folder says of its training, read once: all that `info`, `diagnose`, a report or a studio shows of it.
+
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from itertools import pairwise
+from operator import add
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sfumato.run.events import Event, HeldOut, Skipped, Started, Stepped, Warned, from_json
+from sfumato.run.folder import WEIGHTS, Run
+from sfumato.run.log import read_events
+from sfumato.run.plan import Plan
+
+__all__ = ["RunSummary"]
+
+E = TypeVar("E", bound=Event)
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A run's configuration, events and files at the moment of reading.
+
+    Attributes:
+        run: the folder.
+        config: the tables of config.toml.
+        environment: software and machine, as `run.folder.environment` returned them; empty where unknown.
+        plan: the planned length; None where plan.json is missing.
+        events: the events of the log; a `Stepped` may join many steps.
+        finished: whether the planned length is reached.
+        weights: the weights files that exist, by kind.
+        grids: sample grids of all kinds, the oldest first.
+        checkpoints: folders of the checkpoints, the oldest first.
+    """
+
+    run: Run
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    plan: Plan | None
+    events: tuple[Event, ...]
+    finished: bool
+    weights: dict[str, Path]
+    grids: tuple[Path, ...]
+    checkpoints: tuple[Path, ...]
+
+    @classmethod
+    def read(cls, run: Run) -> RunSummary:
+        """Read a run folder, also while it is being trained.
+
+        Raises:
+            UserError: this is not a run folder, or its config.toml can't be read.
+        """
+        started = from_json({"event": "started", "plan": run.read(run.plan_path), "resumed_at": 0})
+        files = {kind: run.weights_file(kind) for kind in WEIGHTS}
+        return cls(
+            run=run,
+            config=run.config_table(),
+            environment=run.read(run.environment_path) or {},
+            plan=started.plan if isinstance(started, Started) else None,
+            events=tuple(event for line in read_events(run.events_path) if (event := from_json(line)) is not None),
+            finished=run.finished_path.exists(),
+            weights={kind: file for kind, file in files.items() if file.is_file()},
+            grids=tuple(sorted(run.list_grids("ema") + run.list_grids("raw"))),
+            checkpoints=tuple(reversed(run.list_checkpoints())),
+        )
+
+    def of(self, kind: type[E]) -> tuple[E, ...]:
+        """Return the events of a kind, in order."""
+        return tuple(event for event in self.events if isinstance(event, kind))
+
+    def stepped(self, parts: int | None = None) -> tuple[Stepped, ...]:
+        """Return the reports of steps, joined into at most `parts` of equally many lines."""
+        lines = self.of(Stepped)
+        if parts is None or not lines:
+            return lines
+        parts = min(parts, len(lines))
+        ends = [round(i * len(lines) / parts) for i in range(parts + 1)]
+        return tuple(reduce(add, lines[a:b]) for a, b in pairwise(ends))
+
+    @property
+    def planned(self) -> int | None:
+        """Planned length in images; None where none is known."""
+        images = self.config.get("train", {}).get("images")
+        return images if isinstance(images, int) else None
+
+    @property
+    def images(self) -> int:
+        """Images seen."""
+        return max((event.images for event in self.of(Stepped)), default=0)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent training, all sessions together."""
+        return max((event.seconds for event in self.of(Stepped)), default=0.0)
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Speed of the whole run, with grids, held-out losses and saving; None before the first step."""
+        return self.images / self.seconds if self.seconds else None
+
+    @property
+    def held_out(self) -> HeldOut | None:
+        """The last held-out loss."""
+        return (self.of(HeldOut) or (None,))[-1]
+
+    @property
+    def skipped(self) -> int:
+        """Number of steps whose loss or gradient was not finite."""
+        return sum(event.steps for event in self.of(Skipped))
+
+    @property
+    def restarts(self) -> int:
+        """How many times the run was resumed."""
+        return max(0, len(self.of(Started)) - 1)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The warnings, in order."""
+        return tuple(event.message for event in self.of(Warned))

@@ -1,0 +1,139 @@
+r"""The held-out loss: how it is taken, which weights were best, and when a model starts to memorise.
+
+The held-out images meet the same times and noise every time, so two results can be compared image by image. With
+d_j = loss_j - loss_j(best),
+
+    z = mean(d) / ( std(d) / sqrt(N) )
+
+is far more sensitive than two means with their own standard errors. Overfitting is reported when z exceeds 3 while the
+loss on as many training images has fallen: what the network still learns is those images only.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from sfumato.diffusion import Bound, Noised, Terms, marginal, sample_timesteps
+from sfumato.diffusion.noise import Purpose, normal, uniform
+
+if TYPE_CHECKING:
+    from sfumato.train.trainer import Trainer
+
+__all__ = ["Z_SCORE", "Best", "HeldOutLosses", "held_out_losses"]
+
+SEED = 0
+"""The same in every run, so that held-out losses of runs with other seeds can be compared."""
+Z_SCORE = 3.0
+"""Standard errors by which the held-out loss must have risen."""
+
+
+@dataclass(frozen=True)
+class HeldOutLosses:
+    """Losses of the averaged weights on images that they were not trained on.
+
+    Attributes:
+        held_out: the objective's loss of each held-out image and its t.
+        bound: T times the term of the variational bound at that t, in bits a dimension (of floats in the codec's
+            units, because floats have a density only).
+        train: mean loss on as many training images, with the same times and noise.
+    """
+
+    held_out: Terms
+    bound: Terms
+    train: float
+
+
+def held_out_losses(trainer: Trainer) -> HeldOutLosses | None:
+    """Return the losses of the averaged weights on the held-out set; None where no image is held out.
+
+    The times are stratified, t of image j from the j-th of n equal parts, so a few images cover all noise levels.
+    """
+    data = trainer.data
+    index = torch.from_numpy(data.held_out[: trainer.config.train.held_out_images])
+    if not len(index):
+        return None
+    held_out, bound = _losses(trainer, index)
+    train, _ = _losses(trainer, torch.from_numpy(data.train[: len(index)]))
+    return HeldOutLosses(held_out, bound, float(train.loss.double().mean()))
+
+
+@torch.no_grad()
+def _losses(trainer: Trainer, index: Tensor) -> tuple[Terms, Terms]:
+    """Return the objective's losses and the bound's terms of images."""
+    num, denoiser, parts = len(index), trainer.model("ema").denoiser, []
+    bound = Bound(trainer.config.diffusion.build_variance(), trainer.codec.decoder)
+    for part in torch.split(torch.arange(num), trainer.config.train.batch):
+        values, known = trainer.data.rows(index[part])
+        x_0 = trainer.encode(values)
+        u = (part + uniform(SEED, Purpose.HELD_OUT_TIME, part)) / num
+        t = sample_timesteps(u, trainer.schedule.num_steps).to(trainer.device)
+        eps = normal(SEED, Purpose.HELD_OUT_NOISE, part.to(trainer.device), tuple(x_0.shape[1:]))
+        condition = None if known is None else known.to(trainer.device)
+        x_t = marginal(x_0, trainer.schedule(t)).sample(eps)
+        prediction, noised = denoiser(x_t, t, condition), Noised(x_0, eps, x_t, t, trainer.schedule)
+        bits = bound.losses(prediction, noised) / math.log(2)
+        parts.append((trainer.objective.losses(prediction, noised), bits, t))
+    losses, bits, t = (torch.cat(part) for part in zip(*parts, strict=True))
+    return Terms(losses, t), Terms(bits, t)
+
+
+@dataclass(frozen=True, eq=False)
+class Best:
+    """The lowest held-out loss so far.
+
+    Attributes:
+        held_out: (N,) float64, the loss of each held-out image; empty before the first time.
+        train: mean loss on training images.
+        images: images seen.
+        warned: whether overfitting was reported.
+    """
+
+    held_out: Tensor = torch.zeros(0, dtype=torch.float64)
+    train: float = math.inf
+    images: int = -1
+    warned: bool = False
+
+    def update(self, held_out: Tensor, train: float, images: int) -> tuple[Best, str | None]:
+        """Compare with new losses.
+
+        Args:
+            held_out: (N,) the loss of each held-out image.
+            train: mean loss on training images, with the same times and noise.
+            images: images seen.
+
+        Returns:
+            The best now (its `images` are `images` where the new losses are the best), and a warning or None.
+        """
+        losses = held_out.detach().double().cpu()
+        if len(self.held_out) != len(losses) or float(losses.mean()) < float(self.held_out.mean()):
+            return Best(losses, train, images, self.warned), None
+        difference = losses - self.held_out
+        error = float(difference.std()) / math.sqrt(len(losses)) if len(losses) > 1 else math.inf
+        z = float(difference.mean()) / error if error > 0 else 0.0
+        if self.warned or z < Z_SCORE or train >= self.train:
+            return self, None
+        warning = (
+            f"overfitting: the held-out loss rose from {float(self.held_out.mean()):.4f} (at {self.images} images) "
+            f"to {float(losses.mean()):.4f}, by {z:.0f} standard errors, while the loss on training images fell from "
+            f"{self.train:.4f} to {train:.4f}; the best weights are kept as weights/best.safetensors; more images, "
+            "flips (data.flip), dropout (net.dropout) or a smaller network would help"
+        )
+        return replace(self, warned=True), warning
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the tensors that a checkpoint keeps."""
+        facts = torch.tensor([self.train, float(self.images), float(self.warned)], dtype=torch.float64)
+        return {"watch/held_out": self.held_out, "watch/facts": facts}
+
+    @classmethod
+    def from_state(cls, tensors: dict[str, Tensor]) -> Best:
+        """Return what a checkpoint's tensors hold; a new one where they hold none."""
+        if "watch/facts" not in tensors:
+            return cls()
+        train, images, warned = tensors["watch/facts"].tolist()
+        return cls(tensors["watch/held_out"].cpu(), train, int(images), bool(warned))

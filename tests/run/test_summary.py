@@ -1,0 +1,98 @@
+"""The summary of a run: what a log written by hand says, and that reading it needs no torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sfumato.config.config import to_toml
+from sfumato.config.presets import resolve
+from sfumato.errors import UserError
+from sfumato.run.events import Buckets, Event, HeldOut, Skipped, Started, Stepped, Warned, to_json
+from sfumato.run.folder import Run
+from sfumato.run.plan import Plan
+from sfumato.run.summary import RunSummary
+
+PLAN = Plan(1000, 100, 10, 2, 2, images_per_second=50.0)
+
+
+def stepped(step: int, loss: float, steps: int = 5) -> Stepped:
+    buckets = Buckets((10 * loss * steps, *[0.0] * 9), (10 * steps, *[0] * 9))
+    return Stepped(10 * step, step, loss, 2 * loss, 1e-3, step / 2, buckets, steps)
+
+
+EVENTS: list[Event] = [
+    Started(PLAN, 0),
+    HeldOut(0, 1.0, Buckets(), 0.1, 0.9, Buckets(), True),
+    *[stepped(5 * k, 1 / k) for k in range(1, 5)],
+    Started(PLAN, 200),
+    Skipped(250, 3, 3, "not finite"),
+    Warned(250, "the disk is full"),
+    stepped(30, 0.1),
+    HeldOut(300, 0.5, Buckets(), 15.1, 0.3, Buckets(), True),
+]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    run = Run(tmp_path / "run")
+    for folder in (run.weights, run.samples, run.checkpoint(200), run.checkpoint(300)):
+        folder.mkdir(parents=True)
+    run.config_path.write_text(to_toml(resolve("digits", overrides={"train.images": "1000"})))
+    run.events_path.write_text("".join(json.dumps(to_json(event)) + "\n" for event in EVENTS) + '{"event": "ste')
+    run.write(run.plan_path, vars(PLAN))
+    run.write(run.environment_path, {"device": "cpu"})
+    for path in (run.weights_file("ema"), run.grid(10), run.grid(10, "raw"), run.grid(300)):
+        path.write_text("")
+    return run
+
+
+def test_a_summary_is_what_the_folder_holds(run: Run) -> None:
+    summary = RunSummary.read(run)
+    assert summary.events == tuple(EVENTS)
+    assert (summary.images, summary.planned, summary.seconds) == (300, 1000, 15.0)
+    assert summary.images_per_second == 20
+    assert (summary.skipped, summary.restarts, summary.warnings) == (3, 1, ("the disk is full",))
+    assert summary.held_out == EVENTS[-1]
+    assert summary.plan == PLAN
+    assert summary.config["net"]["base"] == resolve("digits").net.base
+    assert summary.environment == {"device": "cpu"}
+    assert summary.weights == {"ema": run.weights_file("ema")}
+    assert summary.grids == (run.grid(10, "raw"), run.grid(10), run.grid(300))
+    assert summary.checkpoints == (run.checkpoint(200), run.checkpoint(300))
+    assert not summary.finished
+    run.write(run.finished_path, {})
+    assert RunSummary.read(run).finished
+
+
+def test_steps_are_joined_into_parts(run: Run) -> None:
+    summary = RunSummary.read(run)
+    assert len(summary.stepped()) == len(summary.stepped(9)) == 5
+    first, last = summary.stepped(2)
+    assert (first.images, first.steps, last.images, last.steps) == (100, 10, 300, 15)
+    assert first.loss == pytest.approx((1 + 1 / 2) / 2)
+    assert last.buckets.mean == pytest.approx((1 / 3 + 1 / 4 + 0.1) / 3)
+    assert last.grad_norm == pytest.approx(2 * last.loss)
+
+
+def test_a_young_run_is_a_run(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    with pytest.raises(UserError, match="not a run folder"):
+        RunSummary.read(run)
+    run.config_path.write_text(to_toml(resolve("digits")))
+    summary = RunSummary.read(run)
+    assert (summary.images, summary.seconds, summary.images_per_second, summary.held_out) == (0, 0.0, None, None)
+    assert summary.stepped(10) == summary.events == summary.checkpoints == ()
+    assert summary.plan is None
+
+
+def test_reading_a_run_needs_no_torch(run: Run) -> None:
+    code = (
+        "import sys; from sfumato.run.folder import Run; from sfumato.run.summary import RunSummary; "
+        "RunSummary.read(Run(sys.argv[1])); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(run.path)], check=True)
