@@ -10,19 +10,19 @@ import torch
 
 from sfumato.diffusion import Cosine
 from sfumato.model import load
-from sfumato.nets.unet.unet import UNet
-from sfumato.run.folder import Run
 
 from .conftest import TINY, Command
 
 
 def test_a_run_is_described(sfumato: Command, labelled: Path) -> None:
     said = sfumato("info", labelled).out
-    parameters = sum(p.numel() for p in UNet(Run(labelled).config().net).parameters())
+    model = load(labelled)
+    parameters = sum(p.numel() for p in model.net.parameters())
     for fact in (
         "1x8x8 (channels x height x width); trained on digits",
         "class: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
-        f"U-Net of {parameters:,} parameters",
+        f"{parameters:,} parameters",
+        model.net.summary(),
         "cosine schedule of 50 steps",
         "the network predicts v",
         "80 of 80 images (100 %, finished), in 10 steps of 8",

@@ -143,7 +143,7 @@ def test_a_full_disk_is_said(sfumato: Command, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(os, "replace", full)
     result = sfumato("train", "digits", "--run", "full", *BRIEF)
     assert result.code == 2
-    assert result.err.splitlines()[-1].startswith("sfumato: full can't be written: No space left on device")
+    assert result.err.splitlines()[-1].startswith("sfumato: full can't be written (No space left on device)")
 
 
 # --- signals, in processes of their own

@@ -32,7 +32,6 @@ def choose(
     Raises:
         UserError: an unknown preset or key, images that can't be opened, a value that can't be.
     """
-    from sfumato.config.config import fit
     from sfumato.config.presets import choose as choose_preset
     from sfumato.config.presets import resolve
     from sfumato.data import open_data
@@ -50,7 +49,7 @@ def choose(
         data = open_data(config.data, on_progress=progress("reading images"))
     if file is not None:
         reason += f"; {file} is laid over it"
-    return fit(config, data.shape, data.attributes), data, f"{preset}: {reason}"
+    return config, data, f"{preset}: {reason}"
 
 
 def lengths(budget: str | None, images: str | None) -> dict[str, str]:

@@ -37,7 +37,7 @@ from sfumato.run.folder import Run
 from sfumato.run.plan import Plan
 from sfumato.train.trainer import Trainer
 
-__all__ = ["Forecast", "Speed", "forecast", "measure", "plan_for", "resolve_length"]
+__all__ = ["Forecast", "Speed", "available_memory", "forecast", "measure", "plan_for", "resolve_length"]
 
 SPARE = 0.97
 MONITORING = 0.25
@@ -269,7 +269,7 @@ def forecast(
         activation_bytes=cost.activation_bytes,
         store_bytes=int(data.images.nbytes),
         run_bytes=60 * cost.parameters,
-        memory_here=_memory(device),
+        memory_here=available_memory(device),
         disk_here=shutil.disk_usage(parent).free,
         train_images=len(data.train),
         speed=_speed(config, data, device, seconds, cost.flops) if seconds else None,
@@ -299,7 +299,7 @@ def _speed(config: Config, data: Dataset, device: torch.device, seconds: float, 
     )
 
 
-def _memory(device: torch.device) -> int:
+def available_memory(device: torch.device) -> int:
     """The device's memory in bytes, 0 where unknown."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
