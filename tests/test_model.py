@@ -234,7 +234,6 @@ def earlier(net, config, version: int, labels: bool) -> bytes:
     table = to_dict(config)
     del table["codec"], table["net"]["kind"]
     table["net"] |= {"channels": 3, "learned_variance": False, "augment": 0}
-    table["train"]["grid_steps"] = 25
     tensors = {name: tensor.contiguous() for name, tensor in net.state_dict().items()}
     facts = {"version": version, "kind": "ema", "images": 7, "shape": list(SHAPE), "config": table}
     if version == 1:

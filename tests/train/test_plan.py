@@ -19,7 +19,7 @@ from sfumato.train import train
 from sfumato.train.plan import Forecast, Speed, forecast, measure, plan_for, resolve_length
 from sfumato.train.trainer import Trainer
 
-from .conftest import tiny
+from .conftest import go, tiny
 
 
 class Clock:
@@ -147,6 +147,16 @@ def test_planning_writes_nothing(digits, tmp_path):
     assert config.train.images == plan.images > 0
     assert list(tmp_path.iterdir()) == []
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_what_a_command_leaves_open_stays_as_the_run_has_it(digits, tmp_path):
+    """Grids took 25 steps by default once; such a run resumes by the same command, and by its own configuration."""
+    run = Run(tmp_path / "run")
+    go(tiny(train__grid_steps="25"), run, digits, 1)
+    for steps in ("none", "25"):
+        assert resolve_length(tiny(train__grid_steps=steps), run, digits)[0] == tiny(train__grid_steps="25")
+    with pytest.raises(UserError, match=r"grid_steps 25 -> 24"):
+        resolve_length(tiny(train__grid_steps="24"), run, digits)
 
 
 def test_a_given_length_needs_no_measuring(digits, tmp_path, monkeypatch):

@@ -112,21 +112,9 @@ def from_stored(table: Mapping[str, Any]) -> Config:
         UserError: as `from_dict`.
     """
     stored = without_derived(table)
-    if "codec" not in stored:  # written before the second edition
-        for branch, upgrade in (("net", _with_kind), ("train", _without_old_default)):
-            if isinstance(stored.get(branch), Mapping):
-                stored[branch] = upgrade(stored[branch])
+    if "codec" not in stored and isinstance(stored.get("net"), Mapping):  # from when there was one network
+        stored["net"] = {"kind": "unet", **stored["net"]}
     return from_dict(stored)
-
-
-def _with_kind(net: Mapping[str, Any]) -> dict[str, Any]:
-    """There was one network."""
-    return {"kind": "unet", **net}
-
-
-def _without_old_default(train: Mapping[str, Any]) -> dict[str, Any]:
-    """Grids took 25 steps by default, and take the default recipe's today."""
-    return {**train, "grid_steps": None if train.get("grid_steps") == 25 else train.get("grid_steps")}
 
 
 def without_derived(table: Mapping[str, Any]) -> dict[str, Any]:

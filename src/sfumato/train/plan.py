@@ -150,8 +150,7 @@ def resolve_length(
     began = time.perf_counter() if began is None else began
     if run.exists():
         old = run.config()
-        if config.train.images is None:
-            config = _with_images(config, old.train.images)
+        config = _with_defaults_of(config, old)
         if changes := difference(old, config):
             raise UserError(
                 f"{run.path} was started with another configuration ({changes}): use that one, or choose another --run"
@@ -167,6 +166,12 @@ def resolve_length(
     speed = measure(trainer, config.train, min(3.0, config.train.budget / 20))
     plan = plan_for(config.train, speed, time.perf_counter() - began)
     return _with_images(config, plan.images), plan
+
+
+def _with_defaults_of(config: Config, old: Config) -> Config:
+    """Return a configuration with the values of an earlier one where it leaves the choice to the run."""
+    names = [name for name in ("images", "grid_steps") if getattr(config.train, name) is None]
+    return replace(config, train=replace(config.train, **{name: getattr(old.train, name) for name in names}))
 
 
 def _with_images(config: Config, images: int | None) -> Config:

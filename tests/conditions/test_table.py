@@ -1,0 +1,44 @@
+"""Attributes as a condition: which are left out of training examples, and the value's own promises."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from sfumato.conditions.table import Attributes
+from sfumato.diffusion.noise import Purpose, uniform
+
+
+def shown(num: int, size: int, probability: float, first: int = 0) -> torch.Tensor:
+    """Which of `size` attributes are left, (num - first, size) bool."""
+    condition = Attributes(torch.zeros(num - first, size))
+    u = uniform(3, Purpose.LABEL_DROPOUT, torch.arange(first, num), (condition.num_uniforms,))
+    return ~condition.dropped(u, probability).table.isnan()
+
+
+def test_of_several_attributes_any_number_may_be_shown() -> None:
+    """None with p; else all of them in half of the cases, and in the others 0 .. A of A, each as likely as another."""
+    num, size, p = 60_000, 5, 0.2
+    given = shown(num, size, p)
+    counts = torch.bincount(given.sum(1), minlength=size + 1) / num
+    part = (1 - p) / 2 / (size + 1)
+    wanted = torch.tensor([p + part, *[part] * (size - 1), (1 - p) / 2 + part])
+    error = 4 * (wanted * (1 - wanted) / num).sqrt()
+    assert ((counts - wanted).abs() < error).all(), counts
+    assert torch.equal(shown(num, size, p, first=700), given[700:]), "a function of the position"
+    # no attribute is preferred: alone, each is as likely as another, and so is each pair
+    alone = given[given.sum(1) == 1].double().mean(0)
+    assert torch.allclose(alone, torch.full((size,), 1 / size, dtype=torch.float64), atol=0.03)
+    pairs = given[given.sum(1) == 2]
+    assert float((pairs[:, 0] & pairs[:, 1]).double().mean()) == pytest.approx(1 / 10, abs=0.02)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_without_dropout_everything_is_always_shown(size: int) -> None:
+    assert shown(1000, size, 0.0).all()
+
+
+def test_a_single_attribute_is_left_out_with_the_probability() -> None:
+    assert float(shown(20_000, 1, 0.25).double().mean()) == pytest.approx(0.75, abs=4 * math.sqrt(0.1875 / 20_000))
