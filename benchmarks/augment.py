@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sfumato.config.augment import NUMBERS
-from sfumato.config.config import fit
 from sfumato.config.data import DataConfig
 from sfumato.config.presets import resolve
 from sfumato.data import Dataset, open_data
@@ -41,10 +40,10 @@ def clock(work: Callable[[], object]) -> float:
 
 
 def cost(name: str, p: float, data: Dataset) -> str:
-    config = fit(resolve(name, overrides={"train.images": "1000000", "augment.p": str(p)}), data.shape)
-    learner, positions = Trainer(config, data), torch.arange(config.train.batch)
-    x = learner._model_input(data.batch(positions, 0).x)
-    whole, part = clock(learner.step), clock(lambda: learner._altered(x, None, positions))
+    config = resolve(name, overrides={"train.images": "1000000", "augment.p": str(p)})
+    trainer, positions = Trainer(config, data), torch.arange(config.train.batch)
+    x = trainer.encode(data.batch(positions, 0).x)
+    whole, part = clock(trainer.step), clock(lambda: trainer.altered(x, positions))
     return f"batch {len(x)}: step {1e3 * whole:6.1f} ms, of it augmentation {1e3 * part:5.2f} ms, {part / whole:.1%}"
 
 

@@ -34,7 +34,7 @@ def captioned(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 @pytest.fixture(scope="module")
 def run(captioned: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = Run(tmp_path_factory.mktemp("words") / "run")
-    list(train(tiny(captioned, train__images="320", train__label_dropout="0.3", optim__lr="1e-2"), run, captioned))
+    list(train(tiny(train__images="320", train__label_dropout="0.3", optim__lr="1e-2"), run, captioned))
     return run
 
 
