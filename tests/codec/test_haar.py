@@ -92,7 +92,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 @pytest.fixture(scope="module")
 def run(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = Run(tmp_path_factory.mktemp("haar") / "run")
-    list(train(tiny(digits, codec__kind="haar", train__images="64"), run, digits))
+    list(train(tiny(codec__kind="haar", train__images="64"), run, digits))
     return run
 
 
