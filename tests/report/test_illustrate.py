@@ -84,7 +84,7 @@ def test_through_training_is_the_first_tiles_of_each_grid(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("batch", [3, 8])
 def test_a_film_has_every_image_in_its_place(batch: int) -> None:
-    frames = Frames(5, steps=10, limit=4)
+    frames = Frames(to_bytes, 5, steps=10, limit=4)
     parts = list(generate(ORACLE, SHAPE, 8, 0, DDIM(), trailing(10, ORACLE.schedule), batch, on_state=frames))
     drawn = frames.pictures(columns=5)
     assert len(drawn) == 4
@@ -95,7 +95,7 @@ def test_a_film_has_every_image_in_its_place(batch: int) -> None:
 
 
 def test_a_short_walk_shows_all_its_steps() -> None:
-    frames = Frames(2, steps=3)
+    frames = Frames(to_bytes, 2, steps=3)
     list(generate(ORACLE, SHAPE, 2, 0, DDIM(), trailing(3, ORACLE.schedule), on_state=frames))
     assert len(frames.pictures()) == 4
 

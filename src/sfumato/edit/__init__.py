@@ -1,43 +1,59 @@
-"""Editing with one's own model: no training, any model, from images in [-1, 1] to images in [-1, 1].
+"""Editing with one's own model: no training, any model, from images to images.
 
     inpaint        paint a part anew; the rest stays exactly as it is
     vary           noise an image a little and denoise it again
-    interpolate    the way between two images
-    invert         the noise that an image is drawn from
+    interpolate    the images between two
+    invert         the noise that an image is made from
     colorize, upscale, deblur, restore      images that explain a measurement
 
-Each is a function of a `Model`, an image and a seed, and returns a small frozen value: the images, and what there is to
-report. All take a `Walk`: sampler, times, guidance, batch. `image` reads files as training did.
+Each is a function of a `Model` and an image, pixels (C, H, W) from -1 to 1, and returns a small frozen value: the
+images, and what there is to report. All take the keywords of `Options`: recipe, condition, seed, batch. `read_image`
+reads files as training does.
 """
 
 from sfumato.edit.image import Fitted, read_box, read_image, read_mask, read_transparency
 from sfumato.edit.inpaint import INPAINTERS, Inpainted, inpaint
 from sfumato.edit.interpolate import Interpolated, interpolate, slerp
-from sfumato.edit.invert import Inverted, decode, encode, invert
-from sfumato.edit.restore import POSTERIORS, ROUNDING, Restored, blur, check_factor, colorize, deblur, restore, upscale
+from sfumato.edit.invert import Inverted, decode, deterministic, encode, invert
+from sfumato.edit.restore import (
+    POSTERIORS,
+    Restored,
+    blur,
+    colorize,
+    deblur,
+    degraded,
+    downscale,
+    luma,
+    restore,
+    rounding,
+    upscale,
+)
+from sfumato.edit.sampling import STOCHASTIC, Options, psnr, rmse
 from sfumato.edit.vary import Varied, vary
-from sfumato.edit.walk import Walk, psnr, rmse
 
 __all__ = [
     "INPAINTERS",
     "POSTERIORS",
-    "ROUNDING",
+    "STOCHASTIC",
     "Fitted",
     "Inpainted",
     "Interpolated",
     "Inverted",
+    "Options",
     "Restored",
     "Varied",
-    "Walk",
     "blur",
-    "check_factor",
     "colorize",
     "deblur",
     "decode",
+    "degraded",
+    "deterministic",
+    "downscale",
     "encode",
     "inpaint",
     "interpolate",
     "invert",
+    "luma",
     "psnr",
     "read_box",
     "read_image",
@@ -45,6 +61,7 @@ __all__ = [
     "read_transparency",
     "restore",
     "rmse",
+    "rounding",
     "slerp",
     "upscale",
     "vary",

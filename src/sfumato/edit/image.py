@@ -1,13 +1,13 @@
 """Images and masks from files, made to fit a model by the rules by which its training data were made.
 
-An image is decoded by `data.decode` (formats, pixel cap, modes, EXIF, transparency over the model's own background),
-brought to the model's depth, cut to its proportions around its centre, resized to its size, and given its channels:
-grey is repeated for a model of colour, colour becomes its luma (BT.601) for a model of grey. What was done is said in a
-note.
+An image is decoded as training images are (formats, pixel cap, modes, EXIF, transparency over the model's own
+background), brought to the model's pixel format, cut to its proportions around its centre, resized to its size, and
+given its channels: grey is repeated for a model of colour, colour becomes its luma (BT.601) for a model of grey. A note
+says what was done.
 
 A mask is an image whose light pixels (luma 128 and more) are to be painted anew; or the transparent pixels (opacity
-below 128) of an image itself; or a rectangle in the pixels of the image's file. Each is cut as an image of its size
-would be and resized to the nearest neighbour, so a mask as large as the image's file covers what it covers there.
+below 128) of an image itself; or a rectangle in the pixels of the image's file. It is cut as an image of its size would
+be and resized to the nearest neighbour, so a mask as large as the image's file covers what it covers there.
 """
 
 from __future__ import annotations
@@ -22,23 +22,24 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sfumato.codec.format import EIGHT, PixelFormat
 from sfumato.data.formats.decode import header_size, read_opacity, read_picture
 from sfumato.data.formats.fitting import converted, fit, is_grey, kind_of, with_channels
 from sfumato.data.sources.protocol import Pixels, Unreadable
 from sfumato.errors import UserError
+from sfumato.model import Model
 
 __all__ = ["Fitted", "read_box", "read_image", "read_mask", "read_transparency"]
 
 T = TypeVar("T")
+Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """An image as a model wants it.
+    """An image as a model takes it.
 
     Attributes:
-        x: (C, H, W) float32 in [-1, 1].
+        x: pixels (C, H, W), float32 from -1 to 1.
         note: what was done to the file's pixels, such as "cut from 90x120 to 90x90, resized to 16x16"; empty for
             nothing.
     """
@@ -47,59 +48,41 @@ class Fitted:
     note: str
 
 
-def read_image(
-    path: Path,
-    shape: tuple[int, int, int],
-    background: str = "white",
-    depth: PixelFormat = EIGHT,
-    opacity: bool = False,
-) -> Fitted:
+def read_image(model: Model, path: Path, size: Size | None = None) -> Fitted:
     """Read an image and fit it.
 
     Args:
+        model: its data's format, channels and background are used.
         path: the file.
-        shape: (C, H, W) of the model's images.
-        background: the colour under transparent pixels.
-        depth: of the model's images.
-        opacity: whether the model's last channel is opacity.
+        size: (H, W) wanted; None is the model's.
 
     Raises:
         UserError: no such file, not an image that is read here, or one whose values or channels can't become the
             model's.
     """
-    channels, height, width = shape
-    picture = _read(path, lambda: read_picture(path, background, native=True, opacity=opacity))
-    pixels = _read(path, lambda: converted(picture.pixels, depth.kind))
+    data, form, (channels, *own) = model.config.data, model.codec.format, model.codec.image_shape
+    height, width = size or own
+    opacity = data.channels == channels and channels in (2, 4)
+    picture = _read(path, lambda: read_picture(path, data.background, native=True, opacity=opacity))
+    pixels = _read(path, lambda: converted(picture.pixels, form.kind))
     fitted = fit(pixels, (height, width), alpha=picture.alpha)
     done = _fitting(pixels.shape[:2], (height, width))
     if channels == 1 and not is_grey(fitted):
         done.append("made grey")
-    if kind_of(picture.pixels) != depth.kind:
-        done.append(f"brought to {depth.words}")
+    if kind_of(picture.pixels) != form.kind:
+        done.append(f"brought to {form.words}")
     values = _read(path, lambda: with_channels(fitted, channels, picture.alpha))
-    return Fitted(depth.to_model(torch.from_numpy(values.transpose(2, 0, 1).copy())), ", ".join(done))
+    return Fitted(form.to_model(torch.from_numpy(values.transpose(2, 0, 1).copy())), ", ".join(done))
 
 
-def read_mask(path: Path, size: tuple[int, int]) -> Tensor:
-    """Read a mask: True where it is light, (H, W) bool.
-
-    Args:
-        path: an image file of any size.
-        size: (H, W) wanted.
-
-    Raises:
-        UserError: as `read_image`.
-    """
+def read_mask(path: Path, size: Size) -> Tensor:
+    """Read a mask: True where it is light, (H, W) bool of the size wanted. Errors as `read_image`."""
     pixels = _read(path, lambda: read_picture(path, "black").pixels)
     return _hole(with_channels(pixels, 1) >= 128, size)
 
 
-def read_transparency(path: Path, size: tuple[int, int]) -> Tensor:
-    """Read which pixels of an image are transparent, (H, W) bool.
-
-    Args:
-        path: the image.
-        size: (H, W) wanted.
+def read_transparency(path: Path, size: Size) -> Tensor:
+    """Read which pixels of an image are transparent, (H, W) bool of the size wanted.
 
     Raises:
         UserError: as `read_image`; an image without transparency.
@@ -107,16 +90,16 @@ def read_transparency(path: Path, size: tuple[int, int]) -> Tensor:
     opacity = _read(path, lambda: read_opacity(path))
     if opacity is None:
         raise UserError(
-            f"{path} has no transparent pixels to paint: give --mask FILE (white is painted anew) or --box X,Y,W,H"
+            f"{path} has no transparent pixels to paint: give a mask (--mask FILE) or a rectangle (--box X,Y,W,H)"
         )
     return _hole(opacity < 128, size)
 
 
-def read_box(path: Path, box: tuple[int, int, int, int], size: tuple[int, int]) -> Tensor:
+def read_box(path: Path, box: tuple[int, int, int, int], size: Size) -> Tensor:
     """Make a mask of a rectangle in an image's file, (H, W) bool.
 
     Args:
-        path: the image, whose size is asked.
+        path: the image.
         box: left, top, width and height in pixels of the file.
         size: (H, W) wanted.
 
@@ -127,7 +110,7 @@ def read_box(path: Path, box: tuple[int, int, int, int], size: tuple[int, int]) 
     left, top, width, height = box
     if not (left >= 0 and top >= 0 and width >= 1 and height >= 1 and left + width <= columns and top + height <= rows):
         raise UserError(
-            f"--box {','.join(map(str, box))} is not within {path}, which is {columns} wide and {rows} high: give "
+            f"the box {','.join(map(str, box))} is not within {path}, which is {columns} wide and {rows} high: give "
             "left, top, width and height in its pixels"
         )
     pixels = np.zeros((rows, columns, 1), bool)
@@ -136,7 +119,7 @@ def read_box(path: Path, box: tuple[int, int, int, int], size: tuple[int, int]) 
 
 
 def _read(path: Path, read: Callable[[], T]) -> T:
-    """Read something of a file; what is wrong with it becomes one line."""
+    """Read from a file; what is wrong with it becomes a `UserError`."""
     if not path.is_file():
         wrong = "is not a file" if path.exists() else "does not exist"
         raise UserError(f"{path} {wrong}: give an image file")
@@ -146,15 +129,15 @@ def _read(path: Path, read: Callable[[], T]) -> T:
         raise UserError(f"{path} can't be used: {error.reason}") from None
 
 
-def _fitting(given: tuple[int, ...], size: tuple[int, int]) -> list[str]:
-    """Say how an image of one size becomes one of another, sizes as width x height."""
+def _fitting(given: tuple[int, ...], size: Size) -> list[str]:
+    """Return how an image of one size becomes one of another, sizes as width x height."""
     (h, w), (height, width) = given, size
     rows, columns = min(h, max(1, round(w * height / width))), min(w, max(1, round(h * width / height)))
     done = [] if (rows, columns) == (h, w) else [f"cut from {w}x{h} to {columns}x{rows}"]
     return done if (rows, columns) == size else [*done, f"resized to {width}x{height}"]
 
 
-def _hole(light: np.ndarray, size: tuple[int, int]) -> Tensor:
+def _hole(light: np.ndarray, size: Size) -> Tensor:
     """Cut and resize a mask, (h, w, 1) bool, to (H, W) bool."""
     pixels: Pixels = light.astype(np.uint8) * np.uint8(255)
     return torch.from_numpy(fit(pixels, size, Image.Resampling.NEAREST)[..., 0] > 127)

@@ -1,29 +1,28 @@
-r"""Painting a part of an image anew so that it fits the rest.
+r"""Inpainting: a part of an image is made anew so that it fits the rest.
 
-Two ways. RePaint puts the known pixels, noised to the right level, into every step of an ordinary walk, and repeats
-each step until both parts agree (Lugmayr et al. 2022, 2201.09865, Alg. 1). The posterior methods take the known pixels
-for a measurement, A = a mask, and draw from p(x_0 | y) as `restore` does. In either the known pixels of the result are,
-in the end, those of the image: exactly, byte by byte.
+There are two ways. RePaint puts the known coordinates, noised to the right level, into every step of an ordinary
+sampler, and repeats each step until both parts agree (Lugmayr et al. 2022, 2201.09865, Alg. 1). The posterior methods
+take the known pixels as a measurement, A = a mask, and sample from p(x_0 | y) as `restore` does. In either, the known
+pixels of the result are those of the image, exactly.
 
-Two ends are exact: with nothing to paint every result is the image; with everything to paint nothing is known, and the
-results are what the same seed draws without an image.
+With nothing to paint every result is the image; with everything to paint the results are the samples of the same seed.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
+from sfumato.codec.protocol import Codec
 from sfumato.diffusion.inverse import Mask, RePaint
-from sfumato.edit.restore import POSTERIORS, ROUNDING, posterior
-from sfumato.edit.walk import STOCHASTIC, Walk, check_image, device_of, draw
+from sfumato.edit.restore import POSTERIORS, on_pixels, posterior, rounding
+from sfumato.edit.sampling import STOCHASTIC, Options, check_image, images_of, prepared
 from sfumato.errors import UserError, nearest
-
-if TYPE_CHECKING:
-    from sfumato.model import Model
+from sfumato.generate.sample import Sampling
+from sfumato.model import Model
 
 __all__ = ["INPAINTERS", "Inpainted", "inpaint"]
 
@@ -33,11 +32,11 @@ INPAINTERS = ("repaint", *POSTERIORS)
 
 @dataclass(frozen=True)
 class Inpainted:
-    """Images painted anew in part.
+    """Images made anew in part.
 
     Attributes:
-        images: (num, C, H, W), equal to the given image outside the hole.
-        painted: how much of the image the hole is, in [0, 1].
+        images: pixels (num, C, H, W), equal to the given image outside the hole.
+        painted: the fraction of the image that the hole is.
     """
 
     images: Tensor
@@ -49,29 +48,29 @@ def inpaint(
     image: Tensor,
     hole: Tensor,
     num: int = 8,
-    seed: int = 0,
     method: str = "repaint",
     repeats: int = 10,
-    walk: Walk = STOCHASTIC,
+    **options: Unpack[Options],
 ) -> Inpainted:
     """Paint a part of an image anew.
 
     Args:
-        model: draws.
-        image: (C, H, W) in [-1, 1]; what it holds inside the hole does not matter.
+        model: what it samples from.
+        image: pixels (C, H, W); their values inside the hole have no effect.
         hole: (H, W) bool, True where to paint.
         num: how many results.
-        seed: image i of a seed is always the same.
         method: `repaint`, or a posterior method: `moments`, `pigdm`, `dps`.
         repeats: how often RePaint makes each step; 1 is plain replacement. The posterior methods ignore it.
-        walk: how to draw.
+        options: `Options`; the default recipe is ancestral sampling.
 
     Raises:
-        UserError: an image or a hole of another shape than the model's, no such method, repeats below 1.
+        UserError: an image or a hole of another shape than the model's, an unknown method, repeats below 1, a codec
+            whose pixels are not linear in x_0.
     """
     check_image(model, image)
-    if hole.dtype != torch.bool or tuple(hole.shape) != tuple(model.shape[1:]):
-        raise UserError(f"the hole must be {model.shape[1]}x{model.shape[2]} truth values, True where to paint")
+    size = model.codec.image_shape[1:]
+    if hole.dtype != torch.bool or tuple(hole.shape) != size:
+        raise UserError(f"the hole must be a {size[0]}x{size[1]} bool tensor, True where to paint")
     if method not in INPAINTERS:
         raise UserError(f"there is no method '{method}'{nearest(method, INPAINTERS)}")
     if not 1 <= repeats <= 1024:
@@ -80,16 +79,27 @@ def inpaint(
     image, hole = image.float().cpu(), hole.cpu()
     if not painted:
         return Inpainted(image.expand(num, *image.shape).clone(), painted)
-    if painted < 1:
-        walk = _knowing(model, image, ~hole, method, repeats, walk)
-    return Inpainted(torch.where(hole, draw(model, walk, num, seed), image), painted)
+    if painted == 1:
+        sampling = prepared(model, options, STOCHASTIC)
+    else:
+        sampling = _knowing(model, image.to(model.device), ~hole.to(model.device), method, repeats, options)
+    return Inpainted(torch.where(hole, images_of(model, sampling, num, options), image), painted)
 
 
-def _knowing(model: Model, image: Tensor, known: Tensor, method: str, repeats: int, walk: Walk) -> Walk:
-    """Return the walk made to know a part of the image."""
-    image, known = image[None].to(device_of(model)), known[None].to(device_of(model))
-    if method == "repaint":
-        return replace(walk, sampler=RePaint(walk.sampler, image, known, repeats))
-    wrap = posterior(method)
-    y = torch.where(known, image, 0.0)
-    return walk.through(lambda denoiser: wrap(denoiser, Mask(known), y, ROUNDING))
+def _knowing(model: Model, image: Tensor, known: Tensor, method: str, repeats: int, options: Options) -> Sampling:
+    """Return sampling that knows a part of the image."""
+    mask = Mask(known[None])
+    operator, y = on_pixels(model, mask), mask.forward(image[None])
+    if method != "repaint":
+        wrap, std = posterior(method), rounding(model.codec.format)
+        return prepared(model, options, STOCHASTIC, lambda denoiser: wrap(denoiser, operator, y, std))
+    sampling = prepared(model, options, STOCHASTIC)
+    coordinates = _known_coordinates(model.codec, known)
+    return replace(sampling, sampler=RePaint(sampling.sampler, model.codec.from_pixels(y), coordinates, repeats))
+
+
+def _known_coordinates(codec: Codec, known: Tensor) -> Tensor:
+    """Return which coordinates of x_0 depend on known pixels alone, (C, H, W) bool, for a linear codec."""
+    generator = torch.Generator().manual_seed(0)
+    unknown = torch.randn(4, *codec.image_shape, generator=generator, dtype=torch.float64).to(known.device) * ~known
+    return (codec.from_pixels(unknown).abs() < 1e-9).all(0)

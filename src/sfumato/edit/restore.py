@@ -1,16 +1,18 @@
 r"""Images that explain a measurement: colours for a grey image, detail for a small or a blurred one.
 
-What is given is y = A x_0 + s_y n, with A a linear operator: the luma, block means, a blur, anything of
-`diffusion.inverse`. Wanted are draws from p(x_0 | y): several, since many images explain one measurement. The model's
-denoiser is corrected by the gradient of log p(y | x_t) and goes into an ordinary sampler; the methods differ in how
-they approximate that likelihood (see `diffusion.inverse.posterior`, where the formulae stand):
+Given is y = A x + s_y n, with A a linear operator on pixels: the luma, block means, a blur, anything of
+`diffusion.inverse`. The results are samples of p(x | y): several, since many images explain one measurement. The
+model's denoiser is corrected by the gradient of log p(y | x_t) and goes into an ordinary sampler; the methods differ in
+how they approximate that likelihood (formulae in `diffusion.inverse.posterior`):
 
-    pigdm       one variance for all pixels; one pass backwards a step
-    moments     the denoiser's own covariance; six passes backwards a step; the least biased where the truth is known
-    dps         the direction of the gradient with a step size; one pass backwards; for walks of many steps
+    pigdm       one variance for all pixels; one backward pass a step
+    moments     the denoiser's own covariance; six backward passes a step; the least biased where the truth is known
+    dps         the direction of the gradient with a step size; one backward pass; for many steps
 
-The result is no exact inverse: how far it is from explaining y is reported as the residual, RMSE(A x, y) in grey
-levels.
+The result explains y approximately: the residual, RMSE(A x, y), says how well.
+
+Where x_0 is not pixels but pixels are an orthonormal linear map T of it, the operator on x_0 is A T. Other codecs are
+refused.
 """
 
 from __future__ import annotations
@@ -18,12 +20,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import sqrt
-from typing import TYPE_CHECKING
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from sfumato.diffusion import Denoiser
+from sfumato.codec.format import PixelFormat
+from sfumato.codec.pixels import Pixels
+from sfumato.codec.protocol import Codec
+from sfumato.diffusion import Denoiser, Purpose
 from sfumato.diffusion.inverse import (
     DPS,
     Blur,
@@ -34,22 +39,24 @@ from sfumato.diffusion.inverse import (
     PiGDM,
     gaussian_kernel,
 )
-from sfumato.edit.walk import STOCHASTIC, Walk, check_image, device_of, draw, rmse
+from sfumato.diffusion.noise import normal
+from sfumato.edit.sampling import STOCHASTIC, Options, check_image, images_of, prepared, rmse
 from sfumato.errors import UserError, nearest
-
-if TYPE_CHECKING:
-    from sfumato.model import Model
+from sfumato.model import Model
 
 __all__ = [
     "POSTERIORS",
-    "ROUNDING",
     "Restored",
     "blur",
-    "check_factor",
     "colorize",
     "deblur",
+    "degraded",
+    "downscale",
+    "luma",
+    "on_pixels",
     "posterior",
     "restore",
+    "rounding",
     "upscale",
 ]
 
@@ -59,8 +66,11 @@ Posterior = Callable[[Denoiser, LinearOperator, Tensor, float], Denoiser]
 POSTERIORS: dict[str, Posterior] = {"pigdm": PiGDM, "moments": MomentMatching, "dps": DPS}
 """The posterior methods by name."""
 
-ROUNDING = 2 / 255 / sqrt(12)
-"""Standard deviation that rounding to bytes gives a measurement, in units of [-1, 1]: one level is 2 / 255 wide."""
+
+class Restoring(Options, total=False):
+    """The keywords of `colorize`, `upscale` and `deblur`: `Options`, and the method of `restore`."""
+
+    method: str
 
 
 @dataclass(frozen=True)
@@ -68,82 +78,104 @@ class Restored:
     """Images that explain a measurement.
 
     Attributes:
-        images: (num, C, H, W).
-        residual: (num,) float64, RMSE between the measurement and what each image would measure, in grey levels.
+        images: pixels (num, C, H, W).
+        residual: (num,) float64, RMSE between the measurement and what each image would measure, in units of stored
+            values.
     """
 
     images: Tensor
     residual: Tensor
 
 
-def posterior(name: str) -> Posterior:
-    """Return a posterior method by name.
+@dataclass(frozen=True)
+class _OnPixels(LinearOperator):
+    """A T, where T is the codec's orthonormal map to pixels: (A T)^T = T^T A^T and (A T)+ = T^T A+."""
 
-    Raises:
-        UserError: no such method.
-    """
+    operator: LinearOperator
+    codec: Codec
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.operator.forward(self.codec.to_pixels(x))
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.codec.from_pixels(self.operator.adjoint(y))
+
+    def pseudoinverse(self, y: Tensor) -> Tensor:
+        return self.codec.from_pixels(self.operator.pseudoinverse(y))
+
+    def solve(self, residual: Tensor, prior_variance: Tensor, noise_variance: float) -> Tensor:
+        if prior_variance.shape[-3:].numel() == 1:  # A T v T^T A^T = v A A^T
+            return self.operator.solve(residual, prior_variance, noise_variance)
+        return super().solve(residual, prior_variance, noise_variance)
+
+
+def on_pixels(model: Model, operator: LinearOperator) -> LinearOperator:
+    """Return an operator on pixels as one on x_0; raises `UserError` where pixels are not linear in x_0."""
+    if isinstance(model.codec, Pixels):
+        return operator
+    if not model.codec.linear:
+        raise UserError("pixels are not linear in this model's x_0: vary, interpolate and invert work, no other edit")
+    return _OnPixels(operator, model.codec)
+
+
+def posterior(name: str) -> Posterior:
+    """Return a posterior method by name; raises `UserError` for an unknown one."""
     if name not in POSTERIORS:
         raise UserError(f"there is no method '{name}'{nearest(name, POSTERIORS)}")
     return POSTERIORS[name]
+
+
+def rounding(form: PixelFormat) -> float:
+    """Return the standard deviation that rounding to a format's levels gives pixels in [-1, 1]; 0 for floats."""
+    return 0.0 if form.levels is None else 1 / form.scale / sqrt(12)
 
 
 def restore(
     model: Model,
     y: Tensor,
     operator: LinearOperator,
-    noise_std: float = ROUNDING,
+    noise_std: float | None = None,
     num: int = 8,
-    seed: int = 0,
     method: str = "pigdm",
-    walk: Walk = STOCHASTIC,
+    **options: Unpack[Options],
 ) -> Restored:
-    """Draw images that explain a measurement.
+    """Find images that explain a measurement.
 
     Args:
-        model: draws; its denoiser needs a gradient, which a network has.
-        y: what was measured, the operator's output for one image, without the batch's axis.
-        operator: A.
-        noise_std: s_y, the measurement's noise, in units of images in [-1, 1].
+        model: what it samples from; its denoiser needs a gradient, which a network has.
+        y: the measurement: the operator's output for one image, without the batch's axis.
+        operator: A, of pixels in [-1, 1].
+        noise_std: s_y, the measurement's noise, in the same units; None is the rounding of the model's format.
         num: how many images.
-        seed: image i of a seed is always the same.
         method: `pigdm`, `moments` or `dps`.
-        walk: how to draw; the correction comes inside of its `wrap`.
+        options: `Options`; the default recipe is ancestral sampling.
 
     Raises:
-        UserError: no such method, y of another shape than the operator's output, negative noise.
+        UserError: an unknown method, y of another shape than the operator's output, negative noise, a codec whose
+            pixels are not linear in x_0.
     """
-    if not 0 <= noise_std < float("inf"):
-        raise UserError(f"the measurement's noise is {noise_std:g}: it must be at least 0")
-    y = y[None].to(device_of(model), torch.float32)
+    std = rounding(model.codec.format) if noise_std is None else noise_std
+    if not 0 <= std < float("inf"):
+        raise UserError(f"noise_std is {std:g}: the measurement's noise must be at least 0")
+    y = y[None].to(model.device, torch.float32)
     try:
-        expected = operator.forward(torch.zeros(1, *model.shape, device=y.device)).shape
+        expected = operator.forward(torch.zeros(1, *model.codec.image_shape, device=y.device)).shape
     except ValueError as error:
-        raise UserError(f"this model's images can't be measured so: {error}") from None
+        raise UserError(f"the operator does not fit the model's images: {error}") from None
     if y.shape != expected:
         got, wanted = ("x".join(map(str, shape[1:])) for shape in (y.shape, expected))
         raise UserError(f"the measurement is {got}, and this model's images give {wanted}: fit it first")
-    wrap = posterior(method)
-    images = draw(model, walk.through(lambda denoiser: wrap(denoiser, operator, y, noise_std)), num, seed)
-    return Restored(images, rmse(operator.forward(images.to(y)), y.expand(num, *y.shape[1:])).cpu())
+    wrap, whole = posterior(method), on_pixels(model, operator)
+    sampling = prepared(model, options, STOCHASTIC, lambda denoiser: wrap(denoiser, whole, y, std))
+    images = images_of(model, sampling, num, options)
+    return Restored(images, rmse(model, operator.forward(images.to(y)), y.expand(num, *y.shape[1:])).cpu())
 
 
 def colorize(
-    model: Model,
-    grey: Tensor,
-    num: int = 8,
-    seed: int = 0,
-    noise_std: float = ROUNDING,
-    method: str = "pigdm",
-    walk: Walk = STOCHASTIC,
+    model: Model, grey: Tensor, num: int = 8, noise_std: float | None = None, **options: Unpack[Restoring]
 ) -> Restored:
-    """Give a grey image colours whose luma it is (ITU-R BT.601). Arguments as `restore`, with `grey` (1, H, W).
-
-    Raises:
-        UserError: as `restore`; a model of grey images.
-    """
-    if model.shape[0] != 3:
-        raise UserError("this model's images are grey: colorize needs a model of colour images")
-    return restore(model, grey, Grayscale(), noise_std, num, seed, method, walk)
+    """Find images whose luma is a grey image (1, H, W). Arguments and errors as `restore`."""
+    return restore(model, grey, luma(model), noise_std, num, **options)
 
 
 def upscale(
@@ -151,24 +183,12 @@ def upscale(
     small: Tensor,
     factor: int,
     num: int = 8,
-    seed: int = 0,
-    noise_std: float = ROUNDING,
-    method: str = "pigdm",
-    walk: Walk = STOCHASTIC,
+    noise_std: float | None = None,
+    **options: Unpack[Restoring],
 ) -> Restored:
-    """Enlarge an image: find images whose blocks of factor x factor pixels have its pixels as means.
-
-    Args:
-        small: (C, H / factor, W / factor) in [-1, 1].
-        factor: at least 2, a divisor of the model's height and width.
-
-    Other arguments as `restore`.
-
-    Raises:
-        UserError: as `restore`; a factor that can't be.
-    """
-    check_factor(model, factor)
-    return restore(model, small, Downscale(factor), noise_std, num, seed, method, walk)
+    """Find images whose blocks of factor x factor pixels have the pixels of a small one (C, H / factor, W / factor) as
+    means. Arguments and errors as `restore`."""
+    return restore(model, small, downscale(model, factor), noise_std, num, **options)
 
 
 def deblur(
@@ -176,46 +196,44 @@ def deblur(
     image: Tensor,
     sigma: float,
     num: int = 8,
-    seed: int = 0,
-    noise_std: float = ROUNDING,
-    method: str = "pigdm",
-    walk: Walk = STOCHASTIC,
+    noise_std: float | None = None,
+    **options: Unpack[Restoring],
 ) -> Restored:
-    """Sharpen an image that a Gaussian has blurred, around the edges: what leaves on the right comes in on the left.
-
-    Args:
-        image: (C, H, W) in [-1, 1], blurred.
-        sigma: the Gaussian's standard deviation in pixels of the model's images.
-
-    Other arguments as `restore`.
-
-    Raises:
-        UserError: as `restore`; sigma not above 0 or wider than the image.
-    """
+    """Find images that a Gaussian of `sigma` pixels blurs to the given one. The blur is circular: what leaves on the
+    right comes in on the left. Arguments and errors as `restore`."""
     check_image(model, image)
-    return restore(model, image, blur(model, sigma), noise_std, num, seed, method, walk)
+    return restore(model, image, blur(model, sigma), noise_std, num, **options)
+
+
+def luma(model: Model) -> Grayscale:
+    """Return the luma (ITU-R BT.601) of a model's images; raises `UserError` where they are not red, green, blue."""
+    if model.codec.image_shape[0] != 3:
+        what = "grey" if model.codec.image_shape[0] == 1 else f"{model.codec.image_shape[0]}-channel"
+        raise UserError(f"this model makes {what} images: colorize needs a model of colour images (3 channels)")
+    return Grayscale()
+
+
+def downscale(model: Model, factor: int) -> Downscale:
+    """Return block means of a model's images; raises `UserError` for a factor that does not divide both sides."""
+    _, height, width = model.codec.image_shape
+    possible = [n for n in range(2, min(height, width) + 1) if height % n == 0 and width % n == 0]
+    if factor not in possible:
+        choices = f"choose {', '.join(map(str, possible))}" if possible else "no factor divides both sides"
+        raise UserError(f"the factor is {factor}, and the model's images are {height}x{width}: {choices}")
+    return Downscale(factor)
 
 
 def blur(model: Model, sigma: float) -> Blur:
-    """Return a Gaussian blur for a model's images.
-
-    Raises:
-        UserError: sigma not above 0, or wider than the image.
-    """
-    widest = max(model.shape[1:])
+    """Return a Gaussian blur of a model's images; raises `UserError` for sigma not above 0 or wider than they are."""
+    widest = max(model.codec.image_shape[1:])
     if not 0 < sigma <= widest:
         raise UserError(f"sigma is {sigma:g}: it must be above 0, and at most the image's {widest} pixels")
     return Blur(gaussian_kernel(sigma))
 
 
-def check_factor(model: Model, factor: int) -> None:
-    """Refuse a factor that a model's images can't be divided by.
-
-    Raises:
-        UserError: below 2, larger than the image, or no divisor of its sides.
-    """
-    _, height, width = model.shape
-    possible = [str(n) for n in range(2, min(height, width) + 1) if height % n == 0 and width % n == 0]
-    if str(factor) not in possible:
-        choices = f"choose {', '.join(possible)}" if possible else "no factor divides both sides"
-        raise UserError(f"the factor is {factor}, and the model's images are {height}x{width}: {choices}")
+def degraded(model: Model, image: Tensor, operator: LinearOperator, noise_std: float = 0.0, seed: int = 0) -> Tensor:
+    """Return what an operator and noise make of pixels (C, H, W), rounded to the model's format: y for `restore`."""
+    y = operator.forward(image[None])
+    z = normal(seed, Purpose.MEASUREMENT, torch.zeros(1, dtype=torch.int64), tuple(y.shape[1:]))
+    form = model.codec.format
+    return form.to_model(form.from_model(y + noise_std * z))[0]

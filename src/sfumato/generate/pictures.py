@@ -80,7 +80,7 @@ def _shown(images: Any) -> Bytes:
         images: anything numpy reads as `uint8 (N, C, H, W)`, a torch tensor on the CPU included.
     """
     array = np.asarray(images)
-    assert array.dtype == np.uint8, f"pictures take bytes, not {array.dtype}: see data.to_bytes"
+    assert array.dtype == np.uint8, f"pictures take bytes, not {array.dtype}: see Codec.shown"
     assert array.ndim == 4, f"pictures take (N, C, H, W), not {array.shape}"
     return array[:, :3] if array.shape[1] >= 3 else array[:, :1]
 

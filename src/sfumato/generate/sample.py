@@ -26,12 +26,15 @@ from sfumato.errors import UserError
 from sfumato.generate.recipe import Recipe
 from sfumato.model import Model
 
-__all__ = ["Sampling", "asked", "out_of_memory", "prepare", "sample"]
+__all__ = ["OnState", "Report", "Sampling", "asked", "out_of_memory", "prepare", "sample"]
 
 LOG = logging.getLogger("sfumato")
 
 OnState = Callable[[int, State], None]
 """Called with the index of a batch's first image and each of its states, the prior first."""
+
+Report = Callable[[int, int], None]
+"""Called with (steps done, steps in all), both counted over all images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +67,7 @@ class Sampling:
         first: int = 0,
         on_state: OnState | None = None,
         start: Callable[[Noise], Tensor] | None = None,
+        report: Report | None = None,
     ) -> Iterator[tuple[int, Tensor]]:
         """Yield images `first` .. `first + num - 1` of a seed, a batch at a time.
 
@@ -75,6 +79,7 @@ class Sampling:
             first: index of the first image.
             on_state: sees every state; a batch that was too large comes again, halved, from its prior.
             start: makes a batch's images at times[0], (b, C, H, W), out of its noise; None is the prior.
+            report: called with the progress.
 
         Yields:
             (index of the batch's first image, float32 x_0 (b, C, H, W) on the CPU).
@@ -82,6 +87,8 @@ class Sampling:
         Raises:
             UserError: not even one image fits into memory.
         """
+        if report is not None:
+            on_state = _counted(report, num * (len(self.times) - 1), on_state)
         done = 0
         while done < num:
             index = first + torch.arange(done, min(done + batch, num))
@@ -123,6 +130,20 @@ class Sampling:
         if noise.index.device.type == "cuda":
             torch.cuda.empty_cache()
         return None
+
+
+def _counted(report: Report, total: int, on_state: OnState | None) -> OnState:
+    """Return an `on_state` that reports the progress too."""
+    done = 0
+
+    def each(first: int, state: State) -> None:
+        nonlocal done
+        done += len(state.x) if state.step else 0
+        report(min(done, total), total)
+        if on_state is not None:
+            on_state(first, state)
+
+    return each
 
 
 def prepare(

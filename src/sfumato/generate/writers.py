@@ -16,64 +16,86 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
 
+from sfumato.codec.format import EIGHT
+from sfumato.conditions.protocol import cycled
+from sfumato.conditions.table import Attributes
+from sfumato.data.formats.png import encode
+from sfumato.diffusion import State
+from sfumato.diffusion.condition import Condition
 from sfumato.errors import UserError
 from sfumato.files import write_atomic
 from sfumato.generate.pictures import LAYOUT_KEY, evenly, grid, scale_for, single, strip
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from sfumato.diffusion import State
-    from sfumato.model import Model
+from sfumato.generate.sample import OnState, Report, Sampling
+from sfumato.model import Model
 
 __all__ = ["Frames", "Row", "Samples", "check_writable", "film", "image_file", "save_png", "write", "write_rows"]
 
 MANIFEST = "samples.json"
+MOST_COLUMNS = 32
+"""Of a grid whose columns are conditions."""
+SOFTWARE = {"Software": "sfumato"}
 
-OnState = Callable[[int, "State"], None]
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Samples:
     """Images that are generated while they are written.
 
     Attributes:
-        model: its codec says what the values are.
+        model: what they are sampled from.
+        sampling: how.
         num: how many images.
-        steps: of the sampler.
-        stream: (first, on_state) -> (index of a batch's first image, x) of the images `first` .. `num - 1`.
+        seed: image i of a seed is always the same.
+        condition: rows that the images cycle through; None for nothing.
+        batch: images at a time.
         facts: what the files say of themselves.
-        labels: what each image was asked to be, in words; empty for no condition.
-        arrays: what an array file holds besides the images.
-        columns: of a grid; None chooses.
+        report: called with the progress.
     """
 
     model: Model
+    sampling: Sampling
     num: int
-    steps: int
-    stream: Callable[[int, OnState | None], Iterator[tuple[int, Tensor]]]
-    facts: Mapping[str, Any]
-    labels: Sequence[str] = ()
-    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    columns: int | None = None
+    seed: int = 0
+    condition: Condition | None = None
+    batch: int = 64
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    report: Report | None = None
+
+    def stream(self, first: int = 0, on_state: OnState | None = None) -> Iterator[tuple[int, Tensor]]:
+        """Yield batches from image `first` on, as `Sampling.stream`."""
+        return self.sampling.stream(
+            self.num - first,
+            self.seed,
+            condition=self.condition,
+            batch=self.batch,
+            first=first,
+            on_state=on_state,
+            report=self.report,
+        )
 
     def all(self, on_state: OnState | None = None) -> Tensor:
-        """Return every x, (num, C, H, W)."""
-        import torch
+        """Return every x_0, (num, C, H, W)."""
+        return torch.cat([x for _, x in self.stream(on_state=on_state)])
 
-        return torch.cat([x for _, x in self.stream(0, on_state)])
-
-    def pixels(self) -> NDArray[Any]:
+    def values(self) -> NDArray[Any]:
         """Return every image as stored values, (num, H, W, C)."""
-        values: NDArray[Any] = self.model.depth.from_model(self.all()).permute(0, 2, 3, 1).numpy()
+        values: NDArray[Any] = self.model.codec.decode(self.all()).permute(0, 2, 3, 1).numpy()
         return values
+
+    @property
+    def labels(self) -> list[str]:
+        """What each image is asked to be, in words; empty where nothing is asked for."""
+        if self.condition is None or self.model.vocabulary is None:
+            return []
+        return self.model.vocabulary.describe(cycled(self.condition, self.num))
 
 
 def write(samples: Samples, out: Path) -> Path:
@@ -105,33 +127,37 @@ def check_writable(out: Path) -> None:
 
 
 def _grid(samples: Samples, out: Path) -> None:
-    from sfumato.data import to_bytes
-
-    save_png(grid(to_bytes(samples.all()), samples.columns), out, {**samples.facts, "num": samples.num})
+    rows = 0 if samples.condition is None else len(samples.condition)
+    columns = rows if 1 < rows <= MOST_COLUMNS else None  # so that a column shows one condition
+    save_png(grid(samples.model.codec.shown(samples.all()), columns), out, {**samples.facts, "num": samples.num})
 
 
 def _film(samples: Samples, out: Path) -> None:
-    frames = Frames(samples.num, samples.steps)
+    frames = Frames(samples.model.codec.shown, samples.num, len(samples.sampling.times) - 1)
     samples.all(frames)
     film(frames.pictures(), out, text=json.dumps(samples.facts))
 
 
 def _array(samples: Samples, out: Path) -> None:
-    content, arrays = BytesIO(), dict[str, Any](samples.arrays)
-    arrays |= {"images": samples.pixels(), "metadata": np.array(json.dumps(samples.facts))}
-    np.savez_compressed(content, **arrays | ({"labels": np.array(samples.labels)} if samples.labels else {}))
+    content = BytesIO()
+    arrays = {"images": samples.values(), "metadata": np.array(json.dumps(samples.facts))}
+    if samples.condition is not None:
+        arrays["labels"] = np.array(samples.labels)
+    if isinstance(samples.condition, Attributes):
+        arrays["conditions"] = cycled(samples.condition, samples.num).table.numpy()
+    np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
     write_atomic(out, content.getvalue())
 
 
 def _pages(samples: Samples, out: Path) -> None:
     """Write a TIFF with one page an image, of grey in any format or of bytes with colour."""
-    channels, form = samples.model.shape[0], samples.model.depth
-    if channels > 1 and (form.kind != "8" or channels not in (3, 4)):
+    channels, form = samples.model.codec.image_shape[0], samples.model.codec.format
+    if channels > 1 and (form != EIGHT or channels not in (3, 4)):
         raise UserError(
             f"{out}: a TIFF holds grey images, or 8-bit images of 3 or 4 channels; these have {channels} channels, "
             f"{form.words}: use .npz or a folder"
         )
-    first, *rest = [Image.fromarray(image[..., 0] if channels == 1 else image) for image in samples.pixels()]
+    first, *rest = [Image.fromarray(image[..., 0] if channels == 1 else image) for image in samples.values()]
     content = BytesIO()
     first.save(content, "TIFF", save_all=True, append_images=rest, description=json.dumps(samples.facts))
     write_atomic(out, content.getvalue())
@@ -156,12 +182,12 @@ def _folder(samples: Samples, out: Path) -> Path:
     elif (old := _read(manifest)) != facts:
         changed = sorted(key for key in old.keys() | facts.keys() if old.get(key) != facts.get(key))
         raise UserError(f"{out} was sampled with another {', '.join(changed)}: choose another folder")
-    model = samples.model
-    suffix = image_file(model, np.zeros(model.shape, model.depth.dtype), {})[0]
+    model, codec, labels = samples.model, samples.model.codec, samples.labels
+    suffix = image_file(model, np.zeros(codec.image_shape, codec.format.dtype), {})[0]
     first = next((n for n in range(samples.num) if not (out / f"{n:06}{suffix}").exists()), samples.num)
-    for start, x in samples.stream(first, None) if first < samples.num else ():
-        for n, image in enumerate(model.depth.from_model(x).numpy(), start):
-            text = {**samples.facts, "index": n} | ({"label": samples.labels[n]} if samples.labels else {})
+    for start, x in samples.stream(first) if first < samples.num else ():
+        for n, image in enumerate(codec.decode(x).numpy(), start):
+            text = {**samples.facts, "index": n} | ({"label": labels[n]} if labels else {})
             write_atomic(out / f"{n:06}{suffix}", image_file(model, image, text)[1])
     return out
 
@@ -186,9 +212,7 @@ def image_file(model: Model, image: NDArray[Any], text: Mapping[str, object]) ->
         image: (C, H, W) stored values.
         text: facts for the file.
     """
-    from sfumato.data.formats.png import encode
-
-    channels, form = len(image), model.depth
+    channels, form = len(image), model.codec.format
     opacity = channels in (2, 4) and model.config.data.channels == channels
     pixels, content = np.ascontiguousarray(image.transpose(1, 2, 0)), BytesIO()
     if form.levels is None or not (channels in (1, 3) or opacity):
@@ -197,9 +221,6 @@ def image_file(model: Model, image: NDArray[Any], text: Mapping[str, object]) ->
     if form.kind == "16":
         return ".png", encode(pixels, {name: str(value) for name, value in {**SOFTWARE, **text}.items()})
     return ".png", _png(Image.fromarray(pixels[..., 0] if channels == 1 else pixels), text)
-
-
-SOFTWARE = {"Software": "sfumato"}
 
 
 def _png(picture: Image.Image, text: Mapping[str, object]) -> bytes:
@@ -228,20 +249,19 @@ class Frames:
     """Collects a film's frames, as an `on_state` of the sampling loop.
 
     Args:
+        shown: the codec's, which makes bytes of x.
         num: how many images the film shows; later ones are passed over.
         steps: of the sampler.
         limit: frames at most; they are spread evenly over the steps, with both ends.
     """
 
-    def __init__(self, num: int, steps: int, limit: int = 36) -> None:
-        self.num = num
+    def __init__(self, shown: Callable[[Tensor], Tensor], num: int, steps: int, limit: int = 36) -> None:
+        self.shown, self.num = shown, num
         self._frames: dict[int, Tensor | None] = dict.fromkeys(evenly(steps + 1, limit))
 
     def __call__(self, first: int, state: State) -> None:
         """Keep a batch's state if its step is one of the film's."""
-        from sfumato.data import to_bytes
-
-        images = to_bytes(state.x[: max(0, self.num - first)]).cpu()
+        images = self.shown(state.x[: max(0, self.num - first)]).cpu()
         if state.step not in self._frames or not len(images):
             return
         frame = self._frames[state.step]

@@ -170,7 +170,7 @@ def album(
     """
     denoiser, schedule = Clipped(model.denoiser), model.denoiser.schedule
     steps = min(steps, schedule.num_steps)
-    frames = Frames(25, steps)
+    frames = Frames(model.codec.shown, 25, steps)
 
     def on_state(first: int, state: State) -> None:
         frames(first, state)

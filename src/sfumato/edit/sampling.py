@@ -1,0 +1,84 @@
+"""How an edit samples: what all edits share.
+
+An edit is sampling with one thing changed: where it begins (`vary`), what the denoiser predicts (`restore`), or how a
+step is made (`inpaint`). All take `Options` as keywords and go through the loop of `generate.sample`, so image i of a
+seed is the same for any batch size.
+
+Images go in and come out as pixels, float (C, H, W) from -1 to 1, whatever the codec makes of them inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypedDict
+
+import torch
+from torch import Tensor
+
+from sfumato.diffusion import Denoiser, Noise, Variance
+from sfumato.diffusion.condition import Condition
+from sfumato.errors import UserError
+from sfumato.generate.recipe import Recipe
+from sfumato.generate.sample import Report, Sampling, prepare
+from sfumato.model import Model
+
+__all__ = ["STOCHASTIC", "Options", "check_image", "images_of", "prepared", "psnr", "rmse"]
+
+STOCHASTIC = Recipe(sampler="ddim", eta=1.0)
+"""Ancestral sampling: its fresh noise corrects the errors of approximate likelihoods."""
+
+
+class Options(TypedDict, total=False):
+    """The keywords of every edit.
+
+    Keys:
+        recipe: sampler, steps, guidance; each edit has its own default.
+        condition: what the results should be, rows that they cycle through; None, the default, asks for nothing.
+        variance: the measured one, for a recipe with the variance `analytic`.
+        seed: image i of a seed is always the same; 0 by default.
+        batch: images at a time, 64 by default; halved when they do not fit into memory.
+        report: called with the progress.
+    """
+
+    recipe: Recipe
+    condition: Condition | None
+    variance: Variance | None
+    seed: int
+    batch: int
+    report: Report
+
+
+def prepared(
+    model: Model, options: Options, recipe: Recipe, inside: Callable[[Denoiser], Denoiser] | None = None
+) -> Sampling:
+    """Make the recipe of the options, or a default one, ready for a model; `inside` as `generate.prepare`."""
+    recipe = options.get("recipe", recipe)
+    return prepare(model, recipe, options.get("condition"), variance=options.get("variance"), inside=inside)
+
+
+def images_of(
+    model: Model, sampling: Sampling, num: int, options: Options, start: Callable[[Noise], Tensor] | None = None
+) -> Tensor:
+    """Return `num` images, pixels (num, C, H, W) on the CPU; `start` as `Sampling.stream`."""
+    batch, report = options.get("batch", 64), options.get("report")
+    parts = sampling.stream(
+        num, options.get("seed", 0), condition=options.get("condition"), batch=batch, start=start, report=report
+    )
+    return model.codec.to_pixels(torch.cat([x for _, x in parts]))
+
+
+def check_image(model: Model, image: Tensor) -> None:
+    """Raise `UserError` for an image that is not of the model's shape."""
+    if tuple(image.shape) != tuple(model.codec.image_shape):
+        got, wanted = ("x".join(map(str, shape)) for shape in (image.shape, model.codec.image_shape))
+        raise UserError(f"the image is {got}, and the model's are {wanted} (channels x height x width): fit it first")
+
+
+def rmse(model: Model, a: Tensor, b: Tensor) -> Tensor:
+    """Return the root mean squared difference of pixels, image by image, in units of stored values: (B,) float64."""
+    return model.codec.format.scale * (a.double() - b.double()).square().flatten(1).mean(1).sqrt()
+
+
+def psnr(model: Model, error: Tensor) -> Tensor:
+    """Return the peak signal-to-noise ratio of an `rmse`, 20 log10((high - low) / RMSE), in dB; inf for 0."""
+    return 20 * torch.log10(2 * model.codec.format.scale / error)
