@@ -7,8 +7,10 @@ billion channels is refused for the price of reading it.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ from sfumato.nets.cost import Cost
 from sfumato.run.folder import Run
 from sfumato.weights import pack, read, unusable
 
-__all__ = ["Model", "cost_of", "load", "locate", "packed", "save", "untrained"]
+__all__ = ["WEIGHTS", "Model", "cost_of", "load", "locate", "packed", "save", "untrained"]
 
 WEIGHTS = ("ema", "raw", "best")
 """The weights that a run folder holds: the average, the trained ones, and the average where the held-out loss was
@@ -51,7 +53,6 @@ class Model:
         images: how many images it had seen.
         kind: `ema`, the average of the weights, or `raw`.
         path: the file; empty for a model in training.
-        sha256: the file's checksum, over its facts and tensors.
     """
 
     net: Network = field(repr=False)
@@ -62,7 +63,6 @@ class Model:
     images: int = 0
     kind: str = "ema"
     path: Path = Path()
-    sha256: str = ""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -78,6 +78,12 @@ class Model:
     def attributes(self) -> tuple[Attribute, ...]:
         """The attributes that can be asked for; () where the vocabulary is of another kind."""
         return self.vocabulary.attributes if isinstance(self.vocabulary, AttributeVocabulary) else ()
+
+    @cached_property
+    def sha256(self) -> str:
+        """The hash of the file: it names the model in what is made with it."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     @property
     def device(self) -> torch.device:
@@ -160,7 +166,7 @@ def load(path: Path | str | Run, weights: str = "ema", device: torch.device | st
         raise unusable(file, error) from None
     net = _build(config.net, config.interface(codec.shape[0], vocabulary), tensors, file).to(device)
     denoiser = NetworkDenoiser(net, config.diffusion.build_schedule(), config.diffusion.build_parameterization())
-    return Model(net, config, denoiser, codec, vocabulary, images, kind, file, str(facts["sha256"]))
+    return Model(net, config, denoiser, codec, vocabulary, images, kind, file)
 
 
 def locate(path: Path | str | Run, weights: str = "ema") -> Path:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from sfumato.codec.pixels import to_model
+from sfumato.codec.format import EIGHT
+from sfumato.codec.pixels import Pixels, to_model
 from sfumato.config.data import DataConfig
 from sfumato.data import open_data
 from sfumato.edit import read_box, read_image, read_mask, read_transparency
@@ -23,6 +26,12 @@ def saved(path: Path, pixels: np.ndarray, mode: str | None = None, **options: ob
     return path
 
 
+def fitting(shape: tuple[int, int, int], background: str = "white") -> Any:
+    """As much of a model as reading images uses."""
+    data = DataConfig("x", shape[1:], shape[0], background=background)
+    return SimpleNamespace(codec=Pixels(EIGHT, shape), config=SimpleNamespace(data=data))
+
+
 @pytest.mark.parametrize(("given", "channels"), [((20, 30, 3), 3), ((20, 30, 3), 1), ((13, 9), 3), ((8, 8, 4), 3)])
 def test_an_image_is_fitted_as_the_training_data_are(
     tmp_path: Path, given: tuple[int, ...], channels: int, monkeypatch: pytest.MonkeyPatch
@@ -33,18 +42,18 @@ def test_an_image_is_fitted_as_the_training_data_are(
     path = saved(folder / "a.png", RNG.integers(0, 256, given, np.uint8))
     saved(folder / "b.png", RNG.integers(0, 256, given, np.uint8))
     data = open_data(DataConfig(str(folder), (8, 8), channels, held_out=0.0, background="red"))
-    fitted = read_image(path, (channels, 8, 8), "red")
+    fitted = read_image(fitting((channels, 8, 8), "red"), path)
     trained = {to_model(torch.from_numpy(data.images[n].copy())).numpy().tobytes() for n in range(2)}
     assert fitted.x.numpy().tobytes() in trained
 
 
 def test_what_was_done_is_said(tmp_path: Path) -> None:
     wide = saved(tmp_path / "wide.png", RNG.integers(0, 256, (20, 30, 3), np.uint8))
-    assert read_image(wide, (3, 8, 8)).note == "cut from 30x20 to 20x20, resized to 8x8"
-    assert read_image(wide, (1, 20, 30)).note == "made grey"
-    assert read_image(wide, (3, 20, 30)).note == ""
+    assert read_image(fitting((3, 8, 8)), wide).note == "cut from 30x20 to 20x20, resized to 8x8"
+    assert read_image(fitting((1, 20, 30)), wide).note == "made grey"
+    assert read_image(fitting((3, 20, 30)), wide).note == ""
     grey = saved(tmp_path / "grey.png", RNG.integers(0, 256, (8, 8), np.uint8))
-    fitted = read_image(grey, (3, 8, 8))
+    fitted = read_image(fitting((3, 8, 8)), grey)
     assert fitted.note == ""
     assert (fitted.x == fitted.x[:1]).all()
 
@@ -74,7 +83,7 @@ def test_a_mask_as_large_as_the_file_covers_what_it_covers_there(tmp_path: Path)
     pixels = np.zeros((12, 24, 3), np.uint8)
     mask = np.zeros((12, 24), np.uint8)
     pixels[3:9, 9:18], mask[3:9, 9:18] = 255, 255
-    fitted = read_image(saved(tmp_path / "i.png", pixels), (3, 4, 4)).x
+    fitted = read_image(fitting((3, 4, 4)), saved(tmp_path / "i.png", pixels)).x
     hole = read_mask(saved(tmp_path / "m.png", mask), (4, 4))
     box = read_box(tmp_path / "i.png", (9, 3, 9, 6), (4, 4))
     assert torch.equal(hole, box)
@@ -107,7 +116,7 @@ def test_transparency_turns_with_its_image(tmp_path: Path) -> None:
 
 def test_an_image_without_transparency_needs_a_mask(tmp_path: Path) -> None:
     path = saved(tmp_path / "i.png", np.zeros((4, 6), np.uint8))
-    with pytest.raises(UserError, match="no transparent pixels to paint: give --mask FILE"):
+    with pytest.raises(UserError, match="no transparent pixels to paint: give a mask"):
         read_transparency(path, (4, 6))
 
 
@@ -121,4 +130,4 @@ def test_what_is_no_image_is_one_line(tmp_path: Path) -> None:
         (".", "is not a file: give an image file"),
     ):
         with pytest.raises(UserError, match=said):
-            read_image(tmp_path / name, (3, 8, 8))
+            read_image(fitting((3, 8, 8)), tmp_path / name)

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from tyro.conf import Positional
 
 from sfumato.cli.edit_restore import Colorize, Deblur, Upscale
-from sfumato.cli.editing import Editing, Row, Several, numbered
+from sfumato.cli.editing import Editing, Result, Several, join, numbered, unit
 from sfumato.cli.options import Family, option
 from sfumato.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sfumato.edit import Walk
+    from sfumato.edit import Options
     from sfumato.generate.recipe import Recipe
     from sfumato.model import Model
 
@@ -47,37 +48,34 @@ class Inpaint(Several):
     """how often repaint makes each step; 1 is quickest, more fits better"""
 
     def check(self) -> None:
-        """Refuse two ways of saying what to paint, and what is no rectangle."""
+        """Refuse two choices of what to paint, and a box that is no rectangle."""
         super().check()
         if self.mask is not None and self.box is not None:
             raise UserError("--mask and --box both say what to paint: give one")
         self._rectangle()
 
     def facts(self) -> dict[str, Any]:
-        """What was painted, and how."""
+        """Return what is painted, and how."""
         how = {"repeats": self.repeats} if self.method == "repaint" else {}
         where = {"box": self.box} if self.box else {"mask": self.mask.name if self.mask else "transparency"}
         return super().facts() | {"method": self.method, **how, **where}
 
-    def rows(self, model: Model, walk: Callable[[int, int], Walk]) -> Iterator[Row]:
-        """Paint each image."""
+    def edit(self, model: Model, job: Path, options: Options) -> Result:
+        """Paint one image."""
         import torch
 
-        from sfumato.edit import inpaint
+        from sfumato.edit import inpaint, read_image
 
-        for k, path in enumerate(self.images):
-            fitted = self.read(model, path)
-            hole = self._hole(path, model.shape[1:])
-            done = inpaint(
-                model, fitted.x, hole, self.num, self.seed, self.method, self.repeats, walk(k, len(self.images))
-            )
-            given = [("original", fitted.x), ("to paint", torch.where(hole, 0.0, fitted.x))]
-            ends = {0.0: "nothing to paint, so the image itself", 1.0: "everything to paint, so plain samples"}
-            said = ends.get(done.painted, f"{done.painted:.0%} painted anew")
-            yield Row(path.name, given + numbered(done.images), _join(fitted.note, said), {"painted": done.painted})
+        fitted = read_image(model, job)
+        hole = self._hole(job, model.codec.image_shape[1:])
+        done = inpaint(model, fitted.x, hole, self.num, self.method, self.repeats, **options)
+        given = [("original", fitted.x), ("to paint", torch.where(hole, 0.0, fitted.x))]
+        ends = {0.0: "nothing to paint, so the image itself", 1.0: "everything to paint, so plain samples"}
+        text = ends.get(done.painted, f"{done.painted:.0%} painted anew")
+        return Result(job.name, given + numbered(done.images), join(fitted.note, text), {"painted": done.painted})
 
     def _hole(self, path: Path, size: tuple[int, int]) -> Tensor:
-        """Where to paint."""
+        """Return where to paint."""
         from sfumato.edit import read_box, read_mask, read_transparency
 
         if self.mask is not None:
@@ -86,7 +84,7 @@ class Inpaint(Several):
         return read_transparency(path, size) if box is None else read_box(path, box, size)
 
     def _rectangle(self) -> tuple[int, int, int, int] | None:
-        """The four numbers of --box."""
+        """Return the four numbers of --box."""
         if self.box is None:
             return None
         try:
@@ -100,7 +98,7 @@ class Inpaint(Several):
 
 @dataclass(frozen=True, kw_only=True)
 class Vary(Several):
-    """Draw variations of an image: noise it part of the way and denoise it again (SDEdit)."""
+    """Make variations of an image: noise it part of the way and denoise it again (SDEdit)."""
 
     EXAMPLES: ClassVar[tuple[str, ...]] = (
         "sfumato edit vary runs/faces face.png --strength 0.5",
@@ -112,64 +110,62 @@ class Vary(Several):
     0.5"""
 
     def check(self) -> None:
-        """Refuse strengths that can't be."""
+        """Refuse strengths out of their range."""
         super().check()
-        self._strengths()
-
-    def facts(self) -> dict[str, Any]:
-        """The strengths."""
-        return super().facts() | {"strength": self.strength}
-
-    def rows(self, model: Model, walk: Callable[[int, int], Walk]) -> Iterator[Row]:
-        """Vary each image, a row a strength."""
-        from sfumato.edit import vary
-
-        strengths = self._strengths()
-        for k, (path, strength) in enumerate((path, strength) for path in self.images for strength in strengths):
-            fitted = self.read(model, path)
-            done = vary(model, fitted.x, strength, self.num, self.seed, walk(k, len(self.images) * len(strengths)))
-            name = path.name if len(strengths) == 1 else f"{path.name}\nt = {strength:g}"
-            said = _join(fitted.note, f"noised to t = {done.t:g}, {done.steps} steps back")
-            yield Row(name, [("original", fitted.x), *numbered(done.images)], said, {"t": done.t, "steps": done.steps})
-
-    def _strengths(self) -> list[float]:
-        """The numbers of --strength."""
-        try:
-            strengths = [float(part) for part in self.strength.split(",")]
-        except ValueError:
-            raise UserError(
-                f"--strength takes numbers from 0 to 1, such as 0.5 or 0.2,0.8, not '{self.strength}'"
-            ) from None
-        for strength in strengths:
+        for strength in self._strengths():
             if not 0 <= strength <= 1:
                 raise UserError(
                     f"--strength is {strength:g}: it must lie from 0 (the image itself) to 1 (nothing of it)"
                 )
-        return strengths
+
+    def facts(self) -> dict[str, Any]:
+        """Return the strengths."""
+        return super().facts() | {"strength": self.strength}
+
+    def jobs(self) -> Sequence[tuple[Path, float]]:
+        """Return each image with each strength."""
+        return list(product(self.images, self._strengths()))
+
+    def edit(self, model: Model, job: tuple[Path, float], options: Options) -> Result:
+        """Vary one image at one strength."""
+        from sfumato.edit import read_image, vary
+
+        path, strength = job
+        fitted = read_image(model, path)
+        done = vary(model, fitted.x, strength, self.num, **options)
+        name = f"{path.name}\nt = {strength:g}" if "," in self.strength else path.name
+        text = join(fitted.note, f"noised to t = {done.t:g}, {done.steps} steps back")
+        tiles = [("original", fitted.x), *numbered(done.images)]
+        return Result(name, tiles, text, {"t": done.t, "steps": done.steps})
+
+    def _strengths(self) -> list[float]:
+        """Return the numbers of --strength."""
+        try:
+            return [float(part) for part in self.strength.split(",")]
+        except ValueError:
+            raise UserError(
+                f"--strength takes numbers from 0 to 1, such as 0.5 or 0.2,0.8, not '{self.strength}'"
+            ) from None
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Deterministic(Editing):
-    """Options of a verb that goes between images and noise, which DDIM with eta = 0 alone does both ways."""
+    """Options of a verb that goes from images to noise and back."""
 
     USUAL: ClassVar[dict[str, Any]] = {"sampler": "ddim"}
 
-    def recipe(self, quality: str = "best") -> Recipe:
-        """Return the recipe, DDIM's.
+    def recipe(self, **changes: Any) -> Recipe:
+        """Return the recipe; raises `UserError` where it is not DDIM without noise."""
+        from sfumato.edit import deterministic
 
-        Raises:
-            UserError: another sampler, or noise.
-        """
-        if self.sampler not in ("auto", "ddim") or self.eta:
-            raise UserError(f"edit {self.verb} goes both ways by ddim without noise: leave --sampler and --eta out")
-        return super().recipe(quality)
+        return deterministic(super().recipe(**changes))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interpolate(_Deterministic):
-    """Draw the way between two images, or between two samples.
+    """Make the images between two images, or between two samples.
 
-    The noises that they are drawn from are joined by an arc, and every point of it is made an image.
+    The noises that they are made from are joined by an arc, and points of it are made images.
     """
 
     EXAMPLES: ClassVar[tuple[str, ...]] = (
@@ -182,14 +178,14 @@ class Interpolate(_Deterministic):
     num: int = 8
     """how many images, the two ends included"""
     seed: int = 0
-    """without images: the seed whose first sample is where to begin"""
+    """without images: the seed whose first sample is the first end"""
     to: Annotated[int | None, option("SEED")] = None
-    """without images: the seed whose first sample is where to end; the next one by default"""
+    """without images: the seed whose first sample is the other end; the next one by default"""
 
     def check(self) -> None:
-        """Refuse one image or three, and ends that can't be."""
+        """Refuse one image or three, and seeds out of their range."""
         if len(self.images) not in (0, 2):
-            raise UserError(f"edit interpolate goes between two images, not {len(self.images)}: give two, or none")
+            raise UserError(f"edit interpolate takes two images, or none, not {len(self.images)}")
         if self.num < 2:
             raise UserError(f"--num is {self.num}: the two ends alone are 2")
         if self.images and (self.seed or self.to is not None):
@@ -201,34 +197,33 @@ class Interpolate(_Deterministic):
         return self.seed, self.seed + 1 if self.to is None else self.to
 
     def facts(self) -> dict[str, Any]:
-        """The number, and the seeds."""
+        """Return the number, and the seeds."""
         return {"num": self.num} | ({} if self.images else {"seeds": self._seeds()})
 
-    def rows(self, model: Model, walk: Callable[[int, int], Walk]) -> Iterator[Row]:
-        """Draw one row."""
-        from sfumato.edit import interpolate
+    def jobs(self) -> Sequence[tuple[Path, ...]]:
+        """Return the two images, or none, as one job."""
+        return [self.images]
 
-        fitted = [self.read(model, path) for path in self.images]
+    def edit(self, model: Model, job: tuple[Path, ...], options: Options) -> Result:
+        """Make one row."""
+        from sfumato.edit import interpolate, read_image
+
+        fitted = [read_image(model, path) for path in job]
         ends: list[Tensor | int] = [image.x for image in fitted] if fitted else list(self._seeds())
-        done = interpolate(model, ends[0], ends[1], self.num, walk(0, 1))
-        said, facts = f"{done.angle:.1f} degrees apart in noise", {"angle": done.angle, "rmse": done.rmse}
-        given = [(f"image {n + 1}", image.x) for n, image in enumerate(fitted)]
-        captions = [f"{n / (self.num - 1):.2f}" for n in range(self.num)]
-        if fitted:
-            name = f"{self.images[0].name} to {self.images[1].name}"
-            said = _join(
-                *(image.note for image in fitted),
-                said,
-                f"ends met within {max(map(_number, done.rmse)):.2f} grey levels",
-            )
-        else:
-            name = "seed {} to seed {}".format(*self._seeds())
-        yield Row(name, given + list(zip(captions, done.images, strict=True)), said, facts)
+        done = interpolate(model, ends[0], ends[1], self.num, **options)
+        text, facts = f"{done.angle:.1f} degrees apart in noise", {"angle": done.angle, "rmse": done.rmse}
+        tiles = [(f"image {n + 1}", image.x) for n, image in enumerate(fitted)]
+        tiles += [(f"{n / (self.num - 1):.2f}", image) for n, image in enumerate(done.images)]
+        if not fitted:
+            return Result("seed {} to seed {}".format(*self._seeds()), tiles, text, facts)
+        error = max(error for error in done.rmse if error is not None)
+        text = join(*(image.note for image in fitted), text, f"ends met within {error:.2f} {unit(model)}")
+        return Result(f"{job[0].name} to {job[1].name}", tiles, text, facts)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Invert(_Deterministic):
-    """Find the noise that an image is drawn from, and say how well it comes back.
+    """Find the noise that an image is made from, and say how well it comes back.
 
     The picture shows the image, its noise (a third of it, so that it can be seen), what comes back, and four times the
     difference.
@@ -243,42 +238,30 @@ class Invert(_Deterministic):
     """evaluations that correct each step; 0 is plain DDIM inversion"""
 
     def check(self) -> None:
-        """Refuse fewer corrections than none."""
+        """Refuse a number of corrections out of its range."""
         super().check()
         if not 0 <= self.corrections <= 1000:
             raise UserError(f"--corrections is {self.corrections}: choose from 0 (plain DDIM inversion) to 1000")
 
     def facts(self) -> dict[str, Any]:
-        """The corrections."""
+        """Return the corrections."""
         return {"corrections": self.corrections}
 
-    def rows(self, model: Model, walk: Callable[[int, int], Walk]) -> Iterator[Row]:
-        """Invert each image."""
-        from sfumato.edit import invert
+    def edit(self, model: Model, job: Path, options: Options) -> Result:
+        """Invert one image."""
+        from sfumato.edit import invert, read_image
 
-        for k, path in enumerate(self.images):
-            fitted = self.read(model, path)
-            done = invert(model, fitted.x, walk(k, len(self.images)), self.corrections)
-            tiles = [
-                ("original", fitted.x),
-                ("noise", done.noise / 3),
-                ("comes back", done.reconstruction),
-                ("difference", 4 * (done.reconstruction - fitted.x)),
-            ]
-            said = f"comes back within {done.rmse:.2f} grey levels ({done.psnr:.1f} dB); noise of std {done.spread:.3f}"
-            facts = {"rmse": done.rmse, "psnr": done.psnr, "spread": done.spread}
-            yield Row(path.name, tiles, _join(fitted.note, said), facts)
-
-
-def _join(*parts: str) -> str:
-    """Join what there is to say."""
-    return "; ".join(part for part in parts if part)
-
-
-def _number(value: float | None) -> float:
-    """A number that is there."""
-    assert value is not None
-    return value
+        fitted = read_image(model, job)
+        done = invert(model, fitted.x, self.corrections, **options)
+        tiles = [
+            ("original", fitted.x),
+            ("noise", model.codec.to_pixels(done.noise[None])[0] / 3),
+            ("comes back", done.reconstruction),
+            ("difference", 4 * (done.reconstruction - fitted.x)),
+        ]
+        error = f"comes back within {done.rmse:.2f} {unit(model)} ({done.psnr:.1f} dB); noise of std {done.std:.3f}"
+        facts = {"rmse": done.rmse, "psnr": done.psnr, "spread": done.std}
+        return Result(job.name, tiles, join(fitted.note, error), facts)
 
 
 VERB = Family(

@@ -27,14 +27,20 @@ from tyro.conf import FlagCreatePairsOff, Suppress, arg
 
 from sfumato.errors import UserError, nearest
 
-__all__ = ["Family", "Flag", "Overrides", "Verb", "option", "parse", "split_overrides"]
+__all__ = ["Device", "Family", "Flag", "Json", "Overrides", "Verb", "check", "option", "parse", "split_overrides"]
 
 Flag = Annotated[bool, FlagCreatePairsOff, arg(help_behavior_hint="")]
 """A switch that is off unless it is named."""
 
+_WHERE = "where to compute; a GPU where there is one by default"
+Device = Annotated[str, arg(metavar="auto|cpu|cuda", help_behavior_hint="", help=_WHERE)]
+Json = Annotated[bool, FlagCreatePairsOff, arg(help_behavior_hint="", help="print one JSON object instead of text")]
+
 Overrides = Suppress[tuple[tuple[str, str], ...]]
 """The dotted options, as (key, value) pairs in order."""
 
+OLD_SPELLINGS = {"--raw": ("--weights", "raw")}
+"""Options of earlier versions, as they are written today."""
 OVERRIDE = re.compile(r"--([A-Za-z_]\w*(?:\.\w+)+)(?:=(.*))?", re.DOTALL)
 
 
@@ -69,6 +75,15 @@ def option(metavar: str) -> Any:
     return arg(metavar=metavar, help_behavior_hint="")
 
 
+def check(num: int = 1, batch: int = 1, seed: int = 0) -> None:
+    """Raise `UserError` for a number, a batch or a seed out of its range."""
+    for name, value in (("num", num), ("batch", batch)):
+        if value < 1:
+            raise UserError(f"--{name} is {value}: it must be at least 1")
+    if not 0 <= seed < 2**64:
+        raise UserError(f"--seed is {seed}: it must be a whole number from 0 to 2^64 - 1")
+
+
 def parse(verb: type[V] | Family, name: str, words: Sequence[str]) -> V | Verb:
     """Return the verb with its options filled in from the words after its name.
 
@@ -85,6 +100,8 @@ def parse(verb: type[V] | Family, name: str, words: Sequence[str]) -> V | Verb:
     if isinstance(verb, Family):
         return parse(_member(verb, name, words), f"{name} {words[0]}", words[1:])
     fields = {f.name for f in dataclasses.fields(verb)}  # type: ignore[arg-type]
+    if "weights" in fields:
+        words = [new for word in words for new in OLD_SPELLINGS.get(word, (word,))]
     overrides, rest = split_overrides(words) if "overrides" in fields else ((), list(words))
     _known(verb, name, rest)
     about = f"{inspect.getdoc(verb)}\n\nExamples:\n  " + "\n  ".join(verb.EXAMPLES)

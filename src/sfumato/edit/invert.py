@@ -39,7 +39,7 @@ from sfumato.generate.recipe import Recipe
 from sfumato.generate.sample import Sampling
 from sfumato.model import Model
 
-__all__ = ["CORRECTIONS", "Inverted", "decode", "deterministic", "encode", "invert"]
+__all__ = ["CORRECTIONS", "Inverted", "decode", "deterministic", "encode", "inverse_step", "invert"]
 
 CORRECTIONS = 4
 """Evaluations that correct each step."""
@@ -99,7 +99,7 @@ def encode(model: Model, images: Tensor, corrections: int = CORRECTIONS, **optio
         condition = condition.take(torch.arange(len(images)) % len(condition)).to(model.device)
     x = model.codec.from_pixels(images.to(model.device, torch.float32))
     for k, (s, t) in enumerate(pairwise(sampling.times.flip(0).tolist())):
-        x = _step(sampling.denoiser, x, s, t, condition, corrections)
+        x = inverse_step(sampling.denoiser, x, s, t, condition, corrections)
         if report is not None:
             report(k + 1, steps)
     return x
@@ -127,8 +127,8 @@ def _ddim(model: Model, options: Options) -> Sampling:
     return prepared(model, {**options, "recipe": deterministic(options.get("recipe", Recipe()))}, Recipe())
 
 
-def _step(denoiser: Denoiser, x_s: Tensor, s: float, t: float, condition: Condition | None, corrections: int) -> Tensor:
-    """Go from s to the later t: the plain inverse step, then the corrections."""
+def inverse_step(denoiser: Denoiser, x_s: Tensor, s: float, t: float, condition: Condition | None, corrections: int) -> Tensor:
+    """Return x_t of x_s at the earlier s: the plain inverse step, then the corrections."""
     level_t = denoiser.schedule(t)
     delta = level_t.angle - denoiser.schedule(s).angle
     cos, sin = float(delta.cos()), float(delta.sin())

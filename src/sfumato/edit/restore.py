@@ -52,6 +52,7 @@ __all__ = [
     "deblur",
     "degraded",
     "downscale",
+    "enlarged",
     "luma",
     "on_pixels",
     "posterior",
@@ -229,6 +230,13 @@ def blur(model: Model, sigma: float) -> Blur:
     if not 0 < sigma <= widest:
         raise UserError(f"sigma is {sigma:g}: it must be above 0, and at most the image's {widest} pixels")
     return Blur(gaussian_kernel(sigma))
+
+
+def enlarged(model: Model, y: Tensor) -> Tensor:
+    """Return a measurement (C', H', W') as pixels of the model's shape, to be looked at: its numbers are repeated."""
+    channels, height, width = model.codec.image_shape
+    y = y.expand(channels, *y.shape[1:])
+    return y.repeat_interleave(height // y.shape[1], 1).repeat_interleave(width // y.shape[2], 2)
 
 
 def degraded(model: Model, image: Tensor, operator: LinearOperator, noise_std: float = 0.0, seed: int = 0) -> Tensor:

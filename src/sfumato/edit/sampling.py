@@ -10,6 +10,7 @@ Images go in and come out as pixels, float (C, H, W) from -1 to 1, whatever the 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypedDict
 
 import torch
@@ -51,9 +52,19 @@ class Options(TypedDict, total=False):
 def prepared(
     model: Model, options: Options, recipe: Recipe, inside: Callable[[Denoiser], Denoiser] | None = None
 ) -> Sampling:
-    """Make the recipe of the options, or a default one, ready for a model; `inside` as `generate.prepare`."""
-    recipe = options.get("recipe", recipe)
-    return prepare(model, recipe, options.get("condition"), variance=options.get("variance"), inside=inside)
+    """Make the recipe of the options, or a default one, ready for a model.
+
+    Args:
+        model: to sample from.
+        options: of the edit.
+        recipe: the default.
+        inside: put around the model's denoiser, inside of guidance and clipping.
+    """
+    recipe, variance = options.get("recipe", recipe), options.get("variance")
+    sampling = prepare(model, recipe, options.get("condition"), variance=variance)
+    if inside is None:
+        return sampling
+    return replace(sampling, denoiser=sampling.recipe.denoiser(inside(model.denoiser), model.codec))
 
 
 def images_of(

@@ -153,7 +153,6 @@ def prepare(
     *,
     weak: Model | None = None,
     variance: Variance | None = None,
-    inside: Callable[[Denoiser], Denoiser] | None = None,
 ) -> Sampling:
     """Make a recipe ready for a model.
 
@@ -163,14 +162,12 @@ def prepare(
         condition: what a grid fitted to the model is fitted with; None for nothing.
         weak: a worse model to guide away from.
         variance: the measured one (`generate.variance`), where the recipe says `analytic`.
-        inside: put around the model's denoiser, inside of guidance and clipping.
 
     Raises:
         UserError: the recipe can't be done with this model.
     """
     resolved = recipe.resolve(model)
-    plain: Denoiser = model.denoiser if inside is None else inside(model.denoiser)
-    denoiser = resolved.denoiser(plain, model.codec, None if weak is None else weak.denoiser)
+    denoiser = resolved.denoiser(model.denoiser, model.codec, None if weak is None else weak.denoiser)
     times = resolved.times(denoiser, model.shape, condition, model.device)
     return Sampling(resolved, denoiser, resolved.build(variance), times, model.shape, model.device)
 

@@ -1,0 +1,87 @@
+"""The options that say which model: the same for every verb that loads one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional
+
+from sfumato.cli.options import option
+from sfumato.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from sfumato.diffusion import Variance
+    from sfumato.diffusion.condition import Condition
+    from sfumato.generate.recipe import Recipe
+    from sfumato.model import Model
+
+__all__ = ["ModelOptions", "condition_of", "measured"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Options of a verb that loads a model."""
+
+    source: Annotated[Path, Positional, option("RUN_OR_WEIGHTS")]
+    """a run folder, or a weights file"""
+    weights: Annotated[str | None, option("ema|raw|best|FILE")] = None
+    """which weights of a run: their average (the default), as trained, where the held-out loss was least, or a file"""
+    @property
+    def chosen(self) -> str:
+        """Which weights: `ema`, `raw`, `best`, or a file.
+
+        Raises:
+            UserError: no such choice, or a choice for something that is no run.
+        """
+        from sfumato.model import WEIGHTS
+
+        choice = self.weights or "ema"
+        if self.weights and not self.source.is_dir():
+            raise UserError(f"--weights {choice} chooses between the weights of a run: give a run folder, or leave it")
+        if choice not in WEIGHTS and not Path(choice).is_file():
+            raise UserError(f"--weights can't be '{choice}': choose {', '.join(WEIGHTS)}, or give a weights file")
+        return choice
+
+    @property
+    def name(self) -> str:
+        """The run's or the file's name, for files that are written."""
+        source = self.source.resolve()
+        return source.name if source.is_dir() else source.stem
+
+    def load(self, device: torch.device) -> Model:
+        """Load the model."""
+        from sfumato.model import load
+
+        return load(self.source, self.chosen, device)
+
+
+def condition_of(model: Model, label: str | None, guided: bool) -> Condition | None:
+    """Return what --label asks of a model; None where nothing is asked for.
+
+    Raises:
+        UserError: words that the model does not know, or guidance towards nothing.
+    """
+    from sfumato.generate.sample import asked
+
+    condition = asked(model, label)
+    if guided and condition is None:
+        raise UserError("--guidance needs something to guide towards: give --label, or to `sample` --weak")
+    return condition
+
+
+def measured(model: Model, recipe: Recipe, batch: int) -> Variance | None:
+    """Return the measured variance where a recipe asks for it; what `evaluate` has measured before is read."""
+    if recipe.variance != "analytic":
+        return None
+    from sfumato.cli.console import progress
+    from sfumato.evaluate.settings import Settings
+    from sfumato.evaluate.subject import open_subject, place
+    from sfumato.evaluate.work import Work
+
+    subject = open_subject(model.path, None, None, model.device, progress("reading images"))
+    settings = Settings(sampler="ddpm", variance="analytic", range=recipe.range)
+    return Work(subject, settings, place(model.path) / "parts", batch, progress).variance

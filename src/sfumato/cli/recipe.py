@@ -1,0 +1,69 @@
+"""The options that say how to sample: the same for every verb that samples, made a `Recipe`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from sfumato.cli.options import option
+from sfumato.errors import UserError
+
+if TYPE_CHECKING:
+    from sfumato.generate.recipe import Recipe
+
+__all__ = ["RecipeOptions"]
+
+SamplerName = Literal[
+    "auto", "ddpm", "ddim", "euler", "heun", "edm", "dpmpp-1", "dpmpp-2", "dpmpp-3", "dpmpp-sde", "unipc", "pndm"
+]
+GridName = Literal["trailing", "leading", "uniform", "quadratic", "logsnr", "karras", "fitted"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeOptions:
+    """Options of a verb that samples; they have the names of `Recipe`'s fields."""
+
+    sampler: Annotated[SamplerName, option("NAME")] = "auto"
+    """auto (by default), ddpm (the paper's ancestral one), ddim, euler, heun, edm, dpmpp-1, dpmpp-2, dpmpp-3,
+    dpmpp-sde, unipc or pndm; see docs/choose-a-sampler.md"""
+    steps: Annotated[int | None, option("N")] = None
+    """steps of the sampler; what auto says, 50 for ddim, the whole chain for ddpm, 20 evaluations for others"""
+    grid: Annotated[GridName | None, option("NAME")] = None
+    """times it visits: trailing, leading, uniform, quadratic, logsnr, karras, or fitted to the model"""
+    eta: Annotated[float | None, option("X")] = None
+    """noise of ddim: 0 (the default) is deterministic, 1 is ancestral"""
+    variance: Annotated[Literal["small", "large", "learned", "analytic"] | None, option("NAME")] = None
+    """of a step of ddpm: small, large, learned, or analytic (measured); the model's own by default"""
+    range: Literal["clip", "threshold", "free"] = "clip"
+    """keep each predicted image in range: clip it, threshold it dynamically, or leave it"""
+    guidance: float = 1.0
+    """scale of classifier-free guidance towards the label; 1 is none"""
+    interval: Annotated[str | None, option("LOW,HIGH")] = None
+    """where guidance acts, in times from 0 (data) to 1 (noise), such as 0.2,0.8; everywhere by default"""
+    rescale: float = 0.0
+    """fraction of the contrast added by guidance that is taken back, from 0 to 1"""
+
+    def recipe(self, **changes: Any) -> Recipe:
+        """Return the options as a recipe, before any model is loaded.
+
+        Args:
+            changes: values that replace or add to the options.
+
+        Raises:
+            UserError: a value out of its range.
+        """
+        from sfumato.generate.recipe import Recipe
+
+        given = {field.name: getattr(self, field.name) for field in fields(RecipeOptions)}
+        return Recipe(**{**given, "interval": _interval(self.interval), **changes})
+
+
+def _interval(text: str | None) -> tuple[float, float] | None:
+    """Return two times, such as 0.2,0.8."""
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"--interval takes two times, such as 0.2,0.8, not '{text}'") from None
+    return low, high
