@@ -12,6 +12,7 @@ from sfumato.cli.main import check_command
 from sfumato.config.data import DataConfig
 from sfumato.data import open_data
 from sfumato.generate import pictures
+from sfumato.generate.recipe import Recipe
 from sfumato.model import load
 from sfumato.report.figures import album
 from sfumato.run.folder import Run
@@ -22,7 +23,8 @@ from .conftest import Command
 def test_the_album_of_a_run(labelled: Path, tmp_path: Path) -> None:
     data = open_data(DataConfig("digits", labels="source"))
     told: list[tuple[int, int]] = []
-    drawn = album(Run(labelled), load(labelled), data, tmp_path, steps=3, report=lambda *done: told.append(done))
+    recipe = Recipe("ddim", steps=3)
+    drawn = album(Run(labelled), load(labelled), data, tmp_path, recipe=recipe, report=lambda *done: told.append(done))
     samples = pictures.tiles(Image.open(drawn.samples))
     assert samples.shape == (100, 1, 8, 8)
     film = Image.open(drawn.film)
@@ -32,7 +34,7 @@ def test_the_album_of_a_run(labelled: Path, tmp_path: Path) -> None:
     )
     assert drawn.training is not None
     assert all(Image.open(path).width > 600 for path in (drawn.training, drawn.forward, drawn.reverse))
-    assert told[-1] == (3, 3)
+    assert told[-1] == (300, 300)
 
 
 def test_the_demo_leaves_other_folders_alone(refused: Command, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from sfumato.config.data import DataConfig
 from sfumato.data import open_data
 from sfumato.data.formats.png import encode
 from sfumato.evaluate.subject import open_subject
+from sfumato.generate.recipe import Recipe
 from sfumato.generate.sample import sample
 from sfumato.model import load
 
@@ -63,15 +64,15 @@ def test_from_import_to_evaluation(make, channels, dtype, suffix, said, sfumato:
     assert sfumato("train", "set", "--run", "run", "--images", "160", "--optim.lr", "0.01", *options, *TINY).code == 0
     model = load(tmp_path / "run")
     assert model.shape == (channels, 8, 12)
-    assert model.depth.dtype == dtype
+    assert model.codec.format.dtype == dtype
     for out in ("drawn.npz", "drawn", "grid.png", "film.gif"):
         done = sfumato("sample", "run", "--num", 6, "--steps", 4, "--sampler", "ddim", "--out", out)
         assert done.code == 0, done.err
     drawn = np.load("drawn.npz")["images"]
     assert (drawn.shape, drawn.dtype) == ((6, 8, 12, channels), dtype)
     assert (len(np.unique(drawn)) > 256) == (dtype != np.uint8)
-    images = model.depth.from_model(sample(model, 6, steps=4)).permute(0, 2, 3, 1).numpy()
-    assert np.abs(images.astype(float) - drawn).max() <= 1 + 1e-5 * model.depth.scale  # rounding, at the most
+    images = model.codec.decode(sample(model, 6, Recipe("ddim", steps=4))).permute(0, 2, 3, 1).numpy()
+    assert np.abs(images.astype(float) - drawn).max() <= 1 + 1e-5 * model.codec.scale  # rounding, at the most
     assert sorted(path.name for path in Path("drawn").iterdir())[:2] == [f"00000{n}{suffix}" for n in (0, 1)]
     back = open_data(DataConfig(source="drawn", channels=channels, held_out=0.0))
     assert np.array_equal(back.images.transpose(0, 2, 3, 1), drawn)
@@ -82,8 +83,8 @@ def test_from_import_to_evaluation(make, channels, dtype, suffix, said, sfumato:
     compared = sfumato("evaluate", "run", "--quality", "--num", 8, "--sampler", "ddim", "--steps", 3, "--json")
     assert compared.code == 0, compared.err
     known = json.loads(sfumato("info", "run", "--json").out)
-    assert known["depth"]["kind"] == model.depth.kind
-    assert (model.depth.words in sfumato("info", "run").out) == (dtype != np.uint8)
+    assert known["depth"]["kind"] == model.codec.format.kind
+    assert (model.codec.format.words in sfumato("info", "run").out) == (dtype != np.uint8)
     assert sfumato("data", "set", "--out", "sheet.png").code == 0
 
 
@@ -109,7 +110,7 @@ def test_other_images_are_read_in_the_models_own_units(sfumato: Command, tmp_pat
     assert sfumato("train", "set", "--run", "run", "--images", "16", *TINY).code == 0
     np.save("others.npy", 1000 * FIELDS)
     subject = open_subject(Path("run"), data="others.npy")
-    assert subject.data.depth == subject.model.depth == load(tmp_path / "run").depth
+    assert subject.data.format == subject.model.codec.format == load(tmp_path / "run").codec.format
     words = ["--box", "2,2,4,4", "--num", 1, "--steps", 2, "--out", "edit.png"]
     done = sfumato("edit", "inpaint", "run", "set/3.npy", *words)
     assert done.code == 0, done.err

@@ -11,11 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from sfumato.cli.labels import asked, in_words
 from sfumato.cli.main import main
 from sfumato.conditions.attributes import Attribute
+from sfumato.conditions.table import Attributes
+from sfumato.conditions.vocabulary import AttributeVocabulary
 from sfumato.errors import UserError
-from sfumato.generate.sample import sample
+from sfumato.generate.recipe import Recipe
+from sfumato.generate.sample import asked, sample
 from sfumato.model import Model, load
 
 from .conftest import TINY, Command
@@ -72,31 +74,39 @@ def test_a_grid_has_a_row_for_each_turn(sfumato: Command, faces: Path) -> None:
 
 
 def test_a_model_that_always_had_its_label_takes_all_in_turn(labelled: Path) -> None:
-    rows = asked(with_dropout(load(labelled), 0.0), None)
-    assert rows == [[float(k)] for k in range(10)]
+    condition = asked(with_dropout(load(labelled), 0.0), None)
+    assert isinstance(condition, Attributes)
+    assert condition.table.tolist() == [[float(k)] for k in range(10)]
 
 
 def test_a_model_that_always_had_all_its_labels_wants_all(faces: Path) -> None:
     model = with_dropout(load(faces), 0.0)
     for label in (None, "dark"):
-        with pytest.raises(UserError, match="--label hair=short,glasses=none"):
+        with pytest.raises(UserError, match="all attributes must be given, such as hair=short,glasses=none"):
             asked(model, label)
-    assert asked(model, "dark,long") == [[1.0, 2.0]]
+    condition = asked(model, "dark,long")
+    assert isinstance(condition, Attributes)
+    assert condition.table.tolist() == [[1.0, 2.0]]
 
 
-def test_conditions_in_words(faces: Path) -> None:
-    model = load(faces)
-    assert in_words(model, torch.tensor([[0, 2], [float("nan"), 1]])) == ["hair=short,glasses=dark", "glasses=clear"]
+def test_the_library_takes_conditions_in_words_and_in_numbers(faces: Path) -> None:
+    model, recipe = load(faces), Recipe("ddim", steps=2)
+    assert isinstance(model.vocabulary, AttributeVocabulary)
+    rows = model.vocabulary.rows([[0.0, 2.0], [float("nan"), 1.0]])
+    assert model.vocabulary.describe(rows) == ["hair=short,glasses=dark", "glasses=clear"]
+    images = sample(model, 3, recipe, condition=rows)
+    for n, words in enumerate(("short,dark", "clear", "hair=short,glasses=dark")):
+        torch.testing.assert_close(images[n], sample(model, 3, recipe, condition=words)[n], atol=1e-5, rtol=0)
 
 
-def test_the_library_refuses_conditions_that_are_none_of_the_models(faces: Path) -> None:
-    model = load(faces)
-    assert sample(model, 3, steps=2, conditions=[[0.0, 2.0], [1.0, float("nan")]]).shape == (3, 3, 16, 16)
-    with pytest.raises(UserError, match="rows of 2 numbers"):
-        sample(model, 2, steps=2, conditions=[[0.0]])
-    for value in (3.0, -1.0, 0.5):
-        with pytest.raises(UserError, match="glasses has 3 values: give 0 to 2"):
-            sample(model, 2, steps=2, conditions=[[0.0, value]])
-    number = replace(model, attributes=(model.attributes[0], Attribute("age", mean=3.0)))
-    with pytest.raises(UserError, match="age is not finite"):
-        sample(number, 2, steps=2, conditions=[[0.0, float("inf")]])
+def test_conditions_that_are_none_of_the_models_are_refused() -> None:
+    vocabulary = AttributeVocabulary((Attribute("glasses", ("none", "clear", "dark")), Attribute("age", mean=3.0)))
+    for rows, message in (
+        ([[0.0]], "rows of 2 numbers"),
+        ([[3.0, 0.0]], "glasses has 3 values: give 0 to 2"),
+        ([[-1.0, 0.0]], "glasses has 3 values"),
+        ([[0.5, 0.0]], "glasses has 3 values"),
+        ([[0.0, float("inf")]], "age is not finite"),
+    ):
+        with pytest.raises(UserError, match=message):
+            vocabulary.rows(rows)

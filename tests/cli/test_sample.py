@@ -61,8 +61,9 @@ def test_all_four_outputs_hold_the_same_images(sfumato: Command, plain: Path) ->
 def test_the_command_and_the_library_agree(sfumato: Command, plain: Path) -> None:
     import sfumato as library
 
-    images = library.to_bytes(library.sample(load(plain), 5, steps=4))
-    assert close(drawn(sfumato, plain), images.permute(0, 2, 3, 1).numpy())
+    for sampler in ("auto", "ddim"):
+        images = library.to_bytes(library.sample(load(plain), 5, library.Recipe(sampler, steps=4)))
+        assert close(drawn(sfumato, plain, "--sampler", sampler), images.permute(0, 2, 3, 1).numpy())
 
 
 def test_the_choices_change_the_images(sfumato: Command, plain: Path) -> None:
@@ -113,7 +114,7 @@ def test_a_worse_model_is_guided_away_from(sfumato: Command, refused: Command, l
     assert not close(one, drawn(sfumato, labelled))
     facts = json.loads(sfumato("sample", labelled, "--num", 1, "--weak", raw, "--guidance", 2, "--json").out)
     assert facts["weak"] == str(raw)
-    assert "draws other images or knows other labels" in refused("sample", labelled, "--weak", plain, "--guidance", 2)
+    assert "makes other images or knows other labels" in refused("sample", labelled, "--weak", plain, "--guidance", 2)
     assert "--weak guides with a scale" in refused("sample", labelled, "--weak", raw)
 
 
@@ -180,13 +181,13 @@ def test_labels_by_name_number_or_all(sfumato: Command, labelled: Path) -> None:
         ("RUN --sampler ddpm --eta 0", "eta belongs to ddim"),
         ("RUN --eta 0", "eta belongs to ddim"),
         ("RUN --sampler ddim --variance large", "variance belongs to ddpm"),
-        ("RUN --sampler ddpm --variance learned", "this model has learnt no variance, it was trained with small"),
+        ("RUN --sampler ddpm --variance learned", "this model has learned no variance"),
         ("RUN --sampler dpmp-2", "--sampler can't be 'dpmp-2'; did you mean 'dpmpp-2'"),
-        ("RUN --guidance 2", "--guidance wants something to guide towards"),
+        ("RUN --guidance 2", "--guidance needs something to guide towards"),
         ("RUN --guidance -1 --label 3", "guidance is -1"),
         ("RUN --rescale 0.5 --label 3", "interval and rescale belong to guidance"),
         ("RUN --guidance 2 --label 3 --interval 3", "--interval takes two times"),
-        ("RUN --guidance 2 --label 3 --interval 0.8,0.2", "low below high"),
+        ("RUN --guidance 2 --label 3 --interval 0.8,0.2", "the lower first"),
         ("RUN --label 10", "class has no value '10'"),
         ("RUN --label sevn", "class has no value 'sevn'; choose from: 0, 1"),
         ("RUN --out a.jpg", "must end in .png (grid), .gif (film), .npz (array)"),
@@ -198,7 +199,7 @@ def test_labels_by_name_number_or_all(sfumato: Command, labelled: Path) -> None:
         ("file.png", "file.png is not a readable weights file"),
         ("short.safetensors", "short.safetensors is not a readable weights file"),
         ("flipped.safetensors", "flipped.safetensors is damaged"),
-        ("file.png --raw", "--raw chooses between the weights of a run"),
+        ("file.png --raw", "--weights raw chooses between the weights of a run"),
     ],
 )
 def test_a_mistake_is_one_line_and_changes_nothing(

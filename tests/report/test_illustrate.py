@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,15 +12,21 @@ from PIL import Image
 from torch import Tensor
 
 from sfumato.codec.pixels import to_bytes
+from sfumato.conditions.table import Attributes
 from sfumato.diffusion import DDIM, Clipped, Cosine, FiniteOracle, Noise, sample, trailing
 from sfumato.generate import pictures
-from sfumato.generate.sample import generate
+from sfumato.generate.recipe import Recipe
+from sfumato.generate.sample import Sampling
 from sfumato.generate.writers import Frames, save_png
 from sfumato.report.figures import forward, reverse, through_training
 
 SHAPE = (3, 8, 8)
 POINTS = torch.rand(5, *SHAPE, generator=torch.Generator().manual_seed(0)) * 2 - 1
 ORACLE = Clipped(FiniteOracle(Cosine(50), POINTS))
+
+
+def sampling(denoiser: Any = ORACLE, steps: int = 10) -> Sampling:
+    return Sampling(Recipe(), denoiser, DDIM(), trailing(steps, ORACLE.schedule), SHAPE, torch.device("cpu"))
 
 
 def cut(picture: Image.Image, rows: int, columns: int, group: int = 0) -> np.ndarray:
@@ -63,7 +70,7 @@ def test_forward_goes_from_the_image_to_noise_in_both_rows() -> None:
 
 
 def test_reverse_ends_in_the_samplers_images_and_guesses_are_the_denoisers() -> None:
-    tiles = cut(reverse(ORACLE, SHAPE, seed=1, num=2, steps=10, columns=6), 4, 6, group=2)
+    tiles = cut(reverse(sampling(), seed=1, num=2, columns=6), 4, 6, group=2)
     times = trailing(10, ORACLE.schedule)
     noise = Noise(1, torch.arange(2), SHAPE)
     final = to_bytes(sample(ORACLE, DDIM(), times, noise)).numpy()
@@ -85,7 +92,7 @@ def test_through_training_is_the_first_tiles_of_each_grid(tmp_path: Path) -> Non
 @pytest.mark.parametrize("batch", [3, 8])
 def test_a_film_has_every_image_in_its_place(batch: int) -> None:
     frames = Frames(to_bytes, 5, steps=10, limit=4)
-    parts = list(generate(ORACLE, SHAPE, 8, 0, DDIM(), trailing(10, ORACLE.schedule), batch, on_state=frames))
+    parts = list(sampling().stream(8, batch=batch, on_state=frames))
     drawn = frames.pictures(columns=5)
     assert len(drawn) == 4
     final = torch.cat([images for _, images in parts])
@@ -96,21 +103,21 @@ def test_a_film_has_every_image_in_its_place(batch: int) -> None:
 
 def test_a_short_walk_shows_all_its_steps() -> None:
     frames = Frames(to_bytes, 2, steps=3)
-    list(generate(ORACLE, SHAPE, 2, 0, DDIM(), trailing(3, ORACLE.schedule), on_state=frames))
+    list(sampling(steps=3).stream(2, on_state=frames))
     assert len(frames.pictures()) == 4
 
 
 def test_conditions_reach_the_denoiser() -> None:
-    seen: list[Tensor] = []
+    seen: list[Attributes] = []
 
     class Noting:
         schedule = Cosine(50)
 
-        def __call__(self, x_t: Tensor, t: Tensor | float, condition: Tensor | None = None):
+        def __call__(self, x_t: Tensor, t: Tensor | float, condition: Attributes | None = None):
             assert condition is not None
             seen.append(condition)
             return ORACLE(x_t, t)
 
-    reverse(Noting(), SHAPE, steps=4, condition=torch.tensor([3, 1]))
-    assert all(c.tolist() == [3, 1] for c in seen)
+    reverse(sampling(Noting(), 4), condition=Attributes(torch.tensor([[3.0], [1.0]])))
+    assert all(c.table.tolist() == [[3], [1]] for c in seen)
     assert len(seen) == 4

@@ -14,11 +14,9 @@ from sfumato.conditions.attributes import plain
 from sfumato.errors import UserError
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from sfumato.data import Dataset
 
-__all__ = ["VERB", "Data", "contact_sheet"]
+__all__ = ["VERB", "Data"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +50,7 @@ class Data:
         from sfumato.config.presets import resolve
         from sfumato.data import open_data, open_source
         from sfumato.generate.writers import save_png
+        from sfumato.report.figures import contact_sheet
 
         out = self.out or Path(f"{Path(self.source).resolve().name}-sheet.png")
         if self.num < 1:
@@ -83,43 +82,15 @@ class Data:
         return 0
 
 
-def contact_sheet(data: Dataset, num: int) -> Image:
-    """Draw images of a data set, evenly spaced through it: a row a value where the first attribute has 2 to 20.
-
-    Without such an attribute it is a grid.
-
-    Args:
-        data: the images.
-        num: how many, about.
-    """
-    import numpy as np
-
-    from sfumato.generate import pictures
-
-    def spread(rows: Any, most: int) -> Any:
-        return rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int)]
-
-    values = data.attributes[0].values if data.attributes else ()
-    if not 2 <= len(values) <= 20:
-        return pictures.grid(data.shown(spread(np.arange(len(data)), num)))
-    columns = max(1, round(num / len(values)))
-    rows = []
-    for value in range(len(values)):
-        images = data.shown(spread(np.flatnonzero(data.conditions[:, 0] == value), columns))
-        blank = np.full((columns - len(images), *data.shape), pictures.PAPER, np.uint8)
-        rows.append(np.concatenate([images, blank]))
-    return pictures.strip(rows, [name if len(name) <= 24 else name[:23] + "…" for name in values])
-
-
 def _described(data: Dataset) -> dict[str, Any]:
     """A data set as a JSON-able dict."""
-    from sfumato.codec import format as depth
+    from sfumato.codec import format as formats
 
     return {
         "source": data.source_name,
         "count": len(data),
         "shape": data.shape,
-        "depth": depth.plain(data.depth),
+        "depth": formats.plain(data.format),
         "train": len(data.train),
         "held_out": len(data.held_out),
         "attributes": [plain(attribute) for attribute in data.attributes],

@@ -63,7 +63,7 @@ class Demo:
         train_in_view(config, run, data, device)
         print(f"\n2. Drawing, into {self.out}", flush=True)
         model = load(run)
-        drawn = album(run, model, data, self.out, report=progress("drawing, step"))
+        drawn = album(run, model, data, self.out, report=progress("sampling"))
         head, captions, commands = _words(self, drawn, model, data, run)
         write_atomic(self.out / "README.md", _markdown(head, captions, commands))
         print("\n" + _plain(head, captions, commands))

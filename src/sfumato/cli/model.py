@@ -30,6 +30,7 @@ class ModelOptions:
     """a run folder, or a weights file"""
     weights: Annotated[str | None, option("ema|raw|best|FILE")] = None
     """which weights of a run: their average (the default), as trained, where the held-out loss was least, or a file"""
+
     @property
     def chosen(self) -> str:
         """Which weights: `ema`, `raw`, `best`, or a file.

@@ -127,7 +127,9 @@ def _ddim(model: Model, options: Options) -> Sampling:
     return prepared(model, {**options, "recipe": deterministic(options.get("recipe", Recipe()))}, Recipe())
 
 
-def inverse_step(denoiser: Denoiser, x_s: Tensor, s: float, t: float, condition: Condition | None, corrections: int) -> Tensor:
+def inverse_step(
+    denoiser: Denoiser, x_s: Tensor, s: float, t: float, condition: Condition | None, corrections: int
+) -> Tensor:
     """Return x_t of x_s at the earlier s: the plain inverse step, then the corrections."""
     level_t = denoiser.schedule(t)
     delta = level_t.angle - denoiser.schedule(s).angle

@@ -1,12 +1,13 @@
-"""Pictures that explain diffusion, drawn from a schedule, a denoiser or a run folder.
+"""Pictures that explain diffusion, made from a schedule, a recipe or a run folder.
 
 - `forward`: one image becomes noise, by the chain's steps q(x_t | x_{t-1}) and at once by q(x_t | x_0) (DDPM Eq. 2, 4).
   The two rows have different noise and the same distribution.
-- `reverse`: noise becomes images; above what the sampler has, x_t, below what the network thinks it will become, x0^.
-- `through_training`: the same noise drawn by the network at several moments of its training.
-- `album`: all of these from a trained run, written into a folder; it is what `sfumato demo` shows.
+- `reverse`: noise becomes images; above what the sampler has, x_t, below the network's prediction of x_0.
+- `through_training`: the same seeds sampled by the network at several moments of its training.
+- `contact_sheet`: images of a data set, a row a value of its first attribute.
+- `album`: the first three from a trained run, written into a folder, with a film; `sfumato demo` shows it.
 
-Each takes a seed, so it can be drawn again.
+Each takes a seed, so it can be made again.
 """
 
 from __future__ import annotations
@@ -14,47 +15,40 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from sfumato.codec.pixels import to_bytes
-from sfumato.conditions.attributes import every_value
-from sfumato.diffusion import (
-    DDIM,
-    Clipped,
-    Denoiser,
-    Noise,
-    Sampler,
-    Schedule,
-    State,
-    forward_step,
-    marginal,
-    trailing,
-    trajectory,
-)
+from sfumato.data import Dataset
+from sfumato.diffusion import Noise, Schedule, State, forward_step, marginal
+from sfumato.diffusion.condition import Condition
 from sfumato.generate import pictures
-from sfumato.generate.sample import generate, in_turn
+from sfumato.generate.recipe import Recipe
+from sfumato.generate.sample import Sampling, prepare
 from sfumato.generate.writers import Frames, film, save_png
+from sfumato.model import Model
 from sfumato.run.folder import Run
 
-if TYPE_CHECKING:
-    from sfumato.data import Dataset
-    from sfumato.model import Model
+__all__ = ["Album", "album", "contact_sheet", "forward", "reverse", "through_training"]
 
-__all__ = ["Album", "album", "forward", "reverse", "through_training"]
+Shown = Callable[[Tensor], Tensor]
+"""What makes bytes of x, as `Codec.shown`."""
 
 
-def forward(x_0: Tensor, schedule: Schedule, seed: int = 0, columns: int = 10) -> Image.Image:
-    """Draw one image at `columns` times, noised step by step above and in closed form below.
+def forward(x_0: Tensor, schedule: Schedule, seed: int = 0, columns: int = 10, shown: Shown = to_bytes) -> Image.Image:
+    """Show one image at several times, noised step by step above and in closed form below.
 
     Args:
-        x_0: (C, H, W) in [-1, 1].
+        x_0: (C, H, W).
         schedule: what noises it.
         seed: of the noise; the chain's steps and the closed form take different noise of it.
         columns: how many times t, evenly spaced up to T; the clean image stands before them.
+        shown: makes bytes of x.
     """
     total, shape = schedule.num_steps, tuple(x_0.shape)
     marks = [round(total * k / columns) for k in range(columns + 1)]
@@ -67,49 +61,43 @@ def forward(x_0: Tensor, schedule: Schedule, seed: int = 0, columns: int = 10) -
     eps = noise.prior()
     at_once = [marginal(x_0[None].float(), schedule(i / total)).sample(eps) for i in marks]
     labels = ["step by step,\nt times", "at once,\nclosed form"]
-    return pictures.strip([_bytes(stepped), _bytes(at_once)], labels, [f"t = {i}" for i in marks])
+    rows = [shown(torch.cat(row)) for row in (stepped, at_once)]
+    return pictures.strip(rows, labels, [f"t = {i}" for i in marks])
 
 
-@torch.no_grad()
 def reverse(
-    denoiser: Denoiser,
-    shape: tuple[int, int, int],
+    sampling: Sampling,
     seed: int = 0,
     num: int = 2,
-    steps: int = 50,
     columns: int = 11,
-    sampler: Sampler = DDIM(),
-    condition: Tensor | None = None,
+    condition: Condition | None = None,
+    shown: Shown = to_bytes,
 ) -> Image.Image:
-    """Draw the way from noise to `num` images: x_t above, the predicted x_0 below.
+    """Show the way from noise to images: x_t above, the predicted x_0 below.
 
     Args:
-        denoiser: predicts.
-        shape: (C, H, W) of an image.
+        sampling: how to sample.
         seed: of the noise; the images are 0 .. num - 1 of this seed.
         num: how many images.
-        steps: of the sampler.
         columns: how many times are shown, the last being 0.
-        sampler: how to step.
-        condition: handed to the denoiser, (num, A) or None.
+        condition: rows that the images cycle through; None for nothing.
+        shown: makes bytes of x.
     """
-    total = denoiser.schedule.num_steps
-    noise = Noise(seed, torch.arange(num), shape)
-    states = list(trajectory(denoiser, sampler, trailing(steps, denoiser.schedule), noise, condition))
+    states: list[State] = []
+    for _ in sampling.stream(num, seed, condition=condition, on_state=lambda first, state: states.append(state)):
+        pass
     chosen = pictures.evenly(len(states), columns)
-    rows = []
-    for n in range(num):
-        rows.append(_bytes([states[k].x[n : n + 1] for k in chosen]))
-        # the prediction made at state k is carried by state k + 1; at t = 0 the image is its own
-        ahead = [states[k + 1].prediction for k in chosen[:-1]]
-        guesses = [p.x0[n : n + 1] for p in ahead if p is not None]
-        rows.append(_bytes([*guesses, states[-1].x[n : n + 1]]))
-    captions = [f"t = {round(states[k].t * total)}" for k in chosen]
+    # the prediction made at state k is carried by state k + 1; at t = 0 the image is its own
+    predictions = [states[k + 1].prediction for k in chosen[:-1]]
+    seen = [states[k].x for k in chosen]
+    guessed = [*(p.x0 for p in predictions if p is not None), seen[-1]]
+    rows = [shown(torch.stack([x[n] for x in row]).float().cpu()) for n in range(num) for row in (seen, guessed)]
+    captions = [f"t = {round(states[k].t * sampling.denoiser.schedule.num_steps)}" for k in chosen]
     return pictures.strip(rows, ["the sample\nx_t", "the guess\nat x_0"] * num, captions, group=2)
 
 
 def through_training(grids: Sequence[Path], labels: Sequence[str], columns: int = 10) -> Image.Image:
-    """Draw the first tiles of several sample grids, a row a grid.
+    """Show the first tiles of several sample grids, a row a grid.
 
     Args:
         grids: PNG files that `pictures.grid` laid out, from the same seeds.
@@ -126,13 +114,32 @@ def through_training(grids: Sequence[Path], labels: Sequence[str], columns: int 
     return pictures.strip(rows, labels)
 
 
+def contact_sheet(data: Dataset, num: int) -> Image.Image:
+    """Show about `num` images of a data set, evenly spaced through it: a row for each value of the first attribute
+    where it has 2 to 20, else a grid."""
+
+    def some(rows: NDArray[np.int64], most: int) -> Any:
+        return data.shown(rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int)])
+
+    values = data.attributes[0].values if data.attributes else ()
+    if not 2 <= len(values) <= 20:
+        return pictures.grid(some(np.arange(len(data)), num))
+    columns = max(1, round(num / len(values)))
+    rows = []
+    for value in range(len(values)):
+        images = some(np.flatnonzero(data.table[:, 0] == value), columns)
+        blank = np.full((columns - len(images), *data.shape), pictures.PAPER, np.uint8)
+        rows.append(np.concatenate([images, blank]))
+    return pictures.strip(rows, [name if len(name) <= 24 else name[:23] + "…" for name in values])
+
+
 @dataclass(frozen=True)
 class Album:
-    """Where the pictures of a run lie.
+    """Where the pictures of a run are.
 
     Attributes:
         samples: a grid of new images.
-        training: the same noise drawn at several moments of the training; None where no grids were drawn.
+        training: the same seeds at several moments of the training; None where the run has no grids.
         forward: an image of the data becoming noise.
         reverse: noise becoming images.
         film: the samples emerging, as a GIF.
@@ -151,50 +158,38 @@ def album(
     data: Dataset,
     folder: Path,
     seed: int = 0,
-    steps: int = 50,
-    report: Callable[[int, int], None] = lambda done, total: None,
+    recipe: Recipe = Recipe("ddim"),
+    report: Callable[[int, int], None] | None = None,
 ) -> Album:
-    """Draw every picture of a trained run into a folder.
+    """Make every picture of a trained run in a folder.
 
     Args:
         run: whose sample grids show the training.
-        model: draws.
-        data: gives the image that becomes noise.
+        model: what is sampled from.
+        data: its training data, of which one image becomes noise.
         folder: where the pictures go.
         seed: of all of them.
-        steps: of the DDIM sampler.
-        report: called with (steps done, in all) while the samples are drawn.
+        recipe: how to sample; DDIM in 50 steps shows the way evenly.
+        report: called with (steps done, steps in all), counted over the 100 samples.
 
     Raises:
         OSError: the folder can't be written.
     """
-    denoiser, schedule = Clipped(model.denoiser), model.denoiser.schedule
-    steps = min(steps, schedule.num_steps)
-    frames = Frames(model.codec.shown, 25, steps)
-
-    def on_state(first: int, state: State) -> None:
-        frames(first, state)
-        report(state.step, steps)
-
-    conditions = in_turn(every_value(model.attributes), 100) if model.attributes else None
-    times = trailing(steps, schedule)
-    drawn = generate(denoiser, model.shape, 100, seed, DDIM(), times, 100, conditions, on_state=on_state)
-    samples = torch.cat([to_bytes(images) for _, images in drawn])
-    x_0 = data.depth.to_model(torch.from_numpy(data.images[data.train[seed % len(data.train)]].copy()))
-    grids = run.list_grids()
+    shown, condition = model.codec.shown, None if model.vocabulary is None else model.vocabulary.every()
+    sampling = prepare(model, recipe, condition)
+    steps = len(sampling.times) - 1
+    frames = Frames(shown, 25, steps)
+    made = sampling.stream(100, seed, condition=condition, batch=100, on_state=frames, report=report)
+    samples = torch.cat([shown(x) for _, x in made])
+    values = torch.from_numpy(data.images[data.train[seed % len(data.train)]].copy())
+    x_0 = model.codec.encode(values[None])[0]
+    grids = sorted(path for path in run.samples.glob("*.png") if path.stem.isdecimal())
     moments = [f"{int(path.stem):,}\nimages seen" for path in grids]
+    way = reverse(sampling, seed, condition=condition, shown=shown)
     return Album(
         save_png(pictures.grid(samples, 10), folder / "samples.png", {"seed": seed, "steps": steps}),
         save_png(through_training(grids, moments), folder / "through-training.png") if grids else None,
-        save_png(forward(x_0, schedule, seed), folder / "forward.png"),
-        save_png(
-            reverse(denoiser, model.shape, seed, steps=steps, condition=None if conditions is None else conditions[:2]),
-            folder / "reverse.png",
-        ),
+        save_png(forward(x_0, model.schedule, seed, shown=shown), folder / "forward.png"),
+        save_png(way, folder / "reverse.png"),
         film(frames.pictures(5), folder / "film.gif"),
     )
-
-
-def _bytes(images: Sequence[Tensor]) -> Tensor:
-    """One row of a strip: (1, C, H, W) floats become (N, C, H, W) bytes."""
-    return to_bytes(torch.cat(list(images)).float().cpu())
