@@ -107,13 +107,13 @@ def train_in_view(
     events = train(config, run, data, device, accept_changes=accept_changes)
     title, again = f"sfumato train {config.data.source}", "the same command goes on from there"
     with signals.deferring() as stop, closing(events), viewing(run, title, as_json) as view:
-        stop.said = f"stopped; {run.path} stands at its last checkpoint, and {again}"
+        stop.message = f"stopped; {run.path} stands at its last checkpoint, and {again}"
         for event in events:
             stop.holding = True
             view(event)
-            if stop.asked is not None:
-                stop.settled()
-                stop.said = f"stopped at {event.images:,} images, saved in {run.path}; {again}"
+            if stop.signal is not None:
+                stop.finish()
+                stop.message = f"stopped at {event.images:,} images, saved in {run.path}; {again}"
                 break
 
 
