@@ -3,8 +3,8 @@
 `raising()` surrounds a whole command: the first signal raises `Stop` where the program is. `deferring()` surrounds work
 that must not be interrupted midway, such as a training step: there the signal is noted, the work reads `stop.signal`
 between its steps, and `Stop` is raised when the block ends, after everything is saved. Work that takes longer than
-`PATIENCE` seconds to get there is interrupted, and the last checkpoint counts. In both, a second signal ends the process
-at once; no file is left half written, since files are renamed into place.
+`PATIENCE` seconds to get there is interrupted, and the last checkpoint counts. In both, a second signal ends the
+process at once; no file is left half written, since files are renamed into place.
 """
 
 from __future__ import annotations
