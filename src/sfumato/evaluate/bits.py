@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from sfumato.codec.format import EIGHT, PixelFormat
-from sfumato.diffusion import Bound, Denoiser, Noise, Variance, bits_per_dim, prior_term, vlb
+from sfumato.diffusion import Bound, Denoiser, Noise, Variance, bits_per_dim, prior_term, training_loss, vlb
 from sfumato.diffusion.decoder import decoder_for
 from sfumato.diffusion.flow import Flow, variational_bits
 from sfumato.diffusion.noise import Purpose, normal, uniform
@@ -207,7 +207,7 @@ def sampled_bits(
             losses = []
             for k in range(terms + 1):
                 eps = normal(seed + r, Purpose.HELD_OUT_NOISE, index, tuple(x_0.shape[1:]), step=k)
-                loss = bound(denoiser, x_0, steps[:, k] / num_steps, eps, condition).loss.double()
+                loss = training_loss(bound, denoiser, x_0, steps[:, k] / num_steps, eps, condition).loss.double()
                 losses.append(loss / (num_steps * math.log(2)))
             losses[-1] += depth.bits_offset
             table = torch.stack(losses, 1)
