@@ -9,7 +9,7 @@ from math import sqrt
 import pytest
 import torch
 
-from sfumato.diffusion.inverse import Blur, Downscale, Grayscale, LinearOperator, gaussian_kernel
+from sfumato.diffusion import Blur, Downscale, Grayscale, LinearOperator, gaussian_kernel
 from sfumato.edit import INPAINTERS, POSTERIORS, Options, colorize, deblur, inpaint, interpolate, restore, upscale, vary
 from sfumato.edit.restore import degraded, rounding
 from sfumato.errors import UserError

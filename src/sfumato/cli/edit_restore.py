@@ -12,7 +12,7 @@ from sfumato.cli.options import Flag, option
 from sfumato.errors import UserError
 
 if TYPE_CHECKING:
-    from sfumato.diffusion.inverse import LinearOperator
+    from sfumato.diffusion import LinearOperator
     from sfumato.edit import Options
     from sfumato.model import Model
 

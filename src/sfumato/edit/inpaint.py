@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sfumato.codec.protocol import Codec
-from sfumato.diffusion.inverse import Mask, RePaint
+from sfumato.diffusion import Mask, RePaint
 from sfumato.edit.restore import POSTERIORS, on_pixels, posterior, rounding
 from sfumato.edit.sampling import STOCHASTIC, Options, check_image, images_of, prepared
 from sfumato.errors import UserError, nearest

@@ -26,15 +26,16 @@ from torch import Tensor
 from sfumato.codec.format import PixelFormat
 from sfumato.codec.pixels import Pixels
 from sfumato.codec.protocol import Codec
-from sfumato.diffusion import Denoiser, Purpose
-from sfumato.diffusion.inverse import (
+from sfumato.diffusion import (
     DPS,
     Blur,
+    Denoiser,
     Downscale,
     Grayscale,
     LinearOperator,
     MomentMatching,
     PiGDM,
+    Purpose,
     gaussian_kernel,
 )
 from sfumato.diffusion.noise import normal
