@@ -20,16 +20,15 @@ from typing import Any
 
 import torch
 
-from sfumato.codec.pixels import to_bytes
-from sfumato.config.config import Config
 from sfumato.config.presets import resolve
 from sfumato.data import Dataset, open_data
-from sfumato.diffusion import Ancestral, Clipped, Noise, Optimal, Variance, leading, sample, trailing
-from sfumato.diffusion.analytic import MeasuredVariance, noise_errors
-from sfumato.evaluate import open_extractor, quality
-from sfumato.evaluate.bits import Bits, sampled_bits, vlb_bits
+from sfumato.diffusion import VARIANCES, Variance, leading
+from sfumato.evaluate import Bits, SampledBound, WholeBound, fitting, measure_bits, open_extractor, quality
+from sfumato.generate.recipe import Recipe
+from sfumato.generate.sample import prepare
+from sfumato.generate.variance import measured_variance
 from sfumato.model import Model, load
-from sfumato.nets import keep_memory
+from sfumato.nets.unet.unet import keep_memory
 from sfumato.run.folder import Run
 from sfumato.train import train
 
@@ -53,8 +52,6 @@ RUNS: dict[str, dict[str, str]] = {
 """What each run changes of BASE."""
 
 STEPS = (10, 25, 50, 100)
-KNOWN = ((1, 28, 28), (1, 8, 8))
-"""Shapes of images that the shipped classifiers know."""
 
 
 def run_training(names: list[str], data: str, preset: str, images: int, seeds: list[int], out: Path) -> None:
@@ -71,8 +68,8 @@ def run_training(names: list[str], data: str, preset: str, images: int, seeds: l
 
 def open_run(path: Path) -> tuple[Model, Dataset, dict[str, Any]]:
     """Return a finished run's model, its data, and what was measured of it before."""
-    model, results = load(Run(path)), path / "claims.json"
-    return model, open_data(model.config.data), json.loads(results.read_text()) if results.exists() else {}
+    model, results = load(path), path / "claims.json"
+    return model, model.data(), json.loads(results.read_text()) if results.exists() else {}
 
 
 def keep(path: Path, found: dict[str, Any]) -> None:
@@ -80,88 +77,65 @@ def keep(path: Path, found: dict[str, Any]) -> None:
     (path / "claims.json").write_text(json.dumps(found, indent=1))
 
 
-def draw(model: Model, variance: Variance, steps: int, num: int, batch: int = 100) -> torch.Tensor:
-    """Draw images by ancestral sampling, (num, C, H, W) uint8."""
-    denoiser, drawn = Clipped(model.denoiser), []
-    grid = trailing(steps, denoiser.schedule)
-    for index in torch.split(torch.arange(num), batch):
-        drawn.append(to_bytes(sample(denoiser, Ancestral(variance), grid, Noise(0, index, model.shape))))
-    return torch.cat(drawn)
+def variance_of(name: str, model: Model, data: Dataset) -> Variance:
+    """A variance by name; analytic is measured."""
+    return measured_variance(model, data, clip=False) if name == "analytic" else VARIANCES[name]
 
 
-def frechet(data: Dataset, images: torch.Tensor) -> dict[str, float | None]:
-    """Frechet distance of the classifier's features, where it knows such images, else of pixels, to as many training
-    images, its interval and its floor."""
-    extractor = open_extractor("classifier" if data.shape in KNOWN else "pixels", data.shape)
-    (found,) = quality(data, images, extractor, measures=("frechet",))
-    return {"value": found.value, "low": found.low, "high": found.high, "floor": found.floor, "n": found.num_generated}
+def frechet(model: Model, data: Dataset, name: str, steps: int, num: int) -> dict[str, float | None]:
+    """Frechet distance of images by ancestral sampling with a variance to as many training images, with its interval
+    and its baseline."""
+    recipe = Recipe("ddpm", steps=steps, grid="trailing", variance=name)
+    stream = prepare(model, recipe, variance=variance_of(name, model, data)).stream(num, batch=100)
+    images = torch.cat([model.codec.decode(x) for _, x in stream])
+    extractor = open_extractor(fitting(data.shape, data.format)[0], data.shape, format=data.format)
+    (found,) = quality(data, images, extractor, metrics=["frechet"])
+    return {"value": found.value, "low": found.low, "high": found.high, "floor": found.baseline, "n": num}
 
 
 def bits_facts(bits: Bits) -> dict[str, float]:
     """The figures of a bound that a table shows."""
     assert bits.rate is not None
     assert bits.distortion is not None
-    return {
-        "total": bits.total.mean,
-        "half_width": bits.total.half_width,
-        "rate": bits.rate.mean,
-        "distortion": bits.distortion.mean,
-        "images": bits.images,
-    }
-
-
-def spread_of(config: Config, model: Model, data: Dataset, num: int = 100) -> MeasuredVariance:
-    """Measure the optimal variance of a model on training images, at 50 times."""
-    times = torch.arange(1, 51, dtype=torch.float64) / 50
-    times = torch.cat([torch.tensor([1.0, 5.0, 10.0]).double() / model.denoiser.schedule.num_steps, times])
-    x_0 = data.gather(torch.from_numpy(data.train[:num]))[0].float() / 127.5 - 1
-    errors = noise_errors(model.denoiser, x_0, times, Noise(1, torch.arange(num), model.shape)).mean(0)
-    return MeasuredVariance(model.denoiser.schedule, times, errors)
+    figures = {"total": bits.total.mean, "half_width": bits.total.half_width, "rate": bits.rate.mean}
+    return figures | {"distortion": bits.distortion.mean, "images": bits.images}
 
 
 def measure(path: Path, num: int, terms: int) -> None:
     """Bits a dimension of held-out images, and the Frechet distance of samples, of one run."""
     model, data, found = open_run(path)
+    learned = model.config.diffusion.variance == "learned"
     if "bits" not in found:
-        held_out = data.gather(torch.from_numpy(data.held_out[:num]))[0]
-        rules = ["learned"] if model.config.diffusion.variance == "learned" else ["small", "large", "analytic"]
-        found["bits"] = {
-            rule: bits_facts(sampled_bits(model.denoiser, held_out, rule_of(rule, model, data), terms))
-            for rule in rules
-        }
+        images, bits = data.rows(torch.from_numpy(data.held_out[:num]))[0], {}
+        for name in ["learned"] if learned else ["small", "large", "analytic"]:
+            estimator = SampledBound(variance_of(name, model, data), terms)
+            bits[name] = bits_facts(measure_bits(model.denoiser, model.codec, images, estimator))
+        found["bits"] = bits
         keep(path, found)
     if "frechet" not in found:
-        rule = "learned" if model.config.diffusion.variance == "learned" else "small"
-        found["frechet"] = frechet(data, draw(model, rule_of(rule, model, data), 100, 1000)) | {"steps": 100}
+        found["frechet"] = frechet(model, data, "learned" if learned else "small", 100, 1000) | {"steps": 100}
         keep(path, found)
     print(path, json.dumps(found["bits"]), json.dumps(found["frechet"]), flush=True)
-
-
-def rule_of(name: str, model: Model, data: Dataset) -> Variance:
-    """A variance by name; analytic is measured."""
-    from sfumato.diffusion import VARIANCES
-
-    return Optimal(spread_of(model.config, model, data)) if name == "analytic" else VARIANCES[name]
 
 
 def variances(path: Path, num: int, bound_num: int) -> None:
     """Quality and bound at several numbers of steps, for every variance that the run can use."""
     model, data, found = open_run(path)
-    rules = ["small", "large", "analytic"] + (["learned"] if model.config.diffusion.variance == "learned" else [])
-    held_out = data.gather(torch.from_numpy(data.held_out[:bound_num]))[0]
+    names = ["small", "large", "analytic"] + (["learned"] if model.config.diffusion.variance == "learned" else [])
+    held_out = data.rows(torch.from_numpy(data.held_out[:bound_num]))[0]
     table = found.setdefault("variances", {})
-    for name in rules:
-        rule = rule_of(name, model, data)
+    for name in names:
+        variance = variance_of(name, model, data)
         for steps in (*STEPS, 1000):
             key = f"{name}-{steps}"
             if key in table:
                 continue
             images = held_out if steps < 1000 else held_out[: max(8, bound_num // 4)]
-            grid = leading(steps, model.denoiser.schedule)
-            bits = vlb_bits(model.denoiser, images, grid, rule)
+            estimator = WholeBound(leading(steps, model.schedule), variance)
+            bits = measure_bits(model.denoiser, model.codec, images, estimator)
             table[key] = {"bits": bits_facts(bits)}
             if steps < 1000:
-                table[key]["frechet"] = frechet(data, draw(model, rule, steps, num))
+                table[key]["frechet"] = frechet(model, data, name, steps, num)
             else:
                 table[key]["curve"] = bits.curve
             keep(path, found)
@@ -200,7 +174,7 @@ def figure(path: Path, out: Path) -> None:
 
 def print_table(out: Path) -> None:
     """Print everything that was measured as Markdown."""
-    print("| run | bits a dimension, by variance | Frechet distance (floor) |\n|---|---|---|")
+    print("| run | bits a dimension, by variance | Frechet distance (real against real) |\n|---|---|---|")
     for path in sorted(out.glob("*/claims.json")):
         found = json.loads(path.read_text())
         rules = found.get("bits", {})

@@ -478,23 +478,24 @@ MUTATIONS = [
     M(
         "conditions: every batch is scored given the first images' labels",
         "evaluate/bits.py",
-        "conditions[index].to(device)",
-        "conditions[: len(index)].to(device)",
+        "condition.take(index)",
+        "condition.take(torch.arange(len(index)))",
         "tests/evaluate/test_bits.py",
     ),
     M(
         "conditions: attributes drawn one by one",
-        "evaluate/subject.py",
-        "return torch.from_numpy(self.data.conditions[rows])",
-        "return torch.from_numpy(np.stack([self.data.conditions[rows, 0], self.data.conditions[rows[::-1], 1]], 1))",
-        "tests/evaluate/test_work.py",
+        "evaluate/target.py",
+        "return self.data.conditions.take(torch.from_numpy(rows))",
+        "one, other = (self.data.conditions.take(torch.from_numpy(r.copy())) for r in (rows, rows[::-1]))\n"
+        "        return type(one)(torch.stack([one.table[:, 0], other.table[:, 1]], 1))",
+        "tests/evaluate/test_stages.py",
     ),
     M(
         "conditions: other images' numbers in their own scale",
-        "evaluate/subject.py",
-        "(here.mean + here.std * column - attribute.mean) / attribute.std",
+        "conditions/vocabulary.py",
+        "(there.mean + there.std * column - attribute.mean) / attribute.std",
         "column",
-        "tests/evaluate/test_subject.py",
+        "tests/evaluate/test_target.py",
     ),
     M(
         "conditions: a number over its variance",

@@ -12,7 +12,7 @@ from PIL import Image
 from sfumato.config.data import DataConfig
 from sfumato.data import open_data
 from sfumato.data.formats.png import encode
-from sfumato.evaluate.subject import open_subject
+from sfumato.evaluate.target import open_target
 from sfumato.generate.recipe import Recipe
 from sfumato.generate.sample import sample
 from sfumato.model import load
@@ -109,7 +109,7 @@ def test_other_images_are_read_in_the_models_own_units(sfumato: Command, tmp_pat
     bands(tmp_path / "set")
     assert sfumato("train", "set", "--run", "run", "--images", "16", *TINY).code == 0
     np.save("others.npy", 1000 * FIELDS)
-    subject = open_subject(Path("run"), data="others.npy")
+    subject = open_target(Path("run"), data="others.npy")
     assert subject.data.format == subject.model.codec.format == load(tmp_path / "run").codec.format
     words = ["--box", "2,2,4,4", "--num", 1, "--steps", 2, "--out", "edit.png"]
     done = sfumato("edit", "inpaint", "run", "set/3.npy", *words)

@@ -71,6 +71,9 @@ class Words:
     def absent(self, num: int) -> Tokens:
         return Tokens(torch.full((num, self.length), ABSENT))
 
+    def recode(self, condition: Any, other: Any) -> Tokens:
+        raise UserError("their words are others")
+
     def plain(self) -> dict[str, Any]:
         return {"kind": "words", "words": list(self.words), "length": self.length}
 

@@ -27,7 +27,7 @@ from sfumato.diffusion import (
     Schedule,
     target,
 )
-from sfumato.evaluate.subject import Subject
+from sfumato.evaluate.target import Target
 from sfumato.model import Model
 
 
@@ -53,7 +53,7 @@ def bench(data: Dataset, oracle: Denoiser, said: str, declared: str | None = Non
     denoiser = NetworkDenoiser(network(oracle, PARAMETERIZATIONS[said]), oracle.schedule, PARAMETERIZATIONS[declared])
     config = replace(Config(), diffusion=DiffusionConfig(parameterization=declared))
     model = Model(torch.nn.Identity(), config, denoiser, data.shape, (), 0, "ema", Path("none"))  # type: ignore[arg-type]
-    return Bench(Subject(model, data, True, torch.device("cpu")), num, 0, lambda done, total: None)
+    return Bench(Target(model, data, True), num, 0, lambda done, total: None)
 
 
 def trivial(data: Dataset, schedule: Schedule) -> GaussianOracle:

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from sfumato.config.data import DataConfig
 from sfumato.data import Dataset, open_data
+from sfumato.evaluate.target import Target
+
+from .targets import conditional_target, gaussian_target
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +32,21 @@ def fashion(cache: Path) -> Dataset:
 @pytest.fixture(scope="session")
 def faces(cache: Path) -> Dataset:
     return open_data(DataConfig(source="faces"), cache)
+
+
+@pytest.fixture
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SFUMATO_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def gaussian(_own_cache: None) -> Target:
+    return gaussian_target()
+
+
+@pytest.fixture
+def conditional(_own_cache: None) -> Target:
+    return conditional_target()
 
 
 def images_of(data: Dataset, first: int, count: int) -> Tensor:

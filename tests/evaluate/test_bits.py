@@ -3,94 +3,142 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
 from sfumato.codec.format import SIXTEEN, PixelFormat
-from sfumato.diffusion import Cosine, GaussianOracle, Optimal, Small, trailing
+from sfumato.codec.pixels import Pixels, to_bytes
+from sfumato.conditions.table import Attributes
+from sfumato.diffusion import Optimal, Small, Variance, trailing
 from sfumato.errors import UserError
-from sfumato.evaluate.bits import estimate, flow_bits, sampled_bits, vlb_bits
+from sfumato.evaluate.bits import (
+    Bits,
+    Estimator,
+    FlowDensity,
+    SampledBound,
+    WholeBound,
+    estimate,
+    measure_bits,
+)
 
-SCHEDULE, SHAPE, STD = Cosine(num_steps=50), (1, 3, 4), 0.25
+from .targets import CODEC, ORACLE, SCHEDULE, SHAPE, STD, gaussian_bytes
 
-
-def bytes_of_a_gaussian(num: int, seed: int) -> torch.Tensor:
-    raw = STD * torch.randn(num, *SHAPE, generator=torch.Generator().manual_seed(seed))
-    return ((raw + 1) * 127.5).round().clamp(0, 255).byte()
-
-
-ORACLE = GaussianOracle(SCHEDULE, torch.zeros(SHAPE), torch.full(SHAPE, STD**2))
 BEST = Optimal(ORACLE.posterior_variance)
 TRUTH = math.log2(127.5 * STD) + 0.5 * math.log2(2 * math.pi * math.e)  # entropy of the rounded Gaussian, fine bins
+METHODS = pytest.mark.parametrize("method", ["vlb", "sampled", "flow"])
 
 
-@pytest.mark.parametrize("kind", ["vlb", "sampled", "flow"])
-def test_the_oracles_bits_are_the_entropy(kind: str) -> None:
-    images = bytes_of_a_gaussian(300, 1)
-    if kind == "vlb":
-        bits = vlb_bits(ORACLE, images, trailing(50, ORACLE.schedule), BEST)
+def estimator(method: str, variance: Variance = BEST, steps: int = 50) -> Estimator:
+    if method == "vlb":
+        return WholeBound(trailing(steps, SCHEDULE), variance)
+    return SampledBound(variance, terms=8) if method == "sampled" else FlowDensity(variance, rtol=1e-4)
+
+
+def scored(images: torch.Tensor, how: Estimator, **options: Any) -> Bits:
+    return measure_bits(ORACLE, CODEC, images, how, **options)
+
+
+@METHODS
+@pytest.mark.parametrize(
+    "format", [CODEC.format, SIXTEEN, PixelFormat("float", -300.0, 100.0)], ids=lambda format: format.kind
+)
+def test_the_oracles_bits_are_the_entropy_in_the_datas_own_units(method: str, format: PixelFormat) -> None:
+    """Values v = low + scale (x + 1) of a Gaussian x: h(v) = log2(scale std) + log2(2 pi e) / 2."""
+    x = STD * torch.randn(300, *SHAPE, generator=torch.Generator().manual_seed(1))
+    codec = Pixels(format, SHAPE)
+    bits = measure_bits(ORACLE, codec, codec.decode(x), estimator(method))
+    truth = math.log2(format.scale * STD) + 0.5 * math.log2(2 * math.pi * math.e)
+    assert abs(bits.total.mean - truth) < 1.5 * bits.total.half_width + 0.01
+    assert 0 < bits.total.half_width < (0.25 if method == "sampled" else 0.1)
+    assert (bits.images, bits.repeats) == (300, 1)
+    if method == "vlb":
+        assert bits.rate is not None
+        assert bits.distortion is not None
         assert bits.total.mean == pytest.approx(bits.rate.mean + bits.distortion.mean)
-    elif kind == "sampled":
-        bits = sampled_bits(ORACLE, images, BEST, terms=8)
-    else:
-        bits = flow_bits(ORACLE, images, BEST, rtol=1e-4)
-    assert abs(bits.total.mean - TRUTH) < 1.5 * bits.total.half_width + 0.01
-    assert 0 < bits.total.half_width < (0.25 if kind == "sampled" else 0.1)
+        assert bits.curve[-1][1] == pytest.approx(bits.distortion.mean, rel=1e-5)
+        assert max(rmse for _, _, rmse in bits.curve) == pytest.approx(format.scale * STD, rel=0.1)
 
 
 def test_sampled_terms_have_the_mean_of_the_whole_bound() -> None:
-    images = bytes_of_a_gaussian(200, 2)
-    whole = vlb_bits(ORACLE, images, trailing(50, ORACLE.schedule), Small(), repeats=3)
-    few = sampled_bits(ORACLE, images, Small(), terms=7, repeats=6)
-    spread = math.hypot(whole.total.noise_half_width, few.total.noise_half_width)
-    assert abs(whole.total.mean - few.total.mean) < 2 * spread
+    images = gaussian_bytes(200, 2)
+    whole = scored(images, estimator("vlb", Small()), repeats=3).total
+    few = scored(images, SampledBound(Small(), terms=7), repeats=6).total
+    assert whole.noise_half_width is not None
+    assert few.noise_half_width is not None
+    assert abs(whole.mean - few.mean) < 2 * math.hypot(whole.noise_half_width, few.noise_half_width)
 
 
-@pytest.mark.parametrize("measure", [vlb_bits, sampled_bits, flow_bits])
-def test_the_batch_does_not_matter(measure) -> None:
-    images = bytes_of_a_gaussian(7, 3)
-    given = (trailing(10, ORACLE.schedule), BEST) if measure is vlb_bits else (BEST,)
-    results = [measure(ORACLE, images, *given, repeats=2, batch=b) for b in (2, 7)]
-    assert results[0].total.mean == pytest.approx(results[1].total.mean, abs=1e-5)
-    assert results[0].total.half_width == pytest.approx(results[1].total.half_width, rel=1e-3)
+@METHODS
+def test_the_batch_does_not_matter(method: str) -> None:
+    small, large = (scored(gaussian_bytes(7, 3), estimator(method, steps=10), repeats=2, batch=b) for b in (2, 7))
+    assert small.total.mean == pytest.approx(large.total.mean, abs=1e-5)
+    assert small.total.half_width == pytest.approx(large.total.half_width, rel=1e-3)
 
 
-@pytest.mark.parametrize("measure", [vlb_bits, sampled_bits, flow_bits])
-def test_each_image_is_scored_given_its_own_condition(measure) -> None:
-    """Where images of two kinds have means apart, telling which is which is worth the bits of Gaussians apart."""
-    means = torch.tensor([-26, 26]) / 127.5  # whole steps of a byte, within the range
+class Shifted:
+    """Two kinds of images whose means are apart, by whole steps of a byte within the range."""
 
-    class Knowing:
-        schedule = SCHEDULE
+    schedule = SCHEDULE
+    means = torch.tensor([-26, 26]) / 127.5
 
-        def __call__(self, x_t, t, condition=None):
-            mean = means[condition[:, 0].long()].reshape(-1, 1, 1, 1)
-            level = SCHEDULE(torch.as_tensor(t, dtype=torch.float64).expand(len(x_t))).like(x_t)
-            inner = ORACLE(x_t - level.alpha * mean, t)
-            return inner.with_x0(inner.x0 + mean, x_t, SCHEDULE(t))
+    def __call__(self, x_t, t, condition=None):
+        mean = self.means[condition.table[:, 0].long()].reshape(-1, 1, 1, 1)
+        level = SCHEDULE(torch.as_tensor(t, dtype=torch.float64).expand(len(x_t))).like(x_t)
+        inner = ORACLE(x_t - level.alpha * mean, t)
+        return inner.with_x0(inner.x0 + mean, x_t, SCHEDULE(t))
 
-    kinds = torch.arange(40) % 2
-    centred = bytes_of_a_gaussian(40, 7).float()
-    images = (centred + 127.5 * means[kinds].reshape(-1, 1, 1, 1)).round().clamp(0, 255).byte()
-    given = (trailing(50, SCHEDULE), BEST) if measure is vlb_bits else (BEST,)
-    scores = [measure(Knowing(), images, *given, batch=b, conditions=kinds[:, None].float()) for b in (40, 7)]
-    plain = measure(ORACLE, centred.byte(), *given)
-    for bits in scores:
-        assert bits.total.mean == pytest.approx(plain.total.mean, abs=0.02)
-    wrong = measure(Knowing(), images, *given, conditions=1 - kinds[:, None].float())
+
+@METHODS
+def test_each_image_is_scored_given_its_own_condition(method: str) -> None:
+    """Telling which image is of which kind is worth the bits of Gaussians apart."""
+    kinds, how = torch.arange(40) % 2, estimator(method)
+    centred = gaussian_bytes(40, 7)
+    images = (centred + 127.5 * Shifted.means[kinds].reshape(-1, 1, 1, 1)).round().clamp(0, 255).byte()
+    plain = scored(centred, how).total.mean
+
+    def told(kinds: torch.Tensor, batch: int) -> float:
+        condition = Attributes(kinds[:, None].float())
+        return measure_bits(Shifted(), CODEC, images, how, batch=batch, condition=condition).total.mean
+
+    assert [told(kinds, batch) for batch in (40, 7)] == pytest.approx([plain] * 2, abs=0.02)
     # 52 bytes are 1.6 standard deviations: 1.6^2 / (2 ln 2)
-    assert wrong.total.mean == pytest.approx(plain.total.mean + (52 / 127.5 / STD) ** 2 / (2 * math.log(2)), abs=0.2)
+    assert told(1 - kinds, 64) == pytest.approx(plain + (52 / 127.5 / STD) ** 2 / (2 * math.log(2)), abs=0.2)
 
 
 def test_the_progressive_curve_starts_blind_and_ends_sharp() -> None:
-    bits = vlb_bits(ORACLE, bytes_of_a_gaussian(100, 4), trailing(50, ORACLE.schedule), BEST)
+    bits = scored(gaussian_bytes(100, 4), estimator("vlb"))
     received, rmse = zip(*bits.progressive, strict=True)
     assert list(received) == sorted(received)
     assert rmse[0] == pytest.approx(127.5 * STD, rel=0.1)
-    spread = float(ORACLE.posterior_variance(SCHEDULE(1 / 50)).mean())  # what is unknown of x_0 at the last time
-    assert rmse[-1] == pytest.approx(127.5 * spread**0.5, rel=0.1)
+    left = float(ORACLE.posterior_variance(SCHEDULE(1 / 50)).mean())  # what is unknown of x_0 at the last time
+    assert rmse[-1] == pytest.approx(127.5 * left**0.5, rel=0.1)
+    assert bits.rate is not None
     assert received[-1] == pytest.approx(bits.rate.mean, rel=1e-4)
+
+
+@METHODS
+def test_shards_put_together_are_the_whole(method: str) -> None:
+    """Of the same noise; every figure and the curve."""
+    images = gaussian_bytes(9, 5)
+    whole = scored(images, estimator(method, steps=10), repeats=2)
+    rows = [{name: table[part] for name, table in whole.tables.items()} for part in (slice(0, 2), slice(2, 9))]
+    merged = Bits.cat(rows)
+    for name in ("total", "prior", "rate", "distortion", "images", "repeats"):
+        assert getattr(merged, name) == getattr(whole, name), name
+    assert str(merged.curve) == str(whole.curve)
+    assert len(merged.curve) == {"vlb": 10, "sampled": 19, "flow": 0}[method], "by chance no term in one stretch"
+
+
+def test_sampled_terms_are_averaged_over_stretches_of_time() -> None:
+    bits = scored(to_bytes(STD * torch.ones(64, *SHAPE)), SampledBound(BEST, terms=40))
+    whole = scored(to_bytes(STD * torch.ones(64, *SHAPE)), estimator("vlb"))
+    for (t, cost, rmse), stretch in zip(bits.curve, range(19, -1, -1), strict=True):
+        assert stretch / 20 < t <= (stretch + 1) / 20
+        near = [term for time, term, _ in whole.curve if stretch / 20 < time <= (stretch + 1) / 20 + 1e-9]
+        assert min(near) * 0.5 - 0.02 < cost < max(near) * 1.5 + 0.02
+        assert math.isnan(rmse)
 
 
 def test_the_interval_covers_as_often_as_it_says() -> None:
@@ -101,37 +149,18 @@ def test_the_interval_covers_as_often_as_it_says() -> None:
         hits += abs(got.mean - 3) < got.half_width
         assert got.noise_half_width == pytest.approx(1.96 * 0.5 / math.sqrt(120), rel=0.35)
     assert 0.91 < hits / 400 < 0.98
+    assert math.isinf(estimate(torch.ones(1, 1)).half_width), "one image has no interval"
 
 
-def test_bad_input_is_one_line() -> None:
-    with pytest.raises(UserError, match="held-out part is empty"):
-        vlb_bits(ORACLE, bytes_of_a_gaussian(0, 0), trailing(5, ORACLE.schedule), BEST)
-    with pytest.raises(UserError, match="no 256-bin likelihood"):
-        vlb_bits(ORACLE, torch.zeros(2, *SHAPE), trailing(5, ORACLE.schedule), BEST)
-
-
-@pytest.mark.parametrize("kind", ["vlb", "sampled", "flow"])
-@pytest.mark.parametrize("depth", [SIXTEEN, PixelFormat("float", -300.0, 100.0)], ids=lambda depth: depth.kind)
-def test_other_depths_have_the_entropy_of_their_own_units(kind: str, depth: PixelFormat) -> None:
-    """Values v = low + scale (x + 1) of a Gaussian x: h(v) = log2(scale std) + log2(2 pi e) / 2, of 16 bits by bins."""
-    x = STD * torch.randn(300, *SHAPE, generator=torch.Generator().manual_seed(1))
-    images = depth.from_model(x)
-    truth = math.log2(depth.scale * STD) + 0.5 * math.log2(2 * math.pi * math.e)
-    if kind == "vlb":
-        bits = vlb_bits(ORACLE, images, trailing(50, ORACLE.schedule), BEST, depth=depth)
-        assert bits.total.mean == pytest.approx(bits.rate.mean + bits.distortion.mean)
-        assert bits.curve[-1][1] == pytest.approx(bits.distortion.mean, rel=1e-5)
-        assert max(rmse for _, _, rmse in bits.curve) == pytest.approx(depth.scale * STD, rel=0.1)
-    elif kind == "sampled":
-        bits = sampled_bits(ORACLE, images, BEST, terms=8, depth=depth)
-    else:
-        bits = flow_bits(ORACLE, images, BEST, rtol=1e-4, depth=depth)
-    assert abs(bits.total.mean - truth) < 1.5 * bits.total.half_width + 0.01
-
-
-def test_images_of_another_depth_are_refused() -> None:
-    images = SIXTEEN.from_model(torch.zeros(2, *SHAPE))
-    with pytest.raises(UserError, match="no 256-bin likelihood"):
-        vlb_bits(ORACLE, images, trailing(5, ORACLE.schedule), BEST)
-    with pytest.raises(UserError, match="no density as floats"):
-        flow_bits(ORACLE, images, BEST, depth=PixelFormat("float", 0.0, 1.0))
+@pytest.mark.parametrize(
+    ("images", "codec", "message"),
+    [
+        (gaussian_bytes(0, 0), CODEC, "held-out part is empty"),
+        (torch.zeros(2, *SHAPE), CODEC, "float32 can't be scored by a model of 8-bit"),
+        (SIXTEEN.from_model(torch.zeros(2, *SHAPE)), CODEC, "uint16 can't be scored"),
+        (gaussian_bytes(2, 0), Pixels(PixelFormat("float", 0.0, 1.0), SHAPE), "by a model of floating-point"),
+    ],
+)
+def test_bad_input_is_one_line(images: torch.Tensor, codec: Pixels, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        measure_bits(ORACLE, codec, images, estimator("flow"))

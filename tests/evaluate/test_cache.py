@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,21 +10,18 @@ from torch import Tensor
 
 from sfumato.data import Dataset
 from sfumato.errors import UserError
-from sfumato.evaluate import real_features, split_rows
+from sfumato.evaluate import Extractor, real_features, split_rows
 from sfumato.evaluate.cache import cache_path
 
 
-@dataclass
 class Counting:
-    """An extractor that counts the images that it sees."""
+    """An extractor of the first four pixels, which counts the images that it is given."""
 
-    sha256: str = "a" * 64
-    name: str = "counting"
-    dim: int = 4
-    recipe: str = "the first four pixels"
-    seen: int = 0
+    def __init__(self, sha256: str = "a" * 64) -> None:
+        self.seen = 0
+        self.extractor = Extractor("counting", sha256, 4, "the first four pixels", self.features)
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def features(self, images: Tensor) -> Tensor:
         self.seen += len(images)
         return images.flatten(1)[:, :4].float()
 
@@ -39,17 +36,18 @@ def test_the_rows_are_all_of_the_split_in_a_random_order_that_is_always_the_same
 
 
 def test_features_are_made_once_and_more_are_added(faces: Dataset, tmp_path: Path) -> None:
-    extractor = Counting()
+    counting = Counting()
+    extractor = counting.extractor
     first = real_features(faces, extractor, "train", 100, tmp_path)
     expected = torch.tensor(faces.images[split_rows(faces)[:130].numpy()]).flatten(1)[:, :4].float()
     assert torch.equal(first, expected[:100])
     assert torch.equal(real_features(faces, extractor, "train", 40, tmp_path), first[:40])
-    assert extractor.seen == 100
+    assert counting.seen == 100
     more = real_features(faces, extractor, "train", 130, tmp_path)
-    assert extractor.seen == 130
+    assert counting.seen == 130
     assert torch.equal(more, expected)
     assert torch.equal(real_features(faces, extractor, "train", 130, tmp_path), more)
-    assert extractor.seen == 130
+    assert counting.seen == 130
     assert len(list((tmp_path / "features").iterdir())) == 1
 
 
@@ -58,7 +56,7 @@ def test_other_data_another_extractor_and_another_split_have_their_own(faces: Da
     paths = {
         cache_path(data, extractor, split, tmp_path)
         for data in (faces, other)
-        for extractor in (Counting(), Counting(sha256="b" * 64))
+        for extractor in (Counting().extractor, Counting("b" * 64).extractor)
         for split in ("train", "held_out")
     }
     assert len(paths) == 8
@@ -66,7 +64,8 @@ def test_other_data_another_extractor_and_another_split_have_their_own(faces: Da
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "other"])
 def test_a_damaged_cache_is_made_anew(faces: Dataset, tmp_path: Path, damage: str) -> None:
-    extractor = Counting()
+    counting = Counting()
+    extractor = counting.extractor
     expected = real_features(faces, extractor, "held_out", 50, tmp_path)
     path = cache_path(faces, extractor, "held_out", tmp_path)
     content = bytearray(path.read_bytes())
@@ -79,7 +78,7 @@ def test_a_damaged_cache_is_made_anew(faces: Dataset, tmp_path: Path, damage: st
     }[damage]
     path.write_bytes(damaged)
     assert torch.equal(real_features(faces, extractor, "held_out", 50, tmp_path), expected)
-    assert extractor.seen == 100
+    assert counting.seen == 100
     assert path.read_bytes() != damaged
 
 
@@ -88,7 +87,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(
 ) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
-    found = real_features(faces, Counting(), "train", 10, blocked)
+    found = real_features(faces, Counting().extractor, "train", 10, blocked)
     assert found.shape == (10, 4)
     assert "not kept" in caplog.text
 

@@ -70,20 +70,20 @@ def test_it_is_timms() -> None:
 
 
 @torch.no_grad()
-def test_places_are_interpolated_smoothly_and_the_class_token_keeps_its_own() -> None:
+def test_positions_are_interpolated_smoothly_and_the_class_token_keeps_its_own() -> None:
     """A plane comes back nearly as it is (torch's cubic has a = -0.75, not -0.5) at the new patches' centres, away from
     the border; with a step of 37 / 16, which is not the published one, it would be off by up to 0.5."""
     plane = torch.arange(37.0)[:, None] * 2 + torch.arange(37.0)
-    places = torch.cat((torch.full((1, 1, DIM), 7.0), plane.flatten()[None, :, None].expand(1, -1, DIM)), 1)
+    positions = torch.cat((torch.full((1, 1, DIM), 7.0), plane.flatten()[None, :, None].expand(1, -1, DIM)), 1)
     net = DINOv2(DIM, DEPTH, 1 + 37 * 37)
-    net.pos_embed.copy_(places)
-    found = net.places(16, 16)
+    net.pos_embed.copy_(positions)
+    found = net.positions(16, 16)
     assert found.shape == (1, 257, DIM)
-    assert torch.equal(found[:, 0], places[:, 0])
+    assert torch.equal(found[:, 0], positions[:, 0])
     centre = (torch.arange(16) + 0.5) * 37 / 16.1 - 0.5  # the published code's step
     expected = centre[:, None] * 2 + centre
     torch.testing.assert_close(found[0, 1:, 0].reshape(16, 16)[2:13, 2:13], expected[2:13, 2:13], atol=0.2, rtol=0)
-    assert net.places(37, 37) is net.pos_embed
+    assert net.positions(37, 37) is net.pos_embed
 
 
 def test_the_published_layout_opens_by_path(net: DINOv2, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""An evaluation: what is found, kept, and refused."""
+"""An evaluation: what is measured, kept, and refused."""
 
 from __future__ import annotations
 
@@ -18,26 +18,16 @@ from torch import Tensor
 from sfumato.codec.pixels import to_model
 from sfumato.diffusion import FiniteOracle, Prediction, Schedule
 from sfumato.errors import UserError
-from sfumato.evaluate.evaluation import Evaluation, results
-from sfumato.evaluate.settings import Settings
-from sfumato.evaluate.subject import Subject
-from sfumato.evaluate.words import words
-from sfumato.evaluate.work import RULES, Work
+from sfumato.evaluate import stages
+from sfumato.evaluate.evaluation import results
+from sfumato.evaluate.stages import RULES
+from sfumato.evaluate.target import Target
+from sfumato.evaluate.text import words
 
-from .subjects import FILE, SCHEDULE, changed, dataset, gaussian_bytes, gaussian_subject, measure, subject
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SFUMATO_CACHE", str(tmp_path / "cache"))
+from .targets import FILE, SCHEDULE, changed, dataset, evaluation, gaussian_bytes, measure, target
 
 
-@pytest.fixture(scope="module")
-def gaussian() -> Subject:
-    return gaussian_subject()
-
-
-def test_the_oracle_is_as_good_as_its_floor(gaussian: Subject, tmp_path: Path) -> None:
+def test_the_oracle_is_as_good_as_its_baseline(gaussian: Target, tmp_path: Path) -> None:
     report = measure(gaussian, tmp_path, "quality", num=150, range="free", steps=50)
     found = {one["name"]: one for one in report["result"]["measures"]}
     assert {"frechet", "kid", "precision", "recall", "density", "coverage", "sliced-wasserstein"} <= set(found)
@@ -51,16 +41,16 @@ def test_the_oracle_is_as_good_as_its_floor(gaussian: Subject, tmp_path: Path) -
     assert held_out["result"]["measures"] != report["result"]["measures"]
 
 
-def test_few_images_get_the_shrunk_distance_and_a_warning(gaussian: Subject, tmp_path: Path) -> None:
+def test_few_images_get_the_shrunk_distance_and_a_warning(gaussian: Target, tmp_path: Path) -> None:
     report = measure(gaussian, tmp_path, "quality", num=10, steps=5)
     assert report["result"]["measures"][0]["name"] == "frechet-shrunk"
     assert any("fewer than the 12 features" in note for note in report["notes"])
 
 
-def test_a_planted_memoriser_is_flagged_and_the_oracle_is_not(gaussian: Subject, tmp_path: Path) -> None:
+def test_a_planted_memoriser_is_flagged_and_the_oracle_is_not(gaussian: Target, tmp_path: Path) -> None:
     data = gaussian.data
     memory = FiniteOracle(SCHEDULE, to_model(torch.from_numpy(data.images[data.train])))
-    planted = measure(subject(memory, data), tmp_path / "a", "memorisation", num=100)
+    planted = measure(target(memory, data), tmp_path / "a", "memorisation", num=100)
     honest = measure(gaussian, tmp_path / "b", "memorisation", num=100, range="free")
     assert planted["result"]["memorised"]
     assert planted["result"]["copies"] > 0.9
@@ -74,30 +64,31 @@ def test_a_planted_memoriser_is_flagged_and_the_oracle_is_not(gaussian: Subject,
 
 
 def test_the_same_settings_are_answered_from_the_file(
-    gaussian: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gaussian: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evaluation = Evaluation(gaussian, Settings(num=12, steps=4), tmp_path)
-    calls, seconds = evaluation.forecast()
+    first_time = evaluation(gaussian, tmp_path, num=12, steps=4)
+    calls, seconds = first_time.forecast()
     # 12 images of 49 terms (all but the last) and the last, twice; 12 drawn in 4 steps
     assert calls == 12 * 50 * 2 + 12 * 4
     assert seconds > 0
-    first = evaluation.perform()
-    assert evaluation.forecast() == (0, 0.0)
+    first = first_time.perform()
+    assert first_time.forecast() == (0, 0.0)
 
     def refuse(*arguments: Any) -> None:
         raise AssertionError("nothing is left to do")
 
-    for name in ("_score", "_draw", "seconds"):
-        monkeypatch.setattr(Work, name, refuse)
-    monkeypatch.setattr(Evaluation, "_measure", refuse)
-    again = Evaluation(gaussian, Settings(num=12, steps=4), tmp_path, batch=3)
+    for name in ("measure_bits", "prepare"):
+        monkeypatch.setattr(stages, name, refuse)
+    for name in ("compare", "find_memorised"):
+        monkeypatch.setattr(f"sfumato.evaluate.evaluation.{name}", refuse)
+    again = evaluation(gaussian, tmp_path, batch=3, num=12, steps=4)
     assert again.perform() == first
     assert [json.loads(Path(report["file"]).read_bytes())["result"] for report in first.values()] == [
         report["result"] for report in first.values()
     ]
 
 
-def test_other_settings_make_other_files_and_all_are_found(gaussian: Subject, tmp_path: Path) -> None:
+def test_other_settings_make_other_files_and_all_are_found(gaussian: Target, tmp_path: Path) -> None:
     ways: list[dict[str, Any]] = [
         {"range": "free"}, {}, {"seed": 1}, {"method": "vlb"}, {"method": "vlb", "steps": 5}, {"repeats": 1},
         {"variance": "large"}, {"variance": "analytic"},
@@ -109,25 +100,25 @@ def test_other_settings_make_other_files_and_all_are_found(gaussian: Subject, tm
     assert results(tmp_path, "quality") == []
 
 
-def test_other_weights_and_other_images_make_other_files(gaussian: Subject, tmp_path: Path) -> None:
+def test_other_weights_and_other_images_make_other_files(gaussian: Target, tmp_path: Path) -> None:
     other = tmp_path / "other.safetensors"
     other.write_bytes(b"another oracle")
     model = replace(gaussian.model, path=other)
     data = dataset(gaussian_bytes(600, 1), 300)
-    subjects = [gaussian, replace(gaussian, model=model), replace(gaussian, data=data, own=False)]
-    reports = [measure(one, tmp_path, "bits", num=8) for one in subjects]
+    targets = [gaussian, replace(gaussian, model=model), replace(gaussian, data=data, own=False)]
+    reports = [measure(one, tmp_path, "bits", num=8) for one in targets]
     assert len({report["file"] for report in reports}) == 3
     assert [len(report["notes"]) for report in reports] == [0, 0, 1], "images named by hand are said to be"
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"settings": {}}'])
-def test_a_damaged_result_is_made_again(damage: bytes, gaussian: Subject, tmp_path: Path) -> None:
+def test_a_damaged_result_is_made_again(damage: bytes, gaussian: Target, tmp_path: Path) -> None:
     first = measure(gaussian, tmp_path, "bits", num=4)
     Path(first["file"]).write_bytes(damage)
     assert measure(gaussian, tmp_path, "bits", num=4)["result"] == first["result"]
 
 
-def test_a_result_says_all_that_it_takes_to_repeat_it(gaussian: Subject, tmp_path: Path) -> None:
+def test_a_result_says_all_that_it_takes_to_repeat_it(gaussian: Target, tmp_path: Path) -> None:
     report = measure(gaussian, tmp_path, "quality", num=30, steps=4, sampler="ddim", eta=0.5, seed=3)
     assert report["settings"] == {
         "rules": RULES, "num": 30, "weights": hashlib.sha256(FILE.read_bytes()).hexdigest(), "weights_kind": "ema",
@@ -147,14 +138,14 @@ def test_a_result_says_all_that_it_takes_to_repeat_it(gaussian: Subject, tmp_pat
     assert {"command", "packages", "device", "written"} <= set(report["environment"])
 
 
-def test_who_is_not_first_does_the_parts_and_writes_no_result(gaussian: Subject, tmp_path: Path) -> None:
-    helper = Evaluation(gaussian, Settings(num=8, steps=3), tmp_path, first=False)
+def test_a_process_that_is_not_first_runs_jobs_and_writes_no_result(gaussian: Target, tmp_path: Path) -> None:
+    helper = replace(evaluation(gaussian, tmp_path, num=8, steps=3), first=False)
     assert helper.perform() == {}
     assert [path.name for path in tmp_path.iterdir()] == ["parts"]
-    assert Evaluation(gaussian, Settings(num=8, steps=3), tmp_path).forecast()[0] == 0
+    assert evaluation(gaussian, tmp_path, num=8, steps=3).forecast()[0] == 0
 
 
-def test_words_say_the_figure_the_interval_and_the_parts(gaussian: Subject, tmp_path: Path) -> None:
+def test_words_say_the_figure_the_interval_and_the_parts(gaussian: Target, tmp_path: Path) -> None:
     report = measure(gaussian, tmp_path, "bits", num=30, method="vlb", repeats=2)
     total, said = report["result"]["total"], words(report)
     assert f"{total['mean']:.4g} bits per dimension, 95 % interval {total['low']:.4g} to {total['high']:.4g}" in said
@@ -178,8 +169,8 @@ class Broken:
         return Prediction(x_t * math.nan, x_t)
 
 
-def test_a_model_that_diverged_is_one_line(gaussian: Subject, tmp_path: Path) -> None:
-    broken = subject(Broken(), gaussian.data)
+def test_a_model_that_diverged_is_one_line(gaussian: Target, tmp_path: Path) -> None:
+    broken = target(Broken(), gaussian.data)
     for settings in ({"method": "vlb"}, {"method": "sampled"}, {"variance": "analytic"}):
         with pytest.raises(UserError, match="not finite"):
             measure(broken, tmp_path, "bits", num=4, **settings)
@@ -193,18 +184,18 @@ def test_a_model_that_diverged_is_one_line(gaussian: Subject, tmp_path: Path) ->
     [
         ("bits", lambda s: changed(s, held_out=np.arange(0)), {}, "no image of digits is held out"),
         ("memorisation", lambda s: changed(s, held_out=np.arange(0)), {}, "no image of digits is held out"),
-        ("bits", lambda s: changed(s, images=s.data.images / 255), {}, "no 256-bin likelihood"),
-        ("bits", lambda s: changed(s, images=s.data.images.astype(np.int32)), {}, "no 256-bin likelihood"),
-        ("bits", lambda s: s, {"variance": "learned"}, "this model has learnt no variance"),
+        ("bits", lambda s: changed(s, images=s.data.images / 255), {}, "can't be scored by a model of 8-bit images"),
+        ("bits", lambda s: changed(s, images=s.data.images.astype(np.int32)), {}, "int32 can't be scored"),
+        ("bits", lambda s: s, {"variance": "learned"}, "this model has no learned variance"),
         ("bits", lambda s: s, {"steps": 51}, "steps is 51, and the model's chain has 50"),
         ("quality", lambda s: s, {"steps": 51}, "steps is 51, and the model's chain has 50"),
-        ("quality", lambda s: s, {"num": 5}, "need more images"),
+        ("quality", lambda s: s, {"num": 5}, "at least 6 of each are needed"),
         ("quality", lambda s: s, {"extractor": "classifier"}, "'classifier' knows images of"),
         ("quality", lambda s: s, {"extractor": "inception:nowhere.pth"}, "there is no file of weights"),
     ],
 )
 def test_what_cant_be_measured_is_one_line(
-    kind: str, spoilt: Callable[[Subject], Subject], settings: dict[str, Any], said: str, gaussian: Subject,
+    kind: str, spoilt: Callable[[Target], Target], settings: dict[str, Any], said: str, gaussian: Target,
     tmp_path: Path,
 ) -> None:  # fmt: skip
     with pytest.raises(UserError, match=said) as error:

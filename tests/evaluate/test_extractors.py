@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import safetensors
+import safetensors.torch
 import torch
 
 from sfumato.config.data import DataConfig
@@ -12,12 +13,16 @@ from sfumato.data import Dataset, open_data
 from sfumato.data.sources.builtin import FASHION_FOLDER
 from sfumato.data.sources.idx import read_idx
 from sfumato.errors import UserError
-from sfumato.evaluate import batches, extract, fitting, open_extractor
-from sfumato.evaluate.extractors.classifier import CLASSIFIERS, asset, open_classifier
-from sfumato.evaluate.extractors.pixels import Pixels
+from sfumato.evaluate import Extractor, batches, extract, fitting, open_extractor
+from sfumato.evaluate.extractors.classifier import CLASSIFIERS, Classifier, asset
 from sfumato.evaluate.extractors.weights import resized
+from sfumato.evaluate.features import Shape
 
 from .conftest import images_of
+
+
+def pixels(shape: Shape) -> Extractor:
+    return open_extractor("pixels", shape)
 
 
 def random_bytes(*shape: int) -> torch.Tensor:
@@ -26,14 +31,14 @@ def random_bytes(*shape: int) -> torch.Tensor:
 
 def test_small_images_are_their_own_features() -> None:
     x = random_bytes(4, 3, 16, 16)
-    found = Pixels((3, 16, 16))
+    found = pixels((3, 16, 16))
     assert found.dim == 768
     torch.testing.assert_close(found(x), (x.double() / 127.5 - 1).flatten(1).float())
 
 
 def test_large_images_become_means_of_blocks() -> None:
-    x, found = random_bytes(2, 3, 64, 64), Pixels((3, 64, 64))
-    assert (found.block, found.dim) == (4, 768)
+    x, found = random_bytes(2, 3, 64, 64), pixels((3, 64, 64))
+    assert found.dim == 768
     expected = torch.empty(2, 3, 16, 16)
     for row in range(16):
         for column in range(16):
@@ -43,17 +48,18 @@ def test_large_images_become_means_of_blocks() -> None:
 
 
 def test_blocks_at_the_edge_are_means_of_what_is_there() -> None:
-    found = Pixels((1, 50, 33))  # blocks of 2: 25 x 17
+    found = pixels((1, 50, 33))  # blocks of 2: 25 x 17
     x = random_bytes(1, 1, 50, 33)
-    assert (found.block, found.dim) == (2, 25 * 17)
+    assert found.dim == 25 * 17
     corner = x[0, 0, 48:, 32:].float().mean() / 127.5 - 1
     torch.testing.assert_close(found(x)[0, -1], corner)
 
 
 def test_the_hash_is_of_the_recipe() -> None:
-    assert Pixels((3, 16, 16)).sha256 == Pixels((3, 16, 16)).sha256
-    assert Pixels((3, 16, 16)).sha256 != Pixels((3, 16, 15)).sha256
-    assert open_classifier((1, 28, 28)).sha256 != open_classifier((1, 8, 8)).sha256
+    assert pixels((3, 16, 16)).sha256 == pixels((3, 16, 16)).sha256
+    assert pixels((3, 16, 16)).sha256 != pixels((3, 16, 15)).sha256
+    clothes, digits = (open_extractor("classifier", shape) for shape in CLASSIFIERS)
+    assert clothes.sha256 != digits.sha256
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
@@ -74,8 +80,9 @@ def test_resizing_is_antialiased_where_it_shrinks() -> None:
 
 
 def accuracy(shape: tuple[int, int, int], images: torch.Tensor, labels: torch.Tensor) -> float:
-    found = open_classifier(shape)
-    right = [found.net.head(found(x)).argmax(1) == y for x, y in zip(images.split(500), labels.split(500), strict=True)]
+    found, net = open_extractor("classifier", shape), Classifier(*shape[1:])
+    net.load_state_dict(safetensors.torch.load_file(asset(CLASSIFIERS[shape])), strict=False)
+    right = [net.head(found(x)).argmax(1) == y for x, y in zip(images.split(500), labels.split(500), strict=True)]
     return float(torch.cat(right).double().mean())
 
 
@@ -86,8 +93,8 @@ def facts_of(name: str) -> dict[str, str]:
 
 def test_the_digit_classifier_knows_digits_that_it_was_not_trained_on(cache: Path) -> None:
     data = open_data(DataConfig(source="digits", held_out=0.2, labels="source"), cache)
-    images, told = data.gather(torch.from_numpy(data.held_out))
-    found = accuracy((1, 8, 8), images, told[:, 0].long())
+    labels = torch.from_numpy(data.table[data.held_out, 0]).long()
+    found = accuracy((1, 8, 8), torch.tensor(data.images[data.held_out]), labels)
     assert found > 0.95
     assert facts_of("digits")["test_accuracy"].startswith(f"{found:.4f}")
 
@@ -104,7 +111,7 @@ def test_the_clothes_classifier_knows_clothes_that_it_was_not_trained_on() -> No
 def test_the_classifiers_are_small_and_know_the_shipped_clothes(fashion: Dataset) -> None:
     assert sum(asset(name).stat().st_size for name in CLASSIFIERS.values()) < 2e6
     images = torch.tensor(fashion.images[:2000])
-    assert accuracy((1, 28, 28), images, torch.from_numpy(fashion.conditions[:2000, 0]).long()) > 0.9
+    assert accuracy((1, 28, 28), images, torch.from_numpy(fashion.table[:2000, 0]).long()) > 0.9
 
 
 def test_features_do_not_depend_on_the_batch(fashion: Dataset) -> None:
@@ -183,4 +190,4 @@ def test_a_hostile_file_runs_nothing(tmp_path: Path) -> None:
 
 def test_no_image_is_refused() -> None:
     with pytest.raises(UserError, match="no image"):
-        extract(Pixels((3, 16, 16)), iter([]))
+        extract(pixels((3, 16, 16)), iter([]))

@@ -9,14 +9,11 @@ from sfumato.errors import UserError
 from sfumato.evaluate import Statistics, frechet_distance, frechet_of_statistics
 
 from .conftest import pytorch_fid
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+from .targets import normal
 
 
 def given(mean: Tensor, covariance: Tensor) -> Statistics:
-    return Statistics.from_moments(1000, mean, covariance)
+    return Statistics(1000, mean.double(), covariance.double())
 
 
 def rotation(dim: int, seed: int) -> Tensor:
@@ -100,7 +97,7 @@ def weighted(x: Tensor, weights: Tensor) -> Statistics:
     """The statistics of images that count for more or less."""
     mean = weights @ x
     y = x - mean
-    return Statistics.from_moments(len(x), mean, (weights[:, None] * y).T @ y * len(x) / (len(x) - 1))
+    return Statistics(len(x), mean, (weights[:, None] * y).T @ y * len(x) / (len(x) - 1))
 
 
 @pytest.mark.parametrize("which", [0, 1])
@@ -116,6 +113,35 @@ def test_influence_is_the_derivative_by_an_images_weight(which: int) -> None:
         assert (up - down) / (2 * step) == pytest.approx(float(psi[image] - psi.mean()), rel=1e-5, abs=1e-5)
 
 
-def test_features_of_two_extractors_are_refused() -> None:
-    with pytest.raises(UserError, match="of 3 and of 4 numbers"):
-        frechet_distance(torch.zeros(5, 3), torch.zeros(5, 4))
+# Statistics
+
+
+@pytest.mark.parametrize("mean", [3, 1000])
+def test_mean_and_covariance_are_numpys(mean: float) -> None:
+    x = normal(50, 7) + mean
+    found = Statistics.of(x)
+    np.testing.assert_allclose(found.mean, np.mean(x.numpy(), 0), rtol=1e-12)
+    np.testing.assert_allclose(found.covariance, np.cov(x.numpy(), rowvar=False), rtol=1e-8, atol=1e-10)
+
+
+def test_shrinkage_is_of_full_rank_keeps_the_trace_and_comes_nearer() -> None:
+    truth = torch.diag(torch.linspace(0.5, 2, 40, dtype=torch.float64))
+    few = Statistics.of(normal(15, 40) * truth.diagonal().sqrt())
+    shrunk, rho = few.shrunk()
+    assert 0 < rho < 1
+    assert torch.linalg.eigvalsh(few.covariance)[24] < 1e-12, "15 images leave 26 directions without variance"
+    assert torch.linalg.eigvalsh(shrunk)[0] > 0.01
+    torch.testing.assert_close(shrunk.trace(), few.covariance.trace())
+    assert (shrunk - truth).norm() < 0.7 * (few.covariance - truth).norm()
+
+
+def test_shrinkage_fades_with_many_images_of_an_uneven_variance() -> None:
+    uneven = normal(20000, 5) * torch.tensor([0.1, 0.5, 1, 2, 4], dtype=torch.float64)
+    assert Statistics.of(uneven).shrunk()[1] < 1e-3
+
+
+def test_features_that_are_not_finite_are_refused_by_number() -> None:
+    x = normal(10, 3)
+    x[6, 1] = torch.nan
+    with pytest.raises(UserError, match="gives features that are not finite for image 6"):
+        frechet_distance(x, normal(10, 3))

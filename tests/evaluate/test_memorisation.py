@@ -13,11 +13,10 @@ from torch import Tensor
 
 from sfumato.codec.pixels import to_bytes, to_model
 from sfumato.data import Dataset
-from sfumato.diffusion import DDIM, Cosine, Denoiser, FiniteOracle, GaussianOracle, trailing
+from sfumato.diffusion import DDIM, Cosine, Denoiser, FiniteOracle, GaussianOracle, Noise, sample, trailing
 from sfumato.errors import UserError
 from sfumato.evaluate import contact_sheet, find_memorised, memorisation, open_extractor
 from sfumato.evaluate.memorisation import Memorisation, binomial_tail, mann_whitney, tail_chance
-from sfumato.generate.sample import generate
 
 SCHEDULE = Cosine(1000)
 
@@ -29,8 +28,7 @@ def clothes(fashion: Dataset) -> Dataset:
 
 
 def drawn(data: Dataset, denoiser: Denoiser, num: int = 60) -> Tensor:
-    parts = generate(denoiser, data.shape, num, 0, DDIM(), trailing(20, SCHEDULE))
-    return to_bytes(torch.cat([x for _, x in parts]))
+    return to_bytes(sample(denoiser, DDIM(), trailing(20, SCHEDULE), Noise(0, torch.arange(num), data.shape)))
 
 
 def rows(data: Dataset, index: np.ndarray) -> Tensor:

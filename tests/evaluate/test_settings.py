@@ -1,20 +1,19 @@
-"""What can be asked, and where the answers lie."""
+"""What can be asked."""
 
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sfumato.errors import UserError
-from sfumato.evaluate.settings import Settings
-from sfumato.evaluate.subject import place
+
+from .targets import asked
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"num": 0}, "num is 0"),
         ({"steps": -1}, "steps is -1"),
@@ -26,23 +25,17 @@ from sfumato.evaluate.subject import place
         ({"grid": "leeding"}, "did you mean 'leading'"),
         ({"guidance": -1.0}, "guidance is -1"),
         ({"sampler": "ddpm", "eta": 0.5}, "eta belongs to ddim"),
-        ({"sampler": "dddpm"}, "sampler can't be 'dddpm'; did you mean"),
+        ({"sampler": "dddpm"}, "'dddpm'.*; did you mean"),
         ({"method": "vbl"}, "did you mean 'vlb'"),
         ({"variance": "smal"}, "did you mean 'small'"),
         ({"real": "test"}, "real can't be 'test'"),
     ],
 )
-def test_settings_are_checked(settings: dict[str, Any], said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        Settings(**settings)
+def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        asked(**settings)
 
 
-def test_results_lie_in_the_run_or_beside_the_file(tmp_path: Path) -> None:
-    weights = tmp_path / "run" / "weights" / "ema.safetensors"
-    weights.parent.mkdir(parents=True)
-    weights.touch()
-    assert place(tmp_path / "run") == tmp_path / "run" / "evaluation"
-    assert place(weights) == weights.parent / "evaluation", "not a run yet"
-    (tmp_path / "run" / "config.toml").touch()
-    assert place(weights) == tmp_path / "run" / "evaluation"
-    assert place(tmp_path / "a.safetensors") == tmp_path / "evaluation"
+def test_a_variance_is_of_scoring_and_of_a_sampler_that_takes_one() -> None:
+    assert asked(variance="large").recipe.variance is None
+    assert asked(variance="large", sampler="ddpm").recipe.variance == "large"

@@ -2,18 +2,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 
-from sfumato.errors import UserError
 from sfumato.evaluate import sliced_wasserstein
-from sfumato.evaluate.address import directions
+from sfumato.evaluate.metrics.sliced import directions
+
+from .targets import normal
 
 
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def test_directions_are_unit_vectors_of_an_address_and_spread_evenly() -> None:
+def test_directions_are_unit_vectors_of_a_key_and_evenly_distributed() -> None:
     u = directions(3, 4000, 5)
     torch.testing.assert_close(u.square().sum(1), torch.ones(4000, dtype=torch.float64))
     torch.testing.assert_close(u.T @ u / 4000, torch.eye(5, dtype=torch.float64) / 5, atol=0.01, rtol=0)
@@ -61,10 +57,3 @@ def test_influence_is_the_cost_of_one_more_image(counts: tuple[int, int]) -> Non
             changes.append((sliced_wasserstein(*more, 32).value - plain.value) * len(more[which]))
         expected = (psi - psi.mean())[0:800:40]
         torch.testing.assert_close(torch.tensor(changes).double(), expected, atol=0.05 * float(psi.std()), rtol=0.02)
-
-
-def test_an_empty_or_unlike_set_is_refused() -> None:
-    with pytest.raises(UserError, match="empty"):
-        sliced_wasserstein(normal(0, 3), normal(4, 3))
-    with pytest.raises(UserError, match="of 3 and of 4 numbers"):
-        sliced_wasserstein(normal(5, 3), normal(5, 4))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from tyro.conf import Positional
 
 from sfumato.cli.console import facts, print_json, progress
-from sfumato.cli.options import Json, Overrides, check, option
+from sfumato.cli.options import Flag, Overrides, option
 from sfumato.conditions.attributes import plain
 from sfumato.errors import UserError
 
@@ -21,11 +21,10 @@ __all__ = ["VERB", "Data"]
 
 @dataclass(frozen=True)
 class Data:
-    """List the built-in data sets, or describe one of them or a folder of images.
+    """List the built-in data sets, or look at one of them or at a folder of images.
 
-    Every image is checked and decoded; files that can't be used are named with the reason. The images' own labels are
-    shown unless `data.labels` names another file. A contact sheet is written, with a row a value where there are
-    values.
+    Every image is checked and decoded; what can't be used is named with the reason. What the images carry of labels is
+    shown unless `data.labels` names another file. A contact sheet is drawn, a row a value where there are values.
     """
 
     EXAMPLES: ClassVar[tuple[str, ...]] = (
@@ -40,11 +39,12 @@ class Data:
     """the contact sheet; NAME-sheet.png in this folder by default"""
     num: int = 100
     """how many images the sheet shows"""
-    json: Json = False
+    json: Flag = False
+    """print one JSON object instead of text"""
     overrides: Overrides = ()
 
     def perform(self) -> int:
-        """List or describe."""
+        """List or look."""
         if self.source is None:
             return self._list()
         from sfumato.config.presets import resolve
@@ -53,7 +53,8 @@ class Data:
         from sfumato.report.figures import contact_sheet
 
         out = self.out or Path(f"{Path(self.source).resolve().name}-sheet.png")
-        check(self.num)
+        if self.num < 1:
+            raise UserError(f"--num is {self.num}: show at least one image")
         if out.suffix.lower() != ".png":
             raise UserError(f"--out {out}: a contact sheet is a .png file")
         overrides = dict(self.overrides)
@@ -82,7 +83,7 @@ class Data:
 
 
 def _described(data: Dataset) -> dict[str, Any]:
-    """Return a data set as JSON has it."""
+    """A data set as a JSON-able dict."""
     from sfumato.codec import format as formats
 
     return {

@@ -6,14 +6,13 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
-
-from tyro.conf import Positional
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from sfumato.cli import signals
 from sfumato.cli.console import duration, pick_device, print_json, progress
-from sfumato.cli.drawing import DRAWN_BY, Drawing, interval
-from sfumato.cli.options import Flag, option
+from sfumato.cli.model import ModelOptions
+from sfumato.cli.options import Device, Flag, Json, option
+from sfumato.cli.recipe import RecipeOptions
 
 if TYPE_CHECKING:
     import torch
@@ -24,12 +23,12 @@ __all__ = ["VERB", "Evaluate"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(Drawing):
-    """Measure a model: bits per dimension of held-out images, quality of drawn ones, and whether it repeats its
+class Evaluate(ModelOptions, RecipeOptions):
+    """Measure a model: bits per dimension of held-out images, quality of generated ones, and whether it repeats its
     training images.
 
     All three where none is named. Results are kept in RUN/evaluation, each with all that it depends on: the same
-    command again reads them, and after an interruption goes on. Several processes given the same command, or
+    command again reads them, and after an interruption continues. Several processes given the same command, or
     started by torchrun, share the work.
     """
 
@@ -39,38 +38,32 @@ class Evaluate(Drawing):
         "sfumato evaluate runs/photos --quality --num 10000 --extractor dinov2:FILE",
     )
 
-    source: Annotated[Path, Positional, option("RUN_OR_WEIGHTS")]
-    """a run folder, or a weights file"""
     bits: Flag = False
     """bits per dimension of held-out images"""
     quality: Flag = False
-    """distances between drawn and real images"""
+    """distances between generated and real images"""
     memorisation: Flag = False
-    """drawn images that are too close to training images"""
+    """generated images that are too close to training images"""
     num: Annotated[int | None, option("N")] = None
-    """how many images to draw, and to score; 1000 and 256 by default, or as many as are held out"""
+    """how many images to generate, and to score; 1000 and 256 by default, or as many as are held out"""
     data: Annotated[str | None, option("NAME|PATH")] = None
     """other images than those the model was trained on"""
     extractor: Annotated[str | None, option("NAME[:PATH]")] = None
-    """features: pixels, classifier, inception:PATH or dinov2:PATH; the most telling that needs no file by default"""
+    """features: pixels, classifier, inception:PATH or dinov2:PATH; the best that needs no file by default"""
     real: Literal["train", "held_out"] = "train"
-    """the real images that drawn ones are compared with"""
+    """the real images that generated ones are compared with"""
     method: Literal["sampled", "vlb", "flow"] = "sampled"
-    """of the bits: some terms of the bound for each image, all of them, or the probability flow"""
+    """how bits are measured: some terms of the bound for each image, all of them, or the probability flow"""
     repeats: Annotated[int | None, option("N")] = None
     """draws of noise for each scored image; 2 for sampled, else 1 by default"""
     seed: int = 0
-    """of everything random"""
+    """seed of everything random"""
     batch: int = 64
-    """images at a time; fewer where the memory is short"""
-    weights: Annotated[Literal["ema", "raw", "best"] | None, option("ema|raw|best")] = None
-    """which weights of a run; their average by default"""
+    """images at a time; fewer where memory is short"""
     out: Annotated[Path | None, option("DIR")] = None
     """where results are kept; the folder `evaluation` of the run, or beside the weights file, by default"""
-    device: Annotated[str, option("auto|cpu|cuda")] = "auto"
-    """where to compute; a GPU where there is one by default"""
-    json: Flag = False
-    """print one JSON object instead of text"""
+    device: Device = "auto"
+    json: Json = False
 
     def perform(self) -> int:
         """Measure."""
@@ -81,38 +74,35 @@ class Evaluate(Drawing):
         calls, seconds = evaluation.forecast(kinds)
         if calls and first:
             print(
-                f"evaluating {self.source} on {evaluation.subject.device}: {calls:,} evaluations of the network, about "
-                f"{duration(seconds)}",
+                f"evaluating {self.source} on {evaluation.target.model.device}: {calls:,} evaluations of the network, "
+                f"about {duration(seconds)}",
                 file=sys.stderr,
             )
         try:
             reports = evaluation.perform(kinds)
         except signals.Stop as stop:
-            raise signals.Stop(stop.code - 128, "stopped; the same command goes on from there") from None
-        if first:
-            self._say(reports)
+            raise signals.Stop(stop.code - 128, "stopped; the same command continues") from None
+        if first and self.json:
+            print_json(reports)
+        elif first:
+            from sfumato.evaluate.text import words
+
+            print("\n\n".join(f"{kind}\n{words(report)}\n- {report['file']}" for kind, report in reports.items()))
         return 0
 
     def _evaluation(self, first: bool) -> Evaluation:
         """Load what is to be measured."""
         from sfumato.evaluate.evaluation import Evaluation, silent
         from sfumato.evaluate.settings import Settings
-        from sfumato.evaluate.subject import open_subject, place
+        from sfumato.evaluate.target import open_target, results_folder
 
-        given = ("num", "seed", "variance", "method", "repeats", "extractor", "real", *DRAWN_BY)
-        settings = Settings(**{name: getattr(self, name) for name in given}, interval=interval(self.interval))
+        given = ("num", "seed", "variance", "method", "repeats", "extractor", "real")
+        recipe = self.recipe(variance=None)  # scoring takes a variance whatever the sampler
+        settings = Settings(recipe=recipe, **{name: getattr(self, name) for name in given})
         device = _local(pick_device(self.device))
-        subject = open_subject(self.source, self.weights, self.data, device, progress("reading images"))
-        folder = self.out or place(self.source)
-        return Evaluation(subject, settings, folder, self.batch, first, progress if first else silent)
-
-    def _say(self, reports: dict[str, dict[str, Any]]) -> None:
-        from sfumato.evaluate.words import words
-
-        if self.json:
-            print_json(reports)
-            return
-        print("\n\n".join(f"{kind}\n{words(report)}\n- {report['file']}" for kind, report in reports.items()))
+        target = open_target(self.source, self.chosen, self.data, device, progress("reading images"))
+        folder = self.out or results_folder(self.source)
+        return Evaluation(target, settings, folder, self.batch, first, progress if first else silent)
 
 
 def _local(device: torch.device) -> torch.device:

@@ -80,9 +80,10 @@ def measured(model: Model, recipe: Recipe, batch: int) -> Variance | None:
         return None
     from sfumato.cli.console import progress
     from sfumato.evaluate.settings import Settings
-    from sfumato.evaluate.subject import open_subject, place
-    from sfumato.evaluate.work import Work
+    from sfumato.evaluate.stages import Stages
+    from sfumato.evaluate.target import open_target, results_folder
+    from sfumato.generate.recipe import Recipe
 
-    subject = open_subject(model.path, None, None, model.device, progress("reading images"))
-    settings = Settings(sampler="ddpm", variance="analytic", range=recipe.range)
-    return Work(subject, settings, place(model.path) / "parts", batch, progress).variance
+    target = open_target(model.path, device=model.device, on_progress=progress("reading images"))
+    settings = Settings(recipe=Recipe("ddpm", variance="analytic", range=recipe.range))
+    return Stages(target, settings, results_folder(model.path) / "parts", batch, progress).variance

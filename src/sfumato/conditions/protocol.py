@@ -52,6 +52,14 @@ class Vocabulary(Protocol):
         """Return `num` rows that give nothing."""
         ...
 
+    def recode(self, condition: Condition | None, other: Vocabulary | None) -> Condition:
+        """Return the conditions of another vocabulary as conditions of this one.
+
+        Raises:
+            UserError: they say something that this one doesn't know, or not all that it knows.
+        """
+        ...
+
     def plain(self) -> dict[str, Any]:
         """Return the vocabulary as JSON has it, its `kind` (a name of `registry.VOCABULARIES`) among the keys."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from sfumato.conditions import attributes as words
 from sfumato.conditions.attributes import Attribute
 from sfumato.conditions.embedding import AttributeEmbedding
+from sfumato.conditions.protocol import Vocabulary
 from sfumato.conditions.table import Attributes
+from sfumato.diffusion.condition import Condition
 from sfumato.errors import UserError
 
 __all__ = ["AttributeVocabulary"]
@@ -77,6 +79,27 @@ class AttributeVocabulary:
                 raise UserError(f"{attribute.name} is not finite: give numbers, or NaN for not given")
         return Attributes(table)
 
+    def recode(self, condition: Condition | None, other: Vocabulary | None) -> Attributes:
+        """Return rows of other attributes as rows of these: values are matched by name, numbers by their unit."""
+        others: tuple[Attribute, ...] = other.attributes if isinstance(other, AttributeVocabulary) else ()
+        table = condition.table if isinstance(condition, Attributes) else torch.empty(0, 0)
+        theirs = {there.name: (there, column) for there, column in zip(others, table.T, strict=True)}
+        columns = []
+        for attribute in self.attributes:
+            if attribute.name not in theirs or bool(theirs[attribute.name][0].values) != bool(attribute.values):
+                known = _some(own.name for own in self.attributes)
+                raise UserError(f"they have {_some(theirs)}, and the model knows {known}")
+            there, column = theirs[attribute.name]
+            if unknown := [value for value in there.values if value not in attribute.values]:
+                known = _some(attribute.values)
+                raise UserError(f"they have {attribute.name} = {_some(unknown)}, and the model knows {known}")
+            if there.values:
+                positions = torch.tensor([attribute.values.index(value) for value in there.values], dtype=torch.float32)
+                columns.append(column.where(column.isnan(), positions[column.nan_to_num().long()]))
+            else:
+                columns.append((there.mean + there.std * column - attribute.mean) / attribute.std)
+        return Attributes(torch.stack(columns, 1))
+
     def plain(self) -> dict[str, Any]:
         """Return the attributes as JSON has them."""
         return {"kind": "attributes", "attributes": [words.plain(attribute) for attribute in self.attributes]}
@@ -85,3 +108,9 @@ class AttributeVocabulary:
     def from_plain(cls, table: Mapping[str, Any]) -> AttributeVocabulary:
         """Return what `plain` wrote; raises ValueError, KeyError or TypeError where it did not."""
         return cls(tuple(words.from_plain(attribute) for attribute in table["attributes"]))
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first few names."""
+    listed = list(names)
+    return ", ".join(listed[:4]) + ", ..." * (len(listed) > 4) or "none"

@@ -51,7 +51,7 @@ from sfumato.diffusion.likelihood import prior_term
 from sfumato.diffusion.noise import Purpose, normal
 from sfumato.diffusion.variance import VARIANCES
 from sfumato.evaluate.cache import split_rows
-from sfumato.evaluate.subject import Counted, Subject, open_subject
+from sfumato.evaluate.target import Counted, Target, open_target
 from sfumato.model import Model, load
 from sfumato.run.folder import Run
 from sfumato.train import checkpoint
@@ -102,8 +102,8 @@ class Bench:
         report: called with (network evaluations done, in all).
     """
 
-    def __init__(self, subject: Subject, num: int, seed: int, report: Report) -> None:
-        self.subject, self.num, self.seed, self.device = subject, num, seed, subject.device
+    def __init__(self, subject: Target, num: int, seed: int, report: Report) -> None:
+        self.subject, self.num, self.seed, self.device = subject, num, seed, subject.model.device
         self.train = split_rows(subject.data, "train")
         self.reference, self.own = self._images(self.train[:REFERENCE])
         self.probe = self._probe()
@@ -249,7 +249,7 @@ def gather(path: Path, num: int, seed: int, device: torch.device | str, report: 
     Raises:
         UserError: no such run or weights, or its images can't be opened.
     """
-    subject = open_subject(path, device=device)
+    subject = open_target(path, device=device)
     model, run = subject.model, Run(path) if path.is_dir() else None
     bench = Bench(subject, num, seed, report)
     models = {model.kind: model} | (_others(run, device) if run is not None else {})

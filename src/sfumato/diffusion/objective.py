@@ -6,14 +6,15 @@ Algorithm 1 of DDPM draws x_0 from the data, t ~ Uniform{1..T}, eps ~ N(0, I), a
 
 The bound on -log p(x_0) that it stands for is a sum over the chain, L_vlb = L_T + sum_t L_{t-1} (`likelihood`), so its
 estimate from one uniform t is T times the term at t. Where the variance is learned the two are added, the bound's mean
-detached so that it trains the variance alone:
+detached so that it teaches the variance alone:
 
-    L_hybrid = L_simple + lambda L_vlb,   lambda = 0.001                                                    IDDPM Eq. 16
+    L_hybrid = L_simple + lambda L_vlb,   lambda = 0.001                                                     IDDPM Eq.
+    16
 
-An objective takes a `Denoiser`, not a network: the error of a prediction in any parameterisation's space is
+An objective asks a `Denoiser`, not a network: the error of a prediction in any parameterisation's space is
 p (x0^ - x_0) + q (eps^ - eps) (see `parameterization`), so the space in which the loss is measured and the one in which
-the network predicts are two choices, and an exact oracle can be scored by the same code. Losses stay per example, next
-to the t that produced them: curves by noise level and importance sampling cost nothing.
+the network speaks are two choices, and an exact oracle can be scored by the same code. Losses stay per example, next to
+the t that produced them: curves by noise level and importance sampling cost nothing.
 """
 
 from __future__ import annotations
@@ -53,7 +54,15 @@ class Terms:
 
 @dataclass(frozen=True)
 class Noised:
-    """A batch with its noise: x_t = alpha_t x_0 + sigma_t eps, all (B, C, H, W), and t (B,) float64 in (0, 1]."""
+    """A batch with its noise: x_t = alpha_t x_0 + sigma_t eps.
+
+    Attributes:
+        x_0: (B, C, H, W) in [-1, 1].
+        eps: (B, C, H, W) ~ N(0, I).
+        x_t: (B, C, H, W).
+        t: (B,) float64 in (0, 1].
+        schedule: gives the level at t.
+    """
 
     x_0: Tensor
     eps: Tensor
@@ -63,7 +72,7 @@ class Noised:
 
 
 class Objective(Protocol):
-    """A loss of predictions; implementations are frozen values."""
+    """A way to score predictions; implementations are frozen values."""
 
     def losses(self, prediction: Prediction, noised: Noised) -> Tensor:
         """Return (B,), one loss an example."""
@@ -73,15 +82,15 @@ class Objective(Protocol):
 def training_loss(
     objective: Objective, denoiser: Denoiser, x_0: Tensor, t: Tensor, eps: Tensor, condition: Condition | None = None
 ) -> Terms:
-    """Noise a batch, run the denoiser once, and return each example's loss.
+    """Noise a batch, ask the denoiser once, and return each example's loss.
 
     Args:
-        objective: the loss.
-        denoiser: the model.
-        x_0: (B, C, H, W).
+        objective: what counts as wrong.
+        denoiser: what is trained or scored.
+        x_0: (B, C, H, W) in [-1, 1].
         t: (B,) in (0, 1].
         eps: (B, C, H, W) ~ N(0, I).
-        condition: of the images.
+        condition: handed to the denoiser.
     """
     x_t = marginal(x_0, denoiser.schedule(t)).sample(eps)
     noised = Noised(x_0, eps, x_t, t, denoiser.schedule)
@@ -89,12 +98,27 @@ def training_loss(
 
 
 def sample_timesteps(u: Tensor, num_steps: int) -> Tensor:
-    """Return t = (floor(u T) + 1) / T: uniform on the chain's steps 1/T .. 1 for u (B,) uniform in [0, 1)."""
+    """Return t = (floor(u T) + 1) / T: uniform on the chain's steps 1/T .. 1 for u uniform in [0, 1).
+
+    Args:
+        u: (B,) float64 in [0, 1).
+        num_steps: T.
+    """
     return (torch.floor(u.to(torch.float64) * num_steps).clamp(max=num_steps - 1) + 1) / num_steps
 
 
+class _Scored:
+    """What the objectives share: called with a denoiser, they compute `training_loss`."""
+
+    def __call__(
+        self: Objective, denoiser: Denoiser, x_0: Tensor, t: Tensor, eps: Tensor, condition: Condition | None = None
+    ) -> Terms:
+        """Return `training_loss` of this objective."""
+        return training_loss(self, denoiser, x_0, t, eps, condition)
+
+
 @dataclass(frozen=True)
-class Simple:
+class Simple(_Scored):
     """L_simple, measured in the space of a parameterisation (DDPM Eq. 14 for `Eps()`).
 
     Attributes:
@@ -110,8 +134,9 @@ class Simple:
 
 
 @dataclass(frozen=True)
-class Weighted:
-    """The squared error of eps times a weight by noise level, the same whatever the network predicts.
+class Weighted(_Scored):
+    """The squared error of eps times a weight by noise level (`weighting`); the same loss whatever the network
+    predicts.
 
     Attributes:
         weighting: the factor.
@@ -126,7 +151,7 @@ class Weighted:
 
 
 @dataclass(frozen=True)
-class Bound:
+class Bound(_Scored):
     """L_vlb without its constant L_T: T times the term of the bound at t, in nats a coordinate (DDPM Eq. 5).
 
     Averaged over t uniform on the chain it is sum_t L_{t-1} / d.
@@ -150,12 +175,12 @@ class Bound:
 
 
 @dataclass(frozen=True)
-class Hybrid:
+class Hybrid(_Scored):
     """L_simple + weight L_vlb, the mean inside L_vlb detached (IDDPM Eq. 16).
 
     Attributes:
-        simple: trains the mean.
-        bound: trains the variance.
+        simple: teaches the mean.
+        bound: teaches the variance.
         weight: lambda, for a bound summed over the chain.
     """
 

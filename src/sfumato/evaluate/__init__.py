@@ -1,103 +1,49 @@
 """How good a model is: features, distances between sets of them, and whether training images are repeated.
 
-Read in this order: `features` (what an extractor is, and which there are), `statistics`, `bootstrap` (how every number
-gets its interval), `frechet`, `kernel`, `neighbours`, `sliced` (the measures), `measure` (a number with all that makes
-it comparable), `cache` (features of real images), `memorisation`. `bits`, how many bits a model needs for an image,
-stands apart.
-
-The names below are loaded when they are first used.
+Read in this order: `features` (what an extractor is, and which there are), `metrics` (what is measured, and how every
+number gets its interval), `measurement` (a number with all that makes it comparable), `cache` (features of real
+images), `memorisation`. `bits`, how many bits a model needs for an image, stands apart. `evaluation` runs all of it,
+as `stages` of `jobs`.
 """
-
-from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from sfumato.lazy import lazy
 
 if TYPE_CHECKING:
-    from sfumato.evaluate.bits import Bits, flow_bits, sampled_bits, vlb_bits
-    from sfumato.evaluate.bootstrap import Interval, Linearised
-    from sfumato.evaluate.cache import real_features, split_rows
-    from sfumato.evaluate.evaluation import Evaluation, results
-    from sfumato.evaluate.features import EXTRACTORS, Extractor, batches, extract, fitting, open_extractor
-    from sfumato.evaluate.frechet import frechet_distance, frechet_of_statistics
-    from sfumato.evaluate.kernel import kid
-    from sfumato.evaluate.measure import MEASURES, Measure, compare, quality
-    from sfumato.evaluate.memorisation import Memorisation, Nearness, contact_sheet, find_memorised
-    from sfumato.evaluate.neighbours import neighbourhoods
-    from sfumato.evaluate.settings import Settings
-    from sfumato.evaluate.sliced import sliced_wasserstein
-    from sfumato.evaluate.statistics import Statistics
-    from sfumato.evaluate.subject import open_subject
+    from sfumato.evaluate.bits import Bits as Bits
+    from sfumato.evaluate.bits import FlowDensity as FlowDensity
+    from sfumato.evaluate.bits import SampledBound as SampledBound
+    from sfumato.evaluate.bits import WholeBound as WholeBound
+    from sfumato.evaluate.bits import measure_bits as measure_bits
+    from sfumato.evaluate.cache import real_features as real_features
+    from sfumato.evaluate.cache import split_rows as split_rows
+    from sfumato.evaluate.evaluation import Evaluation as Evaluation
+    from sfumato.evaluate.evaluation import results as results
+    from sfumato.evaluate.features import EXTRACTORS as EXTRACTORS
+    from sfumato.evaluate.features import Extractor as Extractor
+    from sfumato.evaluate.features import batches as batches
+    from sfumato.evaluate.features import extract as extract
+    from sfumato.evaluate.features import fitting as fitting
+    from sfumato.evaluate.features import open_extractor as open_extractor
+    from sfumato.evaluate.measurement import Measurement as Measurement
+    from sfumato.evaluate.measurement import compare as compare
+    from sfumato.evaluate.measurement import quality as quality
+    from sfumato.evaluate.memorisation import Memorisation as Memorisation
+    from sfumato.evaluate.memorisation import contact_sheet as contact_sheet
+    from sfumato.evaluate.memorisation import find_memorised as find_memorised
+    from sfumato.evaluate.metrics.frechet import Statistics as Statistics
+    from sfumato.evaluate.metrics.frechet import frechet_distance as frechet_distance
+    from sfumato.evaluate.metrics.frechet import frechet_of_statistics as frechet_of_statistics
+    from sfumato.evaluate.metrics.kernel import kid as kid
+    from sfumato.evaluate.metrics.prdc import prdc as prdc
+    from sfumato.evaluate.metrics.protocol import Metric as Metric
+    from sfumato.evaluate.metrics.protocol import MetricValue as MetricValue
+    from sfumato.evaluate.metrics.registry import METRICS as METRICS
+    from sfumato.evaluate.metrics.sliced import sliced_wasserstein as sliced_wasserstein
+    from sfumato.evaluate.settings import Settings as Settings
+    from sfumato.evaluate.target import Target as Target
+    from sfumato.evaluate.target import open_target as open_target
 
-_HOMES = {
-    "Bits": "bits",
-    "EXTRACTORS": "features",
-    "Evaluation": "evaluation",
-    "Extractor": "features",
-    "Interval": "bootstrap",
-    "Linearised": "bootstrap",
-    "MEASURES": "measure",
-    "Measure": "measure",
-    "Memorisation": "memorisation",
-    "Nearness": "memorisation",
-    "Settings": "settings",
-    "Statistics": "statistics",
-    "batches": "features",
-    "compare": "measure",
-    "contact_sheet": "memorisation",
-    "extract": "features",
-    "find_memorised": "memorisation",
-    "fitting": "features",
-    "flow_bits": "bits",
-    "frechet_distance": "frechet",
-    "frechet_of_statistics": "frechet",
-    "kid": "kernel",
-    "neighbourhoods": "neighbours",
-    "open_extractor": "features",
-    "open_subject": "subject",
-    "quality": "measure",
-    "real_features": "cache",
-    "results": "evaluation",
-    "sampled_bits": "bits",
-    "sliced_wasserstein": "sliced",
-    "split_rows": "cache",
-    "vlb_bits": "bits",
-}
-
-__all__ = [
-    "EXTRACTORS",
-    "MEASURES",
-    "Bits",
-    "Evaluation",
-    "Extractor",
-    "Interval",
-    "Linearised",
-    "Measure",
-    "Memorisation",
-    "Nearness",
-    "Settings",
-    "Statistics",
-    "batches",
-    "compare",
-    "contact_sheet",
-    "extract",
-    "find_memorised",
-    "fitting",
-    "flow_bits",
-    "frechet_distance",
-    "frechet_of_statistics",
-    "kid",
-    "neighbourhoods",
-    "open_extractor",
-    "open_subject",
-    "quality",
-    "real_features",
-    "results",
-    "sampled_bits",
-    "sliced_wasserstein",
-    "split_rows",
-    "vlb_bits",
-]
-
-__getattr__, __dir__ = lazy(__name__, _HOMES)
+__getattr__, __dir__ = lazy(__name__, __file__)
+__all__ = __dir__()

@@ -3,12 +3,11 @@
     CACHE/features/FINGERPRINT-EXTRACTOR-SPLIT.safetensors      features (N, D) float32
 
 FINGERPRINT is of the data's contents, EXTRACTOR the hash of the weights and of the recipe, each the first 20 of its
-digits; the whole of both is in the header, with the SHA-256 of the tensor. CACHE is that of the decoded images
-(`data.store.cache_folder`).
+digits; the whole of both is in the header, with the SHA-256 of the tensor. CACHE is that of the decoded images.
 
-What is kept are features, not their mean and covariance, since the kernel and neighbour measures need them, and the
-statistics of cached features take a second. A split's rows are taken in one random order, the same for all, so a file
-with more rows answers for fewer, and one with fewer is continued.
+What is kept are features, not their mean and covariance, since the kernel and neighbour metrics need them. A split's
+rows are taken in one random order, always the same, so a file with more rows answers for fewer, and one with fewer is
+continued.
 
 A cache that is damaged is made anew, and one that can't be written is done without: neither changes a number.
 """
@@ -27,15 +26,20 @@ from torch import Tensor
 
 from sfumato.data import Dataset
 from sfumato.data.store.store import cache_folder
+from sfumato.diffusion.noise import Purpose, permutation
 from sfumato.errors import UserError, nearest
-from sfumato.evaluate.address import order
 from sfumato.evaluate.features import Extractor, batches, check_finite, extract
 from sfumato.files import write_atomic
 
-__all__ = ["SPLITS", "cache_path", "check_shape", "real_features", "split_rows"]
+__all__ = ["SPLITS", "cache_path", "check_shape", "derived_seed", "real_features", "split_rows"]
 
 LOG = logging.getLogger("sfumato")
 SPLITS = ("train", "held_out")
+
+
+def derived_seed(use: str, size: int = 8) -> int:
+    """Return the first bytes of SHA-256(use) as a seed, so that a measurement's random numbers are never a sample's."""
+    return int.from_bytes(hashlib.sha256(use.encode()).digest()[:size], "big")
 
 
 def split_rows(data: Dataset, split: str = "train") -> Tensor:
@@ -49,16 +53,12 @@ def split_rows(data: Dataset, split: str = "train") -> Tensor:
     rows = torch.from_numpy(data.train if split == "train" else data.held_out)
     if not len(rows):
         raise UserError(f"the split '{split}' of {data.source_name} is empty: hold images out with data.held_out=0.05")
-    return rows[order(0, f"rows of {split}", len(rows))]
+    return rows[permutation(derived_seed(f"evaluate rows of {split} 0"), Purpose.ORDER, len(rows))]
 
 
 def check_shape(data: Dataset, generated: Tensor) -> None:
-    """Refuse generated images (N, C, H, W) that are not of the data's shape.
-
-    Raises:
-        UserError: naming both shapes.
-    """
-    assert generated.dtype == data.depth.tensor_dtype, f"{data.depth.words}, not {generated.dtype}: see PixelFormat"
+    """Refuse generated images (N, C, H, W) that are not of the data's shape."""
+    assert generated.dtype == data.format.tensor_dtype, f"{data.format.words}, not {generated.dtype}"
     ours, theirs = ("x".join(map(str, shape)) for shape in (generated.shape[1:], data.shape))
     if ours != theirs:
         raise UserError(
@@ -100,31 +100,28 @@ def real_features(
     rows = split_rows(data, split)[:num]
     path = cache_path(data, extractor, split, cache)
     facts = {"data": data.fingerprint, "extractor": extractor.sha256, "split": split}
-    known = _load(path, facts, extractor.dim)
-    if known is not None and len(known) >= len(rows):
-        return known[: len(rows)]
-    done = 0 if known is None else len(known)
-    fresh = extract(extractor, batches(data.images, rows[done:]), on_progress, data.depth)
-    features = fresh if known is None else torch.cat((known, fresh))
+    features = _load(path, facts, extractor.dim)
+    if len(features) >= len(rows):
+        return features[: len(rows)]
+    missing = batches(data.images, rows[len(features) :])
+    features = torch.cat((features, extract(extractor, missing, on_progress, data.format)))
     try:
-        content = safetensors.torch.save({"features": features}, {**facts, "sha256": _digest(features)})
-        write_atomic(path, content)
+        write_atomic(path, safetensors.torch.save({"features": features}, {**facts, "sha256": _digest(features)}))
     except OSError as error:
         LOG.warning("features of real images are not kept: %s can't be written (%s)", path.parent, error.strerror)
     return features
 
 
-def _load(path: Path, facts: dict[str, str], dim: int) -> Tensor | None:
-    """The features in a file, None where there is none or it is not the one meant, or damaged."""
+def _load(path: Path, facts: dict[str, str], dim: int) -> Tensor:
+    """The features in a file; of no image where there is none, or it is not the one meant, or damaged."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            features: Tensor = file.get_tensor("features")
+            header, features = file.metadata(), file.get_tensor("features")
         check_finite(features, "the cache")
     except (OSError, ValueError, IndexError, safetensors.SafetensorError):
-        return None
+        return torch.zeros(0, dim)
     right = features.ndim == 2 and features.shape[1] == dim and header == {**facts, "sha256": _digest(features)}
-    return features if right else None
+    return features if right else torch.zeros(0, dim)
 
 
 def _digest(features: Tensor) -> str:

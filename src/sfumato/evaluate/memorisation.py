@@ -7,7 +7,7 @@ how much nearer its nearest training image is than the next ones (Yoon et al. 20
     ratio = d_1 / mean(d_2 .. d_(k+1)),    near 1: no training image stands out;  near 0: a copy
 
 and a generated image's ratio is compared with those of held-out images, which no model can have copied. If the model
-has not memorised, both are draws from one distribution, and two facts follow that need no assumption about it:
+has not memorised, both come from one distribution, and two facts follow that need no assumption about it:
 
 - **The tail.** The line is drawn at the m-th smallest of the H held-out ratios, m about H / 100, and generated images
   below it are *flagged*. The chance that g or more of the N generated come before m of the held-out ones, all orders
@@ -46,7 +46,7 @@ from sfumato.evaluate.features import Extractor, extract
 from sfumato.evaluate.neighbours import nearest
 from sfumato.generate.pictures import strip
 
-__all__ = ["Memorisation", "Nearness", "contact_sheet", "find_memorised", "mann_whitney", "nearness", "tail_chance"]
+__all__ = ["Memorisation", "NearestDistances", "contact_sheet", "find_memorised", "mann_whitney", "tail_chance"]
 
 NEIGHBOURS = 10
 """k: how many further training images the nearest is compared with."""
@@ -55,11 +55,11 @@ NEAR = 2.0
 SAME = 1e-3
 """The same up to which floats, whose distances are rounded, are called copies."""
 TAIL, LINE = 0.01, 0.001
-"""The share of held-out images below the flagging line, and the chance below which the verdict is given."""
+"""The fraction of held-out images below the flagging line, and the chance below which the verdict is given."""
 
 
 @dataclass(frozen=True, eq=False)
-class Nearness:
+class NearestDistances:
     """Generated images and their nearest training images in one space.
 
     Attributes:
@@ -77,9 +77,21 @@ class Nearness:
     held_out_distance: Tensor
     held_out_ratio: Tensor
 
-    def scaled(self, factor: float) -> Nearness:
-        """Return the same with distances in another unit."""
-        return replace(self, distance=self.distance * factor, held_out_distance=self.held_out_distance * factor)
+    @classmethod
+    def of(cls, space: str, generated: Any, train: Any, held_out: Any, rows: Tensor) -> NearestDistances:
+        """Find the nearest neighbours in one space.
+
+        Args:
+            space: its name.
+            generated: (N, D), anything that `neighbours.nearest` reads.
+            train: (M, D), likewise, M >= 3, all different.
+            held_out: (H, D), likewise.
+            rows: (M,) int64, the training images' rows in the data set.
+        """
+        k = min(NEIGHBOURS, len(train) - 1)
+        distance, which = nearest(generated, train, k + 1)
+        unseen, _ = nearest(held_out, train, k + 1)
+        return cls(space, distance[:, 0], rows[which[:, 0]], _ratio(distance), unseen[:, 0], _ratio(unseen))
 
     @property
     def median_ratio(self) -> float:
@@ -131,14 +143,14 @@ class Memorisation:
 
     Attributes:
         spaces: by pixels, and by features where an extractor was given.
-        copies: the share of generated images whose bytes are a training image's.
+        copies: the fraction of generated images whose bytes are a training image's.
         copies_p: the chance of so many without memorisation.
-        near_copies: the share within 2 levels of 255 of one (root mean square), copies included.
-        num_train, num_held_out, num_generated: images looked at.
+        near_copies: the fraction within 2 levels of 255 of one (root mean square), copies included.
+        num_train, num_held_out, num_generated: images compared.
         extractor_sha256: the hash of the extractor's weights and recipe, "" without one.
     """
 
-    spaces: tuple[Nearness, ...]
+    spaces: tuple[NearestDistances, ...]
     copies: float
     copies_p: float
     near_copies: float
@@ -154,12 +166,12 @@ class Memorisation:
 
     @property
     def sentence(self) -> str:
-        """The verdict in plain words."""
+        """The verdict in words."""
         worst = min(self.spaces, key=lambda space: space.tail_p)
-        share = float(worst.flagged.double().mean())
+        flagged = float(worst.flagged.double().mean())
         verdict = "repeats training images" if self.memorised else "shows no sign of repeating training images"
         return (
-            f"the model {verdict}: {share:.1%} of {self.num_generated:,} generated images stand closer to one "
+            f"the model {verdict}: {flagged:.1%} of {self.num_generated:,} generated images stand closer to one "
             f"training image than {1 - TAIL:.0%} of {self.num_held_out:,} held-out images do, by {worst.space} (p "
             f"= {worst.tail_p:.2g}); {self.copies:.1%} are exact copies (p = {self.copies_p:.2g}), "
             f"{self.near_copies:.1%} are within 2 levels of 255 of one"
@@ -167,18 +179,9 @@ class Memorisation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as JSON has them."""
-        return {
-            "memorised": self.memorised,
-            "sentence": self.sentence,
-            "copies": self.copies,
-            "copies_p": self.copies_p,
-            "near_copies": self.near_copies,
-            "num_train": self.num_train,
-            "num_held_out": self.num_held_out,
-            "num_generated": self.num_generated,
-            "extractor_sha256": self.extractor_sha256,
-            "spaces": [space.to_dict() for space in self.spaces],
-        }
+        names = ("memorised", "sentence", "copies", "copies_p", "near_copies", "num_train", "num_held_out")
+        table = {name: getattr(self, name) for name in (*names, "num_generated", "extractor_sha256")}
+        return {**table, "spaces": [space.to_dict() for space in self.spaces]}
 
 
 def find_memorised(
@@ -188,9 +191,9 @@ def find_memorised(
 
     Args:
         data: what the model was trained on, with its held-out images.
-        generated: (N, C, H, W), values of the data's depth.
+        generated: (N, C, H, W), values of the data's format.
         extractor: a second space to look in; pixels always are one.
-        cache: where features of the data set are kept; None is the default place.
+        cache: where features of the data set are kept; None is the default folder.
 
     Raises:
         UserError: nothing is held out, fewer than three different training images, no generated image, or
@@ -201,15 +204,15 @@ def find_memorised(
     kept, repeated = _different([data.digests[row] for row in train.tolist()])
     if len(kept) < 3 or not len(generated):
         raise UserError(f"{len(kept)} different training and {len(generated)} generated images are too few to compare")
-    rows = train[kept]
-    pixels = nearness("pixels", generated.flatten(1), _Vectors(data, rows), _Vectors(data, held_out), rows)
-    spaces = [pixels.scaled(127.5 / data.depth.scale / math.sqrt(math.prod(data.shape)))]
+    rows, unit = train[kept], 127.5 / data.format.scale / math.sqrt(math.prod(data.shape))
+    raw = NearestDistances.of("pixels", generated.flatten(1), _Vectors(data, rows), _Vectors(data, held_out), rows)
+    spaces = [replace(raw, distance=raw.distance * unit, held_out_distance=raw.held_out_distance * unit)]
     if extractor is not None and extractor.name != "pixels":
         theirs, unseen = (real_features(data, extractor, split, cache=cache) for split in ("train", "held_out"))
-        ours = extract(extractor, torch.split(generated, 64), depth=data.depth)
-        spaces.append(nearness(extractor.name, ours, theirs[kept], unseen, rows))
+        ours = extract(extractor, torch.split(generated, 64), format=data.format)
+        spaces.append(NearestDistances.of(extractor.name, ours, theirs[kept], unseen, rows))
     distance = spaces[0].distance
-    copies = int((distance <= (0 if data.depth.levels else SAME)).sum())
+    copies = int((distance <= (0 if data.format.levels else SAME)).sum())
     return Memorisation(
         tuple(spaces),
         copies=copies / len(generated),
@@ -222,31 +225,13 @@ def find_memorised(
     )
 
 
-def nearness(space: str, generated: Any, train: Any, held_out: Any, rows: Tensor) -> Nearness:
-    """Find nearest neighbours in one space.
-
-    Args:
-        space: its name.
-        generated: (N, D), anything that `neighbours.nearest` reads.
-        train: (M, D), likewise, M >= 3, all different.
-        held_out: (H, D), likewise.
-        rows: (M,) int64, the training images' rows in the data set.
-    """
-    k = min(NEIGHBOURS, len(train) - 1)
-    distance, which = nearest(generated, train, k + 1)
-    held_out_distance, _ = nearest(held_out, train, k + 1)
-    return Nearness(
-        space, distance[:, 0], rows[which[:, 0]], _ratio(distance), held_out_distance[:, 0], _ratio(held_out_distance)
-    )
-
-
 def tail_chance(before: int, generated: int, rank: int, held_out: int) -> float:
     """Return the chance that at least `before` of the generated come before `rank` of the held-out ones.
 
     Args:
         before: g, generated images below the line.
         generated: N.
-        rank: m, the line's place among the held-out ones.
+        rank: m, the line's rank among the held-out ones.
         held_out: H.
     """
     first = before + rank - 1
@@ -267,12 +252,7 @@ def binomial_tail(least: int, trials: int, chance: float) -> float:
 
 
 def mann_whitney(low: Tensor, high: Tensor) -> tuple[float, float]:
-    """Return the chance that a draw of `low` is below one of `high`, ties half, and its one-sided p under equality.
-
-    Args:
-        low: (N,).
-        high: (H,).
-    """
+    """Return the chance that one of `low` (N,) is below one of `high` (H,), ties half, and its one-sided p."""
     n, m = len(low), len(high)
     values, counts = torch.unique(torch.cat((low, high)), return_counts=True)
     ends = counts.cumsum(0).double()
@@ -307,7 +287,7 @@ def contact_sheet(
     labels: list[str] = []
     for band in torch.split(worst[: len(worst) // columns * columns], columns):
         near = (data.shown(space.row[band].numpy()) for space in found.spaces)
-        rows += [data.depth.shown(generated[band]).numpy(), *near]
+        rows += [data.format.shown(generated[band]).numpy(), *near]
         labels += ["generated", *(f"nearest by\n{space.space}" for space in found.spaces)]
     return strip(rows, labels, group=1 + len(found.spaces))
 
@@ -327,10 +307,10 @@ class _Vectors:
 
 
 def _different(digests: Sequence[str]) -> tuple[Tensor, int]:
-    """The places of digests that are met for the first time, and how many digests are met more than once."""
+    """The positions of digests that are met for the first time, and how many images have a digest that is repeated."""
     first: dict[str, int] = {}
-    for place, digest in enumerate(digests):
-        first.setdefault(digest, place)
+    for position, digest in enumerate(digests):
+        first.setdefault(digest, position)
     counts = Counter(digests)
     return torch.tensor(list(first.values()), dtype=torch.int64), sum(n for n in counts.values() if n > 1)
 

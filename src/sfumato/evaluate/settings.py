@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
-from sfumato.diffusion import SAMPLERS, VARIANCES
+from sfumato.diffusion import VARIANCES
 from sfumato.errors import UserError, nearest
 from sfumato.evaluate.cache import SPLITS
 from sfumato.generate.recipe import Recipe, takes
@@ -16,8 +15,7 @@ KINDS = ("bits", "quality", "memorisation")
 """What can be measured, in the order in which it is."""
 METHODS = ("sampled", "vlb", "flow")
 VARIANCE_NAMES = (*VARIANCES, "analytic")
-SCORED, DRAWN = 256, 1000
-TERMS, PROBES, RTOL = 64, 1, 1e-3
+SCORED, GENERATED = 256, 1000
 
 
 @dataclass(frozen=True)
@@ -25,31 +23,24 @@ class Settings:
     """What is asked.
 
     Attributes:
-        num: images drawn, and held-out images scored; None is 1,000 and 256.
-        seed: of the images drawn, of the noise that held-out ones meet, and of the bootstrap.
-        sampler, steps, grid, eta, range, guidance, interval, rescale: how images are drawn, as `Recipe`; `vlb`
-            takes the bound of a chain of so many `steps`, evenly spaced, all by default; `range` = "clip" clips in
-            scoring too.
-        variance: of the reverse step: small, large, learned, or analytic, which is measured; None is the model's own.
+        num: images generated, and held-out images scored; None is 1,000 and 256.
+        seed: of the generated images, of the noise that held-out ones meet, and of the bootstrap.
+        recipe: how images are generated; `vlb` takes the bound of a chain of so many `steps`, evenly spaced, all by
+            default; `range` = "clip" clips in scoring too.
+        variance: of the reverse step, in scoring and, where the sampler takes one, in sampling: small, large, learned,
+            or analytic, which is measured; None is the recipe's, else the model's own.
         method: of the bits: sampled, vlb or flow (see `bits`).
         repeats: draws of noise for each held-out image; None is 2 for sampled, else 1.
-        extractor: as `open_extractor`; None is the most telling that needs no file.
-        real: which real images drawn ones are compared with, `train` or `held_out`.
+        extractor: as `open_extractor`; None is the best that needs no file.
+        real: which real images generated ones are compared with, `train` or `held_out`.
 
     Raises:
-        UserError: a value that can't be.
+        UserError: an invalid value.
     """
 
     num: int | None = None
     seed: int = 0
-    sampler: str = "auto"
-    steps: int | None = None
-    grid: str | None = None
-    eta: float | None = None
-    range: str = "clip"
-    guidance: float = 1.0
-    interval: tuple[float, float] | None = None
-    rescale: float = 0.0
+    recipe: Recipe = Recipe()
     variance: str | None = None
     method: str = "sampled"
     repeats: int | None = None
@@ -63,46 +54,21 @@ class Settings:
                 raise UserError(f"{name} is {value}: it must be at least 1")
         if not 0 <= self.seed < 2**64:
             raise UserError(f"seed is {self.seed}: it must be a whole number from 0 to 2^64 - 1")
-        for name, choices in (("method", METHODS), ("real", SPLITS)):
-            if getattr(self, name) not in choices:
-                raise UserError(f"{name} can't be '{getattr(self, name)}'{nearest(getattr(self, name), choices)}")
-        if self.variance is not None and self.variance not in VARIANCE_NAMES:
-            raise UserError(f"variance can't be '{self.variance}'{nearest(self.variance, VARIANCE_NAMES)}")
-        _ = self.recipe  # which refuses what can't be
+        for name, choices in (("method", METHODS), ("real", SPLITS), ("variance", VARIANCE_NAMES)):
+            value = getattr(self, name)
+            if value is not None and value not in choices:
+                raise UserError(f"{name} can't be '{value}'{nearest(value, choices)}")
+        variance = self.variance or self.recipe.variance
+        object.__setattr__(self, "variance", variance)
+        if takes(self.recipe.sampler, "variance"):
+            object.__setattr__(self, "recipe", replace(self.recipe, variance=variance))
 
     @property
-    def scored(self) -> int:
+    def num_scored(self) -> int:
         """How many held-out images are asked for."""
         return self.num or SCORED
 
     @property
-    def drawn(self) -> int:
-        """How many images are drawn."""
-        return self.num or DRAWN
-
-    @property
-    def clip(self) -> bool:
-        """Whether predicted images are kept within [-1, 1] in scoring."""
-        return self.range == "clip"
-
-    @property
-    def recipe(self) -> Recipe:
-        """How images are drawn; the variance counts where the sampler has use for one."""
-        names = ("sampler", "steps", "grid", "eta", "range", "guidance", "interval", "rescale")
-        known = {name: getattr(self, name) for name in names}
-        return Recipe(**known, variance=self.variance if self._stochastic else None)
-
-    @property
-    def _stochastic(self) -> bool:
-        return self.sampler in SAMPLERS and takes(self.sampler, "variance")
-
-    def scoring(self, chain: int, variance: str) -> dict[str, Any]:
-        """Return what decides an image's bits, besides the model."""
-        ways: dict[str, dict[str, Any]] = {
-            "sampled": {"steps": chain, "terms": min(TERMS, chain - 1)},
-            "vlb": {"steps": self.steps or chain},
-            "flow": {"probes": PROBES, "rtol": RTOL},
-        }
-        repeats = self.repeats or (2 if self.method == "sampled" else 1)
-        shared = {"seed": self.seed, "repeats": repeats, "variance": variance, "clip": self.clip}
-        return {"method": self.method, **ways[self.method], **shared}
+    def num_generated(self) -> int:
+        """How many images are generated."""
+        return self.num or GENERATED

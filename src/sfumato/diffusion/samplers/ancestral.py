@@ -10,8 +10,9 @@ from typing import ClassVar
 
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.denoiser import Denoiser
+from sfumato.diffusion.reverse import reverse
 from sfumato.diffusion.samplers.protocol import NoiseSource, State
-from sfumato.diffusion.variance import Small, Variance, reverse
+from sfumato.diffusion.variance import Small, Variance
 
 __all__ = ["Ancestral"]
 
@@ -22,7 +23,7 @@ class Ancestral:
     step.
 
     Attributes:
-        variance: of the reverse step, `Small()` (beta~) by default.
+        variance: of the reverse step, `Small()` (beta~) or `Large()` (beta).
     """
 
     variance: Variance = Small()

@@ -15,7 +15,6 @@ not to claim that an image is new.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -23,12 +22,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from sfumato.codec.pixels import to_model
+from sfumato.codec.format import EIGHT, PixelFormat
 from sfumato.errors import UserError
 from sfumato.evaluate.extractors.weights import fill, fingerprint
-from sfumato.evaluate.features import Shape
+from sfumato.evaluate.features import Extractor, Shape
 
-__all__ = ["CLASSIFIERS", "DIM", "Classifier", "ClassifierFeatures", "asset", "open_classifier"]
+__all__ = ["CLASSIFIERS", "DIM", "Classifier", "asset", "open_features"]
 
 CLASSIFIERS: dict[Shape, str] = {(1, 28, 28): "fashion", (1, 8, 8): "digits"}
 """What the classifier for images of a shape was trained on."""
@@ -39,11 +38,7 @@ RECIPE = "pixels in [-1, 1], as they are"
 
 
 class Classifier(nn.Module):
-    """Two convolutions and two linear layers.
-
-    Args:
-        height, width: of the grey images.
-    """
+    """Two convolutions and two linear layers, for grey images of one size."""
 
     def __init__(self, height: int, width: int) -> None:
         super().__init__()
@@ -68,38 +63,13 @@ class Classifier(nn.Module):
         return logits
 
 
-@dataclass(frozen=True, eq=False)
-class ClassifierFeatures:
-    """The 128 numbers before the classifier's last layer.
-
-    Attributes:
-        name: `classifier-` and what it was trained on.
-        sha256: of the weights and the recipe.
-        net: the network, in evaluation mode.
-        device: where it works.
-    """
-
-    name: str
-    sha256: str
-    net: Classifier
-    device: str = "cpu"
-    dim: int = DIM
-    recipe: str = RECIPE
-
-    @torch.no_grad()
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return (B, 128) float32, none negative."""
-        features: Tensor = self.net.features(to_model(images.to(self.device)))
-        return features
-
-
 def asset(name: str) -> Path:
     """Return the file of a shipped classifier."""
     return Path(str(files("sfumato.evaluate").joinpath("assets", f"classifier-{name}.safetensors")))
 
 
-def open_classifier(shape: Shape, device: str = "cpu") -> ClassifierFeatures:
-    """Open the classifier for images of a shape.
+def open_features(path: Path, shape: Shape, device: str, format: PixelFormat) -> Extractor:
+    """Open the shipped classifier for images of a shape.
 
     Raises:
         UserError: there is none for such images.
@@ -111,9 +81,15 @@ def open_classifier(shape: Shape, device: str = "cpu") -> ClassifierFeatures:
             "inception:PATH or dinov2:PATH"
         )
     path = asset(CLASSIFIERS[shape])
+    content = path.read_bytes()
     with torch.device("meta"):
         net = Classifier(*shape[1:])
-    content = path.read_bytes()
     net = fill(net, safetensors.torch.load(content), path, "our classifier").to(device)
-    digest = fingerprint(RECIPE, hashlib.sha256(content).hexdigest())
-    return ClassifierFeatures(f"classifier-{CLASSIFIERS[shape]}", digest, net, device)
+    return Extractor(
+        name=f"classifier-{CLASSIFIERS[shape]}",
+        sha256=fingerprint(RECIPE, hashlib.sha256(content).hexdigest()),
+        dim=DIM,
+        recipe=RECIPE,
+        features=lambda images: net.features(EIGHT.to_model(images)),
+        device=device,
+    )

@@ -6,63 +6,37 @@ the smallest square blocks that bring it below. What survives is layout and colo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from pathlib import Path
 
 import torch.nn.functional as F
-from torch import Tensor
 
 from sfumato.codec.format import EIGHT, PixelFormat
 from sfumato.evaluate.extractors.weights import fingerprint
-from sfumato.evaluate.features import Shape
+from sfumato.evaluate.features import Extractor, Shape
 
-__all__ = ["LARGEST", "Pixels"]
+__all__ = ["LARGEST", "open_features"]
 
 LARGEST = 1024
 """The most numbers that describe an image."""
 
 
-@dataclass(frozen=True)
-class Pixels:
-    """Images as vectors in [-1, 1].
+def open_features(path: Path, shape: Shape, device: str = "cpu", format: PixelFormat = EIGHT) -> Extractor:
+    """Return images of a shape as vectors in [-1, 1]; no file is read.
 
-    Attributes:
-        shape: (C, H, W) of the images.
-        depth: what their values are.
+    A block that reaches over the edge is the mean of the pixels that are there.
     """
-
-    shape: Shape
-    name: str = "pixels"
-    depth: PixelFormat = EIGHT
-
-    @property
-    def block(self) -> int:
-        """The side, in pixels, of the squares that are averaged; 1 leaves the image as it is."""
-        channels, height, width = self.shape
-        side = 1
-        while channels * -(-height // side) * -(-width // side) > LARGEST:
-            side += 1
-        return side
-
-    @property
-    def dim(self) -> int:
-        """C ceil(H / block) ceil(W / block)."""
-        channels, height, width = self.shape
-        return channels * -(-height // self.block) * -(-width // self.block)
-
-    @property
-    def recipe(self) -> str:
-        """What is done to an image."""
-        mean = f"means of {self.block}x{self.block} blocks" if self.block > 1 else "as they are"
-        deep = "" if self.depth == EIGHT else f" ({self.depth.words})"
-        return f"{'x'.join(map(str, self.shape))} pixels{deep} in [-1, 1], {mean}"
-
-    @property
-    def sha256(self) -> str:
-        """The hash of the recipe."""
-        return fingerprint(self.recipe)
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return (B, dim) float32; a block that reaches over the edge is the mean of the pixels that are there."""
-        assert tuple(images.shape[1:]) == self.shape, f"made for {self.shape}, not {tuple(images.shape[1:])}"
-        x = F.avg_pool2d(self.depth.to_model(images), self.block, ceil_mode=True)
-        return x.flatten(1)
+    channels, height, width = shape
+    block = 1
+    while channels * -(-height // block) * -(-width // block) > LARGEST:
+        block += 1
+    mean = f"means of {block}x{block} blocks" if block > 1 else "as they are"
+    words = "" if format == EIGHT else f" ({format.words})"
+    recipe = f"{channels}x{height}x{width} pixels{words} in [-1, 1], {mean}"
+    return Extractor(
+        name="pixels",
+        sha256=fingerprint(recipe),
+        dim=channels * -(-height // block) * -(-width // block),
+        recipe=recipe,
+        features=lambda images: F.avg_pool2d(format.to_model(images), block, ceil_mode=True).flatten(1),
+        format=format,
+    )

@@ -1,4 +1,4 @@
-"""Foreign weights: read without running any code, held against the network that they are for, and resized images.
+"""Foreign weights: read without running any code, compared with the network that they are for, and resized images.
 
 A file is safetensors, or what `torch.save` wrote. The latter is read with `weights_only=True`, which builds tensors and
 plain containers and refuses everything else.
@@ -50,11 +50,8 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], str]:
 def fill(net: Net, state: Mapping[str, Tensor], path: Path, name: str) -> Net:
     """Give a network, built on the meta device, its weights, and return it ready to be used.
 
-    Args:
-        net: the network.
-        state: the tensors; counters of batches, which old files lack, don't matter.
-        path: where they are from, for the message.
-        name: what they should be, for the message.
+    Counters of batches, which old files lack, don't matter. The path of the file, and what the weights should be, are
+    for the message.
 
     Raises:
         UserError: a tensor is missing, too many, or of another shape; it names the first.
@@ -78,7 +75,7 @@ def fingerprint(recipe: str, digest: str = "") -> str:
 
 
 def resized(images: Tensor, side: int, mode: str) -> Tensor:
-    """Return images as a published network wants them: square, three channels, in [0, 1].
+    """Return images as published networks take them: square, three channels, in [0, 1].
 
     The filter is antialiased where it shrinks and is plain interpolation, pixel centres at half-integers, where it
     enlarges.
@@ -86,10 +83,10 @@ def resized(images: Tensor, side: int, mode: str) -> Tensor:
     Args:
         images: (B, 1 or 3, H, W) uint8.
         side: height and width of the result.
-        mode: `bilinear` or `bicubic`.
+        mode: `bilinear`, or `bicubic`, which may overshoot [0, 1] a little.
 
     Returns:
-        (B, 3, side, side) float32; `bicubic` may overshoot [0, 1] a little.
+        (B, 3, side, side) float32.
     """
     x = images.float().div_(255)
     x = F.interpolate(x, (side, side), mode=mode, align_corners=False, antialias=True)

@@ -6,12 +6,10 @@ import torch
 from torch import Tensor
 
 from sfumato.errors import UserError
-from sfumato.evaluate import neighbourhoods, neighbours
+from sfumato.evaluate import neighbours, prdc
 from sfumato.evaluate.neighbours import nearest
 
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+from .targets import normal
 
 
 @pytest.fixture(params=[4, 2048])
@@ -63,14 +61,14 @@ def brute_force(real: Tensor, fake: Tensor, k: int) -> dict[str, float]:
 @pytest.mark.parametrize("k", [1, 5])
 def test_the_four_measures_are_their_definitions(pieces: int, k: int) -> None:
     real, fake = normal(23, 3), 0.6 * normal(17, 3, seed=1) + 0.4
-    found = {name: e.value for name, e in neighbourhoods(real, fake, k).items()}
+    found = {name: e.value for name, e in prdc(real, fake, k).items()}
     assert found == pytest.approx(brute_force(real, fake, k), abs=1e-12)
     assert 0 < found["recall"] < 1
 
 
 def test_a_lost_mode_costs_recall_and_coverage_and_not_precision() -> None:
     real = torch.cat((normal(200, 4), normal(200, 4, seed=1) + 20))
-    found = {name: e.value for name, e in neighbourhoods(real, normal(400, 4, seed=2)).items()}
+    found = {name: e.value for name, e in prdc(real, normal(400, 4, seed=2)).items()}
     assert found["precision"] > 0.9
     assert 0.4 < found["recall"] <= 0.5
     assert 0.4 < found["coverage"] <= 0.5
@@ -78,17 +76,17 @@ def test_a_lost_mode_costs_recall_and_coverage_and_not_precision() -> None:
 
 def test_far_away_nothing_is_shared_and_a_set_shares_all_with_itself() -> None:
     x = normal(30, 4)
-    assert {name: e.value for name, e in neighbourhoods(x, x + 100).items()} == dict.fromkeys(
+    assert {name: e.value for name, e in prdc(x, x + 100).items()} == dict.fromkeys(
         ("precision", "recall", "density", "coverage"), 0.0
     )
-    alike = neighbourhoods(x, x)
+    alike = prdc(x, x)
     assert (alike["precision"].value, alike["recall"].value, alike["coverage"].value) == (1, 1, 1)
 
 
 def test_the_other_sets_influence_is_what_its_loss_would_cost() -> None:
     """Coverage without generated image j, the real balls as they are."""
     real, fake = normal(40, 2), normal(25, 2, seed=1)
-    found = neighbourhoods(real, fake, 2)["coverage"]
+    found = prdc(real, fake, 2)["coverage"]
     radius = np.sort(distances(real, real), 1)[:, 2]
     between = distances(real, fake)
     for j in range(25):
@@ -101,7 +99,7 @@ def test_where_nothing_differs_density_is_one_and_coverage_what_ranks_give() -> 
     (N - k) / ((N + M - 1) .. (N + M - k)) on average (Naeem et al. 2020, Eq. 9), whatever the distribution."""
     k, n, m = 3, 30, 20
     x = normal(400, n + m, 2)
-    found = [neighbourhoods(z[:n], z[n:], k) for z in x]
+    found = [prdc(z[:n], z[n:], k) for z in x]
     missed = np.prod([(n - i) / (n + m - i) for i in range(1, k + 1)])
     for name, expected in (("coverage", 1 - missed), ("density", 1.0)):
         values = np.array([f[name].value for f in found])
@@ -109,5 +107,5 @@ def test_where_nothing_differs_density_is_one_and_coverage_what_ranks_give() -> 
 
 
 def test_too_few_images_are_refused() -> None:
-    with pytest.raises(UserError, match="5 neighbours and need more images"):
-        neighbourhoods(normal(5, 2), normal(50, 2))
+    with pytest.raises(UserError, match="5 and 50 images; at least 6"):
+        prdc(normal(5, 2), normal(50, 2))

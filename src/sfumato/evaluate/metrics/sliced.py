@@ -1,4 +1,4 @@
-r"""The sliced Wasserstein distance: how far the features would have to be carried, seen from many directions.
+r"""The sliced Wasserstein distance: how far the features would have to be carried, averaged over many directions.
 
 The Wasserstein distance, the cost of carrying one distribution to the other, is defined where a Kullback-Leibler
 divergence is infinite or can't be estimated, as between two finite sets of images. Its estimate in many dimensions
@@ -7,8 +7,8 @@ smallest. So average over directions u on the sphere (Rabin et al. 2011; Bonneel
 
     SW^2 = mean over u of W_2^2( {u . x}, {u . y} ),    W_2^2 = integral over q in (0, 1) of ( F^-1(q) - G^-1(q) )^2
 
-with empirical quantile functions F^-1 and G^-1, which need not have equally many steps. `value` is SW, the root. The
-directions have addresses: they are the same for everyone.
+with empirical quantile functions F^-1 and G^-1, which need not have equally many steps. The value is SW, the root. The
+directions are a function of the seed.
 
 In one dimension the influence is Kantorovich's potential: phi'(x) = 2 (x - T(x)) where T carries x to its quantile in
 the other set; that of the root is phi / (2 SW).
@@ -16,20 +16,33 @@ the other set; that of the root is phi / (2 SW).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
-from sfumato.errors import UserError
-from sfumato.evaluate.address import directions
-from sfumato.evaluate.bootstrap import Linearised
+from sfumato.diffusion.noise import Purpose, normal
+from sfumato.evaluate.cache import derived_seed
+from sfumato.evaluate.metrics.protocol import Metric, MetricValue, check_sets
 
-__all__ = ["DIRECTIONS", "sliced_wasserstein"]
+__all__ = ["DIRECTIONS", "SlicedWasserstein", "directions", "sliced_wasserstein"]
 
 DIRECTIONS = 512
 _AT_ONCE = 64
 
 
-def sliced_wasserstein(first: Tensor, second: Tensor, num_directions: int = DIRECTIONS, seed: int = 0) -> Linearised:
+class SlicedWasserstein(Metric):
+    """`sliced_wasserstein` as a metric."""
+
+    titles: ClassVar[Mapping[str, str]] = {"sliced-wasserstein": "sliced Wasserstein"}
+
+    def __call__(self, real: Tensor, generated: Tensor, seed: int) -> dict[str, MetricValue]:
+        """Return the distance."""
+        return {"sliced-wasserstein": sliced_wasserstein(real, generated, seed=seed)}
+
+
+def sliced_wasserstein(first: Tensor, second: Tensor, num_directions: int = DIRECTIONS, seed: int = 0) -> MetricValue:
     """Return the sliced Wasserstein-2 distance of two sets of features, with every image's influence.
 
     Args:
@@ -41,12 +54,7 @@ def sliced_wasserstein(first: Tensor, second: Tensor, num_directions: int = DIRE
     Raises:
         UserError: an empty set, or features of different extractors.
     """
-    if not len(first) or not len(second):
-        raise UserError("the sliced Wasserstein distance needs an image of each set: one set is empty")
-    if first.shape[1] != second.shape[1]:
-        raise UserError(
-            f"features of {first.shape[1]} and of {second.shape[1]} numbers don't go together: use one extractor"
-        )
+    check_sets("sliced Wasserstein", first, second, 1)
     x, y = first.double(), second.double()
     square = 0.0
     influences = x.new_zeros(len(x)), y.new_zeros(len(y))
@@ -57,7 +65,14 @@ def sliced_wasserstein(first: Tensor, second: Tensor, num_directions: int = DIRE
         influences[1].add_(psi.sum(1) / num_directions)
     value = square**0.5
     factor = 1 / (2 * value) if value > 0 else 0.0
-    return Linearised(value, (influences[0] * factor, influences[1] * factor), least=0.0)
+    return MetricValue(value, (influences[0] * factor, influences[1] * factor), least=0.0)
+
+
+def directions(seed: int, count: int, dim: int) -> Tensor:
+    """Return unit vectors, uniform on the sphere: (count, dim) float64."""
+    key = derived_seed(f"evaluate directions {seed}")
+    z = normal(key, Purpose.ORDER, torch.arange(count), (dim,), dtype=torch.float64)
+    return z / z.square().sum(1, keepdim=True).sqrt()
 
 
 def _carry(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:

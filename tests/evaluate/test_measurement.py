@@ -11,15 +11,12 @@ from torch import Tensor
 from sfumato.data import Dataset
 from sfumato.errors import UserError
 from sfumato.evaluate import compare, extract, frechet_distance, kid, open_extractor, quality, split_rows
-from sfumato.evaluate.extractors.pixels import Pixels
+from sfumato.evaluate.extractors import pixels
 
 from .conftest import images_of
+from .targets import normal
 
-SMALL = Pixels((1, 2, 2))
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+SMALL = pixels.open_features(Path(), (1, 2, 2))
 
 
 def noisy(images: Tensor, levels: float) -> Tensor:
@@ -61,8 +58,8 @@ def test_a_measure_carries_what_it_depends_on() -> None:
     }  # fmt: skip
     fid = found["frechet"]
     assert fid.value == frechet_distance(real[:30], generated).value
-    assert fid.floor == frechet_distance(real[:30], real[30:60]).value
-    assert (fid.num_real, fid.num_generated, fid.floor_num) == (30, 30, 30)
+    assert fid.baseline == frechet_distance(real[:30], real[30:60]).value
+    assert (fid.num_real, fid.num_generated, fid.baseline_num) == (30, 30, 30)
     assert (fid.extractor, fid.extractor_sha256, fid.recipe) == ("pixels", SMALL.sha256, SMALL.recipe)
     for measure in found.values():
         assert measure.low <= measure.value <= measure.high
@@ -77,17 +74,17 @@ def test_the_same_question_has_the_same_answer() -> None:
     assert compare(real, generated, SMALL, seed=3) != compare(real, generated, SMALL, seed=4)
 
 
-def test_few_real_images_make_a_smaller_floor_which_is_said() -> None:
+def test_few_real_images_make_a_smaller_baseline_which_is_said() -> None:
     (found,) = compare(normal(40, 4), normal(30, 4, seed=1), SMALL, ["kid"])
-    assert (found.num_real, found.num_generated, found.floor_num) == (30, 30, 20)
-    assert "the floor is of 20 against 20" in found.notes[0]
+    assert (found.num_real, found.num_generated, found.baseline_num) == (30, 30, 20)
+    assert "the baseline compares 20 with 20" in found.notes[0]
     (found,) = compare(normal(9, 4), normal(30, 4, seed=1), SMALL, ["kid"])
-    assert (found.num_real, found.floor, found.floor_num) == (9, None, 0)
-    assert "too few for a floor" in found.notes[0]
+    assert (found.num_real, found.baseline, found.baseline_num) == (9, None, 0)
+    assert "no baseline: 9 real images" in found.notes[0]
 
 
 def test_fewer_images_than_features_are_said_and_shrinking_offered() -> None:
-    extractor = Pixels((1, 8, 8))
+    extractor = pixels.open_features(Path(), (1, 8, 8))
     real, generated = normal(80, 64), normal(40, 64, seed=1)
     plain, shrunk = compare(real, generated, extractor, ["frechet", "frechet-shrunk"])
     assert "40 images are fewer than the 64 features" in plain.notes[0]
@@ -101,12 +98,12 @@ def test_what_cannot_be_measured_is_one_line() -> None:
     good, spoilt = normal(20, 4), normal(20, 4)
     spoilt[3, 2] = torch.inf
     for real, generated, measures, message in (
-        (good, good, ["fid"], "no measure 'fid'; did you mean 'kid'"),
+        (good, good, ["fid"], "no metric 'fid'; did you mean 'kid'"),
         (good, spoilt, ["kid"], "not finite for image 3"),
-        (good, normal(20, 5), ["kid"], r"shape \(20, 5\) and pixels makes 4 numbers"),
+        (good, normal(20, 5), ["kid"], r"shape \(20, 5\), but pixels makes 4 numbers"),
         (good, good[:1], ["kid"], "1 generated images are too few"),
         (good[:0], good, ["kid"], "0 real images are too few"),
-        (good, good[:4], ["neighbourhoods"], "5 neighbours and need more images"),
+        (good, good[:4], ["prdc"], "4 and 4 images; at least 6"),
     ):
         with pytest.raises(UserError, match=message) as caught:
             compare(real, generated, SMALL, measures)
@@ -120,4 +117,4 @@ def test_quality_looks_at_the_split_asked_for(fashion: Dataset, cache: Path) -> 
     rows = split_rows(fashion, "held_out").numpy()
     held_out = extract(extractor, [torch.tensor(fashion.images[rows[:80]])])
     assert found.value == pytest.approx(kid(held_out[:40], extract(extractor, [generated])).value, rel=1e-4)
-    assert found.floor == pytest.approx(kid(held_out[:40], held_out[40:]).value, rel=1e-3, abs=1e-5)
+    assert found.baseline == pytest.approx(kid(held_out[:40], held_out[40:]).value, rel=1e-3, abs=1e-5)

@@ -14,23 +14,30 @@ block less that with the other set's.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
-from sfumato.errors import UserError
-from sfumato.evaluate.bootstrap import Linearised
+from sfumato.evaluate.metrics.protocol import Metric, MetricValue, check_sets
 
-__all__ = ["BLOCK", "kid", "polynomial_kernel"]
+__all__ = ["BLOCK", "KernelDistance", "kid"]
 
 BLOCK = 2000
 
 
-def polynomial_kernel(x: Tensor, y: Tensor) -> Tensor:
-    """Return (x . y / D + 1)^3 of every row x (N, D) with every row y (M, D): (N, M)."""
-    return (x @ y.T / x.shape[1] + 1).pow(3)
+class KernelDistance(Metric):
+    """`kid` as a metric."""
+
+    titles: ClassVar[Mapping[str, str]] = {"kid": "kernel distance"}
+
+    def __call__(self, real: Tensor, generated: Tensor, seed: int) -> dict[str, MetricValue]:
+        """Return the distance."""
+        return {"kid": kid(real, generated)}
 
 
-def kid(first: Tensor, second: Tensor, block: int = BLOCK) -> Linearised:
+def kid(first: Tensor, second: Tensor, block: int = BLOCK) -> MetricValue:
     """Return the unbiased squared maximum mean discrepancy with the cubic kernel.
 
     Args:
@@ -41,21 +48,21 @@ def kid(first: Tensor, second: Tensor, block: int = BLOCK) -> Linearised:
     Raises:
         UserError: a set of fewer than two images, or features of different extractors.
     """
-    if min(len(first), len(second)) < 2:
-        raise UserError(f"the kernel distance needs two images of each set: there are {len(first)} and {len(second)}")
-    if first.shape[1] != second.shape[1]:
-        raise UserError(
-            f"features of {first.shape[1]} and of {second.shape[1]} numbers don't go together: use one extractor"
-        )
+    check_sets("kid", first, second, 2)
     count = min(-(-max(len(first), len(second)) // block), min(len(first), len(second)) // 2)
     pairs = zip(first.double().tensor_split(count), second.double().tensor_split(count), strict=True)
     values, ours, theirs = zip(*[_block(x, y) for x, y in pairs], strict=True)
-    return Linearised(sum(values) / count, (torch.cat(ours), torch.cat(theirs)))
+    return MetricValue(sum(values) / count, (torch.cat(ours), torch.cat(theirs)))
+
+
+def _kernel(x: Tensor, y: Tensor) -> Tensor:
+    """(x . y / D + 1)^3 of every row x (N, D) with every row y (M, D), (N, M)."""
+    return (x @ y.T / x.shape[1] + 1).pow(3)
 
 
 def _block(x: Tensor, y: Tensor) -> tuple[float, Tensor, Tensor]:
     """The estimate of one block, and the influences within it."""
-    across = polynomial_kernel(x, y)
+    across = _kernel(x, y)
     within_x, within_y = _within(x), _within(y)
     value = within_x.mean() + within_y.mean() - 2 * across.mean()
     return float(value), 2 * (within_x - across.mean(1)), 2 * (within_y - across.mean(0))
@@ -63,5 +70,5 @@ def _block(x: Tensor, y: Tensor) -> tuple[float, Tensor, Tensor]:
 
 def _within(x: Tensor) -> Tensor:
     """Each image's mean kernel with the others of its own set, (N,)."""
-    kernel = polynomial_kernel(x, x)
+    kernel = _kernel(x, x)
     return (kernel.sum(1) - kernel.diagonal()) / (len(x) - 1)

@@ -1,0 +1,166 @@
+"""Measured numbers with everything that makes them comparable.
+
+A distance between finite sets is not 0 where nothing differs, and depends on how many images there are, which extractor
+made the features, and how it resized the images. So a `Measurement` carries all of that, an interval, and a baseline:
+the same metric between two disjoint halves of real data, each of as many images as were generated (or as many as there
+are). A model can't do better than its baseline except by chance; a distance is read as "so many times the baseline".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sfumato.data import Dataset
+from sfumato.errors import UserError, nearest
+from sfumato.evaluate.cache import check_shape, real_features
+from sfumato.evaluate.features import Extractor, check_finite, extract
+from sfumato.evaluate.metrics.registry import METRICS
+
+__all__ = ["Measurement", "compare", "quality"]
+
+FEWEST = 6
+"""Real images in each half of a baseline, at the least."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number and what it depends on.
+
+    Attributes:
+        name: of the number.
+        value: the number.
+        low, high: its 95 % bootstrap interval; None where the metric has none.
+        error: its standard error; None likewise.
+        baseline: the same between two disjoint halves of the real images; None where there are too few.
+        baseline_num: images in each half.
+        num_real, num_generated: images compared.
+        extractor: its name.
+        extractor_sha256: the hash of its weights and recipe.
+        recipe: how it resizes and scales.
+        notes: what to know about the number, in sentences.
+    """
+
+    name: str
+    value: float
+    low: float | None
+    high: float | None
+    error: float | None
+    baseline: float | None
+    baseline_num: int
+    num_real: int
+    num_generated: int
+    extractor: str
+    extractor_sha256: str
+    recipe: str
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, as JSON has them; files of results call the baseline `floor`."""
+        table = {**asdict(self), "notes": list(self.notes)}
+        return {name.replace("baseline", "floor"): value for name, value in table.items()}
+
+
+def compare(
+    real: Tensor,
+    generated: Tensor,
+    extractor: Extractor,
+    metrics: Sequence[str] | None = None,
+    seed: int = 0,
+) -> tuple[Measurement, ...]:
+    """Measure generated images against real ones by their features.
+
+    Args:
+        real: (N, D) features of real images in random order, best twice as many as generated: the first M are compared
+            with those generated, and the baseline is the first against the second M.
+        generated: (M, D) features of generated images.
+        extractor: which made both.
+        metrics: names out of `METRICS`; None is all that suit so many images.
+        seed: of the bootstrap and of what is random in a metric.
+
+    Returns:
+        The measurements, in the order asked for.
+
+    Raises:
+        UserError: too few images, features that are not finite or not the extractor's, or no such metric.
+    """
+    if unknown := [name for name in metrics or () if name not in METRICS]:
+        raise UserError(f"there is no metric '{unknown[0]}'{nearest(unknown[0], METRICS)}")
+    _check(real, extractor, "real")
+    _check(generated, extractor, "generated")
+    ours, half = real[: len(generated)], min(len(generated), len(real) // 2)
+    half = half if half >= FEWEST else 0
+    fewest = min(len(ours), len(generated))
+    if metrics is None:
+        metrics = [name for name, metric in METRICS.items() if metric.suits(fewest, extractor.dim)]
+    measured: list[Measurement] = []
+    for metric in (METRICS[name] for name in metrics):
+        baselines = metric(real[:half], real[half : 2 * half], seed) if half else {}
+        notes = [metric.note(fewest, extractor.dim), _baseline_note(len(ours), len(generated), half)]
+        for name, found in metric(ours, generated, seed).items():
+            low, high, error = found.interval(seed) or (None, None, None)
+            measured.append(
+                Measurement(
+                    name, found.value, low, high, error,
+                    baselines[name].value if half else None, half,
+                    len(ours), len(generated), extractor.name, extractor.sha256, extractor.recipe,
+                    tuple(note for note in notes if note),
+                )
+            )  # fmt: skip
+    return tuple(measured)
+
+
+def quality(
+    data: Dataset,
+    generated: Tensor,
+    extractor: Extractor,
+    split: str = "train",
+    metrics: Sequence[str] | None = None,
+    seed: int = 0,
+    cache: Path | None = None,
+) -> tuple[Measurement, ...]:
+    """Measure generated images against a data set's own.
+
+    Args:
+        data: the real images.
+        generated: (N, C, H, W), values of the data's format.
+        extractor: makes the features; those of real images are kept in the cache.
+        split: which real images, `train` or `held_out`.
+        metrics: names out of `METRICS`; None is all that suit so many images.
+        seed: of the bootstrap and of what is random in a metric.
+        cache: the cache folder; None is the default one.
+
+    Returns and raises: as `compare`.
+    """
+    check_shape(data, generated)
+    ours = extract(extractor, torch.split(generated, 64), format=data.format)
+    return compare(real_features(data, extractor, split, 2 * len(ours), cache), ours, extractor, metrics, seed)
+
+
+def _check(features: Tensor, extractor: Extractor, which: str) -> None:
+    """Refuse features that can't be measured."""
+    if len(features) < 2:
+        raise UserError(f"{len(features)} {which} images are too few to compare: give at least two, and best thousands")
+    if features.ndim != 2 or features.shape[1] != extractor.dim:
+        raise UserError(
+            f"the {which} features have shape {tuple(features.shape)}, but {extractor.name} makes {extractor.dim} "
+            "numbers an image: use the features of this extractor"
+        )
+    check_finite(features, extractor.name)
+
+
+def _baseline_note(real: int, generated: int, half: int) -> str | None:
+    """What to know about the baseline, where it is not of as many images as were generated."""
+    if not half:
+        return f"no baseline: {real:,} real images are too few to compare two halves of them"
+    if half < generated:
+        return (
+            f"the baseline compares {half:,} with {half:,} real images, all that there are, and so is higher than one "
+            f"of {generated:,} would be"
+        )
+    return None

@@ -1,0 +1,177 @@
+r"""The Frechet distance: how far apart two sets of features are, by their means and covariances.
+
+Between Gaussians the squared Wasserstein-2 distance is known (Dowson and Landau 1982; Heusel et al. 2017, Eq. 6),
+
+    d^2 = | m_1 - m_2 |^2 + tr( S_1 + S_2 - 2 (S_1 S_2)^{1/2} )
+
+and that formula with the features' mean and covariance is the FID where the features are Inception's. (The square is
+what everyone reports.)
+
+The product S_1 S_2 is not symmetric, and taking its root is what makes other programs return complex numbers or fail
+where a covariance has no full rank. It isn't needed. With any factors S_i = R_i R_i^T,
+
+    tr (S_1 S_2)^{1/2} = sum of the singular values of R_1^T R_2
+
+which are real and at least 0 whatever the ranks. R is the centred features over sqrt(N - 1) where N is at most D, exact
+and without a root; else it comes from the eigenvectors of S.
+
+Influence. With R_1^T R_2 = P s Q^T, the optimal map from the second Gaussian to the first is
+T_2 = R_1 P s^{-1} P^T R_1^T, and giving image x of the second set more weight changes d^2 by
+
+    psi(x) = 2 (m_2 - m_1) . y + y^T (1 - T_2) y,    y = x - m_2
+
+up to a constant, and the same the other way round.
+
+Bias. With N images d^2 is too large by about c/N, c growing with D: two halves of one set are not at distance 0.
+Below N = D the covariance hasn't even full rank. So numbers of different N can't be compared, and a baseline belongs
+beside each. Shrinking both covariances towards spheres takes much of that bias away and changes what is measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from sfumato.evaluate.features import check_finite
+from sfumato.evaluate.metrics.protocol import Metric, MetricValue, check_sets
+
+__all__ = ["Frechet", "ShrunkFrechet", "Statistics", "frechet_distance", "frechet_of_statistics"]
+
+
+class Frechet(Metric):
+    """`frechet_distance` as a metric."""
+
+    titles: ClassVar[Mapping[str, str]] = {"frechet": "Frechet distance"}
+
+    def __call__(self, real: Tensor, generated: Tensor, seed: int) -> dict[str, MetricValue]:
+        """Return the distance."""
+        return {"frechet": frechet_distance(real, generated)}
+
+    def note(self, num: int, dim: int) -> str | None:
+        """Warn where there are fewer images than features."""
+        if num >= dim:
+            return None
+        return (
+            f"{num:,} images are fewer than the {dim:,} features: the covariance has not full rank and the Frechet "
+            "distance is biased upwards; compare it with its baseline only, give more images, or use frechet-shrunk"
+        )
+
+
+class ShrunkFrechet(Metric):
+    """`frechet_distance` of shrunk covariances as a metric."""
+
+    titles: ClassVar[Mapping[str, str]] = {"frechet-shrunk": "Frechet, shrunk"}
+
+    def __call__(self, real: Tensor, generated: Tensor, seed: int) -> dict[str, MetricValue]:
+        """Return the distance."""
+        return {"frechet-shrunk": frechet_distance(real, generated, shrink=True)}
+
+    def suits(self, num: int, dim: int) -> bool:
+        """Whether there are fewer images than features."""
+        return num < dim
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """What a Gaussian is fitted by: of features, or published.
+
+    Attributes:
+        count: N.
+        mean: (D,) float64.
+        covariance: (D, D) float64, unbiased.
+    """
+
+    count: int
+    mean: Tensor
+    covariance: Tensor
+
+    @classmethod
+    def of(cls, features: Tensor) -> Statistics:
+        """Return the statistics of features (N, D), N at least 2."""
+        x = features.double()
+        mean = x.mean(0)
+        return cls(len(x), mean, (x - mean).T @ (x - mean) / (len(x) - 1))
+
+    def shrunk(self) -> tuple[Tensor, float]:
+        """Return the covariance drawn towards a multiple of the identity, and how far (0 not at all, 1 all the way).
+
+        S* = (1 - rho) S + rho tr(S)/D I with the oracle-approximating rho (Chen, Wiesel, Eldar and Hero 2010,
+        "Shrinkage algorithms for MMSE covariance estimation", Eq. 23): of full rank where N is below D.
+        """
+        covariance, dim = self.covariance, len(self.mean)
+        trace, square = covariance.trace(), covariance.square().sum()
+        above = (1 - 2 / dim) * square + trace.square()
+        below = (self.count + 1 - 2 / dim) * (square - trace.square() / dim)
+        rho = float((above / below).clamp(max=1.0)) if below > 0 else 1.0
+        return (1 - rho) * covariance + rho * trace / dim * torch.eye(dim, dtype=torch.float64), rho
+
+
+def frechet_of_statistics(first: Statistics, second: Statistics, shrink: bool = False) -> float:
+    """Return the squared Frechet distance of two sets by their statistics alone, as `frechet_distance`."""
+    (cov_1, _), (cov_2, _) = (s.shrunk() if shrink else (s.covariance.double(), 0.0) for s in (first, second))
+    cross = torch.linalg.svdvals(_root(cov_1).T @ _root(cov_2)).sum()
+    apart = (first.mean - second.mean).square().sum()
+    return max(0.0, float(apart + cov_1.trace() + cov_2.trace() - 2 * cross))
+
+
+def frechet_distance(first: Tensor, second: Tensor, shrink: bool = False) -> MetricValue:
+    """Return the squared Frechet distance of two sets of features, with every image's influence.
+
+    Args:
+        first: (N, D).
+        second: (M, D).
+        shrink: draw both covariances towards spheres, and hold how far fixed in the influences.
+
+    Raises:
+        UserError: a set of fewer than two images, features of different extractors, or features that are not finite.
+    """
+    check_sets("frechet", first, second, 2)
+    a, b = _Cloud.of(first, shrink), _Cloud.of(second, shrink)
+    left, s, right = torch.linalg.svd(a.root.T @ b.root, full_matrices=False)
+    apart = b.mean - a.mean
+    value = max(0.0, float(apart.square().sum() + a.trace + b.trace - 2 * s.sum()))
+    inverse = torch.where(s > s.max() * 1e-14, s.clamp(min=torch.finfo(s.dtype).tiny).rsqrt(), 0.0) if len(s) else s
+    map_a, map_b = b.root @ right.T * inverse, a.root @ left * inverse
+    return MetricValue(value, (a.influence(map_a, -apart), b.influence(map_b, apart)), least=0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Cloud:
+    """Features (N, D): their mean (D,), centred, with a factor (D, r) of their covariance, its trace, and rho."""
+
+    mean: Tensor
+    centred: Tensor
+    root: Tensor
+    trace: Tensor
+    rho: float
+
+    @classmethod
+    def of(cls, features: Tensor, shrink: bool) -> _Cloud:
+        check_finite(features, "the extractor")
+        statistics = Statistics.of(features)
+        centred = features.double() - statistics.mean
+        covariance, rho = statistics.shrunk() if shrink else (statistics.covariance, 0.0)
+        thin = len(centred) <= centred.shape[1] and not shrink
+        root = centred.T / math.sqrt(len(centred) - 1) if thin else _root(covariance)
+        return cls(statistics.mean, centred, root, covariance.trace(), rho)
+
+    def influence(self, half: Tensor, apart: Tensor) -> Tensor:
+        """2 apart . y + y^T (1 - T) y with T = half half^T, through the shrinkage; (N,)."""
+        size = self.centred.square().sum(1)
+        quadratic = (1 - self.rho) * (size - (self.centred @ half).square().sum(1))
+        mean_diagonal = 1 - half.square().sum() / half.shape[0]
+        unbiased = len(size) / (len(size) - 1)
+        return 2 * (self.centred @ apart) + unbiased * (quadratic + self.rho * mean_diagonal * size)
+
+
+def _root(covariance: Tensor) -> Tensor:
+    """A factor (D, r) of a covariance: its eigenvectors of more than rounding error, times the eigenvalues' roots."""
+    values, vectors = torch.linalg.eigh(covariance)
+    kept = values > values[-1].clamp(min=0.0) * len(values) * torch.finfo(values.dtype).eps
+    root: Tensor = vectors[:, kept] * values[kept].sqrt()
+    return root

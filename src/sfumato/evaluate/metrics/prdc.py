@@ -1,0 +1,97 @@
+r"""Precision, recall, density and coverage: which of the two sets covers the other.
+
+Precision and recall (Kynkaanniemi et al. 2019, arXiv 1904.06991) put a ball around every image that reaches to its k-th
+nearest neighbour within its own set. A generated image is precise if it lies in some real image's ball (it looks real);
+a real image is recalled if it lies in some generated image's ball (it could have been generated). One outlier's large
+ball takes in everything near, so density and coverage (Naeem et al. 2020, arXiv 2002.09797) count the balls instead,
+and use real balls only:
+
+    precision = mean over generated x of 1[ x in some real ball ]
+    recall    = mean over real y      of 1[ y in some generated ball ]
+    density   = mean over generated x of (real balls that hold x) / k         (about 1 where both sets are alike)
+    coverage  = mean over real y      of 1[ y's ball holds a generated image ]
+
+Each image's influence is that of being counted and that of counting others, its ball's radius held fixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from sfumato.evaluate.metrics.protocol import Metric, MetricValue, check_sets
+from sfumato.evaluate.neighbours import nearest, pieces, square_distances
+
+__all__ = ["PRDC", "K", "prdc"]
+
+K = 5
+"""How many neighbours a ball holds (Naeem et al.'s choice)."""
+
+
+class PRDC(Metric):
+    """`prdc` as a metric."""
+
+    titles: ClassVar[Mapping[str, str]] = {name: name for name in ("precision", "recall", "density", "coverage")}
+
+    def __call__(self, real: Tensor, generated: Tensor, seed: int) -> dict[str, MetricValue]:
+        """Return the four numbers."""
+        return prdc(real, generated)
+
+
+def prdc(real: Tensor, generated: Tensor, k: int = K) -> dict[str, MetricValue]:
+    """Return precision, recall, density and coverage.
+
+    Args:
+        real: (N, D) features.
+        generated: (M, D) features.
+        k: neighbours that a ball holds.
+
+    Raises:
+        UserError: a set of no more than k images, or features of different extractors.
+    """
+    check_sets("precision, recall, density and coverage", real, generated, k + 1)
+    real_radius = nearest(real, real, k, itself=True)[0][:, -1]
+    generated_radius = nearest(generated, generated, k, itself=True)[0][:, -1]
+    precise, recalled, covered = _Held(len(generated)), _Held(len(real)), _Held(len(real))
+    balls = torch.zeros(len(real), dtype=torch.float64)
+    for row, x in pieces(real):
+        for column, y in pieces(generated):
+            distance = square_distances(x, y).sqrt()
+            inside = distance <= real_radius[row : row + len(x), None]
+            balls[row : row + len(x)] += inside.sum(1)
+            precise.add(column, inside.T, row)
+            covered.add(row, inside, column)
+            recalled.add(row, distance <= generated_radius[column : column + len(y)], column)
+    density = precise.count / k
+    return {
+        "precision": precise.fraction(len(real)),
+        "recall": recalled.fraction(len(generated)),
+        "density": MetricValue(float(density.mean()), (density, balls * len(real) / (k * len(generated))), least=0.0),
+        "coverage": covered.fraction(len(generated)),
+    }
+
+
+class _Held:
+    """For each of N images, how many of M balls hold it, and which one where it is one alone."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.holders = torch.zeros(count, dtype=torch.float64), torch.zeros(count, dtype=torch.float64)
+
+    def add(self, first: int, held: Tensor, first_holder: int) -> None:
+        """Take in a piece (n, m) of the N x M table of what holds what, which begins at the given row and column."""
+        rows, table = slice(first, first + len(held)), held.double()
+        self.count[rows] += table.sum(1)
+        self.holders[rows] += table @ torch.arange(first_holder, first_holder + held.shape[1]).double()
+
+    def fraction(self, others: int) -> MetricValue:
+        """Return the fraction of images that are held at all.
+
+        An image's influence is whether it is held; that of one of the M others is what the fraction would lose without
+        it, M times over (the jackknife): the images that it alone holds.
+        """
+        held = (self.count > 0).double()
+        alone = torch.bincount(self.holders[self.count == 1].long(), minlength=others)
+        return MetricValue(float(held.mean()), (held, alone * (others / len(held))), least=0.0, most=1.0)

@@ -1,0 +1,292 @@
+"""What an evaluation spends its time on, as stages of jobs: measuring a variance, scoring images, generating images.
+
+    FOLDER/NAME-KEY/     KEY is a hash of all that decides the results of its jobs (`jobs` keeps them)
+
+Image i of seed s is generated from the random key (s, i). Held-out images are scored in shards of `SHARD` with a seed
+made of (seed, shard). Neither depends on the batch, on which process does it, or on how many are asked for, so a larger
+number continues a smaller one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from sfumato.diffusion import VARIANCES, Clipped, Denoiser, Optimal, State, Variance, trailing
+from sfumato.diffusion.analytic import MeasuredVariance
+from sfumato.diffusion.condition import Condition
+from sfumato.errors import UserError
+from sfumato.evaluate.bits import Bits, Estimator, FlowDensity, SampledBound, WholeBound, measure_bits
+from sfumato.evaluate.cache import derived_seed
+from sfumato.evaluate.jobs import Job, Progress, Stage, Tick
+from sfumato.evaluate.settings import Settings
+from sfumato.evaluate.target import Counted, Target
+from sfumato.generate.recipe import FITTED_ON, Recipe
+from sfumato.generate.sample import Sampling, prepare
+from sfumato.generate.variance import MEASURED_ON, measure_errors, measured_times, training_rows
+
+__all__ = ["Stages", "key"]
+
+RULES = 3
+"""The version of how images are generated, scored and compared: a change makes every job and every result anew."""
+SHARD = 32
+"""Held-out images in a job."""
+TERMS, PROBES, RTOL = 64, 1, 1e-3
+FLOW_CALLS, FLOW_COST = 120, 3
+"""A guess at how often the flow's solver asks the network, and how many plain calls one with a gradient is worth."""
+
+
+def key(settings: dict[str, Any]) -> str:
+    """Return a hash of settings, ten hexadecimal digits."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
+
+
+@dataclass(frozen=True, eq=False)
+class Stages:
+    """The stages of one evaluation.
+
+    Attributes:
+        target: what is measured.
+        settings: how.
+        folder: for the results of jobs.
+        batch: images at a time.
+        progress: given what is being done, returns who is told how far it is.
+
+    Raises:
+        UserError: settings that the model can't meet.
+    """
+
+    target: Target
+    settings: Settings
+    folder: Path
+    batch: int
+    progress: Callable[[str], Progress]
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise UserError(f"batch is {self.batch}: it must be at least 1")
+        if self.recipe.guidance != 1 and not self.target.conditional:
+            raise UserError("guidance needs a model that was trained with labels: leave it out")
+        if self.variance_name == "learned" != self.target.model.config.diffusion.variance:
+            raise UserError("this model has no learned variance: use small, large or analytic")
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """How this model's images are generated."""
+        return self.settings.recipe.resolve(self.target.model)
+
+    @property
+    def variance_name(self) -> str:
+        """The variance's name."""
+        return self.settings.variance or self.target.model.config.diffusion.variance
+
+    @property
+    def _model_facts(self) -> dict[str, Any]:
+        """Which model: the hash of its weights, and what they are; and the version of the rules."""
+        model = self.target.model
+        return {"rules": RULES, "weights": self.target.sha256, "weights_kind": model.kind, "images_seen": model.images}
+
+    @cached_property
+    def sampling(self) -> dict[str, Any]:
+        """All that decides a generated image."""
+        labels = {"labels_like": self.target.data.fingerprint} if self.target.conditional else {}
+        measured = self._measured if self.recipe.variance == "analytic" else {}
+        return {**self._model_facts, "seed": self.settings.seed, **self.recipe.describe(), **labels, **measured}
+
+    @cached_property
+    def scoring(self) -> dict[str, Any]:
+        """All that decides the bits of a held-out image."""
+        chain, settings = self.target.model.schedule.num_steps, self.settings
+        ways: dict[str, dict[str, Any]] = {
+            "sampled": {"steps": chain, "terms": min(TERMS, chain - 1)},
+            "vlb": {"steps": settings.recipe.steps or chain},
+            "flow": {"probes": PROBES, "rtol": RTOL},
+        }
+        labels = {"labels": "each image's own"} if self.target.conditional else {}
+        return {
+            **self._model_facts,
+            "method": settings.method,
+            **ways[settings.method],
+            "seed": settings.seed,
+            "repeats": settings.repeats or (2 if settings.method == "sampled" else 1),
+            "variance": self.variance_name,
+            "clip": settings.recipe.range == "clip",
+            "data": self.target.data.fingerprint,
+            "split": "held_out",
+            **labels,
+            **self._measured,
+        }
+
+    @property
+    def _measured(self) -> dict[str, Any]:
+        """What decides the measured variance, where that is used."""
+        if self.variance_name != "analytic":
+            return {}
+        return {"measured_on": self.target.data.fingerprint, "measured_with": [MEASURED_ON, 48]}
+
+    def needed(self, sample: bool, score: bool) -> list[Stage]:
+        """Return the stages to run, in order, where images or bits are needed.
+
+        Raises:
+            UserError: nothing is held out, or the model has no such likelihood.
+        """
+        variance = self.variance_name == "analytic" and (score or self.recipe.variance == "analytic")
+        stages = [self._variance_stage] if variance else []
+        return stages + ([self._score_stage] if score else []) + ([self._sample_stage] if sample else [])
+
+    def _run(self, stage: Stage) -> list[bytes]:
+        return stage.run(self.progress(stage.what))
+
+    def seconds(self) -> float:
+        """Measure and return how long one evaluation of the network takes for one image, all around it included."""
+        calls: list[int] = []
+        model, denoiser, took = self.target.model, self._denoiser(calls.append), math.inf
+        for look in range(4):  # the first is slower; the last is of a batch, if it won't take more than some seconds
+            count = 1 if look < 3 else max(1, min(self.batch, SHARD, int(0.5 / took)))
+            images = torch.zeros(count, *model.codec.image_shape, dtype=model.codec.format.tensor_dtype)
+            calls.clear()
+            start, estimator = time.perf_counter(), SampledBound(VARIANCES["large"], terms=3)
+            measure_bits(denoiser, model.codec, images, estimator, batch=count, device=model.device)
+            took = min(took, (time.perf_counter() - start) / sum(calls))
+        return took
+
+    def _denoiser(self, tick: Tick) -> Denoiser:
+        """The denoiser that images are scored by."""
+        model = self.target.model
+        return Counted(Clipped(model.denoiser, model.codec.clip) if self.scoring["clip"] else model.denoiser, tick)
+
+    # Generating images
+
+    def images(self) -> Tensor:
+        """Return the generated images, (num, C, H, W), stored values."""
+        shards = [np.load(BytesIO(result)) for result in self._run(self._sample_stage)]
+        return torch.from_numpy(np.concatenate(shards))
+
+    @property
+    def _sample_stage(self) -> Stage:
+        num, unit = self.settings.num_generated, self.recipe.evaluations
+        jobs = [
+            Job(f"{first:07d}x{count}", count * unit, partial(self._sample, first, count))
+            for first in range(0, num, self.batch)
+            for count in [min(self.batch, num - first)]
+        ]
+        return Stage("generating images", self.folder / f"drawn-{key(self.sampling)}", tuple(jobs), unit)
+
+    @cached_property
+    def _sampling(self) -> tuple[Sampling, Condition | None]:
+        """The recipe, ready for the model, and what each image is asked to be."""
+        fitted_for = self.target.condition(0, FITTED_ON) if self.recipe.grid == "fitted" else None
+        variance = self.variance if self.recipe.variance == "analytic" else None
+        condition = self.target.condition(self.settings.seed, self.settings.num_generated)
+        return prepare(self.target.model, self.recipe, fitted_for, variance=variance), condition
+
+    def _sample(self, first: int, count: int, tick: Tick) -> bytes:
+        """Generate some images; returns an array as `numpy.save` writes it."""
+        (sampling, condition), model = self._sampling, self.target.model
+        a_step = count * self.recipe.evaluations // (len(sampling.times) - 1)
+
+        def on_state(_: int, state: State) -> None:
+            tick(a_step if state.step else 0)
+
+        seed, batch = self.settings.seed, self.batch
+        batches = sampling.stream(count, seed, condition=condition, batch=batch, first=first, on_state=on_state)
+        images = torch.cat([images for _, images in batches])
+        if not bool(images.isfinite().all()):
+            raise UserError(f"{model.path} generates values that are not finite: its training diverged")
+        np.save(content := BytesIO(), model.codec.decode(images).numpy())
+        return content.getvalue()
+
+    # Scoring held-out images
+
+    def bits(self) -> Bits:
+        """Return the bits of the held-out images."""
+        return Bits.cat([safetensors.torch.load(result) for result in self._run(self._score_stage)])
+
+    @cached_property
+    def _estimator(self) -> Estimator:
+        how = self.scoring
+        if how["method"] == "vlb":
+            return WholeBound(trailing(how["steps"], self.target.model.schedule), self.variance)
+        if how["method"] == "sampled":
+            return SampledBound(self.variance, how["terms"])
+        return FlowDensity(self.variance, how["probes"], how["rtol"])
+
+    @property
+    def _score_stage(self) -> Stage:
+        how, rows = self.scoring, self.target.held_out(self.settings.num_scored)
+        if how["method"] == "flow" and float(self.target.model.schedule(1.0).alpha) == 0:
+            raise UserError("a chain that ends in pure noise has no flow likelihood: use the method vlb or sampled")
+        terms = {"sampled": how.get("terms", 0) + 1, "vlb": how.get("steps", 0), "flow": FLOW_CALLS * FLOW_COST}
+        unit = terms[how["method"]] * how["repeats"]
+        jobs = tuple(
+            Job(f"{shard}x{len(part)}", len(part) * unit, partial(self._score, shard, part))
+            for shard, part in enumerate(torch.split(rows, SHARD))
+        )
+        return Stage("scoring held-out images", self.folder / f"scored-{key(how)}", jobs, unit)
+
+    def _score(self, shard: int, rows: Tensor, tick: Tick) -> bytes:
+        """Score some images; returns the tables of `Bits` as safetensors."""
+        model, (images, condition) = self.target.model, self.target.rows(rows)
+        cost = FLOW_COST if self.settings.method == "flow" else 1
+        try:
+            bits = measure_bits(
+                self._denoiser(lambda count: tick(cost * count)),
+                model.codec,
+                images,
+                self._estimator,
+                seed=derived_seed(f"bits {self.settings.seed} {shard}", 7),  # repeats count up from it
+                repeats=self.scoring["repeats"],
+                batch=min(self.batch, SHARD),
+                device=model.device,
+                condition=condition,
+            )
+        except UserError:
+            raise
+        except ValueError as error:  # the flow's solver gave up
+            raise UserError(f"the flow of {model.path} can't be followed: {error}") from None
+        if not math.isfinite(bits.total.mean):
+            raise UserError(
+                f"the bits of held-out images are not finite under {model.path} with the variance "
+                f"{self.variance_name}: try another variance or more steps"
+            )
+        content: bytes = safetensors.torch.save(bits.tables)
+        return content
+
+    # Measuring the variance
+
+    @cached_property
+    def variance(self) -> Variance:
+        """The variance of the reverse step, measured where it has to be."""
+        if self.variance_name != "analytic":
+            return VARIANCES[self.variance_name]
+        found = json.loads(self._run(self._variance_stage)[0])
+        times, error = (torch.tensor(found[name], dtype=torch.float64) for name in ("times", "error"))
+        return Optimal(MeasuredVariance(self.target.model.schedule, times, error))
+
+    @property
+    def _variance_stage(self) -> Stage:
+        facts = {**self._model_facts, **self._measured, "clip": self.scoring["clip"]}
+        times = measured_times(self.target.model.schedule.num_steps)
+        num = min(MEASURED_ON, len(self.target.data.train))
+        job = Job("spread", num * len(times), partial(self._errors, times))
+        return Stage("measuring the variance", self.folder / f"spread-{key(facts)}", (job,), len(times))
+
+    def _errors(self, times: Tensor, tick: Tick) -> bytes:
+        """Measure the noise predictor's error at some times; returns JSON."""
+        model, data = self.target.model, self.target.data
+        rows = training_rows(data)[:MEASURED_ON]
+        error = measure_errors(model, self._denoiser(tick), data, rows, times, self.batch)
+        return json.dumps({"times": times.tolist(), "error": error.tolist()}).encode()

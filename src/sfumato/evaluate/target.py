@@ -1,0 +1,170 @@
+"""The target of an evaluation: a model, and the images that it is compared with.
+
+A conditional model is measured with conditions throughout, since that is what it was trained for: an image is generated
+for the condition of a training image, chosen at random by the image's index, and a held-out image is scored given its
+own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sfumato.data import Dataset, open_data
+from sfumato.data.store.store import Progress
+from sfumato.diffusion import Denoiser, Prediction, Schedule
+from sfumato.diffusion.condition import Condition
+from sfumato.diffusion.noise import Purpose, uniform
+from sfumato.errors import UserError
+from sfumato.evaluate.cache import split_rows
+from sfumato.model import Model, load
+from sfumato.run.folder import Run
+
+__all__ = ["Counted", "Target", "open_target", "results_folder"]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A denoiser that reports how many images it was asked about.
+
+    Attributes:
+        denoiser: what makes the prediction.
+        tick: called with the size of each batch.
+    """
+
+    denoiser: Denoiser
+    tick: Callable[[int], None]
+
+    @property
+    def schedule(self) -> Schedule:
+        """The wrapped denoiser's schedule."""
+        return self.denoiser.schedule
+
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
+        """Predict and report."""
+        prediction = self.denoiser(x_t, t, condition)
+        self.tick(len(x_t))
+        return prediction
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A model and images.
+
+    Attributes:
+        model: the model.
+        data: the images.
+        own: whether they are what the model was trained on, rather than named by the user.
+    """
+
+    model: Model
+    data: Dataset
+    own: bool
+
+    @cached_property
+    def sha256(self) -> str:
+        """The hash of the file of weights."""
+        with self.model.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the model takes conditions."""
+        return self.model.vocabulary is not None
+
+    def rows(self, rows: Tensor) -> tuple[Tensor, Condition | None]:
+        """Return stored values of images by row, and their conditions where the model takes any."""
+        values, condition = self.data.rows(rows)
+        return values, condition if self.conditional else None
+
+    def held_out(self, num: int) -> Tensor:
+        """Return the rows of up to `num` held-out images, in random order.
+
+        Raises:
+            UserError: none is held out.
+        """
+        if not len(self.data.held_out):
+            raise UserError(
+                f"no image of {self.data.source_name} is held out, so neither bits nor memorisation can be measured: "
+                "train with data.held_out=0.05, or measure --quality alone"
+            )
+        return split_rows(self.data, "held_out")[:num]
+
+    def condition(self, seed: int, num: int) -> Condition | None:
+        """Return the conditions of the first `num` generated images of a seed, or None.
+
+        Each is that of one training image chosen at random, so that attributes come together as often as they do among
+        the images.
+        """
+        if self.data.conditions is None or not self.conditional:
+            return None
+        u = uniform(seed, Purpose.LABEL, torch.arange(num))
+        rows = self.data.train[(u * len(self.data.train)).long().numpy()]
+        return self.data.conditions.take(torch.from_numpy(rows))
+
+
+def open_target(
+    source: Path,
+    weights: str = "ema",
+    data: str | None = None,
+    device: torch.device | str = "cpu",
+    on_progress: Progress | None = None,
+) -> Target:
+    """Load a model and open its images.
+
+    Args:
+        source: a run folder, or a file of weights.
+        weights: which of a run's: `ema`, `raw` or `best`, or a file.
+        data: a built-in name or a path, in place of what the model was trained on.
+        device: of the model.
+        on_progress: called while images are decoded.
+
+    Raises:
+        UserError: no such weights, images that can't be opened, or labels that the model doesn't know.
+    """
+    model = load(source, weights, device)
+    return Target(model, _recoded(_open(model, data, on_progress), model), data is None)
+
+
+def results_folder(source: Path) -> Path:
+    """Return the folder that keeps what is measured of a source: a run's own, or one beside a file of weights."""
+    if source.is_dir():
+        return source / "evaluation"
+    run = source.absolute().parent.parent
+    inside = source.absolute().parent.name == "weights" and Run(run).exists()
+    return (run if inside else source.parent) / "evaluation"
+
+
+def _open(model: Model, data: str | None, on_progress: Progress | None) -> Dataset:
+    """Open images and bring them to the model's size and format, if they don't have them already."""
+    channels, height, width = model.codec.image_shape
+    format = model.codec.format
+    reach = None if format.levels else (format.low, format.high)
+    config = replace(model.config.data, size=(height, width), channels=channels, depth=format.kind, range=reach)
+    if data is not None:
+        return open_data(replace(config, source=data), on_progress=on_progress)
+    try:
+        images = model.data(on_progress=on_progress)
+    except UserError as error:
+        raise UserError(f"the model's own images can't be opened ({error}): name them with --data") from None
+    alike = (images.shape, images.format) == (model.codec.image_shape, format)
+    return images if alike else open_data(config, on_progress=on_progress)
+
+
+def _recoded(data: Dataset, model: Model) -> Dataset:
+    """Return images whose conditions are in a model's vocabulary."""
+    if data.vocabulary == model.vocabulary:
+        return data
+    if model.vocabulary is None:
+        return replace(data, vocabulary=None, conditions=None)
+    try:
+        conditions = model.vocabulary.recode(data.conditions, data.vocabulary)
+    except UserError as error:
+        raise UserError(f"{data.source_name} has other labels than the model ({error}): give other --data") from None
+    return replace(data, vocabulary=model.vocabulary, conditions=conditions)
