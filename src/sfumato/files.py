@@ -41,11 +41,7 @@ def write_synced(path: Path, content: bytes | str) -> None:
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write a file, whole or not at all, making its folder; on an error the old content is untouched.
-
-    Raises:
-        OSError: from the file system.
-    """
+    """Write a file, whole or not at all, making its folder; where that fails the old content is untouched."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -62,19 +58,13 @@ class Lock:
     """An exclusive lock on a file, for a `with` block. It never waits: `held` says whether the lock was free.
 
     The kernel holds it (`flock`) and releases it when the process ends, however it ends, so no lock goes stale. The
-    file stays behind; its text names the process that took the lock last.
-
-    Args:
-        path: the file.
-        create: make the file where there is none.
+    file stays behind; its text names the process that took the lock last. Entering raises `OSError` where the file
+    can't be opened, or does not exist and `create` is False.
 
     Attributes:
         held: whether the block has the lock; also True where locks can't be enforced.
         enforced: False on a system or a file system without locks.
-        holder: which process has the lock, where this one does not.
-
-    Raises:
-        OSError: on entering, the file can't be opened.
+        holder: the process that has the lock, where this one does not.
     """
 
     def __init__(self, path: Path, create: bool = True) -> None:

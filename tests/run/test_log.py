@@ -50,10 +50,10 @@ def story(first: int = 0, last: int = STEPS) -> Iterator[Event]:
 
 def record(events: Iterable[Event], path: Path) -> list[str]:
     """Write events as a training does that is then killed, and return the failures."""
-    log, failures = EventLog(path), []
+    failures: list[str] = []
+    log = EventLog(path, failures.append)
     for event in events:
         log.write(event)
-        failures += log.failures()
     return failures
 
 
@@ -87,7 +87,7 @@ def test_every_step_is_in_exactly_one_line_with_its_loss(path):
 
 @pytest.mark.parametrize("cut", [500, 501, 1999])
 def test_a_line_can_be_ended_early_and_the_run_goes_on(path, cut):
-    log = EventLog(path)
+    log = EventLog(path, pytest.fail)
     for event in story(0, cut):
         log.write(event)
     log.sync()
@@ -159,11 +159,11 @@ def test_a_full_disk_is_reported_once_and_nothing_is_lost(path, monkeypatch, fir
         return file
 
     monkeypatch.setattr(Path, "open", failing)
-    log, failures = EventLog(path), []
+    failures: list[str] = []
+    log = EventLog(path, failures.append)
     for number, event in enumerate(story(first)):
         broken[0] = number in full
         log.write(event)
-        failures += log.failures()
         if broken[0] and path.exists():
             for line in opener(path).read().splitlines():
                 json.loads(line)

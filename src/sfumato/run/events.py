@@ -38,12 +38,7 @@ NUM_BUCKETS = 10
 
 @dataclass(frozen=True)
 class Buckets:
-    """Losses by noise level: bucket i holds t in (i / 10, (i + 1) / 10].
-
-    Attributes:
-        total: sum of the losses.
-        count: number of examples.
-    """
+    """Losses by noise level: sums and numbers of examples; bucket i holds t in (i / 10, (i + 1) / 10]."""
 
     total: tuple[float, ...] = (0.0,) * NUM_BUCKETS
     count: tuple[int, ...] = (0,) * NUM_BUCKETS
@@ -73,12 +68,7 @@ class Buckets:
 
 @dataclass(frozen=True)
 class Started:
-    """Training starts, or resumes.
-
-    Attributes:
-        plan: the planned length.
-        resumed_at: images seen before this session; 0 for a new run.
-    """
+    """Training starts, or resumes when `resumed_at` images had been seen."""
 
     plan: Plan
     resumed_at: int
@@ -127,14 +117,7 @@ class Stepped:
 
 @dataclass(frozen=True)
 class Skipped:
-    """The loss or gradient of some steps was not finite; weights, moments and average did not change.
-
-    Attributes:
-        images: images seen after them.
-        steps: how many steps.
-        in_a_row: length of the present sequence of skipped steps.
-        reason: why.
-    """
+    """The loss or gradient of some steps was not finite, `in_a_row` in all so far; nothing else changed by them."""
 
     images: int
     steps: int
@@ -167,12 +150,12 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Sampled:
-    """A sample grid was drawn, from the same seed every time; its file is `Run.grid(images, kind)`.
+    """A sample grid was drawn and written to `Run.grid(images, kind)`.
 
     Attributes:
         images: images seen.
         kind: weights that drew it: `ema` or `raw`.
-        seed: image i has the noise of the random key (seed, i).
+        seed: image i has the noise of the random key (seed, i), in every grid of the run.
         seconds: as in `Stepped`.
         pictures: (N, C, H, W) uint8; None in an event read from a log.
     """
@@ -186,13 +169,7 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint was written and read back, and the weights files were replaced.
-
-    Attributes:
-        images: images seen.
-        path: the checkpoint's folder.
-        cost: seconds that saving took.
-    """
+    """A checkpoint was written and read back in `cost` seconds, and the weights files were replaced."""
 
     images: int
     path: Path
@@ -201,12 +178,7 @@ class Saved:
 
 @dataclass(frozen=True)
 class Warned:
-    """Something went wrong and training continues.
-
-    Attributes:
-        images: images seen.
-        message: one line.
-    """
+    """Something went wrong and training continues."""
 
     images: int
     message: str
@@ -214,13 +186,7 @@ class Warned:
 
 @dataclass(frozen=True)
 class Finished:
-    """The planned length is reached.
-
-    Attributes:
-        images: images seen.
-        seconds: spent training, all sessions together.
-        again: the run was finished before, and nothing was done.
-    """
+    """The planned length is reached after `seconds` of training; `again` where it had been reached before."""
 
     images: int
     seconds: float

@@ -44,64 +44,34 @@ WEIGHTS = ("ema", "raw", "best")
 _PACKAGES = ("sfumato", "torch", "numpy", "pillow", "safetensors")
 
 
+class _Name:
+    """A file or folder of a run: `run.config_path` is its path."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, run: Run, owner: type[Run]) -> Path:
+        return run.path / self.name
+
+
 @dataclass(frozen=True)
 class Run:
-    """A run folder, which need not exist yet."""
+    """A run folder, which need not exist yet. The module's docstring says what its names hold."""
 
     path: Path
+    config_path = _Name("config.toml")
+    environment_path = _Name("environment.json")
+    plan_path = _Name("plan.json")
+    events_path = _Name("events.jsonl")
+    finished_path = _Name("finished.json")
+    lock_path = _Name("lock")
+    checkpoints = _Name("checkpoints")
+    weights = _Name("weights")
+    samples = _Name("samples")
+    evaluation = _Name("evaluation")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))
-
-    @property
-    def config_path(self) -> Path:
-        """The configuration; written last at the start, so it makes the folder a run."""
-        return self.path / "config.toml"
-
-    @property
-    def environment_path(self) -> Path:
-        """Software and machine."""
-        return self.path / "environment.json"
-
-    @property
-    def plan_path(self) -> Path:
-        """The planned length."""
-        return self.path / "plan.json"
-
-    @property
-    def events_path(self) -> Path:
-        """The event log."""
-        return self.path / "events.jsonl"
-
-    @property
-    def finished_path(self) -> Path:
-        """Written when the planned length is reached."""
-        return self.path / "finished.json"
-
-    @property
-    def lock_path(self) -> Path:
-        """The lock file."""
-        return self.path / "lock"
-
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of checkpoints."""
-        return self.path / "checkpoints"
-
-    @property
-    def weights(self) -> Path:
-        """The folder of weights files."""
-        return self.path / "weights"
-
-    @property
-    def samples(self) -> Path:
-        """The folder of sample grids."""
-        return self.path / "samples"
-
-    @property
-    def evaluation(self) -> Path:
-        """The folder of evaluation results."""
-        return self.path / "evaluation"
 
     def checkpoint(self, images: int) -> Path:
         """Return the folder of the checkpoint made when so many images had been seen."""
@@ -131,11 +101,7 @@ class Run:
         return self.config_path.exists()
 
     def config_table(self) -> dict[str, Any]:
-        """Return the configuration as plain tables, which needs no torch.
-
-        Raises:
-            UserError: this is not a run folder, or its config.toml can't be read.
-        """
+        """Return the configuration as plain tables, without torch; raises `UserError` where it can't be read."""
         if not self.exists():
             raise UserError(f"{self.path} is not a run folder: it has no config.toml")
         try:
@@ -144,11 +110,7 @@ class Run:
             raise UserError(f"{self.config_path} can't be read: {error}") from None
 
     def config(self) -> Config:
-        """Return the configuration.
-
-        Raises:
-            UserError: as `config_table`, or a value is not valid.
-        """
+        """Return the configuration; raises `UserError` where it can't be read or is not valid."""
         from sfumato.config.config import from_stored
 
         table = self.config_table()
@@ -177,13 +139,10 @@ class Run:
                     part.unlink()
 
     def check_path(self, source: str) -> None:
-        """Refuse a run folder that would become part of its own training data, or that holds other files.
+        """Raise `UserError` where the folder lies inside the data's, is a file, or holds files but no run.
 
         Args:
             source: `Dataset.source_name`: a built-in name or an absolute path.
-
-        Raises:
-            UserError: the folder lies inside the data's, is a file, or holds files but no run.
         """
         data = Path(source)
         if data.is_absolute() and data.is_dir() and self.path.resolve().is_relative_to(data.resolve()):
@@ -202,8 +161,7 @@ class Run:
     def locked(self) -> Iterator[None]:
         """Hold the run folder's lock, making the folder where there is none.
 
-        Raises:
-            UserError: another process trains here, or the folder can't be written.
+        Raises `UserError` where another process trains here, or the folder can't be written.
         """
         with ExitStack() as stack:
             try:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,20 +29,20 @@ _REPEATED = {kind.__name__.lower() for kind in (HeldOut, Sampled, Finished)}
 
 
 class EventLog:
-    """Writes the events of a training to a file and keeps in memory what can't be written yet.
+    """Writes events to a run's events.jsonl, and keeps in memory what can't be written yet.
 
     Args:
-        path: the run's events.jsonl.
+        path: the file.
+        warn: called with the first of several failures in a row.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
+        self.path, self.warn = path, warn
         self._steps_a_line = 1
         self._line: Stepped | None = None
         self._waiting = ""
         self._rewind_to: int | None = None
         self._failing = False
-        self._failures: list[str] = []
 
     def write(self, event: Event) -> None:
         """Add an event."""
@@ -70,11 +70,6 @@ class EventLog:
         if self.path.exists():
             sync(self.path)
 
-    def failures(self) -> list[str]:
-        """Return what went wrong since the last call: the first of several failures in a row."""
-        failures, self._failures = self._failures, []
-        return failures
-
     def _append(self, event: Event) -> None:
         self._waiting += json.dumps(to_json(event)) + "\n"
         try:
@@ -88,9 +83,9 @@ class EventLog:
                     os.truncate(self.path, size)  # no half a line
                 raise
         except OSError as error:
-            if not self._failing:
-                self._failures.append(f"{self.path} can't be written ({error.strerror}); training continues")
-            self._failing = True
+            first, self._failing = not self._failing, True
+            if first:
+                self.warn(f"{self.path} can't be written ({error.strerror}); training continues")
         else:
             self._waiting, self._failing = "", False
 

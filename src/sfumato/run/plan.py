@@ -18,10 +18,7 @@ class Plan:
         batch: images a step.
         grids: how many sample grids are drawn.
         held_outs: how many times the held-out loss is taken, besides before the first step.
-        seconds: planned duration of the whole run; None where no speed was measured.
-        images_per_second: measured, during steps.
-        grid_seconds: measured, of one sample grid.
-        held_out_seconds: measured, of one held-out loss.
+        seconds: planned duration of the whole run; None, as the measured speeds, where none was measured.
     """
 
     images: int

@@ -29,13 +29,13 @@ class RunSummary:
     Attributes:
         run: the folder.
         config: the tables of config.toml.
-        environment: software and machine, as `run.folder.environment` returned them; empty where unknown.
-        plan: the planned length; None where plan.json is missing.
-        events: the events of the log; a `Stepped` may join many steps.
+        environment: software and machine, as `run.folder.environment` has them; empty where unknown.
+        plan: the planned length; None where unknown.
+        events: the event log; a `Stepped` may join many steps.
         finished: whether the planned length is reached.
         weights: the weights files that exist, by kind.
         grids: sample grids of all kinds, the oldest first.
-        checkpoints: folders of the checkpoints, the oldest first.
+        checkpoints: the oldest first.
     """
 
     run: Run
@@ -50,11 +50,7 @@ class RunSummary:
 
     @classmethod
     def read(cls, run: Run) -> RunSummary:
-        """Read a run folder, also while it is being trained.
-
-        Raises:
-            UserError: this is not a run folder, or its config.toml can't be read.
-        """
+        """Read a run folder, also during training; raises `UserError` where its config.toml can't be read."""
         started = from_json({"event": "started", "plan": run.read(run.plan_path), "resumed_at": 0})
         files = {kind: run.weights_file(kind) for kind in WEIGHTS}
         return cls(

@@ -40,17 +40,8 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run stands, and what must be the same when it continues.
-
-    Attributes:
-        images: images seen.
-        step: steps taken.
-        seconds: spent training.
-        config: digest of the configuration.
-        fingerprint: of the data.
-        torch: its version, without which the same bits can't be promised.
-        sfumato: likewise.
-    """
+    """Where a run stands, and what must be the same when it continues: the digest of the configuration, the fingerprint
+    of the data, the versions of torch and sfumato."""
 
     images: int
     step: int
@@ -73,12 +64,7 @@ def _manifest(position: Position, files: Mapping[str, bytes]) -> bytes:
 
 
 def save(run: Run, position: Position, files: Mapping[str, bytes]) -> Path:
-    """Write a checkpoint, read it back, delete all but the newest two, and return its folder.
-
-    Args:
-        run: the run folder.
-        position: where the run stands.
-        files: contents by name.
+    """Write files by name as a checkpoint, read it back, delete all but the newest two, and return its folder.
 
     Raises:
         OSError: it could not be written, or did not read back as written; older checkpoints are untouched.
@@ -127,11 +113,7 @@ def find_damage(checkpoint: Path) -> str | None:
 def newest(run: Run, warn: Callable[[str], None] = lambda _: None) -> tuple[Path, Position] | None:
     """Return the folder and position of the newest good checkpoint; None where there never was one.
 
-    A damaged newer one is renamed to NAME.damaged, so that nothing of it is lost.
-
-    Args:
-        run: the run folder.
-        warn: called with a message for each damaged one.
+    A damaged newer one is reported by `warn` and renamed to NAME.damaged, so that nothing of it is lost.
 
     Raises:
         UserError: there are checkpoints and none is good.

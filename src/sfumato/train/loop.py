@@ -115,11 +115,11 @@ class Session:
     def __init__(self, config: Config, run: Run, data: Dataset, device: torch.device, plan: Plan) -> None:
         self.config, self.run, self.data, self.plan = config, run, data, plan
         self.trainer = Trainer(config, data, device)
-        self.log, self.meter = EventLog(run.events_path), Meter(device)
+        self.warnings: list[str] = []
+        self.log, self.meter = EventLog(run.events_path, self.warnings.append), Meter(device)
         self.window = WINDOW if device.type == "cuda" else 1
         self.held_outs = set(plan.held_out_steps) if len(data.held_out) else set()
         self.grids = set(plan.grid_steps)
-        self.warnings: list[str] = []
         self.earlier = 0.0  # seconds spent in earlier sessions
         self.start = self.save_clock = time.perf_counter()
         self.saved_at, self.save_cost = -1, 0.0
@@ -140,14 +140,16 @@ class Session:
         return self.earlier + time.perf_counter() - self.start
 
     def recorded(self, accept_changes: bool) -> Events:
-        """Yield the session's events, each after it was written to the log, and a warning where that failed."""
+        """Yield the session's events, each after it was written to the log, and the warnings that came up."""
         with closing(self._events(accept_changes)) as events:
             try:
                 for event in events:
                     self.log.write(event)
                     yield event
-                    for failure in self.log.failures():
-                        yield Warned(event.images, failure)
+                    while self.warnings:
+                        warning = Warned(event.images, self.warnings.pop(0))
+                        self.log.write(warning)
+                        yield warning
             finally:
                 self.log.end_line()
 
@@ -156,7 +158,6 @@ class Session:
         self._resume(accept_changes)
         try:
             yield Started(self.plan, self.images)
-            yield from self._warnings()
             while True:
                 yield from self._held_out()
                 yield from self._draw()
@@ -176,10 +177,6 @@ class Session:
         finally:  # after it was logged, or else the log of a run cut off here would never have an end
             self.run.write(self.run.finished_path, {"images": finished.images, "seconds": finished.seconds})
 
-    def _warnings(self) -> Events:
-        while self.warnings:
-            yield Warned(self.images, self.warnings.pop(0))
-
     def _held_out(self) -> Events:
         """Take the held-out loss if it is due, and keep the weights if it is the lowest so far."""
         losses = self.trainer.held_out() if self.step in self.held_outs else None
@@ -189,18 +186,13 @@ class Session:
         trainer.best, overfitting = trainer.best.update(losses.held_out.loss, losses.train, self.images)
         best = trainer.best.images == self.images
         if best:
-            self._write_best()
+            try:
+                write_atomic(self.run.weights_file("best"), self._packed("ema", trainer.ema.net.state_dict()))
+            except OSError as error:
+                self.warnings.append(f"weights/best.safetensors was not written ({error}); training continues")
         buckets, bound = by_level(losses.held_out), by_level(losses.bound)
         self.warnings += [overfitting] if overfitting else []
         yield HeldOut(self.images, buckets.mean, buckets, self.seconds, losses.train, bound, best)
-        yield from self._warnings()
-
-    def _write_best(self) -> None:
-        content = self._packed("ema", self.trainer.ema.net.state_dict())
-        try:
-            write_atomic(self.run.weights_file("best"), content)
-        except OSError as error:
-            self.warnings.append(f"weights/best.safetensors was not written ({error}); training continues")
 
     def _draw(self) -> Events:
         """Draw and write the sample grids that are due."""
@@ -213,7 +205,6 @@ class Session:
             except OSError as error:
                 self.warnings.append(f"{path} can't be written ({error.strerror}); training continues")
             yield Sampled(self.images, kind, seed, self.seconds, pictures.numpy())
-            yield from self._warnings()
 
     def _steps(self) -> Events:
         """Take steps until a report, a held-out loss or a grid is due, and report them."""

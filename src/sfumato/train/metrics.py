@@ -1,9 +1,4 @@
-"""What a step measures, and sums over steps that stay on the device.
-
-Reading one number from a GPU makes Python wait until the GPU has done all it was given. So a step adds its losses by
-noise level, its gradient norm and whether it was applied to tensors on the device, and one transfer fetches them all
-when a report is due.
-"""
+"""What a step measures, and sums over steps that stay on the device: reading a number makes Python wait for a GPU."""
 
 from __future__ import annotations
 

@@ -5,9 +5,9 @@ The rate follows the clock of images, with n images seen before the step, B in t
     lr(n) = lr * min( 1, (n + B) / warmup ) * decay( n / N )
     decay(u) = 1  |  (1 + cos pi u) / 2  |  1 - u            constant, cosine, linear
 
-A step whose loss or gradient is not finite must leave no trace, and finding out must not make a GPU wait. Torch's fused
-Adam takes a flag that lives on the device (its gradient scaler uses it): where `found_inf` is 1 neither weights nor
-moments nor step counts change, bit for bit. So every step is launched, and the flag decides on the device.
+A step whose loss or gradient is not finite must leave no trace, and finding out must not make a GPU wait. So every step
+is launched, and a flag on the device decides, which torch's fused Adam takes for its gradient scaler: where `found_inf`
+is 1 neither weights nor moments nor step counts change, bit for bit.
 """
 
 from __future__ import annotations
@@ -32,21 +32,14 @@ _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 def learning_rate(config: OptimConfig, images: int, batch: int, planned: int) -> float:
-    """Return lr(n) of the step that starts when `images` have been seen.
-
-    Args:
-        config: the rate, its warm-up and its decay.
-        images: n, seen before the step.
-        batch: B, images of the step.
-        planned: N, length of the run in images.
-    """
+    """Return lr(n) of the step of B = `batch` images that starts when n = `images` of N = `planned` have been seen."""
     warmup = in_images(config.warmup, planned)
     rising = min(1.0, (images + batch) / warmup) if warmup > 0 else 1.0
     return config.lr * rising * _DECAYS[config.decay](min(1.0, images / planned))
 
 
 def build(config: OptimConfig, net: nn.Module) -> torch.optim.Optimizer:
-    """Return the optimiser of a network's weights, its moments laid out and zero.
+    """Return the optimiser of a network's weights, its moments zero.
 
     The moments take their weight's memory layout: torch's fused kernels run through memory in order, so a moment in
     another layout would silently belong to other weights.
@@ -70,11 +63,8 @@ def build(config: OptimConfig, net: nn.Module) -> torch.optim.Optimizer:
 
 
 def clip(net: nn.Module, limit: float | None) -> Tensor:
-    """Scale all gradients so that their joint norm is at most `limit`.
-
-    Returns:
-        () tensor: the norm before clipping; not finite where any gradient is not.
-    """
+    """Scale all gradients to a joint norm of at most `limit`, and return the norm before: () tensor, not finite where
+    any gradient is not."""
     weights = [weight for weight in net.parameters() if weight.grad is not None]
     norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
     if limit is not None:

@@ -49,13 +49,7 @@ CPU_FLOPS = 4e10
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds that things take on this machine.
-
-    Attributes:
-        step: one training step.
-        grid: one sample grid (two, where raw grids are drawn).
-        held_out: one held-out loss.
-    """
+    """Seconds that a step, a sample grid (two, where raw grids are drawn) and a held-out loss take on this machine."""
 
     step: float
     grid: float
@@ -67,13 +61,7 @@ class Speed:
 
 
 def measure(trainer: Trainer, config: TrainConfig, seconds: float = 3.0) -> Speed:
-    """Time steps, grids and held-out losses.
-
-    Args:
-        trainer: one to be thrown away; it is trained.
-        config: what the trainer was made for.
-        seconds: to spend on timing steps.
-    """
+    """Time steps, grids and held-out losses of a trainer to be thrown away, steps for so many seconds."""
     step = _repeat(trainer.step, trainer.wait, seconds)
     few = min(2, trainer.grid_steps)
     draw = _repeat(lambda: trainer.draw(few), trainer.wait, seconds / 6) * trainer.grid_steps / few
@@ -102,10 +90,9 @@ def _repeat(action: Callable[[], object], wait: Callable[[], None], seconds: flo
 
 
 def plan_for(config: TrainConfig, speed: Speed, elapsed: float) -> Plan:
-    """Return the longest plan that stays within `config.budget`, of which `elapsed` seconds are already spent.
+    """Return the longest plan within `config.budget`, of which `elapsed` seconds are spent.
 
-    Raises:
-        UserError: the budget leaves no time for training; one that does is named.
+    Raises `UserError` where the budget leaves no time for training, and names one that does.
     """
     assert config.budget is not None
     left = SPARE * (config.budget - elapsed)
@@ -137,15 +124,14 @@ def resolve_length(
     """Return the configuration with its length, and the plan. Nothing is written.
 
     Args:
-        config: the configuration, perhaps with a budget only.
-        run: a run that was started here keeps its plan.
+        config: with a length, or with a budget, for which the speed is measured; a run that was started keeps its plan.
+        run: the run folder.
         data: the images.
-        device: whose speed is measured where there is only a budget.
+        device: where it is trained.
         began: `time.perf_counter()` at the start of the budget; now by default.
 
     Raises:
-        UserError: the run was started with another configuration, there is no length and no budget, or the budget is
-            too short.
+        UserError: the run was started with another configuration, no length and no budget, or too short a budget.
     """
     began = time.perf_counter() if began is None else began
     if run.exists():
@@ -191,7 +177,7 @@ class Forecast:
     Attributes:
         parameters: P.
         flops: of one image's forward pass.
-        plan: its length; the preset's where none was given.
+        plan: the length.
         state_bytes: weights, gradients, moments and average, in memory.
         activation_bytes: of one image.
         store_bytes: the decoded images, on disk.
@@ -199,7 +185,7 @@ class Forecast:
         memory_here: bytes of the device's memory, 0 where unknown.
         disk_here: bytes free where the run would be written.
         train_images: number of training images.
-        speed: measured; None where nothing was measured.
+        speed: None where nothing was measured.
     """
 
     parameters: int
@@ -251,15 +237,7 @@ class Forecast:
 def forecast(
     config: Config, data: Dataset, path: Path, device: torch.device | str = "cpu", seconds: float = 20.0
 ) -> Forecast:
-    """Count and measure what a training would cost. Nothing is written.
-
-    Args:
-        config: the configuration.
-        data: the images.
-        path: where the run would be written; its nearest existing parent says how much room there is.
-        device: where it would be trained.
-        seconds: to spend on measuring; 0 measures nothing.
-    """
+    """Count and measure, for so many seconds, what training in a folder `path` would cost. Nothing is written."""
     device = torch.device(device)
     cost = cost_of(config, data)
     # the decay of the rate needs a length, its speed does not depend on it
@@ -287,20 +265,15 @@ def _speed(config: Config, data: Dataset, device: torch.device, seconds: float, 
     if device.type == "cpu":
         fraction = min(1.0, seconds / 6 * CPU_FLOPS / (3 * flops * train.batch))
 
-    def fewer(number: int) -> int:
-        return max(1, int(fraction * number)) if number else 0
-
-    less = replace(
-        train,
-        batch=fewer(train.batch),
-        grid_images=fewer(train.grid_images),
-        held_out_images=fewer(train.held_out_images),
+    batch, grid, held_out = (
+        max(1, int(fraction * number)) for number in (train.batch, train.grid_images, train.held_out_images)
     )
+    less = replace(train, batch=batch, grid_images=grid, held_out_images=min(held_out, train.held_out_images))
     speed = measure(Trainer(replace(config, train=less), data, device), less, seconds)
     return Speed(
-        speed.step * train.batch / less.batch,
-        speed.grid * train.grid_images / less.grid_images,
-        speed.held_out * train.held_out_images / max(1, less.held_out_images),
+        speed.step * train.batch / batch,
+        speed.grid * train.grid_images / grid,
+        speed.held_out * train.held_out_images / held_out,
     )
 
 

@@ -38,8 +38,7 @@ class HeldOutLosses:
 
     Attributes:
         held_out: the objective's loss of each held-out image and its t.
-        bound: T times the term of the variational bound at that t, in bits a dimension (of floats in the codec's
-            units, because floats have a density only).
+        bound: T times the term of the variational bound at that t, in bits a dimension of x_0.
         train: mean loss on as many training images, with the same times and noise.
     """
 
@@ -99,15 +98,12 @@ class Best:
     warned: bool = False
 
     def update(self, held_out: Tensor, train: float, images: int) -> tuple[Best, str | None]:
-        """Compare with new losses.
+        """Compare with new losses, and return the best of both and a warning, or None.
 
         Args:
             held_out: (N,) the loss of each held-out image.
             train: mean loss on training images, with the same times and noise.
             images: images seen.
-
-        Returns:
-            The best now (its `images` are `images` where the new losses are the best), and a warning or None.
         """
         losses = held_out.detach().double().cpu()
         if len(self.held_out) != len(losses) or float(losses.mean()) < float(self.held_out.mean()):
