@@ -10,6 +10,7 @@ import torch
 
 from sfumato.diffusion import Cosine
 from sfumato.model import load
+from sfumato.run.folder import Run
 
 from .conftest import TINY, Command
 
@@ -59,6 +60,14 @@ def test_a_weights_file_alone_is_enough(sfumato: Command, labelled: Path) -> Non
     said = sfumato("info", labelled / "weights" / "raw.safetensors").out
     assert "weights as trained, 80 images seen" in said
     assert "checkpoints" not in said
+
+
+def test_other_weights_of_a_run(sfumato: Command, refused: Command, labelled: Path) -> None:
+    assert "weights as trained, 80 images seen" in sfumato("info", labelled, "--weights", "raw").out
+    said = json.loads(sfumato("info", labelled, "--weights", "best", "--json").out)
+    assert said["weights"] == str(Run(labelled).weights_file("best"))
+    assert said["finished"] is True
+    assert "--weights can't be 'bset'" in refused("info", labelled, "--weights", "bset")
 
 
 def test_a_run_without_weights_yet_is_a_run(sfumato: Command, labelled: Path, tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ import pytest
 from rich.console import Console
 
 from sfumato.cli.console import count, duration, facts, size
-from sfumato.cli.live import FORGET, Progress, _drawn, bars
+from sfumato.cli.live import FORGET, Progress, bars, panel
 from sfumato.run.events import NUM_BUCKETS, Buckets, HeldOut, Started, Stepped
 from sfumato.run.folder import Run
-from sfumato.train.plan import Plan
+from sfumato.run.plan import Plan
 
 
 def stepped(n: int, loss: float, seconds: float, steps: int = 1, bucket: int = 0) -> Stepped:
@@ -76,7 +76,7 @@ def test_the_panel_shows_where_things_stand(progress: Progress) -> None:
     for n in (10, 20, 30):
         progress.take(stepped(n, 1.0, n / 2))
     console = Console(file=io.StringIO(), width=90)
-    console.print(_drawn(progress, "sfumato train faces"))
+    console.print(panel(progress, "sfumato train faces"))
     assert isinstance(console.file, io.StringIO)
     said = console.file.getvalue()
     for fact in ("sfumato train faces", "240 of 800", "30 %", "35 s left", "16 images/s", "1.00e-03", "none yet"):

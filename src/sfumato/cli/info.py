@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
-
-from tyro.conf import Positional
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sfumato.cli.console import count, duration, facts, print_json, size
-from sfumato.cli.options import Flag, option
+from sfumato.cli.model import ModelOptions
+from sfumato.cli.options import Flag
 
 if TYPE_CHECKING:
     from sfumato.config.config import Config
@@ -24,14 +22,16 @@ NUM_VALUES = 12
 """So many values of an attribute are shown."""
 
 
-@dataclass(frozen=True)
-class Info:
+@dataclass(frozen=True, kw_only=True)
+class Info(ModelOptions):
     """Describe a run or a weights file: its network, images, noise schedule, training, and where its files are."""
 
-    EXAMPLES: ClassVar[tuple[str, ...]] = ("sfumato info runs/faces", "sfumato info runs/faces/weights/ema.safetensors")
+    EXAMPLES: ClassVar[tuple[str, ...]] = (
+        "sfumato info runs/faces",
+        "sfumato info runs/faces --weights best",
+        "sfumato info runs/faces/weights/ema.safetensors",
+    )
 
-    source: Annotated[Path, Positional, option("RUN_OR_WEIGHTS")]
-    """a run folder, or a weights file"""
     json: Flag = False
     """print one JSON object instead of text"""
 
@@ -43,7 +43,8 @@ class Info:
         from sfumato.run.summary import RunSummary
 
         summary = RunSummary.read(Run(self.source)) if self.source.is_dir() else None
-        model = None if summary is not None and "ema" not in summary.weights else load(self.source)
+        young = summary is not None and self.weights is None and "ema" not in summary.weights
+        model = None if young else load(self.source, self.chosen)
         config = summary.run.config() if summary is not None else model.config  # type: ignore[union-attr]
         known = (_of_model(model) if model is not None else {}) | (_of_run(summary) if summary is not None else {})
         if self.json:

@@ -1,7 +1,7 @@
-"""What a person sees of a training: a live panel on a terminal, a line every few seconds elsewhere, JSON for programs.
+"""A training as it is shown: a live panel on a terminal, a line every few seconds elsewhere, JSON for programs.
 
-Each view is a function that takes one event at a time. `Progress` is the sum of what the events said so far; the panel
-and the lines are two ways to write it down.
+Each view is a function that takes one event at a time. `Progress` sums up the events so far; the panel and the lines
+are two ways to print it.
 """
 
 from __future__ import annotations
@@ -33,22 +33,18 @@ if TYPE_CHECKING:
 
     from sfumato.run.folder import Run
 
-__all__ = ["Progress", "bars", "viewing"]
+__all__ = ["Progress", "bars", "panel", "viewing"]
 
 View = Callable[[Event], None]
 
 FORGET = 0.98
-"""What a step leaves of the smoothed loss before it."""
+"""Weight of the earlier smoothed loss after one step."""
 SECONDS = 5.0
 """Between two plain lines."""
 
 
 class Progress:
-    """Where a training stands, as its events told it.
-
-    Args:
-        run: the run folder.
-    """
+    """Where a training stands, from its events."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -133,31 +129,25 @@ def bars(values: Sequence[float | None]) -> str:
 
 @contextmanager
 def viewing(run: Run, title: str, as_json: bool) -> Iterator[View]:
-    """Yield the view that suits where the output goes.
-
-    Args:
-        run: the run folder, whose paths are shown.
-        title: what is being trained.
-        as_json: one JSON object a line.
-    """
+    """Yield the view that suits the output: JSON lines where asked for, a panel on a terminal, else plain lines."""
     progress = Progress(run)
     if as_json:
         yield lambda event: print_json(to_json(event))
     elif sys.stdout.isatty():
-        with _panel(progress, title) as view:
+        with _live(progress, title) as view:
             yield view
     else:
         yield _lines(progress)
 
 
 def _remark(progress: Progress, event: Event) -> str | None:
-    """What deserves a line of its own, wherever it is shown."""
+    """The line that an event gets in every view, if any."""
     if isinstance(event, Started):
         start = f"resuming at {event.resumed_at:,}" if event.resumed_at else "training"
         rate = f", planned from {event.plan.images_per_second:,.0f} images/s" if event.plan.images_per_second else ""
         return f"{start}: {progress.planned:,} images in steps of {event.plan.batch}{rate}"
     if isinstance(event, Sampled):
-        return f"drew {progress.grid}"
+        return f"sample grid: {progress.grid}"
     if isinstance(event, Warned):
         return f"warning: {event.message}"
     if isinstance(event, Skipped):
@@ -185,14 +175,14 @@ def _lines(progress: Progress) -> View:
 
 
 @contextmanager
-def _panel(progress: Progress, title: str) -> Iterator[View]:
+def _live(progress: Progress, title: str) -> Iterator[View]:
     from rich.live import Live
 
     class Shown:
         """Draws the panel anew whenever rich asks."""
 
         def __rich__(self) -> RenderableType:
-            return _drawn(progress, title)
+            return panel(progress, title)
 
     with Live(Shown(), refresh_per_second=4, redirect_stderr=False) as live:
 
@@ -205,57 +195,52 @@ def _panel(progress: Progress, title: str) -> Iterator[View]:
         yield view
 
 
-def _drawn(progress: Progress, title: str) -> RenderableType:
-    """The panel: a bar, numbers in two columns, then where things are."""
+def panel(progress: Progress, title: str) -> RenderableType:
+    """Return the panel: a bar, numbers in two columns, then paths."""
     from rich.console import Group
     from rich.panel import Panel
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
 
-    share = progress.images / progress.planned if progress.planned else 0.0
+    fraction = progress.images / progress.planned if progress.planned else 0.0
     head = Table.grid(padding=(0, 2), expand=True)
     head.add_column(ratio=1)
     head.add_column(no_wrap=True)
     left = "" if progress.left is None else f", {duration(progress.left)} left"
-    head.add_row(ProgressBar(total=1.0, completed=share), f"{100 * share:.0f} %{left}" if share else "getting ready")
-    numbers, places = Table.grid(padding=(0, 2)), Table.grid(padding=(0, 2))
-    for table, columns in ((numbers, 4), (places, 2)):
+    done = f"{100 * fraction:.0f} %{left}" if fraction else "starting"
+    head.add_row(ProgressBar(total=1.0, completed=fraction), done)
+    numbers, paths = Table.grid(padding=(0, 2)), Table.grid(padding=(0, 2))
+    for table, columns in ((numbers, 4), (paths, 2)):
         for column in range(columns):
             table.add_column(no_wrap=True, style="dim" if column % 2 == 0 else "", min_width=13)
     for row in _numbers(progress):
         numbers.add_row(*row)
     # Text, since rich would take brackets in a path for markup
-    places.add_row("loss by noise", Text.assemble("little ", (bars(progress.by_noise), "cyan"), " much"))
-    places.add_row("last grid", Text(progress.grid or "none yet"))
-    places.add_row("saved", Text(progress.saved or "not yet"))
+    paths.add_row("loss by noise", Text.assemble("little ", (bars(progress.by_noise), "cyan"), " much"))
+    paths.add_row("last grid", Text(progress.grid or "none yet"))
+    paths.add_row("saved", Text(progress.saved or "not yet"))
     if progress.skipped:
-        places.add_row("skipped", Text(f"{progress.skipped} steps", "red"))
-    body = Group(head, "", numbers, "", places)
+        paths.add_row("skipped", Text(f"{progress.skipped} steps", "red"))
+    body = Group(head, "", numbers, "", paths)
     return Panel(body, title=Text(title), title_align="left", subtitle=Text(str(progress.run.path)), width=88)
 
 
 def _numbers(progress: Progress) -> list[tuple[str, str, str, str]]:
     """Name, value, name, value: rows of the panel; empty where there is no number yet."""
-    stepped, held_out = progress.smoothed > 0, progress.held_out
+    loss = step = rate = norm = held_out = at = images = speed = ""
+    if progress.smoothed > 0:
+        loss, step = f"{progress.smoothed:.4f}", f"{progress.loss:.4f}"
+        rate, norm = f"{progress.lr:.2e}", f"{progress.grad_norm:.3g}"
+    if progress.held_out is not None:
+        held_out, at = f"{progress.held_out.loss:.4f}", f"{progress.held_out.images:,} images"
+    if progress.planned:
+        images = f"{progress.images:,} of {progress.planned:,}"
+    if progress.speed is not None:
+        speed = f"{progress.speed:,.0f} images/s"
     return [
-        ("loss", f"{progress.smoothed:.4f}" if stepped else "", "this step", f"{progress.loss:.4f}" if stepped else ""),
-        (
-            "held-out",
-            "" if held_out is None else f"{held_out.loss:.4f}",
-            "taken at",
-            "" if held_out is None else f"{held_out.images:,} images",
-        ),
-        (
-            "images",
-            f"{progress.images:,} of {progress.planned:,}" if progress.planned else "",
-            "speed",
-            "" if progress.speed is None else f"{progress.speed:,.0f} images/s",
-        ),
-        (
-            "learning rate",
-            f"{progress.lr:.2e}" if stepped else "",
-            "gradient",
-            f"{progress.grad_norm:.3g}" if stepped else "",
-        ),
+        ("loss", loss, "this step", step),
+        ("held-out", held_out, "after", at),
+        ("images", images, "speed", speed),
+        ("learning rate", rate, "gradient", norm),
     ]

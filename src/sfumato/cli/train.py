@@ -27,9 +27,9 @@ __all__ = ["VERB", "Train", "train_in_view"]
 class Train:
     """Train a model on a folder of images or a built-in data set.
 
-    Ctrl-C saves and stops; the same command goes on from there, as if nothing had happened. Any value of the
-    configuration can be set by its dotted name, such as --net.base 64; --dry-run prints them all, and its output is
-    a file that --config reads.
+    Ctrl-C saves and stops; the same command resumes, with the result of a training that was never interrupted. Any
+    value of the configuration can be set by its dotted name, such as --net.base 64; --dry-run prints them all, as a
+    file that --config reads.
     """
 
     EXAMPLES: ClassVar[tuple[str, ...]] = (
@@ -45,7 +45,7 @@ class Train:
     preset: Annotated[str | None, option("NAME")] = None
     """digits, faces, fashion, small64, small256, cifar10-ddpm, celeba64-ddpm, celebahq256-ddpm; chosen by default"""
     budget: Annotated[str | None, option("TIME")] = None
-    """how long it may take, such as 2m or 1h30m; the length is planned from the measured speed"""
+    """time for the whole training, such as 2m or 1h30m; its length is planned from the measured speed"""
     images: Annotated[str | None, option("COUNT")] = None
     """how many images to train on, such as 500k; the preset's length by default"""
     seed: Annotated[int | None, option("N")] = None
@@ -55,7 +55,7 @@ class Train:
     device: Annotated[str, option("auto|cpu|cuda")] = "auto"
     """where to compute; a GPU where there is one by default"""
     accept_changes: Flag = False
-    """resume although the images or torch's version have changed"""
+    """resume although the images, or the version of torch or sfumato, have changed"""
     dry_run: Flag = False
     """print the configuration, the cost and the plan, and train nothing"""
     json: Flag = False
@@ -78,7 +78,7 @@ class Train:
             print(_heading(config, run, data, reason, device))
         train_in_view(config, run, data, device, self.accept_changes, self.json)
         if not self.json:
-            print(f"draw from it with: sfumato sample {run.path}")
+            print(f"sample from it: sfumato sample {run.path}")
         return 0
 
     def _given(self) -> dict[str, str]:
@@ -90,16 +90,7 @@ class Train:
 def train_in_view(
     config: Config, run: Run, data: Dataset, device: torch.device, accept_changes: bool = False, as_json: bool = False
 ) -> None:
-    """Train with a view of it; on a signal finish the step, save, and raise `signals.Stop`.
-
-    Args:
-        config: what to train.
-        run: where.
-        data: the images.
-        device: on what.
-        accept_changes: as `train`.
-        as_json: whether the view is for a program.
-    """
+    """Train and show it, to a program as JSON; on a signal finish the step, save, and raise `signals.Stop`."""
     from sfumato.cli import signals
     from sfumato.cli.live import viewing
     from sfumato.train import train
