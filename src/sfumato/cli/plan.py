@@ -14,7 +14,6 @@ from sfumato.cli.options import Flag, Overrides, option
 from sfumato.errors import UserError
 
 if TYPE_CHECKING:
-    from sfumato.config.config import Config
     from sfumato.data import Dataset
     from sfumato.train.plan import Forecast
 
@@ -26,8 +25,8 @@ LONG = 24 * 3600.0
 
 @dataclass(frozen=True)
 class Plan:
-    """Say what training on some images would cost here, before an hour is spent: parameters, arithmetic, memory, disk,
-    and time, from the speed measured on this machine.
+    """Estimate what training on some images would cost here: parameters, arithmetic, memory, disk, and time, from the
+    speed measured on this machine.
 
     Nothing is trained and nothing is written, but for the store of decoded images.
     """
@@ -53,7 +52,7 @@ class Plan:
     overrides: Overrides = ()
 
     def perform(self) -> int:
-        """Count, measure and say."""
+        """Count, measure and print."""
         from sfumato.nets import keep_memory
         from sfumato.train.plan import forecast
 
@@ -65,12 +64,12 @@ class Plan:
         config, data, reason = choose(
             self.preset, self.config, {"data.source": self.data} | dict(self.overrides), device
         )
-        place = default_run(data.source_name, reason.partition(":")[0])
-        found = forecast(config, data, place, device, self.seconds)
+        preset = reason.partition(":")[0]
+        found = forecast(config, data, default_run(data.source_name, preset), device, self.seconds)
         if self.json:
-            print_json(_table(found, config, data, reason, str(device)))
+            print_json(_table(found, data, reason, str(device)))
         else:
-            print(_words(found, data, reason, str(device), self._command(reason.partition(":")[0], found)))
+            print(_text(found, data, reason, str(device), self._command(preset, found)))
         return 0
 
     def _command(self, preset: str, found: Forecast) -> str:
@@ -83,11 +82,7 @@ class Plan:
 
 
 def suggested(seconds: float) -> str:
-    """Return a round length of time, at least as long, as `--budget` reads it: 90s, 25m, 3h.
-
-    Args:
-        seconds: how long the usual number of images takes.
-    """
+    """Return a round duration of at least so many seconds, as `--budget` reads it: 90s, 25m, 3h."""
     for unit, name, steps in ((1, "s", (30, 60, 90)), (60, "m", (2, 3, 5, 10, 15, 20, 30, 45, 60, 90))):
         for step in steps:
             if seconds <= step * unit * 1.02:
@@ -95,8 +90,8 @@ def suggested(seconds: float) -> str:
     return f"{-(-int(seconds) // 3600)}h"
 
 
-def _table(found: Forecast, config: Config, data: Dataset, reason: str, device: str) -> dict[str, Any]:
-    """Everything that is known, for a program."""
+def _table(found: Forecast, data: Dataset, reason: str, device: str) -> dict[str, Any]:
+    """All figures, for a program."""
     plan = found.plan
     return {
         **{name: value for name, value in vars(found).items() if name not in ("speed", "plan")},
@@ -117,18 +112,14 @@ def _table(found: Forecast, config: Config, data: Dataset, reason: str, device: 
     }
 
 
-def _words(found: Forecast, data: Dataset, reason: str, device: str, command: str) -> str:
-    """The same for people, with what follows from it."""
+def _text(found: Forecast, data: Dataset, reason: str, device: str, command: str) -> str:
     here = f"; {size(found.memory_here)} are available" if found.memory_here else ""
     forward, step = count(found.flops), count(3 * found.flops * found.plan.batch)
     rows = [
         ("data", data.summary()),
         ("preset", reason),
         ("network", f"{found.parameters:,} parameters"),
-        (
-            "arithmetic",
-            f"{forward}FLOP an image forward, {step}FLOP a step",
-        ),
+        ("arithmetic", f"{forward}FLOP an image forward, {step}FLOP a step"),
         (
             "memory",
             f"about {size(found.memory)} at batch {found.plan.batch}: {size(found.state_bytes)} of weights, gradients, "
@@ -141,7 +132,10 @@ def _words(found: Forecast, data: Dataset, reason: str, device: str, command: st
         ),
         ("speed", _speed(found, device)),
         ("length", f"{found.plan.images:,} images, the preset's usual number: each image {found.epochs:,.1f} times"),
-        ("time", "" if found.seconds is None else f"{duration(found.seconds)}, grids and held-out passes included"),
+        (
+            "time",
+            "" if found.seconds is None else f"{duration(found.seconds)}, sample grids and held-out losses included",
+        ),
         ("train it", command),
     ]
     return "\n".join([facts(rows), *(f"- {line}" for line in advice(found))])
@@ -157,20 +151,19 @@ def _speed(found: Forecast, device: str) -> str:
 
 
 def advice(found: Forecast) -> list[str]:
-    """Return what follows from the figures, in sentences; nothing where all is well."""
+    """Return what the figures advise, in sentences; nothing where all is well."""
     lines = []
     batch = found.fitting_batch
     if batch is not None and found.memory > found.memory_here:
-        wise = f"use --train.batch {batch}" if batch else "use a smaller network (--net.base)"
-        lines.append(
-            f"this will not fit: {size(found.memory)} are needed and {size(found.memory_here)} are here; {wise}"
-        )
+        remedy = f"use --train.batch {batch}" if batch else "use a smaller network (--net.base)"
+        needed, available = size(found.memory), size(found.memory_here)
+        lines.append(f"this will not fit: {needed} are needed and {available} are available; {remedy}")
     if found.disk > found.disk_here:
         lines.append(f"the disk is too small: {size(found.disk)} are needed and {size(found.disk_here)} are free")
     if found.seconds is not None and found.seconds > LONG:
         lines.append(
-            "that is long: a smaller preset (--preset small64, faces), smaller images (--data.size 32,32) or a GPU "
-            "would shorten it; a --budget trains on fewer, and the rate still decays to its end"
+            "this takes long: a smaller preset (--preset small64, faces), smaller images (--data.size 32,32) or a GPU "
+            "would shorten it; a --budget trains on fewer images, and the learning rate still decays to its end"
         )
     if found.epochs > 2000:
         lines.append(
