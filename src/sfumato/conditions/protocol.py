@@ -40,8 +40,8 @@ class Vocabulary(Protocol):
         """
         ...
 
-    def describe(self, condition: Condition) -> list[str]:
-        """Return each row in words that `parse` reads."""
+    def describe(self, condition: Any) -> list[str]:
+        """Return each row of a condition of this kind in words that `parse` reads."""
         ...
 
     def every(self) -> Condition:

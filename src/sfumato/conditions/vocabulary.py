@@ -50,7 +50,7 @@ class AttributeVocabulary:
             )
         return None if rows is None else self.rows(rows)
 
-    def describe(self, condition: Attributes) -> list[str]:  # type: ignore[override]
+    def describe(self, condition: Attributes) -> list[str]:
         """Return each row in words, `glasses=dark,age=53`."""
         return [words.describe(self.attributes, row) for row in condition.table.tolist()]
 
