@@ -35,7 +35,7 @@ from torch.utils.data import DataLoader
 from sfumato.codec.pixels import to_model
 from sfumato.config.data import DataConfig
 from sfumato.data import open_data, open_source
-from sfumato.data.store.store import open_store
+from sfumato.data.store.open import open_store
 
 SIDE, BATCH = 64, 16
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from sfumato.data.sources.builtin import FASHION_CLASSES
-from sfumato.data.sources.idx import find_idx, read_idx
+from sfumato.data.sources.published import find_idx, idx_source
 
 
 def main() -> None:
@@ -26,13 +26,12 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--each", type=int, default=500)
     args = parser.parse_args()
-    images_path, labels_path = find_idx(args.folder)
-    assert labels_path is not None
-    images, labels = read_idx(images_path), read_idx(labels_path)
+    found = find_idx(args.folder)
+    assert found is not None
+    arrays = idx_source(found).arrays
+    images, labels = arrays.images, arrays.labels.conditions[:, 0].astype(np.uint8)
     keep = np.sort(np.concatenate([np.flatnonzero(labels == k)[: args.each] for k in range(len(FASHION_CLASSES))]))
-    np.savez_compressed(
-        args.out, images=images[keep][..., None], labels=labels[keep], classes=np.array(FASHION_CLASSES)
-    )
+    np.savez_compressed(args.out, images=images[keep], labels=labels[keep], classes=np.array(FASHION_CLASSES))
     print(f"{len(keep)} images, {args.out.stat().st_size / 1e6:.2f} MB")
 
 

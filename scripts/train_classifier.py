@@ -28,7 +28,7 @@ from sfumato.codec.pixels import to_model
 from sfumato.config.data import DataConfig
 from sfumato.data import open_data, open_source
 from sfumato.data.sources.builtin import FASHION_FOLDER
-from sfumato.data.sources.idx import read_idx
+from sfumato.data.sources.published import read_idx
 from sfumato.diffusion.noise import Purpose, permutation
 from sfumato.evaluate.extractors.classifier import Classifier, asset
 from sfumato.files import write_atomic
@@ -44,7 +44,7 @@ def fashion() -> tuple[Examples, Examples]:
     arrays = open_source("fashion-full").arrays  # type: ignore[attr-defined]
     images = read_idx(FASHION_FOLDER / "t10k-images-idx3-ubyte.gz")
     labels = read_idx(FASHION_FOLDER / "t10k-labels-idx1-ubyte.gz")
-    train = torch.tensor(arrays.images[..., 0])[:, None], torch.tensor(arrays.conditions[:, 0]).long()
+    train = torch.tensor(arrays.images[..., 0])[:, None], torch.tensor(arrays.labels.conditions[:, 0]).long()
     return train, (torch.tensor(images)[:, None], torch.tensor(labels).long())
 
 

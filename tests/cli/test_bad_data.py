@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sfumato.data import dataset
-from sfumato.data.sources.folder import FolderSource
+from sfumato.data.sources.files import FolderSource
 
 from .conftest import TINY, Command
 
@@ -62,8 +62,8 @@ def test_the_run_finishes_and_its_report_names_exactly_those(
     assert result.code == 0, result.err
     assert (Path("run") / "finished.json").exists()
     left_out = {f"{n:02}.png" for n in (*BAD, *VANISH)}
-    assert [{origin for origin, _ in data.quarantined} for data in met[:1]] == [left_out]
-    assert all(reason for _, reason in met[0].quarantined)
+    assert [{origin for origin, _ in data.skipped} for data in met[:1]] == [left_out]
+    assert all(reason for _, reason in met[0].skipped)
     assert len(met[0]) == 49
     assert "11 files left out" in result.out
     assert sum(f"{name}: " in result.out for name in left_out) == 8, "the first eight are shown"

@@ -117,9 +117,15 @@ def sixteen_bits() -> list[Case]:
         Case("sixteen rgb.png", png(12, 9, rows(deep), 16, 2), np.rint(deep / 257)),
         Case("sixteen rgba.png", png(12, 9, rows(opaque), 16, 6), np.rint(deep / 257)),
         Case("thirty-two.tif", saved(Image.fromarray(SIXTEEN.astype(np.int32)), "TIFF"), scaled),
-        Case("negative.tif", saved(Image.fromarray(np.full((2, 2), -1, np.int32)), "TIFF"), reason="beyond 0 to 65535"),
         Case(
-            "beyond.tif", saved(Image.fromarray(np.full((2, 2), 65536, np.int32)), "TIFF"), reason="beyond 0 to 65535"
+            "negative.tif",
+            saved(Image.fromarray(np.full((2, 2), -1, np.int32)), "TIFF"),
+            reason="outside of 0 to 65535",
+        ),
+        Case(
+            "beyond.tif",
+            saved(Image.fromarray(np.full((2, 2), 65536, np.int32)), "TIFF"),
+            reason="outside of 0 to 65535",
         ),
     ]
 

@@ -1,4 +1,4 @@
-"""Pictures written as files: by Pillow, or byte by byte where Pillow can't."""
+"""Pictures written as files, by Pillow or byte by byte where Pillow can't; and read again."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
+
+from sfumato.data import Source, Unreadable
+from sfumato.data.formats.decode import read_picture
+from sfumato.data.formats.fitting import converted, flattened
+from sfumato.data.sources.protocol import File
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -30,6 +35,27 @@ def saved(image: Image.Image, kind: str, **options: object) -> bytes:
     content = io.BytesIO()
     image.save(content, kind, **options)
     return content.getvalue()
+
+
+def noise(k: int, side: int = 8) -> bytes:
+    """A PNG of noise that no other number has."""
+    return saved(Image.fromarray(np.random.default_rng(k).integers(0, 256, (side, side, 3), np.uint8)), "PNG")
+
+
+def shown(file: File, background: str = "white") -> np.ndarray:
+    """A file's picture as bytes over a background."""
+    return converted(flattened(read_picture(file), background), "8")
+
+
+def faults(source: Source) -> dict[str, str]:
+    """Why each picture that can't be used can't, by its origin."""
+    found = {}
+    for i in range(len(source)):
+        try:
+            source.read(i)
+        except Unreadable as fault:
+            found[source.origin(i)] = fault.reason
+    return found
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

@@ -18,8 +18,8 @@ from PIL import Image
 
 from sfumato.config.data import DataConfig
 from sfumato.data import Source, Unreadable, open_source
-from sfumato.data.sources import tars, zips
-from sfumato.data.store.store import open_store
+from sfumato.data.sources import archives
+from sfumato.data.store.open import open_store
 from sfumato.errors import UserError
 
 RNG = np.random.default_rng(8)
@@ -165,7 +165,7 @@ def test_a_zip_bomb_is_not_unpacked(watched: Path, monkeypatch: pytest.MonkeyPat
     assert (watched / "a.zip").stat().st_size < 100_000
     patched(watched / "a.zip", b"PK\1\2", 24, struct.pack("<I", 1000))
     source = open_source(str(watched / "a.zip"))
-    monkeypatch.setattr(zips.zlib, "decompressobj", Watched)
+    monkeypatch.setattr(archives.zlib, "decompressobj", Watched)
     assert "not what the archive's directory says" in reasons(source)["bomb.png"]
     assert asked == [1001]
 
@@ -268,7 +268,7 @@ def test_a_tar_that_ends_too_early_gives_what_came_before(watched: Path, mode: s
 
 
 def test_a_tar_that_unpacks_to_too_much_is_refused(watched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tars, "_ROOM", 2**20)
+    monkeypatch.setattr(archives, "_ROOM", 2**20)
     with tarfile.open(watched / "a.tar.gz", "w:gz") as archive:
         add(archive, "a.png", png())
         add(archive, "bomb.png", bytes(30_000_000))

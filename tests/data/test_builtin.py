@@ -29,7 +29,7 @@ def test_the_table_says_what_is_in_the_file(name: str) -> None:
     assert data.shape == entry.shape
     count = len(data.attributes) if len(data.attributes) > 1 else len(data.attributes[0].values)
     assert entry.labels == f"{count} {'attributes' if len(data.attributes) > 1 else 'classes'}"
-    assert data.quarantined == []
+    assert data.skipped == []
     for attribute, counts in data.counts.items():
         assert sum(counts.values()) == entry.count or attribute in ("hat colour", "glasses colour")
         assert min(counts.values()) > 0
@@ -80,9 +80,9 @@ def test_fashion_is_balanced_and_without_copies() -> None:
 def test_fashion_is_the_first_500_of_each_class_of_the_full_set() -> None:
     full, part = BUILTIN["fashion-full"].open().arrays, BUILTIN["fashion"].open().arrays  # type: ignore[attr-defined]
     assert full.images.shape == (60000, 28, 28, 1)
-    assert full.attributes == part.attributes
+    assert full.labels.attributes == part.labels.attributes
     for k in range(10):
-        own, theirs = full.conditions[:, 0] == k, part.conditions[:, 0] == k
+        own, theirs = full.labels.conditions[:, 0] == k, part.labels.conditions[:, 0] == k
         assert np.array_equal(full.images[own][:500], part.images[theirs])
 
 
@@ -104,7 +104,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def column(data: Dataset, name: str) -> tuple[Attribute, np.ndarray]:
     """An attribute and what is known of it, -1 where it is not given."""
     place = [attribute.name for attribute in data.attributes].index(name)
-    return data.attributes[place], np.nan_to_num(data.conditions[:, place], nan=-1).astype(int)
+    return data.attributes[place], np.nan_to_num(data.table[:, place], nan=-1).astype(int)
 
 
 def hex_colour(text: str) -> np.ndarray:

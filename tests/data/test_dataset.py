@@ -12,7 +12,7 @@ from PIL import Image
 
 from sfumato.config.data import DataConfig
 from sfumato.data import Dataset, open_data
-from sfumato.data.dataset import FEWEST_TO_SPLIT, split
+from sfumato.data.split import FEWEST_TO_SPLIT, split
 from sfumato.diffusion.noise import Purpose, permutation, uniform
 from sfumato.errors import UserError
 
@@ -76,7 +76,7 @@ def test_another_seed_is_another_stream(data: Dataset) -> None:
 def test_images_are_mirrored_where_the_address_says_so(data: Dataset) -> None:
     positions = torch.arange(1000)
     batch = data.batch(positions, seed=2)
-    plain, _ = data.gather(batch.index)
+    plain, _ = data.rows(batch.index)
     mirrored = uniform(2, Purpose.FLIP, positions, ()) < 0.5
     expected = torch.where(mirrored[:, None, None, None], plain.flip(-1), plain)
     assert torch.equal(batch.x, expected)
@@ -95,7 +95,7 @@ def test_without_flip_rows_are_plain(make_folder: MakeFolder) -> None:
 def test_a_batch_is_a_copy(data: Dataset) -> None:
     before = np.array(data.images)
     data.batch(torch.arange(20), 0).x.zero_()
-    data.gather(torch.arange(20))[0].zero_()
+    data.rows(torch.arange(20))[0].zero_()
     assert np.array_equal(data.images, before)
 
 
@@ -186,16 +186,18 @@ def test_labels_are_known_only_when_asked_for(make_folder: MakeFolder, tmp_path:
         make_folder(name, 15, first=100 * k)
     silent = open_data(DataConfig(source=str(tmp_path / "set")))
     assert silent.attributes == ()
-    assert silent.batch(torch.arange(9), 0).conditions.shape == (9, 0)
+    assert silent.batch(torch.arange(9), 0).condition is None
     assert "data.labels=source" in silent.summary()
     telling = open_data(DataConfig(source=str(tmp_path / "set"), labels="source"))
     assert telling.counts == {"class": {"cat": 15, "dog": 15}}
     assert "class: cat 15, dog 15" in telling.summary()
     batch = telling.batch(torch.arange(40), 0)
-    assert torch.equal(batch.conditions, torch.from_numpy(telling.conditions)[batch.index])
+    assert torch.equal(batch.condition.table, torch.from_numpy(telling.table)[batch.index])
     origins = [telling.origins[i] for i in batch.index]
     (attribute,) = telling.attributes
-    assert [attribute.text(k) for (k,) in batch.conditions.tolist()] == [origin.split("/")[0] for origin in origins]
+    assert [attribute.text(k) for (k,) in batch.condition.table.tolist()] == [
+        origin.split("/")[0] for origin in origins
+    ]
 
 
 def test_labels_that_are_not_there_are_an_error(make_folder: MakeFolder) -> None:
@@ -220,13 +222,13 @@ def test_a_file_of_labels_is_read_beside_the_store(make_folder: MakeFolder, tmp_
     assert one.counts == {"letter": {"a": 15, "b": 14}, "half": {"given": 29}}
     assert "1 images have no row in labels.csv: they train without labels" in one.notes
     last = [n for n, origin in enumerate(one.origins) if origin == "0029.png"]
-    _, told = one.gather(torch.tensor(last))
-    assert told.isnan().all()
+    _, told = one.rows(torch.tensor(last))
+    assert told.table.isnan().all()
     half = one.attributes[1]
-    found = half.mean + half.std * one.conditions[:29, 1]
+    found = half.mean + half.std * one.table[:29, 1]
     np.testing.assert_allclose(found, np.arange(29) / 2, atol=1e-6)
     chosen = open_data(DataConfig(source=str(folder), labels=str(table), attributes=("half",)))
-    np.testing.assert_array_equal(chosen.conditions, two.conditions[:, 1:])
+    np.testing.assert_array_equal(chosen.table, two.table[:, 1:])
 
 
 def test_attributes_are_chosen_in_the_order_in_which_they_are_named() -> None:
@@ -234,7 +236,7 @@ def test_attributes_are_chosen_in_the_order_in_which_they_are_named() -> None:
     some = open_data(DataConfig("faces", labels="source", attributes=("mouth", "hair")))
     names = [attribute.name for attribute in whole.attributes]
     assert some.attributes == tuple(whole.attributes[names.index(name)] for name in ("mouth", "hair"))
-    np.testing.assert_array_equal(some.conditions, whole.conditions[:, [names.index("mouth"), names.index("hair")]])
+    np.testing.assert_array_equal(some.table, whole.table[:, [names.index("mouth"), names.index("hair")]])
     with pytest.raises(UserError, match="faces' has no attribute 'glases'; did you mean 'glasses'"):
         open_data(DataConfig("faces", labels="source", attributes=("glases",)))
 
@@ -261,7 +263,7 @@ def test_the_summary_says_what_matters(make_folder: MakeFolder) -> None:
         (folder / f"bad{k:02}.png").write_bytes(b"")
     text = open_data(DataConfig(source=str(folder))).summary()
     assert "30 images of 3x8x8" in text
-    assert "12 files left out" in text
+    assert "12 files skipped" in text
     assert "bad00.png: an empty file" in text
     assert "bad11.png" not in text
     assert "expect a model to repeat" in text

@@ -38,10 +38,10 @@ def grey(folder: Path, count: int = 24) -> None:
 def test_sixteen_bits_are_kept_where_all_have_them(folder: Path) -> None:
     grey(folder)
     data = opened(folder)
-    assert data.depth == SIXTEEN
+    assert data.format == SIXTEEN
     assert np.array_equal(data.images[:, 0], DEEP[..., 0])
     assert "16-bit" in data.summary()
-    assert opened(folder, depth="8").depth == EIGHT
+    assert opened(folder, depth="8").format == EIGHT
     assert np.array_equal(opened(folder, depth="8").images[:, 0], np.rint(DEEP[..., 0] / 257))
 
 
@@ -51,7 +51,7 @@ def test_one_picture_of_bytes_makes_all_bytes_unless_asked(folder: Path, name: s
     grey(folder)
     Image.fromarray(np.full((6, 8), 77, np.uint8)).save(folder / f"{name}.png")
     data, row = opened(folder), 0 if name == "00" else 24
-    assert data.depth == EIGHT
+    assert data.format == EIGHT
     assert data.images.dtype == np.uint8
     assert (data.images[row] == 77).all()
     assert np.array_equal(data.images[5, 0], np.rint(DEEP[5, ..., 0] / 257))
@@ -90,10 +90,10 @@ def test_bands_of_floats(folder: Path) -> None:
     np.save(folder / "few.npy", BANDS[0, ..., :2])
     data = opened(folder)
     assert np.array_equal(data.images.transpose(0, 2, 3, 1), BANDS)
-    assert data.depth == PixelFormat("float", float(BANDS.min()), float(BANDS.max()))
-    x = data.depth.to_model(torch.from_numpy(np.array(data.images)))
+    assert data.format == PixelFormat("float", float(BANDS.min()), float(BANDS.max()))
+    x = data.format.to_model(torch.from_numpy(np.array(data.images)))
     assert (float(x.min()), float(x.max())) == (-1.0, 1.0)
-    assert dict(data.quarantined) == {
+    assert dict(data.skipped) == {
         "nan.npy": "floating-point values that are not finite numbers",
         "few.npy": "2 channels, where the first picture has 5",
     }
@@ -102,14 +102,14 @@ def test_bands_of_floats(folder: Path) -> None:
 def test_a_range_that_is_given_counts(folder: Path) -> None:
     np.save(folder.with_suffix(".npy"), BANDS)
     data = opened(folder.with_suffix(".npy"), range=(-1.0, 3.0))
-    assert data.depth == PixelFormat("float", -1.0, 3.0)
+    assert data.format == PixelFormat("float", -1.0, 3.0)
     assert any("beyond data.range" in note for note in data.notes)
     assert not any("beyond" in note for note in opened(folder.with_suffix(".npy"), range=(-9.0, 9.0)).notes)
     assert data.fingerprint != opened(folder.with_suffix(".npy")).fingerprint
     grey(folder)
     with pytest.raises(UserError, match="the images are 16-bit"):
         opened(folder, range=(0.0, 1.0))
-    assert opened(folder, range=(0.0, 10_000.0), depth="float").depth == PixelFormat("float", 0.0, 10_000.0)
+    assert opened(folder, range=(0.0, 10_000.0), depth="float").format == PixelFormat("float", 0.0, 10_000.0)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sfumato.data.formats.fitting import border, converted, fit, rendered, with_channels
+from sfumato.data.formats.fitting import border, converted, fit, is_grey, rendered, with_channels
 from sfumato.data.sources.protocol import Unreadable
 
 RNG = np.random.default_rng(0)
 BYTES = RNG.integers(0, 256, (9, 14, 3)).astype(np.uint8)
+RGB = RNG.integers(0, 256, (6, 9, 3), dtype=np.uint8)
+GREY = RNG.integers(0, 256, (6, 9), dtype=np.uint8)
 
 
 def test_bytes_become_sixteen_bits_and_come_back() -> None:
@@ -106,3 +108,64 @@ def test_anything_can_be_looked_at() -> None:
     assert rendered(np.zeros((2, 2, 2), np.uint16)).shape == (2, 2, 1)
     cold = np.array([-50.0, 0.0, 50.0], np.float32).reshape(1, 3, 1)
     assert rendered(cold).ravel().tolist() == [0, 128, 255]
+
+
+# ---- size and channels of bytes ----
+
+
+def test_the_right_size_is_not_touched() -> None:
+    assert np.array_equal(fit(RGB, RGB.shape[:2]), RGB)
+
+
+@pytest.mark.parametrize(
+    ("size", "rows", "columns"),
+    [((4, 4), slice(0, 4), slice(3, 7)), ((4, 10), slice(0, 4), slice(0, 10)), ((4, 6), slice(0, 4), slice(2, 8))],
+)
+def test_the_centre_is_cut(size: tuple[int, int], rows: slice, columns: slice) -> None:
+    wide = RNG.integers(0, 256, (4, 10, 3), dtype=np.uint8)
+    assert np.array_equal(fit(wide, size), wide[rows, columns])
+    tall = wide.swapaxes(0, 1)
+    assert np.array_equal(fit(tall, size[::-1]), tall[columns, rows])
+
+
+def test_shrinking_does_not_alias() -> None:
+    """Stripes one pixel wide, 0 and 255: taking every fourth pixel gives black or white, a filter gives their mean."""
+    stripes = np.tile(np.array([0, 255], np.uint8), (64, 32))[..., None]
+    small = fit(stripes, (16, 16))
+    assert np.abs(small.astype(int) - 127.5)[:, 2:-2].max() < 3
+    assert stripes[::4, ::4].max() == 0
+
+
+def test_a_constant_stays_and_the_mean_is_kept() -> None:
+    assert (fit(np.full((37, 53, 3), 91, np.uint8), (16, 16)) == 91).all()
+    smooth = (128 + 100 * np.sin(np.arange(96) / 30)[:, None] * np.cos(np.arange(96) / 20)).astype(np.uint8)[..., None]
+    assert abs(fit(smooth, (24, 24)).mean() - smooth.mean()) < 1
+
+
+def test_the_filter_is_lanczos_three() -> None:
+    """Halving a row: the weights are sinc(x) sinc(x / 3) at x = (k + 1/2) / 2, normalised."""
+    row = RNG.integers(0, 256, 32).astype(float)
+    image = np.tile(row, (32, 1)).astype(np.uint8)[..., None]
+    got = fit(image, (16, 16))[8, :, 0].astype(float)
+    x = (np.arange(-6, 6) + 0.5) / 2
+    weights = np.sinc(x) * np.sinc(x / 3)
+    weights /= weights.sum()
+    for i in range(3, 13):
+        expected = (weights * row[2 * i - 5 : 2 * i + 7]).sum()
+        assert abs(got[i] - np.clip(expected, 0, 255)) <= 1
+
+
+@pytest.mark.parametrize("shape", [(1, 10000, 3), (10000, 1, 1), (1, 1, 3), (2, 3, 1)])
+def test_odd_shapes_still_give_the_size(shape: tuple[int, int, int]) -> None:
+    assert fit(np.full(shape, 9, np.uint8), (8, 12)).shape == (8, 12, shape[2])
+
+
+def test_grey_and_colour_of_bytes() -> None:
+    luma = RGB.astype(float) @ [0.299, 0.587, 0.114]
+    assert np.abs(with_channels(RGB, 1)[..., 0] - luma).max() <= 1
+    three = with_channels(GREY[..., None], 3)
+    assert (three == GREY[..., None]).all()
+    assert np.array_equal(with_channels(three, 1)[..., 0], GREY)  # grey to colour and back changes nothing
+    assert with_channels(RGB, 3) is RGB
+    assert is_grey(three)
+    assert not is_grey(RGB)

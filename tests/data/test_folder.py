@@ -12,7 +12,7 @@ from PIL import Image
 from sfumato.conditions.attributes import Attribute
 from sfumato.config.data import DataConfig
 from sfumato.data import open_data
-from sfumato.data.sources.folder import FolderSource
+from sfumato.data.sources.files import FolderSource
 from sfumato.data.sources.protocol import Unreadable, printable
 from sfumato.errors import UserError
 

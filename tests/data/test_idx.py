@@ -9,9 +9,8 @@ import pytest
 
 from sfumato.conditions.attributes import Attribute
 from sfumato.config.data import DataConfig
-from sfumato.data import open_data
-from sfumato.data.dataset import open_source
-from sfumato.data.sources.idx import find_idx, read_idx
+from sfumato.data import open_data, open_source
+from sfumato.data.sources.published import find_idx, read_idx
 from sfumato.errors import UserError
 
 
@@ -38,7 +37,7 @@ def test_a_folder_of_idx_files_is_a_data_set(tmp_path: Path, gz: bool) -> None:
     data = open_data(DataConfig(source=str(tmp_path / "set"), labels="source"))
     assert data.shape == (1, 5, 7)
     assert np.array_equal(data.images[:, 0], images)
-    assert np.array_equal(data.conditions[:, 0], labels)
+    assert np.array_equal(data.table[:, 0], labels)
     assert data.attributes == (Attribute("class", ("0", "1", "2")),)
 
 
@@ -52,15 +51,12 @@ def test_one_file_of_images_is_a_data_set_too(tmp_path: Path) -> None:
 
 def test_train_is_preferred_and_a_file_to_its_gzip(tmp_path: Path) -> None:
     write_pair(tmp_path / "set", "t10k-")
-    assert find_idx(tmp_path / "set") == (
-        tmp_path / "set" / "t10k-images-idx3-ubyte",
-        tmp_path / "set" / "t10k-labels-idx1-ubyte",
-    )
+    assert find_idx(tmp_path / "set") == tmp_path / "set" / "t10k-images-idx3-ubyte"
     write_pair(tmp_path / "set", "train-", gz=True)
     write_pair(tmp_path / "set", "train-")
     found = find_idx(tmp_path / "set")
     assert found is not None
-    assert found[0].name == "train-images-idx3-ubyte"
+    assert found.name == "train-images-idx3-ubyte"
 
 
 def test_images_without_labels(tmp_path: Path) -> None:
@@ -68,7 +64,7 @@ def test_images_without_labels(tmp_path: Path) -> None:
     (tmp_path / "set" / "train-labels-idx1-ubyte").unlink()
     data = open_data(DataConfig(source=str(tmp_path / "set")))
     assert data.attributes == ()
-    assert data.conditions.shape == (30, 0)
+    assert data.vocabulary is data.conditions is None
 
 
 def test_several_candidates_are_named(tmp_path: Path) -> None:

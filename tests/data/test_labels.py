@@ -98,7 +98,7 @@ def test_what_does_not_fit_is_counted(read: Read) -> None:
     assert labels.attributes == (Attribute("a", ("x",)),), "values of images that are not here are none"
     assert labels.notes == (
         "2 images have no row in labels.csv: they train without labels",
-        "2 rows of labels.csv name no image here",
+        "2 rows of labels.csv name an image that is not here",
         "1 rows of labels.csv name an image that had a row already: the first one counts",
     )
 
@@ -156,13 +156,13 @@ def test_a_column_that_tells_images_apart_is_refused() -> None:
         (b"\xef\xbb\xbf \n", "is empty"),
         ("file,näme\na/1.png,x".encode("latin-1"), "not UTF-8"),
         ("file,name\na/1.png,x".encode("utf-16"), "not UTF-8"),
-        ("file\na/1.png", "no column besides"),
+        ("file\na/1.png", "only the column of files"),
         ("file,a,b\na/1.png,x\n", "line 2 has 2 cells, and its header 3"),
         ("file,a\na/1.png,x\na/2.png,x,y\n", "line 3 has 3 cells, and its header 2"),
         ('file,a\na/1.png,"x\n', "line 2 is not CSV"),
         ("file,a,a\na/1.png,x,y\n", "two columns 'a'"),
         ("file,a,\na/1.png,x,y\n", "no name for its column 3"),
-        ("file,a=b\na/1.png,x\n", "'a=b' can't be an attribute's name"),
+        ("file,a=b\na/1.png,x\n", "attribute 'a=b': a name must not"),
         ("file,a\n1.png,x\n", "names none of the images: it names '1.png' where the data has 'a/1.png'"),
         ("file,a\n", "names none of the images: it names 'nothing'"),
         ("file,a\na/1.png,\n", "the column 'a' is empty"),

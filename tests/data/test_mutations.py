@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from sfumato.data.formats.decode import read_picture
+from sfumato.data.formats.decode import header_size
 from sfumato.data.sources.protocol import Unreadable
 
 from .corpus import ALPHA, BITS, GREY, RGB, SIXTEEN, SMOOTH
-from .encode import adam7, png, saved
+from .encode import adam7, png, saved, shown
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 ALLOWED = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TIFF", "WEBP")
@@ -107,7 +107,8 @@ def attack(count: int, path: Path, first: int = 0) -> tuple[int, float]:
         path.write_bytes(data)
         start = time.process_time()
         try:
-            got: np.ndarray | None = read_picture(path, "white").pixels
+            got: np.ndarray | None = shown(path)
+            header_size(path)
         except Unreadable as fault:
             got, reason = None, fault.reason
         slowest = max(slowest, time.process_time() - start)

@@ -7,18 +7,20 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from sfumato.conditions.attributes import Attribute
 from sfumato.config.data import DataConfig
-from sfumato.data.sources.folder import FolderSource
-from sfumato.data.sources.protocol import Picture
-from sfumato.data.store import build, journal
-from sfumato.data.store.journal import Chunk, Tally
-from sfumato.data.store.store import open_store
+from sfumato.data.sources.files import FolderSource
+from sfumato.data.store import build
+from sfumato.data.store import format as disk
+from sfumato.data.store.format import Chunk, append, chunks, load, write_index
+from sfumato.data.store.open import open_store
 
 MakeFolder = Callable[..., Path]
 CONFIG = DataConfig(size=(8, 8))
@@ -27,11 +29,11 @@ KILLED = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background may ignore it
 from pathlib import Path
-from sfumato.data.store import build, journal
-from sfumato.data.sources.folder import FolderSource
+from sfumato.data.store import format as disk
+from sfumato.data.sources.files import FolderSource
 from sfumato.config.data import DataConfig
-from sfumato.data.store.store import open_store
-journal.CHUNK = 10
+from sfumato.data.store.open import open_store
+disk.CHUNK = 10
 def die(done, total):
     if done == int(sys.argv[2]): os.kill(os.getpid(), int(sys.argv[3]))
 open_store(FolderSource(Path(sys.argv[1])), DataConfig(size=(8, 8)), on_progress=die)
@@ -45,14 +47,14 @@ class Counted(FolderSource):
         super().__init__(folder)
         self.seen: list[int] = []
 
-    def read(self, i: int, opacity: bool = False) -> Picture:
+    def file(self, i: int) -> Path:
         self.seen.append(i)
-        return super().read(i, opacity)
+        return super().file(i)
 
 
 @pytest.fixture(autouse=True)
 def short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "CHUNK", STEP)
+    monkeypatch.setattr(disk, "CHUNK", STEP)
 
 
 def killed(folder: Path, after: int, sign: int = signal.SIGKILL) -> None:
@@ -88,7 +90,7 @@ def test_a_killed_build_goes_on_where_it_was(
     assert not list(own_cache.glob("store/*/.build-*"))
     whole = open_store(FolderSource(folder), CONFIG, tmp_path / "other")
     assert contents(own_cache) == contents(tmp_path / "other")
-    assert resumed.quarantined == whole.quarantined == [("0007.png", "an empty file")]
+    assert resumed.skipped == whole.skipped == [("0007.png", "an empty file")]
 
 
 def test_killed_again_and_again_it_ends_the_same(make_folder: MakeFolder, own_cache: Path, tmp_path: Path) -> None:
@@ -174,20 +176,35 @@ def test_an_interrupt_keeps_what_is_done(make_folder: MakeFolder, own_cache: Pat
 
 def test_a_journal_says_what_it_was_told(tmp_path: Path) -> None:
     nan = float("nan")
-    first = Chunk(Tally(3, 2, 1, 0, 1), ["ab" * 32, "cd" * 32], ["a", "Ünïcode 🙂"], [(1.0, nan), (0.1, 2.0)])
-    second = Chunk(Tally(1), quarantined=[("bad\\x0a", "why")])
+    first = Chunk(
+        Counter(pictures=3, rows=2, coloured=1),
+        ["ab" * 32, "cd" * 32],
+        ["a", "Ünïcode 🙂"],
+        [(1.0, nan), (0.1, 2.0)],
+        [None, "a\ncat 🙂\u2028"],
+    )
+    second = Chunk(Counter(pictures=1), skipped=[("bad\\x0a", "why")])
     for chunk in (first, second):
-        journal.append(tmp_path / "journal", chunk)
-    (one, _), (two, end) = journal.chunks(tmp_path / "journal")
-    assert (one.tally, one.digests, one.origins) == (first.tally, first.digests, first.origins)
+        append(tmp_path / "journal", chunk)
+    (one, _), (two, end) = chunks(tmp_path / "journal")
+    assert (one.counts, one.digests, one.origins) == (first.counts, first.digests, first.origins)
     np.testing.assert_array_equal(np.float32(one.conditions), np.float32(first.conditions))
-    assert two.quarantined == second.quarantined
+    assert two == second
     assert end == (tmp_path / "journal").stat().st_size
-    conditions, quarantined = journal.columns(tmp_path, 2)
-    np.testing.assert_array_equal(conditions, np.float32(first.conditions))
-    assert quarantined == second.quarantined
-    assert (tmp_path / "origins.txt").read_text("utf-8") == "a\nÜnïcode 🙂\n"
-    assert np.load(tmp_path / "digests.npy").tobytes().hex() == "ab" * 32 + "cd" * 32
+    np.save(tmp_path / "images.npy", np.zeros((2, 1, 3, 3), np.uint8))
+    attributes = (Attribute("x", ("a", "b")), Attribute("y"))
+    plain = {"shape": [2, 1, 3, 3], "size": [3, 3], "depth": None, "notes": ["n"]}
+    write_index(tmp_path, attributes, plain)
+    stored = load(tmp_path)
+    assert stored is not None
+    assert (stored.origins, list(stored.digests), stored.captions) == (
+        tuple(first.origins),
+        first.digests,
+        (None, first.captions[1]),
+    )
+    assert stored.skipped == second.skipped
+    np.testing.assert_array_equal(stored.conditions, np.float32([[1, nan], [0, 2]]))
+    assert stored.attributes == attributes
 
 
 def test_a_million_rows_open_fast_because_no_row_is_json(make_folder: MakeFolder, own_cache: Path) -> None:

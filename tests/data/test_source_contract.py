@@ -20,7 +20,7 @@ from PIL import Image
 
 from sfumato.config.data import DataConfig
 from sfumato.data import Source, Unreadable, from_arrays, from_dataset, open_data, open_source
-from sfumato.data.store.store import open_store
+from sfumato.data.store.open import open_store
 
 COUNT, SIDE = 12, 32
 RNG = np.random.default_rng(5)

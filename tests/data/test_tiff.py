@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import struct
+import sys
 import zlib
 
 import numpy as np
 import pytest
 
 from sfumato.data.formats.decode import header_size, read_picture
+from sfumato.data.formats.fitting import flattened
 from sfumato.data.sources.protocol import Blob, Unreadable
 
 RNG = np.random.default_rng(0)
@@ -66,8 +69,8 @@ def tiff(
     )
 
 
-def pixels(file: Blob, **options: bool) -> np.ndarray:
-    return read_picture(file, "white", native=True, **options).pixels
+def pixels(file: Blob) -> np.ndarray:
+    return read_picture(file).pixels
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -92,15 +95,17 @@ def test_numbers_keep_their_values(dtype: str, becomes: str) -> None:
 def test_deep_colour_and_its_opacity() -> None:
     assert np.array_equal(pixels(tiff(DEEP[..., :3], _262=2)), DEEP[..., :3])
     clear = tiff(DEEP[..., :4], _262=2, _338=2)
-    assert np.array_equal(pixels(clear, opacity=True), DEEP[..., :4])
+    picture = read_picture(clear)
+    assert np.array_equal(picture.pixels, DEEP[..., :4])
     ink, a = DEEP[..., :3].astype(float), DEEP[..., 3:4] / 65535
-    assert np.array_equal(pixels(clear), np.rint(a * ink + (1 - a) * 65535))
-    assert np.array_equal(pixels(tiff(DEEP[..., :4], _262=2, _338=0)), DEEP[..., :4])  # a fourth band, not opacity
+    assert np.array_equal(flattened(picture, "white"), np.rint(a * ink + (1 - a) * 65535))
+    bands = read_picture(tiff(DEEP[..., :4], _262=2, _338=0))  # a fourth band, not opacity
+    assert np.array_equal(flattened(bands, "white"), DEEP[..., :4])
 
 
 def test_further_pages_are_told_of() -> None:
-    assert read_picture(tiff(DEEP, following=8), "white", native=True).animated
-    assert not read_picture(tiff(DEEP), "white", native=True).animated
+    assert read_picture(tiff(DEEP, following=8)).animated
+    assert not read_picture(tiff(DEEP)).animated
 
 
 def test_it_is_turned() -> None:
@@ -112,10 +117,6 @@ def test_it_is_turned() -> None:
 @pytest.mark.parametrize(
     ("file", "reason"),
     [
-        (tiff(DEEP, _259=5), "compression 5 are not read"),
-        (tiff(DEEP, _317=3), "not read"),
-        (tiff(DEEP, _258=[12] * 5), "12 bits have no rule"),
-        (tiff(DEEP, _258=[16, 16, 8, 16, 16]), "no rule"),
         (tiff(DEEP, _257=400), "its strips don't reach"),
         (tiff(DEEP, _279=[10, 10, 10]), "before its last row"),
         (tiff(DEEP, _256=60_000, _257=60_000), "too large"),
@@ -130,6 +131,51 @@ def test_it_is_turned() -> None:
 def test_what_is_refused(file: Blob, reason: str) -> None:
     with pytest.raises(Unreadable, match=reason):
         pixels(file)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "options"),
+    [
+        ("u2", {"compression": "lzw"}),
+        ("u2", {"compression": "lzw", "predictor": 2, "tile": (16, 16)}),
+        ("f4", {"compression": "deflate", "predictor": 3}),
+        ("u1", {"compression": "zstd", "planarconfig": "separate"}),
+        ("f4", {"compression": "lzw", "planarconfig": "separate", "tile": (16, 16)}),
+    ],
+)
+def test_the_extra_reads_what_is_not_read_here(
+    dtype: str, options: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written by tifffile; and refused with the name of the extra where it isn't installed."""
+    tifffile = pytest.importorskip("tifffile")
+    pytest.importorskip("imagecodecs")
+    bands = (100 * RNG.random((40, 30, 5))).astype(dtype)
+    apart = options.get("planarconfig") == "separate"
+    content = io.BytesIO()
+    tifffile.imwrite(
+        content, bands.transpose(2, 0, 1) if apart else bands, photometric="minisblack",
+        **({"planarconfig": "contig"} | options),
+    )  # fmt: skip
+    file = Blob(content.getvalue())
+    assert np.array_equal(pixels(file), bands)
+    assert header_size(file) == (40, 30)
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    with pytest.raises(Unreadable, match=r"need tifffile: pip install 'sfumato\[tiff\]'"):
+        pixels(file)
+
+
+@pytest.mark.parametrize("tags", [{"_259": 5}, {"_317": 3}, {"_258": [12] * 5}, {"_258": [16, 16, 8, 16, 16]}])
+def test_other_forms_are_refused_without_the_extra(tags: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    with pytest.raises(Unreadable, match="need tifffile"):
+        pixels(tiff(DEEP, **tags))
+
+
+@pytest.mark.parametrize("tags", [{"_259": 5}, {"_258": [16, 16, 8, 16, 16]}])
+def test_what_the_extra_cannot_read_is_damaged(tags: dict[str, int]) -> None:
+    pytest.importorskip("imagecodecs")
+    with pytest.raises(Unreadable, match="damaged"):
+        pixels(tiff(DEEP, **tags))
 
 
 def test_mutated_files_are_read_or_refused() -> None:

@@ -53,7 +53,7 @@ def dataset(images: Tensor, train: int, table: Tensor | None = None, attributes:
         digests=tuple(hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in images),
         train=np.arange(train),
         held_out=np.arange(train, len(images)),
-        quarantined=[],
+        skipped=[],
         notes=(),
     )
 

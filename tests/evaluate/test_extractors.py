@@ -11,7 +11,7 @@ import torch
 from sfumato.config.data import DataConfig
 from sfumato.data import Dataset, open_data
 from sfumato.data.sources.builtin import FASHION_FOLDER
-from sfumato.data.sources.idx import read_idx
+from sfumato.data.sources.published import read_idx
 from sfumato.errors import UserError
 from sfumato.evaluate import Extractor, batches, extract, fitting, open_extractor
 from sfumato.evaluate.extractors.classifier import CLASSIFIERS, Classifier, asset

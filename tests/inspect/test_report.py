@@ -18,8 +18,8 @@ from PIL import Image
 from sfumato.config.data import DataConfig
 from sfumato.config.presets import choose
 from sfumato.data import open_source
-from sfumato.data.dataset import split
 from sfumato.data.formats.fitting import fit
+from sfumato.data.split import split
 from sfumato.errors import UserError
 from sfumato.inspect import Report, advise, check
 from sfumato.inspect.duplicates import Duplicates

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
-import multiprocessing
 import os
-import signal
-import time
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageOps
 from scipy.fft import dctn
 
-from sfumato.data import open_source
+from sfumato.data import Picture, Source, open_source
 from sfumato.inspect.scan import difference_hash, frequency_hash, record, scan
 
 from .images import Made, drawn, drawn_many
@@ -23,12 +23,33 @@ GOOD = drawn_many(12)
 IMAGE = GOOD[0]
 
 
+DEADLY = """
+import os, signal
+from sfumato.inspect.scan import recorder as real
+def recorder(setup):
+    record = real(setup)
+    def deadly(file):
+        if file.open("rb").read(3) == b"DIE":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return record(file)
+    return deadly
+"""
+
+
+def folder(path: Path) -> Source:
+    """The good images as files."""
+    path.mkdir()
+    for i, pixels in enumerate(GOOD):
+        Image.fromarray(pixels).save(path / f"{i:02d}.png")
+    return open_source(str(path))
+
+
 def of(pixels: np.ndarray) -> np.void:
-    return record(Made([pixels]), 0)
+    return record(Picture(pixels))
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 5])
-def test_any_number_of_processes_gives_the_same(workers: int) -> None:
+def test_any_number_of_processes_gives_the_same(workers: int, tmp_path: Path) -> None:
     images = [*GOOD[:6], "is torn", *GOOD[6:], "is empty"]
     calls: list[tuple[int, int]] = []
     records, faults = scan(Made(images), np.arange(14), lambda done, total: calls.append((done, total)), workers)
@@ -36,6 +57,10 @@ def test_any_number_of_processes_gives_the_same(workers: int) -> None:
     assert records["index"].tolist() == [0, 1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12]
     assert calls == [(n, 14) for n in range(1, 15)]
     assert records.tobytes() == scan(Made(images), np.arange(14), workers=0)[0].tobytes()
+    files, _ = scan(folder(tmp_path / "set"), np.arange(12), workers=workers)
+    assert set(files["format"].tolist()) == {b"PNG"}
+    for name in set(files.dtype.names) - {"index", "format", "mode", "bits"}:
+        np.testing.assert_array_equal(files[name], records[name])
 
 
 def test_only_the_images_asked_for_are_read() -> None:
@@ -45,22 +70,16 @@ def test_only_the_images_asked_for_are_read() -> None:
     assert not faults
 
 
-def test_an_image_that_crashes_the_decoder_is_named() -> None:
-    def crash() -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    records, faults = scan(Made([*GOOD[:3], crash, *GOOD[3:6], crash, GOOD[6]]), np.arange(9), workers=2)
-    assert faults == [(3, "reading it crashed the decoder"), (7, "reading it crashed the decoder")]
-    assert records["index"].tolist() == [0, 1, 2, 4, 5, 6, 8]
-
-
-def test_an_image_that_never_ends_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sfumato.inspect.workers.PATIENCE", 0.5)
-    start = time.monotonic()
-    records, faults = scan(Made([GOOD[0], lambda: time.sleep(60), GOOD[1], GOOD[2]]), np.arange(4), workers=1)
-    assert time.monotonic() - start < 20
-    assert faults == [(1, "reading it took more than 0.5 s")]
-    assert records["index"].tolist() == [0, 2, 3]
+def test_an_image_that_crashes_the_decoder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "deadly.py").write_text(DEADLY)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr("sfumato.inspect.scan.RECORDER", "deadly:recorder")
+    source = folder(tmp_path / "set")
+    for i in (3, 7):
+        (tmp_path / "set" / f"{i:02d}.png").write_bytes(b"DIE")
+    records, faults = scan(source, np.arange(12), workers=2)
+    assert faults == [(3, "the decoder crashed"), (7, "the decoder crashed")]
+    assert records["index"].tolist() == [0, 1, 2, 4, 5, 6, 8, 9, 10, 11]
 
 
 def test_an_image_too_large_for_memory_is_named() -> None:
@@ -71,13 +90,30 @@ def test_an_image_too_large_for_memory_is_named() -> None:
     assert faults == [(1, "it needs more memory than there is")]
 
 
-def test_no_process_is_left_behind_after_an_interrupt() -> None:
+def test_no_process_is_left_behind_after_an_interrupt(tmp_path: Path) -> None:
     def stop(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
+    before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
-        scan(Made([*GOOD, lambda: time.sleep(60)]), np.arange(13), stop, 2)
-    assert not multiprocessing.active_children()
+        scan(folder(tmp_path / "set"), np.arange(12), stop, 2)
+    assert threading.active_count() == before
+
+
+def test_conditions_are_recorded_and_transparent_images_lie_on_the_background(tmp_path: Path) -> None:
+    records, _ = scan(Made(GOOD[:3], ("a", "b"), [1.0, 0.0, 1.0]), np.arange(3))
+    assert records["condition"].tolist() == [[1.0], [0.0], [1.0]]
+    Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    for background, mean in (("white", 255), ("#ff0000", 85)):
+        records, _ = scan(open_source(str(tmp_path)), np.arange(1), background=background)
+        assert records["mean"].mean() == mean
+
+
+def test_scanning_does_not_import_torch() -> None:
+    """Each process imports what it needs, and torch alone would take it seconds."""
+    code = "import sys; import sfumato.inspect.scan; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_statistics_are_numpys() -> None:
@@ -144,8 +180,7 @@ def test_headers_of_files(tmp_path: Path) -> None:
     image.convert("RGBA").save(tmp_path / "d.png")
     image.save(tmp_path / "e.gif", save_all=True, append_images=[ImageOps.mirror(image)])
     image.save(tmp_path / "f.tiff")
-    source = open_source(str(tmp_path))
-    found = [record(source, i) for i in range(len(source))]
+    found, _ = scan(open_source(str(tmp_path)), np.arange(6), workers=0)
     assert [r["format"].item() for r in found] == [b"PNG", b"JPEG", b"PNG", b"PNG", b"GIF", b"TIFF"]
     assert [r["bits"].item() for r in found] == [8, 8, 16, 8, 8, 8]
     for name, which in (("misnamed", 1), ("alpha", 3), ("animated", 4)):
@@ -158,5 +193,5 @@ def test_a_jpeg_that_ended_early_is_marked(tmp_path: Path) -> None:
     whole = content.getvalue()
     (tmp_path / "whole.jpg").write_bytes(whole)
     (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2] + b"\xff\xd9")
-    source = open_source(str(tmp_path))
-    assert [bool(record(source, i)["cut_short"]) for i in range(2)] == [True, False]
+    records, _ = scan(open_source(str(tmp_path)), np.arange(2), workers=0)
+    assert records["cut_short"].tolist() == [True, False]

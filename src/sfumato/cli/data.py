@@ -95,7 +95,7 @@ def _described(data: Dataset) -> dict[str, Any]:
         "held_out": len(data.held_out),
         "attributes": [plain(attribute) for attribute in data.attributes],
         "counts": data.counts,
-        "quarantined": [{"file": origin, "reason": reason} for origin, reason in data.quarantined],
+        "quarantined": [{"file": origin, "reason": reason} for origin, reason in data.skipped],
         "notes": data.notes,
         "fingerprint": data.fingerprint,
     }

@@ -59,7 +59,7 @@ class Check:
         if self.num is not None and self.num < 1:
             raise UserError(f"--num is {self.num}: scan at least 1 image")
         config = resolve(self.preset, overrides={"data.source": self.source, **dict(self.overrides)}).data
-        source = open_source(config.source, config.background)
+        source = open_source(config.source)
         self._check_outputs(source.name)
         if self.fix is not None:
             listable(source, self.num)

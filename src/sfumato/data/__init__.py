@@ -11,11 +11,11 @@ from sfumato.lazy import lazy
 
 if TYPE_CHECKING:
     from sfumato.data.dataset import Batch, Dataset, open_data
+    from sfumato.data.sources.arrays import from_arrays, from_dataset
     from sfumato.data.sources.builtin import BUILTIN, describe_sources
     from sfumato.data.sources.opening import open_source
     from sfumato.data.sources.protocol import Picture, Source, Unreadable
     from sfumato.data.sources.tables import from_huggingface
-    from sfumato.data.store.memory import from_arrays, from_dataset
 
 _HOMES = {
     "BUILTIN": "sources.builtin",
@@ -25,24 +25,14 @@ _HOMES = {
     "Source": "sources.protocol",
     "Unreadable": "sources.protocol",
     "describe_sources": "sources.builtin",
-    "from_arrays": "store.memory",
-    "from_dataset": "store.memory",
+    "from_arrays": "sources.arrays",
+    "from_dataset": "sources.arrays",
     "from_huggingface": "sources.tables",
     "open_data": "dataset",
     "open_source": "sources.opening",
 }
 __all__ = [
-    "BUILTIN",
-    "Batch",
-    "Dataset",
-    "Picture",
-    "Source",
-    "Unreadable",
-    "describe_sources",
-    "from_arrays",
-    "from_dataset",
-    "from_huggingface",
-    "open_data",
-    "open_source",
-]
+    "BUILTIN", "Batch", "Dataset", "Picture", "Source", "Unreadable", "describe_sources", "from_arrays", "from_dataset",
+    "from_huggingface", "open_data", "open_source",
+]  # fmt: skip
 __getattr__, __dir__ = lazy(__name__, _HOMES)

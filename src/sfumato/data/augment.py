@@ -1,9 +1,14 @@
-r"""Augmentation that doesn't leak: training images are altered, and the network is told how.
+r"""What is done to an image when it is met in training: cut out, mirrored, or altered in a way that the network is
+told.
 
-A network that meets few images learns them by heart. Met moved, turned and stretched they are many more, but a model of
-such images would draw moved, turned and stretched ones. Karras et al. 2022 (EDM, arXiv 2206.00364, Appendix F.2 and
-Table 6) tell the network what was done, as a condition of nine numbers that are all zero where nothing was. Zeros at
-sampling time then ask for images as they came. An image goes through the table from top to bottom:
+**Crop and mirror** make images that could be in the data. With `data.crop=random` an image is cut out of a larger
+picture where `uniform(s, CROP, n)` says, and with `data.flip` it is mirrored where `uniform(s, FLIP, n) < 1/2`, s the
+seed and n the position in the training stream.
+
+**Augmentation that doesn't leak.** A network that meets few images memorises them. Met moved, turned and stretched they
+are many more, but a model of such images would sample moved, turned and stretched ones. Karras et al. 2022 (EDM, arXiv
+2206.00364, Appendix F.2 and Table 6) give the network what was done as nine more numbers, all zero where nothing was.
+Zeros at sampling time then ask for images as they came. An image goes through the table from top to bottom:
 
     kind        chance   what is done                                            numbers
     x-flip      1/2      mirrored left to right                                  1
@@ -22,40 +27,79 @@ Mirroring moves pixels. The rest is one affine map an image, and one resampling:
 result shows what was at M^-1 (d - shift) from the middle of the original, M = stretch rotate scale. Between pixels the
 image is the cubic spline through them (Unser 1999, "Splines: a perfect fit for signal and image processing"): a sum of
 B-splines whose coefficients are the pixels times the inverse of a band matrix, a product a side. Beyond its edge the
-image goes on as its mirror image about the last pixel's middle, and so do the coefficients. A B-spline covers 4 x 4
+image continues as its mirror image about the last pixel's middle, and so do the coefficients. A B-spline covers 4 x 4
 pixels, and since its weights are positive, two of a row at a time are one bilinear look between them: four looks in all
-(Sigg, Hadwiger 2005, GPU Gems 2, chapter 20). Images that nothing was drawn for stay as they are, bit for bit.
-
-What is drawn about position n of the training stream has an address, AUGMENT and n, as all else has.
+(Sigg, Hadwiger 2005, GPU Gems 2, chapter 20). Images for which nothing was drawn stay as they are, bit for bit.
 """
 
 from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sfumato.config.augment import KINDS, AugmentConfig
+from sfumato.data.sources.protocol import Pixels
 from sfumato.diffusion.noise import Purpose, normal, uniform
 
-__all__ = ["augment", "draw", "inverse", "resample"]
+__all__ = ["augment", "cut_out", "draw", "inverse", "mirror", "resample"]
 
-
+BLOCK = 1024
+"""Positions whose mirroring is drawn at once."""
 _SCALE, _STRETCH, _SHIFT = 0.2, 0.2, 1 / 8
 
 
+def cut_out(
+    whole: Pixels, size: tuple[int, int], rows: NDArray[np.int64], seed: int, positions: Tensor
+) -> NDArray[Any]:
+    """Cut images out of larger pictures, anywhere with the same chance.
+
+    Args:
+        whole: (N, C, H', W').
+        size: (H, W) of an image.
+        rows: (B,) of `whole`.
+        seed: the run's.
+        positions: (B,) int64, of the training stream.
+    """
+    height, width = size
+    room = torch.tensor(whole.shape[2:]) - torch.tensor(size)
+    corners = (uniform(seed, Purpose.CROP, positions, (2,)) * (room + 1)).long().tolist()
+    return np.stack(
+        [whole[row, :, top : top + height, left : left + width] for row, (top, left) in zip(rows, corners, strict=True)]
+    )
+
+
+def mirror(x: Tensor, seed: int, positions: Tensor) -> None:
+    """Mirror half of the images (B, C, H, W) left to right, in place: those whose own random number is below 1/2."""
+    blocks, mirrored = positions // BLOCK, torch.empty(positions.shape, dtype=torch.bool)
+    for block in set(blocks.tolist()):
+        here = blocks == block
+        mirrored[here] = _mirrored(seed, block)[positions[here] - block * BLOCK]
+    plain = x.view(torch.int16) if x.dtype == torch.uint16 else x  # torch can't mirror uint16
+    plain[mirrored] = plain[mirrored].flip(-1)
+
+
+@lru_cache(maxsize=4)
+def _mirrored(seed: int, block: int) -> Tensor:
+    """Which positions of a block are mirrored; kept, since drawing sixteen numbers costs as much as a thousand."""
+    return uniform(seed, Purpose.FLIP, torch.arange(block * BLOCK, (block + 1) * BLOCK), ()) < 0.5
+
+
 def draw(config: AugmentConfig, seed: int, positions: Tensor) -> Tensor:
-    """Draw what is done to examples.
+    """Draw what is done to examples, by random numbers of purpose AUGMENT.
 
     Each kind has random numbers of its own, so leaving one out changes nothing about the others.
 
     Args:
         config: how often what is done.
         seed: the run's.
-        positions: (B,) int64, places in the training stream.
+        positions: (B,) int64, of the training stream.
 
     Returns:
         (B, NUMBERS) float32, in the order of the module's table; zeros where nothing is done.
@@ -73,10 +117,30 @@ def draw(config: AugmentConfig, seed: int, positions: Tensor) -> Tensor:
         (x, y),
     )
     columns = []
-    for place, kind in enumerate(KINDS):
-        done = u[:, place] < (chances[place] if kind in config.kinds else 0)
-        columns += [torch.where(done, number, 0.0) for number in numbers[place]]
+    for k, kind in enumerate(KINDS):
+        done = u[:, k] < (chances[k] if kind in config.kinds else 0)
+        columns += [torch.where(done, number, 0.0) for number in numbers[k]]
     return torch.stack(columns, dim=1).float()
+
+
+def augment(x: Tensor, numbers: Tensor) -> Tensor:
+    """Do to images what was drawn.
+
+    Args:
+        x: (B, C, H, W) float32, on any device.
+        numbers: (B, NUMBERS) on the CPU, as drawn: which images change is known without asking the device.
+
+    Returns:
+        (B, C, H, W) in x's memory layout; rows of zeros leave their image as it is.
+    """
+    x = x.clone()
+    for column, axis in ((0, -1), (1, -2)):
+        rows = numbers[:, column].nonzero()[:, 0]
+        x[rows] = x[rows].flip(axis)
+    rows = numbers[:, 2:].any(dim=1).nonzero()[:, 0]
+    if len(rows):
+        x[rows] = resample(x[rows], inverse(numbers[rows], *x.shape[-2:]))
+    return x
 
 
 def inverse(numbers: Tensor, height: int, width: int) -> Tensor:
@@ -101,41 +165,18 @@ def inverse(numbers: Tensor, height: int, width: int) -> Tensor:
 
 
 def _matrix(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
-    """Return (B, 2, 2) matrices of their four entries (B,), row by row."""
+    """(B, 2, 2) matrices of their four entries (B,), row by row."""
     return torch.stack((a, b, c, d), dim=1).reshape(-1, 2, 2)
 
 
-def augment(x: Tensor, numbers: Tensor) -> Tensor:
-    """Do to images what was drawn.
-
-    Args:
-        x: (B, C, H, W) float32, on any device.
-        numbers: (B, NUMBERS) on the CPU, as drawn: which images are touched is known without asking the device.
-
-    Returns:
-        (B, C, H, W) in x's memory layout; rows of zeros leave their image as it is.
-    """
-    x = x.clone()
-    for column, axis in ((0, -1), (1, -2)):
-        rows = numbers[:, column].nonzero()[:, 0]
-        x[rows] = x[rows].flip(axis)
-    rows = numbers[:, 2:].any(dim=1).nonzero()[:, 0]
-    if len(rows):
-        x[rows] = resample(x[rows], inverse(numbers[rows], *x.shape[-2:]))
-    return x
-
-
 def resample(x: Tensor, matrix: Tensor) -> Tensor:
-    """Read images at other places, between their pixels by cubic splines, beyond their edge as in a mirror.
+    """Read images at other points, between their pixels by cubic splines, beyond their edge as in a mirror.
 
     No value leaves the range that its channel of the image had.
 
     Args:
         x: (B, C, H, W) float32.
         matrix: (B, 2, 3), where each pixel comes from, as `inverse` has it.
-
-    Returns:
-        (B, C, H, W).
     """
     height, width = x.shape[-2:]
     coefficients = _unmixing(height).to(x) @ x @ _unmixing(width).to(x).T
@@ -153,18 +194,18 @@ def resample(x: Tensor, matrix: Tensor) -> Tensor:
     return total.clamp_(x.amin((2, 3), keepdim=True), x.amax((2, 3), keepdim=True))
 
 
-def _looks(place: Tensor, count: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Return the two places between pixels, and their weights, that stand for the four B-splines around a place.
+def _looks(point: Tensor, count: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Return the two points between pixels, and their weights, that stand for the four B-splines around a point.
 
     Args:
-        place: along a side, in pixels.
+        point: along a side, in pixels.
         count: pixels of the side.
 
     Returns:
-        (place, weight) of the pixels before and after; places from -1 to 1, as `grid_sample` counts them.
+        (point, weight) of the pixels before and after; points from -1 to 1, as `grid_sample` counts them.
     """
-    before = place.floor()
-    f = place - before
+    before = point.floor()
+    f = point - before
     first, last = (1 - f) ** 3 / 6, f**3 / 6
     second = 2 / 3 - f.square() + f**3 / 2
     left, right = first + second, 1 - first - second
@@ -179,10 +220,10 @@ def _unmixing(count: int) -> Tensor:
     A spline's value at a pixel is 2/3 of that pixel's coefficient and 1/6 of each neighbour's; the neighbour beyond an
     edge is the one within it.
     """
-    mixing, places = torch.zeros(count, count, dtype=torch.float64), torch.arange(count)
+    mixing, pixels = torch.zeros(count, count, dtype=torch.float64), torch.arange(count)
     inner = min(1, count - 1)
-    for neighbour, weight in ((places, 2 / 3), ((places - 1).abs(), 1 / 6), (places + 1, 1 / 6)):
+    for neighbour, weight in ((pixels, 2 / 3), ((pixels - 1).abs(), 1 / 6), (pixels + 1, 1 / 6)):
         columns = neighbour.where(neighbour < count, count - 1 - inner).clamp_max(count - 1)
-        mixing.index_put_((places, columns), torch.tensor(weight, dtype=torch.float64), accumulate=True)
+        mixing.index_put_((pixels, columns), torch.tensor(weight, dtype=torch.float64), accumulate=True)
     unmixing: Tensor = torch.linalg.inv(mixing).float()
     return unmixing

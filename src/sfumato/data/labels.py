@@ -1,18 +1,21 @@
-"""What is known of images, read from a file beside them: CSV, JSON Lines, or CelebA's list of attributes.
+"""What is known of images: attributes and captions, from columns of text, and from a file beside the images.
 
     file,hair,age              {"file": "a/1.png", "hair": "long"}          202599
     a/1.png,long,35            {"file": "a/2.png", "age": 53}               5_o_Clock_Shadow Bald ...
     a/2.png,,53                                                             000001.jpg -1 1 ...
 
-The first column (in JSON the key `file`) names an image by its path within the folder, with forward slashes; images
-that are rows of an array are named by their number, from 0. Every other column is an attribute, and an empty cell (or
-`nan`, or null) is a value that is not given. A CSV's commas may be semicolons or tabs: what its header has most of.
+The first column (in JSON the key `file` or `file_name`) is the path of an image within the folder, with forward
+slashes; images that are rows of an array go by their number, from 0. Every other column is an attribute, and an empty
+cell (or `nan`, or null) is a value that is not given. A CSV's commas may be semicolons or tabs: what its header has
+most of. The third format is CelebA's list of attributes.
 
-What a column is, is told by its cells:
+The cells of a column decide what it is:
 
     yes or no       all are of one of the pairs no/yes, false/true, 0/1, -1/1, in any case
-    a number        all are numbers, and one is no integer, or there are more than `MOST_INTEGERS` different ones
+    a number        all are numbers, and one is not an integer, or there are more than `MOST_INTEGERS` different ones
     values          else: the different cells, sorted (as numbers where they are), at most `MOST_VALUES`
+
+A column called `caption` or `text` also holds captions, and may have any number of different texts.
 
 A file that can't be trusted as a whole (another encoding, a row of another length, no image named) is refused in one
 line. Rows without an image, images without a row and second rows for one image are counted.
@@ -24,10 +27,11 @@ import csv
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from sys import intern
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,18 +40,21 @@ from sfumato.conditions.attributes import YES_NO, Attribute
 from sfumato.data.sources.protocol import printable
 from sfumato.errors import UserError, nearest
 
-__all__ = ["MOST_INTEGERS", "MOST_VALUES", "Labels", "column", "pick", "read_labels"]
+__all__ = ["CAPTIONS", "MOST_INTEGERS", "MOST_VALUES", "Labels", "column", "from_columns", "pick", "read_labels"]
 
 MOST_INTEGERS = 20
 """So many different integers are names of classes; more of them are a scale."""
 MOST_VALUES = 1000
-"""A column with more different texts than this tells images apart rather than what they have in common."""
+"""A column with more different texts than this identifies images and does not group them."""
+CAPTIONS = ("caption", "text")
+"""Names of columns of captions, in any case, the preferred one first."""
 
 _PAIRS = ({"no", "yes"}, {"false", "true"}, {"0", "1"}, {"-1", "1"})
 _NUMBERED = re.compile(r".*\[(\d+)\]")
 
 Table = NDArray[np.float32]
 Cells = Sequence[str | None]
+Captions = tuple[str | None, ...] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,13 +63,25 @@ class Labels:
 
     Attributes:
         attributes: the A attributes.
-        conditions: (N, A) float32, as `sfumato.attributes` counts values; NaN where not given.
-        notes: what was met on the way, in sentences.
+        conditions: (N, A) float32, NaN where not given.
+        notes: what was found while reading, in sentences.
+        captions: N texts, None where an image has none; None where no image has one.
     """
 
     attributes: tuple[Attribute, ...]
     conditions: Table
     notes: tuple[str, ...] = ()
+    captions: tuple[str | None, ...] | None = None
+
+    @classmethod
+    def none(cls, count: int) -> Labels:
+        """Return the labels of so many images of which nothing is known."""
+        return cls((), np.zeros((count, 0), np.float32))
+
+    @classmethod
+    def of_classes(cls, classes: Sequence[str], indices: NDArray[Any]) -> Labels:
+        """Return the attribute `class` alone: the names, and (N,) indices of them, NaN where not given."""
+        return cls((Attribute("class", tuple(classes)),), indices.astype(np.float32)[:, None])
 
 
 @dataclass
@@ -74,7 +93,7 @@ class _File:
     repeated: int = 0
 
     def add(self, file: str, cells: Cells) -> None:
-        """Take in one row; of two rows for one image the first counts."""
+        """Add a row; of two rows for one image the first counts."""
         file = printable(file.removeprefix("./"))
         self.repeated += file in self.rows
         self.rows.setdefault(file, cells)
@@ -88,28 +107,50 @@ def read_labels(path: Path, origins: Sequence[str], chosen: Sequence[str] = ()) 
         origins: where each image comes from: its path within its folder, or `name[number]`.
         chosen: the columns to take, in this order; () takes all.
 
-    Returns:
-        Their attributes, a row for each origin.
-
     Raises:
-        UserError: a file that can't be read or understood, or that names none of the images; the line is named.
+        UserError: the file can't be read or understood, or names none of the images.
     """
     shown = printable(str(path))
     file = _parsed(path, shown)
     if not file.names:
-        raise UserError(f"'{shown}' has no column besides that of the files: there is nothing to learn from it")
-    columns = [_place(file.names, name, shown) for name in chosen] or range(len(file.names))
+        raise UserError(f"'{shown}' has only the column of files: add a column for each attribute")
     keys = [match[1] if (match := _NUMBERED.fullmatch(origin)) else origin for origin in origins]
     rows = [file.rows.get(key) for key in keys]
     if not any(rows):
         first = next(iter(file.rows), "nothing")
         raise UserError(f"'{shown}' names none of the images: it names '{first}' where the data has '{keys[0]}'")
+    columns = {name: [None if row is None else row[c] for row in rows] for c, name in enumerate(file.names)}
+    captions = _captions(columns)
+    names = [file.names[_index(file.names, name, shown)] for name in chosen] or file.names
     try:
-        found = [column(file.names[c], [None if row is None else row[c] for row in rows]) for c in columns]
+        found = [column(name, columns[name]) for name in names if chosen or not _is_caption(name, columns[name])]
     except UserError as error:
         raise UserError(f"'{shown}': {error}") from None
-    attributes, values = zip(*found, strict=True)
-    return Labels(tuple(attributes), np.stack(values, 1), tuple(_notes(path.name, file, keys, rows)))
+    return _joined(found, len(rows), tuple(_notes(path.name, file, keys, rows)), captions)
+
+
+def from_columns(
+    columns: Mapping[str, Cells], classes: Mapping[str, Sequence[str]] | None = None, count: int | None = None
+) -> Labels:
+    """Return what columns beside the pictures say; those that identify pictures or say nothing are left out.
+
+    Args:
+        columns: by name, a text for each picture, None where not given.
+        classes: of columns of integers that count names: the names.
+        count: how many pictures; None counts the first column's cells.
+    """
+    found, count = list[tuple[Attribute, Table]](), len(next(iter(columns.values()), ())) if count is None else count
+    for name, cells in columns.items():
+        if names := tuple(map(printable, (classes or {}).get(name, ()))):
+            found.append((Attribute(name, names), _numbers(cells, {str(k): float(k) for k in range(len(names))})))
+            continue
+        try:
+            attribute, values = column(name, cells)
+        except UserError:
+            continue
+        if not attribute.values or not len(attribute.values) == np.count_nonzero(~np.isnan(values)) > 2:
+            found.append((attribute, values))
+    return _joined(found, count, (), _captions(columns))
 
 
 def pick(labels: Labels, chosen: Sequence[str], where: str) -> Labels:
@@ -120,67 +161,93 @@ def pick(labels: Labels, chosen: Sequence[str], where: str) -> Labels:
     """
     if not chosen:
         return labels
-    columns = [_place([attribute.name for attribute in labels.attributes], name, where) for name in chosen]
-    return Labels(tuple(labels.attributes[c] for c in columns), labels.conditions[:, columns], labels.notes)
+    columns = [_index([attribute.name for attribute in labels.attributes], name, where) for name in chosen]
+    attributes = tuple(labels.attributes[c] for c in columns)
+    return Labels(attributes, labels.conditions[:, columns], labels.notes, labels.captions)
 
 
 def column(name: str, cells: Cells) -> tuple[Attribute, Table]:
-    """Tell what a column is, by the rule of the module's docstring.
+    """Return the attribute that a column is, by the rule of the module's docstring, and its (N,) float32 numbers.
 
     Args:
         name: of the attribute.
         cells: (N,) text, None where not given; at least one is.
 
-    Returns:
-        The attribute, and (N,) float32.
-
     Raises:
         UserError: no cell is given, or more different texts than `MOST_VALUES`.
     """
-    known = {cell for cell in cells if cell is not None}
-    if not known:
+    texts = {cell for cell in cells if cell is not None}
+    if not texts:
         raise UserError(f"the column '{name}' is empty: leave it out with data.attributes")
-    numbers = {cell: _number(cell) for cell in known}
+    numbers = {cell: _number(cell) for cell in texts}
     scale = all(map(math.isfinite, numbers.values()))
-    if any({cell.lower() for cell in known} <= pair for pair in _PAIRS):
-        attribute, code = Attribute(name, ("no", "yes")), {cell: YES_NO[cell.lower()] for cell in known}
-    elif scale and (len(known) > MOST_INTEGERS or not all(x.is_integer() for x in numbers.values())):
+    if any({cell.lower() for cell in texts} <= pair for pair in _PAIRS):
+        attribute, code = Attribute(name, ("no", "yes")), {cell: YES_NO[cell.lower()] for cell in texts}
+    elif scale and (len(texts) > MOST_INTEGERS or not all(x.is_integer() for x in numbers.values())):
         given = np.array([numbers[cell] for cell in cells if cell is not None])
         attribute = Attribute(name, mean=float(given.mean()), std=float(given.std()) or 1.0)
         code = {cell: (x - attribute.mean) / attribute.std for cell, x in numbers.items()}
-    elif len(known) > MOST_VALUES:
+    elif len(texts) > MOST_VALUES:
         raise UserError(
-            f"the column '{name}' has {len(known):,} different texts: leave it out, by naming the others in "
-            "data.attributes"
+            f"the column '{name}' has {len(texts):,} different texts, more than {MOST_VALUES:,}: leave it out, by "
+            "naming the others in data.attributes"
         )
     else:
-        values = sorted(known, key=lambda cell: (numbers[cell], cell)) if scale else sorted(known)
+        values = sorted(texts, key=lambda cell: (numbers[cell], cell)) if scale else sorted(texts)
         attribute, code = Attribute(name, tuple(values)), {value: float(k) for k, value in enumerate(values)}
-    return attribute, np.array([math.nan if cell is None else code[cell] for cell in cells], np.float32)
+    return attribute, _numbers(cells, code)
+
+
+def _numbers(cells: Cells, code: Mapping[str, float]) -> Table:
+    """The number of each cell; NaN for one without."""
+    return np.array([math.nan if cell is None else code.get(cell, math.nan) for cell in cells], np.float32)
+
+
+def _joined(
+    found: Sequence[tuple[Attribute, Table]],
+    count: int,
+    notes: tuple[str, ...],
+    captions: tuple[str | None, ...] | None,
+) -> Labels:
+    """Columns as one table."""
+    table = np.stack([values for _, values in found], 1) if found else np.zeros((count, 0), np.float32)
+    return Labels(tuple(attribute for attribute, _ in found), table, notes, captions)
+
+
+def _captions(columns: Mapping[str, Cells]) -> Captions:
+    """The column of captions, if there is one."""
+    named = {name.lower(): cells for name, cells in columns.items()}
+    cells = next((named[name] for name in CAPTIONS if name in named), ())
+    return tuple(cells) if any(cells) else None
+
+
+def _is_caption(name: str, cells: Cells) -> bool:
+    """Whether a column is of captions and nothing else, since its texts are too many for an attribute."""
+    return name.lower() in CAPTIONS and len({*cells} - {None}) > MOST_VALUES
 
 
 def _number(cell: str) -> float:
-    """The number in a cell; NaN where there is none. Python's own 1_000 is no number here."""
+    """The number in a cell; NaN where there is none. Python's own 1_000 is not a number here."""
     try:
         return math.nan if "_" in cell else float(cell)
     except ValueError:
         return math.nan
 
 
-def _place(names: Sequence[str], name: str, where: str) -> int:
-    """Which column is called so."""
+def _index(names: Sequence[str], name: str, where: str) -> int:
+    """The index of a name."""
     if name not in names:
         raise UserError(f"'{where}' has no attribute '{name}'{nearest(name, names)}")
     return list(names).index(name)
 
 
 def _notes(name: str, file: _File, keys: Sequence[str], rows: Sequence[Cells | None]) -> Iterator[str]:
-    """What didn't fit, in sentences."""
+    """What didn't match, in sentences."""
     name, without, unused = printable(name), sum(row is None for row in rows), len(file.rows.keys() - set(keys))
     if without:
         yield f"{without:,} images have no row in {name}: they train without labels"
     if unused:
-        yield f"{unused:,} rows of {name} name no image here"
+        yield f"{unused:,} rows of {name} name an image that is not here"
     if file.repeated:
         yield f"{file.repeated:,} rows of {name} name an image that had a row already: the first one counts"
 
@@ -189,7 +256,7 @@ def _notes(name: str, file: _File, keys: Sequence[str], rows: Sequence[Cells | N
 
 
 def _parsed(path: Path, shown: str) -> _File:
-    """Read a file of any of the formats, which is told by its content."""
+    """Read a file of any of the formats, recognised by its content."""
     try:
         text = path.read_text("utf-8-sig")
     except UnicodeDecodeError:
@@ -209,7 +276,7 @@ def _parsed(path: Path, shown: str) -> _File:
 
 
 def _cell(text: str) -> str | None:
-    """A cell without the spaces around it; None where nothing, or `nan`, stands in it. Equal cells share memory."""
+    """A cell without the spaces around it; None for an empty one or `nan`. Equal cells share memory."""
     text = text.strip()
     return intern(text) if text and text.lower() != "nan" else None
 
@@ -217,10 +284,10 @@ def _cell(text: str) -> str | None:
 def _names(names: Iterable[str], shown: str) -> list[str]:
     """The names of the attributes' columns, all of them there and different."""
     found = [printable(name.strip()) for name in names]
-    for place, name in enumerate(found):
+    for k, name in enumerate(found):
         if not name:
-            raise UserError(f"'{shown}' has no name for its column {place + 2}: name every column in the first line")
-        if name in found[:place]:
+            raise UserError(f"'{shown}' has no name for its column {k + 2}: name every column in the first line")
+        if name in found[:k]:
             raise UserError(f"'{shown}' has two columns '{name}': rename one")
     return found
 
@@ -250,7 +317,7 @@ def _json_lines(lines: Sequence[str], shown: str) -> _File:
             continue
         try:
             table = json.loads(line)
-            name = str(table.pop("file"))
+            name = str(table.pop("file" if "file" in table else "file_name"))
             tables.append((name, {str(key): _scalar(value) for key, value in table.items()}))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise UserError(

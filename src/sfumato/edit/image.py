@@ -22,8 +22,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sfumato.data.formats.decode import header_size, read_opacity, read_picture
-from sfumato.data.formats.fitting import converted, fit, is_grey, kind_of, with_channels
+from sfumato.data.formats.decode import header_size, read_picture
+from sfumato.data.formats.fitting import converted, fit, flattened, is_grey, kind_of, with_channels
 from sfumato.data.sources.protocol import Pixels, Unreadable
 from sfumato.errors import UserError
 from sfumato.model import Model
@@ -62,22 +62,23 @@ def read_image(model: Model, path: Path, size: Size | None = None) -> Fitted:
     """
     data, form, (channels, *own) = model.config.data, model.codec.format, model.codec.image_shape
     height, width = size or own
-    opacity = data.channels == channels and channels in (2, 4)
-    picture = _read(path, lambda: read_picture(path, data.background, native=True, opacity=opacity))
-    pixels = _read(path, lambda: converted(picture.pixels, form.kind))
-    fitted = fit(pixels, (height, width), alpha=picture.alpha)
+    picture = _read(path, lambda: read_picture(path))
+    alpha = picture.alpha and data.channels == channels and channels in (2, 4)
+    given = picture.pixels if alpha else flattened(picture, data.background)
+    pixels = _read(path, lambda: converted(given, form.kind))
+    fitted = fit(pixels, (height, width), alpha=alpha)
     done = _fitting(pixels.shape[:2], (height, width))
     if channels == 1 and not is_grey(fitted):
         done.append("made grey")
-    if kind_of(picture.pixels) != form.kind:
+    if kind_of(given) != form.kind:
         done.append(f"brought to {form.words}")
-    values = _read(path, lambda: with_channels(fitted, channels, picture.alpha))
+    values = _read(path, lambda: with_channels(fitted, channels, alpha))
     return Fitted(form.to_model(torch.from_numpy(values.transpose(2, 0, 1).copy())), ", ".join(done))
 
 
 def read_mask(path: Path, size: Size) -> Tensor:
     """Read a mask: True where it is light, (H, W) bool of the size wanted. Errors as `read_image`."""
-    pixels = _read(path, lambda: read_picture(path, "black").pixels)
+    pixels = _read(path, lambda: converted(flattened(read_picture(path), "black"), "8"))
     return _hole(with_channels(pixels, 1) >= 128, size)
 
 
@@ -87,12 +88,12 @@ def read_transparency(path: Path, size: Size) -> Tensor:
     Raises:
         UserError: as `read_image`; an image without transparency.
     """
-    opacity = _read(path, lambda: read_opacity(path))
-    if opacity is None:
+    picture = _read(path, lambda: read_picture(path))
+    if not picture.alpha:
         raise UserError(
             f"{path} has no transparent pixels to paint: give a mask (--mask FILE) or a rectangle (--box X,Y,W,H)"
         )
-    return _hole(opacity < 128, size)
+    return _hole(converted(picture.pixels[..., -1:], "8") < 128, size)
 
 
 def read_box(path: Path, box: tuple[int, int, int, int], size: Size) -> Tensor:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from sfumato.data import Dataset
-from sfumato.data.store.store import cache_folder
+from sfumato.data.store.open import cache_folder
 from sfumato.diffusion.noise import Purpose, permutation
 from sfumato.errors import UserError, nearest
 from sfumato.evaluate.features import Extractor, batches, check_finite, extract

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sfumato.data import Dataset, open_data
-from sfumato.data.store.store import Progress
+from sfumato.data.store.build import Progress
 from sfumato.diffusion import Denoiser, Prediction, Schedule
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.noise import Purpose, uniform

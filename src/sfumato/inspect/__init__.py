@@ -4,10 +4,17 @@
     outliers     outliers, typical images, the mirror test       report       `check`: all of it, and the figures
     advice       sentences with their evidence                   render       the report as text and as a page
 
-Nothing is written but what the caller asks for, and nothing is read but the images.
+Nothing is written but what the caller asks for, and nothing is read but the images. The names below are loaded when
+they are first used, so that the processes of `scan` don't import torch.
 """
 
-from sfumato.inspect.advice import Advice, advise
-from sfumato.inspect.report import Report, check
+from typing import TYPE_CHECKING
+
+from sfumato.lazy import lazy
+
+if TYPE_CHECKING:
+    from sfumato.inspect.advice import Advice, advise
+    from sfumato.inspect.report import Report, check
 
 __all__ = ["Advice", "Report", "advise", "check"]
+__getattr__, __dir__ = lazy(__name__, {"Advice": "advice", "Report": "report", "advise": "advice", "check": "report"})

@@ -3,7 +3,7 @@
 What is said of papers is no more than their abstracts state: that diffusion models memorise mostly where the training
 set is small (Gu et al. 2023, arXiv 2310.02664; Somepalli et al. 2022, 2212.03860, on how the size of the training set
 bears on copying), and that they can emit single training images (Carlini et al. 2023, 2301.13188). The number below
-which a set is small is `data.dataset.FEW`, which the warning in training uses too.
+which a set is small is `data.split.FEW`, which the warning in training uses too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sfumato.config.presets import choose
-from sfumato.data.dataset import FEW
+from sfumato.data.split import FEW
 from sfumato.inspect.report import Report
 from sfumato.report.text import plural
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from sfumato.data.formats.fitting import rendered
+from sfumato.data.formats.fitting import flattened, rendered
 from sfumato.data.sources.protocol import Unreadable
 from sfumato.inspect.advice import Advice
 from sfumato.inspect.outliers import FAR, luma
@@ -132,7 +132,8 @@ def _sheet(report: Report, rows: Sequence[tuple[int, str]]) -> str:
 def _picture(report: Report, row: int) -> str:
     """One whole image, or why it cannot be read any more."""
     try:
-        pixels = rendered(report.source.read(int(report.records["index"][row])).pixels)
+        image = report.source.read(int(report.records["index"][row]))
+        pixels = rendered(flattened(image, report.config.background))
     except Unreadable as fault:
         return html.text(fault.reason)
     return html.picture(Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)))

@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfumato.config.data import DataConfig
-from sfumato.data.sources.folder import FolderSource
-from sfumato.data.sources.protocol import Source, printable
-from sfumato.data.store.store import SIDES, choose_size
+from sfumato.data.sources.protocol import Source, encoded, folder_of, printable
+from sfumato.data.store.build import SIDES, choose_size
 from sfumato.errors import UserError
 from sfumato.inspect.duplicates import Duplicates, find_duplicates
 from sfumato.inspect.outliers import Mirror, Outliers, evenly, luma, mirror_test, outliers
@@ -204,7 +203,7 @@ def check(
         workers: processes; see `scan`.
     """
     total = len(source)
-    records, faults = scan(source, np.unique(evenly(total, num or total)), on_progress, workers)
+    records, faults = scan(source, np.unique(evenly(total, num or total)), on_progress, workers, config.background)
     duplicates = find_duplicates(records)
     alone = np.setdiff1d(np.arange(len(records)), list(duplicates.spare))
     alone = alone[~records["constant"][alone]]
@@ -218,7 +217,7 @@ def listable(source: Source, num: int | None) -> None:
     Raises:
         UserError: the images are not files of a folder, or only a sample is to be scanned.
     """
-    if not isinstance(source, FolderSource):
+    if folder_of(source) is None:
         raise UserError(f"--fix lists the files of a folder, and '{source.name}' is not a folder of images")
     if num is not None and num < len(source):
         raise UserError("--fix needs a scan of every image: leave out --num")
@@ -235,11 +234,14 @@ def cleaned(report: Report) -> list[Path]:
     """
     source, spare, paths = report.source, report.duplicates.spare, list[Path]()
     listable(source, report.scanned)
-    assert isinstance(source, FolderSource)
+    files = encoded(source)
+    assert files is not None
     for row in np.flatnonzero(~report.records["constant"]).tolist():
         if row in spare:
             continue
-        paths.append(source.file(int(report.records["index"][row])))
+        file = files.file(int(report.records["index"][row]))
+        assert isinstance(file, Path)
+        paths.append(file)
         if len(str(paths[-1]).splitlines()) > 1:
             raise UserError(f"--fix writes one path a line, and '{report.origin(row)}' has a line break: rename it")
     return paths

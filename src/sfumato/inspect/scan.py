@@ -18,7 +18,7 @@ much.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,15 +27,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sfumato.data.formats.decode import opened
-from sfumato.data.formats.fitting import is_grey, rendered
+from sfumato.data.formats.decode import is_array, opened, read_picture
+from sfumato.data.formats.fitting import flattened, is_grey, rendered
 from sfumato.data.formats.tiff import is_bands
-from sfumato.data.sources.arrays import is_array
-from sfumato.data.sources.files import FileSource
-from sfumato.data.sources.protocol import Pixels, Source, Unreadable
-from sfumato.inspect.workers import answers
+from sfumato.data.sources.protocol import File, Picture, Pixels, Source, Unreadable, encoded, files_of
+from sfumato.data.workers import count_workers, run
 
-__all__ = ["THUMB", "Records", "difference_hash", "frequency_hash", "record", "record_type", "scan"]
+__all__ = ["THUMB", "Records", "difference_hash", "frequency_hash", "record", "record_type", "recorder", "scan"]
+
+RECORDER = "sfumato.inspect.scan:recorder"
 
 THUMB = 16
 """Side of a record's thumbnail."""
@@ -85,46 +85,76 @@ def scan(
     indices: NDArray[np.int64],
     on_progress: Callable[[int, int], None] | None = None,
     workers: int | None = None,
+    background: str = "white",
 ) -> tuple[Records, list[tuple[int, str]]]:
     """Return the records of the readable images among `indices`, in order, and (index, reason) of the others.
+
+    Files are decoded by worker processes, so that none can end the scan; images that are no files are read here.
 
     Args:
         source: the images.
         indices: which of them, ascending.
         on_progress: called with (images done, in all).
         workers: processes; one a core when None, none when 0.
+        background: the colour under transparent pixels.
     """
-    kind = record_type(len(source.attributes))
-    records, faults = np.zeros(len(indices), kind), list[tuple[int, str]]()
-    for done, (i, answer) in enumerate(answers(lambda i: _answer(source, i), indices.tolist(), workers), 1):
-        if isinstance(answer, bytes) and answer[:1] == b"+":
-            records[done - 1 - len(faults)] = np.frombuffer(answer[1:], kind)[0]
+    records, faults = np.zeros(len(indices), record_type(len(source.attributes))), list[tuple[int, str]]()
+    for done, (i, answer) in enumerate(_answers(source, indices.tolist(), workers, background), 1):
+        if isinstance(answer, str):
+            faults.append((i, answer))
         else:
-            faults.append((i, answer if isinstance(answer, str) else answer[1:].decode("utf-8", "replace")))
+            out, (found, condition) = records[done - 1 - len(faults)], answer
+            for name in set(record_type(0).names or ()) - {"condition"}:
+                out[name] = found[name]
+            out["index"], out["condition"] = i, condition
+            out["misnamed"] = _misnamed(source.origin(i), out["format"].decode())
         if on_progress is not None:
             on_progress(done, len(indices))
-    records = records[: len(indices) - len(faults)]
-    return records[np.argsort(records["index"])], sorted(faults)
+    return records[: len(indices) - len(faults)], faults
 
 
-def _answer(source: Source, i: int) -> bytes:
-    """Image i's record behind a plus, or the reason why there is none behind a minus."""
-    try:
-        return b"+" + record(source, i).tobytes()
-    except Unreadable as fault:
-        return b"-" + fault.reason.encode("utf-8", "replace")
-    except MemoryError:
-        return b"-it needs more memory than there is"
+def _answers(
+    source: Source, indices: list[int], workers: int | None, background: str
+) -> Iterator[tuple[int, tuple[Any, tuple[float, ...]] | str]]:
+    """Yield each index with the image's record and condition, or why there is none."""
+    if (files := encoded(source)) is not None:
+        count = min(count_workers(len(indices), fewest=1), -(-len(indices) // 16)) if workers is None else workers
+        answers = run(RECORDER, background.encode(), files_of(files, indices), count)
+        for i, answer in zip(indices, answers, strict=True):
+            yield (
+                i,
+                answer if isinstance(answer, str) else (np.frombuffer(answer, record_type(0))[0], files.condition(i)),
+            )
+        return
+    for i in indices:
+        try:
+            image = source.read(i)
+            yield i, (record(image, background), image.condition)
+        except Unreadable as fault:
+            yield i, fault.reason
+        except MemoryError:
+            yield i, "it needs more memory than there is"
 
 
-def record(source: Source, i: int) -> Records:
-    """Return the record of image i, of shape (); raises `Unreadable`."""
-    image = source.read(i)
-    out = np.zeros((), record_type(len(source.attributes)))
-    out["index"], out["animated"], out["condition"] = i, image.animated, image.condition
-    pixels = rendered(image.pixels)
+def recorder(setup: bytes) -> Callable[[File], bytes]:
+    """Return what workers do with files: make their records, over the background that `setup` names."""
+    return lambda file: record(read_picture(file), setup.decode(), file).tobytes()
+
+
+def record(image: Picture, background: str = "white", file: File | None = None) -> Records:
+    """Return the record of an image, of shape (), but for its index, condition and name; raises `Unreadable`.
+
+    Args:
+        image: decoded.
+        background: the colour under transparent pixels.
+        file: which it was decoded from, if it was.
+    """
+    out = np.zeros((), record_type(0))
+    out["animated"] = image.animated
+    pixels = rendered(flattened(image, background))
     out["height"], out["width"], _ = pixels.shape
-    _describe_file(out, source, i)
+    if file is not None:
+        _describe_file(out, file)
     _describe_pixels(out, pixels)
     out["cut_short"] = out["format"] == b"JPEG" and not out["constant"] and _filled(pixels)
     return out
@@ -145,18 +175,19 @@ def frequency_hash(low: NDArray[np.floating]) -> int:
     return _packed(bits)
 
 
-def _describe_file(out: Any, source: Source, i: int) -> None:
+def _describe_file(out: Any, file: File) -> None:
     """Fill in what the header of an image file says, opened through the same guards as the image itself."""
-    if not isinstance(source, FileSource):
-        return
-    file = source.file(i)
     if is_array(file) or is_bands(file):
         return
     with opened(file) as image:
-        own = _FAMILY.get(image.format or "", image.format or "")
-        promised = _suffixes().get(Path(source.origin(i)).suffix.lower(), own)
-        out["format"], out["mode"], out["bits"] = own, image.mode, _bits(image)
-        out["alpha"], out["misnamed"] = image.has_transparency_data, _FAMILY.get(promised, promised) != own
+        out["format"] = _FAMILY.get(image.format or "", image.format or "")
+        out["mode"], out["bits"], out["alpha"] = image.mode, _bits(image), image.has_transparency_data
+
+
+def _misnamed(origin: str, format: str) -> bool:
+    """Whether a name has the suffix of another format."""
+    promised = _suffixes().get(Path(origin).suffix.lower(), format)
+    return bool(format) and _FAMILY.get(promised, promised) != format
 
 
 def _bits(image: Image.Image) -> int:

@@ -1,7 +1,7 @@
 """One image file becomes pixels by stated rules; nothing here trusts the file.
 
 What is read: the first frame of AVIF, BMP, GIF, JPEG, JPEG 2000, PNG, PPM, QOI, TIFF and WebP, and arrays as numpy
-writes them (`arrays`), told by content and not by name. Everything else is `Unreadable`, as is anything of more than
+writes them (`npy`), recognised by content and not by name. Everything else is `Unreadable`, as is anything of more than
 `MAX_PIXELS` pixels by its header (a 17 kB PNG can hold 144 million) and anything that doesn't decode to its last row.
 
 How modes become channels (C) of uint8, uint16 or float32:
@@ -14,14 +14,15 @@ How modes become channels (C) of uint8, uint16 or float32:
     CMYK                     C = 3, (255 - c)(255 - k) / 255 and so on
     YCbCr                    C = 3, the JPEG (full-range BT.601) formula
     many bands               C = any, a TIFF's 8 or 16 bits or floats as they are (`tiff`)
-    anything transparent     C = 3, a over the background b: (a p + (255 - a) b) / 255; or C = 4 (2), its opacity kept
+    anything transparent     C = 4, its opacity last; of 16-bit grey 2
 
-Colour profiles are ignored. The orientation in EXIF is applied (Pillow itself applies a TIFF's). What becomes of depth,
-channels and size afterwards is `fitting`'s affair.
+Colour profiles are ignored. The orientation in EXIF is applied (Pillow itself applies a TIFF's). Depth, channels,
+opacity and size are brought to what training needs by `fitting`.
 """
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,23 +31,23 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageColor, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from PIL.ExifTags import Base
 
-from sfumato.data.formats.fitting import converted, finite
-from sfumato.data.formats.plain_png import read_plain
+from sfumato.data.formats.npy import MAGIC, as_pixels, finite, view_picture
 from sfumato.data.formats.png import read_sixteen, rows_missing
 from sfumato.data.formats.tiff import bands_size, is_bands, read_bands
-from sfumato.data.sources.arrays import array_size, is_array, read_array
 from sfumato.data.sources.protocol import MAX_PIXELS, Blob, File, Picture, Pixels, Unreadable, printable
 
-__all__ = ["MAX_PIXELS", "header_size", "opened", "read_opacity", "read_picture"]
+__all__ = ["MAX_PIXELS", "header_size", "is_array", "opened", "read_picture"]
 
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TIFF", "WEBP")
 _PLAIN = ("RGB", "RGBX", "P", "CMYK", "YCbCr", "HSV")
+_IN_MEMORY = 2**25
+"""Bytes of a file that is read at once, since decoding opens it several times."""
 # EXIF orientation -> (transpose, reverse rows, reverse columns), done in that order.
 _TURNS = {2: (0, 0, 1), 3: (0, 1, 1), 4: (0, 1, 0), 5: (1, 0, 0), 6: (1, 0, 1), 7: (1, 1, 1), 8: (1, 1, 0)}
-# What a file that is no image of ours begins with, to say what it is instead.
+# What files of other kinds begin with.
 _OTHERS = (
     (b"%PDF", "a PDF"),
     (b"%!PS", "PostScript (EPS)"),
@@ -59,95 +60,101 @@ _OTHERS = (
 )
 
 
-def read_picture(path: File, background: str, native: bool = False, opacity: bool = False) -> Picture:
+def read_picture(file: File) -> Picture:
     """Decode a file's first frame, turned as its EXIF orientation says.
 
-    Args:
-        path: a regular file, or the bytes of one.
-        background: the colour under transparent pixels.
-        native: keep 16 bits and floats; else everything becomes bytes (`fitting.converted`).
-        opacity: keep opacity as a last channel where the file has it, rather than lay the picture over the background.
-
-    Returns:
-        The picture, without a label.
-
     Raises:
-        Unreadable: not an allowed format, too many pixels, damaged, or of a mode without a rule.
+        Unreadable: not an allowed format, too many pixels, damaged, or of a mode that is not read.
     """
-    if isinstance(path, Blob) and (plain := read_plain(path.data)) is not None:
-        return Picture(plain)
-    if is_array(path):
-        picture = read_array(path)
-    elif is_bands(path):
-        picture = _read_bands(path, background, opacity)
-    else:
-        picture = _read_image(path, background, opacity)
-    return picture if native else replace(picture, pixels=converted(picture.pixels, "8"))
+    file = _in_memory(file)
+    if is_array(file):
+        return Picture(as_pixels(view_picture(file)))
+    return _read_bands(file) if is_bands(file) else _read_image(file)
 
 
-def _read_bands(path: File, background: str, opacity: bool) -> Picture:
-    """Read a TIFF of many bands or of deep colour."""
-    try:
-        picture, orientation = read_bands(path)
-    except Unreadable:
-        raise
-    except Exception as error:  # hostile bytes: Pillow's parser and zlib raise what they like
-        raise Unreadable(_fault(error)) from None
-    pixels, alpha = picture.pixels, picture.alpha and picture.pixels.dtype == np.uint16
-    if alpha and not opacity:
-        pixels, alpha = _over(pixels, background), False
-    return replace(picture, pixels=_turned(pixels, orientation if orientation in _TURNS else 1), alpha=alpha)
-
-
-def _read_image(path: File, background: str, opacity: bool) -> Picture:
-    """Read an image that is no array."""
-    with opened(path) as image:
-        if image.format == "TIFF" and not _covered(image):
-            raise Unreadable("damaged: its strips don't reach its last row")
-        image.load()
-        pixels, alpha = _pixels(image, path, background, opacity)
-        if image.format == "PNG" and _ends_blank(image, pixels) and rows_missing(path):
-            raise Unreadable("damaged: its data end before its last row")
-        return Picture(_turned(pixels, _orientation(image)), animated=_animated(image), alpha=alpha)
-
-
-def read_opacity(path: File) -> Pixels | None:
-    """Return how opaque each pixel of a file's first frame is, turned as `read_picture` turns it.
-
-    Returns:
-        (H, W, 1) uint8, 0 where transparent; None where the file says nothing about transparency.
-
-    Raises:
-        Unreadable: as `read_picture`.
-    """
-    with opened(path) as image:
-        image.load()
-        if not image.has_transparency_data:
-            return None
-        return _turned(np.asarray(image.convert("RGBA"))[..., 3:], _orientation(image))
-
-
-def header_size(path: File) -> tuple[int, int]:
+def header_size(file: File) -> tuple[int, int]:
     """Return (height, width) as `read_picture` will give it, from the header alone; raises `Unreadable`."""
-    if is_array(path):
-        return array_size(path)
-    if is_bands(path):
-        return _bands_size(path)
-    with opened(path) as image:
+    if is_array(file):
+        height, width, _ = view_picture(file).shape
+        return height, width
+    if is_bands(file):
+        with _guarded(file):
+            return bands_size(file)
+    with opened(file) as image:
         width, height = image.size
         # Asking a PNG without early EXIF for it decodes the whole image; a TIFF's size is already turned.
         turned = image.format in ("JPEG", "MPO", "WEBP", "AVIF") and _orientation(image) >= 5
         return (width, height) if turned else (height, width)
 
 
-def _bands_size(path: File) -> tuple[int, int]:
-    """The size of a TIFF of many bands, as it will be turned."""
+@contextmanager
+def opened(file: File) -> Iterator[Image.Image]:
+    """Open an image of an allowed format and size; whatever goes wrong until it is closed is `Unreadable`."""
+    with _guarded(file), file.open("rb") as stream, Image.open(stream, formats=_formats()) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise Unreadable(f"too large: {image.width}x{image.height}, more than {MAX_PIXELS:,} pixels")
+        yield image
+
+
+@contextmanager
+def _guarded(file: File) -> Iterator[None]:
+    """Make whatever goes wrong `Unreadable`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of what is decided here: bombs, damaged EXIF, odd palettes
+        try:
+            yield
+        except Unreadable:
+            raise
+        except UnidentifiedImageError:
+            raise Unreadable(_what(file)) from None
+        except Image.DecompressionBombError:
+            raise Unreadable(f"too large: more than {MAX_PIXELS:,} pixels") from None
+        except Exception as error:  # decoders raise anything at all on hostile bytes
+            raise Unreadable(_reason(error)) from None
+
+
+def _in_memory(file: File) -> File:
+    """A file of usual length as its bytes; a longer one as it is."""
+    if isinstance(file, Blob):
+        return file
     try:
-        return bands_size(path)
-    except Unreadable:
-        raise
-    except Exception as error:  # as reading it
-        raise Unreadable(_fault(error)) from None
+        handle = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        try:
+            length = os.fstat(handle).st_size
+            data = os.read(handle, length) if length <= _IN_MEMORY else b""
+        finally:
+            os.close(handle)
+    except OSError:  # decoding it will say why
+        return file
+    return Blob(data) if data and len(data) == length else file
+
+
+def is_array(file: File) -> bool:
+    """Return whether a file begins as an .npy does; one that can't be read does not."""
+    try:
+        with file.open("rb") as stream:
+            return stream.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
+
+
+def _read_bands(file: File) -> Picture:
+    """Read a TIFF of many bands or of deep colour."""
+    with _guarded(file):
+        picture, orientation = read_bands(file)
+    return replace(picture, pixels=_turned(picture.pixels, orientation if orientation in _TURNS else 1))
+
+
+def _read_image(file: File) -> Picture:
+    """Read an image by Pillow."""
+    with opened(file) as image:
+        if image.format == "TIFF" and not _covered(image):
+            raise Unreadable("damaged: its strips don't reach its last row")
+        image.load()
+        pixels, alpha = _pixels(image, file)
+        if image.format == "PNG" and _ends_blank(image, pixels) and rows_missing(file):
+            raise Unreadable("damaged: its data end before its last row")
+        return Picture(_turned(pixels, _orientation(image)), animated=_animated(image), alpha=alpha)
 
 
 @cache
@@ -157,40 +164,20 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-@contextmanager
-def opened(path: File) -> Iterator[Image.Image]:
-    """Open an image by the allow-list and the cap; whatever goes wrong until it is closed is `Unreadable`."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of what is decided here: bombs, damaged EXIF, odd palettes
-        try:
-            with path.open("rb") as file, Image.open(file, formats=_formats()) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise Unreadable(f"too large: {image.width}x{image.height}, more than {MAX_PIXELS:,} pixels")
-                yield image
-        except Unreadable:
-            raise
-        except UnidentifiedImageError:
-            raise Unreadable(_what(path)) from None
-        except Image.DecompressionBombError:
-            raise Unreadable(f"too large: more than {MAX_PIXELS:,} pixels") from None
-        except Exception as error:  # decoders raise anything at all on hostile bytes
-            raise Unreadable(_fault(error)) from None
-
-
-def _fault(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """The reason for an exception: the system's own words, or a damaged file and the decoder's."""
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be read: {error.strerror}"
     return f"damaged: {printable(str(error) or type(error).__name__)[:80]}"
 
 
-def _what(path: File) -> str:
-    """Say what a file is that holds no image of an allowed format."""
+def _what(file: File) -> str:
+    """What a file is that is not an image of an allowed format."""
     try:
-        with path.open("rb") as file:
-            head = file.read(512)
+        with file.open("rb") as stream:
+            head = stream.read(512)
     except OSError as error:
-        return _fault(error)
+        return _reason(error)
     if not head:
         return "an empty file"
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
@@ -233,7 +220,7 @@ def _covered(image: Image.Image) -> bool:
 def _ends_blank(image: Image.Image, pixels: Pixels) -> bool:
     """Whether one of the last two rows is all zero; of an interlaced picture the odd rows come last."""
     width, height = image.size
-    # what became other pixels (palettes, opacity over a background) is looked at as it was
+    # what became other pixels (palettes, opacity) is looked at as it was
     same = image.mode in ("L", "RGB") and not image.has_transparency_data
     rows = pixels[-2:] if same else np.asarray(image.crop((0, max(0, height - 2), width, height)))
     return not all(row.any() for row in rows)
@@ -248,38 +235,27 @@ def _turned(pixels: Pixels, orientation: int) -> Pixels:
     return pixels[:: -1 if rows else 1, :: -1 if columns else 1]
 
 
-def _pixels(image: Image.Image, path: File, background: str, opacity: bool) -> tuple[Pixels, bool]:
+def _pixels(image: Image.Image, file: File) -> tuple[Pixels, bool]:
     """The pixels of a loaded image by the module's table of modes: (H, W, C), and whether the last is opacity."""
     mode = image.mode
     if mode.startswith("I;16") or mode == "I":
         return _sixteen(np.asarray(image)), False
     if mode == "F":
         return finite(np.asarray(image))[..., None], False
-    deep = read_sixteen(path) if image.format == "PNG" else None
+    deep = read_sixteen(file) if image.format == "PNG" else None
     if deep is not None:
-        clear = deep.shape[2] in (2, 4)
-        return (deep, clear) if opacity or not clear else (_over(deep, background), False)
+        return deep, deep.shape[2] in (2, 4)
     if image.has_transparency_data:
-        if opacity:
-            return np.asarray(image.convert("RGBA")), True
-        canvas = Image.new("RGBA", image.size, (*ImageColor.getrgb(background)[:3], 255))
-        return np.asarray(Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")), False
+        return np.asarray(image.convert("RGBA")), True
     if mode in ("1", "L"):
         return np.asarray(image if mode == "L" else image.convert("L"))[..., None], False
     if mode in _PLAIN:
         return np.asarray(image if mode == "RGB" else image.convert("RGB")), False
-    raise Unreadable(f"colour mode {mode} has no rule")
+    raise Unreadable(f"colour mode {mode} is not supported")
 
 
 def _sixteen(values: NDArray[np.integer]) -> Pixels:
     """(H, W) integers in 0 .. 65535 as uint16."""
     if values.min() < 0 or values.max() > 65535:
-        raise Unreadable("32-bit integers beyond 0 to 65535")
+        raise Unreadable("32-bit integers outside of 0 to 65535")
     return values.astype(np.uint16)[..., None]
-
-
-def _over(pixels: Pixels, background: str) -> Pixels:
-    """16-bit grey or colour with opacity a, laid over a colour b: round( (a p + (65535 - a) b) / 65535 )."""
-    ink, a = pixels[..., :-1].astype(np.float64), pixels[..., -1:] / 65535
-    colour = 257.0 * np.array(ImageColor.getrgb(background)[:3])
-    return np.rint(a * ink + (1 - a) * colour).astype(np.uint16)

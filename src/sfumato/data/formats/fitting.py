@@ -1,10 +1,13 @@
-"""Pixels of any depth and number of channels, brought to one depth, one number of channels and one size.
+"""A picture becomes a row of the store: brought to one bit depth, one number of channels and one size.
 
-Three steps, each by a stated rule, none of which does anything to pixels that are as wanted:
+Each step follows a stated rule, and none changes pixels that are as wanted already:
 
-**PixelFormat** (`converted`). 8 bits become 16 as 257 k, 16 become 8 as round(v / 257), both become floats as they are.
-Floats become integers where all are in [0, 1], scaled by the greatest integer, or, for 8 bits, where all are in
-[0, 255], rounded; other floats have no rule.
+**Opacity** (`flattened`). A picture with opacity is laid over the background, (a p + (1 - a) b), unless opacity is to
+be a channel.
+
+**Depth** (`converted`). 8 bits become 16 as 257 k, 16 become 8 as round(v / 257), both become floats as they are.
+Floats become integers where all are in [0, 1], scaled by the greatest integer, or, for 8 bits, where all are in [0,
+255], rounded; other floats can't become integers.
 
 **Size** (`fit`). With the crop `center` the largest centred rectangle of the wanted proportions is cut out, with
 `letterbox` the whole picture is kept and the rest filled. What is left is resampled with Lanczos-3 stretched by the
@@ -13,25 +16,122 @@ bytes with Pillow's arithmetic of bytes, all else by the same filter in float32,
 opacity, colours are resampled in proportion to it, so that what lies hidden under transparent pixels doesn't show.
 
 **Channels** (`with_channels`). Grey is repeated, colour becomes its luma (BT.601, as Pillow counts it), missing opacity
-is full. No other number of channels becomes another.
+is full. Other bands stay as they are.
 """
 
 from __future__ import annotations
 
+import hashlib
+import struct
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
-from sfumato.data.sources.protocol import Pixels, Unreadable
+from sfumato.codec.format import DEPTHS
+from sfumato.data.sources.protocol import Picture, Pixels, Unreadable
 
-__all__ = ["border", "converted", "finite", "fit", "is_grey", "kind_of", "rendered", "with_channels"]
+__all__ = [
+    "Form", "Row", "border", "converted", "fit", "flattened", "is_grey", "kind_of", "make_row", "rendered",
+    "with_channels",
+]  # fmt: skip
 
 _KINDS = {np.dtype(np.uint8): "8", np.dtype(np.uint16): "16", np.dtype(np.float32): "float"}
 _GREATEST = {"8": 255, "16": 65535}
 _LUMA = np.array([19595, 38470, 7471], np.uint32)
 """BT.601's weights in parts of 65536, as Pillow has them."""
+_HEAD = struct.Struct("<???BH32s")
+
+
+@dataclass(frozen=True)
+class Form:
+    """What every row of a store is.
+
+    Attributes:
+        size: (height, width).
+        channels: how many; None is 1 where every picture is grey, 3 where one has colour, and else the pictures' own.
+        background: the colour under transparent pixels.
+        depth: `8`, `16` or `float`; `auto` is each picture's own.
+        crop: as `fit`.
+    """
+
+    size: tuple[int, int]
+    channels: int | None
+    background: str
+    depth: str = "auto"
+    crop: str = "center"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A picture as it is stored.
+
+    Attributes:
+        planes: the bytes of (C, H, W) pixels, little-endian; C is 1 where `grey`, whatever the store's channels are.
+        digest: SHA-256 of `planes`, which so doesn't depend on whether other pictures have colour.
+        grey: whether one plane holds everything.
+        enlarged: whether the picture was smaller than the size.
+        animated: whether its file holds further frames.
+        kind: of its depth.
+        channels: how many planes there are.
+    """
+
+    planes: bytes
+    digest: bytes
+    grey: bool
+    enlarged: bool
+    animated: bool
+    kind: str = "8"
+    channels: int = 1
+
+    def pack(self) -> bytes:
+        """Return the row as bytes, which `unpack` reads."""
+        kind = DEPTHS.index(self.kind)
+        return _HEAD.pack(self.grey, self.enlarged, self.animated, kind, self.channels, self.digest) + self.planes
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Row:
+        """Return what `pack` packed."""
+        grey, enlarged, animated, kind, channels, digest = _HEAD.unpack_from(data)
+        return cls(data[_HEAD.size :], digest, grey, enlarged, animated, DEPTHS[kind], channels)
+
+
+def make_row(picture: Picture, form: Form) -> Row:
+    """Return a picture as a row of a form.
+
+    Raises:
+        Unreadable: it can't have that depth or that many channels.
+    """
+    alpha = picture.alpha and form.channels in (2, 4)
+    pixels = picture.pixels if alpha else flattened(picture, form.background)
+    kind = kind_of(pixels) if form.depth == "auto" else form.depth
+    pixels = converted(pixels, kind)
+    smaller = [own < wanted for own, wanted in zip(pixels.shape[:2], form.size, strict=True)]
+    fill = border(form.background, pixels.shape[2], kind) if form.crop == "letterbox" else None
+    pixels = fit(pixels, form.size, crop=form.crop, fill=fill, alpha=alpha)
+    grey = form.channels in (None, 1, 3) and pixels.shape[2] in (1, 3) and is_grey(pixels)
+    if form.channels is not None and not (grey and form.channels == 3):
+        pixels = with_channels(pixels, form.channels, alpha)
+        grey |= form.channels == 1
+    pixels = (pixels[..., :1] if grey else pixels).transpose(2, 0, 1)
+    planes = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False).tobytes()
+    enlarged = all(smaller) if form.crop == "letterbox" else any(smaller)
+    return Row(planes, hashlib.sha256(planes).digest(), grey, enlarged, picture.animated, kind, len(pixels))
+
+
+def flattened(picture: Picture, background: str) -> Pixels:
+    """Return a picture's pixels without opacity: laid over a colour, a CSS name or #rrggbb, rounded."""
+    if not picture.alpha:
+        return picture.pixels
+    rgb = ImageColor.getrgb(background)[:3]
+    if picture.pixels.dtype == np.uint8:
+        image = Image.fromarray(np.ascontiguousarray(picture.pixels))
+        return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, (*rgb, 255)), image).convert("RGB"))
+    ink, a = picture.pixels[..., :-1].astype(np.float64), picture.pixels[..., -1:] / 65535
+    over: Pixels = np.rint(a * ink + (1 - a) * (257.0 * np.array(rgb))).astype(np.uint16)
+    return over
 
 
 def kind_of(pixels: Pixels) -> str:
@@ -40,14 +140,10 @@ def kind_of(pixels: Pixels) -> str:
 
 
 def converted(pixels: Pixels, kind: str) -> Pixels:
-    """Bring pixels to a kind of depth.
-
-    Args:
-        pixels: uint8, uint16 or float32, of any shape.
-        kind: `8`, `16` or `float`.
+    """Return uint8, uint16 or float32 pixels of any shape in another kind of depth: `8`, `16` or `float`.
 
     Raises:
-        Unreadable: floats that aren't in a range that becomes integers.
+        Unreadable: floats outside of the range that becomes integers.
     """
     own = kind_of(pixels)
     if own == kind:
@@ -55,43 +151,30 @@ def converted(pixels: Pixels, kind: str) -> Pixels:
     if kind == "float":
         return pixels.astype(np.float32)
     if own == "float":
-        return _whole(pixels, kind)
+        return _rounded(pixels, kind)
     if own == "8":
         return pixels.astype(np.uint16) * np.uint16(257)
-    wide = pixels.astype(np.uint32)  # in place from here: at the cap, every copy is a quarter of a gigabyte
+    wide = pixels.astype(np.uint32)  # in place from here: at the largest size, every copy is a quarter of a gigabyte
     wide += 128
     wide //= 257
     return wide.astype(np.uint8)
 
 
-def _whole(values: NDArray[np.floating], kind: str) -> Pixels:
-    """Floats to integers of 8 or 16 bits."""
+def _rounded(values: NDArray[np.floating], kind: str) -> Pixels:
+    """Floats as integers of 8 or 16 bits."""
     low, high, greatest = float(values.min()), float(values.max()), _GREATEST[kind]
-    if not (low >= 0 and high <= (255 if kind == "8" else 1)):
-        most = "0 to 255" if kind == "8" else "0 to 1"
-        raise Unreadable(f"floating-point values beyond {most}, or not numbers")
+    most = 255 if kind == "8" else 1
+    if not (low >= 0 and high <= most):
+        raise Unreadable(f"floating-point values outside of 0 to {most}, or not numbers")
     scaled: NDArray[np.floating] = np.rint(values * np.float32(greatest if high <= 1 else 1))
     return scaled.astype(np.uint8 if kind == "8" else np.uint16)
 
 
-def finite(values: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Return floats as float32, if all of them are finite numbers in it; raises `Unreadable`."""
-    with np.errstate(over="ignore"):
-        narrow = np.asarray(values, np.float32)
-    if not np.isfinite(narrow).all():
-        raise Unreadable("floating-point values that are not finite numbers")
-    return narrow
-
-
 def rendered(pixels: Pixels) -> NDArray[np.uint8]:
-    """Return a picture as bytes to look at.
+    """Return (H, W, C) pixels of any depth as bytes to look at, (H, W, 1 or 3).
 
-    Args:
-        pixels: (H, W, C) of any depth and number of channels.
-
-    Returns:
-        (H, W, 1 or 3) uint8: the first three channels, or the first; floats that have no rule for bytes are stretched
-        from the picture's own least to its greatest value.
+    The first three channels are shown, or the first. Floats that can't become bytes are stretched from the picture's
+    own least to its greatest value.
     """
     pixels = pixels[..., : 3 if pixels.shape[2] >= 3 else 1]
     try:
@@ -109,7 +192,7 @@ def fit(
     fill: Pixels | None = None,
     alpha: bool = False,
 ) -> Pixels:
-    """Bring a picture to a size. An image that already has it is not resampled.
+    """Bring a picture to a size. One that already has it is not resampled.
 
     Args:
         pixels: (H, W, C) uint8, uint16 or float32.
@@ -119,9 +202,6 @@ def fit(
             picture, centred. Sides are rounded to whole pixels, at least 1.
         fill: (C,) the value of what a letterbox leaves free; 0 when None.
         alpha: whether the last channel is opacity.
-
-    Returns:
-        (height, width, C) of the same type.
     """
     height, width = size
     h, w, c = pixels.shape
@@ -137,13 +217,7 @@ def fit(
 
 
 def border(colour: str, channels: int, kind: str) -> Pixels:
-    """Return what fills a letterbox, (channels,): a colour, its luma; nothing (0) among floats and other channels.
-
-    Args:
-        colour: a CSS name or #rrggbb.
-        channels: of the picture; opacity is 0.
-        kind: of its depth.
-    """
+    """Return (channels,) values that fill a letterbox: a colour or its luma; 0 for floats and other channels."""
     if kind == "float" or channels not in (1, 3):
         return np.zeros(channels, np.uint8)
     rgb = np.array(ImageColor.getrgb(colour)[:3], np.uint8).reshape(1, 1, 3)

@@ -15,23 +15,24 @@ Even so `read_guarded` does it in a process of its own, with limits on time and 
 from __future__ import annotations
 
 import io
+import json
 import math
-import os
 import pickletools
-import subprocess
-import sys
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-import sfumato
-from sfumato.data.sources.protocol import printable
+from sfumato.data.sources.protocol import File, Unreadable, printable
+from sfumato.data.workers import run
 from sfumato.errors import UserError
 
-__all__ = ["MAX_BYTES", "NotPlain", "read_guarded", "read_plain"]
+__all__ = ["MAX_BYTES", "NotPlain", "read_guarded", "read_plain", "reader"]
+
+READER = "sfumato.data.formats.plain_pickle:reader"
 
 MAX_BYTES = 2**29
 """Of a file; CIFAR-100's largest has 155 million."""
@@ -43,10 +44,6 @@ MEMORY = 2**32
 _ARRAY = ("numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct")
 _DTYPE, _NDARRAY, _ENCODE = "numpy dtype", "numpy ndarray", "_codecs encode"
 _NAMES = (*_ARRAY, _DTYPE, _NDARRAY, _ENCODE)
-_START = (
-    "import sys; sys.path.append(sys.argv[1]); from sfumato.data.formats.plain_pickle import main; main(*sys.argv[2:])"
-)
-
 _NUMBERS = frozenset(("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "FLOAT", "BINFLOAT"))
 _STRINGS = frozenset(("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"))
 _BYTES = frozenset(("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"))
@@ -164,9 +161,6 @@ def read_plain(data: bytes) -> Any:
 def read_guarded(paths: Sequence[Path]) -> list[dict[str, NDArray[Any]]]:
     """Return the entries of pickled dicts that are arrays or lists of integers or text, read by another process.
 
-    Args:
-        paths: the files.
-
     Returns:
         Of each file uint8 arrays as they are, lists of integers as int64, lists of text as text; anything else is left
         out.
@@ -174,54 +168,44 @@ def read_guarded(paths: Sequence[Path]) -> list[dict[str, NDArray[Any]]]:
     Raises:
         UserError: it can't be read, isn't plain, is too large, or takes too much time or memory.
     """
+    found = []
     for path in paths:
         if path.stat().st_size > MAX_BYTES:
             raise UserError(
                 f"'{printable(str(path))}' is too large for a batch of CIFAR: more than {MAX_BYTES:,} bytes"
             )
-    root, shown = str(Path(sfumato.__file__).parents[1]), printable(str(paths[0].parent))
-    try:
-        done = subprocess.run(
-            [sys.executable, "-P", "-c", _START, root, *map(str, paths)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=4 * SECONDS,
-            check=False,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-        )
-    except subprocess.TimeoutExpired:
-        raise UserError(f"the batches in '{shown}' can't be read: they take more than {4 * SECONDS} s") from None
-    if done.returncode != 0:
-        reason = printable(done.stdout.decode("utf-8", "replace")[:200]) or "reading them takes too much time or memory"
-        raise UserError(f"the batches in '{shown}' are not read: {reason}; CIFAR's hold arrays and names alone")
-    found: list[dict[str, NDArray[Any]]] = [{} for _ in paths]
-    with np.load(io.BytesIO(done.stdout), allow_pickle=False) as arrays:
-        for name in arrays.files:
-            place, _, own = name.partition("_")
-            found[int(place)][own] = arrays[name]
+    setup = json.dumps([MEMORY, SECONDS]).encode()
+    for path, answer in zip(paths, run(READER, setup, paths, 1, patience=4 * SECONDS, batch=1, tries=1), strict=True):
+        if isinstance(answer, str):
+            raise UserError(
+                f"'{printable(str(path))}' is not read: {answer} (a batch of CIFAR holds arrays and names alone, and "
+                f"needs less than {SECONDS} s and {MEMORY:,} bytes of memory)"
+            )
+        with np.load(io.BytesIO(answer), allow_pickle=False) as arrays:
+            found.append({name: arrays[name] for name in arrays.files})
     return found
 
 
-def main(*paths: str) -> None:
-    """Read pickles and write their entries as an .npz, or say why not: the life of the other process."""
-    try:
+def reader(setup: bytes) -> Callable[[File], bytes]:
+    """Return what the other process does with files: write their entries as an .npz, within limits on it."""
+    memory, seconds = json.loads(setup)
+    with suppress(ImportError):  # Windows: the time limit of the one that asked remains
         import resource
 
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
-    except ImportError:  # Windows: the time limit of the one that asked remains
-        pass
-    out, content, found, path = sys.stdout.buffer, io.BytesIO(), dict[str, Any](), ""
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    return _as_npz
+
+
+def _as_npz(file: File) -> bytes:
+    """The entries of a pickled dict; raises `Unreadable`."""
+    content = io.BytesIO()
     try:
-        for place, path in enumerate(paths):
-            table = _expect(read_plain(Path(path).read_bytes()), dict)
-            found |= {f"{place}_{name}": value for name, value in _entries(table).items()}
-        np.savez(content, **found)
-    except (NotPlain, OSError, MemoryError) as error:
-        reason = "needs too much memory" if isinstance(error, MemoryError) else error
-        out.write(f"{Path(path).name}: {reason}".encode("utf-8", "replace"))
-        sys.exit(1)
-    out.write(content.getvalue())
+        with file.open("rb") as stream:
+            np.savez(content, **_entries(_expect(read_plain(stream.read()), dict)))
+    except (NotPlain, OSError) as error:
+        raise Unreadable(printable(str(error))[:200]) from None
+    return content.getvalue()
 
 
 def _entries(table: dict[Any, Any]) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""TIFF where Pillow falls short: more bands than a picture has, and colour of 16 bits or floats.
+"""TIFF where Pillow falls short: more than four bands, and several bands of 16 bits or floats.
 
-Satellites and microscopes write them. Pillow reads one band of any depth, and bytes of up to four; of more bands it
-reads none, and of 16-bit colour the high byte. Here the first page of such a file is read by the TIFF 6.0 specification
-(sections 2, 7, 14, 15 and 19): unpacked or deflated (compressions 1, 8 and 32946), strips or tiles, bands beside one
-another or one after another, with or without horizontal differencing (predictor 2). What else there is, LZW above all,
-is refused in a word that says how to save it instead. Numbers become pixels as `arrays` has it.
+Satellites and microscopes write them. Pillow reads one band of any depth, and up to four of 8 bits; of 16-bit colour it
+keeps the high byte. Here the first page of such a file is read by the TIFF 6.0 specification (sections 2, 7, 14, 15 and
+19): uncompressed or deflated (compressions 1, 8 and 32946), strips or tiles, bands interleaved or apart, with or
+without horizontal differencing (predictor 2). Everything else (LZW, floating-point differencing, 12 bits, ...) is read
+by tifffile where it is installed, and refused with the name of the extra where it is not.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ from __future__ import annotations
 import warnings
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from math import prod
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from sfumato.config.data import MOST_CHANNELS
-from sfumato.data.sources.arrays import as_pixels
+from sfumato.data.formats.npy import as_pixels, too_large
 from sfumato.data.sources.protocol import MAX_PIXELS, File, Picture, Unreadable
 
 __all__ = ["bands_size", "is_bands", "read_bands"]
@@ -29,23 +31,71 @@ _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _MEANING = 256, 257, 258, 259, 262
 _STRIPS, _ORIENTATION, _SAMPLES, _STRIP_ROWS, _STRIP_BYTES, _PLANAR = 273, 274, 277, 278, 279, 284
 _PREDICTOR, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES, _EXTRA, _FORMAT = 317, 322, 323, 324, 325, 338, 339
 _COLOURS = (5, 6, 8)
-"""Meanings of samples that are no plain bands: inks, luma and chroma, CIE L*a*b*."""
-_NEXT = -1
-_KINDS = {1: "u", 2: "i", 3: "f"}
+"""Meanings of samples other than plain bands: inks, luma and chroma, CIE L*a*b*."""
+_TYPES = {1: "u", 2: "i", 3: "f"}
+_READ = {*(f"{kind}{size}" for kind in "ui" for size in (1, 2, 4)), "f2", "f4", "f8"}
 
-Tags = dict[int, Any]
-"""What a directory says, by the number of the tag."""
+
+@dataclass(frozen=True)
+class _Page:
+    """What the first directory of a file says."""
+
+    tags: dict[int, Any]
+    order: str
+    following: int
+
+    @classmethod
+    def of(cls, stream: IO[bytes]) -> _Page:
+        """Read it; raises anything on hostile bytes."""
+        stream.seek(0)
+        head = stream.read(8)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about damage, which is found where it matters
+            page = ImageFileDirectory_v2(head)
+            stream.seek(page.next)
+            page.load(stream)
+            return cls(dict(page), "<" if head[:1] == b"I" else ">", page.next)
+
+    def all(self, tag: int) -> tuple[Any, ...]:
+        """All numbers of a tag."""
+        value = self.tags.get(tag, ())
+        return value if isinstance(value, tuple) else (value,)
+
+    def one(self, tag: int, default: int = 1) -> int:
+        """The first number of a tag."""
+        return int((self.all(tag) or (default,))[0])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, samples); raises `Unreadable`."""
+        height, width, samples = shape = self.one(_HEIGHT), self.one(_WIDTH), self.one(_SAMPLES)
+        if min(shape) < 1 or too_large(shape):
+            raise Unreadable(f"too large: {width}x{height} of {samples} bands")
+        return shape
+
+    @property
+    def dtype(self) -> np.dtype[Any] | None:
+        """The type of all samples; None for one that needs the extra."""
+        kind = f"{_TYPES.get(self.one(_FORMAT), '?')}{self.one(_BITS) // 8}"
+        plain = len({*self.all(_BITS)}) == 1 and self.one(_BITS) % 8 == 0 and kind in _READ
+        return np.dtype(self.order + kind) if plain else None
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is read here."""
+        most = 1 if self.one(_FORMAT) == 3 else 2
+        return self.dtype is not None and self.one(_COMPRESSION) in (1, 8, 32946) and self.one(_PREDICTOR) <= most
 
 
 def is_bands(file: File) -> bool:
-    """Return whether a file is a TIFF that is read here and not by Pillow; what is damaged is Pillow's to refuse."""
+    """Return whether a file is a TIFF that is read here and not by Pillow; a damaged one is Pillow's to refuse."""
     try:
         with file.open("rb") as stream:
             if stream.read(4) not in _MARKS:
                 return False
-            tags, _ = _directory(stream)
-        samples, bits = _one(tags, _SAMPLES, 1), _bits(tags)
-        return samples > 4 or (samples > 1 and bits > 8 and _one(tags, _MEANING, 1) not in _COLOURS)
+            page = _Page.of(stream)
+        samples, deep = page.one(_SAMPLES), page.one(_BITS) > 8
+        return samples > 4 or (samples > 1 and deep and page.one(_MEANING) not in _COLOURS)
     except Exception:  # Pillow's parser raises anything on hostile bytes
         return False
 
@@ -53,104 +103,74 @@ def is_bands(file: File) -> bool:
 def bands_size(file: File) -> tuple[int, int]:
     """Return (height, width) from the header, turned as the orientation says; raises `Unreadable`."""
     with file.open("rb") as stream:
-        tags, _ = _directory(stream)
-    height, width, _ = _checked(tags)
-    return (width, height) if 5 <= _one(tags, _ORIENTATION, 1) <= 8 else (height, width)
+        page = _Page.of(stream)
+    height, width, _ = page.shape
+    return (width, height) if 5 <= page.one(_ORIENTATION) <= 8 else (height, width)
 
 
 def read_bands(file: File) -> tuple[Picture, int]:
     """Return the first page and its orientation (tag 274), which is still to be undone.
 
     Raises:
-        Unreadable: a form that is not read here, too many pixels, or damaged.
+        Unreadable: a form that is not read, too many pixels, or damaged.
     """
     with file.open("rb") as stream:
-        tags, order = _directory(stream)
-        height, width, samples = _checked(tags)
-        dtype = np.dtype(f"{order}{_kind(tags)}{_bits(tags) // 8}")
-        out = np.zeros((height, width, samples), dtype)
-        for top, left, plane, block in _blocks(stream, tags, dtype):
-            part = out[top : top + block.shape[0], left : left + block.shape[1], plane]
-            part[...] = block[: part.shape[0], : part.shape[1]]
-    alpha = samples in (2, 4) and _one(tags, _EXTRA, 0) in (1, 2)
-    picture = Picture(as_pixels(out), animated=bool(tags[_NEXT]), alpha=alpha)
-    return picture, int(_one(tags, _ORIENTATION, 1))
+        page = _Page.of(stream)
+        height, width, samples = page.shape
+        out: NDArray[Any]
+        if page.plain:
+            out = np.zeros((height, width, samples), page.dtype)
+            for top, left, bands, block in _blocks(stream, page):
+                part = out[top : top + block.shape[0], left : left + block.shape[1], bands]
+                part[...] = block[: part.shape[0], : part.shape[1]]
+        else:
+            out = _by_tifffile(stream, page)
+    pixels = as_pixels(out)
+    alpha = samples in (2, 4) and pixels.dtype == np.uint16 and page.one(_EXTRA, 0) in (1, 2)
+    return Picture(pixels, animated=bool(page.following), alpha=alpha), page.one(_ORIENTATION)
 
 
-def _directory(stream: IO[bytes]) -> tuple[Tags, str]:
-    """The first page's tags, where the next page is under `_NEXT`, and the order of bytes."""
-    stream.seek(0)
-    head = stream.read(8)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of damage, which is found out where it matters
-        page = ImageFileDirectory_v2(head)
-        stream.seek(page.next)
-        page.load(stream)
-        tags = dict(page)
-    tags[_NEXT] = page.next
-    return tags, "<" if head[:1] == b"I" else ">"
-
-
-def _one(tags: Tags, tag: int, default: int) -> int:
-    """The first number of a tag."""
-    value = tags.get(tag, default)
-    return int(value[0] if isinstance(value, tuple) else value)
-
-
-def _all(tags: Tags, tag: int) -> tuple[int, ...]:
-    """All numbers of a tag."""
-    value = tags.get(tag, ())
-    return value if isinstance(value, tuple) else (value,)
-
-
-def _bits(tags: Tags) -> int:
-    """Bits of a sample."""
-    return _one(tags, _BITS, 1)
-
-
-def _kind(tags: Tags) -> str:
-    """What numbers samples are, as numpy calls it."""
-    return _KINDS.get(_one(tags, _FORMAT, 1), "?")
-
-
-def _checked(tags: Tags) -> tuple[int, int, int]:
-    """(height, width, samples) of a page of a form that is read here; raises `Unreadable`."""
-    height, width, samples = (_one(tags, tag, 1) for tag in (_HEIGHT, _WIDTH, _SAMPLES))
-    if not (
-        0 < height * width <= MAX_PIXELS and samples <= MOST_CHANNELS and height * width * samples <= 4 * MAX_PIXELS
-    ):
-        raise Unreadable(f"too large: {width}x{height} of {samples} bands")
-    bits, kind, packing = _bits(tags), _kind(tags), _one(tags, _COMPRESSION, 1)
-    if len({*_all(tags, _BITS)}) > 1 or (kind, bits) not in {(k, b) for k in "ui" for b in (8, 16, 32)} | {
-        ("f", 16), ("f", 32), ("f", 64),
-    }:  # fmt: skip
-        raise Unreadable(f"bands of {bits} bits have no rule: save them with 8, 16 or 32, or as .npy")
-    if packing not in (1, 8, 32946) or _one(tags, _PREDICTOR, 1) > (2 if kind != "f" else 1):
-        raise Unreadable(f"bands of compression {packing} are not read: save them uncompressed or deflated, or as .npy")
-    return height, width, samples
-
-
-def _blocks(stream: IO[bytes], tags: Tags, dtype: np.dtype[Any]) -> Iterator[tuple[int, int, slice, NDArray[Any]]]:
+def _blocks(stream: IO[bytes], page: _Page) -> Iterator[tuple[int, int, slice, NDArray[Any]]]:
     """Yield each strip or tile: top, left, which bands, and its samples (rows, columns, bands); raises `Unreadable`."""
-    height, width, samples = _checked(tags)
-    apart, tiled = _one(tags, _PLANAR, 1) == 2, _TILES in tags
-    rows = _one(tags, _TILE_HEIGHT, 0) if tiled else min(height, _one(tags, _STRIP_ROWS, height))
-    columns = _one(tags, _TILE_WIDTH, 0) if tiled else width
+    (height, width, samples), dtype = page.shape, page.dtype
+    assert dtype is not None
+    tiled = _TILES in page.tags
+    rows = page.one(_TILE_HEIGHT, 0) if tiled else min(height, page.one(_STRIP_ROWS, height))
+    columns = page.one(_TILE_WIDTH, 0) if tiled else width
     if not (0 < rows <= 2 * MAX_PIXELS and columns > 0 and rows * columns <= 2 * MAX_PIXELS):
         raise Unreadable("damaged: blocks of no size")
-    places = [(top, left) for top in range(0, height, rows) for left in range(0, width, columns)]
-    groups = [slice(k, k + 1) for k in range(samples)] if apart else [slice(0, samples)]
-    starts, lengths = (_all(tags, tag) for tag in ((_TILES, _TILE_BYTES) if tiled else (_STRIPS, _STRIP_BYTES)))
-    if min(len(starts), len(lengths)) < len(places) * len(groups):
+    groups = [slice(k, k + 1) for k in range(samples)] if page.one(_PLANAR) == 2 else [slice(0, samples)]
+    corners = [(g, top, left) for g in groups for top in range(0, height, rows) for left in range(0, width, columns)]
+    starts, lengths = (page.all(tag) for tag in ((_TILES, _TILE_BYTES) if tiled else (_STRIPS, _STRIP_BYTES)))
+    if min(len(starts), len(lengths)) < len(corners):
         raise Unreadable("damaged: its strips don't reach its last row")
-    for k, (group, (top, left)) in enumerate((group, place) for group in groups for place in places):
+    for start, length, (group, top, left) in zip(starts, lengths, corners, strict=False):
         shape = (rows if tiled else min(rows, height - top), columns, group.stop - group.start)
-        stream.seek(starts[k])
-        packed, wanted = stream.read(lengths[k]), int(np.prod(shape)) * dtype.itemsize
-        raw = packed if _one(tags, _COMPRESSION, 1) == 1 else zlib.decompressobj().decompress(packed, wanted)
+        stream.seek(start)
+        raw, wanted = stream.read(length), prod(shape) * dtype.itemsize
+        if page.one(_COMPRESSION) != 1:
+            raw = zlib.decompressobj().decompress(raw, wanted)
         if len(raw) < wanted:
             raise Unreadable("damaged: its data end before its last row")
         block = np.frombuffer(raw[:wanted], dtype).reshape(shape)
-        if _one(tags, _PREDICTOR, 1) == 2:  # each sample is the difference from its neighbour to the left
+        if page.one(_PREDICTOR) == 2:  # each sample is the difference from its left neighbour
             block = np.add.accumulate(block, axis=1, dtype=dtype.newbyteorder("="))
         yield top, left, group, block
+
+
+def _by_tifffile(stream: IO[bytes], page: _Page) -> NDArray[Any]:
+    """The samples (H, W, C) of a page that is not read here; raises `Unreadable`, and what tifffile raises."""
+    try:
+        tifffile = import_module("tifffile")
+    except ImportError:
+        raise Unreadable(
+            f"bands of {page.one(_BITS)} bits with compression {page.one(_COMPRESSION)} and predictor "
+            f"{page.one(_PREDICTOR)} need tifffile: pip install 'sfumato[tiff]', or save them uncompressed or as .npy"
+        ) from None
+    stream.seek(0)
+    with tifffile.TiffFile(stream) as file:
+        samples: NDArray[Any] = file.pages[0].asarray(maxworkers=1)
+    samples = samples.transpose(1, 2, 0) if page.one(_PLANAR) == 2 else samples
+    if samples.shape != page.shape:
+        raise Unreadable("damaged: its bands have another shape than its header says")
+    return samples

@@ -1,157 +1,114 @@
-"""Arrays as numpy writes them: a picture in each .npy of a folder, or all pictures in one .npy or .npz.
+"""Pictures that already are numbers: files of numpy, arrays and tensors in memory, a torch `Dataset`.
 
-This is the way in for anything that is no ordinary picture: many bands, floats, slices of a volume. Nothing is
-unpickled, and a file's word for its shape is held against its length before memory is asked for.
+    a .npy or .npz      all pictures: (N, H, W) or (N, H, W, C) or (N, C, H, W); in an .npz the array `images`, or the
+    only
+                        one. It may also hold `labels` (N,), integers or text, which are the attribute `class`; with
+                        `classes` (K,), text, integers are indices of it
+    from_arrays         data = open_data(DataConfig(size=(32, 32)), source=from_arrays(images, labels, ("cat", "dog")))
+    from_dataset        data = open_data(DataConfig(), source=from_dataset(torchvision_dataset))
 
-    one picture         (H, W) or (H, W, C) or (C, H, W)
-    many pictures       (N, H, W) or (N, H, W, C) or (N, C, H, W); in an .npz the array `images`, or the only one
-
-Which axis the channels are is told by length: of the two that it can be, the shorter one, and the last where both are
-alike. What numbers become:
-
-    bool                8 bits, 0 and 255            float16, float32, float64   floats (float32), as they are
-    uint8, uint16       8 and 16 bits, as they are   other integers              floats, up to 2^24 either way
-
-An .npz may also hold `labels` (N,), integers or text, which are the attribute `class`; with `classes` (K,), text,
-integers are places in it.
+What is in memory is stored like any other source, so it needs a key: a hash of its contents, unless the caller gives a
+better one. Items of a `Dataset` are read once for that and once to be stored; one that makes them anew each time (by a
+random crop) makes a store each time, so leave such transforms out.
 """
 
 from __future__ import annotations
 
-import io
+import hashlib
 import math
 import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sfumato.conditions.attributes import Attribute
-from sfumato.config.data import MOST_CHANNELS
-from sfumato.data.formats.fitting import finite
-from sfumato.data.sources.protocol import (
-    MAX_PIXELS,
-    Arrays,
-    ArraySource,
-    File,
-    Picture,
-    Pixels,
-    Unreadable,
-    one_class,
-    printable,
-)
+from sfumato.data.formats.npy import as_pixels, channels_last, check_length, mapped, too_large
+from sfumato.data.labels import Labels, column
+from sfumato.data.sources.protocol import Picture, Pixels, Unreadable, printable
 from sfumato.errors import UserError
 
-__all__ = ["array_size", "array_source", "as_pixels", "is_array", "is_array_file", "read_array"]
+__all__ = ["ArraySource", "Arrays", "DatasetSource", "array_source", "from_arrays", "from_dataset", "is_array_file"]
 
-MAGIC = b"\x93NUMPY"
-SUFFIXES = (".npy", ".npz")
-EXACT = 2**24
-"""Up to which float32 has every integer."""
-MOST_BYTES = 2**36
-"""Of an array unpacked from an .npz, which has to fit into the memory; an .npy is mapped."""
+_IMAGES, _LABELS = ("image", "img", "pixel_values", "x"), ("label", "labels", "class", "y")
 
 
-def is_array(path: File) -> bool:
-    """Return whether a file begins as an .npy does; what can't be read is none."""
-    try:
-        with path.open("rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
-    except OSError:
-        return False
+@dataclass(frozen=True)
+class Arrays:
+    """What an `ArraySource` loads: images (N, H, W, C) of any numbers, and what is known of them."""
+
+    images: NDArray[Any]
+    labels: Labels
+
+
+class ArraySource:
+    """Pictures in one array, loaded when they are first asked for.
+
+    Args:
+        name: the source's, printable.
+        key: what changes when the contents do.
+        load: returns the arrays.
+    """
+
+    def __init__(self, name: str, key: str, load: Callable[[], Arrays]) -> None:
+        self.name = name
+        self._key, self._load = key, load
+
+    @cached_property
+    def arrays(self) -> Arrays:
+        """The arrays; raises what `load` raises."""
+        return self._load()
+
+    @property
+    def attributes(self) -> tuple[Attribute, ...]:
+        """What is known of the pictures."""
+        return self.arrays.labels.attributes
+
+    def __len__(self) -> int:
+        return len(self.arrays.images)
+
+    def origin(self, i: int) -> str:
+        """Return the name and the number."""
+        return f"{self.name}[{i}]"
+
+    def size(self, i: int) -> tuple[int, int]:
+        """Return (height, width), the same for every picture."""
+        _, height, width, _ = self.arrays.images.shape
+        return height, width
+
+    def read(self, i: int) -> Picture:
+        """Return picture i; raises `Unreadable`."""
+        return Picture(as_pixels(self.arrays.images[i]), tuple(self.arrays.labels.conditions[i].tolist()))
+
+    def key(self) -> str:
+        """Return the fingerprint given at construction."""
+        return self._key
+
+
+# Files
 
 
 def is_array_file(path: Path) -> bool:
     """Return whether a file's name is one of arrays."""
-    return path.suffix.lower() in SUFFIXES
-
-
-def array_size(path: File) -> tuple[int, int]:
-    """Return (height, width) of the picture in an .npy from its header; raises `Unreadable`."""
-    return _laid_out(_mapped(path)).shape[:2]  # type: ignore[return-value]
-
-
-def read_array(path: File) -> Picture:
-    """Return the picture in an .npy; raises `Unreadable`."""
-    return Picture(as_pixels(_laid_out(_mapped(path))))
-
-
-def as_pixels(array: NDArray[Any]) -> Pixels:
-    """Return numbers as the module's table has them: uint8, uint16 or float32, a copy.
-
-    Raises:
-        Unreadable: a type without a rule, numbers that are not finite, or integers beyond 2^24.
-    """
-    kind = array.dtype.kind
-    if kind == "b":
-        return array.astype(np.uint8) * np.uint8(255)
-    if array.dtype.newbyteorder("=") in (np.uint8, np.uint16):
-        return np.array(array, array.dtype.newbyteorder("="))
-    if kind == "f":
-        return np.array(finite(array))
-    if kind not in "iu":
-        raise Unreadable(f"an array of {array.dtype} has no rule")
-    if array.size and (int(array.max()) > EXACT or int(array.min()) < -EXACT):
-        raise Unreadable(f"integers beyond {EXACT:,}, which floats don't hold exactly")
-    return array.astype(np.float32)
+    return path.suffix.lower() in (".npy", ".npz")
 
 
 def array_source(path: Path) -> ArraySource:
-    """Return a source of the pictures in one .npy or .npz.
-
-    Args:
-        path: the file; it is read when the pictures are asked for.
-    """
+    """Return a source of the pictures in one .npy or .npz, which is read when they are asked for."""
     status = path.stat()
     key = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
-    return _Numbers(printable(str(path.resolve())), key, lambda: _load(path))
-
-
-class _Numbers(ArraySource):
-    """Pictures in one array of any numbers."""
-
-    def read(self, i: int) -> Picture:
-        """Return picture i; raises `Unreadable`."""
-        return Picture(as_pixels(self.arrays.images[i]), tuple(self.arrays.conditions[i].tolist()))
-
-
-def _mapped(path: File) -> NDArray[Any]:
-    """The array in an .npy, mapped; raises `Unreadable`."""
-    try:
-        with path.open("rb") as file:
-            _check_length(file, file.seek(0, io.SEEK_END))
-            file.seek(0)
-            if isinstance(path, Path):
-                return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
-            return np.lib.format.read_array(file, allow_pickle=False)  # type: ignore[no-any-return]
-    except Exception as error:  # the header is a stranger's text, and numpy raises many things over it
-        raise Unreadable(f"damaged: {printable(str(error) or type(error).__name__)[:80]}") from None
-
-
-def _laid_out(array: NDArray[Any]) -> NDArray[Any]:
-    """An array of one picture as (H, W, C); raises `Unreadable`."""
-    if array.ndim not in (2, 3) or not array.size:
-        shape = "x".join(map(str, array.shape))
-        raise Unreadable(f"an array of {shape or 'one number'} is no picture: height x width (x channels)")
-    laid: NDArray[Any] = _channels_last(array[None] if array.ndim == 3 else array[None, :, :, None])[0]
-    height, width, channels = laid.shape
-    if height * width > MAX_PIXELS or channels > MOST_CHANNELS or height * width * channels > 4 * MAX_PIXELS:
-        raise Unreadable(f"too large: {width}x{height} of {channels} channels")
-    return laid
-
-
-def _channels_last(array: NDArray[Any]) -> NDArray[Any]:
-    """(N, H, W, C) or (N, C, H, W) as the former."""
-    last: NDArray[Any] = array if array.shape[3] <= array.shape[1] else array.transpose(0, 2, 3, 1)
-    return last
+    return ArraySource(printable(str(path.resolve())), key, lambda: _load(path))
 
 
 def _load(path: Path) -> Arrays:
     """Read all pictures of a file, and their labels."""
     shown = printable(str(path))
     try:
-        images, labels, classes = _unpacked(path) if zipfile.is_zipfile(path) else (_mapped(path), None, None)
+        images, labels, classes = _unpacked(path) if zipfile.is_zipfile(path) else (mapped(path), None, None)
     except Unreadable as fault:
         raise UserError(f"'{shown}' can't be read as an array: {fault.reason}") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, RuntimeError) as error:
@@ -160,38 +117,18 @@ def _load(path: Path) -> Arrays:
     if images.ndim not in (3, 4) or not images.size:
         shape = "x".join(map(str, images.shape))
         raise UserError(f"'{shown}' holds an array of {shape}: images are number x height x width (x channels)")
-    images = _channels_last(images if images.ndim == 4 else images[..., None])
-    if math.prod(images.shape[1:3]) > MAX_PIXELS or images.shape[3] > MOST_CHANNELS:
+    images = channels_last(images if images.ndim == 4 else images[..., None])
+    if too_large(images.shape[1:]):
         raise UserError(f"'{shown}' holds images of {'x'.join(map(str, images.shape[1:]))}, which are too large")
-    if labels is None:
-        return Arrays(images, np.zeros((len(images), 0), np.float32), ())
-    return _labelled(images, labels, classes, shown)
-
-
-def _labelled(images: Pixels, labels: NDArray[Any], classes: NDArray[Any] | None, shown: str) -> Arrays:
-    """Images with the attribute `class`."""
-    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iuU":
-        raise UserError(f"the labels in '{shown}' must be one integer or text for each of {len(images):,} images")
-    if classes is None or labels.dtype.kind == "U":
-        names, labels = np.unique(labels, return_inverse=True)
-    else:
-        names = classes
-        if labels.min() < 0 or labels.max() >= len(names):
-            raise UserError(f"'{shown}' has labels beyond its {len(names)} classes: count them from 0")
-    if len(names) < 2:
-        return Arrays(images, np.zeros((len(images), 0), np.float32), ())
-    known = one_class(images, labels, tuple(printable(str(name)) for name in names))
-    assert isinstance(known.attributes[0], Attribute)
-    return known
+    return Arrays(images, _class_labels(len(images), labels, classes, shown))
 
 
 def _unpacked(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]:
     """(images, labels, classes) of an .npz; raises what reading it raises."""
     with zipfile.ZipFile(path) as archive:
-        lengths = {info.filename: info.file_size for info in archive.infolist()}
-        for name, length in lengths.items():
-            with archive.open(name) as member:
-                _check_length(member, length)
+        for info in archive.infolist():
+            with archive.open(info) as member:
+                check_length(member, info.file_size)
     with np.load(path, allow_pickle=False) as arrays:
         names = list(arrays.files)
         if "images" not in names and len(names) != 1:
@@ -200,12 +137,199 @@ def _unpacked(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[An
         return images, *(arrays[name] if name in names else None for name in ("labels", "classes"))  # type: ignore
 
 
-def _check_length(member: IO[bytes], length: int) -> None:
-    """Refuse an array whose header promises more than its file has, before numpy asks for the memory."""
-    if member.seekable():
-        member.seek(0)
-    version = np.lib.format.read_magic(member)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(member)
-    if dtype.hasobject or not math.prod(shape) * dtype.itemsize <= min(length, MOST_BYTES):
-        raise ValueError("an array of objects, or larger than its file")
+def _class_labels(count: int, labels: NDArray[Any] | None, classes: NDArray[Any] | None, shown: str) -> Labels:
+    """The attribute `class` of a file's images."""
+    if labels is None:
+        return Labels.none(count)
+    if labels.shape != (count,) or labels.dtype.kind not in "iuU":
+        raise UserError(f"the labels in '{shown}' must be one integer or text for each of {count:,} images")
+    if classes is None or labels.dtype.kind == "U":
+        classes, labels = np.unique(labels, return_inverse=True)
+    elif labels.min() < 0 or labels.max() >= len(classes):
+        raise UserError(f"'{shown}' has labels beyond its {len(classes)} classes: count them from 0")
+    if len(classes) < 2:
+        return Labels.none(count)
+    return Labels.of_classes([printable(str(name)) for name in classes], labels)
+
+
+# Memory
+
+
+def from_arrays(
+    images: Any,
+    labels: Any = None,
+    classes: Sequence[str] | None = None,
+    attributes: tuple[Attribute, ...] = (),
+    name: str = "arrays",
+) -> ArraySource:
+    """Return a source of pictures in an array or a tensor.
+
+    Args:
+        images: (N, H, W, C) or (N, H, W), numpy; (N, C, H, W) or (N, H, W), torch. Bytes, 16-bit or floats.
+        labels: (N,) indices of `classes`, any integers or texts where it is None; or (N, A) float32 with `attributes`.
+        classes: the names of the classes.
+        attributes: what the columns of (N, A) labels are.
+        name: the source's; a second source of one name takes the place of the first in the cache.
+
+    Raises:
+        UserError: shapes that don't fit one another.
+    """
+    pixels = _all_pixels(images)
+    told = _given_labels(labels, classes, attributes, len(pixels))
+    digest = hashlib.sha256(repr((pixels.shape, str(pixels.dtype), told.attributes)).encode())
+    digest.update(np.ascontiguousarray(pixels).tobytes() + told.conditions.tobytes())
+    return ArraySource(name, digest.hexdigest(), lambda: Arrays(pixels, told))
+
+
+def _all_pixels(images: Any) -> Pixels:
+    """(N, H, W, C) pixels of an array or a tensor."""
+    array = _numpy(images)
+    if array.ndim not in (3, 4) or not array.size:
+        raise UserError(f"images of shape {array.shape}: give (N, H, W, C), of a tensor (N, C, H, W), or (N, H, W)")
+    if array.ndim == 3:
+        array = array[..., None]
+    elif hasattr(images, "detach"):
+        array = array.transpose(0, 2, 3, 1)
+    try:
+        return as_pixels(array)
+    except Unreadable as fault:
+        raise UserError(f"the images can't be used: {fault.reason}") from None
+
+
+def _given_labels(labels: Any, classes: Sequence[str] | None, attributes: tuple[Attribute, ...], count: int) -> Labels:
+    """What a caller says of so many pictures."""
+    if labels is None:
+        return Labels.none(count)
+    table = _numpy(labels)
+    if table.shape != ((count, len(attributes)) if attributes else (count,)):
+        raise UserError(f"labels of shape {table.shape} for {count:,} images and {len(attributes)} attributes")
+    if attributes:
+        return Labels(attributes, table.astype(np.float32))
+    if classes is None:
+        attribute, values = column("class", [str(label) for label in table.tolist()])
+        return Labels((attribute,), values[:, None])
+    if table.dtype.kind not in "iu" or table.min() < 0 or table.max() >= len(classes):
+        raise UserError(f"labels must be indices of the {len(classes)} classes, counted from 0")
+    return Labels.of_classes(classes, table)
+
+
+def from_dataset(
+    dataset: Any, classes: Sequence[str] | None = None, name: str = "dataset", key: str | None = None
+) -> DatasetSource:
+    """Return a source of a torch `Dataset`'s pictures.
+
+    Args:
+        dataset: has a length, and items by number: a picture (PIL, tensor (C, H, W), array (H, W, C)), a tuple of one
+            and its label, or a mapping with `image` and `label`.
+        classes: the names of integer labels; None takes `dataset.classes`, else the numbers.
+        name: the source's; a second source of one name takes the place of the first in the cache.
+        key: what changes when the contents do; None reads every item to know.
+
+    Raises:
+        UserError: it has no length, or no items.
+    """
+    try:
+        count = len(dataset)
+    except TypeError:
+        raise UserError("the dataset has no length: give one whose items are asked for by number") from None
+    if not count:
+        raise UserError("the dataset is empty")
+    return DatasetSource(dataset, classes or getattr(dataset, "classes", None), name, key)
+
+
+class DatasetSource:
+    """The pictures of a torch `Dataset`, as a source; made by `from_dataset`."""
+
+    def __init__(self, dataset: Any, classes: Sequence[str] | None, name: str, key: str | None) -> None:
+        self.name = name
+        self._dataset, self._classes, self._key = dataset, classes, key
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def origin(self, i: int) -> str:
+        """Return the name and the number."""
+        return f"{self.name}[{i}]"
+
+    def size(self, i: int) -> tuple[int, int]:
+        """Return (height, width) of picture i; raises `Unreadable`."""
+        height, width, _ = self.read(i).pixels.shape
+        return height, width
+
+    def read(self, i: int) -> Picture:
+        """Return picture i; raises `Unreadable`."""
+        return Picture(_picture(self._item(i)[0]), tuple(self.labels.conditions[i].tolist()))
+
+    def key(self) -> str:
+        """Return the given key, or a hash of every item."""
+        return self._key or self._scanned[0]
+
+    @property
+    def attributes(self) -> tuple[Attribute, ...]:
+        """The class, where items have labels."""
+        return self.labels.attributes
+
+    @cached_property
+    def labels(self) -> Labels:
+        """What the items' labels say."""
+        labels = self._scanned[1]
+        if all(label is None for label in labels):
+            return Labels.none(len(labels))
+        plain = [label.item() if hasattr(label, "item") else label for label in labels]
+        if self._classes is None:
+            attribute, values = column("class", [None if label is None else str(label) for label in plain])
+            return Labels((attribute,), values[:, None])
+        names = [str(name) for name in self._classes]
+        indices = {name: k for k, name in enumerate(names)}
+        codes = [label if isinstance(label, int) else indices.get(str(label), -1) for label in plain]
+        return Labels.of_classes(names, np.array([k if 0 <= k < len(names) else math.nan for k in codes]))
+
+    @cached_property
+    def _scanned(self) -> tuple[str, list[Any]]:
+        """A hash of every item, and their labels."""
+        digest, labels = hashlib.sha256(repr(self._classes).encode()), []
+        for i in range(len(self)):
+            image, label = None, None
+            try:
+                image, label = self._item(i)
+                pixels = _picture(image)
+                digest.update(repr((pixels.shape, str(pixels.dtype), label)).encode() + pixels.tobytes())
+            except Unreadable as fault:
+                digest.update(fault.reason.encode())
+            labels.append(label)
+        return digest.hexdigest(), labels
+
+    def _item(self, i: int) -> tuple[Any, Any]:
+        """Item i: its picture and its label, None where there is none; raises `Unreadable`."""
+        try:
+            item = self._dataset[i]
+        except Exception as error:  # foreign code
+            raise Unreadable(f"the dataset's own {type(error).__name__}: {printable(str(error))[:80]}") from None
+        if isinstance(item, Mapping):
+            image = next((item[name] for name in _IMAGES if name in item), None)
+            return image, next((item[name] for name in _LABELS if name in item), None)
+        if isinstance(item, tuple | list):
+            return item[0], item[1] if len(item) > 1 else None
+        return item, None
+
+
+def _picture(image: Any) -> Pixels:
+    """(H, W, C) pixels of a picture of any kind; raises `Unreadable`."""
+    if hasattr(image, "getbands"):
+        array = np.asarray(image.convert("RGB" if image.mode not in ("1", "L", "I;16", "I", "F") else image.mode))
+    elif hasattr(image, "detach") or isinstance(image, np.ndarray):
+        array = _numpy(image)
+    else:
+        raise Unreadable(f"an item of type {type(image).__name__} is not a picture")
+    if array.ndim == 2:
+        array = array[..., None]
+    elif array.ndim == 3 and hasattr(image, "detach"):
+        array = array.transpose(1, 2, 0)
+    if array.ndim != 3 or not array.size:
+        raise Unreadable(f"an array of shape {array.shape} is not a picture")
+    return as_pixels(array)
+
+
+def _numpy(values: Any) -> NDArray[Any]:
+    """An array of what may be a tensor."""
+    return np.asarray(values.detach().cpu().numpy() if hasattr(values, "detach") else values)

@@ -1,9 +1,9 @@
 """The images that come with Sfumato: they need no network and no other package.
 
 Each is an .npz of plain arrays beside this file, made by a script in `scripts/`: `images` (N, H, W, C) uint8, `labels`
-(N,) uint8, `classes` (K,) text, which are the attribute `class`. What is known of `faces` is more: `attributes` (N, A)
-uint8 and what its numbers mean, the options that each face was drawn with. `fashion-full` is not shipped: it is read
-where Debian's package dataset-fashion-mnist put it.
+(N,) uint8, `classes` (K,) text, which are the attribute `class`. More is known of `faces`: `attributes` (N, A) uint8
+and what its numbers mean, the options that each face was drawn with. `fashion-full` is not shipped: it is read where
+Debian's package dataset-fashion-mnist put it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from sfumato.conditions.attributes import Attribute
-from sfumato.data.sources.idx import find_idx, idx_source
-from sfumato.data.sources.protocol import Arrays, ArraySource, one_class
+from sfumato.data.labels import Labels
+from sfumato.data.sources.arrays import Arrays, ArraySource
+from sfumato.data.sources.published import find_idx, idx_source
 from sfumato.errors import UserError
 
 __all__ = ["BUILTIN", "FASHION_CLASSES", "Builtin", "describe_sources"]
@@ -65,23 +66,19 @@ def describe_sources() -> list[str]:
     return [source.line() for source in BUILTIN.values()]
 
 
-def _asset(name: str) -> Path:
-    """The file of a shipped source."""
-    return Path(str(files("sfumato.data").joinpath("assets", f"{name}.npz")))
-
-
 def _shipped(name: str) -> Callable[[], ArraySource]:
     """Make the opener of a shipped source."""
+    path = Path(str(files("sfumato.data").joinpath("assets", f"{name}.npz")))
 
     def load() -> Arrays:
-        with np.load(_asset(name), allow_pickle=False) as arrays:
+        with np.load(path, allow_pickle=False) as arrays:
             if "attributes" not in arrays:
-                return one_class(arrays["images"], arrays["labels"], tuple(str(item) for item in arrays["classes"]))
+                return Arrays(arrays["images"], Labels.of_classes(arrays["classes"].tolist(), arrays["labels"]))
             values, table = json.loads(str(arrays["attribute_values"])), arrays["attributes"]
-            known = tuple(Attribute(attribute, tuple(items)) for attribute, items in values.items())
-            return Arrays(arrays["images"], np.where(table == NOT_GIVEN, np.float32(np.nan), table), known)
+            attributes = tuple(Attribute(attribute, tuple(items)) for attribute, items in values.items())
+            return Arrays(arrays["images"], Labels(attributes, np.where(table == NOT_GIVEN, np.float32(np.nan), table)))
 
-    return lambda: ArraySource(name, hashlib.sha256(_asset(name).read_bytes()).hexdigest(), load)
+    return lambda: ArraySource(name, hashlib.sha256(path.read_bytes()).hexdigest(), load)
 
 
 def _fashion_full() -> ArraySource:
@@ -92,7 +89,7 @@ def _fashion_full() -> ArraySource:
             "fashion-full is not shipped: install Debian's package dataset-fashion-mnist, give the path of a "
             "folder with its idx files, or use 'fashion' (5,000 of its images)"
         )
-    return idx_source(found[0], FASHION_CLASSES, "fashion-full")
+    return idx_source(found, FASHION_CLASSES, "fashion-full")
 
 
 BUILTIN: dict[str, Builtin] = {

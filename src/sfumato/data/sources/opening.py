@@ -1,8 +1,10 @@
 """From what the user writes to a source: a built-in name, a path, a pattern of paths, an id.
 
-A path is told by what is there. A folder is CelebA's, or one of idx files, of CIFAR's batches, of shards (nothing but
-tar archives, with perhaps a list or a note beside them), of Parquet files, and else a folder of images; a file is idx,
-a batch of CIFAR, an array, a zip or tar archive, or Parquet.
+What lies at a path decides what it is. A folder is CelebA's, or one of idx files, of CIFAR's batches, of shards
+(nothing but tar archives, with perhaps a list or a note beside them), of Parquet files, and else a folder of images; a
+file is idx, a batch of CIFAR, an array, a zip or tar archive, or Parquet.
+
+A new kind of source is one file with a class or function that makes it, and one line here.
 """
 
 from __future__ import annotations
@@ -13,16 +15,21 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from sfumato.data.sources.archives import TarSource, ZipSource, is_tar, is_zip
 from sfumato.data.sources.arrays import array_source, is_array_file
 from sfumato.data.sources.builtin import BUILTIN
-from sfumato.data.sources.celeba import CelebaSource, find_celeba
-from sfumato.data.sources.cifar import cifar_source, find_cifar
-from sfumato.data.sources.folder import FolderSource
-from sfumato.data.sources.idx import find_idx, idx_source, is_idx_images
+from sfumato.data.sources.files import FolderSource
 from sfumato.data.sources.protocol import Source, printable
-from sfumato.data.sources.tables import ParquetSource, open_huggingface
-from sfumato.data.sources.tars import TarSource, is_tar
-from sfumato.data.sources.zips import ZipSource, is_zip
+from sfumato.data.sources.published import (
+    CelebaSource,
+    cifar_source,
+    find_celeba,
+    find_cifar,
+    find_idx,
+    idx_source,
+    is_idx,
+)
+from sfumato.data.sources.tables import open_huggingface, parquet_source
 from sfumato.errors import UserError, nearest
 
 __all__ = ["open_source"]
@@ -33,32 +40,31 @@ _MOST_SHARDS = 100_000
 KINDS = "a folder of images, a zip or tar archive, .npy, .npz, .parquet, idx files or CIFAR's batches"
 
 
-def open_source(name: str, background: str = "white") -> Source:
-    """Find a source.
+def open_source(name: str) -> Source:
+    """Return the source that a name stands for.
 
     Args:
         name: what the user wrote: a built-in name first (a folder of that name in the working directory is reached as
             `./faces`), a path, a pattern of tar or Parquet files (`shard-{000..009}.tar`, `*.parquet`), or `hf:` and
             the id of a data set.
-        background: the colour under transparent pixels.
 
     Raises:
-        UserError: there is no such thing, or it is none of those.
+        UserError: there is no such thing, or it is of another kind.
     """
     if name in BUILTIN:
         return BUILTIN[name].open()
     if name.startswith("hf:"):
-        return open_huggingface(name, background)
+        return open_huggingface(name)
     if not name.strip():
         raise UserError(f"no data is named: give {KINDS}, or one of {', '.join(BUILTIN)}")
     path, shown = Path(name).expanduser(), printable(name)
     try:
         if path.is_dir():
-            return _folder(path, background)
+            return _folder(path)
         if path.exists():
-            return _file(path, background)
+            return _file(path)
         if paths := _matching(name):
-            return _several(paths, shown, background)
+            return _several(paths, shown)
     except OSError as error:
         raise UserError(f"'{shown}' cannot be read: {error.strerror or error}") from None
     if "/" in name or "\\" in name or name.startswith(("~", ".")):
@@ -66,18 +72,18 @@ def open_source(name: str, background: str = "white") -> Source:
     raise UserError(f"there is no folder and no built-in data '{shown}'{nearest(name, BUILTIN)}")
 
 
-def _folder(path: Path, background: str) -> Source:
+def _folder(path: Path) -> Source:
     """The source that a folder is."""
     if (faces := find_celeba(path)) is not None:
-        return CelebaSource(*faces, background)
-    if (found := find_idx(path)) is not None:
-        return idx_source(found[0])
+        return CelebaSource(*faces)
+    if (images := find_idx(path)) is not None:
+        return idx_source(images)
     if batches := find_cifar(path):
         return cifar_source(path, batches)
-    for kind, opener in ((is_tar, TarSource), (_is_parquet, ParquetSource)):
+    for kind, opener in ((is_tar, TarSource), (_is_parquet, parquet_source)):
         if files := _alone(path, kind):
-            return opener(files, printable(str(path.resolve())), background)
-    return FolderSource(path, background)
+            return opener(files, printable(str(path.resolve())))
+    return FolderSource(path)
 
 
 def _alone(folder: Path, kind: Callable[[Path], bool]) -> list[Path]:
@@ -93,27 +99,27 @@ def _alone(folder: Path, kind: Callable[[Path], bool]) -> list[Path]:
     return sorted(found)
 
 
-def _file(path: Path, background: str) -> Source:
+def _file(path: Path) -> Source:
     """The source that a file is."""
-    if is_idx_images(path):
+    if is_idx(path):
         return idx_source(path)
     if batches := find_cifar(path):
         return cifar_source(path, batches)
     if is_array_file(path):
         return array_source(path)
     if is_tar(path) or _is_parquet(path):
-        return _several([path], None, background)
+        return _several([path], None)
     if path.is_file() and is_zip(path):
-        return ZipSource(path, background)
+        return ZipSource(path)
     raise UserError(f"'{printable(str(path))}' is a file of another kind: give {KINDS}")
 
 
-def _several(paths: list[Path], name: str | None, background: str) -> Source:
+def _several(paths: list[Path], name: str | None) -> Source:
     """The source that archives or tables are together."""
     if all(map(is_tar, paths)):
-        return TarSource(paths, name, background)
+        return TarSource(paths, name)
     if all(map(_is_parquet, paths)):
-        return ParquetSource(paths, name, background)
+        return parquet_source(paths, name)
     raise UserError(f"'{name}' must match tar archives alone, or Parquet files alone: it matches '{paths[0].name}'")
 
 

@@ -1,30 +1,35 @@
-"""What a source of images is, and what is asked of it.
+"""What a source of images is.
 
-A `Source` is a numbered list of pictures that says cheaply how large each is and which state it is in (`key`), and
-reads one picture at a time. It knows nothing of training: cropping, resizing, caching and splitting come after it
-(`decode`, `store`, `dataset`), once for all sources. One bad picture is `Unreadable`, an ordinary event that the store
-counts and names; a source that can't be used at all is a `UserError`.
+A `Source` is a numbered list of pictures. It knows cheaply how large each is and which state it is in (`key`), and
+reads one picture at a time. It knows nothing of training: cropping, resizing, caching and splitting come after it, once
+for all sources. A picture that can't be used is `Unreadable`: the store skips and counts it. A source that can't be
+used at all is a `UserError`.
 
-Nothing here imports torch, so a listing of the data is quick.
+A source may offer more than the protocol asks for, and is asked by these functions, never by its class:
+
+    encoded(source)        `file`, `condition` and `caption`: its pictures are encoded files, which other processes
+                           can decode
+    folder_of(source)      `folder`: each of them is a file of its own below this folder
+    captioned(source)      `captioned`: it has captions
+
+Nothing here imports torch, so that listing the data is fast.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, cast
 
-import numpy as np
 from numpy.typing import NDArray
 
 from sfumato.conditions.attributes import Attribute
 
 __all__ = [
-    "ArraySource", "Arrays", "Blob", "File", "Picture", "Pixels", "Source", "Unreadable", "one_class",
-    "printable",
+    "Blob", "Encoded", "File", "Picture", "Pixels", "Source", "Unreadable", "captioned", "encoded", "files_of",
+    "folder_of", "printable",
 ]  # fmt: skip
 
 Pixels = NDArray[Any]
@@ -41,18 +46,20 @@ class Picture:
         pixels: (H, W, C) uint8, uint16 or float32 (finite); C = 1 is grey, 3 RGB, any other number is bands.
         condition: a number for each of the source's `attributes`, NaN where it is not given.
         animated: whether the file holds further frames or pages, which are not used.
-        alpha: whether the last channel is opacity, which then are 2 or 4.
+        alpha: whether the last channel is opacity; there are then 2 or 4.
+        caption: a text that describes it.
     """
 
     pixels: Pixels
     condition: tuple[float, ...] = ()
     animated: bool = False
     alpha: bool = False
+    caption: str | None = None
 
 
 @dataclass(frozen=True)
 class Blob:
-    """A file's bytes that are no file on the disk: a member of an archive, a cell of a table."""
+    """The bytes of a file that is not on the disk by itself: a member of an archive, a cell of a table."""
 
     data: bytes
 
@@ -100,73 +107,47 @@ class Source(Protocol):
         """A cheap fingerprint that changes when the contents do."""
 
 
-@dataclass(frozen=True)
-class Arrays:
-    """What an `ArraySource` loads: images (N, H, W, C), and what is known of them, (N, A) float32."""
+class Encoded(Source, Protocol):
+    """A source whose pictures are encoded files."""
 
-    images: Pixels
-    conditions: NDArray[np.float32]
-    attributes: tuple[Attribute, ...]
+    def file(self, i: int) -> File:
+        """The file of picture i, not yet opened; raises `Unreadable` where it is known not to be a picture."""
 
+    def condition(self, i: int) -> tuple[float, ...]:
+        """A number for each of the attributes of picture i."""
 
-class ArraySource:
-    """Pictures that already are one array, loaded only when they are asked for."""
-
-    def __init__(self, name: str, key: str, load: Callable[[], Arrays]) -> None:
-        self.name = name
-        self._key = key
-        self._load = load
-
-    @cached_property
-    def arrays(self) -> Arrays:
-        """The arrays; raises what `load` raises."""
-        return self._load()
-
-    @property
-    def attributes(self) -> tuple[Attribute, ...]:
-        """What is known of the pictures."""
-        return self.arrays.attributes
-
-    def __len__(self) -> int:
-        return len(self.arrays.images)
-
-    def origin(self, i: int) -> str:
-        """Return the name and the number."""
-        return f"{self.name}[{i}]"
-
-    def size(self, i: int) -> tuple[int, int]:
-        """Return (height, width), the same for every picture."""
-        _, height, width, _ = self.arrays.images.shape
-        return height, width
-
-    def read(self, i: int) -> Picture:
-        """Return picture i."""
-        return Picture(self.arrays.images[i], tuple(self.arrays.conditions[i].tolist()))
-
-    def key(self) -> str:
-        """Return the fingerprint given at construction."""
-        return self._key
+    def caption(self, i: int) -> str | None:
+        """The caption of picture i."""
 
 
-def one_class(images: Pixels, labels: NDArray[np.integer], classes: tuple[str, ...]) -> Arrays:
-    """Return images of which one thing is known, the attribute `class`.
+def encoded(source: Source) -> Encoded | None:
+    """Return the source as one of encoded files, None where it is not."""
+    return cast(Encoded, source) if hasattr(source, "file") else None
 
-    Args:
-        images: (N, H, W, C).
-        labels: (N,), places in `classes`.
-        classes: the names of the classes.
-    """
-    return Arrays(images, labels.astype(np.float32)[:, None], (Attribute("class", classes),))
+
+def files_of(source: Encoded, indices: Iterable[int]) -> Iterator[File | str]:
+    """Yield the file of each picture, or why it has none."""
+    for i in indices:
+        try:
+            yield source.file(i)
+        except Unreadable as fault:
+            yield fault.reason
+
+
+def folder_of(source: Source) -> Path | None:
+    """Return the folder below which each picture is a file of its own, None where there is none."""
+    return getattr(source, "folder", None)
+
+
+def captioned(source: Source) -> bool:
+    """Return whether the source has captions."""
+    return bool(getattr(source, "captioned", False))
 
 
 def printable(text: str) -> str:
     r"""Return text that a terminal shows on one line: controls and undecodable bytes become \x escapes.
 
-    Args:
-        text: anything, such as a file's name with a newline, an escape sequence or surrogates in it.
-
-    Returns:
-        The same text where it was printable already; letters of any script and emoji stay.
+    Letters of any script and emoji stay; a newline, an escape sequence or a surrogate in a file's name does not.
     """
     if text.isprintable():
         return text

@@ -1,9 +1,9 @@
 """Tables with a picture in each row: Parquet files, and data sets of the `datasets` library.
 
 Both hold pictures as the bytes of their files, in a column of type {bytes, path} or binary, and what is known of them
-in columns beside it. The `path` is only a name: where a row has no bytes, it has no picture here. Of the other columns
-those are attributes whose cells are plain values that pictures share, by the rules for columns of a file of labels;
-where the `datasets` library says what integers stand for (ClassLabel), that is used.
+in columns beside it. The `path` is only a name: a row without bytes has no picture here. The other columns are
+attributes where their cells are plain values that pictures share, or captions, by the rules for columns of a file of
+labels; where the `datasets` library says what integers stand for (ClassLabel), that is used.
 
     train-*.parquet, or a folder of .parquet files      needs pyarrow:   pip install 'sfumato[parquet]'
     hf:NAME, hf:NAME:SPLIT (by default train)           needs datasets:  pip install 'sfumato[datasets]'
@@ -11,51 +11,58 @@ where the `datasets` library says what integers stand for (ClassLabel), that is 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sfumato.conditions.attributes import Attribute
-from sfumato.data.sources.files import MAX_FILE, FileSource, shared_column, state_of
+from sfumato.data.labels import Labels, from_columns
+from sfumato.data.sources.files import MAX_FILE, FileSource, hashed, state_of
 from sfumato.data.sources.protocol import Blob, Unreadable, printable
 from sfumato.errors import UserError
 
-__all__ = ["ParquetSource", "TableSource", "from_huggingface", "open_huggingface"]
+__all__ = ["TableSource", "from_huggingface", "open_huggingface", "parquet_source"]
 
 _NAMED = ("image", "img", "picture", "jpg", "png")
 _MOST_GROUP = 2**32
-Known = list[tuple[Attribute, list[float]]]
 
 
 class TableSource(FileSource):
-    """Pictures in rows; made by `ParquetSource` and `from_huggingface`.
+    """Pictures in rows; made by `parquet_source` and `from_huggingface`.
 
     Args:
         name: printable.
         count: of rows.
         key: what changes when the contents do.
         cell: row number -> {"bytes": ...}, or the bytes, or None.
-        known: the attributes, each with a number a row.
-        background: the colour under transparent pixels.
+        columns: the other columns' plain values, by name.
+        classes: what integers of a column stand for, by its name.
     """
 
     def __init__(
-        self, name: str, count: int, key: str, cell: Callable[[int], Any], known: Known, background: str = "white"
+        self,
+        name: str,
+        count: int,
+        key: str,
+        cell: Callable[[int], Any],
+        columns: Mapping[str, Iterable[Any]],
+        classes: Mapping[str, Sequence[str]],
     ) -> None:
-        super().__init__(name, background)
-        self._count, self._key, self._cell, self._known = count, key, cell, known
+        super().__init__(name)
+        self._count, self._key, self._cell = count, key, cell
+        self._columns = {column: list(map(_text, cells)) for column, cells in columns.items()}
+        self._classes = classes
 
-    @property
-    def attributes(self) -> tuple[Attribute, ...]:
+    @cached_property
+    def labels(self) -> Labels:
         """What the other columns say."""
-        return tuple(attribute for attribute, _ in self._known)
+        return from_columns(self._columns, self._classes, len(self))
 
     def __len__(self) -> int:
         return self._count
@@ -63,10 +70,6 @@ class TableSource(FileSource):
     def origin(self, i: int) -> str:
         """Return the name and the number of the row."""
         return f"{self.name}[{i}]"
-
-    def condition(self, i: int) -> tuple[float, ...]:
-        """Return what the other columns say of picture i."""
-        return tuple(values[i] for _, values in self._known)
 
     def file(self, i: int) -> Blob:
         """Return the bytes in row i; raises `Unreadable`."""
@@ -86,111 +89,114 @@ class TableSource(FileSource):
         return self._key
 
 
-class ParquetSource(TableSource):
-    """The pictures in Parquet files, as a `Source`.
+def parquet_source(paths: Sequence[Path], name: str | None = None) -> TableSource:
+    """Return a source of the pictures in Parquet files.
 
     Args:
         paths: the files, in order, all with the same columns.
-        name: how the source is called; None is the absolute path of the first.
-        background: the colour under transparent pixels.
+        name: what the source is called; None is the absolute path of the first.
 
     Raises:
         UserError: pyarrow is missing, or a file can't be read or has no column of pictures.
     """
-
-    def __init__(self, paths: Sequence[Path], name: str | None = None, background: str = "white") -> None:
-        self._paths = [path.resolve() for path in paths]
-        shown = printable(str(paths[0]))
-        try:
-            self._parquet: Any = import_module("pyarrow.parquet")
-        except ImportError:
-            raise UserError(f"'{shown}' needs pyarrow: pip install 'sfumato[parquet]'") from None
-        try:
-            files = [self._parquet.ParquetFile(path) for path in self._paths]
-            schema = files[0].schema_arrow
-            self._column = _picture_column({field.name: _is_picture(field.type) for field in schema}, shown)
-            self._groups = [(f, g) for f, file in enumerate(files) for g in range(file.num_row_groups)]
-            rows = [files[f].metadata.row_group(g).num_rows for f, g in self._groups]
-            self._ends = np.cumsum(rows)
-            _check_groups([files[f].metadata.row_group(g) for f, g in self._groups], shown)
-            columns = [field.name for field in schema if _is_plain(field.type)]
-            tables = [file.read(columns=columns).to_pydict() for file in files]
-        except UserError:
-            raise
-        except (OSError, ValueError, KeyError, NotImplementedError) as error:
-            raise UserError(f"'{shown}' can't be read as Parquet: {printable(str(error))[:120]}") from None
-        self._held: tuple[int, int, Any] = (0, -1, None)
-        merged = {name: [cell for table in tables for cell in table[name]] for name in columns}
-        key = hashlib.sha256(state_of(self._paths).encode("utf-8", "surrogatepass")).hexdigest()
-        known = _known(merged, _class_names(schema.metadata))
-        own = name or printable(str(self._paths[0]))
-        super().__init__(own, int(sum(rows)), key, self._read, known, background)
-
-    def _read(self, i: int) -> Any:
-        """Cell i of the column of pictures; the group of rows last read is kept."""
-        group = int(np.searchsorted(self._ends, i, side="right"))
-        if self._held[:2] != (os.getpid(), group):
-            f, g = self._groups[group]
-            table = self._parquet.ParquetFile(self._paths[f]).read_row_group(g, columns=[self._column])
-            self._held = (os.getpid(), group, table.column(0))
-        place = i - (int(self._ends[group - 1]) if group else 0)
-        return self._held[2][place].as_py()
+    shown = printable(str(paths[0]))
+    try:
+        parquet = import_module("pyarrow.parquet")
+    except ImportError:
+        raise UserError(f"'{shown}' needs pyarrow: pip install 'sfumato[parquet]'") from None
+    try:
+        rows = _Rows(parquet, [path.resolve() for path in paths], shown)
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+        raise UserError(f"'{shown}' can't be read as Parquet: {printable(str(error))[:120]}") from None
+    own = name or printable(str(rows.paths[0]))
+    return TableSource(own, int(rows.ends[-1]), hashed(state_of(rows.paths)), rows, rows.columns, rows.classes)
 
 
-def from_huggingface(
-    dataset: Any, name: str = "dataset", key: str | None = None, background: str = "white"
-) -> TableSource:
+class _Rows:
+    """The rows of Parquet files; the group of rows last read is kept."""
+
+    def __init__(self, parquet: Any, paths: Sequence[Path], shown: str) -> None:
+        self.parquet, self.paths = parquet, paths
+        files = [parquet.ParquetFile(path) for path in paths]
+        schema = files[0].schema_arrow
+        self.pictures = _picture_column({field.name: _is_picture(field.type) for field in schema}, shown)
+        self.groups = [(f, g) for f, file in enumerate(files) for g in range(file.num_row_groups)]
+        groups = [files[f].metadata.row_group(g) for f, g in self.groups]
+        if any(
+            sum(group.column(k).total_uncompressed_size for k in range(group.num_columns)) > _MOST_GROUP
+            for group in groups
+        ):
+            raise UserError(f"'{shown}' has a group of rows of more than {_MOST_GROUP:,} bytes: write smaller groups")
+        self.ends = np.cumsum([group.num_rows for group in groups] or [0])
+        plain = [field.name for field in schema if _is_plain(field.type)]
+        tables = [file.read(columns=plain).to_pydict() for file in files]
+        self.columns = {name: [cell for table in tables for cell in table[name]] for name in plain}
+        self.classes = _class_names(schema.metadata)
+        self.held: tuple[int, int, Any] = (0, -1, None)
+
+    def __call__(self, i: int) -> Any:
+        """Cell i of the column of pictures."""
+        group = int(np.searchsorted(self.ends, i, side="right"))
+        if self.held[:2] != (os.getpid(), group):
+            f, g = self.groups[group]
+            table = self.parquet.ParquetFile(self.paths[f]).read_row_group(g, columns=[self.pictures])
+            self.held = (os.getpid(), group, table.column(0))
+        return self.held[2][i - (int(self.ends[group - 1]) if group else 0)].as_py()
+
+
+def from_huggingface(dataset: Any, name: str = "dataset", key: str | None = None) -> TableSource:
     """Return a source of the pictures in a `datasets.Dataset`.
 
     Args:
         dataset: one split, with a column of images or of their bytes.
         name: the source's.
         key: what changes when the contents do; None is the fingerprint that the data set has.
-        background: the colour under transparent pixels.
 
     Raises:
         UserError: it is several splits, a stream, or has no column of pictures.
     """
     features = getattr(dataset, "features", None)
     if features is None or not hasattr(dataset, "select_columns"):
-        raise UserError(f"'{name}' is no single split of a data set: choose one, such as dataset['train']")
+        raise UserError(f"'{name}' is not a single split of a data set: choose one, such as dataset['train']")
     kinds = {column: type(feature).__name__ for column, feature in features.items()}
     image = _picture_column({column: kind == "Image" for column, kind in kinds.items()}, name)
     with suppress(ImportError):  # without the library it is something else of the same make
         dataset = dataset.cast_column(image, import_module("datasets").Image(decode=False))
     plain = [column for column, feature in features.items() if _is_scalar(feature)]
-    names = {column: list(features[column].names) for column in plain if kinds[column] == "ClassLabel"}
-    known = _known({column: list(dataset[column]) for column in plain}, names)
+    classes = {column: list(features[column].names) for column in plain if kinds[column] == "ClassLabel"}
     own = key or str(getattr(dataset, "_fingerprint", ""))
     if not own:
         raise UserError(f"'{name}' has no fingerprint: give a key that changes when its contents do")
     pictures = dataset.select_columns([image])
-    return TableSource(name, len(dataset), own, lambda i: pictures[i][image], known, background)
+    columns = {column: dataset[column] for column in plain}
+    return TableSource(name, len(dataset), own, lambda i: pictures[i][image], columns, classes)
 
 
-def open_huggingface(name: str, background: str = "white") -> TableSource:
+def open_huggingface(name: str) -> TableSource:
     """Return a source of a data set of the hub or on the disk, by its id.
 
     Args:
         name: `hf:NAME` or `hf:NAME:SPLIT`.
-        background: the colour under transparent pixels.
 
     Raises:
         UserError: `datasets` is missing, or there is no such data set, or it can't be reached.
     """
     _, own, split = [*name.split(":", 2), "train"][:3]
+    shown = printable(name)
     try:
         datasets = import_module("datasets")
     except ImportError:
-        raise UserError(f"'{printable(name)}' needs datasets: pip install 'sfumato[datasets]'") from None
+        raise UserError(f"'{shown}' needs datasets: pip install 'sfumato[datasets]'") from None
     try:
         dataset = datasets.load_dataset(own, split=split or "train")
     except Exception as error:  # the network's, the hub's and the files' own troubles
         reason = printable(str(error).split("\n")[0])[:120] or type(error).__name__
-        raise UserError(f"'{printable(name)}' can't be loaded: {reason}") from None
+        raise UserError(f"'{shown}' can't be loaded: {reason}") from None
     if not isinstance(dataset, datasets.Dataset):
-        raise UserError(f"'{printable(name)}' is no single split: name one, such as {printable(name)}:train")
-    return from_huggingface(dataset, printable(name), None, background)
+        raise UserError(f"'{shown}' is not a single split: name one, such as {shown}:train")
+    return from_huggingface(dataset, shown)
 
 
 def _picture_column(columns: Mapping[str, bool], where: str) -> str:
@@ -215,17 +221,8 @@ def _is_plain(kind: Any) -> bool:
 
 def _is_scalar(feature: Any) -> bool:
     """Whether a feature of `datasets` is one of plain values."""
-    if type(feature).__name__ == "ClassLabel":
-        return True
-    kind = str(getattr(feature, "dtype", ""))
-    return type(feature).__name__ == "Value" and (_is_plain(kind) or kind in ("float32", "float64"))
-
-
-def _check_groups(groups: Sequence[Any], shown: str) -> None:
-    """Refuse groups of rows that unpack to more than fits: one is in memory at a time."""
-    for group in groups:
-        if sum(group.column(k).total_uncompressed_size for k in range(group.num_columns)) > _MOST_GROUP:
-            raise UserError(f"'{shown}' has a group of rows of more than {_MOST_GROUP:,} bytes: write smaller groups")
+    kind, dtype = type(feature).__name__, str(getattr(feature, "dtype", ""))
+    return kind == "ClassLabel" or (kind == "Value" and (_is_plain(dtype) or dtype in ("float32", "float64")))
 
 
 def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
@@ -238,20 +235,7 @@ def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]
         return {}
 
 
-def _known(columns: Mapping[str, Sequence[Any]], names: Mapping[str, Sequence[str]]) -> Known:
-    """The attributes that columns are, those left out that tell pictures apart or say nothing."""
-    found: Known = []
-    for name, cells in columns.items():
-        own = tuple(printable(text) for text in names.get(name, ()))
-        if own:
-            values = [float(cell) if cell is not None and 0 <= cell < len(own) else np.nan for cell in cells]
-            found.append((Attribute(name, own), values))
-        elif (told := shared_column(name, [_cell(cell) for cell in cells])) is not None:
-            found.append(told)
-    return found
-
-
-def _cell(value: Any) -> str | None:
+def _text(value: Any) -> str | None:
     """A plain value as text."""
     if value is None or value == "" or value != value:
         return None

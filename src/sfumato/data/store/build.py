@@ -1,14 +1,15 @@
 """Building a store: every picture decoded once, in order, in a folder that a killed build leaves for the next one.
 
-    .build-KEY-*/   plan.json   the form of the rows, chosen before the first of them, and what the first row showed
-                    images.npy  rows, behind a header that is written last
-                    journal     what became of the pictures (`journal`)
-                    lock        held by who builds, so that nobody else goes on with it
-
 The folder is renamed when it is whole and on the disk. A build that is killed or interrupted leaves it, if it had
-finished a chunk of pictures; the next build of the same pictures takes it over, verifies what is there and goes on.
-Bytes are written with `write`, not through a map, since a full disk then is an error and not a signal. What a row is,
-and what of that the first row decides, is `layout`'s affair.
+finished a chunk of pictures; the next build of the same pictures takes it over, verifies what is there and continues.
+Bytes are written with `write`, not through a map, since a full disk then is an error and not a signal.
+
+The size of the rows is chosen from the pictures' headers before the first is decoded; where pictures are to be cut out
+at random, rows are an eighth larger (`MARGIN`). Where depth and channels are to be the pictures' own, the first row
+decides them: pictures of another number of channels are skipped, and a row of another depth shows that not all are
+alike; then the build begins again and brings all of them to 8 bits.
+
+Encoded files are decoded in processes (`workers`) where there are many.
 """
 
 from __future__ import annotations
@@ -16,46 +17,52 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from functools import partial
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sfumato.codec import format as depths
-from sfumato.codec.format import PixelFormat
-from sfumato.conditions.attributes import Attribute, plain
+from sfumato.codec import format as formats
+from sfumato.codec.format import PixelFormat, format_of
 from sfumato.config.data import DataConfig
-from sfumato.data import pool
-from sfumato.data.sources.files import FileSource
-from sfumato.data.sources.layout import SIDES, Ground, Mixed, Plan, choose_size, chosen, depth_found, header, make_plan
-from sfumato.data.sources.protocol import Source, Unreadable
-from sfumato.data.sources.rows import Form, Row, make_row
-from sfumato.data.store import journal
-from sfumato.data.store.journal import Chunk, Tally
-from sfumato.data.store.stored import load
+from sfumato.data.formats.decode import read_picture
+from sfumato.data.formats.fitting import Form, Row, make_row
+from sfumato.data.sources.protocol import File, Source, Unreadable, encoded, files_of
+from sfumato.data.store import format as disk
+from sfumato.data.store.format import Chunk, Plan, append, chunks, header, load, write_index
+from sfumato.data.workers import count_workers, run
 from sfumato.errors import UserError
+from sfumato.files import Lock, sync
 
-try:
-    import fcntl
-except ImportError:  # a system without flock: no build is ever taken over
-    fcntl = None  # type: ignore[assignment]
+__all__ = ["ABANDONED", "SIDES", "Progress", "build", "choose_size", "decoder"]
 
-__all__ = ["ABANDONED", "SIDES", "Progress", "build", "choose_size"]
-
-_BUFFER = 2**20
-_TRIES = 5  # a file system that has no locks fails them all: there nobody takes anything over
+SIDES = (8, 12, 16, 24, 32, 48, 64)
+"""The sides that a size is chosen from where the user gives none."""
+MARGIN = 1 / 8
+"""How much larger rows are that random crops are cut out of."""
+MOST_HEADERS = 10_000
+"""So many pictures, evenly spaced, are asked for their size before one is chosen."""
 ABANDONED = 3600.0
 """Seconds without a write after which a temporary folder is taken for the remains of a killed build."""
+DECODER = "sfumato.data.store.build:decoder"
+
+_BUFFER = 2**20
+_BATCH_BYTES = 2**22
+_TRIES = 5
 
 Progress = Callable[[int, int], None]
+
+
+class _Mixed(Exception):
+    """Pictures of several depths, where each was to keep its own."""
 
 
 def build(source: Source, config: DataConfig, entry: Path, on_progress: Progress) -> None:
@@ -75,19 +82,13 @@ def build(source: Source, config: DataConfig, entry: Path, on_progress: Progress
     slot.mkdir(parents=True, exist_ok=True)
     with _claimed(slot, entry.name) as built:
         try:
-            plan = make_plan(built, source, config)
+            plan = _plan(built, source, config)
             try:
-                tally = _write_rows(built, source, plan, on_progress)
-            except Mixed:
-                plan.mixed(built)
-                tally = _write_rows(built, source, plan, on_progress)
-            form, ground = plan.form, plan.known
-            channels = form.channels or (1 if ground.width == 3 and not tally.coloured else ground.width)
-            if channels < ground.width:
-                _keep_one_channel(built / "images.npy", ground)
-            depth = depth_found(built / "images.npy", ground.kind)
-            notes = [*plan.notes, *chosen(form, channels, depth), *_met(tally)]
-            _write_index(built, source, [tally.rows, channels, *form.size], plan.size, depth, notes)
+                counts = _write_rows(built, source, plan, on_progress)
+            except _Mixed:
+                _begin_again_with_bytes(built, plan)
+                counts = _write_rows(built, source, plan, on_progress)
+            _finish(built, source, plan, counts)
             _publish(built, entry)
         except BaseException as error:
             if isinstance(error, Exception) or not (built / "journal").exists():
@@ -96,121 +97,163 @@ def build(source: Source, config: DataConfig, entry: Path, on_progress: Progress
     _remove_old(slot, keep=entry.name)
 
 
-# The folder of a build
+# How the rows are made
 
 
-@contextlib.contextmanager
-def _claimed(slot: Path, name: str) -> Iterator[Path]:
-    """A folder to build in, which nobody else builds in: one that was left, or a new one."""
-    with contextlib.ExitStack() as held:
-        for left in sorted(slot.glob(f".build-{name}-*")):
-            if _lock(left, held, new=False):
-                yield left
-                return
-        for _ in range(_TRIES):
-            built = Path(tempfile.mkdtemp(prefix=f".build-{name}-", dir=slot))
-            if _lock(built, held, new=True) or fcntl is None:
-                break  # else somebody took it for one that was left, before it was locked: it is theirs now
-        yield built
+def choose_size(sizes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], str]:
+    """Choose the size of training images from those of the pictures.
+
+    Pictures that are all of one size of at most 64 keep it. Else the square is taken whose side is the largest of
+    `SIDES` that the median of the pictures' shorter sides reaches; below 8, that median itself.
+
+    Args:
+        sizes: (height, width) of each picture; at least one.
+
+    Returns:
+        (height, width), and a sentence that says what was chosen and why.
+    """
+    first = sizes[0]
+    alike = all(size == first for size in sizes)
+    if alike and max(first) <= SIDES[-1]:
+        return first, f"size {first[0]}x{first[1]} (height x width): every picture has it"
+    median = int(np.median([min(size) for size in sizes]))
+    side = max((side for side in SIDES if side <= median), default=median)
+    what = f"every picture is {first[0]}x{first[1]}" if alike else f"the pictures' median shorter side is {median}"
+    return (side, side), f"size {side}x{side}, chosen since {what}; set data.size for another"
 
 
-def _lock(folder: Path, held: contextlib.ExitStack, new: bool) -> bool:
-    """Take a folder's lock until `held` closes; returns whether it was free and the folder is still there."""
-    if fcntl is None:
-        return False
+def _plan(built: Path, source: Source, config: DataConfig) -> Plan:
+    """The plan of the build that was begun here; or one made now."""
     try:
-        file = held.enter_context((folder / "lock").open("wb" if new else "r+b"))
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.path.samestat(os.fstat(file.fileno()), (folder / "lock").stat())
-    except OSError:  # somebody builds there, or just finished, or the file system has no locks
-        return False
+        return Plan.read(built)
+    except (OSError, ValueError, KeyError, TypeError):
+        (built / "journal").unlink(missing_ok=True)
+    size, notes = config.size, []
+    if size is None:
+        size, note = choose_size(_header_sizes(source))
+        notes = [note]
+    rows, crop = size, config.crop
+    if crop == "random":
+        rows, crop = (math.ceil(size[0] * (1 + MARGIN)), math.ceil(size[1] * (1 + MARGIN))), "center"
+        notes.append(f"kept at {rows[0]}x{rows[1]}, of which another {size[0]}x{size[1]} is cut out each time")
+    plan = Plan(size, Form(rows, config.channels, config.background, config.depth, crop), notes)
+    plan.write(built)
+    return plan
+
+
+def _header_sizes(source: Source) -> list[tuple[int, int]]:
+    """The sizes of the pictures whose header can be read, of `MOST_HEADERS` where there are more."""
+    sizes = []
+    for i in np.linspace(0, len(source) - 1, min(len(source), MOST_HEADERS)).astype(int).tolist():
+        with contextlib.suppress(Unreadable):  # reading it will say why
+            sizes.append(source.size(i))
+    return sizes or [(SIDES[-1], SIDES[-1])]
+
+
+def _begin_again_with_bytes(built: Path, plan: Plan) -> None:
+    """Change a plan to 8 bits for all."""
+    plan.form, plan.width, plan.kind = replace(plan.form, depth="8"), 0, ""
+    plan.notes.append("some pictures have 8 bits and others more, or floats: all were brought to 8")
+    (built / "journal").unlink(missing_ok=True)
+    plan.write(built)
 
 
 # Rows
 
 
-def _write_rows(built: Path, source: Source, plan: Plan, on_progress: Progress) -> Tally:
-    """Decode what is not there yet behind what is; raises `UserError` where nothing could be read, and `Mixed`."""
-    path = built / "images.npy"
+def decoder(setup: bytes) -> Callable[[File], bytes]:
+    """Return what workers do with files: make rows of the form that JSON describes."""
+    table = json.loads(setup)
+    form = Form(**table | {"size": tuple(table["size"])})
+    return lambda file: make_row(read_picture(file), form).pack()
+
+
+def _answers(source: Source, form: Form, first: int) -> Iterator[tuple[Row | str, tuple[float, ...], str | None]]:
+    """Yield of each picture from the first on its row, or why there is none, and what is known of it."""
+    if (known := encoded(source)) is not None:
+        workers, setup = count_workers(len(source) - first), json.dumps(asdict(form)).encode()
+        batch = max(1, min(16, _BATCH_BYTES // (3 * math.prod(form.size))))
+        rows = run(DECODER, setup, files_of(known, range(first, len(source))), workers, batch=batch)
+        for i, row in enumerate(rows, first):
+            yield row if isinstance(row, str) else Row.unpack(row), known.condition(i), known.caption(i)
+        return
+    for i in range(first, len(source)):
+        try:
+            picture = source.read(i)
+            yield make_row(picture, form), picture.condition, picture.caption
+        except Unreadable as fault:
+            yield fault.reason, (), None
+
+
+def _write_rows(built: Path, source: Source, plan: Plan, on_progress: Progress) -> Counter[str]:
+    """Decode what is not there yet behind what is; raises `UserError` where nothing could be read, and `_Mixed`."""
+    path, fault = built / "images.npy", ("", "")
     path.touch()
     with path.open("r+b", buffering=_BUFFER) as file:
-        total = _resumed(built, file, plan)
-        chunk, fault = Chunk(), ("", "")
-        for i, (answer, condition) in enumerate(_answers(source, plan.form, total.pictures), total.pictures):
-            chunk.tally.pictures += 1
-            if isinstance(answer, Row):
-                if plan.ground is None:
-                    plan.settle(answer, built)
-                    file.write(header(0, plan.known, plan.form.size))
-                answer = plan.known.fault(answer) or answer
-            if isinstance(answer, Row):
-                file.write(answer.planes * (plan.known.width if answer.grey else 1))
-                _count(chunk, answer, source.origin(i), condition)
+        total, chunk = _resumed(built, file, plan), Chunk()
+        for i, (row, condition, caption) in enumerate(
+            _answers(source, plan.form, total["pictures"]), total["pictures"]
+        ):
+            row = row if isinstance(row, str) else _accepted(row, plan, built, file)
+            chunk.counts["pictures"] += 1
+            if isinstance(row, str):
+                fault = source.origin(i), row
+                chunk.skipped.append(fault)
             else:
-                fault = source.origin(i), answer
-                chunk.quarantined.append(fault)
+                file.write(row.planes * (plan.width if row.grey else 1))
+                chunk.counts.update(rows=1, coloured=not row.grey, enlarged=row.enlarged, animated=row.animated)
+                chunk.digests.append(row.digest.hex())
+                chunk.origins.append(source.origin(i))
+                chunk.conditions.append(condition)
+                chunk.captions.append(caption)
             on_progress(i + 1, len(source))
-            if chunk.tally.pictures == journal.CHUNK or i + 1 == len(source):
+            if chunk.counts["pictures"] == disk.CHUNK or i + 1 == len(source):
                 file.flush()
-                journal.append(built / "journal", chunk)
-                total += chunk.tally
+                append(built / "journal", chunk)
+                total += chunk.counts
                 chunk = Chunk()
-        if not total.rows:
+        if not total["rows"]:
             raise UserError(
                 f"no readable image in '{source.name}': {len(source):,} files, the last is '{fault[0]}' ({fault[1]}); "
                 "give a folder of PNG, JPEG, WebP, ... files"
             )
         file.seek(0)
-        file.write(header(total.rows, plan.known, plan.form.size))
-        _sync(file)
+        file.write(header(total["rows"], plan))
     return total
 
 
-def _count(chunk: Chunk, row: Row, origin: str, condition: tuple[float, ...]) -> None:
-    """Note what became of a picture."""
-    tally = chunk.tally
-    tally.rows, tally.coloured = tally.rows + 1, tally.coloured + (not row.grey)
-    tally.enlarged, tally.animated = tally.enlarged + row.enlarged, tally.animated + row.animated
-    chunk.digests.append(row.digest.hex())
-    chunk.origins.append(origin)
-    chunk.conditions.append(condition)
+def _accepted(row: Row, plan: Plan, built: Path, file: IO[bytes]) -> Row | str:
+    """The row, or why it can't stand with the others; the first decides. Raises `_Mixed`."""
+    if not plan.kind:
+        plan.width = plan.form.channels or (3 if row.channels in (1, 3) else row.channels)
+        plan.kind = row.kind
+        plan.write(built)
+        file.write(header(0, plan))
+    if row.kind != plan.kind:
+        raise _Mixed
+    if row.channels in ((1, 3) if plan.width == 3 else (plan.width,)):
+        return row
+    return f"{row.channels} channels, where the first picture has {plan.width}"
 
 
-def _answers(source: Source, form: Form, first: int) -> Iterator[tuple[Row | str, tuple[float, ...]]]:
-    """Yield of each picture from the first on its row, or why there is none, and what is known of it."""
-    workers = pool.count_workers(len(source) - first)
-    if isinstance(source, FileSource) and workers and first < len(source):
-        for i, row in enumerate(pool.decode(source, form, first, workers), first):
-            yield row, source.condition(i)
-        return
-    read = partial(source.read, opacity=True) if form.opacity and isinstance(source, FileSource) else source.read
-    for i in range(first, len(source)):
-        try:
-            picture = read(i)
-            yield make_row(picture, form), picture.condition
-        except Unreadable as fault:
-            yield fault.reason, ()
-
-
-def _resumed(built: Path, file: IO[bytes], plan: Plan) -> Tally:
+def _resumed(built: Path, file: IO[bytes], plan: Plan) -> Counter[str]:
     """Verify the rows that are there, cut off what is not verified, and leave the file at its end."""
-    if plan.ground is None:
+    total = Counter[str]()
+    if not plan.kind:
         file.truncate(0)
-        return Tally()
-    form, ground = plan.form, plan.ground
-    total, kept, start = Tally(), 0, len(header(0, ground, form.size))
-    path, row_bytes = built / "journal", ground.width * form.size[0] * form.size[1] * ground.dtype.itemsize
+        return total
+    start, journal, kept = len(header(0, plan)), built / "journal", 0
     file.seek(start)
-    if path.exists():
-        for chunk, end in journal.chunks(path):
-            if any(_digest(file.read(row_bytes), ground.width) != digest for digest in chunk.digests):
+    if journal.exists():
+        for chunk, end in chunks(journal):
+            if any(_digest(file.read(plan.row_bytes), plan.width) != digest for digest in chunk.digests):
                 break
-            total += chunk.tally
+            total += chunk.counts
             kept = end
-        os.truncate(path, kept)
-    file.truncate(start + total.rows * row_bytes)
+        os.truncate(journal, kept)
+    file.truncate(start + total["rows"] * plan.row_bytes)
     file.seek(0)
-    file.write(header(0, ground, form.size))
+    file.write(header(0, plan))
     file.seek(0, os.SEEK_END)
     return total
 
@@ -221,76 +264,75 @@ def _digest(row: bytes, width: int) -> str:
     return hashlib.sha256(plane if width == 3 and plane * width == row else row).hexdigest()
 
 
-def _met(tally: Tally) -> list[str]:
-    """What was met on the way, in sentences."""
-    notes = []
-    if tally.enlarged:
-        notes.append(f"{tally.enlarged:,} pictures are smaller than the size and were enlarged")
-    if tally.animated:
-        notes.append(f"{tally.animated:,} animated or multi-page files: the first frame of each was taken")
-    return notes
+# The store's place
 
 
-def _keep_one_channel(path: Path, ground: Ground, chunk: int = 1024) -> None:
+def _finish(built: Path, source: Source, plan: Plan, counts: Counter[str]) -> None:
+    """Make a store of a build whose rows are written."""
+    path = built / "images.npy"
+    channels = plan.form.channels or (1 if plan.width == 3 and not counts["coloured"] else plan.width)
+    if channels < plan.width:
+        plan.width = channels
+        _keep_one_channel(path, plan)
+    format, notes = _format(path, plan.kind), list(plan.notes)
+    if plan.form.channels is None:
+        usual = {1: "grey (1 channel): no picture has colour", 3: "RGB (3 channels)"}
+        notes.append(usual.get(channels, f"{channels} channels, as the pictures have"))
+    if format.kind != "8":
+        notes.append(
+            "16 bits a channel" if format.levels else f"{format.words}, the least and the greatest value of all"
+        )
+    if counts["enlarged"]:
+        notes.append(f"{counts['enlarged']:,} pictures are smaller than the size and were enlarged")
+    if counts["animated"]:
+        notes.append(f"{counts['animated']:,} animated or multi-page files: the first frame of each was taken")
+    shape = [counts["rows"], channels, *plan.form.size]
+    index = {"source": source.name, "shape": shape, "size": plan.size, "depth": formats.plain(format)}
+    write_index(built, source.attributes, index | {"attributes": None, "notes": notes})
+
+
+def _keep_one_channel(path: Path, plan: Plan) -> None:
     """Rewrite (N, 3, H, W) rows, all grey, as (N, 1, H, W)."""
     images = np.load(path, mmap_mode="r", allow_pickle=False)
     narrow = path.with_suffix(".narrow")
     with narrow.open("wb") as file:
-        file.write(header(len(images), replace(ground, width=1), images.shape[2:]))
-        for start in range(0, len(images), chunk):
-            file.write(images[start : start + chunk, :1].tobytes())
-        _sync(file)
+        file.write(header(len(images), plan))
+        for start in range(0, len(images), disk.CHUNK):
+            file.write(images[start : start + disk.CHUNK, :1].tobytes())
     del images
     narrow.replace(path)
 
 
-# The index, and the store's place
+def _format(path: Path, kind: str) -> PixelFormat:
+    """What the values of a finished array of rows are; floats go from the least to the greatest."""
+    if kind != "float":
+        return format_of(kind)
+    images = np.load(path, mmap_mode="r", allow_pickle=False)
+    parts = [images[start : start + disk.CHUNK] for start in range(0, len(images), disk.CHUNK)]
+    return format_of(kind, min(float(part.min()) for part in parts), max(float(part.max()) for part in parts))
 
 
-def _write_index(
-    built: Path, source: Source, shape: list[int], size: tuple[int, int], depth: PixelFormat, notes: list[str]
-) -> None:
-    """Turn the journal into the index."""
-    table, quarantined = journal.columns(built, len(source.attributes))
-    attributes = [_without_unused(attribute, table[:, a]) for a, attribute in enumerate(source.attributes)]
-    index: dict[str, Any] = {
-        "source": source.name,
-        "shape": shape,
-        "size": size,
-        "depth": depths.plain(depth),
-        "attributes": [plain(attribute) for attribute in attributes],
-        "notes": notes,
-        "quarantined": quarantined,
-    }
-    np.save(built / "conditions.npy", table, allow_pickle=False)
-    (built / "index.json").write_text(json.dumps(index), "ascii")
-    for name in ("conditions.npy", "digests.npy", "origins.txt", "index.json"):
-        with (built / name).open("rb") as file:
-            _sync(file)
-    for name in ("journal", "plan.json", "lock"):
-        (built / name).unlink(missing_ok=True)
-
-
-def _without_unused(attribute: Attribute, column: NDArray[np.float32]) -> Attribute:
-    """Drop values that no picture has; a column (N,) is changed in place to count those that are left."""
-    given = ~np.isnan(column)
-    used, places = np.unique(column[given].astype(np.int64), return_inverse=True)
-    if not attribute.values or not len(used):
-        return attribute
-    column[given] = places
-    return replace(attribute, values=tuple(attribute.values[k] for k in used))
-
-
-def _sync(file: IO[bytes]) -> None:
-    """Bring a file to the disk."""
-    if file.writable():
-        file.flush()
-    os.fsync(file.fileno())
+@contextlib.contextmanager
+def _claimed(slot: Path, name: str) -> Iterator[Path]:
+    """A folder to build in, which nobody else builds in: one that was left, or a new one."""
+    with contextlib.ExitStack() as held:
+        for left in sorted(slot.glob(f".build-{name}-*")):
+            try:
+                lock = held.enter_context(Lock(left / "lock", create=False))
+            except OSError:  # it was just finished
+                continue
+            if lock.held and lock.enforced:  # without locks nobody takes anything over
+                yield left
+                return
+        for _ in range(_TRIES):
+            built = Path(tempfile.mkdtemp(prefix=f".build-{name}-", dir=slot))
+            if held.enter_context(Lock(built / "lock")).held:
+                break  # else somebody took it for one that was left, before it was locked: it is theirs now
+        yield built
 
 
 def _publish(built: Path, entry: Path) -> None:
     """Rename a finished store to its place, unless another process was first."""
-    _sync_folder(built)
     try:
         built.rename(entry)
     except OSError:
@@ -300,17 +342,7 @@ def _publish(built: Path, entry: Path) -> None:
             built.rename(entry)
         else:
             shutil.rmtree(built, ignore_errors=True)
-    _sync_folder(entry.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Bring a folder's names to the disk, where the system can."""
-    if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    sync(entry.parent)
 
 
 def _remove_old(slot: Path, keep: str) -> None:

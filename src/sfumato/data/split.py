@@ -1,0 +1,58 @@
+"""Which images are held out, by their content alone.
+
+The first 52 bits of an image's SHA-256, as a number u in [0, 1), decide: it is held out where u < held_out. So an image
+stays on its side when others come, go or are renamed, copies are never on both sides, and two people with the same
+images have the same split. Where that would hold out nothing and there are at least `FEWEST_TO_SPLIT` images, those
+with the smallest u are held out; where it would leave nothing to train on, nothing is held out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["FEW", "FEWEST_TO_SPLIT", "split", "warnings"]
+
+FEWEST_TO_SPLIT = 20
+FEW = 1000
+"""Below this many training images a model of usual size repeats them rather than invents (Gu et al. 2023, arXiv
+2310.02664)."""
+
+
+def split(digests: Sequence[str], held_out: float) -> tuple[NDArray[np.int64], NDArray[np.int64], str | None]:
+    """Divide images into those that train and those held out.
+
+    Args:
+        digests: the SHA-256 of each image, in hexadecimal.
+        held_out: the fraction to hold out, in [0, 1).
+
+    Returns:
+        The rows that train, the rows held out, both ascending, and a sentence where the fraction could not be kept.
+    """
+    u = np.array([int(digest[:13], 16) / 2**52 for digest in digests])
+    out, note = u < held_out, None
+    if held_out > 0 and not out.any():
+        if len(u) < FEWEST_TO_SPLIT:
+            note = f"nothing is held out: fewer than {FEWEST_TO_SPLIT} images"
+        else:
+            out = u == u.min()
+            note = f"the fraction {held_out:g} holds out no image; the one with the smallest hash was taken"
+    if out.all():
+        out, note = np.zeros_like(out), "nothing is held out: it would leave nothing to train on"
+    return np.flatnonzero(~out).astype(np.int64), np.flatnonzero(out).astype(np.int64), note
+
+
+def warnings(digests: Sequence[str], num_train: int) -> list[str]:
+    """Return sentences about copies and too few images."""
+    notes = []
+    most, copies = Counter(digests).most_common(1)[0][1], len(digests) - len(set(digests))
+    if most == len(digests):
+        notes.append("all images are identical")
+    elif copies:
+        notes.append(f"{copies:,} images are exact copies of others; all copies are on one side of the split")
+    if num_train < FEW:
+        notes.append(f"only {num_train:,} training images: expect a model to repeat them rather than invent new ones")
+    return notes

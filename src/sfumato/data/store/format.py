@@ -1,0 +1,257 @@
+"""What a store is on the disk, finished or half built.
+
+    CACHE/store/SLOT/KEY/    images.npy      (N, C, H, W) uint8, uint16 or float32
+                             conditions.npy  (N, A) float32, what is known of each image; NaN where it is not given
+                             digests.npy     (N, 32) uint8, the SHA-256 of each image
+                             origins.txt     a line an image: where it comes from
+                             captions.jsonl  a line an image: its caption or null; only where there are captions
+                             index.json      shape, size, depth, attributes, skipped files with the reason, notes
+
+Columns are files of their own because a million rows of JSON take seconds to read; these take a few tenths.
+
+    CACHE/store/SLOT/.build-KEY-*/    plan.json   how the rows are made, chosen before the first of them
+                                      images.npy  rows, behind a header that is written last
+                                      journal     what became of the pictures
+                                      lock        held by the build, so that no other continues it
+
+After every `CHUNK` pictures a line is added to the journal: the SHA-256 of what follows, and JSON of what became of
+those pictures. Rows after the last line are forgotten. A build that continues accepts a line if its own hash is right
+and the rows it speaks of have the digests that it names; the first other line ends it. So nothing has to reach the disk
+at any certain time, and what is kept is what was meant.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfumato.codec import format as formats
+from sfumato.codec.format import PixelFormat, format_of
+from sfumato.conditions.attributes import Attribute, from_plain, plain
+from sfumato.data.formats.fitting import Form
+from sfumato.data.sources.protocol import Pixels
+from sfumato.files import sync
+
+__all__ = ["CHUNK", "RULES", "Chunk", "Plan", "Stored", "append", "chunks", "header", "load", "write_index"]
+
+RULES = 4
+"""The version of the rules in `formats` and of this layout: a change makes every store anew."""
+CHUNK = 1024
+"""Pictures in a line of the journal."""
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """An opened store.
+
+    Attributes:
+        images: (N, C, H, W), mapped read-only.
+        size: (height, width) of an image, smaller than a row's where it is to be cut out of it.
+        format: of the values; of floats, from the least to the greatest that there is.
+        conditions: (N, A) float32, NaN where not given.
+        digests: N times 64 hexadecimal digits.
+        origins: where each row comes from.
+        attributes: what the source knows of its pictures; values that none of them has are left out.
+        skipped: (origin, reason) of every picture that could not be used.
+        notes: what was chosen and found, in sentences.
+        captions: N texts, None where an image has none; None where no image has one.
+    """
+
+    images: Pixels
+    size: tuple[int, int]
+    format: PixelFormat
+    conditions: NDArray[np.float32]
+    digests: tuple[str, ...]
+    origins: tuple[str, ...]
+    attributes: tuple[Attribute, ...]
+    skipped: list[tuple[str, str]]
+    notes: tuple[str, ...]
+    captions: tuple[str | None, ...] | None
+
+
+def load(entry: Path) -> Stored | None:
+    """Open a store, None where there is none or it is damaged; raises OSError where it can't be read."""
+    try:
+        index = json.loads((entry / "index.json").read_text("utf-8"))
+        images = np.load(entry / "images.npy", mmap_mode="r", allow_pickle=False)
+        conditions = np.load(entry / "conditions.npy", allow_pickle=False)
+        digests = np.load(entry / "digests.npy", allow_pickle=False)
+        origins = (entry / "origins.txt").read_text("utf-8").split("\n")
+        shape, attributes = tuple(index["shape"]), tuple(map(from_plain, index["attributes"]))
+        format = formats.from_plain(index["depth"])
+        captions = _captions(entry) if index.get("captions") else None
+        if images.shape != shape or images.dtype != format.dtype or digests.shape != (shape[0], 32):
+            return None
+        if conditions.shape != (shape[0], len(attributes)) or conditions.dtype != np.float32:
+            return None
+        if len(origins) != shape[0] + 1 or origins.pop() or (captions is not None and len(captions) != shape[0]):
+            return None
+        height, width = map(int, index["size"])
+        digits = digests.tobytes().hex()
+        return Stored(
+            images=images,
+            size=(height, width),
+            format=format,
+            conditions=conditions,
+            digests=tuple(digits[start : start + 64] for start in range(0, len(digits), 64)),
+            origins=tuple(origins),
+            attributes=attributes,
+            skipped=[(origin, reason) for origin, reason in index["quarantined"]],
+            notes=tuple(index["notes"]),
+            captions=captions,
+        )
+    except (FileNotFoundError, EOFError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _captions(entry: Path) -> tuple[str | None, ...]:
+    """The captions of a store."""
+    return tuple(map(json.loads, (entry / "captions.jsonl").read_text("utf-8").splitlines()))
+
+
+# A build
+
+
+@dataclass
+class Plan:
+    """How the rows of a build are made.
+
+    Attributes:
+        size: (height, width) of the images, which rows are at least as large as.
+        form: of the rows.
+        notes: how it was chosen, in sentences.
+        width: the channels that are written, as the first row has them; of three it may be found at the end that one is
+            enough. 0 before there is a row.
+        kind: of the first row's depth; empty before there is a row.
+    """
+
+    size: tuple[int, int]
+    form: Form
+    notes: list[str]
+    width: int = 0
+    kind: str = ""
+
+    @property
+    def row_bytes(self) -> int:
+        """How many bytes a row has."""
+        return self.width * self.form.size[0] * self.form.size[1] * format_of(self.kind).dtype.itemsize
+
+    def write(self, built: Path) -> None:
+        """Write it where a later build finds it."""
+        (built / "plan.json").write_text(json.dumps(asdict(self)), "utf-8")
+
+    @classmethod
+    def read(cls, built: Path) -> Plan:
+        """Read it; raises OSError, ValueError, KeyError or TypeError where there is none."""
+        table = json.loads((built / "plan.json").read_text("utf-8"))
+        form = Form(tuple(table["form"].pop("size")), **table["form"])
+        return cls(**table | {"size": tuple(table["size"]), "form": form})
+
+
+@dataclass
+class Chunk:
+    """What became of some pictures.
+
+    Attributes:
+        counts: how many pictures, rows, rows with colour (coloured), smaller than the size (enlarged), with further
+            frames (animated).
+        digests: of each row, SHA-256 in hexadecimal.
+        origins: of each row.
+        conditions: of each row.
+        captions: of each row.
+        skipped: (origin, reason) of the pictures without a row.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    digests: list[str] = field(default_factory=list)
+    origins: list[str] = field(default_factory=list)
+    conditions: list[tuple[float, ...]] = field(default_factory=list)
+    captions: list[str | None] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+
+def append(journal: Path, chunk: Chunk) -> None:
+    """Add a chunk to a journal."""
+    table = np.array(chunk.conditions, "<f4").tobytes().hex()  # JSON takes ten times the room
+    text = json.dumps(vars(chunk) | {"conditions": table}).encode("ascii")
+    with journal.open("ab") as file:
+        file.write(hashlib.sha256(text).hexdigest().encode() + b" " + text + b"\n")
+
+
+def chunks(journal: Path) -> Iterator[tuple[Chunk, int]]:
+    """Yield the chunks of a journal up to the first damaged line, each with the number of bytes up to its end."""
+    end = 0
+    with journal.open("rb") as file:
+        for line in file:
+            digest, _, text = line.rstrip(b"\n").partition(b" ")
+            if not line.endswith(b"\n") or hashlib.sha256(text).hexdigest().encode() != digest:
+                return
+            try:
+                table = json.loads(text)
+                values, rows = np.frombuffer(bytes.fromhex(table["conditions"]), "<f4"), len(table["digests"])
+                values = values.reshape(rows, -1) if rows else values
+                table |= {"counts": Counter(table["counts"]), "skipped": list(map(tuple, table["skipped"]))}
+                chunk = Chunk(**table | {"conditions": list(map(tuple, values.tolist()))})
+            except (ValueError, KeyError, TypeError):  # written by another version
+                return
+            end += len(line)
+            yield chunk, end
+
+
+def header(count: int, plan: Plan) -> bytes:
+    """Return an .npy header; numpy pads it so that the count can grow without its length changing."""
+    buffer = io.BytesIO()
+    shape, descr = (count, plan.width, *plan.form.size), format_of(plan.kind).dtype.str
+    np.lib.format.write_array_header_1_0(buffer, {"descr": descr, "fortran_order": False, "shape": shape})
+    return buffer.getvalue()
+
+
+def write_index(built: Path, attributes: tuple[Attribute, ...], index: dict[str, Any]) -> None:
+    """Turn the journal of a build into the columns and the index of a store, and bring all of it to the disk.
+
+    Args:
+        built: the folder of the build.
+        attributes: what the source knows of its pictures.
+        index: the entries that are known already, in order; None for those that the journal gives.
+    """
+    conditions, digests = [np.zeros((0, len(attributes)), np.float32)], [np.zeros((0, 32), np.uint8)]
+    skipped, captions = list[tuple[str, str]](), list[str | None]()
+    with (built / "origins.txt").open("wb") as origins:
+        for chunk, _ in chunks(built / "journal"):
+            origins.write("".join(f"{origin}\n" for origin in chunk.origins).encode("utf-8"))
+            digests.append(np.frombuffer(bytes.fromhex("".join(chunk.digests)), np.uint8).reshape(-1, 32))
+            conditions.append(np.array(chunk.conditions, np.float32).reshape(len(chunk.digests), len(attributes)))
+            captions += chunk.captions
+            skipped += chunk.skipped
+    np.save(built / "digests.npy", np.concatenate(digests), allow_pickle=False)
+    table = np.concatenate(conditions)
+    used = [_used(attribute, table[:, a]) for a, attribute in enumerate(attributes)]
+    np.save(built / "conditions.npy", table, allow_pickle=False)
+    index |= {"attributes": list(map(plain, used)), "quarantined": skipped}
+    if any(captions):
+        (built / "captions.jsonl").write_text("".join(json.dumps(caption) + "\n" for caption in captions), "ascii")
+        index["captions"] = True
+    (built / "index.json").write_text(json.dumps(index), "ascii")
+    for name in ("journal", "plan.json", "lock"):
+        (built / name).unlink(missing_ok=True)
+    for path in (*built.iterdir(), built):
+        sync(path)
+
+
+def _used(attribute: Attribute, column: NDArray[np.float32]) -> Attribute:
+    """Drop values that no picture has; a column (N,) is changed in place to count those that are left."""
+    given = ~np.isnan(column)
+    used, positions = np.unique(column[given].astype(np.int64), return_inverse=True)
+    if not attribute.values or not len(used):
+        return attribute
+    column[given] = positions
+    return Attribute(attribute.name, tuple(attribute.values[k] for k in used))

@@ -1,0 +1,223 @@
+"""Functions of files in processes: the same answers, and no file that takes the program down."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sfumato.config.data import DataConfig
+from sfumato.data import Unreadable, workers
+from sfumato.data.sources.files import FileSource
+from sfumato.data.sources.protocol import Blob, File
+from sfumato.data.store import build
+from sfumato.data.store.open import open_store
+from sfumato.data.workers import count_workers, run
+from sfumato.errors import UserError
+
+from .encode import noise
+
+MakeFolder = Callable[..., Path]
+CONFIG = DataConfig(size=(8, 8), channels=3)
+DEADLY = """
+import os, signal, time
+from sfumato.data.sources.protocol import Unreadable
+from sfumato.data.store.build import decoder as real
+def function(setup, answer=None):
+    def deadly(file):
+        data = file.open("rb").read()
+        if data == b"DIE":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if data == b"HANG":
+            time.sleep(60)
+        if data.startswith(b"ONCE") and not os.path.exists(data[4:]):
+            open(data[4:], "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if data in (b"BAD", b"BUG", b"HUGE"):
+            raise {b"BAD": Unreadable("no good"), b"BUG": KeyError("x"), b"HUGE": MemoryError()}[data]
+        print("noise among the answers", flush=True)
+        return answer(file) if answer else setup + data
+    return deadly
+def decoder(setup):
+    return function(b"", real(setup))
+"""
+
+
+@pytest.fixture(autouse=True)
+def deadly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module with functions that certain files kill or hang."""
+    (tmp_path / "deadly.py").write_text(DEADLY)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def answers(files: list[File | str], count: int = 2, **options: float) -> list[bytes | str]:
+    return list(run("deadly:function", b"> ", files, count, **options))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_answers_come_in_order_and_faults_are_told(count: int, tmp_path: Path) -> None:
+    (tmp_path / "a path").write_bytes(b"on the disk")
+    files: list[File | str] = [Blob(b"%d" % k) for k in range(100)]
+    files[5], files[6], files[17] = tmp_path / "a path", "none to begin with", Blob(bytes(2**20))
+    files[40:43] = Blob(b"BAD"), Blob(b"BUG"), Blob(b"HUGE")
+    expected: list[bytes | str] = [b"> %d" % k for k in range(100)]
+    expected[5], expected[6], expected[17] = b"> on the disk", "none to begin with", b"> " + bytes(2**20)
+    expected[40:43] = "no good", "unexpected KeyError: 'x'", "it needs more memory than there is"
+    assert answers(files, count) == expected
+    assert answers([], count) == []
+
+
+def test_a_file_that_kills_its_process_is_named_and_the_rest_goes_on() -> None:
+    files: list[File | str] = [Blob(b"%d" % k) for k in range(40)]
+    for k in (5, 6, 39):
+        files[k] = Blob(b"DIE")
+    expected = ["the decoder crashed" if k in (5, 6, 39) else b"> %d" % k for k in range(40)]
+    assert answers(files) == answers(files, tries=1) == expected
+
+
+def test_a_process_that_is_killed_by_somebody_costs_no_file(tmp_path: Path) -> None:
+    once = b"ONCE" + os.fsencode(tmp_path / "dead")
+    assert answers([Blob(b"1"), Blob(once), Blob(b"2")]) == [b"> 1", b"> " + once, b"> 2"]
+    assert (tmp_path / "dead").exists()
+
+
+def test_a_file_that_hangs_its_process_is_named_in_time() -> None:
+    files: list[File | str] = [Blob(b"%d" % k) for k in range(40)]
+    files[17] = Blob(b"HANG")
+    start = time.monotonic()
+    found = answers(files, patience=3.0)
+    assert time.monotonic() - start < 30
+    assert found[17] == "decoding took more than 3 s"
+    assert found[:17] + found[18:] == [b"> %d" % k for k in range(40) if k != 17]
+
+
+def test_patience_leaves_time_to_notice_within_half_a_minute() -> None:
+    assert workers.PATIENCE + 2 * workers._POLL < 30
+
+
+def test_memory_is_bounded_by_a_window() -> None:
+    """However slow the one that takes the answers is, few files are taken ahead of it."""
+    taken, ahead = 0, []
+
+    def files() -> Iterator[File | str]:
+        nonlocal taken
+        for k in range(400):
+            taken += 1
+            yield Blob(b"%d" % k)
+
+    for done, _ in enumerate(run("deadly:function", b"", files(), 2)):
+        if done % 40 == 0:
+            time.sleep(0.1)
+            ahead.append(taken - done)
+    assert max(ahead) <= 16 * (2 * 2 + 2 + 1)
+    assert taken == 400
+
+
+def test_leaving_early_ends_the_processes() -> None:
+    before = threading.active_count()
+    found = run("deadly:function", b"", (Blob(b"%d" % k) for k in range(3000)), 2)
+    next(found)
+    found.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
+
+
+def test_a_source_that_breaks_is_heard() -> None:
+    def files() -> Iterator[File | str]:
+        yield from (Blob(b"%d" % k) for k in range(20))
+        raise UserError("the archive is gone")
+
+    with pytest.raises(UserError, match="gone"):
+        list(run("deadly:function", b"", files(), 1))
+
+
+def test_processes_that_cannot_start_are_one_line() -> None:
+    with pytest.raises(UserError, match="SFUMATO_WORKERS=0"):
+        list(run("no_such_module:function", b"", [Blob(b"")], 1))
+
+
+def test_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert count_workers(workers.SMALL - 1) == 0
+    assert count_workers(workers.SMALL) >= 1
+    assert count_workers(1, fewest=1) >= 1
+    monkeypatch.setenv("SFUMATO_WORKERS", "5")
+    assert count_workers(1) == 5
+    monkeypatch.setenv("SFUMATO_WORKERS", "many")
+    with pytest.raises(UserError, match="'many'"):
+        count_workers(1)
+
+
+# ---- the store's use of them ----
+
+
+class Blobs(FileSource):
+    """Files in memory."""
+
+    def __init__(self, blobs: list[bytes]) -> None:
+        super().__init__("blobs")
+        self.blobs = blobs
+
+    def __len__(self) -> int:
+        return len(self.blobs)
+
+    def origin(self, i: int) -> str:
+        return f"blob {i}"
+
+    def file(self, i: int) -> File:
+        if not self.blobs[i]:
+            raise Unreadable("no bytes at all")
+        return Blob(self.blobs[i])
+
+    def key(self) -> str:
+        return "1"
+
+
+def test_any_number_of_processes_stores_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blobs = [noise(k, 9) if k % 7 else (b"", b"no picture")[k % 2] for k in range(120)]
+    found = []
+    for count in ("0", "1", "3"):
+        monkeypatch.setenv("SFUMATO_WORKERS", count)
+        stored = open_store(Blobs(blobs), CONFIG, tmp_path / count)
+        found.append((stored.images.tobytes(), stored.digests, stored.origins, stored.skipped, stored.notes))
+        files = sorted((tmp_path / count).rglob("*.*"))
+        found[-1] += tuple(path.read_bytes() for path in files if path.is_file())
+    assert found[0] == found[1] == found[2]
+    assert len(found[0][3]) == 18
+
+
+def test_a_file_that_kills_its_decoder_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "DECODER", "deadly:decoder")
+    monkeypatch.setenv("SFUMATO_WORKERS", "2")
+    stored = open_store(Blobs([b"DIE" if k == 5 else noise(k) for k in range(40)]), CONFIG)
+    assert stored.skipped == [("blob 5", "the decoder crashed")]
+    assert stored.origins == tuple(f"blob {k}" for k in range(40) if k != 5)
+
+
+PLAIN = """
+import sys
+from sfumato.config.data import DataConfig
+from sfumato.data import open_data
+print("run")
+print(len(open_data(DataConfig(sys.argv[1], size=(8, 8)))))
+"""
+
+
+def test_a_program_without_a_main_guard_is_not_run_again(make_folder: MakeFolder) -> None:
+    """Processes that begin by importing the caller's program are how such things usually fail."""
+    folder = make_folder("set", 20)
+    (folder.parent / "program.py").write_text(PLAIN)
+    done = subprocess.run(
+        [sys.executable, str(folder.parent / "program.py"), str(folder)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "SFUMATO_WORKERS": "2"},
+        check=True,
+        cwd=folder,  # whose files must not be taken for modules either
+    )
+    assert done.stdout.split() == ["run", "20"]
