@@ -65,5 +65,5 @@ def test_the_run_finishes_and_its_report_names_exactly_those(
     assert [{origin for origin, _ in data.skipped} for data in met[:1]] == [left_out]
     assert all(reason for _, reason in met[0].skipped)
     assert len(met[0]) == 49
-    assert "11 files left out" in result.out
+    assert "11 files skipped" in result.out
     assert sum(f"{name}: " in result.out for name in left_out) == 8, "the first eight are shown"

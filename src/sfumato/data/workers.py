@@ -52,7 +52,13 @@ OFTEN = 0.05
 
 _PIPE, _POLL = 2**18, 0.5
 _LENGTH = struct.Struct("<Q")
-_START = "import sys; sys.path.append(sys.argv[1]); from sfumato.data.workers import main; main(*sys.argv[2:])"
+_START = """
+import sys
+if sys.argv[1] not in sys.path:  # so that it is this program's sfumato, whatever else is installed
+    sys.path.insert(0, sys.argv[1])
+from sfumato.data.workers import main
+main(*sys.argv[2:])
+"""
 
 
 def count_workers(files: int, fewest: int = SMALL) -> int:
@@ -263,7 +269,7 @@ class _Pool:
         try:
             worker = self.start()
         except (OSError, EOFError) as error:
-            reason = error or "they end at once"
+            reason = str(error) or "they end at once"
             raise UserError(
                 f"worker processes can't be started ({reason}): set SFUMATO_WORKERS=0 to use none"
             ) from None
