@@ -1,4 +1,4 @@
-"""`sfumato diagnose`: words, JSON, and what is refused."""
+"""`sfumato diagnose`: text, JSON, and what is refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_json_has_every_figure_and_how_it_was_measured(sfumato: Command, labelle
     assert set(said) == {"path", "verdict", "symptoms", "findings", "evidence", "how"}
     assert set(said["evidence"]["readings"]) == {"ema", "raw", "best", "as eps", "as x0", "as mu"}
     assert set(said["evidence"]["draws"]) == {
-        "ema", "raw", "best", "10 steps", "unclipped", "from data", "no label",
+        "ema", "raw", "best", "10 steps", "50 steps", "unclipped", "from data", "no label",
     }  # fmt: skip
     assert said["evidence"]["labels"]["dropout"] == 0.1
     assert said["evidence"]["data"]["changed"] is False
@@ -32,7 +32,7 @@ def test_json_has_every_figure_and_how_it_was_measured(sfumato: Command, labelle
         )
 
 
-def test_a_weights_file_alone_is_diagnosed_without_its_diary(sfumato: Command, plain: Path) -> None:
+def test_a_weights_file_alone_is_diagnosed_without_an_event_log(sfumato: Command, plain: Path) -> None:
     file = plain / "weights" / "raw.safetensors"
     said = json.loads(sfumato("diagnose", file, "--num", 8, "--device", "cpu", "--json").out)
     assert said["evidence"]["main"] == "raw"
@@ -40,10 +40,10 @@ def test_a_weights_file_alone_is_diagnosed_without_its_diary(sfumato: Command, p
 
 
 def test_progress_ends_at_its_total(plain: Path) -> None:
-    from sfumato.diagnose import gather
+    from sfumato.diagnose import measure
 
     calls: list[tuple[int, int]] = []
-    gather(plain, 8, 0, "cpu", lambda done, total: calls.append((done, total)))
+    measure(plain, 8, 0, "cpu", lambda done, total: calls.append((done, total)))
     assert calls[-1] == (len(calls), len(calls))
 
 

@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python -m tests.diagnose.faults FOLDER [FAULT ...]
 
-plants them in FOLDER, diagnoses each and prints the tables that docs/diagnose.md shows: planted fault x found causes,
-and the figures that the thresholds lie between.
+plants them in FOLDER, diagnoses each and prints the tables of docs/diagnose.md: planted fault x found causes, and the
+figures that the thresholds are between.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from sfumato.cli.main import main
 from sfumato.config.data import DataConfig
 from sfumato.config.diffusion import DiffusionConfig
 from sfumato.data import open_data
-from sfumato.diagnose import Evidence, as_text, conclude, gather, observe
-from sfumato.model import load
+from sfumato.diagnose import Evidence, as_text, conclude, measure, observe
+from sfumato.model import load, save
 
 SMALL = {
     "net.base": "16",
@@ -59,8 +59,8 @@ def alter(run: Path, change: Callable[[dict[str, Tensor]], None], **header: str)
         tensors = {name: tensor.clone() for name, tensor in model.net.state_dict().items()}
         change(tensors)
         diffusion: DiffusionConfig = replace(model.config.diffusion, **header)
-        config = replace(model.config, diffusion=diffusion)
-        save_weights(file, tensors, config, model.kind, model.images, model.attributes, model.shape)
+        facts = {"vocabulary": model.vocabulary, "kind": model.kind, "images": model.images}
+        save(file, tensors, replace(model.config, diffusion=diffusion), model.codec, **facts)
     return run
 
 
@@ -82,7 +82,7 @@ def _last(tensors: dict[str, Tensor], kind: str) -> Tensor:
 
 @contextmanager
 def broken_losses(every: int):
-    """Let every so-manieth loss of a training be infinite."""
+    """Make one in `every` training losses infinite."""
     build, calls = DiffusionConfig.build_objective, count()
 
     @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def one_image(run: Path) -> Path:
     return train(run, images=3200, data=digits(lambda x: np.repeat(x[:1], 100, 0), run.parent / "one"))
 
 
-def few_by_heart(run: Path) -> Path:
+def few_memorised(run: Path) -> Path:
     few = digits(lambda x: x[:32], run.parent / "few")
     return train(run, images=32000, data=few, data__held_out="0.2")
 
@@ -164,7 +164,7 @@ def shifted(run: Path) -> Path:
     return alter(train(run), lambda tensors: _last(tensors, "bias").add_(0.5))
 
 
-def last_steps_untaught(run: Path) -> Path:
+def last_steps_unlearned(run: Path) -> Path:
     return train(
         run,
         diffusion__parameterization="x0",
@@ -178,7 +178,7 @@ def read_as_eps(run: Path) -> Path:
     return alter(train(run), lambda tensors: None, parameterization="eps")
 
 
-def variance_untaught(run: Path) -> Path:
+def variance_unlearned(run: Path) -> Path:
     def forget(tensors: dict[str, Tensor]) -> None:
         for kind in ("weight", "bias"):
             _last(tensors, kind)[1:] = 0
@@ -200,33 +200,33 @@ FAULTS: dict[Callable[[Path], Path], str] = {
     nearly_black: "narrow_data",
     inverted_since: "other_data",
     one_image: "one_image",
-    few_by_heart: "repeats",
+    few_memorised: "repeats",
     shifted: "shifted_output",
-    last_steps_untaught: "last_steps",
+    last_steps_unlearned: "last_steps",
     read_as_eps: "wrong_reading",
-    variance_untaught: "untaught_variance",
+    variance_unlearned: "untaught_variance",
     labels_dropped: "unheeded_labels",
 }
 """Each planted fault and the cause that must be found first."""
 
 
 def figures(e: Evidence) -> str:
-    """The figures that thresholds are laid between, in a row."""
+    """The figures that the thresholds are between, in a row."""
     t, v, labels = e.training, e.variance, e.labels
-    biased = [level.biased for level in e.reading.levels if level.t > 0.2]
+    constant = [level.constant for level in e.reading.levels if level.t > 0.2]
     shown = (
-        f"{e.draw.apart:.3f}",
-        f"{e.draws['from data'].apart:.3f}",
+        f"{e.default.distance:.3f}",
+        f"{e.samples['from data'].distance:.3f}",
         f"{e.process.alpha_end:.2g}",
         f"{e.reading.middle:.2f}",
-        f"{e.readings['raw'].middle:.2f}",
-        f"{min(r.middle for n, r in e.readings.items() if n.startswith('as ')):.2f}",
+        f"{e.trained.middle:.2f}",
+        f"{min(r.middle for r in e.others.values()):.2f}",
         f"{e.reading.clean:.2f}",
-        f"{sum(biased) / len(biased):.2f}",
-        f"{e.draw.nearest / e.data.nearest:.2f}" if e.data.nearest else "-",
+        f"{sum(constant) / len(constant):.2f}",
+        f"{e.default.nearest / e.data.nearest:.2f}" if e.data.nearest else "-",
         f"{e.unsettled:.2f}",
         f"{t.losses[-1] / t.losses[-4]:.2f}" if t else "-",
-        f"{v.spread:.3f}" if v else "-",
+        f"{v.deviation:.3f}" if v else "-",
         f"{labels.other / labels.own:.2f}" if labels else "-",
     )
     return " | ".join(shown)
@@ -244,11 +244,11 @@ def table(folder: Path, names: list[str]) -> None:
             shutil.rmtree(run, ignore_errors=True)
             plant(run)
         trained = time.perf_counter()
-        evidence = gather(run, 64, 0, "cpu", lambda done, total: None)
-        seen, found = observe(evidence), conclude(evidence)
-        (folder / f"{run.name}.txt").write_text(as_text(evidence, seen, found) + "\n")
-        causes = ", ".join(f"{finding.cause} ({finding.severity})" for finding in found) or "nothing"
-        looks = ", ".join(symptom.name for symptom in seen) or "well"
+        evidence = measure(run, 64, 0, "cpu", lambda done, total: None)
+        symptoms, findings = observe(evidence), conclude(evidence)
+        (folder / f"{run.name}.txt").write_text(as_text(evidence, symptoms, findings) + "\n")
+        causes = ", ".join(f"{finding.cause} ({finding.severity})" for finding in findings) or "nothing"
+        looks = ", ".join(symptom.name for symptom in symptoms) or "well"
         times = f"{trained - start:.0f} + {time.perf_counter() - trained:.0f} s"
         print(f"| {plant.__name__} | {FAULTS.get(plant, '-')} | {looks} | {causes} | {times} |", flush=True)
         rows.append(f"| {plant.__name__} | {figures(evidence)} |")

@@ -1,4 +1,4 @@
-"""Causes from evidence written by hand: a healthy one, and the same with one thing changed."""
+"""Causes of evidence written by hand: a healthy run's, and the same with one thing changed."""
 
 from __future__ import annotations
 
@@ -11,47 +11,43 @@ import pytest
 from sfumato.cli.main import check_command
 from sfumato.diagnose import Evidence, as_json, as_text, conclude, observe
 from sfumato.diagnose.causes import CAUSES
-from sfumato.diagnose.evidence import Data, Draw, Labels, Level, Process, Reading, Training, Variance
-from sfumato.diagnose.looks import Look
+from sfumato.diagnose.evidence import Data, Labels, LevelError, Process, Reading, Samples, Training, Variance
+from sfumato.diagnose.statistics import ImageStatistics
 
-REAL = Look(
+REAL = ImageStatistics(
     mean=(-0.2, -0.1, 0.0), std=(0.5, 0.5, 0.5), low=(-1.0,) * 3, high=(0.9,) * 3, black=0.1, white=0.02, grain=0.2,
     correlation=0.6, diversity=0.6,
 )  # fmt: skip
-SAMPLES = replace(REAL, grain=0.17, diversity=0.55, std=(0.45,) * 3)
+OURS = replace(REAL, grain=0.17, diversity=0.55, std=(0.45,) * 3)
 
 
 def reading(ratio: float, bias: float = 0.0, name: str = "v", weights: str = "ema", clean: float = 0.0) -> Reading:
-    levels = [
-        Level(
-            t=(i + 0.5) / 10,
-            sigma=(i + 0.5) / 10,
-            error=(clean if clean and i < 2 else ratio) * 0.1,
-            trivial=0.1,
-            bias=(bias,) * 3,
-        )
-        for i in range(10)
-    ]
+    times = [(i + 0.5) / 10 for i in range(10)]
+    ratios = [clean if clean and t < 0.2 else ratio for t in times]
+    levels = [LevelError(t, t, 0.1 * own, trivial=0.1, bias=(bias,) * 3) for t, own in zip(times, ratios, strict=True)]
     return Reading(weights, name, tuple(levels))
 
 
-def draw(weights: str = "ema", steps: int = 50, look: Look = SAMPLES, apart: float = 0.01) -> Draw:
-    return Draw(weights, steps, look, apart, finite=1.0, nearest=0.35)
+def samples(
+    weights: str = "ema", steps: int = 20, statistics: ImageStatistics = OURS, distance: float = 0.01
+) -> Samples:
+    return Samples(weights, steps, statistics, distance, finite=1.0, nearest=0.35)
 
 
 HEALTHY = Evidence(
     path="runs/a b",
     main="ema",
     parameterization="v",
+    recipe={"sampler": "dpmpp-2"},
     data=Data("faces", 1000, 990, REAL, 0.0, 0.3, False),
     process=Process(1000, 0.0001, 0.0, 0.006),
     readings={
         "ema": reading(0.7), "raw": reading(0.71, weights="raw"), "best": reading(0.7, weights="best"),
         "as eps": reading(6, name="eps"), "as x0": reading(13, name="x0"), "as mu": reading(1e5, name="mu"),
     },
-    draws={
-        "ema": draw(), "raw": draw("raw"), "best": draw("best"), "10 steps": draw(steps=10, apart=0.02),
-        "250 steps": draw(steps=250), "unclipped": draw(), "from data": draw(), "no label": draw(),
+    samples={
+        "ema": samples(), "raw": samples("raw"), "best": samples("best"), "10 steps": samples(steps=10, distance=0.02),
+        "250 steps": samples(steps=250), "unclipped": samples(), "from data": samples(), "no label": samples(),
     },
     unsettled=0.02,
     variance=Variance(0.1, 1.9, 2.0),
@@ -59,14 +55,14 @@ HEALTHY = Evidence(
     training=Training(
         images=9600, planned=9600, batch=32, lr=1e-3, steps=300, skipped=0, in_a_row=0, restarts=0, finished=True,
         losses=(0.9, 0.6, 0.5, 0.45, 0.42, 0.41, 0.402, 0.4, 0.398, 0.396), held_out=((0, 0.9, 0.9), (9600, 0.41, 0.4)),
-        gradient=(1.0,) * 10, warnings=(), initial_share=0.0, half_life=200.0,
+        gradient=(1.0,) * 10, warnings=(), initial=0.0, half_life=200.0,
     ),
 )  # fmt: skip
-NOISE = draw(look=replace(SAMPLES, grain=0.6, correlation=0.05), apart=0.3)
+NOISE = samples(statistics=replace(OURS, grain=0.6, correlation=0.05), distance=0.3)
 
 
 def having(e: Evidence, **parts: object) -> Evidence:
-    """Evidence with some fields of its records, some readings or draws changed."""
+    """Evidence with some fields of its records, some readings or samples changed."""
     changed: dict[str, object] = {}
     for name, value in parts.items():
         old = getattr(e, name)
@@ -77,32 +73,32 @@ def having(e: Evidence, **parts: object) -> Evidence:
     return replace(e, **changed)
 
 
-def every(one: Draw) -> dict[str, Draw]:
-    """All draws alike."""
-    return {name: replace(one, weights=old.weights, steps=old.steps) for name, old in HEALTHY.draws.items()}
+def every(one: Samples) -> dict[str, Samples]:
+    """All samples alike."""
+    return {name: replace(one, weights=old.weights, steps=old.steps) for name, old in HEALTHY.samples.items()}
 
 
 ALTERED: dict[str, Evidence] = {
-    "broken_weights": having(HEALTHY, draws=every(replace(NOISE, finite=0.5))),
+    "broken_weights": having(HEALTHY, samples=every(replace(NOISE, finite=0.5))),
     "other_data": having(HEALTHY, data={"changed": True}),
     "wrong_reading": having(
         HEALTHY,
         readings={"ema": reading(9), "raw": reading(9), "best": reading(9), "as eps": reading(0.7, name="eps")},
-        draws=every(NOISE),
+        samples=every(NOISE),
     ),
     "one_image": having(HEALTHY, data={"distinct": 3}),
-    "narrow_data": having(HEALTHY, data={"look": replace(REAL, low=(-1.0,) * 3, high=(-0.8,) * 3)}),
+    "narrow_data": having(HEALTHY, data={"statistics": replace(REAL, low=(-1.0,) * 3, high=(-0.8,) * 3)}),
     "skipped_steps": having(HEALTHY, training={"skipped": 60, "in_a_row": 3}),
     "average_too_long": having(
         HEALTHY,
         readings={"ema": reading(5), "best": reading(5)},
-        draws=every(NOISE) | {"raw": draw("raw")},
-        training={"initial_share": 0.9},
+        samples=every(NOISE) | {"raw": samples("raw")},
+        training={"initial": 0.9},
     ),
     "diverged": having(
         HEALTHY,
         readings={"ema": reading(1.4), "raw": reading(1.5)},
-        draws=every(NOISE),
+        samples=every(NOISE),
         training={"losses": (0.9, 0.6, 0.5, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9)},
     ),
     "shifted_output": having(
@@ -113,24 +109,29 @@ ALTERED: dict[str, Evidence] = {
         readings={"ema": reading(1.1), "raw": reading(1.1)},
         training={"losses": (0.95, 0.94, 0.93, 0.91, 0.89, 0.87, 0.85, 0.82, 0.8, 0.78)},
     ),
-    "schedule_end": having(HEALTHY, process={"alpha_end": 0.4}, draws=every(NOISE) | {"from data": draw()}),
+    "schedule_end": having(HEALTHY, process={"alpha_end": 0.4}, samples=every(NOISE) | {"from data": samples()}),
     "last_steps": having(
         HEALTHY,
         readings={"ema": reading(0.8, clean=3), "raw": reading(0.8, clean=3)},
-        draws=every(NOISE),
+        samples=every(NOISE),
     ),
     "first_level": having(
-        HEALTHY, process={"sigma_first": 0.3}, draws={"ema": draw(look=replace(SAMPLES, grain=0.08))}
+        HEALTHY, process={"sigma_first": 0.3}, samples={"ema": samples(statistics=replace(OURS, grain=0.08))}
     ),
-    "repeats": having(HEALTHY, draws={"ema": replace(draw(), nearest=0.05)}),
-    "untaught_variance": having(HEALTHY, variance={"spread": 0.0}),
+    "repeats": having(HEALTHY, samples={"ema": replace(samples(), nearest=0.05)}),
+    "untaught_variance": having(HEALTHY, variance={"deviation": 0.0}),
     "more_steps": having(
         HEALTHY,
         unsettled=0.5,
-        draws={"ema": draw(apart=0.2), "unclipped": draw(apart=0.2), "from data": draw(apart=0.2)},
+        samples={"ema": samples(distance=0.2), "unclipped": samples(distance=0.2), "from data": samples(distance=0.2)},
     ),
     "clipping": having(
-        HEALTHY, draws={"ema": draw(apart=0.2), "250 steps": draw(steps=250, apart=0.2), "from data": draw(apart=0.2)}
+        HEALTHY,
+        samples={
+            "ema": samples(distance=0.2),
+            "250 steps": samples(steps=250, distance=0.2),
+            "from data": samples(distance=0.2),
+        },
     ),
     "unheeded_labels": having(HEALTHY, labels={"other": 0.7}),
     "needs_labels": having(HEALTHY, labels={"dropout": 0.0, "none": 1.2}),
@@ -173,43 +174,43 @@ def test_every_remedy_is_a_command_that_parses(cause: str) -> None:
 @pytest.mark.parametrize("cause", ALTERED)
 def test_text_and_json_hold_every_finding(cause: str) -> None:
     evidence = ALTERED[cause]
-    seen, found = observe(evidence), conclude(evidence)
-    text, table = as_text(evidence, seen, found), as_json(evidence, seen, found)
-    for finding in found:
+    symptoms, findings = observe(evidence), conclude(evidence)
+    text, table = as_text(evidence, symptoms, findings), as_json(evidence, symptoms, findings)
+    for finding in findings:
         assert finding.remedy[0] in text
         assert finding.sentence.split(":")[0][:40] in " ".join(text.split())
     assert json.loads(json.dumps(table, allow_nan=False))["findings"][0]["cause"] == cause
     assert set(table["evidence"]) == {key.split(".")[1] for key in table["how"] if key.startswith("evidence.")}
 
 
-def look(**changes: object) -> Evidence:
-    return having(HEALTHY, draws={"ema": draw(look=replace(SAMPLES, **changes))})
+def looking(**changes: object) -> Evidence:
+    return having(HEALTHY, samples={"ema": samples(statistics=replace(OURS, **changes))})
 
 
 @pytest.mark.parametrize(
     ("name", "evidence"),
     [
-        ("noise", having(HEALTHY, draws={"ema": NOISE})),
-        ("black", look(mean=(-0.95,) * 3, std=(0.05,) * 3)),
-        ("white", look(mean=(0.95,) * 3, std=(0.05,) * 3)),
-        ("grey", look(std=(0.05,) * 3)),
-        ("washed out", look(std=(0.3,) * 3)),
-        ("garish", look(std=(0.7,) * 3)),
-        ("tinted", look(mean=(0.1, -0.1, 0.0))),
-        ("too bright", look(mean=(0.0, 0.1, 0.2))),
-        ("too dark", look(mean=(-0.4, -0.3, -0.2))),
-        ("blurred", look(grain=0.05)),
-        ("collapsed", look(diversity=0.1)),
-        ("copies", having(HEALTHY, draws={"ema": replace(draw(), nearest=0.05)})),
-        ("broken", having(HEALTHY, draws={"ema": replace(draw(), finite=0.9)})),
+        ("noise", having(HEALTHY, samples={"ema": NOISE})),
+        ("black", looking(mean=(-0.95,) * 3, std=(0.05,) * 3)),
+        ("white", looking(mean=(0.95,) * 3, std=(0.05,) * 3)),
+        ("grey", looking(std=(0.05,) * 3)),
+        ("washed out", looking(std=(0.3,) * 3)),
+        ("garish", looking(std=(0.7,) * 3)),
+        ("tinted", looking(mean=(0.1, -0.1, 0.0))),
+        ("too bright", looking(mean=(0.0, 0.1, 0.2))),
+        ("too dark", looking(mean=(-0.4, -0.3, -0.2))),
+        ("blurred", looking(grain=0.05)),
+        ("collapsed", looking(diversity=0.1)),
+        ("copies", having(HEALTHY, samples={"ema": replace(samples(), nearest=0.05)})),
+        ("broken", having(HEALTHY, samples={"ema": replace(samples(), finite=0.9)})),
     ],
 )
 def test_symptoms(name: str, evidence: Evidence) -> None:
     assert observe(evidence)[0].name == name
 
 
-def test_symptoms_without_a_cause_are_said_to_have_none() -> None:
-    evidence = look(diversity=0.1)
+def test_symptoms_without_a_cause_are_reported() -> None:
+    evidence = looking(diversity=0.1)
     assert "No cause was found" in " ".join(as_text(evidence, observe(evidence), conclude(evidence)).split())
 
 
@@ -222,9 +223,9 @@ def test_a_weights_file_alone_has_no_training_and_is_still_diagnosed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "severity"), [(0.0005, None), (0.01, 1), (0.05, 2), (0.2, 3)]
+    ("fraction", "severity"), [(0.0005, None), (0.01, 1), (0.05, 2), (0.2, 3)]
 )  # fmt: skip
-def test_skipped_steps_weigh_by_their_share(share: float, severity: int | None) -> None:
+def test_skipped_steps_weigh_by_their_fraction(fraction: float, severity: int | None) -> None:
     steps = 10_000
-    found = conclude(having(HEALTHY, training={"steps": steps, "skipped": round(steps * share / (1 - share))}))
+    found = conclude(having(HEALTHY, training={"steps": steps, "skipped": round(steps * fraction / (1 - fraction))}))
     assert [finding.severity for finding in found] == ([] if severity is None else [severity])

@@ -1,4 +1,4 @@
-"""Faults planted in real runs: each must be told from all others, and a healthy run has nothing wrong."""
+"""Faults planted in real runs: each is distinguished from all others, and a healthy run has nothing wrong."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sfumato.diagnose import conclude, gather, observe
+from sfumato.diagnose import conclude, measure, observe
 
 from .faults import FAULTS, HEALTHY
 
@@ -28,14 +28,14 @@ def names(plant: Plant) -> str:
 
 @pytest.mark.parametrize("plant", HEALTHY, ids=names)
 def test_a_healthy_run_has_nothing_wrong(plant: Plant, tmp_path: Path) -> None:
-    evidence = gather(plant(tmp_path / "run"), 64, 0, "cpu", lambda done, total: None)
+    evidence = measure(plant(tmp_path / "run"), 64, 0, "cpu", lambda done, total: None)
     assert observe(evidence) == ()
     assert [finding for finding in conclude(evidence) if finding.severity > 1] == []
 
 
 @pytest.mark.parametrize("plant", FAULTS, ids=names)
 def test_the_planted_fault_is_found_first(plant: Plant, tmp_path: Path) -> None:
-    evidence = gather(plant(tmp_path / "run"), 64, 0, "cpu", lambda done, total: None)
+    evidence = measure(plant(tmp_path / "run"), 64, 0, "cpu", lambda done, total: None)
     first = conclude(evidence)[0]
     assert first.cause == FAULTS[plant]
     assert first.severity > 1

@@ -1,4 +1,4 @@
-"""What is read from a run's diary: sums against events written by hand."""
+"""What is read from a run's event log: sums against events written by hand."""
 
 from __future__ import annotations
 
@@ -8,77 +8,78 @@ from pathlib import Path
 
 import pytest
 
-from sfumato.config.config import Config
+from sfumato.config.config import Config, to_toml
 from sfumato.config.train import EMAConfig, TrainConfig
-from sfumato.diagnose.history import initial_share, read_training
+from sfumato.diagnose.evidence import Training
+from sfumato.diagnose.history import initial_fraction, read_training
+from sfumato.run.events import Buckets, Event, HeldOut, Skipped, Started, Stepped, Warned, to_json
 from sfumato.run.folder import Run
+from sfumato.run.plan import Plan
+from sfumato.run.summary import RunSummary
+
+CONFIG = replace(Config(), train=TrainConfig(batch=5, images=400))
 
 
-def test_what_is_left_of_the_initial_weights_is_half_after_a_half_life() -> None:
-    share, half_life = initial_share(EMAConfig(half_life=1000, ramp=None), images=3000, batch=50, planned=3000)
-    assert share == pytest.approx(0.5**3)
-    assert half_life == pytest.approx(1000)
-    share, half_life = initial_share(EMAConfig(half_life=0.1, ramp=None), images=500, batch=50, planned=1000)
-    assert share == pytest.approx(0.5**5)
-    assert half_life == pytest.approx(100)
+@pytest.mark.parametrize(("half_life", "images", "planned", "expected"), [(1000, 3000, 3000, 3), (0.1, 500, 1000, 5)])
+def test_half_of_the_initial_weights_is_left_after_each_half_life(half_life, images, planned, expected) -> None:
+    config = EMAConfig(half_life=half_life, ramp=None)
+    left, found = initial_fraction(config, images=images, batch=50, planned=planned)
+    assert left == pytest.approx(0.5**expected)
+    assert found == pytest.approx(images / expected)
 
 
 def test_a_ramp_leaves_nothing_of_them() -> None:
-    share, half_life = initial_share(EMAConfig(half_life=1e9, ramp=0.05), images=3000, batch=50, planned=3000)
-    assert share == 0
+    left, half_life = initial_fraction(EMAConfig(half_life=1e9, ramp=0.05), images=3000, batch=50, planned=3000)
+    assert left == 0
     assert half_life == pytest.approx(0.05 * 2950)  # the last step starts when 2,950 images have been seen
 
 
-def stepped(images: int, loss: float, part: int = 0, skew: int = 1) -> dict:
-    """A line of two noise levels, the one of `part` seen `skew` times."""
-    count, total = [0] * 10, [0.0] * 10
-    count[part], total[part] = skew, skew * loss
-    count[9], total[9] = 1, 3.0
-    return {
-        "event": "stepped",
-        "images": images,
-        "steps": 2,
-        "loss": 0.0,
-        "grad_norm": loss,
-        "buckets": {"total": total, "count": count},
-    }
+def stepped(images: int, loss: float, num: int = 1) -> Stepped:
+    """Two steps at two noise levels: `num` examples with a loss at one, and one example with loss 3 at the other."""
+    buckets = Buckets((num * loss, *[0.0] * 8, 3.0), (num, *[0] * 8, 1))
+    return Stepped(images, images // 5, 0.0, loss, 0.1, 1.0, buckets, steps=2)
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    run = Run(tmp_path / "run")
+def read(path: Path, *events: Event, finished: bool = False) -> Training:
+    """What is read from a run with these events."""
+    run = Run(path / "run")
     run.path.mkdir()
-    lines = [{"event": "started", "images": 0}]
-    lines += [stepped(10 * n, float(n), skew=1 + 4 * (n % 2)) for n in range(1, 21)]
-    lines += [
-        {"event": "skipped", "images": 30, "steps": 3, "in_a_row": 3},
-        {"event": "skipped", "images": 90, "steps": 2, "in_a_row": 1},
-        {"event": "started", "images": 100},
-        {"event": "heldout", "images": 200, "loss": 0.5, "train": 0.25},
-        {"event": "warned", "images": 200, "message": "careful"},
-    ]
-    run.events_path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return run
+    run.config_path.write_text(to_toml(CONFIG))
+    run.events_path.write_text("".join(json.dumps(to_json(event)) + "\n" for event in events))
+    if finished:
+        run.finished_path.write_text("{}")
+    return read_training(RunSummary.read(run), CONFIG, images=200)
 
 
-def test_losses_come_in_ten_parts_whose_noise_levels_weigh_alike(run: Run) -> None:
-    training = read_training(run, replace(Config(), train=TrainConfig(batch=5, images=400)), images=200)
+def test_losses_come_in_ten_parts_whose_noise_levels_weigh_alike(tmp_path: Path) -> None:
+    training = read(tmp_path, *(stepped(10 * n, float(n), num=1 + 4 * (n % 2)) for n in range(1, 21)))
     # each part joins lines n (seen five times at its level) and n + 1 (once); the other level always lost 3
     expected = [((5 * n + (n + 1)) / 6 + 3) / 2 for n in range(1, 20, 2)]
     assert training.losses == pytest.approx(expected)
     assert training.gradient == pytest.approx([n + 0.5 for n in range(1, 20, 2)])
 
 
-def test_counts(run: Run) -> None:
-    training = read_training(run, replace(Config(), train=TrainConfig(batch=5, images=400)), images=200)
-    assert (training.steps, training.skipped, training.in_a_row, training.restarts) == (40, 5, 3, 1)
-    assert (training.images, training.planned, training.finished) == (200, 400, False)
+@pytest.mark.parametrize("finished", [False, True])
+def test_counts(finished: bool, tmp_path: Path) -> None:
+    plan = Plan(images=400, steps=80, batch=5, grids=0, held_outs=1)
+    training = read(
+        tmp_path,
+        Started(plan, 0),
+        stepped(20, 1.0),
+        Skipped(30, 3, 3, "loss"),
+        Skipped(90, 2, 1, "loss"),
+        Started(plan, 100),
+        stepped(110, 1.0),
+        HeldOut(200, 0.5, Buckets(), 1.0, 0.25, Buckets(), True),
+        Warned(200, "careful"),
+        finished=finished,
+    )
+    assert (training.steps, training.skipped, training.in_a_row, training.restarts) == (4, 5, 3, 1)
+    assert (training.images, training.planned, training.finished) == (200, 400, finished)
     assert training.held_out == ((200, 0.5, 0.25),)
     assert training.warnings == ("careful",)
-    run.finished_path.write_text("{}")
-    assert read_training(run, Config(), images=200).finished
 
 
-def test_a_run_without_a_diary_has_no_course(tmp_path: Path) -> None:
-    training = read_training(Run(tmp_path), Config(), images=64)
+def test_a_run_without_events_has_no_course(tmp_path: Path) -> None:
+    training = read(tmp_path)
     assert (training.losses, training.steps, training.held_out) == ((), 0, ())

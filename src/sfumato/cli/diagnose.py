@@ -1,4 +1,4 @@
-"""`sfumato diagnose`: say why samples are noise, grey, tinted, blurred or copies, and what to do."""
+"""`sfumato diagnose`: why samples are noise, grey, tinted, blurred or copies, and what to do."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ["VERB", "Diagnose"]
 class Diagnose:
     """Say what is wrong with a run's samples, why, and what to do about it.
 
-    Images are drawn with each of the run's weights, with few and with many steps, from noise and from noised training
-    images, and compared with the data; the network is asked about held-out images at ten noise levels, its output read
-    in every way; and the run's diary is read. What is found comes with its figures and a command that mends it.
+    Images are sampled with each of the run's weights, with few and with many steps, from noise and from noised training
+    images, and compared with the data; the network predicts held-out images at ten noise levels, its output read in
+    every way; and the event log is read. Each finding comes with its figures and a command that fixes it.
     """
 
     EXAMPLES: ClassVar[tuple[str, ...]] = (
@@ -32,7 +32,7 @@ class Diagnose:
     source: Annotated[Path, Positional, option("RUN_OR_WEIGHTS")]
     """a run folder, or a weights file"""
     num: int = 64
-    """how many images to draw each time; fewer are quicker and tell less"""
+    """how many images to sample each time; fewer are quicker and less certain"""
     seed: int = 0
     """of the noise"""
     device: Annotated[str, option("auto|cpu|cuda")] = "auto"
@@ -41,19 +41,20 @@ class Diagnose:
     """print one JSON object, with every figure and how it was measured, instead of text"""
 
     def perform(self) -> int:
-        """Measure, conclude, and tell."""
+        """Measure, conclude, and report."""
         if self.num < 8:
             raise UserError(f"--num is {self.num}: statistics need at least 8 images; 64 are usual")
         if self.seed < 0:
             raise UserError(f"--seed is {self.seed}: give 0 or more")
-        from sfumato.diagnose import as_json, as_text, conclude, gather, observe
+        from sfumato.diagnose import as_json, as_text, conclude, measure, observe
 
-        evidence = gather(self.source, self.num, self.seed, pick_device(self.device), progress("asking the network"))
-        seen, found = observe(evidence), conclude(evidence)
+        on_progress = progress("measuring")
+        evidence = measure(self.source, self.num, self.seed, pick_device(self.device), on_progress)
+        symptoms, findings = observe(evidence), conclude(evidence)
         if self.json:
-            print_json(as_json(evidence, seen, found))
+            print_json(as_json(evidence, symptoms, findings))
         else:
-            print(as_text(evidence, seen, found))
+            print(as_text(evidence, symptoms, findings))
         return 0
 
 

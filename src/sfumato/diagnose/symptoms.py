@@ -1,43 +1,44 @@
-"""What is wrong with the samples to look at, told from their statistics and the data's.
+"""What is visibly wrong with the samples, by their statistics and the data's.
 
-A symptom is no cause: noise can come from an average that remembers the initial weights, from a training that diverged
-or from weights read the wrong way. It says what `causes` has to explain, and the sentence that a report begins with.
+A symptom is no cause: noise can come from an average that still holds the initial weights, from a training that
+diverged or from weights read the wrong way. Symptoms say what `causes` has to explain.
 
-The thresholds were laid between healthy runs and planted faults; docs/diagnose.md has the figures of both. Healthy
-small networks fall short of the data's contrast, grain and diversity by up to a fifth, so everything below begins at a
+The thresholds are between healthy runs and planted faults; docs/diagnose.md has the figures of both. Healthy small
+networks fall short of the data's contrast, grain and diversity by up to a fifth, so everything below begins at a
 quarter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sfumato.diagnose.evidence import Data, Draw, Evidence
-from sfumato.diagnose.looks import Look
+from sfumato.diagnose.evidence import Data, Evidence, Samples
 
-__all__ = ["Symptom", "byte", "channels", "observe"]
+__all__ = ["COPIED", "Symptom", "byte", "channel_names", "observe", "shifts"]
 
 NOISY = 1.4
-"""Grain, as a multiple of the data's, from which on samples are noisy, if neighbours are less alike too."""
+"""Grain relative to the data's from which on samples are noisy, if neighbours are less alike too."""
 FLAT = 0.35
-"""Contrast, as a share of the data's, below which there is next to no picture."""
+"""Contrast relative to the data's below which there is next to no picture."""
 WASHED = 0.75
 GARISH = 1.25
-"""Contrast, as a share of the data's, outside which it is wrong."""
+"""Contrast relative to the data's outside which it is wrong."""
 SHIFT = 0.12
 """Difference of means, in [-1, 1], from which on brightness or colour is off: 15 of 255."""
 SMOOTH = 0.6
-"""Grain, as a share of the data's, below which samples are blurred."""
+"""Grain relative to the data's below which samples are blurred."""
 SAME = 0.6
-"""Diversity, as a share of the data's, below which samples are too much alike."""
+"""Diversity relative to the data's below which samples are too much alike."""
 COPIED = 0.5
-"""Distance from the nearest training image, as a share of a held-out image's, below which samples are copies."""
+"""Distance from the nearest training image, relative to a held-out image's, below which samples are copies."""
+
+CHANNELS = {1: ("grey",), 2: ("grey", "alpha"), 3: ("red", "green", "blue"), 4: ("red", "green", "blue", "alpha")}
 
 
 @dataclass(frozen=True)
 class Symptom:
-    """One thing that is off.
+    """One thing that is wrong.
 
     Attributes:
         name: one word or two.
@@ -49,9 +50,8 @@ class Symptom:
 
 
 def observe(evidence: Evidence) -> tuple[Symptom, ...]:
-    """Return what is off with the images that `sfumato sample` draws, the most glaring first; () for nothing."""
-    draw, data = evidence.draw, evidence.data
-    return tuple(found for check in CHECKS if (found := check(draw, data)) is not None)
+    """Return what is wrong with the images that `sfumato sample` gives by default, the most glaring first."""
+    return tuple(Symptom(name, f"the samples are {rest}") for name, rest in _observed(evidence.default, evidence.data))
 
 
 def byte(value: float) -> int:
@@ -59,98 +59,48 @@ def byte(value: float) -> int:
     return round((min(max(value, -1.0), 1.0) + 1) * 127.5)
 
 
-def _broken(draw: Draw, _: Data) -> Symptom | None:
-    if draw.finite == 1:
-        return None
-    return Symptom("broken", f"{100 * (1 - draw.finite):.0f} % of the samples' values are not numbers")
+def channel_names(count: int) -> tuple[str, ...]:
+    """Return what the channels of an image are called."""
+    return CHANNELS.get(count) or tuple(f"channel {n}" for n in range(count))
 
 
-def _noise(draw: Draw, data: Data) -> Symptom | None:
-    look, real = draw.look, data.look
-    if look.grain < NOISY * real.grain or look.correlation > real.correlation - 0.1:
-        return None
-    return Symptom(
-        "noise",
-        f"the samples are noisy: their grain is {_times(look.grain, real.grain)} the data's, and neighbouring pixels "
-        f"correlate by {look.correlation:.2f} where the data's do by {real.correlation:.2f}",
-    )
+def shifts(values: Sequence[float]) -> str:
+    """Return differences of each channel, in [-1, 1], as `red +5, green -3, blue +0` (of 255)."""
+    names = zip(channel_names(len(values)), values, strict=True)
+    return ", ".join(f"{name} {127.5 * value:+.0f}" for name, value in names)
 
 
-def _flat(draw: Draw, data: Data) -> Symptom | None:
-    look, real = draw.look, data.look
-    if look.contrast > FLAT * real.contrast:
-        return None
-    level = look.brightness
-    name = "black" if level < -0.85 else "white" if level > 0.85 else "grey"
-    return Symptom(
-        name,
-        f"the samples are {name}: their values spread by {127.5 * look.contrast:.0f} around {byte(level)} (of 255), "
-        f"the data's by {127.5 * real.contrast:.0f} around {byte(real.brightness)}",
-    )
-
-
-def _contrast(draw: Draw, data: Data) -> Symptom | None:
-    look, real = draw.look, data.look
-    share = look.contrast / max(real.contrast, 1e-9)
-    if WASHED <= share <= GARISH or share <= FLAT:
-        return None
-    name = "washed out" if share < 1 else "garish"
-    return Symptom(name, f"the samples are {name}: their contrast is {100 * share:.0f} % of the data's")
-
-
-def _tint(draw: Draw, data: Data) -> Symptom | None:
-    shifts = _shifts(draw.look, data.look)
-    middle = sum(shifts) / len(shifts)
-    if max(abs(shift - middle) for shift in shifts) < SHIFT:
-        return None
-    told = ", ".join(f"{name} {shift * 127.5:+.0f}" for name, shift in zip(channels(len(shifts)), shifts, strict=True))
-    return Symptom("tinted", f"the samples are tinted: against the data, of 255, {told}")
-
-
-def _brightness(draw: Draw, data: Data) -> Symptom | None:
-    shift = draw.look.brightness - data.look.brightness
-    if abs(shift) < SHIFT:
-        return None
-    name = "too bright" if shift > 0 else "too dark"
-    means = f"{byte(draw.look.brightness)} where the data's is {byte(data.look.brightness)} (of 255)"
-    return Symptom(name, f"the samples are {name}: their mean is {means}")
-
-
-def _blur(draw: Draw, data: Data) -> Symptom | None:
-    look, real = draw.look, data.look
-    if look.grain > SMOOTH * real.grain or look.contrast <= FLAT * real.contrast:
-        return None
-    return Symptom("blurred", f"the samples are blurred: their grain is {_times(look.grain, real.grain)} the data's")
-
-
-def _collapse(draw: Draw, data: Data) -> Symptom | None:
-    share = draw.look.diversity / data.look.diversity if data.look.diversity > 0 else 1.0
-    if share > SAME:
-        return None
-    return Symptom("collapsed", f"the samples are too much alike: two differ {share:.2f} times as much as the data's")
-
-
-def _copies(draw: Draw, data: Data) -> Symptom | None:
-    if not data.nearest or draw.nearest > COPIED * data.nearest:
-        return None
-    share = draw.nearest / data.nearest
-    return Symptom("copies", f"the samples lie {share:.2f} times as far from a training image as held-out images do")
-
-
-CHECKS: tuple[Callable[[Draw, Data], Symptom | None], ...] = (
-    _broken, _noise, _flat, _tint, _brightness, _contrast, _blur, _collapse, _copies,
-)  # fmt: skip
-
-
-def channels(count: int) -> Iterator[str]:
-    """Return what the channels are called."""
-    names = {1: ("grey",), 2: ("grey", "alpha"), 3: ("red", "green", "blue"), 4: ("red", "green", "blue", "alpha")}
-    return iter(names.get(count) or tuple(f"channel {n}" for n in range(count)))
-
-
-def _shifts(look: Look, real: Look) -> tuple[float, ...]:
-    return tuple(a - b for a, b in zip(look.mean, real.mean, strict=True))
-
-
-def _times(a: float, b: float) -> str:
-    return f"{a / b:.1f} times" if b > 0 else "above"
+def _observed(samples: Samples, data: Data) -> Iterator[tuple[str, str]]:
+    """The name of each symptom, and the rest of its sentence."""
+    ours, real = samples.statistics, data.statistics
+    contrast, flat = ours.contrast / max(real.contrast, 1e-9), ours.contrast <= FLAT * real.contrast
+    grain = f"{ours.grain / real.grain:.1f} times" if real.grain > 0 else "above"
+    if samples.finite < 1:
+        yield "broken", f"not finite: {100 * (1 - samples.finite):.0f} % of their values are not numbers"
+    if ours.grain >= NOISY * real.grain and ours.correlation <= real.correlation - 0.1:
+        neighbours = f"neighbouring pixels correlate by {ours.correlation:.2f} (the data's by {real.correlation:.2f})"
+        yield "noise", f"noisy: their grain is {grain} the data's, and {neighbours}"
+    if flat:
+        name = "black" if ours.brightness < -0.85 else "white" if ours.brightness > 0.85 else "grey"
+        own, others = (f"{127.5 * x.contrast:.0f} around {byte(x.brightness)}" for x in (ours, real))
+        yield name, f"{name}: their values have a standard deviation of {own} (of 255), the data's of {others}"
+    differences = [a - b for a, b in zip(ours.mean, real.mean, strict=True)]
+    middle = sum(differences) / len(differences)
+    if max(abs(difference - middle) for difference in differences) >= SHIFT:
+        yield "tinted", f"tinted: their mean is off by {shifts(differences)} (of 255)"
+    if abs(ours.brightness - real.brightness) >= SHIFT:
+        name = "too bright" if ours.brightness > real.brightness else "too dark"
+        yield name, f"{name}: their mean is {byte(ours.brightness)}, the data's {byte(real.brightness)} (of 255)"
+    if not flat and not WASHED <= contrast <= GARISH:
+        name = "washed out" if contrast < 1 else "garish"
+        yield name, f"{name}: their contrast is {100 * contrast:.0f} % of the data's"
+    if not flat and ours.grain <= SMOOTH * real.grain:
+        yield "blurred", f"blurred: their grain is {grain} the data's"
+    if real.diversity > 0 and ours.diversity <= SAME * real.diversity:
+        alike = f"{ours.diversity / real.diversity:.2f} times as much as two training images"
+        yield "collapsed", f"too much alike: two of them differ {alike}"
+    if data.nearest and samples.nearest <= COPIED * data.nearest:
+        yield (
+            "copies",
+            f"copies: {samples.nearest / data.nearest:.2f} times as far from a training image as held-out images",
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 
-__all__ = ["WIDTH", "listed", "listing", "plural", "wrapped"]
+__all__ = ["WIDTH", "columns", "listed", "listing", "plural", "wrapped"]
 
 WIDTH = 100
 
@@ -33,3 +33,10 @@ def listing(title: str, items: Sequence[tuple[str, str]], most: int, more: str) 
         return []
     lines = ["", f"{title} ({len(items):,}):", *(f"  {name}: {content}" for name, content in items[:most])]
     return lines + ([f"  ... and {len(items) - most:,} more ({more})"] if len(items) > most else [])
+
+
+def columns(rows: Sequence[Sequence[str]], width: int, indent: str = "  ") -> str:
+    """Return rows of a name and values: names in a column as wide as they need, each value right in `width` more."""
+    names = max(len(name) for name, *_ in rows) + 2
+    lines = (f"{indent}{name:{names}}" + "".join(f"{value:>{width}}" for value in values) for name, *values in rows)
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,15 +1,25 @@
-"""Causes that lie in the training: its rate, its length, what it was shown."""
+"""Causes in the images, in the course of the training, and in the labels."""
 
 from __future__ import annotations
 
-from sfumato.diagnose.causes.finding import FEW, Finding, again, against_trivial, redraw, resume, unlearned
+import shlex
+
+from sfumato.diagnose.causes.finding import FEW, GUESS, Finding, again, far, resample, unlearned
 from sfumato.diagnose.evidence import Evidence
-from sfumato.diagnose.symptoms import COPIED
+from sfumato.diagnose.symptoms import COPIED, byte
+from sfumato.report.text import plural
 
-__all__ = ["diverged", "needs_labels", "repeats", "skipped_steps", "too_short", "unfinished", "unheeded_labels"]
+__all__ = [
+    "diverged", "narrow_data", "needs_labels", "one_image", "other_data", "repeats", "skipped_steps", "too_short",
+    "unfinished", "unheeded_labels",
+]  # fmt: skip
 
+NARROW = 0.5
+"""Range of the data, of the 2 from black to white, below which it is narrow."""
+ONE_VALUE = 0.95
+"""Fraction of values at black, or at white, from which on nearly all of the data is that."""
 SKIPPED = (0.001, 0.02, 0.1)
-"""Shares of skipped steps that are worth knowing, that harm, that ruin."""
+"""Fractions of skipped steps that are worth knowing, that harm, that ruin."""
 RISEN = 1.2
 """Training loss at the end as a multiple of its lowest tenth: noise in a tenth's mean stays within a few per cent."""
 ENOUGH = 100
@@ -19,13 +29,66 @@ USUAL = 1e-3
 EXPLODED = 1.5
 """Training loss of a tenth of the run, as a multiple of that before the first step."""
 STUCK = 0.98
-"""Loss of the last tenth as a share of that of three tenths before, above which it has stopped falling."""
+"""Loss of the last tenth relative to that of three tenths before, above which it has stopped falling."""
 FALLING = 0.95
-"""The same share, below which more training would clearly help."""
+"""The same ratio, below which more training would clearly help."""
 HEEDED = 1.01
-"""Error with another image's label as a multiple of that with its own, below which the label is not heeded."""
+"""Error with another image's label as a multiple of that with its own, below which labels have no effect."""
 OVERFIT = 1.05
 """Held-out loss at the end as a multiple of its lowest, while the loss on training images fell."""
+
+
+def other_data(e: Evidence) -> Finding | None:
+    """The images are not those that the run was trained on."""
+    if not e.data.changed:
+        return None
+    return Finding(
+        3 if far(e) else 2,
+        f"The images of {e.data.source} are no longer those that the run was trained on.",
+        (
+            "Their fingerprint is not the one in the newest checkpoint.",
+            f"The samples' distance from them is {e.default.distance:.3f} (that of two halves of the images: "
+            f"{e.data.distance:.3f}).",
+        ),
+        (again(e),),
+    )
+
+
+def one_image(e: Evidence) -> Finding | None:
+    """So few distinct images that there is nothing to learn but them."""
+    if e.data.distinct >= FEW:
+        return None
+    ours, real = (127.5 * x.diversity for x in (e.default.statistics, e.data.statistics))
+    return Finding(
+        3,
+        f"The data holds only {plural(e.data.distinct, 'distinct image')}: the model can only repeat them.",
+        (
+            f"Training images: {e.data.train:,}; distinct ones among them, pixel by pixel: {e.data.distinct}.",
+            f"Two training images differ by {real:.0f} of 255, two samples by {ours:.0f}.",
+        ),
+        (f"sfumato data check {shlex.quote(e.data.source)}",),
+    )
+
+
+def narrow_data(e: Evidence) -> Finding | None:
+    """Images within a small part of the range from black to white."""
+    real = e.data.statistics
+    extreme = max(real.black, real.white)
+    if max(high - low for low, high in zip(real.low, real.high, strict=True)) > NARROW and extreme < ONE_VALUE:
+        return None
+    shade = "black" if real.black > real.white else "white"
+    return Finding(
+        3,
+        "The training images have next to no contrast, and so have the samples: the data is at fault, not the model.",
+        (
+            f"{100 * extreme:.0f} % of their values are {shade}."
+            if extreme >= ONE_VALUE
+            else f"98 % of their values are within {byte(min(real.low))} to {byte(max(real.high))} of 255.",
+            f"The samples' values have a standard deviation of {127.5 * e.default.statistics.contrast:.0f} of 255, the "
+            f"data's of {127.5 * real.contrast:.0f}.",
+        ),
+        (f"sfumato data check {shlex.quote(e.data.source)}",),
+    )
 
 
 def skipped_steps(e: Evidence) -> Finding | None:
@@ -33,16 +96,16 @@ def skipped_steps(e: Evidence) -> Finding | None:
     tr = e.training
     if tr is None or not tr.skipped:
         return None
-    share = tr.skipped / (tr.skipped + tr.steps)
-    severity = sum(share >= bound for bound in SKIPPED)
+    total = tr.skipped + tr.steps
+    severity = sum(tr.skipped / total >= bound for bound in SKIPPED)
     if not severity:
         return None
     return Finding(
-        "skipped_steps",
         severity,
-        f"{100 * share:.1f} % of the training steps were thrown away, because their loss or gradient was not finite.",
+        f"{100 * tr.skipped / total:.1f} % of the training steps were skipped, because their loss or gradient was not "
+        "finite.",
         (
-            f"{tr.skipped:,} of {tr.skipped + tr.steps:,} steps, at most {tr.in_a_row} in a row.",
+            f"{tr.skipped:,} of {total:,} steps, at most {tr.in_a_row} in a row.",
             f"The learning rate is {tr.lr:g}.",
         ),
         (again(e, f"--optim.lr {tr.lr / 3:.2g}"),),
@@ -54,25 +117,24 @@ def diverged(e: Evidence) -> Finding | None:
     tr = e.training
     if tr is None or tr.steps < ENOUGH:
         return None
-    lowest, last = min(tr.losses), tr.losses[-1]
-    rose = last > RISEN * lowest
+    lowest, highest, last = min(tr.losses), max(tr.losses), tr.losses[-1]
     start = tr.held_out[0][2] if tr.held_out and tr.held_out[0][0] == 0 else float("inf")
-    exploded = max(tr.losses) > EXPLODED * start
+    exploded, rose = highest > EXPLODED * start, last > RISEN * lowest
     if not (exploded or rose or last > STUCK * tr.losses[-4]) or not unlearned(e):
         return None
-    told = f"stands still at {last:.3f}"
-    if rose:
-        told = f"rose again: {lowest:.3f} at its lowest, {last:.3f} at the end"
-    if exploded:
-        told = f"went from {start:.3f} before the first step up to {max(tr.losses):.3g}, and is {last:.3f} at the end"
     slow = not (exploded or rose) and tr.lr < USUAL
     return Finding(
-        "diverged",
         3,
-        f"The training {'got nowhere' if slow else 'diverged'}: the learning rate is too {'low' if slow else 'high'}.",
+        f"The training {'made no progress' if slow else 'diverged'}: the learning rate is too "
+        f"{'low' if slow else 'high'}.",
         (
-            f"The training loss {told}.",
-            f"The error of the predicted image is {against_trivial(e.readings.get('raw', e.reading))}.",
+            f"The training loss went from {start:.3f} before the first step up to {highest:.3g}, and is {last:.3f} at "
+            "the end."
+            if exploded
+            else f"The training loss rose again: {lowest:.3f} at its lowest, {last:.3f} at the end."
+            if rose
+            else f"The training loss stands still at {last:.3f}.",
+            f"The error of the predicted image at medium noise is {e.trained.middle:.2f} times {GUESS}.",
             f"The learning rate is {tr.lr:g}; the gradient's norm went from {tr.gradient[0]:.2g} to "
             f"{tr.gradient[-1]:.2g}.",
         ),
@@ -85,46 +147,35 @@ def too_short(e: Evidence) -> Finding | None:
     tr = e.training
     if tr is None:
         return None
-    raw = e.readings.get("raw", e.reading)
-    falling = len(tr.losses) < 4 or tr.losses[-1] < FALLING * tr.losses[-4]
-    nothing = unlearned(e)
-    if diverged(e) is not None or (not nothing and by_heart(e)):  # where more of the same would not help
+    whole = len(tr.losses) > 3
+    falling, nothing = not whole or tr.losses[-1] < FALLING * tr.losses[-4], unlearned(e)
+    memorised = e.data.distinct < FEW or repeats(e) is not None
+    if diverged(e) is not None or (not nothing and memorised):  # where more of the same would not help
         return None
     if not falling and (not nothing or tr.steps >= ENOUGH):  # in the latter case it diverged
         return None
-    stopped = f" of {tr.planned:,} planned" if tr.images < tr.planned else ""
-    course = (
-        f": {tr.losses[-4]:.3f} three tenths before the end, {tr.losses[-1]:.3f} at it" if len(tr.losses) > 3 else ""
-    )
+    stopped = tr.images < tr.planned
+    planned = f" of {tr.planned:,} planned" if stopped else ""
+    course = f": {tr.losses[-4]:.3f} three tenths before the end, {tr.losses[-1]:.3f} at it" if whole else ""
+    longer = again(e, f"--images {max(50_000, 4 * tr.images)}")
     return Finding(
-        "too_short",
         3 if nothing else 1,
         "The training was far too short: the network has not learned what the images are."
         if nothing
         else "The loss was still falling at the end: more training would help.",
         (
-            f"{tr.images:,} images were seen{stopped}, in {tr.steps:,} steps.",
+            f"{tr.images:,} images were seen{planned}, in {tr.steps:,} steps.",
             f"The training loss {'was still falling' if falling else 'had stopped falling'}{course}.",
-            f"At medium noise the error is {raw.middle:.2f} times that of the best guess made pixel by pixel.",
+            f"At medium noise the error is {e.trained.middle:.2f} times {GUESS}.",
         ),
-        (resume(e) if stopped else again(e, f"--images {_longer(tr.images)}"),),
+        (again(e, suffix="") if stopped else longer,),
     )
 
 
-def _longer(images: int) -> int:
-    """A length to try next."""
-    return max(50_000, 4 * images)
-
-
-def by_heart(e: Evidence) -> bool:
-    """Whether there is nothing left to learn but the training images themselves."""
-    return e.data.distinct < FEW or repeats(e) is not None
-
-
 def repeats(e: Evidence) -> Finding | None:
-    """Samples that are training images, or a held-out loss that turned."""
+    """Samples that are training images, or a held-out loss that rose again."""
     data, tr = e.data, e.training
-    copies = data.nearest is not None and data.nearest > 0 and e.draw.nearest < COPIED * data.nearest
+    copies = data.nearest is not None and data.nearest > 0 and e.default.nearest < COPIED * data.nearest
     passes = tr.held_out if tr is not None else ()
     best = min(passes, key=lambda one: one[1], default=None)
     warned = tr is not None and any(message.startswith("overfitting") for message in tr.warnings)
@@ -134,23 +185,23 @@ def repeats(e: Evidence) -> Finding | None:
     figures = []
     if copies and data.nearest is not None:
         figures.append(
-            f"A sample lies {127.5 * e.draw.nearest:.1f} of 255 from the nearest training image, a held-out image "
-            f"{127.5 * data.nearest:.1f} (medians)."
+            f"The distance from the nearest training image is {127.5 * e.default.nearest:.1f} of 255 for a sample, "
+            f"{127.5 * data.nearest:.1f} for a held-out image (medians)."
         )
     if turned and best is not None:
         figures.append(
             f"The held-out loss rose from {best[1]:.3f} at {best[0]:,} images to {passes[-1][1]:.3f}, while that on "
             f"training images fell from {best[2]:.3f} to {passes[-1][2]:.3f}."
         )
-    figures.append(f"{data.train:,} training images were each seen {tr.images / data.train:,.0f} times." if tr else "")
-    earlier = (redraw(e, "", "best"),) if turned and "best" in e.readings else ()
+    if tr is not None:
+        figures.append(f"{data.train:,} training images were each seen {tr.images / data.train:,.0f} times.")
+    earlier = (resample(e, "--weights best"),) if turned and "best" in e.readings else ()
     return Finding(
-        "repeats",
         3 if copies else 2,
         "The model repeats its training images instead of making new ones."
         if copies
-        else "The model has begun to learn its training images by heart.",
-        tuple(figure for figure in figures if figure),
+        else "The model has begun to memorise its training images.",
+        tuple(figures),
         (*earlier, again(e, "--data.flip true --net.dropout 0.1", f"--images {best[0] if best else 10_000}")),
     )
 
@@ -160,25 +211,23 @@ def unfinished(e: Evidence) -> Finding | None:
     tr = e.training
     if tr is None or tr.finished or tr.images >= tr.planned:
         return None
-    share = tr.images / tr.planned
+    events = f"{plural(len(tr.warnings), 'warning')}, {plural(tr.restarts, 'restart')}"
     return Finding(
-        "unfinished",
         1,
-        f"The training stopped at {100 * share:.0f} % of its planned length.",
-        (f"{tr.images:,} of {tr.planned:,} images; {len(tr.warnings)} warnings, {tr.restarts} restarts.",),
-        (resume(e),),
+        f"The training stopped at {100 * tr.images / tr.planned:.0f} % of its planned length.",
+        (f"{tr.images:,} of {tr.planned:,} images; {events}.",),
+        (again(e, suffix=""),),
     )
 
 
 def unheeded_labels(e: Evidence) -> Finding | None:
-    """A conditional model that does not care what it is asked for."""
+    """A conditional model on which labels have no effect."""
     labels = e.labels
     if labels is None or labels.other > HEEDED * labels.own:
         return None
     return Finding(
-        "unheeded_labels",
         2,
-        "The model does not heed its labels: it draws the same whatever is asked for.",
+        "Labels have no effect: the network predicts an image as well with another image's label as with its own.",
         (
             f"The error with another image's label is {labels.other / labels.own:.3f} times that with its own.",
             f"{100 * labels.dropout:.0f} % of the examples were trained without their label.",
@@ -188,17 +237,17 @@ def unheeded_labels(e: Evidence) -> Finding | None:
 
 
 def needs_labels(e: Evidence) -> Finding | None:
-    """A conditional model that was never shown an image without its label."""
+    """A conditional model that never saw an image without its label."""
     labels = e.labels
     if labels is None or labels.dropout > 0 or labels.none < 1.05 * labels.own:
         return None
     return Finding(
-        "needs_labels",
         1,
-        "The model was never shown images without their label, and can't draw without one.",
+        "The model never saw an image without its label, and cannot generate without one.",
         (
             f"Without a label the error is {labels.none / labels.own:.2f} times that with it.",
-            f"Samples drawn without are {e.draws['no label'].apart:.3f} from the data, with labels {e.draw.apart:.3f}.",
+            f"The distance from the data is {e.samples['no label'].distance:.3f} for samples without labels, "
+            f"{e.default.distance:.3f} with them.",
         ),
-        (redraw(e, "--label all"),),
+        (resample(e, "--label all"),),
     )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
-from sfumato.diagnose.looks import apart, look, nearest
+from sfumato.diagnose.statistics import energy_distance, image_statistics, nearest, reduced
 
 
 def noise(seed: int, shape: tuple[int, ...], sigma: float = 0.1) -> torch.Tensor:
@@ -15,7 +15,7 @@ def noise(seed: int, shape: tuple[int, ...], sigma: float = 0.1) -> torch.Tensor
 
 
 def test_white_noise_has_its_own_deviation_as_grain_and_no_correlation() -> None:
-    found = look(noise(0, (200, 2, 16, 16)) + torch.tensor([0.3, -0.2])[:, None, None])
+    found = image_statistics(noise(0, (200, 2, 16, 16)) + torch.tensor([0.3, -0.2])[:, None, None])
     assert found.grain == pytest.approx(0.1, rel=0.02)
     assert found.correlation == pytest.approx(0, abs=0.01)
     assert found.mean == pytest.approx((0.3, -0.2), abs=0.002)
@@ -28,18 +28,18 @@ def test_white_noise_has_its_own_deviation_as_grain_and_no_correlation() -> None
 
 def test_a_ramp_is_smooth_and_a_chessboard_is_all_grain() -> None:
     ramp = torch.linspace(-1, 1, 16).repeat(3, 1, 16, 1)
-    assert look(ramp).grain == pytest.approx(0, abs=1e-12)
-    assert look(ramp).correlation > 0.95
-    assert look(ramp).diversity == 0
+    assert image_statistics(ramp).grain == pytest.approx(0, abs=1e-12)
+    assert image_statistics(ramp).correlation > 0.95
+    assert image_statistics(ramp).diversity == 0
     board = (torch.arange(8)[:, None] + torch.arange(8)) % 2 * 1.0 - 0.5
-    found = look(board.repeat(2, 1, 1, 1))
+    found = image_statistics(board.repeat(2, 1, 1, 1))
     assert found.grain == pytest.approx(1.0)  # (a - b - c + d) / 2 with a = d = -b = -c = 1/2
     assert found.correlation == pytest.approx(-1)
 
 
-def test_values_are_those_that_are_shown() -> None:
+def test_values_are_clamped_as_they_are_shown() -> None:
     x = torch.tensor([-7.0, -1.0, -0.999, 0.0, 0.99, 0.999, 3.0, float("nan")]).repeat(2).reshape(2, 1, 2, 4)
-    found = look(x)
+    found = image_statistics(x)
     assert found.black == 4 / 8  # also the NaN
     assert found.white == 2 / 8
     assert (found.low, found.high) == ((-1.0,), (1.0,))
@@ -47,23 +47,23 @@ def test_values_are_those_that_are_shown() -> None:
 
 def test_contrast_and_brightness_join_the_channels() -> None:
     x = torch.tensor([[-0.3, 0.5], [0.3, -0.5]]).reshape(2, 2, 1, 1)  # deviations 0.3 and 0.5 about 0
-    assert look(x).contrast == pytest.approx((0.17) ** 0.5)
-    assert look(x + 0.1).brightness == pytest.approx(0.1)
+    assert image_statistics(x).contrast == pytest.approx((0.17) ** 0.5)
+    assert image_statistics(x + 0.1).brightness == pytest.approx(0.1)
 
 
-def test_a_single_pixel_has_no_grain() -> None:
-    assert look(noise(0, (4, 1, 1, 1))).grain == 0
-    assert look(noise(0, (4, 1, 1, 1))).correlation == 0
-    assert look(torch.zeros(3, 1, 4, 4)).correlation == 0
+def test_a_single_pixel_has_no_grain_and_a_flat_image_no_correlation() -> None:
+    one = image_statistics(noise(0, (4, 1, 1, 1)))
+    assert (one.grain, one.correlation) == (0, 0)
+    assert image_statistics(torch.zeros(3, 1, 4, 4)).correlation == 0
 
 
 def test_the_energy_distance_of_points_and_of_one_distribution() -> None:
     a, b = torch.full((5, 1, 4, 4), -0.5), torch.full((7, 1, 4, 4), 0.25)
-    assert apart(a, b) == pytest.approx(1)
-    assert apart(a, a) == 0
+    assert energy_distance(a, b) == pytest.approx(1)
+    assert energy_distance(a, a) == 0
     x, y = noise(0, (300, 1, 4, 4)), noise(1, (300, 1, 4, 4))
-    assert abs(apart(x, y)) < 0.003
-    assert apart(x, y + 0.1) > 0.1
+    assert abs(energy_distance(x, y)) < 0.003
+    assert energy_distance(x, y + 0.1) > 0.1
 
 
 def test_distances_are_those_of_scipy() -> None:
@@ -72,12 +72,13 @@ def test_distances_are_those_of_scipy() -> None:
         cdist(p.flatten(1).numpy(), q.flatten(1).numpy()) / np.sqrt(108) for p, q in ((x, y), (x, x), (y, y))
     )
     expected = 1 - (xx.sum() / (20 * 19) + yy.sum() / (30 * 29)) / (2 * between.mean())
-    assert apart(x, y) == pytest.approx(expected)
+    assert energy_distance(x, y) == pytest.approx(expected)
     assert nearest(x, y).numpy() == pytest.approx(between.min(1))
-    assert look(x).diversity == pytest.approx(xx.sum() / (20 * 19))
+    assert image_statistics(x).diversity == pytest.approx(xx.sum() / (20 * 19))
 
 
 def test_large_images_are_averaged_for_their_distances() -> None:
     x, y = noise(0, (3, 1, 64, 64)), noise(1, (4, 1, 64, 64))
     small = [z.reshape(len(z), 1, 32, 2, 32, 2).mean((3, 5)) for z in (x, y)]
     assert nearest(x, y).tolist() == pytest.approx(nearest(*small).tolist())
+    assert nearest(x, reduced(y)).tolist() == pytest.approx(nearest(x, y).tolist())

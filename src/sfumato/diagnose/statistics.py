@@ -1,6 +1,6 @@
-r"""What a set of images looks like, in a handful of numbers, and how far two sets are apart.
+r"""Statistics of a set of images in a handful of numbers, and how far two sets are apart.
 
-Noise, grey, tint, blur and collapse are words for statistics of a set of images x^(1) .. x^(N) in [-1, 1]:
+Noise, grey, tint, blur and collapse are words for statistics of a set of images x^(1) .. x^(N), pixels in [-1, 1]:
 
     level         mean and standard deviation of each channel, and the values below which 1 % and 99 % of its pixels lie
     grain         the standard deviation of (a - b - c + d) / 2 over every square of pixels  a b / c d; for white noise
@@ -8,10 +8,9 @@ Noise, grey, tint, blur and collapse are words for statistics of a set of images
     correlation   of neighbouring pixels, about the mean of their channel: 0 for white noise, near 1 for photographs
     diversity     mean root-mean-square difference of two images of the set: 0 when all are one
 
-None needs a trained network. What a set has in common with another, whatever its kind, is told by the energy distance
-(Szekely and Rizzo 2013) of the images as points in pixel space,
+Two sets are compared by their energy distance (Szekely and Rizzo 2013) as points in pixel space,
 
-    apart = 1 - ( E|x - x'| + E|y - y'| ) / ( 2 E|x - y| )        x, x' of one set, y, y' of the other
+    1 - ( E|x - x'| + E|y - y'| ) / ( 2 E|x - y| )        x, x' of one set, y, y' of the other
 
 which is 0 for two sets of one distribution and 1 where each set is a single point. Distances of images whose sides are
 above 32 pixels are taken after averaging over squares, so that they cost next to nothing.
@@ -25,25 +24,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Look", "apart", "look", "nearest"]
+__all__ = ["ImageStatistics", "energy_distance", "image_statistics", "nearest", "reduced"]
 
 EDGE = 1 - 1 / 255
-"""Beyond it an image's value becomes byte 0 or 255."""
+"""Beyond it a pixel becomes byte 0 or 255."""
 SIDE = 32
 """Largest side of the images whose distances are taken."""
 
 
 @dataclass(frozen=True)
-class Look:
-    """Statistics of a set of images; values are those of the model's range, [-1, 1].
+class ImageStatistics:
+    """Statistics of a set of images, pixels in [-1, 1].
 
     Attributes:
         mean: of each channel.
         std: of each channel, over all pixels of all images.
         low: the value below which 1 % of a channel's pixels lie.
         high: the value below which 99 % of a channel's pixels lie.
-        black: share of values that become byte 0.
-        white: share of values that become byte 255.
+        black: fraction of values that become byte 0.
+        white: fraction of values that become byte 255.
         grain: standard deviation of (a - b - c + d) / 2 over squares of four pixels.
         correlation: of neighbouring pixels.
         diversity: mean root-mean-square difference of two images.
@@ -70,20 +69,16 @@ class Look:
         return sum(self.mean) / len(self.mean)
 
 
-def look(images: Tensor) -> Look:
-    """Measure a set of images.
-
-    Args:
-        images: (N, C, H, W), N > 1; clamped to [-1, 1] first, as they are when they are shown, NaN to black.
-    """
-    x = images.double().nan_to_num(-1.0, 1.0, -1.0).clamp(-1, 1)
+def image_statistics(images: Tensor) -> ImageStatistics:
+    """Measure a set of pixels (N, C, H, W), N > 1, clamped to [-1, 1], as they are when they are shown; NaN is -1."""
+    x = _clamped(images)
     channels = x.transpose(0, 1).flatten(1)
-    ends = torch.stack([_quantiles(values) for values in channels])
-    return Look(
+    low, high = _quantiles(channels, 0.01), _quantiles(channels, 0.99)
+    return ImageStatistics(
         mean=tuple(channels.mean(1).tolist()),
         std=tuple(channels.std(1, unbiased=False).tolist()),
-        low=tuple(ends[:, 0].tolist()),
-        high=tuple(ends[:, 1].tolist()),
+        low=tuple(low.tolist()),
+        high=tuple(high.tolist()),
         black=float((x < -EDGE).double().mean()),
         white=float((x > EDGE).double().mean()),
         grain=_grain(x),
@@ -92,47 +87,44 @@ def look(images: Tensor) -> Look:
     )
 
 
-def apart(x: Tensor, y: Tensor) -> float:
-    """Return the energy distance of two sets of images as a share of the distance between them, in about [0, 1].
+def energy_distance(x: Tensor, y: Tensor) -> float:
+    """Return the energy distance of two sets of images relative to the distance between them, in about [0, 1].
 
     Sets of one distribution give 0 up to chance, which may be a little below it.
 
     Args:
-        x: (N, C, H, W), N > 1; clamped to [-1, 1], NaN to black.
+        x: (N, C, H, W), N > 1; clamped to [-1, 1], NaN is -1.
         y: (M, C, H, W), M > 1.
     """
-    x, y = (images.double().nan_to_num(-1.0, 1.0, -1.0).clamp(-1, 1) for images in (x, y))
+    x, y = _clamped(x), _clamped(y)
     between = float(_distances(x, y).mean())
     return 1 - (_within(x) + _within(y)) / (2 * between) if between > 0 else 0.0
 
 
 def nearest(x: Tensor, y: Tensor) -> Tensor:
-    """Return (N,), the root-mean-square difference of each image of x from the nearest of y.
-
-    Args:
-        x: (N, C, H, W).
-        y: (M, C, H, W).
-    """
-    return _distances(x.double().nan_to_num(-1.0, 1.0, -1.0).clamp(-1, 1), y.double()).min(1).values
+    """Return (N,), the root-mean-square difference of each image of x (N, C, H, W) from the nearest of y."""
+    return _distances(_clamped(x), _clamped(y)).min(1).values
 
 
-def _quantiles(values: Tensor) -> Tensor:
-    """The 1 % and 99 % quantiles, (2,), of values as many as you like: torch.quantile takes 2^24 at most."""
-    ordered = values.sort().values
-    places = torch.tensor([0.01, 0.99], dtype=torch.float64, device=values.device) * (len(values) - 1)
-    return ordered[places.round().long()]
+def _clamped(images: Tensor) -> Tensor:
+    return images.double().nan_to_num(-1.0, 1.0, -1.0).clamp(-1, 1)
+
+
+def _quantiles(channels: Tensor, q: float) -> Tensor:
+    """A quantile of each row (C, N), of any length: torch.quantile takes 2^24 values at most."""
+    return channels.sort(1).values[:, round(q * (channels.shape[1] - 1))]
 
 
 def _distances(x: Tensor, y: Tensor) -> Tensor:
     """Root-mean-square differences of all pairs, (N, M); by differences, since the usual product loses digits."""
     exact = "donot_use_mm_for_euclid_dist"
-    x, y = _reduced(x), _reduced(y)
+    x, y = reduced(x), reduced(y)
     distances: Tensor = torch.cdist(x.flatten(1), y.flatten(1), compute_mode=exact)
     return distances.div_(x[0].numel() ** 0.5)
 
 
-def _reduced(x: Tensor) -> Tensor:
-    """Images averaged over squares until their sides are at most `SIDE`."""
+def reduced(x: Tensor) -> Tensor:
+    """Return images averaged over squares until their sides are at most `SIDE`, as distances take them."""
     factor = -(-max(x.shape[-2:]) // SIDE)
     pooled: Tensor = F.avg_pool2d(x, factor, ceil_mode=True) if factor > 1 else x
     return pooled

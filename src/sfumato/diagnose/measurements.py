@@ -1,0 +1,330 @@
+r"""Measuring a run: the same images and noise for every reading, the same seeds for all samples.
+
+A diagnosis compares what differs in one thing alone. So the probe, up to `num` held-out images noised to ten levels,
+is one for all weights and all readings of the output, and sample i always starts from the same noise. What then
+differs is due to the one thing that was changed:
+
+    weights         their average, the weights as trained, those of the lowest held-out loss
+    steps           few, the default number, many
+    the start       pure noise, or training images noised to the chain's end, which is the same where the schedule ends
+                    in noise
+    clipping        on or off
+    the reading     the output taken for eps, x0, v, mu
+    the condition   an image's own, another's, none
+
+The trivial guess at each level looks at one coordinate at a time, E[x_0 | x_t] for data that is N(m, s^2) at each
+(`GaussianOracle`): a network that has learned anything about images beats it. Both are clipped as in sampling, where
+the little that an eps-network knows of x_0 at high noise does no harm either. Errors and statistics are those of
+pixels, whatever x_0 is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sfumato import __version__
+from sfumato.diagnose.evidence import Data, Evidence, Labels, LevelError, Process, Reading, Samples, Variance
+from sfumato.diagnose.history import read_training
+from sfumato.diagnose.statistics import energy_distance, image_statistics, nearest, reduced
+from sfumato.diffusion import (
+    PARAMETERIZATIONS,
+    Bound,
+    Denoiser,
+    GaussianOracle,
+    NetworkDenoiser,
+    Noise,
+    Noised,
+    Prediction,
+    State,
+    marginal,
+)
+from sfumato.diffusion.condition import Condition
+from sfumato.diffusion.likelihood import prior_term
+from sfumato.diffusion.noise import Purpose, normal
+from sfumato.diffusion.variance import VARIANCES
+from sfumato.evaluate.cache import split_rows
+from sfumato.evaluate.target import Target, open_target
+from sfumato.generate.recipe import Recipe
+from sfumato.generate.sample import prepare
+from sfumato.model import Model, load
+from sfumato.run.folder import Run
+from sfumato.run.summary import RunSummary
+from sfumato.train import checkpoint
+
+__all__ = ["Bench", "measure"]
+
+LEVELS = 10
+REFERENCE = 512
+"""Training images that samples are compared with."""
+NEIGHBOURS = 4096
+"""Training images among which the nearest one is looked for."""
+FEWEST = 16
+"""Below so many held-out images, training images are the probe."""
+ROUNDING = (2 / 255) ** 2 / 12
+"""Variance of rounding to bytes: what is left of a coordinate that never varies."""
+FEW, MANY = 10, 250
+"""Steps that are tried besides the default number."""
+BATCH = 64
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """Images with noise, the same for all readings.
+
+    Attributes:
+        x_0: (N, C, H, W).
+        condition: theirs, or None.
+        eps: (LEVELS, N, C, H, W).
+        mean: (C, H, W) of the data.
+        variance: (C, H, W) of the data.
+    """
+
+    x_0: Tensor
+    condition: Condition | None
+    eps: Tensor
+    mean: Tensor
+    variance: Tensor
+
+
+class Bench:
+    """A model and its images: the probe, and samples.
+
+    Args:
+        target: the model and the images.
+        num: images to sample, and at most to probe with.
+        seed: of noise and samples.
+        on_progress: called with (steps done, in all), a prediction of the probe being one.
+    """
+
+    def __init__(self, target: Target, num: int, seed: int, on_progress: Progress) -> None:
+        self.target, self.model, self.num, self.seed = target, target.model, num, seed
+        self.codec, self.device, self.default = self.model.codec, self.model.device, Recipe().resolve(self.model)
+        self.train = split_rows(target.data, "train")
+        self.x_0, self.condition = self._images(self.train[:REFERENCE])
+        self.pixels = self.codec.to_pixels(self.x_0)
+        parts = torch.split(self.train[:NEIGHBOURS], REFERENCE)
+        self.neighbours = torch.cat([reduced(self._pixels(rows)) for rows in parts])
+        self.probe = self._probe()
+        self.on_progress, self.done, self.total = on_progress, 0, 0
+
+    def _images(self, rows: Tensor) -> tuple[Tensor, Condition | None]:
+        """x_0 and conditions of images, on the device."""
+        values, condition = self.target.rows(rows)
+        return self.codec.encode(values).to(self.device), None if condition is None else condition.to(self.device)
+
+    def _pixels(self, rows: Tensor) -> Tensor:
+        return self.codec.to_pixels(self._images(rows)[0])
+
+    def _probe(self) -> Probe:
+        data = self.target.data
+        rows = split_rows(data, "held_out") if len(data.held_out) >= FEWEST else self.train
+        x_0, condition = self._images(rows[: self.num])
+        index = torch.arange(len(x_0), device=self.device)
+        eps = [normal(self.seed, Purpose.HELD_OUT_NOISE, index, tuple(x_0.shape[1:]), step=i) for i in range(LEVELS)]
+        variance, mean = torch.var_mean(self.x_0, 0, unbiased=False)
+        return Probe(x_0, condition, torch.stack(eps), mean, variance.clamp(min=ROUNDING))
+
+    def _tick(self) -> None:
+        self.done += 1
+        self.on_progress(self.done, self.total)
+
+    # --- denoising
+
+    @torch.no_grad()
+    def levels(self, denoiser: Denoiser, condition: Condition | None) -> list[tuple[Prediction, Noised]]:
+        """Ask a denoiser about the probe at every level."""
+        schedule, answers = denoiser.schedule, []
+        for i in range(LEVELS):
+            step = max(1, round((i + 0.5) / LEVELS * schedule.num_steps))
+            t = torch.full((len(self.probe.x_0),), step / schedule.num_steps, dtype=torch.float64, device=self.device)
+            x_t = marginal(self.probe.x_0, schedule(t)).sample(self.probe.eps[i])
+            answers.append((denoiser(x_t, t, condition), Noised(self.probe.x_0, self.probe.eps[i], x_t, t, schedule)))
+            self._tick()
+        return answers
+
+    def reading(self, denoiser: NetworkDenoiser, weights: str, name: str, condition: Condition | None) -> Reading:
+        """Return a network's error at every level, its output read as parameterisation `name`."""
+        read = NetworkDenoiser(denoiser.net, denoiser.schedule, PARAMETERIZATIONS[name])
+        guess = GaussianOracle(denoiser.schedule, self.probe.mean, self.probe.variance)
+        levels = []
+        for prediction, noised in self.levels(read, condition):
+            error, trivial = self._error(prediction, noised), self._error(guess(noised.x_t, noised.t), noised)
+            levels.append(
+                LevelError(
+                    t=float(noised.t[0]),
+                    sigma=float(noised.schedule(noised.t[0]).sigma),
+                    error=float(error.square().mean()),
+                    trivial=float(trivial.square().mean()),
+                    bias=tuple(error.mean((0, 2, 3)).tolist()),
+                )
+            )
+        return Reading(weights, name, tuple(levels))
+
+    def _error(self, prediction: Prediction, noised: Noised) -> Tensor:
+        """The difference of the predicted images from the images, in pixels."""
+        return self.codec.to_pixels(self.codec.clip(prediction.x0)) - self.codec.to_pixels(noised.x_0)
+
+    def variance(self) -> Variance | None:
+        """Return what the model's learned variance has learned, None where it is fixed."""
+        answers = self.levels(self.model.denoiser, self.probe.condition)
+        fractions = [prediction.fraction for prediction, _ in answers if prediction.fraction is not None]
+        if not fractions:
+            return None
+        bounds = {name: Bound(rule, self.codec.decoder) for name, rule in VARIANCES.items()}
+        bits = {
+            name: sum(float(bound.losses(*answer).mean()) for answer in answers) / LEVELS / math.log(2)
+            for name, bound in bounds.items()
+        }
+        return Variance(float(torch.stack(fractions).std()), bits["learned"], min(bits["small"], bits["large"]))
+
+    # --- sampling
+
+    def sample(self, model: Model, recipe: Recipe, condition: Condition | None, from_data: bool = False) -> Tensor:
+        """Sample `num` images, from noise or from noised training images, as pixels (num, C, H, W)."""
+
+        def start(noise: Noise) -> Tensor:
+            images = self.x_0[noise.index % len(self.x_0)]
+            return marginal(images, model.schedule(float(sampling.times[0]))).sample(noise.prior())
+
+        def on_state(_: int, state: State) -> None:
+            if state.step:
+                self._tick()
+
+        sampling, begin = prepare(model, recipe, condition), start if from_data else None
+        parts = sampling.stream(self.num, self.seed, condition=condition, batch=BATCH, start=begin, on_state=on_state)
+        return self.codec.to_pixels(torch.cat([x for _, x in parts]).to(self.device))
+
+    def compare(self, images: Tensor, weights: str, steps: int) -> Samples:
+        """Compare samples with the data, both as pixels."""
+        return Samples(
+            weights=weights,
+            steps=steps,
+            statistics=image_statistics(images),
+            distance=energy_distance(images, self.pixels),
+            finite=float(images.isfinite().double().mean()),
+            nearest=float(nearest(images, self.neighbours).median()),
+        )
+
+    # --- the images, the schedule, the labels
+
+    def data(self, run: Run | None) -> Data:
+        """Measure the training images."""
+        data, half = self.target.data, max(len(self.pixels) // 2, 2)
+        held_out = self._pixels(split_rows(data, "held_out")[:REFERENCE]) if len(data.held_out) else None
+        return Data(
+            source=self.model.config.data.source,
+            train=len(data.train),
+            distinct=len({data.digests[row] for row in data.train.tolist()}),
+            statistics=image_statistics(self.pixels),
+            distance=energy_distance(self.pixels[:half], self.pixels[-half:]),
+            nearest=None if held_out is None else float(nearest(held_out, self.neighbours).median()),
+            changed=_changed(run, data.fingerprint) if run is not None else None,
+        )
+
+    def process(self) -> Process:
+        """Measure the schedule's ends on the data."""
+        schedule = self.model.schedule
+        end, first = schedule(1.0), schedule(1 / schedule.num_steps)
+        bits = prior_term(self.x_0.double(), end).flatten(1).sum(1).mean() / math.log(2)
+        return Process(schedule.num_steps, float(end.alpha), float(bits), float(first.sigma))
+
+    def labels(self, own: Reading) -> Labels | None:
+        """Measure what the label does to the error; None where the model takes none."""
+        model, condition = self.model, self.probe.condition
+        if condition is None or model.vocabulary is None:
+            return None
+        name, other = model.config.diffusion.parameterization, permuted(condition, model.vocabulary.describe(condition))
+        return Labels(
+            dropout=model.config.train.label_dropout,
+            own=own.ratio,
+            other=self.reading(model.denoiser, model.kind, name, other).ratio,
+            none=self.reading(model.denoiser, model.kind, name, condition.absent()).ratio,
+        )
+
+
+def measure(path: Path, num: int, seed: int, device: torch.device | str, on_progress: Progress) -> Evidence:
+    """Measure everything about a run.
+
+    Args:
+        path: the run folder, or a weights file.
+        num: images to sample each time, at least 2.
+        seed: of noise and samples.
+        device: where to compute.
+        on_progress: called with (steps done, in all).
+
+    Raises:
+        UserError: no such run or weights, or its images cannot be opened.
+    """
+    target = open_target(path, device=device)
+    model, run = target.model, Run(path) if Run(path).exists() else None
+    bench, name = Bench(target, num, seed, on_progress), model.config.diffusion.parameterization
+    summary = None if run is None else RunSummary.read(run)
+    others = {kind: file for kind, file in summary.weights.items() if kind != "ema"} if summary is not None else {}
+    models = {model.kind: model} | {kind: load(file, device=device) for kind, file in others.items()}
+    plan = _plan(bench, models)
+    learned, unread = model.config.diffusion.variance == "learned", _unread(model)
+    readings = len(models) + len(unread) + learned + 2 * (bench.condition is not None)
+    bench.total = sum(recipe.steps or 0 for _, recipe, *_ in plan.values()) * -(-num // BATCH) + readings * LEVELS
+    condition = bench.probe.condition
+    read = {kind: bench.reading(m.denoiser, kind, name, condition) for kind, m in models.items()}
+    images = {key: bench.sample(*arguments) for key, arguments in plan.items()}
+    most = max(plan, key=lambda key: plan[key][1].steps or 0)
+    change = (images[most] - images[model.kind]).clamp(-2, 2).square().mean((1, 2, 3)).sqrt().mean()
+    data = bench.data(run)
+    return Evidence(
+        path=str(path),
+        main=model.kind,
+        parameterization=name,
+        recipe=bench.default.describe(),
+        data=data,
+        process=bench.process(),
+        readings=read
+        | {f"as {other}": bench.reading(model.denoiser, model.kind, other, condition) for other in unread},
+        samples={key: bench.compare(images[key], m.kind, r.steps or 0) for key, (m, r, *_) in plan.items()},
+        unsettled=float(change) / max(data.statistics.diversity, 1e-9),
+        variance=bench.variance() if learned else None,
+        labels=bench.labels(read[model.kind]),
+        training=read_training(summary, model.config, model.images) if summary is not None else None,
+    )
+
+
+def permuted(condition: Condition, texts: list[str]) -> Condition:
+    """Return another image's condition for each: in the order of their texts, that of the one half the set away."""
+    ordered = torch.tensor(sorted(range(len(texts)), key=texts.__getitem__))
+    other = torch.empty_like(ordered)
+    other[ordered] = ordered.roll(len(ordered) // 2)
+    return condition.take(other)
+
+
+def _plan(bench: Bench, models: Mapping[str, Model]) -> dict[str, tuple[Model, Recipe, Condition | None, bool]]:
+    """What to sample, by name: the arguments of `Bench.sample`; each differs from the main model's in one thing."""
+    main, default, condition = bench.model, bench.default, bench.condition
+    plan = {name: (model, default, condition, False) for name, model in models.items()}
+    for steps in (min(FEW, main.schedule.num_steps), min(MANY, main.schedule.num_steps)):
+        if steps != default.steps:
+            plan[f"{steps} steps"] = (main, Recipe(steps=steps).resolve(main), condition, False)
+    plan["unclipped"] = (main, Recipe(range="free").resolve(main), condition, False)
+    plan["from data"] = (main, default, condition, True)
+    if condition is not None:
+        plan["no label"] = (main, default, condition.absent(), False)
+    return plan
+
+
+def _unread(model: Model) -> list[str]:
+    """The other parameterisations that the output could be taken for; not eps where the chain ends in pure noise."""
+    own, blind = model.config.diffusion.parameterization, float(model.schedule(1.0).alpha) == 0
+    return [name for name in PARAMETERIZATIONS if name != own and not (name == "eps" and blind)]
+
+
+def _changed(run: Run, fingerprint: str) -> bool | None:
+    """Whether the images are not those of the newest checkpoint; None without one, or where another version saved."""
+    found = checkpoint.newest(run)
+    return None if found is None or found[1].sfumato != __version__ else found[1].fingerprint != fingerprint
