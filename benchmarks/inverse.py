@@ -23,20 +23,27 @@ import torch
 from tests.diffusion.inverse.exact import DenseOracle, dense_matrix, exact_posterior
 from torch import Tensor
 
-from sfumato.diffusion import Ancestral, Cosine, Denoiser, DPMSolver, Noise, Sampler, sample, trailing
-from sfumato.diffusion.analytic import MeasuredVariance, noise_errors
-from sfumato.diffusion.inverse import (
+from sfumato.diffusion import (
     DPS,
+    Ancestral,
     Blur,
+    Cosine,
+    Denoiser,
     Downscale,
+    DPMSolver,
     Grayscale,
     LinearOperator,
     Mask,
     MomentMatching,
+    Noise,
     PiGDM,
     RePaint,
+    Sampler,
     gaussian_kernel,
+    sample,
+    trailing,
 )
+from sfumato.diffusion.analytic import MeasuredVariance, noise_errors
 
 SHAPE = (3, 4, 4)
 SCHEDULE = Cosine()

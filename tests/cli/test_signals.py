@@ -27,9 +27,9 @@ def test_raising_cuts_in_and_knows_the_code(number: int, code: int) -> None:
 def test_deferring_waits_for_the_end_of_the_block() -> None:
     done = False
     with pytest.raises(signals.Stop, match="saved"), signals.deferring() as stop:  # noqa: PT012
-        stop.holding, stop.said = True, "saved"
+        stop.holding, stop.message = True, "saved"
         send()
-        assert stop.asked == signal.SIGINT
+        assert stop.signal == signal.SIGINT
         done = True
     assert done
 
@@ -50,13 +50,13 @@ def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     assert time.monotonic() - start < 5
 
 
-def test_a_settled_state_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finishing_work_is_not_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signals, "PATIENCE", 0.05)
     done = False
     with pytest.raises(signals.Stop), signals.deferring() as stop:  # noqa: PT012
         stop.holding = True
         send()
-        stop.settled()
+        stop.finish()
         time.sleep(0.2)
         done = True
     assert done

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
 from sfumato.diffusion import (
@@ -46,29 +44,3 @@ def random_function(x: torch.Tensor, time: torch.Tensor, condition: object = Non
     phase = time.double().reshape(-1, *[1] * (x.ndim - 1)) / 250
     rolled = x.roll(1, -1) * 0.6 - x.roll(1, -2) * 0.3
     return (torch.sin(1.3 * rolled + phase.to(x.dtype)) + 0.4 * x * torch.cos(phase.to(x.dtype))).to(x.dtype)
-
-
-@dataclass(frozen=True, eq=False)
-class Labels:
-    """A condition of numbers, (B, A), NaN where nothing is given."""
-
-    table: torch.Tensor
-    num_uniforms = 1
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def take(self, index: torch.Tensor) -> Labels:
-        return Labels(self.table[index])
-
-    def to(self, device: torch.device | str) -> Labels:
-        return Labels(self.table.to(device))
-
-    def absent(self) -> Labels:
-        return Labels(torch.full_like(self.table, torch.nan))
-
-    def cat(self, other: Labels) -> Labels:
-        return Labels(torch.cat([self.table, other.table]))
-
-    def dropped(self, u: torch.Tensor, probability: float) -> Labels:
-        return Labels(torch.where(u < probability, torch.nan, self.table))

@@ -12,6 +12,7 @@ from itertools import product
 import pytest
 import torch
 
+from sfumato.conditions.table import Attributes
 from sfumato.diffusion import (
     GRIDS,
     PARAMETERIZATIONS,
@@ -29,20 +30,20 @@ from sfumato.diffusion import (
     sample,
 )
 
-from .common import Labels, random_function
+from .common import random_function
 
 SHAPE = (2, 4, 3)
 BATCH = 5
-CONDITION = Labels(torch.tensor([[0.0], [1.0], [2.0], [1.0], [float("nan")]]))
+CONDITION = Attributes(torch.tensor([[0.0], [1.0], [2.0], [1.0], [float("nan")]]))
 
 
-def conditional(x: torch.Tensor, time: torch.Tensor, condition: Labels | None = None) -> torch.Tensor:
+def conditional(x: torch.Tensor, time: torch.Tensor, condition: Attributes | None = None) -> torch.Tensor:
     """The random function, pushed by a condition wherever one is given."""
     push = 0.0 if condition is None else condition.table.nan_to_num(-0.7)[:, :, None, None].to(x)
     return random_function(x, time) + 0.3 * push * torch.cos(x)
 
 
-def with_variance(x: torch.Tensor, time: torch.Tensor, condition: Labels | None = None) -> torch.Tensor:
+def with_variance(x: torch.Tensor, time: torch.Tensor, condition: Attributes | None = None) -> torch.Tensor:
     output = conditional(x, time, condition)
     return torch.cat([output, torch.tanh(output.roll(1, -1))], 1)
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
+from sfumato.conditions.table import Attributes
 from sfumato.diffusion import (
     DDIM,
     AutoGuided,
@@ -27,7 +28,7 @@ from sfumato.diffusion import (
     sample,
 )
 
-from .common import Labels, images, noise
+from .common import images, noise
 
 SHAPE = (2, 3)
 SCHEDULE = Linear()
@@ -37,7 +38,7 @@ VARIANCES = torch.tensor([0.3, 0.1, 0.5, 0.2], dtype=torch.float64).reshape(4, 1
 LABELS = torch.tensor([0, 1, 0, 2])
 ORACLE = ConditionalMixtureOracle(SCHEDULE, WEIGHTS, MEANS, VARIANCES, LABELS)
 TABLE = torch.tensor([[0.0], [1.0], [2.0], [0.0], [1.0]])
-CONDITION = Labels(TABLE)
+CONDITION = Attributes(TABLE)
 NOTHING = CONDITION.absent()
 T = 0.3
 
@@ -51,13 +52,13 @@ class Watched:
     """A denoiser that keeps what it was asked, and predicts a fraction that tells the condition."""
 
     denoiser: Denoiser = ORACLE
-    calls: list[tuple[int, Labels]] = field(default_factory=list)
+    calls: list[tuple[int, Attributes]] = field(default_factory=list)
 
     @property
     def schedule(self) -> Linear:
         return self.denoiser.schedule
 
-    def __call__(self, x_t: torch.Tensor, t: torch.Tensor | float, condition: Labels) -> Prediction:
+    def __call__(self, x_t: torch.Tensor, t: torch.Tensor | float, condition: Attributes) -> Prediction:
         self.calls.append((len(x_t), condition))
         prediction = self.denoiser(x_t, t, condition)
         fraction = condition.table.nan_to_num(-1.0)[:, :, None].to(x_t).expand(x_t.shape)
@@ -159,13 +160,13 @@ def test_rows_with_times_of_their_own() -> None:
     together = Guided(ORACLE, 2.5, (0.2, 0.6), 0.5)(x_t(), t, CONDITION)
     for i in range(5):
         row = slice(i, i + 1)
-        alone = Guided(ORACLE, 2.5, (0.2, 0.6), 0.5)(x_t()[row], float(t[i]), Labels(TABLE[row]))
+        alone = Guided(ORACLE, 2.5, (0.2, 0.6), 0.5)(x_t()[row], float(t[i]), Attributes(TABLE[row]))
         assert torch.allclose(together.x0[i], alone.x0[0], atol=1e-12)
         assert torch.allclose(together.eps[i], alone.eps[0], atol=1e-12)
 
 
 def test_a_row_without_a_condition_is_unconditional() -> None:
-    some = Labels(torch.where(torch.arange(5)[:, None] == 2, math.nan, TABLE))
+    some = Attributes(torch.where(torch.arange(5)[:, None] == 2, math.nan, TABLE))
     got, whole = Guided(ORACLE, 3.0)(x_t(), T, some), ORACLE(x_t(), T)
     assert torch.allclose(got.x0[2], whole.x0[2], atol=1e-12)
     assert torch.allclose(got.x0[0], Guided(ORACLE, 3.0)(x_t(), T, CONDITION).x0[0], atol=1e-12)
@@ -202,7 +203,7 @@ class Pair:
 
     schedule: Linear = SCHEDULE
 
-    def __call__(self, x: torch.Tensor, t: torch.Tensor | float, condition: Labels) -> Prediction:
+    def __call__(self, x: torch.Tensor, t: torch.Tensor | float, condition: Attributes) -> Prediction:
         given, whole = (
             GaussianOracle(self.schedule, torch.tensor(m).double(), torch.tensor(v).double())(x, t)
             for m, v in ((1.0, 0.04), (-0.2, 0.5))
@@ -233,7 +234,7 @@ def test_a_whole_guided_run_is_the_odes(w: float) -> None:
     count = 500
     source = noise(count, (1,))
     times = torch.linspace(1, 1e-3, 1000, dtype=torch.float64)
-    x = sample(Guided(Pair(), w), DDIM(), times, source, Labels(torch.zeros(count, 1)))[:, 0]
+    x = sample(Guided(Pair(), w), DDIM(), times, source, Attributes(torch.zeros(count, 1)))[:, 0]
     z = source.prior()[:, 0]
     # 1000 first-order steps leave a few thousandths; every sample is mean + std z, so no statistical error enters
     assert torch.allclose(x, mean + std * z, atol=0.01)
@@ -245,7 +246,7 @@ def test_mistakes_are_refused() -> None:
     with pytest.raises(ValueError, match="needs a condition"):
         Guided(ORACLE, 2.0)(x_t(), T)
     for scale in (math.nan, math.inf):
-        with pytest.raises(ValueError, match="give a number"):
+        with pytest.raises(ValueError, match="give a finite number"):
             Guided(ORACLE, scale)
     for interval in ((0.5, 0.5), (-0.1, 0.5), (0.2, 1.1), (0.8, 0.2)):
         with pytest.raises(ValueError, match="low < high"):
@@ -312,7 +313,7 @@ def test_guidance_by_clean_images_goes_through_the_denoiser() -> None:
     v = torch.tensor(0.3).double()
     oracle, level = GaussianOracle(SCHEDULE, torch.zeros(SHAPE).double(), v), SCHEDULE(T)
 
-    def log_prob(x: torch.Tensor, t: torch.Tensor, condition: Labels) -> torch.Tensor:
+    def log_prob(x: torch.Tensor, t: torch.Tensor, condition: Attributes) -> torch.Tensor:
         return -(x - condition.table[:, :, None]).square().flatten(1).sum(1)
 
     plain = oracle(x_t(), T)

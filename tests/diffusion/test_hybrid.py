@@ -26,6 +26,7 @@ from sfumato.diffusion import (
     prior_term,
     reverse,
     trailing,
+    training_loss,
     vlb,
 )
 
@@ -51,7 +52,7 @@ def test_the_mean_of_sampled_terms_is_the_full_sum(name: str, rule) -> None:
     losses = []
     for i in range(12, 0, -1):
         t = torch.full((3,), i / 12, dtype=torch.float64)
-        losses.append(Bound(rule)(denoiser, X_0, t, source.step(12 - i)).loss)
+        losses.append(training_loss(Bound(rule), denoiser, X_0, t, source.step(12 - i)).loss)
     expected = total.total - bits_per_dim(prior_term(X_0, SCHEDULE(1.0)))
     got = torch.stack(losses).mean(0) / torch.log(torch.tensor(2.0, dtype=torch.float64))
     assert torch.allclose(got, expected, rtol=1e-9)
@@ -61,9 +62,9 @@ def test_a_batch_may_mix_first_and_other_steps() -> None:
     denoiser = NetworkDenoiser(two_headed, SCHEDULE, PARAMETERIZATIONS["eps"])
     t = torch.tensor([1 / 12, 5 / 12, 1.0], dtype=torch.float64)
     eps = images(3, SHAPE, seed=2)
-    together = Bound(Learned())(denoiser, X_0, t, eps).loss
+    together = training_loss(Bound(Learned()), denoiser, X_0, t, eps).loss
     for i in range(3):
-        alone = Bound(Learned())(denoiser, X_0[i : i + 1], t[i : i + 1], eps[i : i + 1]).loss
+        alone = training_loss(Bound(Learned()), denoiser, X_0[i : i + 1], t[i : i + 1], eps[i : i + 1]).loss
         assert torch.allclose(together[i], alone[0])
 
 
@@ -78,11 +79,11 @@ def test_the_bound_teaches_the_variance_alone_in_the_hybrid(t: float) -> None:
 
     denoiser = NetworkDenoiser(net, SCHEDULE, Eps())
     hybrid, simple, bound = Hybrid(Simple(Eps()), Bound(Learned()), 1e-3), Simple(Eps()), Bound(Learned())
-    values = [o(denoiser, X_0, time, eps).loss for o in (hybrid, simple, bound)]
+    values = [training_loss(o, denoiser, X_0, time, eps).loss for o in (hybrid, simple, bound)]
     assert torch.allclose(values[0], values[1] + 1e-3 * values[2])
 
     def gradients(objective) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.autograd.grad(objective(denoiser, X_0, time, eps).loss.sum(), (mean, width))
+        return torch.autograd.grad(training_loss(objective, denoiser, X_0, time, eps).loss.sum(), (mean, width))
 
     of_hybrid, of_simple, of_bound = gradients(hybrid), gradients(simple), gradients(bound)
     assert torch.allclose(of_hybrid[0], of_simple[0])
@@ -130,13 +131,13 @@ def test_a_weighted_loss_is_the_same_in_every_space(weighting, formula, name: st
     """Weighted on eps, or converted by hand to the space of x0 (weight SNR w) or v (weight w SNR / (SNR + 1))."""
     t = torch.tensor([1 / 12, 0.5, 1.0], dtype=torch.float64)
     eps, denoiser = images(3, SHAPE, seed=2), NetworkDenoiser(random_function, SCHEDULE, PARAMETERIZATIONS[name])
-    got = Weighted(weighting)(denoiser, X_0, t, eps).loss
+    got = training_loss(Weighted(weighting), denoiser, X_0, t, eps).loss
     snr = SCHEDULE(t).logsnr.exp()
     x_t = marginal(X_0, SCHEDULE(t)).sample(eps)
     prediction = denoiser(x_t, t)
     in_x0 = (prediction.x0 - X_0).square().flatten(1).mean(1)
     assert torch.allclose(got, formula(snr) * snr * in_x0, rtol=1e-6)
-    in_v = Simple(PARAMETERIZATIONS["v"])(denoiser, X_0, t, eps).loss
+    in_v = training_loss(Simple(PARAMETERIZATIONS["v"]), denoiser, X_0, t, eps).loss
     assert torch.allclose(got, formula(snr) * snr / (snr + 1) * in_v, rtol=1e-6)
 
 

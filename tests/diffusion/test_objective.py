@@ -15,6 +15,7 @@ from sfumato.diffusion import (
     marginal,
     sample_timesteps,
     target,
+    training_loss,
 )
 
 from .common import images, random_function
@@ -28,7 +29,7 @@ def test_the_oracles_loss_is_analytic(name: str, t: float) -> None:
     oracle = GaussianOracle(schedule, torch.tensor(0.4), torch.tensor(s2))
     x_0, eps = 0.4 + s2**0.5 * images(n, (1,), seed=1), images(n, (1,), seed=2)
     time = torch.full((n,), t, dtype=torch.float64)
-    loss = Simple(PARAMETERIZATIONS[name])(oracle, x_0, time, eps).loss
+    loss = training_loss(Simple(PARAMETERIZATIONS[name]), oracle, x_0, time, eps).loss
     level = schedule(time[:1])
     p, q = PARAMETERIZATIONS[name].direction(schedule, time[:1])
     in_eps = level.alpha.square() * s2 / (level.alpha.square() * s2 + level.sigma.square())
@@ -41,7 +42,7 @@ def test_a_networks_own_space_is_plain_squared_error(name: str) -> None:
     schedule, x_0, eps = Linear(), images(5), images(5, seed=1)
     t = torch.tensor([0.001, 0.25, 0.5, 0.75, 1.0], dtype=torch.float64)
     space = PARAMETERIZATIONS[name]
-    terms = Simple(space)(NetworkDenoiser(random_function, schedule, space), x_0, t, eps)
+    terms = training_loss(Simple(space), NetworkDenoiser(random_function, schedule, space), x_0, t, eps)
     x_t = marginal(x_0, schedule(t)).sample(eps)
     output = random_function(x_t, t * 1000 - 1)
     expected = (output - target(space, x_0, eps, schedule, t)).square().flatten(1).mean(1)
@@ -58,7 +59,7 @@ def test_gradients_are_those_of_the_plain_loss() -> None:
     def net(x: torch.Tensor, time: torch.Tensor, condition: object) -> torch.Tensor:
         return weight * random_function(x, time)
 
-    Simple(space)(NetworkDenoiser(net, schedule, space), x_0, t, eps).loss.mean().backward()
+    training_loss(Simple(space), NetworkDenoiser(net, schedule, space), x_0, t, eps).loss.mean().backward()
     got = weight.grad.clone()
     weight.grad = None
     x_t = marginal(x_0, schedule(t)).sample(eps)

@@ -9,21 +9,9 @@ from math import sqrt
 import pytest
 import torch
 
-from sfumato.diffusion.inverse import Blur, Downscale, Grayscale, LinearOperator, gaussian_kernel
-from sfumato.edit import (
-    INPAINTERS,
-    POSTERIORS,
-    Options,
-    colorize,
-    deblur,
-    degraded,
-    inpaint,
-    interpolate,
-    restore,
-    rounding,
-    upscale,
-    vary,
-)
+from sfumato.diffusion import Blur, Downscale, Grayscale, LinearOperator, gaussian_kernel
+from sfumato.edit import INPAINTERS, POSTERIORS, Options, colorize, deblur, inpaint, interpolate, restore, upscale, vary
+from sfumato.edit.restore import degraded, rounding
 from sfumato.errors import UserError
 from sfumato.generate.recipe import Recipe
 from sfumato.generate.sample import sample
@@ -124,7 +112,7 @@ def test_restoring_follows_the_true_posterior(
     A = operator.forward(torch.eye(d, dtype=torch.float64).reshape(d, *shape)).flatten(1).T
     y = operator.forward(image(shape)[None])[0]
     m, C = conditional(mean, covariance, A, y.double().flatten(), noise_std)
-    done = restore(model, y, operator, noise_std, num, "moments", **steps(40, batch=num))
+    done = restore(model, y, operator, num, noise_std, "moments", **steps(40, batch=num))
     images = done.images.double().flatten(1)
     assert (images.mean(0) - m).norm() < 0.06 * (m - mean).norm() + 3 * sqrt(C.trace() / num)
     assert float((images.var(0) / C.diagonal()).min()) > 0.75
@@ -138,9 +126,9 @@ def test_restoring_follows_the_true_posterior(
 def test_results_explain_what_was_given_and_differ(method: str, model: Known) -> None:
     options = steps(CHAIN // 5 if method == "dps" else 40)
     for done in (
-        colorize(model, Grayscale().forward(X[None])[0], 3, 0.01, method=method, **options),
-        upscale(model, Downscale(2).forward(X[None])[0], 2, 3, 0.01, method=method, **options),
-        deblur(model, Blur(gaussian_kernel(0.6)).forward(X[None])[0], 0.6, 3, 0.01, method=method, **options),
+        colorize(model, Grayscale().forward(X[None])[0], 3, noise_std=0.01, method=method, **options),
+        upscale(model, Downscale(2).forward(X[None])[0], 2, 3, noise_std=0.01, method=method, **options),
+        deblur(model, Blur(gaussian_kernel(0.6)).forward(X[None])[0], 0.6, 3, noise_std=0.01, method=method, **options),
     ):
         assert float(done.residual.max()) < (25 if method == "dps" else 4), "of about 65 without any guidance"
         assert float(done.images.std(0).mean()) > 0.002
@@ -184,7 +172,7 @@ Y, WHOLE = torch.zeros(1, 6, 4), torch.ones(6, 4, dtype=torch.bool)
         (lambda: upscale(GREY, Y[:, :1, :1], 8), "the factor is 8"),
         (lambda: upscale(GREY, Y, 2), "the measurement is 1x6x4, and this model's images give 1x3x2"),
         (lambda: deblur(GREY, Y, 0), "sigma is 0: it must be above 0"),
-        (lambda: restore(GREY, Y, Downscale(1), -1), "noise_std is -1"),
+        (lambda: restore(GREY, Y, Downscale(1), noise_std=-1), "noise_std is -1"),
         (lambda: restore(GREY, Y, Grayscale()), "the operator does not fit the model's images: 3 grey weights"),
         (lambda: restore(GREY, Y, Downscale(1), method="pidgm"), "no method 'pidgm'; did you mean 'pigdm'"),
         (lambda: inpaint(GREY, Y, WHOLE, method="paint"), "no method 'paint'; did you mean 'repaint'"),

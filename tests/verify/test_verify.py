@@ -27,8 +27,7 @@ from sfumato.diffusion import (
 from sfumato.diffusion import process as diffusion_process
 from sfumato.diffusion import schedule as diffusion_schedule
 from sfumato.diffusion.variance import bounds
-from sfumato.nets.unet.unet import UNet
-from sfumato.verify import Finding, Setting, Skipped, examinations, examine, sampling, scoring, verify
+from sfumato.verify import Finding, Setting, Skipped, examinations, examine, network, sampling, scoring, verify
 
 DOUBLE, SINGLE = (Setting(torch.device("cpu"), dtype) for dtype in (torch.float64, torch.float32))
 Patch = pytest.MonkeyPatch
@@ -109,15 +108,16 @@ def scaled(patch: Patch, where: Any, name: str, factor: float) -> None:
 
 
 def forward(patch: Patch, change: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
-    """Change what the U-Net returns, given its input and its output."""
-    true = UNet.forward
-    patch.setattr(UNet, "forward", lambda self, x, *rest: change(x, true(self, x, *rest)))
+    """Change what the network returns, given its input and its output."""
+    kind = type(network.small_network())
+    true = kind.forward
+    patch.setattr(kind, "forward", lambda self, x, *rest: change(x, true(self, x, *rest)))
 
 
 def betas(patch: Patch, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
     """Change the betas of the linear and quadratic schedules."""
-    true = diffusion_schedule._Rising.betas
-    patch.setattr(diffusion_schedule._Rising, "betas", lambda self: change(true(self)))
+    true = diffusion_schedule.Linear.betas
+    patch.setattr(diffusion_schedule.Linear, "betas", lambda self: change(true(self)))
 
 
 def coefficients(patch: Patch, a: float, v: float) -> None:
@@ -163,7 +163,7 @@ def unlike(x: torch.Tensor) -> bool:
 
 MISTAKES: dict[str, Callable[[Patch], None]] = {
     "noise: published vectors": lambda patch: patch.setattr(noise, "_ROUNDS", 9),
-    "noise: same address, same number": batch_dependent,
+    "noise: same key, same number": batch_dependent,
     "noise: moments": lambda patch: scaled(patch, noise, "normal", 1.02),
     "schedules: closed forms": lambda patch: betas(patch, lambda table: table.roll(1)),
     "schedules: from data to noise": lambda patch: betas(patch, one_negative),

@@ -1,4 +1,4 @@
-"""What the verbs share in speaking: numbers and durations as people write them, aligned facts, progress, the device."""
+"""What the verbs share: numbers and durations as people write them, aligned facts, progress, the device."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["count", "duration", "facts", "pick_device", "print_json", "progress"
 
 
 def duration(seconds: float) -> str:
-    """Return a length of time as people say it: 4.2 s, 95 s, 12 min 05 s, 3 h 20 min, 2 d 4 h."""
+    """Return a length of time: 4.2 s, 95 s, 12 min 05 s, 3 h 20 min, 2 d 4 h."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -45,7 +45,7 @@ def size(number: float) -> str:
 
 
 def facts(pairs: Sequence[tuple[str, str]]) -> str:
-    """Return names and what they are, aligned; a value of several lines keeps its column, an empty one is left out."""
+    """Return (name, value) pairs as aligned lines; a long value keeps its column, an empty one is left out."""
     pairs = [(name, value) for name, value in pairs if value]
     width = max(len(name) for name, _ in pairs) + 2
     return "\n".join(f"{name:{width}}" + value.replace("\n", "\n" + " " * width) for name, value in pairs)
@@ -57,11 +57,11 @@ def print_json(value: Any) -> None:
 
 
 def progress(what: str, every: float = 5.0) -> Callable[[int, int], None]:
-    """Return a callback (done, in all) that reports on stderr: one line rewritten on a terminal, else one now and then.
+    """Return a callback (done, total) that reports on stderr: a line rewritten on a terminal, else one now and then.
 
     Args:
-        what: such as "decoding".
-        every: seconds between lines where stderr is no terminal; the first comes after as many.
+        what: is done, such as "decoding".
+        every: seconds between lines where stderr is no terminal, and before the first.
     """
     start = last = time.monotonic()
     live = sys.stderr.isatty()
@@ -87,10 +87,7 @@ def progress(what: str, every: float = 5.0) -> Callable[[int, int], None]:
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device that a name means.
-
-    Args:
-        name: `auto` is the GPU where there is one; else `cpu`, `cuda`, `cuda:1`.
+    """Return the device `cpu`, `cuda` or `cuda:1`, or for `auto` the GPU where there is one.
 
     Raises:
         UserError: no such device here.

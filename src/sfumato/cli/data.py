@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from tyro.conf import Positional
 
 from sfumato.cli.console import facts, print_json, progress
-from sfumato.cli.options import Flag, Overrides, option
+from sfumato.cli.options import Json, Overrides, check, option
 from sfumato.conditions.attributes import plain
 from sfumato.errors import UserError
 
@@ -21,10 +21,11 @@ __all__ = ["VERB", "Data"]
 
 @dataclass(frozen=True)
 class Data:
-    """List the built-in data sets, or look at one of them or at a folder of images.
+    """List the built-in data sets, or describe one of them or a folder of images.
 
-    Every image is checked and decoded; what can't be used is named with the reason. What the images carry of labels is
-    shown unless `data.labels` names another file. A contact sheet is drawn, a row a value where there are values.
+    Every image is checked and decoded; files that can't be used are named with the reason. The images' own labels are
+    shown unless `data.labels` names another file. A contact sheet is written, with a row a value where there are
+    values.
     """
 
     EXAMPLES: ClassVar[tuple[str, ...]] = (
@@ -39,12 +40,11 @@ class Data:
     """the contact sheet; NAME-sheet.png in this folder by default"""
     num: int = 100
     """how many images the sheet shows"""
-    json: Flag = False
-    """print one JSON object instead of text"""
+    json: Json = False
     overrides: Overrides = ()
 
     def perform(self) -> int:
-        """List or look."""
+        """List or describe."""
         if self.source is None:
             return self._list()
         from sfumato.config.presets import resolve
@@ -53,8 +53,7 @@ class Data:
         from sfumato.report.figures import contact_sheet
 
         out = self.out or Path(f"{Path(self.source).resolve().name}-sheet.png")
-        if self.num < 1:
-            raise UserError(f"--num is {self.num}: show at least one image")
+        check(self.num)
         if out.suffix.lower() != ".png":
             raise UserError(f"--out {out}: a contact sheet is a .png file")
         overrides = dict(self.overrides)
@@ -83,7 +82,7 @@ class Data:
 
 
 def _described(data: Dataset) -> dict[str, Any]:
-    """A data set as a JSON-able dict."""
+    """Return a data set as JSON has it."""
     from sfumato.codec import format as formats
 
     return {

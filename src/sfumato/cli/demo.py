@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from sfumato.cli.console import count, duration, progress
-from sfumato.cli.options import option
+from sfumato.cli.console import count, duration, pick_device, progress
+from sfumato.cli.options import Device, option
 from sfumato.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ MOMENTS, COLUMNS = 7, 10
 
 @dataclass(frozen=True)
 class Demo:
-    """Train a small model for about two minutes and draw what diffusion does: new images, the way from noise to them,
-    the way from an image to noise, and what the network had learnt at several moments of its training."""
+    """Train a small model for about two minutes and show what diffusion does: new images, the way from noise to them,
+    the way from an image to noise, and what the network had learned at several moments of its training."""
 
     EXAMPLES: ClassVar[tuple[str, ...]] = ("sfumato demo", "sfumato demo --budget 5m --data digits --out digits-demo")
 
@@ -36,12 +36,10 @@ class Demo:
     """the folder for the pictures and the run; demo by default"""
     data: Annotated[str, option("DATA")] = "faces"
     """a built-in name, or a folder of images; faces by default"""
-    device: Annotated[str, option("auto|cpu|cuda")] = "auto"
-    """where to compute; a GPU where there is one by default"""
+    device: Device = "auto"
 
     def perform(self) -> int:
-        """Train, draw, explain."""
-        from sfumato.cli.console import pick_device
+        """Train, make the pictures, explain them."""
         from sfumato.cli.train import train_in_view
         from sfumato.files import write_atomic
         from sfumato.model import load
@@ -61,16 +59,16 @@ class Demo:
         about = f"{len(data.train):,} images of {data.source_name} for about {self.budget}"
         print(f"1. Training on {about}, into {run.path}\n", flush=True)
         train_in_view(config, run, data, device)
-        print(f"\n2. Drawing, into {self.out}", flush=True)
+        print(f"\n2. Sampling, into {self.out}", flush=True)
         model = load(run)
-        drawn = album(run, model, data, self.out, report=progress("sampling"))
-        head, captions, commands = _words(self, drawn, model, data, run)
+        pictures = album(run, model, data, self.out, report=progress("sampling"))
+        head, captions, commands = _words(self, pictures, model, data, run)
         write_atomic(self.out / "README.md", _markdown(head, captions, commands))
         print("\n" + _plain(head, captions, commands))
         return 0
 
     def _prepare(self, device: str) -> tuple[Config, Dataset]:
-        """The configuration and the images: few and narrow grids, so that the time goes into training."""
+        """Return the configuration and the images: few and narrow grids, so that the time goes into training."""
         from sfumato.config.presets import choose, resolve
         from sfumato.config.units import parse_seconds
         from sfumato.data import open_data
@@ -95,24 +93,25 @@ Captions = list[tuple[Path, str]]
 Commands = list[tuple[str, str]]
 
 
-def _words(demo: Demo, drawn: Album, model: Model, data: Dataset, run: Run) -> tuple[str, Captions, Commands]:
-    """What was learnt, what each picture shows, and what to try next."""
+def _words(demo: Demo, pictures: Album, model: Model, data: Dataset, run: Run) -> tuple[str, Captions, Commands]:
+    """Return what was learned, what each picture shows, and what to try next."""
     from sfumato.nets import cost
 
     finished = run.read(run.finished_path) or {}
-    chain = f"{model.denoiser.schedule.num_steps:,}"
+    chain = f"{model.schedule.num_steps:,}"
     parameters, seconds = cost.parameters(model.net), float(finished.get("seconds", 0.0))
+    _, height, width = data.shape
     head = (
         f"In {duration(seconds)} a network of {count(parameters)} parameters saw {model.images:,} noisy images, made "
-        f"from {len(data.train):,} of '{data.source_name}' ({model.shape[2]}x{model.shape[1]} pixels), and learnt one "
-        "thing: to say how the image under the noise looks. That is enough to make new ones."
+        f"from {len(data.train):,} of '{data.source_name}' ({width}x{height} pixels), and learned one thing: to "
+        "predict the image under the noise. That is enough to make new ones."
     )
     captions: list[tuple[Path | None, str]] = [
-        (drawn.samples, SAMPLES),
-        (drawn.training, TRAINING),
-        (drawn.reverse, REVERSE.format(chain=chain)),
-        (drawn.forward, FORWARD.format(chain=chain)),
-        (drawn.film, FILM),
+        (pictures.samples, SAMPLES),
+        (pictures.training, TRAINING),
+        (pictures.reverse, REVERSE.format(chain=chain)),
+        (pictures.forward, FORWARD.format(chain=chain)),
+        (pictures.film, FILM),
     ]
     commands = [
         (f"sfumato sample {run.path} --seed 1 --out more.png", "other images"),
@@ -125,21 +124,21 @@ def _words(demo: Demo, drawn: Album, model: Model, data: Dataset, run: Run) -> t
     return head, [(path, text) for path, text in captions if path is not None], commands
 
 
-SAMPLES = """A hundred new images: each began as pure noise and was cleaned in 50 small steps. Some are ragged; longer
-training mends that."""
-TRAINING = """The same ten seeds drawn at several moments of the training, a row a moment: the noise stays noise at
-first, then colours find their places, then shapes, then features."""
-REVERSE = """Two of the new images on their way from noise, t = {chain}, to an image, t = 0. Above is what there is,
-x_t; below is what the network takes it for, its guess at x_0. The guess begins as a blur, the average of all that is
-still possible, and sharpens as the noise goes."""
-FORWARD = """The opposite way, which needs no network: one image of the data becomes noise. The upper row adds a little
-noise, t times over; the lower row jumps to each t at once, by the closed form. The grains differ, for it is other
-noise; how much is left of the image does not. Being able to jump is what makes training cheap."""
-FILM = """Twenty-five of the new images coming out of the noise."""
+SAMPLES = """A hundred new images. Each began as pure noise and was denoised in 50 small steps. Some are ragged;
+longer training mends that."""
+TRAINING = """The same ten seeds at several moments of the training, a row a moment: the noise stays noise at first,
+then colours find their places, then shapes, then features."""
+REVERSE = """Two of the new images on their way from noise, t = {chain}, to an image, t = 0. Above is the noisy image
+x_t; below is what the network predicts of it, x_0. The prediction begins as a blur, the average of all that is still
+possible, and sharpens as the noise goes."""
+FORWARD = """The opposite direction, which needs no network: one image of the data becomes noise. The upper row adds a
+little noise, t times over; the lower row reaches each t at once, by the closed form. The noise differs; how much is
+left of the image does not. The closed form is what makes training cheap."""
+FILM = """Twenty-five of the new images emerging from the noise."""
 
 
 def _markdown(head: str, captions: Captions, commands: Commands) -> str:
-    """The words around the pictures, as a page."""
+    """Return the words around the pictures as a page."""
     pages = [f"## {path.name}\n\n![{path.stem}]({path.name})\n\n{_filled(text)}\n" for path, text in captions]
     return "\n".join(
         [
@@ -153,7 +152,7 @@ def _markdown(head: str, captions: Captions, commands: Commands) -> str:
 
 
 def _plain(head: str, captions: Captions, commands: Commands) -> str:
-    """The same words for a terminal."""
+    """Return the same words for a terminal."""
     items = [f"{path}\n{_filled(text, '    ')}" for path, text in captions]
     return "\n\n".join([_filled(head), *items, "Try next:\n" + _aligned(commands, "    ")])
 

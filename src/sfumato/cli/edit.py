@@ -156,7 +156,7 @@ class _Deterministic(Editing):
 
     def recipe(self, **changes: Any) -> Recipe:
         """Return the recipe; raises `UserError` where it is not DDIM without noise."""
-        from sfumato.edit import deterministic
+        from sfumato.edit.invert import deterministic
 
         return deterministic(super().recipe(**changes))
 

@@ -12,7 +12,7 @@ from sfumato.cli.options import Flag, option
 from sfumato.errors import UserError
 
 if TYPE_CHECKING:
-    from sfumato.diffusion.inverse import LinearOperator
+    from sfumato.diffusion import LinearOperator
     from sfumato.edit import Options
     from sfumato.model import Model
 
@@ -55,13 +55,14 @@ class _Restoring(Several):
 
     def edit(self, model: Model, job: Path, options: Options) -> Result:
         """Restore one image."""
-        from sfumato.edit import degraded, enlarged, read_image, restore, rmse, rounding
+        from sfumato.edit import read_image, restore, rmse
+        from sfumato.edit.restore import degraded, enlarged, rounding
 
         operator, noise = self.operator(model), 2 * self.noise / 255
         fitted = read_image(model, job, None if self.degrades else self.size(model))
         y = degraded(model, fitted.x, operator, noise, self.seed) if self.degrades else fitted.x
         std = hypot(noise, rounding(model.codec.format))
-        done = restore(model, y, operator, std, self.num, self.method, **options)
+        done = restore(model, y, operator, self.num, std, self.method, **options)
         tiles = [("given", enlarged(model, y)), *numbered(done.images)]
         facts: dict[str, Any] = {"residual": done.residual.tolist()}
         text = [fitted.note, f"agrees with what was given within {done.residual.max():.1f} {unit(model)}"]
@@ -83,7 +84,7 @@ class Colorize(_Restoring):
 
     def operator(self, model: Model) -> LinearOperator:
         """Return the luma."""
-        from sfumato.edit import luma
+        from sfumato.edit.restore import luma
 
         return luma(model)
 
@@ -107,7 +108,7 @@ class Upscale(_Restoring):
 
     def operator(self, model: Model) -> LinearOperator:
         """Return block means."""
-        from sfumato.edit import downscale
+        from sfumato.edit.restore import downscale
 
         return downscale(model, self.factor)
 
@@ -137,7 +138,7 @@ class Deblur(_Restoring):
 
     def operator(self, model: Model) -> LinearOperator:
         """Return the blur."""
-        from sfumato.edit import blur
+        from sfumato.edit.restore import blur
 
         return blur(model, self.sigma)
 

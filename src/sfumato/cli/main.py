@@ -1,14 +1,12 @@
-"""The command `sfumato`: find the verb, run it, and say what went wrong in one line.
+"""The command `sfumato`: find the verb, run it, and report what went wrong in one line.
 
 `sfumato --help` must answer at once, so nothing here imports more than the standard library; a verb's module is
-imported when its turn comes, and the verb imports torch only after its options have been understood.
+imported when it is named, and the verb imports torch only after its options have been parsed.
 
-What can go wrong has few outcomes, all of them here:
-
-    the user's mistake, the file system's refusal     one line on stderr, exit code 2
-    Ctrl-C, SIGTERM                                   what can be saved is saved, one line, exit code 130, 143
-    the reader of our output has gone                 silence, exit code 141
-    anything else                                     a bug: Python's traceback, exit code 1
+    a UserError, an OSError            one line on stderr, exit code 2
+    Ctrl-C, SIGTERM                    what can be saved is saved, one line, exit code 130, 143
+    the reader of stdout has gone      nothing, exit code 141
+    anything else                      a bug: Python's traceback, exit code 1
 
 `SFUMATO_TRACEBACK=1` shows the traceback of the first two as well.
 """
@@ -32,16 +30,16 @@ if TYPE_CHECKING:
 __all__ = ["VERBS", "check_command", "main"]
 
 VERBS = {
-    "demo": "train on drawn faces for two minutes and draw what diffusion does",
+    "demo": "train on drawn faces for two minutes and show what diffusion does",
     "train": "train a model on a folder of images or a built-in data set",
-    "plan": "say what a training would cost here: memory, disk, time",
-    "sample": "draw images from a trained model: a grid, a folder, an array or a film",
+    "plan": "estimate what a training would cost here: memory, disk, time",
+    "sample": "sample images from a trained model: a grid, a folder, an array or a film",
     "edit": "edit images with a model: inpaint, vary, interpolate, colorize, upscale, deblur, invert",
     "evaluate": "measure a model: bits per dimension, sample quality, memorisation",
-    "diagnose": "say why samples are noise, grey, tinted or copies, and what to do",
+    "diagnose": "find out why samples are noise, grey, tinted or copies, and what to do",
     "verify": "check on this machine that the mathematics holds",
-    "info": "say what a run or a weights file is",
-    "data": "list the built-in data sets, look at one, or check a collection: data check PATH",
+    "info": "describe a run or a weights file",
+    "data": "list the built-in data sets, describe one, or check a collection: data check PATH",
 }
 
 SUB_VERBS = ("data check",)
@@ -58,16 +56,12 @@ Denoising diffusion from a folder of images to samples.
 
   sfumato demo                          two minutes, then pictures to look at
   sfumato train ~/photos --budget 30m   train on your own images; the same line again resumes
-  sfumato sample runs/photos            draw new ones
+  sfumato sample runs/photos            sample new ones
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line and return its exit code.
-
-    Args:
-        argv: the words after `sfumato`; the process's own when None.
-    """
+    """Run the words after `sfumato`, the process's own when None, and return the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         with signals.raising():
@@ -91,17 +85,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check_command(words: Sequence[str]) -> None:
-    """Parse a command line without running it.
-
-    Args:
-        words: the words after `sfumato`.
-
-    Raises:
-        UserError: as running it would.
-    """
+    """Parse the words after `sfumato` without running them; raises `UserError` as running them would."""
     if words and words[0] in ("-h", "--help", "--version"):
         return
-    _understand(words)
+    _parsed(words)
 
 
 def _dispatch(words: list[str]) -> int:
@@ -111,10 +98,10 @@ def _dispatch(words: list[str]) -> int:
     if words[0] in ("-V", "--version", "version"):
         print(f"sfumato {__version__}")
         return 0
-    return _understand(words).perform()
+    return _parsed(words).perform()
 
 
-def _understand(words: Sequence[str]) -> Verb:
+def _parsed(words: Sequence[str]) -> Verb:
     """Return the verb with its options filled in."""
     name, *rest = words or [""]
     if name not in VERBS:
@@ -140,7 +127,7 @@ def _fail(error: BaseException, code: int) -> int:
 
 
 def _line(error: BaseException) -> str:
-    """The error in one line."""
+    """Return the error in one line."""
     if isinstance(error, OSError) and error.strerror:
         where = f": {os.fsdecode(error.filename)}" if error.filename is not None else ""
         return f"{error.strerror}{where}"

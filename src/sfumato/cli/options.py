@@ -1,10 +1,10 @@
 """From the words of a command line to a verb: tyro parses, and mistakes become one line.
 
 A verb is a frozen dataclass: its fields are the options, its docstring and theirs the help, and `perform` does the
-work. tyro reads the words and prints the help. Three things are ours:
+work. tyro parses the words and prints the help. Besides:
 
-- an unknown option is refused with the nearest valid one, before anything else is looked at;
-- tyro explains a bad value in a box of several lines, which is condensed to one;
+- an unknown option is refused, with the nearest valid one, before anything else;
+- the box in which tyro explains a bad value is condensed to one line;
 - `--net.base 64` and `--net.base=64`, with a dot in the name, are overrides of the configuration, for verbs that have
   a field for them.
 """
@@ -45,7 +45,7 @@ OVERRIDE = re.compile(r"--([A-Za-z_]\w*(?:\.\w+)+)(?:=(.*))?", re.DOTALL)
 
 
 class Verb(Protocol):
-    """What every verb is: options in fields, and an exit code from `perform`."""
+    """A command: options in fields, and an exit code from `perform`."""
 
     EXAMPLES: ClassVar[tuple[str, ...]]
 
@@ -56,12 +56,7 @@ class Verb(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """Several verbs under one name: `sfumato NAME VERB ...`.
-
-    Args:
-        about: what they do, in a sentence.
-        verbs: by name.
-    """
+    """Several verbs under one name, `sfumato NAME VERB ...`, and what they do in a sentence."""
 
     about: str
     verbs: Mapping[str, type[Verb]]
@@ -85,13 +80,9 @@ def check(num: int = 1, batch: int = 1, seed: int = 0) -> None:
 
 
 def parse(verb: type[V] | Family, name: str, words: Sequence[str]) -> V | Verb:
-    """Return the verb with its options filled in from the words after its name.
+    """Return a verb with its options filled in from the words after its name; of a family the first word chooses.
 
-    Args:
-        verb: a dataclass; where it has a field `overrides`, dotted options go there as (key, value) pairs. Of a family
-            the first word chooses.
-        name: the verb's name.
-        words: the rest of the command line.
+    Dotted options go into the field `overrides` as (key, value) pairs.
 
     Raises:
         UserError: an unknown option, a bad or missing value, a word too many.
@@ -105,16 +96,16 @@ def parse(verb: type[V] | Family, name: str, words: Sequence[str]) -> V | Verb:
     overrides, rest = split_overrides(words) if "overrides" in fields else ((), list(words))
     _known(verb, name, rest)
     about = f"{inspect.getdoc(verb)}\n\nExamples:\n  " + "\n  ".join(verb.EXAMPLES)
-    shown, said = _Text(), _Text()
+    out, err = _Text(), _Text()
     try:
-        with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(said):
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             options, extra = tyro.cli(
                 verb, prog=f"sfumato {name}", description=about, args=rest, return_unknown_args=True
             )
     except SystemExit as error:
         if error.code:
-            raise UserError(_condense(said.getvalue(), verb, name)) from None
-        print(_wrapped(shown.getvalue()), end="")
+            raise UserError(_condense(err.getvalue(), verb, name)) from None
+        print(_wrapped(out.getvalue()), end="")
         raise
     if extra:
         raise UserError(f"{name} has no use for '{extra[0]}'; see sfumato {name} --help")
@@ -122,12 +113,7 @@ def parse(verb: type[V] | Family, name: str, words: Sequence[str]) -> V | Verb:
 
 
 def _member(family: Family, name: str, words: Sequence[str]) -> type[Verb]:
-    """Return the verb of a family that the first word names.
-
-    Raises:
-        UserError: no such verb.
-        SystemExit: after the help has been printed, which is what no word at all asks for.
-    """
+    """Return the verb of a family that the first word names; without a word, print the help and raise SystemExit."""
     first = words[0] if words else "--help"
     if first in ("-h", "--help", "help"):
         lines = [
@@ -143,13 +129,7 @@ def _member(family: Family, name: str, words: Sequence[str]) -> type[Verb]:
 
 
 def split_overrides(words: Sequence[str]) -> tuple[tuple[tuple[str, str], ...], list[str]]:
-    """Take the dotted options out of a command line.
-
-    Args:
-        words: such as ["faces", "--net.base", "64", "--seed", "1"].
-
-    Returns:
-        ((key, value), ...) in order, and the other words.
+    """Return the dotted options of a command line, ((key, value), ...) in order, and the other words.
 
     Raises:
         UserError: a dotted option without a value.
@@ -170,7 +150,7 @@ def split_overrides(words: Sequence[str]) -> tuple[tuple[tuple[str, str], ...], 
 
 
 def _known(verb: type[Any], name: str, words: Sequence[str]) -> None:
-    """Refuse the first option that the verb has not, naming the nearest that it has."""
+    """Refuse the first option that the verb does not have, naming the nearest that it has."""
     flags = {"--help", "-h"}
     for field in dataclasses.fields(verb):
         option = field.name.replace("_", "-")
@@ -199,7 +179,7 @@ def _wrapped(text: str) -> str:
 
 
 def _condense(box: str, verb: type[Verb], name: str) -> str:
-    """Make one line of the box in which tyro explains a mistake."""
+    """Return in one line what tyro explains in a box."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
     inside = [line.strip("│ ") for line in plain.splitlines() if line.startswith("│")]
     ends = [n for n, line in enumerate(inside) if line.startswith("─")]

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from tyro.conf import Positional
 
-from sfumato.cli.choice import choose, default_run
-from sfumato.cli.console import count, duration, facts, pick_device, print_json, size
+from sfumato.cli.console import count, duration, facts, pick_device, print_json, progress, size
 from sfumato.cli.options import Flag, Overrides, option
 from sfumato.errors import UserError
 
@@ -54,6 +53,7 @@ class Plan:
     def perform(self) -> int:
         """Count, measure and print."""
         from sfumato.nets import keep_memory
+        from sfumato.train.choose import choose, default_run
         from sfumato.train.plan import forecast
 
         if self.seconds < 0:
@@ -61,9 +61,8 @@ class Plan:
         device = pick_device(self.device)
         if device.type == "cpu":
             keep_memory()
-        config, data, reason = choose(
-            self.preset, self.config, {"data.source": self.data} | dict(self.overrides), device
-        )
+        values = {"data.source": self.data} | dict(self.overrides)
+        config, data, reason = choose(self.preset, self.config, values, device, progress("reading images"))
         preset = reason.partition(":")[0]
         found = forecast(config, data, default_run(data.source_name, preset), device, self.seconds)
         if self.json:

@@ -1,10 +1,10 @@
 """Ctrl-C and SIGTERM: stop soon and lose nothing; a second one stops at once.
 
-`raising()` surrounds a whole command: the first signal raises `Stop` where the program stands. `deferring()` surrounds
-work that must not be cut in the middle, such as a training step: there the signal is noted, the work asks `stop.asked`
-between its steps, and `Stop` is raised when the block ends, after all has been saved. Work that hasn't reached such a
-moment after `PATIENCE` seconds is cut off where it stands, and what was last saved counts. In both, a second signal
-ends the process without further words; files are safe because every one of them is written aside and renamed.
+`raising()` surrounds a whole command: the first signal raises `Stop` where the program is. `deferring()` surrounds work
+that must not be interrupted midway, such as a training step: there the signal is noted, the work reads `stop.signal`
+between its steps, and `Stop` is raised when the block ends, after everything is saved. Work that takes longer than
+`PATIENCE` seconds to get there is interrupted, and the last checkpoint counts. In both, a second signal ends the
+process at once; no file is left half written, since files are renamed into place.
 """
 
 from __future__ import annotations
@@ -21,39 +21,36 @@ __all__ = ["Deferred", "Stop", "deferring", "raising"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PATIENCE = 7.0
-"""Seconds from a signal to the end of the step; with saving, the process should be gone after ten."""
+"""Seconds from a signal to the end of the step; with saving, the process should end within ten."""
+
+Handler = Callable[[int, FrameType | None], None]
 
 
 class Stop(KeyboardInterrupt):
-    """A signal asked the command to end.
+    """A signal asked the command to end; `code` is the exit code that shells use for it: 130 for Ctrl-C, 143 for
+    SIGTERM."""
 
-    Args:
-        number: the signal.
-        said: what to tell the user.
-    """
-
-    def __init__(self, number: int, said: str = "stopped") -> None:
-        super().__init__(said)
+    def __init__(self, number: int, message: str = "stopped") -> None:
+        super().__init__(message)
         self.code = 128 + number
-        """The exit code that shells use for this signal: 130 for Ctrl-C, 143 for SIGTERM."""
 
 
 class Deferred:
-    """Whether a signal has come, and what to say about it when the block ends.
+    """Whether a signal has come, and what to say when the block ends.
 
     Attributes:
-        asked: the signal's number, or None.
-        holding: signals are noted while True, and raised where the program stands while False.
-        said: the line for the user.
+        signal: its number, or None.
+        holding: signals are noted while True, and raised where the program is while False.
+        message: the line for the user.
     """
 
     def __init__(self) -> None:
-        self.asked: int | None = None
+        self.signal: int | None = None
         self.holding = False
-        self.said = "stopped"
+        self.message = "stopped"
 
-    def settled(self) -> None:
-        """Say that a whole state is reached: from here on nothing cuts in, but a second signal."""
+    def finish(self) -> None:
+        """Let the work take its time from here on; only a second signal interrupts it."""
         _alarm(0.0)
 
 
@@ -75,50 +72,47 @@ def raising() -> Iterator[None]:
 
 @contextmanager
 def deferring() -> Iterator[Deferred]:
-    """Note the first SIGINT or SIGTERM, and raise `Stop` for it when the block ends, or when the patience does."""
+    """Note the first SIGINT or SIGTERM, and raise `Stop` for it when the block ends, or after `PATIENCE` seconds."""
     stop = Deferred()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if stop.asked is not None:
+        if stop.signal is not None:
             _end(number)
-        stop.asked = number
+        stop.signal = number
         if not stop.holding:
-            raise Stop(number, stop.said)
+            raise Stop(number, stop.message)
         _alarm(PATIENCE)
 
-    def cut(number: int, frame: FrameType | None) -> None:
-        if stop.asked is not None:
-            raise Stop(stop.asked, stop.said)
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if stop.signal is not None:
+            raise Stop(stop.signal, stop.message)
 
-    with _handled(handle, cut):
+    with _handled(handle, interrupt):
         yield stop
-    if stop.asked is not None:
-        raise Stop(stop.asked, stop.said)
+    if stop.signal is not None:
+        raise Stop(stop.signal, stop.message)
 
 
 def _alarm(seconds: float) -> None:
-    """Have SIGALRM come after so long, or not at all for 0; systems without it are patient for ever."""
+    """Have SIGALRM come after some seconds, or not at all for 0; a system without it never interrupts."""
     if hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread():
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
-Handler = Callable[[int, FrameType | None], None]
-
-
 @contextmanager
-def _handled(handle: Handler, cut: Handler | None = None) -> Iterator[None]:
-    """Install handlers and put the old ones back; only a main thread may do so, others are left alone."""
+def _handled(handle: Handler, interrupt: Handler | None = None) -> Iterator[None]:
+    """Install handlers and put the old ones back; only the main thread can, others are left alone."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     handlers: dict[int, Handler] = dict.fromkeys(SIGNALS, handle)
-    if cut is not None and hasattr(signal, "SIGALRM"):
-        handlers[signal.SIGALRM] = cut
+    if interrupt is not None and hasattr(signal, "SIGALRM"):
+        handlers[signal.SIGALRM] = interrupt
     before = {number: signal.signal(number, new) for number, new in handlers.items()}
     try:
         yield
     finally:
-        if cut is not None:
+        if interrupt is not None:
             _alarm(0.0)
         for number, old in before.items():
             signal.signal(number, old)

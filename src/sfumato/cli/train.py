@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from tyro.conf import Positional
 
-from sfumato.cli.choice import choose, default_run, lengths
-from sfumato.cli.console import count, facts, pick_device, print_json, size
+from sfumato.cli.console import count, facts, pick_device, print_json, progress, size
 from sfumato.cli.options import Flag, Overrides, option
+from sfumato.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -66,11 +66,13 @@ class Train:
         """Train, and return 0 when the planned length is reached."""
         from sfumato.nets import keep_memory
         from sfumato.run.folder import Run
+        from sfumato.train.choose import choose, default_run
 
         device = pick_device(self.device)
         if device.type == "cpu":
             keep_memory()
-        config, data, reason = choose(self.preset, self.config, self._given() | dict(self.overrides), device)
+        values = self._given() | dict(self.overrides)
+        config, data, reason = choose(self.preset, self.config, values, device, progress("reading images"))
         run = Run(self.run or default_run(data.source_name, reason.partition(":")[0]))
         if self.dry_run:
             return _dry_run(config, run, data, device, reason, self.json)
@@ -82,9 +84,17 @@ class Train:
         return 0
 
     def _given(self) -> dict[str, str]:
-        """The options that stand for a dotted name."""
-        seed = {} if self.seed is None else {"train.seed": str(self.seed)}
-        return {"data.source": self.data} | lengths(self.budget, self.images) | seed
+        """Return the options that stand for a dotted key."""
+        from sfumato.config.units import parse_count, parse_seconds
+
+        if self.budget is not None and self.images is not None:
+            raise UserError("--budget and --images both say how long to train: give one")
+        given = {"data.source": self.data} | ({} if self.seed is None else {"train.seed": str(self.seed)})
+        if self.budget is not None:
+            given |= {"train.budget": str(parse_seconds(self.budget)), "train.images": "none"}
+        if self.images is not None:
+            given |= {"train.images": str(parse_count(self.images)), "train.budget": "none"}
+        return given
 
 
 def train_in_view(
@@ -98,13 +108,13 @@ def train_in_view(
     events = train(config, run, data, device, accept_changes=accept_changes)
     title, again = f"sfumato train {config.data.source}", "the same command goes on from there"
     with signals.deferring() as stop, closing(events), viewing(run, title, as_json) as view:
-        stop.said = f"stopped; {run.path} stands at its last checkpoint, and {again}"
+        stop.message = f"stopped; {run.path} stands at its last checkpoint, and {again}"
         for event in events:
             stop.holding = True
             view(event)
-            if stop.asked is not None:
-                stop.settled()
-                stop.said = f"stopped at {event.images:,} images, saved in {run.path}; {again}"
+            if stop.signal is not None:
+                stop.finish()
+                stop.message = f"stopped at {event.images:,} images, saved in {run.path}; {again}"
                 break
 
 

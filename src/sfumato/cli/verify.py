@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sfumato.cli.console import duration, pick_device, print_json
-from sfumato.cli.options import Flag
+from sfumato.cli.options import Device, Flag, Json
 
 if TYPE_CHECKING:
     from sfumato.verify import Check
@@ -28,17 +28,15 @@ class Verify:
         "sfumato verify --dtype float32 --json",
     )
 
-    device: str = "auto"
-    """auto, cpu or cuda; auto is the GPU where there is one"""
+    device: Device = "auto"
     dtype: Literal["float32", "float64"] = "float64"
     """of the images in the mathematics; networks are checked in float32 always"""
     compile: Flag = False
     """check torch.compile too, which takes longer than the rest"""
-    json: Flag = False
-    """print one JSON object instead of text"""
+    json: Json = False
 
     def perform(self) -> int:
-        """Run every check, tell each as it is known, and then the verdict."""
+        """Run every check, print each result, and then the verdict."""
         import torch
 
         from sfumato.verify import Setting, verify
@@ -68,7 +66,7 @@ class Verify:
 
 
 def _line(check: Check) -> str:
-    """One check in a line: outcome, name, what was measured and the limit, and what that means."""
+    """Return one check in a line: outcome, name, what was measured and the limit, and what that means."""
     numbers = "" if check.measured is None else f"{check.measured:.2g} (at most {check.limit:.2g})"
     return (
         f"{check.outcome.upper() if not check.passed else check.outcome:8}{check.name:40}{numbers:26}{check.sentence}"
@@ -76,14 +74,14 @@ def _line(check: Check) -> str:
 
 
 def _verdict(checks: list[Check], device: str, seconds: float) -> str:
-    """The last words: whether all is well, or what is not."""
+    """Return whether all checks passed, or which failed."""
     failed = [check for check in checks if not check.passed]
     skipped = sum(check.outcome == "skipped" for check in checks)
     left = f", {skipped} skipped" if skipped else ""
     if not failed:
         return f"All is well on {device}: {len(checks) - skipped} checks passed{left}, in {duration(seconds)}."
-    names = "\n".join(f"  {check.name}: {check.sentence}" for check in failed)
-    return f"{len(failed)} of {len(checks)} checks FAILED on {device}{left}:\n{names}"
+    failures = "\n".join(f"  {check.name}: {check.sentence}" for check in failed)
+    return f"{len(failed)} of {len(checks)} checks FAILED on {device}{left}:\n{failures}"
 
 
 VERB = Verify

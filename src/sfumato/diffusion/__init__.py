@@ -1,184 +1,113 @@
 """The mathematics of denoising diffusion: imports torch and nothing else.
 
 Read in this order: `schedule` (levels), `gaussian`, `process` (forward, posterior), `prediction`, `parameterization`,
-`variance`, `reverse`, `denoiser`, `guidance`, `likelihood`, `weighting`, `objective`, `samplers`; `noise` (addressed
-random numbers), `grid` (which times), `fit` (which suit a model), `oracle` (exact denoisers), `flow` (the ODE's
-likelihood), `analytic` (measured variances) and `importance` (which t to train on) stand beside them.
+`variance` (the reverse step), `denoiser`, `guidance`, `likelihood`, `weighting`, `objective`, `samplers`; `condition`
+(what is asked of images), `decoder` (L_0), `noise` (random numbers), `grid` (which times), `fit` (which suit a model),
+`oracle` (exact denoisers), `flow` (the ODE's likelihood), `analytic` (measured variances), `importance` (which t to
+train on) and `inverse` (sampling given a measurement) stand beside them.
 """
 
-from sfumato.diffusion.condition import Condition
-from sfumato.diffusion.decoder import Decoder, Discretized, density
-from sfumato.diffusion.denoiser import Clipped, Denoiser, NetworkDenoiser, Thresholded
-from sfumato.diffusion.fit import fit_grid
-from sfumato.diffusion.gaussian import Gaussian
-from sfumato.diffusion.grid import GRIDS, Grid, karras, leading, logsnr, quadratic, trailing, uniform
-from sfumato.diffusion.guidance import AutoGuided, ClassifierGuided, Guided, ImageGuided
-from sfumato.diffusion.inverse import (
-    DPS,
-    Blur,
-    Composed,
-    Downscale,
-    Function,
-    Grayscale,
-    LinearOperator,
-    Mask,
-    MomentMatching,
-    PiGDM,
-    PriorVariance,
-    RePaint,
-    gaussian_kernel,
-)
-from sfumato.diffusion.likelihood import VLB, bits_per_dim, bound_term, prior_term, vlb
-from sfumato.diffusion.noise import Noise, Purpose
-from sfumato.diffusion.objective import (
-    Bound,
-    Hybrid,
-    Noised,
-    Objective,
-    Simple,
-    Terms,
-    Weighted,
-    sample_timesteps,
-    training_loss,
-)
-from sfumato.diffusion.oracle import ConditionalMixtureOracle, FiniteOracle, GaussianOracle, MixtureOracle
-from sfumato.diffusion.parameterization import PARAMETERIZATIONS, X0, Eps, Mu, Parameterization, V, solve, target
-from sfumato.diffusion.prediction import Prediction
-from sfumato.diffusion.process import forward_step, marginal, posterior
-from sfumato.diffusion.reverse import reverse
-from sfumato.diffusion.samplers import (
-    DDIM,
-    EDM,
-    PNDM,
-    SAMPLERS,
-    Ancestral,
-    DPMSolver,
-    DPMSolverSDE,
-    Heun,
-    Sampler,
-    State,
-    UniPC,
-    sample,
-    trajectory,
-)
-from sfumato.diffusion.schedule import (
-    SCHEDULES,
-    Constant,
-    Cosine,
-    Level,
-    Linear,
-    Quadratic,
-    Schedule,
-    Shifted,
-    Sigmoid,
-    ZeroTerminalSNR,
-    resolution_shift,
-)
-from sfumato.diffusion.variance import VARIANCES, Large, Learned, Optimal, Small, Variance
-from sfumato.diffusion.weighting import P2, WEIGHTINGS, MinSNR, SigmoidWeight, Weighting
-
-__all__ = [
-    "DDIM",
-    "DPS",
-    "EDM",
-    "GRIDS",
-    "P2",
-    "PARAMETERIZATIONS",
-    "PNDM",
-    "SAMPLERS",
-    "SCHEDULES",
-    "VARIANCES",
-    "VLB",
-    "WEIGHTINGS",
-    "X0",
-    "Ancestral",
-    "AutoGuided",
-    "Blur",
-    "Bound",
-    "ClassifierGuided",
-    "Clipped",
-    "Composed",
-    "Condition",
-    "ConditionalMixtureOracle",
-    "Constant",
-    "Cosine",
-    "DPMSolver",
-    "DPMSolverSDE",
-    "Decoder",
-    "Denoiser",
-    "Discretized",
-    "Downscale",
-    "Eps",
-    "FiniteOracle",
-    "Function",
-    "Gaussian",
-    "GaussianOracle",
-    "Grayscale",
-    "Grid",
-    "Guided",
-    "Heun",
-    "Hybrid",
-    "ImageGuided",
-    "Large",
-    "Learned",
-    "Level",
-    "Linear",
-    "LinearOperator",
-    "Mask",
-    "MinSNR",
-    "MixtureOracle",
-    "MomentMatching",
-    "Mu",
-    "NetworkDenoiser",
-    "Noise",
-    "Noised",
-    "Objective",
-    "Optimal",
-    "Parameterization",
-    "PiGDM",
-    "Prediction",
-    "PriorVariance",
-    "Purpose",
-    "Quadratic",
-    "RePaint",
-    "Sampler",
-    "Schedule",
-    "Shifted",
-    "Sigmoid",
-    "SigmoidWeight",
-    "Simple",
-    "Small",
-    "State",
-    "Terms",
-    "Thresholded",
-    "UniPC",
-    "V",
-    "Variance",
-    "Weighted",
-    "Weighting",
-    "ZeroTerminalSNR",
-    "bits_per_dim",
-    "bound_term",
-    "density",
-    "fit_grid",
-    "forward_step",
-    "gaussian_kernel",
-    "karras",
-    "leading",
-    "logsnr",
-    "marginal",
-    "posterior",
-    "prior_term",
-    "quadratic",
-    "resolution_shift",
-    "reverse",
-    "sample",
-    "sample_timesteps",
-    "solve",
-    "target",
-    "trailing",
-    "training_loss",
-    "trajectory",
-    "uniform",
-    "vlb",
-]
+from sfumato.diffusion.condition import Condition as Condition
+from sfumato.diffusion.decoder import Decoder as Decoder
+from sfumato.diffusion.decoder import Discretized as Discretized
+from sfumato.diffusion.decoder import density as density
+from sfumato.diffusion.denoiser import Clipped as Clipped
+from sfumato.diffusion.denoiser import Denoiser as Denoiser
+from sfumato.diffusion.denoiser import NetworkDenoiser as NetworkDenoiser
+from sfumato.diffusion.denoiser import Thresholded as Thresholded
+from sfumato.diffusion.denoiser import Wrapped as Wrapped
+from sfumato.diffusion.fit import fit_grid as fit_grid
+from sfumato.diffusion.gaussian import Gaussian as Gaussian
+from sfumato.diffusion.grid import GRIDS as GRIDS
+from sfumato.diffusion.grid import Grid as Grid
+from sfumato.diffusion.grid import karras as karras
+from sfumato.diffusion.grid import leading as leading
+from sfumato.diffusion.grid import logsnr as logsnr
+from sfumato.diffusion.grid import quadratic as quadratic
+from sfumato.diffusion.grid import trailing as trailing
+from sfumato.diffusion.grid import uniform as uniform
+from sfumato.diffusion.guidance import AutoGuided as AutoGuided
+from sfumato.diffusion.guidance import ClassifierGuided as ClassifierGuided
+from sfumato.diffusion.guidance import Guided as Guided
+from sfumato.diffusion.guidance import ImageGuided as ImageGuided
+from sfumato.diffusion.inverse.operators import Blur as Blur
+from sfumato.diffusion.inverse.operators import Composed as Composed
+from sfumato.diffusion.inverse.operators import Downscale as Downscale
+from sfumato.diffusion.inverse.operators import Function as Function
+from sfumato.diffusion.inverse.operators import Grayscale as Grayscale
+from sfumato.diffusion.inverse.operators import LinearOperator as LinearOperator
+from sfumato.diffusion.inverse.operators import Mask as Mask
+from sfumato.diffusion.inverse.operators import gaussian_kernel as gaussian_kernel
+from sfumato.diffusion.inverse.posterior import DPS as DPS
+from sfumato.diffusion.inverse.posterior import MomentMatching as MomentMatching
+from sfumato.diffusion.inverse.posterior import PiGDM as PiGDM
+from sfumato.diffusion.inverse.posterior import PriorVariance as PriorVariance
+from sfumato.diffusion.inverse.repaint import RePaint as RePaint
+from sfumato.diffusion.likelihood import VLB as VLB
+from sfumato.diffusion.likelihood import bits_per_dim as bits_per_dim
+from sfumato.diffusion.likelihood import bound_term as bound_term
+from sfumato.diffusion.likelihood import prior_term as prior_term
+from sfumato.diffusion.likelihood import vlb as vlb
+from sfumato.diffusion.noise import Noise as Noise
+from sfumato.diffusion.noise import Purpose as Purpose
+from sfumato.diffusion.objective import Bound as Bound
+from sfumato.diffusion.objective import Hybrid as Hybrid
+from sfumato.diffusion.objective import Noised as Noised
+from sfumato.diffusion.objective import Objective as Objective
+from sfumato.diffusion.objective import Simple as Simple
+from sfumato.diffusion.objective import Terms as Terms
+from sfumato.diffusion.objective import Weighted as Weighted
+from sfumato.diffusion.objective import sample_timesteps as sample_timesteps
+from sfumato.diffusion.objective import training_loss as training_loss
+from sfumato.diffusion.oracle import ConditionalMixtureOracle as ConditionalMixtureOracle
+from sfumato.diffusion.oracle import FiniteOracle as FiniteOracle
+from sfumato.diffusion.oracle import GaussianOracle as GaussianOracle
+from sfumato.diffusion.oracle import MixtureOracle as MixtureOracle
+from sfumato.diffusion.parameterization import PARAMETERIZATIONS as PARAMETERIZATIONS
+from sfumato.diffusion.parameterization import X0 as X0
+from sfumato.diffusion.parameterization import Eps as Eps
+from sfumato.diffusion.parameterization import Mu as Mu
+from sfumato.diffusion.parameterization import Parameterization as Parameterization
+from sfumato.diffusion.parameterization import V as V
+from sfumato.diffusion.parameterization import solve as solve
+from sfumato.diffusion.parameterization import target as target
+from sfumato.diffusion.prediction import Prediction as Prediction
+from sfumato.diffusion.process import forward_step as forward_step
+from sfumato.diffusion.process import marginal as marginal
+from sfumato.diffusion.process import posterior as posterior
+from sfumato.diffusion.samplers import SAMPLERS as SAMPLERS
+from sfumato.diffusion.samplers.ancestral import Ancestral as Ancestral
+from sfumato.diffusion.samplers.ddim import DDIM as DDIM
+from sfumato.diffusion.samplers.dpm import DPMSolver as DPMSolver
+from sfumato.diffusion.samplers.dpm import DPMSolverSDE as DPMSolverSDE
+from sfumato.diffusion.samplers.heun import EDM as EDM
+from sfumato.diffusion.samplers.heun import Heun as Heun
+from sfumato.diffusion.samplers.pndm import PNDM as PNDM
+from sfumato.diffusion.samplers.protocol import Sampler as Sampler
+from sfumato.diffusion.samplers.protocol import State as State
+from sfumato.diffusion.samplers.protocol import sample as sample
+from sfumato.diffusion.samplers.protocol import trajectory as trajectory
+from sfumato.diffusion.samplers.unipc import UniPC as UniPC
+from sfumato.diffusion.schedule import SCHEDULES as SCHEDULES
+from sfumato.diffusion.schedule import Constant as Constant
+from sfumato.diffusion.schedule import Cosine as Cosine
+from sfumato.diffusion.schedule import Level as Level
+from sfumato.diffusion.schedule import Linear as Linear
+from sfumato.diffusion.schedule import Quadratic as Quadratic
+from sfumato.diffusion.schedule import Schedule as Schedule
+from sfumato.diffusion.schedule import Shifted as Shifted
+from sfumato.diffusion.schedule import Sigmoid as Sigmoid
+from sfumato.diffusion.schedule import ZeroTerminalSNR as ZeroTerminalSNR
+from sfumato.diffusion.schedule import resolution_shift as resolution_shift
+from sfumato.diffusion.variance import VARIANCES as VARIANCES
+from sfumato.diffusion.variance import Large as Large
+from sfumato.diffusion.variance import Learned as Learned
+from sfumato.diffusion.variance import Optimal as Optimal
+from sfumato.diffusion.variance import Small as Small
+from sfumato.diffusion.variance import Variance as Variance
+from sfumato.diffusion.variance import reverse as reverse
+from sfumato.diffusion.weighting import P2 as P2
+from sfumato.diffusion.weighting import WEIGHTINGS as WEIGHTINGS
+from sfumato.diffusion.weighting import MinSNR as MinSNR
+from sfumato.diffusion.weighting import SigmoidWeight as SigmoidWeight
+from sfumato.diffusion.weighting import Weighting as Weighting

@@ -1,18 +1,18 @@
 r"""The best variance of the reverse step, measured on a trained model instead of learnt.
 
-The optimal variance is beta~ + (alpha_s c)^2 Var[x_0 | x_t] (see `variance.Optimal`), and Analytic-DPM (2201.06503, Eq.
-8-10) reads the average spread off a trained noise predictor: if eps^ = E[eps | x_t] exactly,
+The optimal variance is beta~ + b^2 Var[x_0 | x_t] (see `variance.Optimal`), and Analytic-DPM (2201.06503, Eq. 8-10)
+reads the average posterior variance off a trained noise predictor: if eps^ = E[eps | x_t] exactly,
 
     E Var[x_0 | x_t] / d = sigma_t^2 / alpha_t^2 ( 1 - E |eps^|^2 / d )
 
-A network is not exact, and at high noise 1 - E |eps^|^2 / d is a small difference of large numbers. What is wanted for
-a given mean is how far that mean misses, which is both the right quantity for an imperfect one and stable to estimate
-(Bao et al. 2022, 2206.07309, Sec. 4); for an exact eps^ the two agree, since its error is orthogonal to it:
+A network is not exact, and at high noise 1 - E |eps^|^2 / d is a small difference of large numbers. What a given mean
+needs is its own mean squared error, which is right for an imperfect one too and stable to estimate (Bao et al. 2022,
+2206.07309, Sec. 4); for an exact eps^ the two agree, since its error is orthogonal to it:
 
     E |x_0 - x0^|^2 / d = sigma_t^2 / alpha_t^2 E |eps - eps^|^2 / d
 
-So one pass of the network over some noised images, at a few dozen times, is all it takes; any grid of sampling steps
-can then use it. Values in [-1, 1] have a variance of at most 1, and a measured one is clamped to [0, 1].
+One pass of the network over some noised images at a few dozen times measures it; any grid of sampling steps can then
+use it. Values in [-1, 1] have a variance of at most 1, and a measured one is clamped to [0, 1].
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["MeasuredVariance", "noise_errors"]
 
 @dataclass(frozen=True, eq=False)
 class MeasuredVariance:
-    """Var[x_0 | x_t] averaged over coordinates, from errors measured at some times; hand it to `variance.Optimal`.
+    """Var[x_0 | x_t] averaged over coordinates, from measured errors, for `variance.Optimal` or `PiGDM`.
 
     Attributes:
         schedule: of the denoiser that was measured.
@@ -52,26 +52,23 @@ class MeasuredVariance:
         right = torch.searchsorted(times, t).clamp(1, len(times) - 1)
         part = ((t - times[right - 1]) / (times[right] - times[right - 1])).clamp(0.0, 1.0)
         between = torch.lerp(error[right - 1], error[right], part)
-        spread = ((-level.logsnr).exp() * between).clamp(0.0, 1.0)
-        return spread if spread.ndim == 0 else spread.reshape(-1, 1, 1, 1)
+        variance = ((-level.logsnr).exp() * between).clamp(0.0, 1.0)
+        return variance if variance.ndim == 0 else variance.reshape(-1, 1, 1, 1)
 
 
 @torch.no_grad()
 def noise_errors(
     denoiser: Denoiser, x_0: Tensor, times: Tensor, noise: NoiseSource, condition: Condition | None = None
 ) -> Tensor:
-    """Return | eps - eps^(x_t, t) |^2 / d of each example at each time; its mean over examples is
+    """Return | eps - eps^(x_t, t) |^2 / d of each example at each time, (B, K); the mean over examples is
     `MeasuredVariance.error`.
 
     Args:
         denoiser: the trained model.
-        x_0: (B, C, H, W) in [-1, 1].
+        x_0: (B, C, H, W).
         times: (K,) in (0, 1].
         noise: `noise.step(k)` noises the images at times[k].
-        condition: handed to the denoiser.
-
-    Returns:
-        (B, K).
+        condition: of the images.
     """
     columns = []
     for k, t in enumerate(times.tolist()):

@@ -12,7 +12,7 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
-__all__ = ["Condition", "absent", "cat", "take"]
+__all__ = ["Condition"]
 
 
 class Condition(Protocol):
@@ -51,21 +51,3 @@ class Condition(Protocol):
             probability: that a row is left out.
         """
         ...
-
-
-# A plain tensor, NaN for "nothing given", still passes until every room hands on a `Condition`.
-
-
-def take(condition: Condition, index: Tensor) -> Condition:
-    """Return the rows at `index`."""
-    return condition[index] if isinstance(condition, Tensor) else condition.take(index)
-
-
-def absent(condition: Condition) -> Condition:
-    """Return the condition that gives nothing."""
-    return torch.full_like(condition, torch.nan) if isinstance(condition, Tensor) else condition.absent()
-
-
-def cat(first: Condition, second: Condition) -> Condition:
-    """Return two batches of conditions as one."""
-    return torch.cat([first, second]) if isinstance(first, Tensor) else first.cat(second)  # type: ignore[list-item]

@@ -2,11 +2,11 @@ r"""A denoiser turns a noisy image and its time into a prediction of what it was
 
     (x_t, t, condition) -> Prediction(x0, eps),        x_t = alpha_t x0 + sigma_t eps
 
-How a network is parameterised is settled inside `NetworkDenoiser`; whoever samples, scores or edits sees only
-predictions. Whatever else can make a prediction is a denoiser too: an exact oracle, or a wrapper around another
-denoiser that clips or guides it. A wrapper has the type of what it wraps, so wrappers compose in any order.
+How a network is parameterised is decided inside `NetworkDenoiser`; samplers, likelihoods and edits see predictions
+only. Whatever else can make a prediction is a denoiser too: an exact oracle, or a wrapper around another denoiser that
+clips or guides it. A wrapper has the type of what it wraps, so wrappers compose in any order.
 
-A prediction is consistent: x0 and eps explain the given x_t exactly. Who changes one recomputes the other
+A prediction is consistent: x0 and eps explain the given x_t exactly. Code that changes one recomputes the other
 (`Prediction.with_x0`).
 """
 
@@ -23,9 +23,19 @@ from torch import Tensor
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.parameterization import Eps, Parameterization, solve
 from sfumato.diffusion.prediction import Prediction
-from sfumato.diffusion.schedule import Schedule
+from sfumato.diffusion.schedule import Schedule, broadcast, per_row
 
-__all__ = ["Clipped", "Denoiser", "Network", "NetworkDenoiser", "Thresholded"]
+__all__ = [
+    "Clipped",
+    "Denoiser",
+    "Network",
+    "NetworkDenoiser",
+    "Thresholded",
+    "Wrapped",
+    "differentiable",
+    "gradient",
+    "to_unit_range",
+]
 
 Network = Callable[[Tensor, Tensor, Condition | None], Tensor]
 """(x_t (B, C, H, W), time (B,), condition) -> output (B, C, H, W)."""
@@ -36,7 +46,7 @@ class Denoiser(Protocol):
 
     @property
     def schedule(self) -> Schedule:
-        """The schedule whose times `t` are meant."""
+        """The schedule to which the times `t` belong."""
         ...
 
     def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
@@ -45,7 +55,7 @@ class Denoiser(Protocol):
         Args:
             x_t: (B, C, H, W).
             t: a float or (B,) in (0, 1].
-            condition: what the images should be, or None.
+            condition: what is asked of the images; None for nothing.
         """
         ...
 
@@ -57,8 +67,7 @@ class NetworkDenoiser:
     A network with twice the image's channels predicts its variance too: the second half, f' in about [-1, 1], becomes
     the fraction f = (f' + 1) / 2 of the way from log beta~ to log beta (IDDPM Sec. 3.1).
 
-    The network's time is t T - 1, so that step i of the chain arrives as i - 1, which is how the published networks
-    count (0..T - 1).
+    The network's time is t T - 1, so that step i of the chain arrives as i - 1: published networks count 0..T - 1.
 
     Attributes:
         net: called as net(x_t, time, condition), with time (B,) in x_t's dtype.
@@ -76,13 +85,13 @@ class NetworkDenoiser:
     def __post_init__(self) -> None:
         if isinstance(self.parameterization, Eps) and float(self.schedule(1.0).alpha) == 0.0:
             raise ValueError(
-                "eps-prediction can't recover x_0 on a zero-terminal-SNR schedule, where x_T is pure noise: "
+                "eps-prediction cannot recover x_0 on a zero-terminal-SNR schedule, where x_T is pure noise: "
                 "use v- or x0-prediction"
             )
 
     def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         """Run the network once and solve for x0 and eps."""
-        t = torch.as_tensor(t, dtype=torch.float64, device=x_t.device).expand(len(x_t))
+        t = per_row(t, x_t)
         output = self.net(x_t, (t * self.schedule.num_steps - 1).to(x_t.dtype), condition)
         fraction = None
         if output.shape[1] == 2 * x_t.shape[1]:
@@ -91,27 +100,37 @@ class NetworkDenoiser:
         return Prediction(*solve(self.parameterization, output, x_t, self.schedule, t), fraction)
 
 
+@dataclass(frozen=True, eq=False)
+class Wrapped:
+    """Base of the denoisers around a denoiser.
+
+    Attributes:
+        denoiser: the inner denoiser, whose schedule is the outer one's too.
+    """
+
+    denoiser: Denoiser
+
+    @property
+    def schedule(self) -> Schedule:
+        """The inner denoiser's schedule."""
+        return self.denoiser.schedule
+
+
 def to_unit_range(x0: Tensor) -> Tensor:
-    """Return x0 clamped to [-1, 1], the range of pixels."""
+    """Return x0 clamped to [-1, 1]."""
     return x0.clamp(-1.0, 1.0)
 
 
 @dataclass(frozen=True)
-class Clipped:
-    """A denoiser whose predicted image is projected onto what images can be, as the DDPM code does when it samples.
+class Clipped(Wrapped):
+    """A denoiser whose predicted image is projected onto what images can be, as in the DDPM code's sampling.
 
     Attributes:
-        denoiser: what makes the prediction.
+        denoiser: the inner denoiser.
         clip: x0 -> x0; clamps to [-1, 1] by default.
     """
 
-    denoiser: Denoiser
     clip: Callable[[Tensor], Tensor] = to_unit_range
-
-    @property
-    def schedule(self) -> Schedule:
-        """The wrapped denoiser's schedule."""
-        return self.denoiser.schedule
 
     def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         """Predict, clip x0 and make eps consistent."""
@@ -120,7 +139,7 @@ class Clipped:
 
 
 @dataclass(frozen=True)
-class Thresholded:
+class Thresholded(Wrapped):
     """A denoiser whose predicted image is brought into [-1, 1] by its own scale: dynamic thresholding (Saharia et al.
     2022, 2205.11487, Sec. 2.3).
 
@@ -130,7 +149,7 @@ class Thresholded:
     keeps their differences. An image with no more than the percentile allows out of range is clipped.
 
     Attributes:
-        denoiser: what makes the prediction.
+        denoiser: the inner denoiser.
         percentile: as a fraction in (0, 1], interpolated between two coordinates as `quantile` does.
         ceiling: the greatest s, at least 1; infinite by default, and 1 is plain clipping.
 
@@ -138,7 +157,6 @@ class Thresholded:
         ValueError: a value out of its range.
     """
 
-    denoiser: Denoiser
     percentile: float = 0.995
     ceiling: float = math.inf
 
@@ -148,24 +166,57 @@ class Thresholded:
         if not self.ceiling >= 1.0:
             raise ValueError(f"ceiling = {self.ceiling}: give 1 or more; 1 is plain clipping")
 
-    @property
-    def schedule(self) -> Schedule:
-        """The wrapped denoiser's schedule."""
-        return self.denoiser.schedule
-
     def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         """Predict, bring x0 into [-1, 1] and make eps consistent."""
         prediction = self.denoiser(x_t, t, condition)
         s = _quantile(prediction.x0.abs().flatten(1), self.percentile).clamp(1.0, self.ceiling)
-        s = s.reshape(-1, *[1] * (x_t.ndim - 1))
+        s = broadcast(s, x_t)
         return prediction.with_x0(prediction.x0.clamp(-s, s) / s, x_t, self.schedule(t))
 
 
 def _quantile(values: Tensor, fraction: float) -> Tensor:
-    """The quantile of each row, (B, n) -> (B,), linear between neighbours: `torch.quantile` has a largest size, and
-    no half precision."""
-    place = fraction * (values.shape[1] - 1)
-    below = math.floor(place)
+    """The quantile of each row, (B, n) -> (B,): `torch.quantile` has a largest size, and no half precision."""
+    position = fraction * (values.shape[1] - 1)
+    below = math.floor(position)
     largest = values.topk(values.shape[1] - below).values
     low, high = largest[:, -1], largest[:, -2 if largest.shape[1] > 1 else -1]
-    return low.lerp(high, place - below)
+    return low.lerp(high, position - below)
+
+
+def _variable(x: Tensor) -> tuple[Tensor, bool]:
+    """x as something to differentiate by, and whether the caller records gradients of the result."""
+    further = torch.is_grad_enabled() and x.requires_grad
+    return (x if further else x.clone().detach().requires_grad_()), further
+
+
+def gradient(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Return the gradient of the sum of `function` at x.
+
+    It works inside `torch.no_grad` and `torch.inference_mode`, where samplers run; where the caller records gradients
+    (another wrapper around this one) they continue through it.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        x, further = _variable(x)
+        (result,) = torch.autograd.grad(function(x).sum(), x, create_graph=further)
+    return result
+
+
+def differentiable(
+    denoiser: Denoiser, x_t: Tensor, t: Tensor | float, condition: Condition | None
+) -> tuple[Prediction, Callable[[Tensor], Tensor]]:
+    """Return a prediction, and u -> J^T u for J = d x0 / d x_t; gradients as in `gradient`.
+
+    Raises:
+        ValueError: the denoiser's output has no gradient.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        x, further = _variable(x_t)
+        prediction = denoiser(x, t, condition)
+    if not prediction.x0.requires_grad:
+        raise ValueError("this denoiser cannot be differentiated: use RePaint or a torch network that has gradients")
+
+    def pull(u: Tensor) -> Tensor:
+        (pulled,) = torch.autograd.grad(prediction.x0, x, u, retain_graph=True, create_graph=further)
+        return pulled
+
+    return (prediction if further else prediction.detach()), pull

@@ -1,9 +1,9 @@
-r"""A grid fitted to the model: the N steps that miss its own fine trajectory by least.
+r"""A grid fitted to the model: the N steps that deviate least from its own fine trajectory.
 
 Where steps may be long and where they must be short depends on the model: how much the flow bends there (GITS, Chen et
-al. 2024, 2405.11326). Walk a few images down a fine grid of F times and keep the images x_i and what the denoiser said
-there, m_i = x0^_i. Then a step from time i to any later j, had it the fine trajectory's memory, costs no evaluation
-(see `dpm`; h = lambda_j - lambda_i):
+al. 2024, 2405.11326). Sample a few images on a fine grid of F times and keep the images x_i and the predictions there,
+m_i = x0^_i. Then a step from time i to any later j, with the fine trajectory's history, costs no evaluation (see `dpm`;
+h = lambda_j - lambda_i):
 
     x^_j = sigma_j/sigma_i x_i - alpha_j expm1(-h) [ m_i + g (m_i - m_p) ]
     cost(p, i, j) = mean over images of | x^_j - x_j |
@@ -13,15 +13,14 @@ time to 0 with the least sum of costs are a shortest path over pairs of neighbou
 
     V_1(p, i) = cost(p, i, end),        V_n(p, i) = min_j [ cost(p, i, j) + w V_{n-1}(i, j) ]
 
-GITS is the case g = 0, with the miss measured in x / alpha and w = 1.15. Its grids suit one-step methods; strides of
-very different lengths throw a multistep method off, which reads a slope from the last stride and follows it over the
-next, so such a method has a cost of its own here. The miss is measured in x: for data N(0, 1) the flow carries it on
-with just its size.
+GITS is the case g = 0, with the error measured in x / alpha and w = 1.15. Its grids suit one-step methods; a multistep
+method extrapolates a slope from the last stride over the next, so strides of very different lengths disturb it, and it
+has a cost of its own here. The error is measured in x: for data N(0, 1) the flow preserves its size.
 
-What the flow does with a miss on other data is not known beforehand: it contracts some and blows others up, such as
-those made just before it is settled which of two images this one becomes. So the sum of costs only proposes. Both
-costs with three weights w, and the grids that have names, are walked by the sampler itself, and the one that ends
-nearest to where the fine trajectory ended is taken: about F + 12 N evaluations in all.
+What the flow does with an error on other data is not known beforehand: it contracts some and amplifies others, such as
+those made just before it is decided which of two images this one becomes. So the sum of costs only proposes. Both costs
+with three weights w, and the grids that have names, are tried with the sampler itself, and the one that ends nearest to
+the end of the fine trajectory is taken: about F + 12 N evaluations in all.
 
 All x^_j - x_j are sums of a few stored images, so their sizes follow from the images' products with one another, and a
 hundred thousand steps are tried in a second.
@@ -37,7 +36,9 @@ from torch import Tensor
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.grid import GRIDS, quadratic
-from sfumato.diffusion.samplers import DDIM, DPMSolver, NoiseSource, Sampler, State, sample, trajectory
+from sfumato.diffusion.samplers.ddim import DDIM
+from sfumato.diffusion.samplers.dpm import DPMSolver
+from sfumato.diffusion.samplers.protocol import NoiseSource, Sampler, State, sample, trajectory
 from sfumato.diffusion.schedule import Schedule
 
 __all__ = ["fit_grid"]
@@ -55,20 +56,16 @@ def fit_grid(
     sampler: Sampler = DPMSolver(2),
     fine: Tensor | None = None,
 ) -> Tensor:
-    """Return N + 1 times chosen by the model's own measured error; any sampler can use them, any file can hold them.
+    """Return N + 1 times, float64, chosen by the model's own measured error; any sampler can use them.
 
     Args:
         denoiser: the model as it will be sampled, clipping and guidance included.
-        noise: the prior of a few images; 16 do.
+        noise: the prior of a few images; 16 are enough.
         num_steps: N.
-        condition: handed to the denoiser, one for each image.
-        sampler: that will walk the grid. A stochastic one has no end of its own to compare; DDIM or
-            DPM-Solver++ of its order stands for it.
-        fine: (F + 1,) decreasing to 0, the times to choose from and the F evaluations that it costs; `quadratic`, F =
-            100, by default.
-
-    Returns:
-        (N + 1,) float64.
+        condition: of the images.
+        sampler: for which the grid is made. A stochastic one has no end of its own to compare; DDIM or DPM-Solver++ of
+            its order is used in its place.
+        fine: (F + 1,) decreasing to 0, the times to choose from; `quadratic`, F = 100, by default.
 
     Raises:
         ValueError: more steps than fine ones.
@@ -81,27 +78,25 @@ def fit_grid(
     if sampler.stochastic:
         sampler = DDIM() if sampler.order == 1 else DPMSolver(2)
     states = list(trajectory(denoiser, DPMSolver(2), fine, noise, condition))
-    goal = states[-1].x
-    products = _products(states)
-    proposals = _named(num_steps, schedule)
+    goal, products, proposals = states[-1].x, _products(states), _named(num_steps, schedule)
     for order in (1, 2):
         costs = step_costs(products, denoiser, fine, order)
         proposals += [fine[shortest_path(costs, num_steps, weight)] for weight in _WEIGHTS]
 
-    def miss(times: Tensor) -> float:
+    def error(times: Tensor) -> float:
         end = sample(denoiser, sampler, times, noise, condition)
         return float((end - goal).flatten(1).square().mean(1).sqrt().mean())
 
-    return min(proposals, key=miss)
+    return min(proposals, key=error)
 
 
 def _named(num_steps: int, schedule: Schedule) -> list[Tensor]:
     """The grids that have a name, as far as the chain is long enough for them."""
-    found = []
+    grids = []
     for grid in GRIDS.values():
         with contextlib.suppress(ValueError):
-            found.append(grid(num_steps, schedule))
-    return found
+            grids.append(grid(num_steps, schedule))
+    return grids
 
 
 def _products(states: list[State]) -> Tensor:
@@ -135,7 +130,7 @@ def step_costs(products: Tensor, denoiser: Denoiser, fine: Tensor, order: int) -
         ratio = level.sigma[later] / level.sigma[i]
         image = -level.alpha[later] * torch.expm1(-h)
         slope = h / (2 * (half[i] - half[before, None]))  # (p, j)
-        first = slope.isinf() | slope.isnan() | (order == 1)  # no memory, or an end without lambda
+        first = slope.isinf() | slope.isnan() | (order == 1)  # no history, or an end without lambda
         slope = image * torch.where(first, 0.0, slope)
         x_i, x_j, m_i, m_p = i, later, last + 1 + i, slice(last + 1, last + 2 + i)
         g = products
@@ -155,13 +150,7 @@ def step_costs(products: Tensor, denoiser: Denoiser, fine: Tensor, order: int) -
 
 
 def shortest_path(costs: Tensor, num_steps: int, weight: float = 1.0) -> list[int]:
-    """Return the nodes 0 = i_0 < ... < i_N = last with the least sum of weight^k costs_k.
-
-    Args:
-        costs: cost(p, i, j) as from `step_costs`.
-        num_steps: N, from 1 to F.
-        weight: above 1, later misses count more.
-    """
+    """Return the nodes 0 = i_0 < ... < i_N = last with the least sum of weight^k costs_k for N from 1 to F."""
     left, choices = costs[:, :, -1], []
     for _ in range(num_steps - 1):
         left, choice = (costs + weight * left).min(2)

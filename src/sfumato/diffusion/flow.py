@@ -1,7 +1,7 @@
 r"""Likelihood by the probability-flow ODE.
 
 The noised data move along a deterministic flow with the same marginals as the random process (Song et al. 2021,
-2011.13456, Sec. 4.3). Divide the image by alpha and count time by the noise that is then in it,
+2011.13456, Sec. 4.3). Divide the image by alpha and take the noise that is then in it for time,
 
     y = x_t / alpha_t,   r = sigma_t / alpha_t,   u = log r = -logsnr / 2:          dy/du = r eps^(x_t, t)
 
@@ -14,13 +14,10 @@ is a trace: summed over every coordinate (exact, d gradients), or estimated with
 random signs v (Hutchinson 1990), one gradient.
 
 The solver is Dormand and Prince's pair of orders 5 and 4 with a step size for each example, since examples that share
-one would depend on their company. The flow starts at the chain's first step t_0 = 1/T and not at 0: the density is that
-of x_{t_0}. For images of L integer levels two ways lead from it to bits:
+one would depend on their batch. The flow starts at the chain's first step t_0 = 1/T and not at 0: the density is that
+of x_{t_0}. A bound leads from it to bits of stored values, the noise of the first step being the dequantisation:
 
-    uniform       x_0 + U(-1, 1) / (L - 1) is scored as if it were x_{t_0}: the usual practice, for comparison
-    variational   -log p(x_0) <= E[ log q(x_{t_0} | x_0) - log p(x_{t_0}) - log p(x_0 | x_{t_0}) ], x_{t_0} ~ q:
-                  a bound on the discrete likelihood, the noise of the first step being the dequantisation; of
-                  values that are no integers, with the decoder's density, on their density
+    -log p(x_0) <= E[ log q(x_{t_0} | x_0) - log p(x_{t_0}) - log p(x_0 | x_{t_0}) ],    x_{t_0} ~ q
 """
 
 from __future__ import annotations
@@ -32,16 +29,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sfumato.diffusion.condition import Condition, take
+from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.decoder import Decoder, Discretized
 from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.gaussian import Gaussian
 from sfumato.diffusion.process import marginal
-from sfumato.diffusion.reverse import reverse
 from sfumato.diffusion.schedule import Level
-from sfumato.diffusion.variance import Variance
+from sfumato.diffusion.variance import Variance, reverse
 
-__all__ = ["Flow", "FlowResult", "integrate", "uniform_bits", "variational_bits"]
+__all__ = ["Flow", "FlowResult", "integrate", "variational_bits"]
 
 # Dormand and Prince 1980: nodes, stages, and the weights of orders 5 and 4
 _C = (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
@@ -54,11 +50,11 @@ _A = (
     (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
     (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
 )
-_B5 = (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84, 0.0)
+_B5 = (*_A[-1], 0.0)
 _B4 = (5179 / 57600, 0.0, 7571 / 16695, 393 / 640, -92097 / 339200, 187 / 2100, 1 / 40)
 
 Field = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(rows (b,) int64, u (b,), state (b, k)) -> derivative (b, k): the rows say which examples of the batch are asked."""
+"""(rows (b,) int64, u (b,), state (b, k)) -> derivative (b, k); the rows are the examples of the batch."""
 
 
 def integrate(
@@ -74,7 +70,7 @@ def integrate(
         most_steps: per example.
 
     Returns:
-        The state at `end`, and how many evaluations each example took, (B,) int64.
+        The state at `end`, and the number of evaluations of each example, (B,) int64.
 
     Raises:
         ValueError: an example needs more than `most_steps` steps.
@@ -90,8 +86,7 @@ def integrate(
         h = torch.minimum(width[rows], end - u[rows])
         proposal, error = _step(field, rows, u[rows], state[rows], h)
         scale = atol + rtol * torch.maximum(state[rows].abs(), proposal.abs())
-        size = (error / scale).square().mean(1).sqrt()
-        size = torch.where(size.isfinite(), size, torch.full_like(size, 1e6))
+        size = (error / scale).square().mean(1).sqrt().nan_to_num(1e6, posinf=1e6)
         accepted = size <= 1
         taken = rows[accepted]
         state[taken] = proposal[accepted]
@@ -117,7 +112,7 @@ def _step(field: Field, rows: Tensor, u: Tensor, state: Tensor, h: Tensor) -> tu
 
 @dataclass(frozen=True)
 class FlowResult:
-    """What the flow says of a batch.
+    """The flow's density of a batch.
 
     Attributes:
         log_prob: (B,), log p(x_{t_0}) in nats, all coordinates together.
@@ -153,10 +148,10 @@ class Flow:
         """Return log p(x) of images at t_0 under the model.
 
         Args:
-            x: (B, C, H, W), images at level t_0 (see the module for how an 8-bit image becomes one).
+            x: (B, C, H, W), images at level t_0.
             probes: (P, B, C, H, W) of random signs for Hutchinson's estimate, averaged over P; None sums the divergence
                 over every coordinate, which costs d gradients an evaluation.
-            condition: handed to the denoiser, (B,) or None.
+            condition: of the images.
 
         Raises:
             ValueError: a schedule that ends in pure noise exactly, where x_T / alpha_T does not exist.
@@ -165,7 +160,6 @@ class Flow:
         first, last = schedule(self.start), schedule(1.0)
         if float(last.alpha) == 0:
             raise ValueError("the flow's likelihood needs alpha_T > 0, and this schedule ends in pure noise")
-        dim = x[0].numel()
         y = x.double().flatten(1) / first.alpha
         state = torch.cat([y, y.new_zeros(len(y), 1)], 1)
         span = float(-first.logsnr / 2), float(-last.logsnr / 2)
@@ -173,7 +167,7 @@ class Flow:
         state, evaluations = integrate(field, state, *span, self.rtol, self.atol)
         latent = (state[:, :-1] * last.alpha).reshape(x.shape)
         prior = Gaussian(torch.zeros_like(latent), latent.new_zeros(())).log_prob(latent).flatten(1).sum(1)
-        change = dim * (last.alpha.log() - first.alpha.log())
+        change = x[0].numel() * (last.alpha.log() - first.alpha.log())
         return FlowResult(prior + change + state[:, -1], latent.to(x.dtype), evaluations)
 
 
@@ -183,7 +177,7 @@ def _divergence_field(denoiser: Denoiser, x: Tensor, probes: Tensor | None, cond
     def field(rows: Tensor, u: Tensor, state: Tensor) -> Tensor:
         level = Level.from_logsnr(-2 * u)
         t = denoiser.schedule.time(-2 * u)
-        some = None if condition is None else take(condition, rows)
+        some = None if condition is None else condition.take(rows)
         with torch.enable_grad():
             y = state[:, :-1].detach().requires_grad_()
             x_t = (y * level.alpha[:, None]).reshape(-1, *x.shape[1:]).to(x.dtype)
@@ -219,15 +213,13 @@ def variational_bits(
 ) -> Tensor:
     """Return a bound on -log2 p(x_0) in bits a dimension, (B,): the flow from t_0, the decoder below it.
 
-    log q(x_{t_0} | x_0) - log p(x_{t_0}) - log p(x_0 | x_{t_0}) at one x_{t_0} ~ q for each image.
-
     Args:
         flow: the model's density at t_0.
-        x_0: (B, C, H, W), values 2k/(levels - 1) - 1.
+        x_0: (B, C, H, W), values that the decoder knows.
         noise: (B, C, H, W) ~ N(0, I), the eps of x_{t_0}.
         probes: as `Flow.log_prob`.
-        variance: of the decoder, as in the bound.
-        condition: handed to the denoiser.
+        variance: of the decoder's Gaussian, as in the bound.
+        condition: of the images.
         decoder: gives L_0; with `density` the bits are of a density.
     """
     schedule, t = flow.denoiser.schedule, flow.start
@@ -239,28 +231,3 @@ def variational_bits(
     nats = q.log_prob(x_t) + decoder(step, x_0)
     total = nats.flatten(1).sum(1) - flow.log_prob(x_t, probes, condition).log_prob
     return total / (x_0[0].numel() * math.log(2))
-
-
-def uniform_bits(
-    flow: Flow,
-    x_0: Tensor,
-    uniform: Tensor,
-    probes: Tensor | None,
-    condition: Condition | None = None,
-    levels: int = 256,
-) -> Tensor:
-    """Return -log2 of the uniformly dequantised density of integers in bits a dimension, (B,) (Theis et al. 2016).
-
-    A bin is w = 2 / (levels - 1) wide, so its mass is about density times width: -log p(x) / (d ln 2) - log2 w.
-
-    Args:
-        flow: the model's density at t_0.
-        x_0: (B, C, H, W), values 2k/(levels - 1) - 1.
-        uniform: (B, C, H, W) in [0, 1).
-        probes: as `Flow.log_prob`.
-        condition: handed to the denoiser.
-        levels: how many values x_0 can have.
-    """
-    x = x_0 + (2 * uniform.to(x_0) - 1) / (levels - 1)
-    nats = -flow.log_prob(x, probes, condition).log_prob
-    return nats / (x_0[0].numel() * math.log(2)) - math.log2(2 / (levels - 1))

@@ -18,7 +18,7 @@ __all__ = ["Gaussian"]
 
 @dataclass(frozen=True)
 class Gaussian:
-    """N(mean, exp(logvar)), coordinate by coordinate; nothing here sums over coordinates.
+    """N(mean, exp(logvar)), coordinate by coordinate; no method sums over coordinates.
 
     Attributes:
         mean: (B, C, H, W).
@@ -30,12 +30,12 @@ class Gaussian:
 
     @property
     def variance(self) -> Tensor:
-        """exp(logvar), in logvar's shape."""
+        """exp(logvar)."""
         return self.logvar.exp()
 
     @property
     def std(self) -> Tensor:
-        """exp(logvar / 2), in logvar's shape."""
+        """exp(logvar / 2)."""
         return (self.logvar / 2).exp()
 
     def sample(self, noise: Tensor) -> Tensor:
@@ -43,18 +43,12 @@ class Gaussian:
         return self.mean + self.std * noise
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Return log N(x; mean, variance) of each coordinate in nats.
-
-        -1/2 [ (x - mean)^2 / variance + logvar + log 2 pi ].
-        """
+        """Return log N(x; mean, variance) in nats: -1/2 [ (x - mean)^2 / variance + logvar + log 2 pi ]."""
         return -0.5 * ((x - self.mean).square() * (-self.logvar).exp() + self.logvar + math.log(2 * math.pi))
 
     def kl(self, other: Gaussian) -> Tensor:
-        """Return KL(self || other) of each coordinate in nats.
-
-        1/2 [ log(v_o / v) - 1 + v / v_o + (m - m_o)^2 / v_o ], the diagonal case of the general formula (Luo 2022, Eq.
-        88).
-        """
+        """Return KL(self || other) in nats: 1/2 [ log(v_o / v) - 1 + v / v_o + (m - m_o)^2 / v_o ] (Luo 2022, Eq.
+        88)."""
         log_ratio = self.logvar - other.logvar
         squared = (self.mean - other.mean).square() * (-other.logvar).exp()
         return 0.5 * (torch.expm1(log_ratio) - log_ratio + squared)

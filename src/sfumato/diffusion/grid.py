@@ -1,6 +1,6 @@
 r"""Which times a sampler visits: respacing, apart from the samplers.
 
-A grid is N + 1 decreasing times in float64, the last exactly 0 (data). Three pick N of the chain's own steps i, times
+A grid is N + 1 decreasing times in float64, the last exactly 0 (data). Three choose N of the chain's own steps i, times
 t = i / T, which a network trained on the chain has seen. They differ in where they start and how they round, which is
 worth a name each, since samplers of other projects differ by it (Lin et al. 2023, 2305.08891, Table 2):
 
@@ -8,7 +8,8 @@ worth a name each, since samplers of other projects differ by it (Lin et al. 202
     leading     i = 1 + (N - 1 - k) floor(T / N)            ends at the first step, starts short of T
     uniform     i = 1 + round((N - 1 - k) (T - 1)/(N - 1))  both ends ("linspace")
 
-The others space some function of the level evenly and take the times where it falls, between the chain's steps too:
+The others space some function of the level evenly and take the times at which it is reached, between the chain's steps
+too:
 
     quadratic   sqrt(t)                                     DDIM's for CIFAR-10 (2010.02502, App. D.2)
     logsnr      log(alpha^2 / sigma^2)                      DPM-Solver's (2206.00927, Sec. 3.4)
@@ -33,6 +34,9 @@ from sfumato.diffusion.schedule import Schedule
 
 __all__ = ["GRIDS", "Grid", "karras", "leading", "logsnr", "quadratic", "trailing", "uniform"]
 
+Grid = Callable[[int, Schedule], Tensor]
+"""(N, schedule) -> (N + 1,) float64 times, decreasing to exactly 0; N outside 1..T is a ValueError."""
+
 _RHO, _NOISIEST = 7, 80.0  # EDM, Sec. 3 and Table 1
 
 
@@ -41,8 +45,8 @@ def _grid(steps: Tensor, chain: int) -> Tensor:
     return torch.cat([steps.to(torch.float64), torch.zeros(1, dtype=torch.float64)]) / chain
 
 
-def _check(num_steps: int, schedule: Schedule) -> int:
-    """Return T after seeing that N steps can be chosen from it."""
+def _chain(num_steps: int, schedule: Schedule) -> int:
+    """T, after a check that N steps can be chosen from it."""
     chain = schedule.num_steps
     if not 1 <= num_steps <= chain:
         raise ValueError(f"{num_steps} sampling steps on a chain of {chain}: choose from 1 to {chain}")
@@ -50,82 +54,61 @@ def _check(num_steps: int, schedule: Schedule) -> int:
 
 
 def trailing(num_steps: int, schedule: Schedule) -> Tensor:
-    """Return N + 1 times from 1 down to 0, spaced T / N from the noisy end.
-
-    Args:
-        num_steps: N, from 1 to T.
-        schedule: of the denoiser, with a chain of T steps.
-
-    Returns:
-        (N + 1,) float64.
-
-    Raises:
-        ValueError: N outside 1..T.
-    """
-    chain = _check(num_steps, schedule)
+    """Return N + 1 times from 1 down to 0, spaced T / N from the noisy end."""
+    chain = _chain(num_steps, schedule)
     return _grid((chain - torch.arange(num_steps, dtype=torch.float64) * (chain / num_steps)).round(), chain)
 
 
 def leading(num_steps: int, schedule: Schedule) -> Tensor:
-    """Return N + 1 times that end 1/T, 0, spaced floor(T / N): the first is short of 1. Arguments as `trailing`."""
-    chain = _check(num_steps, schedule)
+    """Return N + 1 times that end 1/T, 0, spaced floor(T / N): the first is short of 1."""
+    chain = _chain(num_steps, schedule)
     return _grid(1 + torch.arange(num_steps - 1, -1, -1) * (chain // num_steps), chain)
 
 
 def uniform(num_steps: int, schedule: Schedule) -> Tensor:
-    """Return N + 1 times: evenly spaced from 1 to 1/T, then 0; N = 1 starts at pure noise. Arguments as `trailing`."""
-    chain = _check(num_steps, schedule)
+    """Return N + 1 times: evenly spaced from 1 to 1/T, then 0; N = 1 starts at pure noise."""
+    chain = _chain(num_steps, schedule)
     if num_steps == 1:
         return trailing(1, schedule)
     return _grid(1 + torch.linspace(chain - 1, 0, num_steps, dtype=torch.float64).round(), chain)
 
 
 def _spaced(num_steps: int, first: float, last: float, back: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return the times of N values evenly from `first` to `last`, and 0."""
+    """The times of N values evenly from `first` to `last`, and 0."""
     if num_steps > 1 and first == last:
         raise ValueError("a chain of one step has no room for several: take one step, or the trailing grid")
-    times = back(torch.linspace(first, last, num_steps, dtype=torch.float64))
-    return torch.cat([times, torch.zeros(1, dtype=torch.float64)])
+    return _grid(back(torch.linspace(first, last, num_steps, dtype=torch.float64)), 1)
 
 
 def _ends(num_steps: int, schedule: Schedule) -> tuple[float, float]:
-    """Return (first, last non-zero) of the times that have a finite logsnr."""
-    chain = _check(num_steps, schedule)
+    """logsnr at the first and the last non-zero time where it is finite."""
+    chain = _chain(num_steps, schedule)
     first = 1.0 if float(schedule(1.0).alpha) > 0 else (chain - 1) / chain
     if first == 0:
         raise ValueError("a chain of one step that ends in pure noise has no finite logsnr: take the trailing grid")
-    return first, 1 / chain
+    return float(schedule(first).logsnr), float(schedule(1 / chain).logsnr)
 
 
 def quadratic(num_steps: int, schedule: Schedule) -> Tensor:
-    """Return N + 1 times with sqrt(t) evenly from 1 to sqrt(1/T), then 0: dense near the data. Arguments as
-    `trailing`.
-    """
-    chain = _check(num_steps, schedule)
-    return _spaced(num_steps, 1.0, chain**-0.5, torch.square)
+    """Return N + 1 times with sqrt(t) evenly from 1 to sqrt(1/T), then 0: dense near the data."""
+    return _spaced(num_steps, 1.0, _chain(num_steps, schedule) ** -0.5, torch.square)
 
 
 def logsnr(num_steps: int, schedule: Schedule) -> Tensor:
-    """Return N + 1 times with logsnr evenly from t = 1 (see the module for pure noise) to 1/T, then 0. Arguments as
-    `trailing`.
-    """
-    first, last = (float(schedule(t).logsnr) for t in _ends(num_steps, schedule))
-    return _spaced(num_steps, first, last, schedule.time)
+    """Return N + 1 times with logsnr evenly from t = 1 (see the module for pure noise) to 1/T, then 0."""
+    return _spaced(num_steps, *_ends(num_steps, schedule), schedule.time)
 
 
 def karras(num_steps: int, schedule: Schedule) -> Tensor:
     """Return N + 1 times with (sigma / alpha)^(1/7) evenly from t = 1, or from sigma / alpha = 80 where the chain goes
-    beyond, to 1/T, then 0 (EDM Eq. 5). Arguments as `trailing`.
+    beyond, to 1/T, then 0 (EDM Eq. 5).
     """
-    first, last = (math.exp(-float(schedule(t).logsnr) / 2) for t in _ends(num_steps, schedule))
+    first, last = (math.exp(-end / 2) for end in _ends(num_steps, schedule))
     first = max(last, min(first, _NOISIEST))
     return _spaced(
         num_steps, first ** (1 / _RHO), last ** (1 / _RHO), lambda root: schedule.time(-2 * _RHO * root.log())
     )
 
-
-Grid = Callable[[int, Schedule], Tensor]
-"""(num_steps, schedule) -> (N + 1,) float64 times, decreasing to exactly 0."""
 
 GRIDS: dict[str, Grid] = {
     "trailing": trailing,
@@ -135,4 +118,4 @@ GRIDS: dict[str, Grid] = {
     "logsnr": logsnr,
     "karras": karras,
 }
-"""The grids by the name that the command line knows them by."""
+"""The grids by their names on the command line."""

@@ -4,9 +4,9 @@ Wanted is not q(x | c) but a density in which the condition c counts w times. By
 
     log q_w(x_t | c) = log q(x_t) + w log q(c | x_t) = (1 - w) log q(x_t) + w log q(x_t | c)
 
-at every noise level (which is not the noised version of any one density of images, so that a guided run ends near,
-not at, q_w). With score = -eps / sigma this is a line through two predictions, in eps, and as x_t = alpha x0 + sigma
-eps, in x0 alike:
+at every noise level (which is not the noised version of any one density of images, so a guided run ends near, not at,
+q_w). With score = -eps / sigma this is a line through two predictions, in eps, and as x_t = alpha x0 + sigma eps, in x0
+alike:
 
     eps_w = eps_u + w (eps_c - eps_u),          x0_w = x0_u + w (x0_c - x0_u)
 
@@ -14,8 +14,8 @@ w = 0 is the unconditional model, 1 the conditional one, more is guidance. (The 
 
     Guided              both ends from one network that was trained with and without its condition
     AutoGuided          the far end from a worse network: away from its mistakes, not away from the other classes
-    ClassifierGuided    the gradient of any log q(c | x_t):  eps - w sigma grad,  x0 + w sigma^2 / alpha grad
-    ImageGuided         the same for a function of clean images, asked about the predicted one
+    ClassifierGuided    the gradient of any log q(c | x_t) added to the score
+    ImageGuided         the same for a function of clean images, applied to the predicted one
 
 All are denoisers around denoisers. "No condition" is the condition's own `absent()`; a row that gives nothing already
 stays what it is.
@@ -31,10 +31,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sfumato.diffusion.condition import Condition, absent, cat
-from sfumato.diffusion.denoiser import Denoiser
+from sfumato.diffusion.condition import Condition
+from sfumato.diffusion.denoiser import Denoiser, Wrapped, differentiable, gradient
 from sfumato.diffusion.prediction import Prediction
-from sfumato.diffusion.schedule import Schedule, broadcast
+from sfumato.diffusion.schedule import broadcast, per_row
 
 __all__ = ["AutoGuided", "ClassifierGuided", "Guided", "ImageGuided", "LogProb"]
 
@@ -46,16 +46,16 @@ Interval = tuple[float, float] | None
 
 
 @dataclass(frozen=True)
-class Guided:
+class Guided(Wrapped):
     """Classifier-free guidance: uncond + w (cond - uncond) (Ho and Salimans 2022, 2207.12598, Eq. 6).
 
     One evaluation of twice the batch; a single one of the batch where w is 0 or 1, or t lies outside the interval,
     where the conditional prediction is returned as it is (Kynkäänniemi et al. 2024, 2404.07724: guidance harms at high
     noise and is idle at low).
 
-    Large w also stretches the image's contrast. `rescale` gives back a part of what was added to the standard
-    deviation of the predicted x0, all coordinates of an image together (Lin et al. 2023, 2305.08891, Eq. 15-16, who
-    take that of the network's output; x0 means the same for every parameterisation):
+    Large w also stretches the image's contrast. `rescale` takes back a part of what was added to the standard deviation
+    of the predicted x0, all coordinates of an image together (Lin et al. 2023, 2305.08891, Eq. 15-16, who take that of
+    the network's output; x0 means the same for every parameterisation):
 
         x0 <- (1 - rescale) x0_w + rescale x0_w std(x0_c) / std(x0_w),       eps recomputed
 
@@ -65,13 +65,12 @@ class Guided:
         denoiser: trained with some conditions left out.
         scale: w.
         interval: (low, high) of t, 0 <= low < high <= 1, or None for all.
-        rescale: share of the rescaled x0, in [0, 1]; 0.7 in the paper.
+        rescale: weight of the rescaled x0, in [0, 1]; 0.7 in the paper.
 
     Raises:
         ValueError: a value out of its range; when called, no condition.
     """
 
-    denoiser: Denoiser
     scale: float
     interval: Interval = None
     rescale: float = 0.0
@@ -81,19 +80,15 @@ class Guided:
         if not 0.0 <= self.rescale <= 1.0:
             raise ValueError(f"rescale = {self.rescale}: choose from 0 (none) to 1 (the conditional contrast)")
 
-    @property
-    def schedule(self) -> Schedule:
-        """The wrapped denoiser's schedule."""
-        return self.denoiser.schedule
-
     def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         """Predict with and without the condition, and go w times the way from the one to the other."""
         if condition is None:
             raise ValueError("guidance needs a condition to guide towards: give one, or sample without guidance")
         weight = _weight(self.scale, self.interval, t)
         if isinstance(weight, float) and weight in (0.0, 1.0):
-            return self.denoiser(x_t, t, condition if weight else absent(condition))
-        both = self.denoiser(torch.cat([x_t, x_t]), _twice(t), cat(condition, absent(condition)))
+            return self.denoiser(x_t, t, condition if weight else condition.absent())
+        twice = torch.cat([t, t]) if isinstance(t, Tensor) and t.ndim else t
+        both = self.denoiser(torch.cat([x_t, x_t]), twice, condition.cat(condition.absent()))
         conditional, unconditional = _halves(both)
         guided = _between(unconditional, conditional, weight)
         if self.rescale == 0.0:
@@ -103,12 +98,12 @@ class Guided:
 
 
 @dataclass(frozen=True)
-class AutoGuided:
+class AutoGuided(Wrapped):
     """Autoguidance: weak + w (strong - weak), both with the condition, if any (Karras et al. 2024, 2406.02507).
 
     The weak network is a smaller or less trained one of the same kind, and errs where the strong one errs, only more.
-    Two evaluations, one of each; a single one where w is 0 or 1 or t lies outside the interval, where the strong
-    prediction is returned as it is. A learned variance is the strong prediction's.
+    One evaluation of each; a single one where w is 0 or 1 or t lies outside the interval, where the strong prediction
+    is returned as it is. A learned variance is the strong prediction's.
 
     Attributes:
         denoiser: the strong one.
@@ -120,7 +115,6 @@ class AutoGuided:
         ValueError: a value out of its range, or schedules that differ.
     """
 
-    denoiser: Denoiser
     weak: Denoiser
     scale: float
     interval: Interval = None
@@ -133,11 +127,6 @@ class AutoGuided:
                 "take an earlier or smaller model of the same schedule"
             )
 
-    @property
-    def schedule(self) -> Schedule:
-        """The schedule that both denoisers share."""
-        return self.denoiser.schedule
-
     def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         """Predict with both, and go w times the way from the weak prediction to the strong one."""
         weight = _weight(self.scale, self.interval, t)
@@ -147,93 +136,67 @@ class AutoGuided:
 
 
 @dataclass(frozen=True)
-class ClassifierGuided:
-    """Classifier guidance: eps - w sigma grad log p(c | x_t) (Dhariwal and Nichol 2021, 2105.05233, Alg. 2).
+class _ByGradient(Wrapped):
+    """What guidance by a gradient needs, and when it cannot be."""
 
-    The denoiser is handed the condition too; one that must not see it is `Guided(denoiser, 0.0)`. At w = 1 an
-    unconditional denoiser becomes the conditional one, and everything beyond is guidance. One evaluation of the
-    denoiser, and one of the classifier with its gradient.
-
-    Attributes:
-        denoiser: what is guided.
-        log_prob: the classifier: (x_t, t (B,), condition) -> (B,) nats, trained on noised images, differentiable.
-        scale: w.
-
-    Raises:
-        ValueError: a scale that is no number, or a schedule that ends in pure noise, where x0 can't follow eps.
-    """
-
-    denoiser: Denoiser
     log_prob: LogProb
     scale: float = 1.0
 
     def __post_init__(self) -> None:
         _check(self.scale, None)
-        _check_end(self.schedule)
-
-    @property
-    def schedule(self) -> Schedule:
-        """The wrapped denoiser's schedule."""
-        return self.denoiser.schedule
-
-    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
-        """Predict, and move the prediction up the classifier's gradient."""
-        prediction = self.denoiser(x_t, t, condition)
-        x, further = _variable(x_t)
-        with torch.enable_grad():
-            log_prob = self.log_prob(x, _times(t, x), condition).sum()
-            (gradient,) = torch.autograd.grad(log_prob, x, create_graph=further)
-        return prediction.with_score(self.scale * gradient, self.schedule(t))
+        if float(self.schedule(1.0).alpha) == 0.0:
+            raise ValueError(
+                "a classifier's gradient moves x0 by sigma^2 / alpha, and this schedule ends at alpha = 0: use Guided, "
+                "or a schedule that ends short of pure noise"
+            )
 
 
 @dataclass(frozen=True)
-class ImageGuided:
+class ClassifierGuided(_ByGradient):
+    """Classifier guidance: eps - w sigma grad log p(c | x_t) (Dhariwal and Nichol 2021, 2105.05233, Alg. 2).
+
+    The denoiser gets the condition too; to hide it, wrap it: `Guided(denoiser, 0.0)`. At w = 1 an unconditional
+    denoiser becomes the conditional one, and everything beyond is guidance. One evaluation of the denoiser, and one of
+    the classifier with its gradient.
+
+    Attributes:
+        denoiser: what is guided.
+        log_prob: the classifier, trained on noised images.
+        scale: w.
+
+    Raises:
+        ValueError: a scale that is not a number, or a schedule that ends in pure noise, where x0 cannot follow eps.
+    """
+
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
+        """Predict, and move the prediction up the classifier's gradient."""
+        upwards = gradient(lambda x: self.log_prob(x, per_row(t, x), condition), x_t)
+        return self.denoiser(x_t, t, condition).with_score(self.scale * upwards, self.schedule(t))
+
+
+@dataclass(frozen=True)
+class ImageGuided(_ByGradient):
     """Guidance by a function of clean images: eps - w sigma grad_{x_t} log p(c | x0(x_t)), the gradient taken through
     the denoiser (Bansal et al. 2023, 2302.07121).
 
-    Any torch classifier will do, none need know noise, but E[x_0 | x_t] is not x_0, so this is an approximation unless
-    little noise is left. One evaluation of the denoiser, with its gradient.
+    Any torch classifier will do, it need not know noise, but E[x_0 | x_t] is not x_0, so this is an approximation
+    unless little noise is left. One evaluation of the denoiser, with its gradient.
 
-    Attributes, raises: as `ClassifierGuided`; `log_prob` is asked about the predicted x0.
+    Attributes, raises: as `ClassifierGuided`; `log_prob` gets the predicted x0.
     """
 
-    denoiser: Denoiser
-    log_prob: LogProb
-    scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        _check(self.scale, None)
-        _check_end(self.schedule)
-
-    @property
-    def schedule(self) -> Schedule:
-        """The wrapped denoiser's schedule."""
-        return self.denoiser.schedule
-
     def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
-        """Predict, ask about the predicted image, and move the prediction up the gradient."""
-        x, further = _variable(x_t)
-        with torch.enable_grad():
-            prediction = self.denoiser(x, t, condition)
-            log_prob = self.log_prob(prediction.x0, _times(t, x), condition).sum()
-            (gradient,) = torch.autograd.grad(log_prob, x, create_graph=further)
-            guided = prediction.with_score(self.scale * gradient, self.schedule(t))
-        return guided if further else _detached(guided)
+        """Predict, and move the prediction up the gradient at the predicted image."""
+        prediction, pull = differentiable(self.denoiser, x_t, t, condition)
+        upwards = gradient(lambda x0: self.log_prob(x0, per_row(t, x0), condition), prediction.x0)
+        return prediction.with_score(self.scale * pull(upwards), self.schedule(t))
 
 
 def _check(scale: float, interval: Interval) -> None:
     if not math.isfinite(scale):
-        raise ValueError(f"scale = {scale}: give a number; 1 is no guidance, 2 a usual amount")
+        raise ValueError(f"scale = {scale}: give a finite number; 1 is no guidance and 2 a usual amount")
     if interval is not None and not 0.0 <= interval[0] < interval[1] <= 1.0:
         raise ValueError(f"interval = {interval}: give two times with 0 <= low < high <= 1")
-
-
-def _check_end(schedule: Schedule) -> None:
-    if float(schedule(1.0).alpha) == 0.0:
-        raise ValueError(
-            "a classifier's gradient moves x0 by sigma^2 / alpha, and this schedule ends at alpha = 0: use Guided, or "
-            "a schedule that ends short of pure noise"
-        )
 
 
 def _weight(scale: float, interval: Interval, t: Tensor | float) -> float | Tensor:
@@ -255,35 +218,13 @@ def _between(start: Prediction, end: Prediction, weight: float | Tensor) -> Pred
     return replace(end, x0=line(start.x0, end.x0), eps=line(start.eps, end.eps))
 
 
-def _twice(t: Tensor | float) -> Tensor | float:
-    """The times of a batch that stands twice."""
-    return torch.cat([t, t]) if isinstance(t, Tensor) and t.ndim else t
-
-
 def _halves(both: Prediction) -> tuple[Prediction, Prediction]:
-    """Part a prediction of 2B images in two."""
+    """Split a prediction of 2B images in two."""
     x0, eps = both.x0.chunk(2), both.eps.chunk(2)
     fraction = (None, None) if both.fraction is None else both.fraction.chunk(2)
     return Prediction(x0[0], eps[0], fraction[0]), Prediction(x0[1], eps[1], fraction[1])
 
 
 def _std(x0: Tensor) -> Tensor:
-    """The standard deviation over all coordinates of each image, (B, 1, ..., 1); a flat image's is as good as 0."""
-    std = x0.flatten(1).std(1, correction=0).clamp(min=torch.finfo(x0.dtype).tiny)
-    return std.reshape(-1, *[1] * (x0.ndim - 1))
-
-
-def _times(t: Tensor | float, x: Tensor) -> Tensor:
-    """The time of each row, (B,) float64."""
-    return torch.as_tensor(t, dtype=torch.float64, device=x.device).expand(len(x))
-
-
-def _variable(x_t: Tensor) -> tuple[Tensor, bool]:
-    """x_t as something to differentiate by, and whether who called records gradients of the result."""
-    further = torch.is_grad_enabled() and x_t.requires_grad
-    return (x_t if further else x_t.detach().requires_grad_()), further
-
-
-def _detached(prediction: Prediction) -> Prediction:
-    fraction = None if prediction.fraction is None else prediction.fraction.detach()
-    return Prediction(prediction.x0.detach(), prediction.eps.detach(), fraction)
+    """The standard deviation over all coordinates of each image, (B, 1, ..., 1), at least a tiny number."""
+    return broadcast(x0.flatten(1).std(1, correction=0).clamp(min=torch.finfo(x0.dtype).tiny), x0)

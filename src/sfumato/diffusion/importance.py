@@ -1,18 +1,18 @@
 r"""Which t to train on: importance sampling by loss history, for objectives whose terms differ by orders of magnitude.
 
-The bound L = sum_t L_t is estimated from one t a time, and its terms span orders of magnitude, so a uniform t makes a
-noisy gradient. Drawing t with probability p_t and weighing its loss by 1 / (T p_t) changes nothing in the mean, and the
+The bound L = sum_t L_t is estimated from one t at a time, and its terms span orders of magnitude, so a uniform t makes
+a noisy gradient. Drawing t with probability p_t and weighing its loss by 1 / (T p_t) leaves the mean as it is, and the
 variance is least for
 
     p_t ~ sqrt( E[L_t^2] ),     E[L_t^2] from the last 10 losses seen at t                             IDDPM Eq. 18
 
-Until every t has been seen 10 times t stays uniform; afterwards a thousandth of the probability does, so that no t is
-ever forgotten. The history is a value: `update` returns the next one, and its tensors can be saved with a checkpoint.
+Until every t has been seen 10 times t is uniform; afterwards a thousandth of the probability is, so that no t is left
+out. The history is a value: `update` returns the next one, and its tensors are saved with a checkpoint.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -53,24 +53,18 @@ class LossHistory:
         return (1 - _UNIFORM) * root / root.sum() + _UNIFORM * even
 
     def draw(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Turn uniform numbers into times and the weights that keep the mean.
-
-        Args:
-            u: (B,) float64 in [0, 1).
-
-        Returns:
-            t (B,) float64 in 1/T .. 1, and weights 1 / (T p_t), (B,) float64.
-        """
+        """Return times and the weights 1 / (T p_t) that keep the mean, both (B,) float64, for u (B,) uniform in
+        [0, 1)."""
         p = self.probabilities
         step = torch.searchsorted(p.cumsum(0), u.to(torch.float64), right=True).clamp(max=len(p) - 1)
         return (step + 1).to(torch.float64) / len(p), 1 / (len(p) * p[step])
 
     def update(self, terms: Terms) -> LossHistory:
-        """Return the history with a batch's unweighted losses added; non-finite ones are passed over."""
+        """Return the history with a batch's unweighted losses added; non-finite ones are left out."""
         losses, seen = self.losses.clone(), self.seen.clone()
         steps = (terms.t.cpu() * len(seen)).round().long() - 1
-        for step, loss in zip(steps.tolist(), terms.loss.detach().double().cpu().tolist(), strict=True):
-            if loss == loss and abs(loss) != float("inf"):
-                losses[step, int(seen[step]) % _LENGTH] = loss
-                seen[step] += 1
-        return replace(self, losses=losses, seen=seen)
+        loss = terms.loss.detach().double().cpu()
+        for i in loss.isfinite().nonzero()[:, 0].tolist():
+            losses[steps[i], seen[steps[i]] % _LENGTH] = loss[i]
+            seen[steps[i]] += 1
+        return LossHistory(losses, seen)

@@ -1,23 +1,20 @@
 r"""The variational bound: how many bits a model needs for an image, term by term.
 
-Sending an image down the chain costs at least what the model's every step fails to foresee:
+Sending an image down the chain costs at least what the model's every step fails to predict:
 
     -log p(x_0) <= L = L_T + sum_{s > 0} L_s + L_0                                                DDPM Eq. 5
 
     L_T  = KL( q(x_T | x_0) || N(0, I) )                    what is left of the image in pure noise; no parameters
     L_s  = KL( q(x_s | x_t, x_0) || p(x_s | x_t) )          for each pair of neighbours s < t of the grid
-    L_0  = -log p(x_0 | x_t), t the last before 0           a Gaussian integrated over each value's bin, DDPM Eq. 13
+    L_0  = -log p(x_0 | x_t), t the last before 0           a `Decoder`'s, since it depends on how values are stored
 
-Posterior and reverse step are the ones that `process` gives the sampler, so what is scored is what is sampled. Any
-decreasing grid of times is a chain of its own (a respaced one), with a bound of its own.
-
-L_0 is a `Decoder`'s, since how a value is stored decides what its probability is. Bits a dimension are nats / (d ln 2).
+Posterior and reverse step are the ones that the sampler uses, so what is scored is what is sampled. Any decreasing grid
+of times is a chain of its own (a respaced one), with a bound of its own. Bits a dimension are nats / (d ln 2).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -29,16 +26,15 @@ from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.gaussian import Gaussian
 from sfumato.diffusion.prediction import Prediction
 from sfumato.diffusion.process import marginal, posterior
-from sfumato.diffusion.reverse import reverse
 from sfumato.diffusion.samplers.protocol import NoiseSource
-from sfumato.diffusion.schedule import Level
-from sfumato.diffusion.variance import Variance
+from sfumato.diffusion.schedule import Level, broadcast
+from sfumato.diffusion.variance import Variance, reverse
 
-__all__ = ["VLB", "bits_per_dim", "bound_term", "prior_term", "vlb", "vlb_terms"]
+__all__ = ["VLB", "bits_per_dim", "bound_term", "prior_term", "vlb"]
 
 
 def bits_per_dim(nats: Tensor) -> Tensor:
-    """Return mean over coordinates of nats, in bits: (B, C, H, W) -> (B,)."""
+    """Return the mean over coordinates in bits: nats (B, C, H, W) -> (B,)."""
     return nats.flatten(1).mean(1) / math.log(2)
 
 
@@ -58,11 +54,10 @@ def bound_term(
     variance: Variance,
     decoder: Decoder = Discretized(),
 ) -> Tensor:
-    """Return the bound's term of the step from t to s, in nats a coordinate: a KL for s > 0, the decoder's -log p at s
-    = 0.
+    """Return the bound's term of the step from t to s, in nats, (B, C, H, W): a KL for s > 0, L_0 at s = 0.
 
     Args:
-        prediction: what the denoiser said at t.
+        prediction: the denoiser's at t.
         x_0: (B, C, H, W), where s = 0 values that the decoder knows.
         x_t: (B, C, H, W).
         level_s: the level at s, () or (B,); some of a batch may be at s = 0.
@@ -70,9 +65,6 @@ def bound_term(
         level_next: one step noisier than t (see `variance`).
         variance: of the reverse step.
         decoder: gives L_0.
-
-    Returns:
-        (B, C, H, W).
     """
     step = reverse(prediction, x_t, level_s, level_t, variance, level_next)
     last = level_s.sigma == 0
@@ -81,7 +73,7 @@ def bound_term(
     kl = posterior(x_t, x_0, level_s, level_t).kl(step)
     if not bool(last.any()):
         return kl
-    return torch.where(last.to(x_t.device).reshape(-1, *[1] * (x_t.ndim - 1)), decoder(step, x_0), kl)
+    return torch.where(broadcast(last, x_t).bool(), decoder(step, x_0), kl)
 
 
 @dataclass(frozen=True)
@@ -92,7 +84,7 @@ class VLB:
         prior: (B,), L_T.
         steps: (B, N - 1), L_s for each s > 0 of the grid, the noisiest first.
         decoder: (B,), L_0.
-        mse: (B, N), mean squared error of x0^ at each time of the grid, the noisiest first, images in [-1, 1].
+        mse: (B, N), mean squared error of x0^ at each time of the grid, the noisiest first.
     """
 
     prior: Tensor
@@ -105,48 +97,6 @@ class VLB:
         """The bound on -log p(x_0), (B,)."""
         return self.prior + self.steps.sum(1) + self.decoder
 
-    @property
-    def rate(self) -> Tensor:
-        """What is sent before the last step, L_T and every L_s, (B,) (DDPM Table 4)."""
-        return self.prior + self.steps.sum(1)
-
-    @property
-    def distortion(self) -> Tensor:
-        """What the last step leaves to say, L_0, (B,)."""
-        return self.decoder
-
-
-def vlb_terms(
-    denoiser: Denoiser,
-    x_0: Tensor,
-    times: Tensor,
-    noise: NoiseSource,
-    variance: Variance,
-    condition: Condition | None = None,
-    decoder: Decoder = Discretized(),
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Walk the grid and yield each term as it is known, the noisiest first; the last is L_0.
-
-    Args:
-        denoiser: scored.
-        x_0: (B, C, H, W).
-        times: (N + 1,) decreasing to 0, as from `grid`.
-        noise: `noise.step(i)` noises the images at times[i].
-        variance: of the reverse step.
-        condition: handed to the denoiser.
-        decoder: gives L_0.
-
-    Yields:
-        (term, mse): (B,) bits a dimension, and (B,) the mean squared error of the predicted image.
-    """
-    chain = [denoiser.schedule(t) for t in times.tolist()]
-    for i in range(len(chain) - 1):
-        x_t = marginal(x_0, chain[i]).sample(noise.step(i))
-        prediction = denoiser(x_t, float(times[i]), condition)
-        before = chain[max(i - 1, 0)]
-        term = bound_term(prediction, x_0, x_t, chain[i + 1], chain[i], before, variance, decoder)
-        yield bits_per_dim(term), (prediction.x0 - x_0).square().flatten(1).mean(1)
-
 
 @torch.no_grad()
 def vlb(
@@ -158,8 +108,23 @@ def vlb(
     condition: Condition | None = None,
     decoder: Decoder = Discretized(),
 ) -> VLB:
-    """Return every term of the bound, each estimated with one draw of x_t. Arguments as `vlb_terms`."""
-    terms, errors = zip(*vlb_terms(denoiser, x_0, times, noise, variance, condition, decoder), strict=True)
-    prior = bits_per_dim(prior_term(x_0, denoiser.schedule(float(times[0]))))
-    inner = torch.stack(terms[:-1], 1) if len(terms) > 1 else prior.new_zeros(len(prior), 0)
-    return VLB(prior, inner, terms[-1], torch.stack(errors, 1))
+    """Return every term of the bound, each estimated with one draw of x_t.
+
+    Args:
+        denoiser: the model.
+        x_0: (B, C, H, W), values that the decoder knows.
+        times: (N + 1,) decreasing to 0, as from `grid`.
+        noise: `noise.step(i)` noises the images at times[i].
+        variance: of the reverse step.
+        condition: of the images.
+        decoder: gives L_0.
+    """
+    chain, terms, errors = [denoiser.schedule(t) for t in times.tolist()], [], []
+    for i in range(len(chain) - 1):
+        x_t = marginal(x_0, chain[i]).sample(noise.step(i))
+        prediction = denoiser(x_t, float(times[i]), condition)
+        before = chain[max(i - 1, 0)]
+        terms.append(bits_per_dim(bound_term(prediction, x_0, x_t, chain[i + 1], chain[i], before, variance, decoder)))
+        errors.append((prediction.x0 - x_0).square().flatten(1).mean(1))
+    steps = torch.stack(terms, 1)
+    return VLB(bits_per_dim(prior_term(x_0, chain[0])), steps[:, :-1], steps[:, -1], torch.stack(errors, 1))

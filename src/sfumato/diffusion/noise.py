@@ -1,17 +1,17 @@
-r"""Noise with an address: every random number is a pure function of where it is used.
+r"""Counter-based random numbers: every number is a pure function of what it is for.
 
 A counter-based generator has no state to carry, split or save. It is a keyed bijection of 128-bit counters, and the
-counter *is* the address of the number:
+counter is the address of the number:
 
     words = Philox4x32-10(counter, key)                                        Salmon et al. 2011, Random123
     key     = (seed mod 2^32, seed div 2^32)
     counter = (block, index mod 2^32, step, purpose * 2^24 + index div 2^32)
 
-`index` names the example (image i of a sample, position n of the training stream), `step` the time step or epoch,
-`purpose` what the number is for, and `block` counts groups of four words inside one example. Two addresses that differ
-in anything give independent numbers; the same address gives the same number in any batch, on any device, in any
-process, whatever was drawn before. So image i of seed s does not depend on the batch size, and training resumes
-exactly without saving a generator's state.
+`index` is the example (image i of a sample, position n of the training stream), `step` the time step or epoch,
+`purpose` what the number is for, and `block` counts groups of four words inside one example. Counters that differ in
+anything give independent numbers; the same counter gives the same number in any batch, on any device, in any process,
+whatever was drawn before. So image i of seed s does not depend on the batch size, and training resumes exactly without
+saving a generator's state.
 
 Philox multiplies 32-bit words into 64 bits. Torch has no unsigned 64-bit product, but int64 products wrap modulo 2^64
 and an arithmetic shift followed by a mask reads the high word, so plain int64 tensors serve on every device.
@@ -41,7 +41,7 @@ _ROUNDS = 10
 
 
 class Purpose(IntEnum):
-    """What a random number is for: the part of its address that keeps uses apart. A value is never used again."""
+    """What a random number is for, which keeps uses independent. A value is never used again."""
 
     PRIOR = 0  # x_T of a sample
     STEP = 1  # z of a sampling step
@@ -61,19 +61,13 @@ class Purpose(IntEnum):
     CROP = 15  # where a training example is cut out of a larger picture
 
 
-def philox(
-    counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Philox4x32-10, the keyed bijection of 128-bit counters (Salmon et al. 2011, "Parallel random numbers: as easy as
-    1, 2, 3").
+Words = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Four int64 tensors that broadcast together, each word in [0, 2^32)."""
 
-    Args:
-        counter: four int64 tensors that broadcast together, each word in [0, 2^32).
-        key: two words in [0, 2^32).
 
-    Returns:
-        Four int64 tensors of the broadcast shape, each word in [0, 2^32).
-    """
+def philox(counter: Words, key: tuple[int, int]) -> Words:
+    """Return Philox4x32-10 of a counter, the keyed bijection of 128-bit counters (Salmon et al. 2011, "Parallel random
+    numbers: as easy as 1, 2, 3"); the key is two words in [0, 2^32)."""
     c_0, c_1, c_2, c_3 = counter
     k_0, k_1 = key
     for _ in range(_ROUNDS):
@@ -86,7 +80,7 @@ def philox(
 
 
 def words(seed: int, purpose: Purpose, index: Tensor, count: int, step: int = 0) -> Tensor:
-    """Return `count` 32-bit words for each example, as integers.
+    """Return `count` 32-bit words for each example, (B, count) int64 on `index`'s device, each in [0, 2^32).
 
     Args:
         seed: in [0, 2^64).
@@ -94,9 +88,6 @@ def words(seed: int, purpose: Purpose, index: Tensor, count: int, step: int = 0)
         index: (B,) int64, each in [0, 2^56): the examples.
         count: words an example.
         step: in [0, 2^32): the time step or epoch.
-
-    Returns:
-        (B, count) int64 on `index`'s device, each in [0, 2^32).
 
     Raises:
         ValueError: seed or step out of range.
@@ -113,13 +104,7 @@ def words(seed: int, purpose: Purpose, index: Tensor, count: int, step: int = 0)
 
 
 def uniform(seed: int, purpose: Purpose, index: Tensor, shape: tuple[int, ...] = (), step: int = 0) -> Tensor:
-    """Uniform numbers in [0, 1), multiples of 2^-32, float64.
-
-    Args and raises: as `words`, with `shape` the shape of one example's numbers.
-
-    Returns:
-        (B, *shape) float64.
-    """
+    """Return uniform numbers in [0, 1), multiples of 2^-32, (B, *shape) float64; arguments as `words`."""
     count = math.prod(shape)
     return (words(seed, purpose, index, count, step).to(torch.float64) * 2.0**-32).reshape(len(index), *shape)
 
@@ -132,14 +117,7 @@ def normal(
     step: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Standard normal numbers by Box-Muller from the words of an address.
-
-    Args and raises: as `words`, with `shape` the shape of one example's numbers and `dtype` the precision of the
-    arithmetic.
-
-    Returns:
-        (B, *shape) of `dtype`; the integers behind it do not depend on the dtype.
-    """
+    """Return standard normal numbers by Box-Muller, (B, *shape), computed in `dtype`; other arguments as `words`."""
     count = math.prod(shape)
     pairs = words(seed, purpose, index, 4 * -(-count // 4), step).to(dtype).reshape(len(index), -1, 2)
     # log of a float32 near 2^-33 is exact enough: the tail reaches 6.8 standard deviations
@@ -150,14 +128,9 @@ def normal(
 
 
 def permutation(seed: int, purpose: Purpose, count: int, step: int = 0) -> Tensor:
-    """Return a uniformly random order of 0 .. count - 1: the argsort of one 63-bit number an element.
+    """Return a uniformly random order of 0 .. count - 1, (count,) int64: the argsort of one 63-bit number an element.
 
-    Args:
-        seed, purpose, step: the address; `step` is the epoch.
-        count: how many elements.
-
-    Returns:
-        (count,) int64. Ties (chance under count^2 / 2^64) keep their order, so the result is always defined.
+    Ties (probability under count^2 / 2^64) keep their order, so the result is always defined.
     """
     pair = words(seed, purpose, torch.arange(count), 2, step)
     return torch.argsort((pair[:, 0] << 31) | (pair[:, 1] >> 1), stable=True)
@@ -165,7 +138,7 @@ def permutation(seed: int, purpose: Purpose, count: int, step: int = 0) -> Tenso
 
 @dataclass(frozen=True)
 class Noise:
-    """The noise of a batch of samples, as a value: everything a sampler may draw, by address.
+    """The noise of a batch of samples, as a value: everything a sampler may draw.
 
     Attributes:
         seed: the seed of the samples.

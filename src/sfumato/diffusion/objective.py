@@ -6,15 +6,14 @@ Algorithm 1 of DDPM draws x_0 from the data, t ~ Uniform{1..T}, eps ~ N(0, I), a
 
 The bound on -log p(x_0) that it stands for is a sum over the chain, L_vlb = L_T + sum_t L_{t-1} (`likelihood`), so its
 estimate from one uniform t is T times the term at t. Where the variance is learned the two are added, the bound's mean
-detached so that it teaches the variance alone:
+detached so that it trains the variance alone:
 
-    L_hybrid = L_simple + lambda L_vlb,   lambda = 0.001                                                     IDDPM Eq.
-    16
+    L_hybrid = L_simple + lambda L_vlb,   lambda = 0.001                                                    IDDPM Eq. 16
 
-An objective asks a `Denoiser`, not a network: the error of a prediction in any parameterisation's space is
+An objective takes a `Denoiser`, not a network: the error of a prediction in any parameterisation's space is
 p (x0^ - x_0) + q (eps^ - eps) (see `parameterization`), so the space in which the loss is measured and the one in which
-the network speaks are two choices, and an exact oracle can be scored by the same code. Losses stay per example, next to
-the t that produced them: curves by noise level and importance sampling cost nothing.
+the network predicts are two choices, and an exact oracle can be scored by the same code. Losses stay per example, next
+to the t that produced them: curves by noise level and importance sampling cost nothing.
 """
 
 from __future__ import annotations
@@ -54,15 +53,7 @@ class Terms:
 
 @dataclass(frozen=True)
 class Noised:
-    """A batch with its noise: x_t = alpha_t x_0 + sigma_t eps.
-
-    Attributes:
-        x_0: (B, C, H, W) in [-1, 1].
-        eps: (B, C, H, W) ~ N(0, I).
-        x_t: (B, C, H, W).
-        t: (B,) float64 in (0, 1].
-        schedule: gives the level at t.
-    """
+    """A batch with its noise: x_t = alpha_t x_0 + sigma_t eps, all (B, C, H, W), and t (B,) float64 in (0, 1]."""
 
     x_0: Tensor
     eps: Tensor
@@ -72,7 +63,7 @@ class Noised:
 
 
 class Objective(Protocol):
-    """A way to score predictions; implementations are frozen values."""
+    """A loss of predictions; implementations are frozen values."""
 
     def losses(self, prediction: Prediction, noised: Noised) -> Tensor:
         """Return (B,), one loss an example."""
@@ -82,15 +73,15 @@ class Objective(Protocol):
 def training_loss(
     objective: Objective, denoiser: Denoiser, x_0: Tensor, t: Tensor, eps: Tensor, condition: Condition | None = None
 ) -> Terms:
-    """Noise a batch, ask the denoiser once, and return each example's loss.
+    """Noise a batch, run the denoiser once, and return each example's loss.
 
     Args:
-        objective: what counts as wrong.
-        denoiser: what is trained or scored.
-        x_0: (B, C, H, W) in [-1, 1].
+        objective: the loss.
+        denoiser: the model.
+        x_0: (B, C, H, W).
         t: (B,) in (0, 1].
         eps: (B, C, H, W) ~ N(0, I).
-        condition: handed to the denoiser.
+        condition: of the images.
     """
     x_t = marginal(x_0, denoiser.schedule(t)).sample(eps)
     noised = Noised(x_0, eps, x_t, t, denoiser.schedule)
@@ -98,27 +89,12 @@ def training_loss(
 
 
 def sample_timesteps(u: Tensor, num_steps: int) -> Tensor:
-    """Return t = (floor(u T) + 1) / T: uniform on the chain's steps 1/T .. 1 for u uniform in [0, 1).
-
-    Args:
-        u: (B,) float64 in [0, 1).
-        num_steps: T.
-    """
+    """Return t = (floor(u T) + 1) / T: uniform on the chain's steps 1/T .. 1 for u (B,) uniform in [0, 1)."""
     return (torch.floor(u.to(torch.float64) * num_steps).clamp(max=num_steps - 1) + 1) / num_steps
 
 
-class _Scored:
-    """What the objectives share: called with a denoiser, they compute `training_loss`."""
-
-    def __call__(
-        self: Objective, denoiser: Denoiser, x_0: Tensor, t: Tensor, eps: Tensor, condition: Condition | None = None
-    ) -> Terms:
-        """Return `training_loss` of this objective."""
-        return training_loss(self, denoiser, x_0, t, eps, condition)
-
-
 @dataclass(frozen=True)
-class Simple(_Scored):
+class Simple:
     """L_simple, measured in the space of a parameterisation (DDPM Eq. 14 for `Eps()`).
 
     Attributes:
@@ -134,9 +110,8 @@ class Simple(_Scored):
 
 
 @dataclass(frozen=True)
-class Weighted(_Scored):
-    """The squared error of eps times a weight by noise level (`weighting`); the same loss whatever the network
-    predicts.
+class Weighted:
+    """The squared error of eps times a weight by noise level, the same whatever the network predicts.
 
     Attributes:
         weighting: the factor.
@@ -151,7 +126,7 @@ class Weighted(_Scored):
 
 
 @dataclass(frozen=True)
-class Bound(_Scored):
+class Bound:
     """L_vlb without its constant L_T: T times the term of the bound at t, in nats a coordinate (DDPM Eq. 5).
 
     Averaged over t uniform on the chain it is sum_t L_{t-1} / d.
@@ -175,12 +150,12 @@ class Bound(_Scored):
 
 
 @dataclass(frozen=True)
-class Hybrid(_Scored):
+class Hybrid:
     """L_simple + weight L_vlb, the mean inside L_vlb detached (IDDPM Eq. 16).
 
     Attributes:
-        simple: teaches the mean.
-        bound: teaches the variance.
+        simple: trains the mean.
+        bound: trains the variance.
         weight: lambda, for a bound summed over the chain.
     """
 

@@ -23,9 +23,33 @@ from torch import Tensor
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.noise import Purpose, normal, uniform
 from sfumato.diffusion.prediction import Prediction
-from sfumato.diffusion.schedule import Level, Schedule
+from sfumato.diffusion.schedule import Level, Schedule, per_row
 
-__all__ = ["ConditionalMixtureOracle", "FiniteOracle", "GaussianOracle", "MixtureOracle"]
+__all__ = ["ConditionalMixtureOracle", "FiniteOracle", "GaussianOracle", "MixtureOracle", "posterior_variance"]
+
+
+def posterior_variance(variance: Tensor, level: Level) -> Tensor:
+    """Return Var[x_0 | x_t] = s^2 sigma^2 / (alpha^2 s^2 + sigma^2) of Gaussian data with variances s^2.
+
+    Args:
+        variance: s^2, (C, H, W) or anything that broadcasts to it.
+        level: () or (B,), for which the result is (B, C, H, W).
+    """
+    level = level.map(lambda c: c.reshape(-1, *[1] * variance.ndim) if c.ndim else c)
+    noise, variance = level.sigma.square(), variance.to(level.sigma)
+    return variance * noise / (level.alpha.square() * variance + noise)
+
+
+def _log_normal(x_t: Tensor, level: Level, mean: Tensor, variance: Tensor) -> Tensor:
+    """log q(x_t) = log N(x_t; alpha mean, alpha^2 variance + sigma^2) of data N(mean, variance)."""
+    noised = level.alpha.square() * variance + level.sigma.square()
+    return -0.5 * ((x_t - level.alpha * mean).square() / noised + noised.log() + math.log(2 * math.pi))
+
+
+def _conditional_mean(x_t: Tensor, level: Level, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+    """(E[x_0 | x_t], E[eps | x_t]) of data N(mean, variance)."""
+    scaled = (x_t - level.alpha * mean) / (level.alpha.square() * variance + level.sigma.square())
+    return mean + level.alpha * variance * scaled, level.sigma * scaled
 
 
 @dataclass(frozen=True)
@@ -45,27 +69,19 @@ class GaussianOracle:
     def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         """Return E[x_0 | x_t] and E[eps | x_t]; the condition is ignored."""
         level = self.schedule(t).like(x_t)
-        mean, variance = self.mean.to(x_t), self.variance.to(x_t)
-        scaled = (x_t - level.alpha * mean) / (level.alpha.square() * variance + level.sigma.square())
-        return Prediction(mean + level.alpha * variance * scaled, level.sigma * scaled)
+        return Prediction(*_conditional_mean(x_t, level, self.mean.to(x_t), self.variance.to(x_t)))
 
     def posterior_variance(self, level: Level) -> Tensor:
-        """Return Var[x_0 | x_t] = s^2 sigma^2 / (alpha^2 s^2 + sigma^2), coordinate by coordinate, for `Optimal`.
-
-        Args:
-            level: () or (B,).
-        """
-        level = level.map(lambda c: c.reshape(-1, *[1] * self.variance.ndim) if c.ndim else c)
-        noise, variance = level.sigma.square(), self.variance.to(level.sigma)
-        return variance * noise / (level.alpha.square() * variance + noise)
+        """Return Var[x_0 | x_t] at a level, coordinate by coordinate, for `Optimal`."""
+        return posterior_variance(self.variance, level)
 
     def log_prob(self, x_t: Tensor, t: Tensor | float) -> Tensor:
-        """Return log q(x_t) in nats, (B,), with q(x_t) = N(alpha mean, alpha^2 variance + sigma^2)."""
+        """Return log q(x_t) in nats, (B,)."""
         level = self.schedule(t).like(x_t)
         return _log_normal(x_t, level, self.mean.to(x_t), self.variance.to(x_t)).flatten(1).sum(1)
 
     def sample(self, count: int, seed: int, shape: tuple[int, ...]) -> Tensor:
-        """Return `count` draws of x_0, (count, *shape) float64, by address (seed, image)."""
+        """Return `count` samples of x_0, (count, *shape) float64; number i is a function of (seed, i)."""
         z = normal(seed, Purpose.ORACLE, torch.arange(count), shape, dtype=torch.float64)
         return self.mean.double() + self.variance.double().sqrt() * z
 
@@ -86,45 +102,45 @@ class MixtureOracle:
     means: Tensor
     variances: Tensor
 
-    def _log_components(self, x_t: Tensor, level: Level) -> Tensor:
-        """log ( w_k q_k(x_t) ), (B, K)."""
-        weights = self.weights.to(x_t)
-        log_q = _log_normal(x_t[:, None], _deeper(level), self.means.to(x_t), self.variances.to(x_t))
-        return log_q.flatten(2).sum(2) + (weights / weights.sum()).log()
-
     def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         """Return the components' conditional means weighted by their responsibilities; the condition is ignored."""
-        level = self.schedule(t).like(x_t)
-        return self._mean(self._log_components(x_t, level), x_t, level)
-
-    def _mean(self, log_components: Tensor, x_t: Tensor, level: Level) -> Prediction:
-        """The components' conditional means weighted by the softmax of log_components, (B, K)."""
-        share = log_components.softmax(1)
-        share = share.reshape(*share.shape, *[1] * (x_t.ndim - 1))
-        deeper, means, variances = _deeper(level), self.means.to(x_t), self.variances.to(x_t)
-        spread = deeper.alpha.square() * variances + deeper.sigma.square()
-        scaled = (x_t[:, None] - deeper.alpha * means) / spread
-        x0 = means + deeper.alpha * variances * scaled
-        return Prediction((share * x0).sum(1), (share * deeper.sigma * scaled).sum(1))
+        return self._mean(self._log_components(x_t, t), x_t, t)
 
     def log_prob(self, x_t: Tensor, t: Tensor | float) -> Tensor:
         """Return log q(x_t) in nats, (B,)."""
-        return self._log_components(x_t, self.schedule(t).like(x_t)).logsumexp(1)
+        return self._log_components(x_t, t).logsumexp(1)
 
     def sample(self, count: int, seed: int) -> Tensor:
-        """Return `count` draws of x_0, (count, C, H, W) float64, by address (seed, image)."""
+        """Return `count` samples of x_0, (count, C, H, W) float64; number i is a function of (seed, i)."""
         index = torch.arange(count)
         edges = (self.weights.double() / self.weights.double().sum()).cumsum(0)
         which = torch.searchsorted(edges, uniform(seed, Purpose.ORACLE, index)).clamp(max=len(edges) - 1)
         z = normal(seed, Purpose.ORACLE, index, tuple(self.means.shape[1:]), step=1, dtype=torch.float64)
         return self.means.double()[which] + self.variances.double()[which].sqrt() * z
 
+    def _level(self, x_t: Tensor, t: Tensor | float) -> Level:
+        """The level at t with an axis for the components, () or (B, 1, 1, 1, 1)."""
+        return self.schedule(t).like(x_t).map(lambda c: c[:, None] if c.ndim else c)
+
+    def _log_components(self, x_t: Tensor, t: Tensor | float) -> Tensor:
+        """log ( w_k q_k(x_t) ), (B, K)."""
+        weights, level = self.weights.to(x_t), self._level(x_t, t)
+        log_q = _log_normal(x_t[:, None], level, self.means.to(x_t), self.variances.to(x_t))
+        return log_q.flatten(2).sum(2) + (weights / weights.sum()).log()
+
+    def _mean(self, log_components: Tensor, x_t: Tensor, t: Tensor | float) -> Prediction:
+        """The components' conditional means weighted by the softmax of log_components, (B, K)."""
+        weight = log_components.softmax(1)
+        weight = weight.reshape(*weight.shape, *[1] * (x_t.ndim - 1))
+        means = _conditional_mean(x_t[:, None], self._level(x_t, t), self.means.to(x_t), self.variances.to(x_t))
+        return Prediction(*((weight * mean).sum(1) for mean in means))
+
 
 @dataclass(frozen=True)
 class ConditionalMixtureOracle(MixtureOracle):
-    """A mixture whose components bear labels, and so a conditional denoiser with everything that guides it known.
+    """A mixture with labelled components: a conditional denoiser with everything that guides it known.
 
-    A condition whose `table` is (B, 1) picks the components of one label, NaN all of them: the unconditional
+    A condition whose `table` is (B, 1) selects the components of one label, NaN all of them: the unconditional
     distribution is the mixture itself, q(x_t) = sum_c q(c) q(x_t | c).
 
     Attributes:
@@ -136,21 +152,20 @@ class ConditionalMixtureOracle(MixtureOracle):
 
     def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         """Return E[x_0 | x_t, c] and E[eps | x_t, c]."""
-        level = self.schedule(t).like(x_t)
-        return self._mean(self._log_components(x_t, level) + self._mask(x_t, condition), x_t, level)
+        return self._mean(self._log_components(x_t, t) + self._mask(x_t, condition), x_t, t)
 
     def class_log_prob(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Tensor:
         """Return log q(c | x_t) in nats, (B,), the exact classifier; 0 where the condition is NaN."""
-        log_components = self._log_components(x_t, self.schedule(t).like(x_t))
+        log_components = self._log_components(x_t, t)
         return (log_components + self._mask(x_t, condition)).logsumexp(1) - log_components.logsumexp(1)
 
     def _mask(self, x_t: Tensor, condition: Condition | None) -> Tensor:
-        """0 for the components that the condition picks, -inf for the others, (B, K)."""
+        """0 for the components that the condition selects, -inf for the others, (B, K)."""
         if condition is None:
             return x_t.new_zeros(1, len(self.labels))
-        table: Tensor = condition if isinstance(condition, Tensor) else condition.table  # type: ignore[attr-defined]
-        picked = (self.labels.to(table) == table) | table.isnan()
-        return torch.where(picked, 0.0, -math.inf).to(x_t)
+        table: Tensor = condition.table  # type: ignore[attr-defined]
+        selected = (self.labels.to(table) == table) | table.isnan()
+        return torch.where(selected, 0.0, -math.inf).to(x_t)
 
 
 @dataclass(frozen=True)
@@ -165,31 +180,15 @@ class FiniteOracle:
     schedule: Schedule
     points: Tensor
 
-    def _log_weights(self, x_t: Tensor, level: Level) -> Tensor:
-        """-|| x_t - alpha x_i ||^2 / (2 sigma^2), (B, N) float64, without the term that all points share.
-
-        Near the data sigma^2 is tiny and the products large, so float32 would not do.
-        """
-        points = self.points.to(x_t.device, torch.float64).flatten(1)
-        x, alpha, sigma = x_t.double().flatten(1), level.alpha.flatten(1).double(), level.sigma.flatten(1).double()
-        return (alpha * (x @ points.T) - alpha.square() * points.square().sum(1) / 2) / sigma.square()
-
     def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
-        """Return the softmax-weighted mean of the points and the eps that goes with it; the condition is ignored."""
-        exact = self.schedule(torch.as_tensor(t, dtype=torch.float64, device=x_t.device).expand(len(x_t)))
-        level = exact.like(x_t.double())
-        share = self._log_weights(x_t, level).softmax(1)
-        x0 = (share @ self.points.to(x_t.device, torch.float64).flatten(1)).reshape(x_t.shape)
-        eps = (x_t.double() - level.alpha * x0) / level.sigma
-        return Prediction(x0.to(x_t.dtype), eps.to(x_t.dtype))
+        """Return the softmax-weighted mean of the points and the eps that goes with it; the condition is ignored.
 
-
-def _deeper(level: Level) -> Level:
-    """Give a broadcast level (B, 1, 1, 1) one more axis for the components, (B, 1, 1, 1, 1)."""
-    return level.map(lambda c: c if c.ndim == 0 else c[:, None])
-
-
-def _log_normal(x_t: Tensor, level: Level, mean: Tensor, variance: Tensor) -> Tensor:
-    """log N(x_t; alpha mean, alpha^2 variance + sigma^2), coordinate by coordinate."""
-    spread = level.alpha.square() * variance + level.sigma.square()
-    return -0.5 * ((x_t - level.alpha * mean).square() / spread + spread.log() + math.log(2 * math.pi))
+        The softmax is over -|| x_t - alpha x_i ||^2 / (2 sigma^2), without the term that all points share. All of it is
+        float64: near the data sigma^2 is tiny and the products large.
+        """
+        x, points = x_t.double().flatten(1), self.points.to(x_t.device, torch.float64).flatten(1)
+        level = self.schedule(per_row(t, x_t)).like(x)
+        log_weights = level.alpha * (x @ points.T) - level.alpha.square() * points.square().sum(1) / 2
+        x0 = (log_weights / level.sigma.square()).softmax(1) @ points
+        eps = (x - level.alpha * x0) / level.sigma
+        return Prediction(x0.reshape(x_t.shape).to(x_t), eps.reshape(x_t.shape).to(x_t))

@@ -3,21 +3,17 @@ r"""What the network predicts: one family, a direction in the plane of x_0 and e
 The networks of the literature predict the noise, the image, "v", or the mean of the reverse step. All are linear in
 the two unknowns:
 
-    output = p x_0 + q eps          eps: (0, 1)      x0: (1, 0)      v: (-sigma_t, alpha_t)      mu~: (alpha_s,
-    alpha_ts sigma_s^2 / sigma_t)
+    output = p x_0 + q eps        eps: (0, 1)     x0: (1, 0)     v: (-sigma_t, alpha_t)     mu~: (alpha_s, a sigma_t)
 
-Together with x_t = alpha x_0 + sigma eps that makes two equations for two unknowns, with determinant d = alpha q -
-sigma p:
+with a = alpha_ts sigma_s^2 / sigma_t^2, s = t - 1/T: the posterior's mean is a x_t + b x_0 (see `process`); put x_t in,
+and p = a alpha_t + b = alpha_s, q = a sigma_t. Together with x_t = alpha x_0 + sigma eps that makes two equations for
+two unknowns, with determinant d = alpha q - sigma p:
 
     x_0 = ( q x_t - sigma output ) / d,        eps = ( alpha output - p x_t ) / d
 
-so a pair (p, q) is all there is to a parameterisation, and every conversion between two of them follows. The same
-holds for errors: since alpha dx_0 + sigma deps = 0 at a given x_t, d(output) = -(d / sigma) dx_0, and a squared error
-measured in one space is the one in another times the ratio of their d^2. That is why "which target" is a question of
-loss weighting.
-
-The mean's direction comes from the posterior, mu~ = a x_t + b x_0 with s = t - 1/T: put x_t in, and p = a alpha_t + b
-= alpha_s, q = a sigma_t.
+so a pair (p, q) is all there is to a parameterisation, and every conversion between two of them follows. The same holds
+for errors: since alpha dx_0 + sigma deps = 0 at a given x_t, d(output) = -(d / sigma) dx_0, and a squared error in one
+space is the one in another times the ratio of their d^2. That is why "which target" is a question of loss weighting.
 """
 
 from __future__ import annotations
@@ -44,7 +40,7 @@ class Parameterization(Protocol):
 
 @dataclass(frozen=True)
 class Eps:
-    """The noise: output = eps (DDPM Eq. 11-14). Loses sight of x_0 where alpha = 0."""
+    """The noise: output = eps (DDPM Eq. 11-14). It says nothing about x_0 where alpha = 0."""
 
     def direction(self, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return (0, 1)."""
@@ -77,7 +73,7 @@ class Mu:
     """The mean of the posterior of the chain's own step, mu~_t = a x_t + b x_0 (DDPM Eq. 7-8)."""
 
     def direction(self, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (alpha_s, a sigma_t) for s = t - 1/T."""
+        """Return (a alpha_t + b, a sigma_t) for s = t - 1/T."""
         t = torch.as_tensor(t, dtype=torch.float64)
         level_s, level_t = schedule((t - 1 / schedule.num_steps).clamp(min=0.0)), schedule(t)
         a, b, _ = posterior_coefficients(level_s, level_t)
@@ -88,29 +84,13 @@ PARAMETERIZATIONS: dict[str, Parameterization] = {"eps": Eps(), "x0": X0(), "v":
 
 
 def target(space: Parameterization, x_0: Tensor, eps: Tensor, schedule: Schedule, t: Tensor) -> Tensor:
-    """Return what a network of this parameterisation should output: p x_0 + q eps.
-
-    Args:
-        space: the parameterisation.
-        x_0: (B, C, H, W).
-        eps: (B, C, H, W), the noise in x_t.
-        schedule: gives the level at t.
-        t: (B,) or () in (0, 1].
-    """
+    """Return what a network of this parameterisation should output at t, () or (B,): p x_0 + q eps."""
     p, q = space.direction(schedule, t)
     return broadcast(p, x_0) * x_0 + broadcast(q, eps) * eps
 
 
 def solve(space: Parameterization, output: Tensor, x_t: Tensor, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (x_0, eps) from a network's output: the two linear equations solved, coefficients in float64.
-
-    Args:
-        space: the parameterisation of `output`.
-        output: (B, C, H, W).
-        x_t: (B, C, H, W), the network's input.
-        schedule: gives the level at t.
-        t: (B,) or () in (0, 1].
-    """
+    """Return (x_0, eps) from a network's output at t, () or (B,): the two equations solved, coefficients in float64."""
     level = schedule(t)
     p, q = space.direction(schedule, t)
     determinant = level.alpha * q - level.sigma * p

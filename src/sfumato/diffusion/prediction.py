@@ -14,13 +14,13 @@ __all__ = ["Prediction"]
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a noisy image x_t is thought to be made of.
+    """What a noisy image x_t = alpha x0 + sigma eps is thought to be made of.
 
     Attributes:
         x0: (B, C, H, W), the predicted image (the mean of q(x_0 | x_t) where exact).
         eps: (B, C, H, W), the predicted noise.
-        fraction: (B, C, H, W) or None: where learned, v in log variance = v log beta + (1 - v) log beta~ (IDDPM Eq.
-            15).
+        fraction: (B, C, H, W), f in log variance = f log beta + (1 - f) log beta~ (IDDPM Eq. 15); None where the
+            variance is not learned.
     """
 
     x0: Tensor
@@ -28,14 +28,14 @@ class Prediction:
     fraction: Tensor | None = None
 
     def score(self, level: Level) -> Tensor:
-        """Return grad log q(x_t) = -eps / sigma, the score that the prediction amounts to.
+        """Return the score, grad log q(x_t) = -eps / sigma, (B, C, H, W).
 
-        Tweedie's formula: the best guess of x_0 moves x_t up the log density by the variance of the noise,
+        Tweedie's formula: the best guess of x_0 is x_t moved up the log density by the variance of its noise,
 
             E[x_0 | x_t] = ( x_t + sigma^2 grad log q(x_t) ) / alpha
 
-        (Robbins 1956; Luo 2022, Eq. 133), so image, noise and score are three ways to say one thing. It is exact where
-        x0 and eps are the conditional means, as an oracle's are.
+        (Robbins 1956; Luo 2022, Eq. 133), so image, noise and score are three ways to say one thing. It holds exactly
+        where x0 and eps are the conditional means, as an oracle's are.
         """
         return -self.eps / level.like(self.eps).sigma
 
@@ -45,12 +45,16 @@ class Prediction:
         return replace(self, x0=x0, eps=(x_t - level.alpha * x0) / level.sigma)
 
     def with_score(self, gradient: Tensor, level: Level) -> Prediction:
-        """Return the prediction with `gradient` added to its score, -eps / sigma.
+        """Return the prediction with `gradient` added to its score: eps - sigma gradient, x0 + sigma^2/alpha gradient.
 
-        eps - sigma gradient and x0 + sigma^2 / alpha gradient, which still explain x_t. Unchanged where alpha = 0: x_t
-        says nothing about x_0 there.
+        These still explain x_t. Unchanged where alpha = 0: x_t says nothing about x_0 there.
         """
         level = level.like(self.x0)
         gradient = torch.where(level.alpha > 0, gradient, 0.0)
         x0 = self.x0 + level.sigma.square() / torch.where(level.alpha > 0, level.alpha, 1.0) * gradient
         return replace(self, x0=x0, eps=self.eps - level.sigma * gradient)
+
+    def detach(self) -> Prediction:
+        """Return the prediction without its gradient."""
+        fraction = None if self.fraction is None else self.fraction.detach()
+        return Prediction(self.x0.detach(), self.eps.detach(), fraction)

@@ -38,6 +38,7 @@ __all__ = [
     "Sigmoid",
     "ZeroTerminalSNR",
     "broadcast",
+    "per_row",
     "resolution_shift",
 ]
 
@@ -45,29 +46,27 @@ _BETA_MAX = 0.999  # no published table lets one step destroy everything (IDDPM,
 
 
 def broadcast(coefficient: Tensor, x: Tensor) -> Tensor:
-    """Bring a float64 coefficient to an image batch: the one place where levels meet images.
+    """Return a coefficient, () or (B,), in the dtype and on the device of x (B, ...), as () or (B, 1, ..., 1).
 
-    Args:
-        coefficient: () or (B,), any device.
-        x: (B, ...).
-
-    Returns:
-        The coefficient in x's dtype and on x's device, () or (B, 1, ..., 1).
+    Levels are float64, images usually are not: this is the one place where they meet.
     """
     coefficient = coefficient.to(device=x.device, dtype=x.dtype)
     return coefficient if coefficient.ndim == 0 else coefficient.reshape(-1, *[1] * (x.ndim - 1))
 
 
+def per_row(t: Tensor | float, x: Tensor) -> Tensor:
+    """Return the time of each row of a batch x, (B,) float64."""
+    return torch.as_tensor(t, dtype=torch.float64, device=x.device).expand(len(x))
+
+
 @dataclass(frozen=True)
 class Level:
-    """A noise level: x_t = alpha x_0 + sigma eps.
+    """A noise level: x_t = alpha x_0 + sigma eps. All three are float64 tensors of one shape, () or (B,).
 
     Attributes:
-        alpha: sqrt(abar), the share of the image, in [0, 1].
+        alpha: sqrt(abar), the image's coefficient, in [0, 1].
         sigma: sqrt(1 - abar), the standard deviation of the noise, in [0, 1].
         logsnr: log(alpha^2 / sigma^2), from inf (clean) to -inf (pure noise).
-
-    All three are float64 tensors of one shape, () or (B,).
     """
 
     alpha: Tensor
@@ -104,11 +103,11 @@ class Level:
         return torch.atan2(self.sigma, self.alpha)
 
     def like(self, x: Tensor) -> Level:
-        """Return the level in x's dtype and device, shaped to multiply x: () or (B, 1, ..., 1)."""
-        return Level(broadcast(self.alpha, x), broadcast(self.sigma, x), broadcast(self.logsnr, x))
+        """Return the level in x's dtype and device, shaped to multiply x."""
+        return self.map(lambda coefficient: broadcast(coefficient, x))
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Level:
-        """Return the level with one function applied to each of its three tensors (indexing, moving, joining)."""
+        """Return the level with a function applied to each of its three tensors."""
         return Level(function(self.alpha), function(self.sigma), function(self.logsnr))
 
 
@@ -122,7 +121,7 @@ class Schedule(Protocol):
         ...
 
     def __call__(self, t: Tensor | float) -> Level:
-        """Return the level at time t, () or (B,) in [0, 1]; it has t's shape and device and is float64."""
+        """Return the level at time t, () or (B,) in [0, 1], in float64 and on t's device."""
         ...
 
     def time(self, logsnr: Tensor) -> Tensor:
@@ -132,7 +131,7 @@ class Schedule(Protocol):
 
 @functools.lru_cache(maxsize=64)
 def _nodes(chain: Chain, device: torch.device) -> Level:
-    """The levels of a chain at i / T, i = 0..T, computed once for each distinct schedule and device."""
+    """The levels of a chain at i / T, i = 0..T, computed once for each schedule and device."""
     if chain.num_steps < 1:
         raise ValueError(f"num_steps = {chain.num_steps}: a chain needs at least one step")
     return Level.from_log_abar(chain.log_abar()).map(lambda table: table.to(device))
@@ -140,7 +139,7 @@ def _nodes(chain: Chain, device: torch.device) -> Level:
 
 @dataclass(frozen=True)
 class Chain:
-    """Base of the schedules given by a table: a subclass states `betas()` or `log_abar()`.
+    """Base of the schedules given by a table: a subclass defines `betas()` or `log_abar()`.
 
     Attributes:
         num_steps: T.
@@ -149,11 +148,11 @@ class Chain:
     num_steps: int = 1000
 
     def betas(self) -> Tensor:
-        """Return beta_1..beta_T, (T,) float64. By default derived from the table: beta_t = 1 - abar_t / abar_{t-1}."""
+        """Return beta_1..beta_T, (T,) float64; by default beta_t = 1 - abar_t / abar_{t-1} from the table."""
         return -torch.expm1(self.log_abar().diff())
 
     def log_abar(self) -> Tensor:
-        """Return log abar_0..log abar_T, (T + 1,) float64, from 0 down; by default the running sum of log(1 - beta)."""
+        """Return log abar_0..log abar_T, (T + 1,) float64; by default the running sum of log(1 - beta)."""
         return torch.cat([torch.zeros(1, dtype=torch.float64), torch.log1p(-self.betas()).cumsum(0)])
 
     def __call__(self, t: Tensor | float) -> Level:
@@ -166,13 +165,17 @@ class Chain:
         if t.device.type == "cpu" and bool(((t < 0) | (t > 1)).any()):  # elsewhere the check would stall the queue
             raise ValueError("time t must lie in [0, 1]: 0 is data, 1 is noise")
         nodes = _nodes(self, t.device)
-        place = t * self.num_steps
-        nearest = place.round()
-        on_node = (place - nearest).abs() < 1e-9 * self.num_steps
-        left = place.floor().clamp(max=self.num_steps - 1).long()
-        angle = torch.lerp(nodes.angle[left], nodes.angle[left + 1], place - left)
-        between, exact = Level.from_angle(angle), nodes.map(lambda table: table[nearest.long()])
-        return Level(*(torch.where(on_node, a, b) for a, b in zip(_parts(exact), _parts(between), strict=True)))
+        position = t * self.num_steps
+        nearest = position.round()
+        on_node = (position - nearest).abs() < 1e-9 * self.num_steps
+        left = position.floor().clamp(max=self.num_steps - 1).long()
+        between = Level.from_angle(torch.lerp(nodes.angle[left], nodes.angle[left + 1], position - left))
+        exact = nodes.map(lambda table: table[nearest.long()])
+        return Level(
+            torch.where(on_node, exact.alpha, between.alpha),
+            torch.where(on_node, exact.sigma, between.sigma),
+            torch.where(on_node, exact.logsnr, between.logsnr),
+        )
 
     def time(self, logsnr: Tensor) -> Tensor:
         """Return the time at which logsnr is reached; beyond the chain's ends, 0 or 1."""
@@ -183,32 +186,13 @@ class Chain:
         return (left + part.clamp(0.0, 1.0)) / self.num_steps
 
 
-def _parts(level: Level) -> tuple[Tensor, Tensor, Tensor]:
-    return level.alpha, level.sigma, level.logsnr
-
-
 def _scaled(betas: Tensor, num_steps: int) -> Tensor:
-    """Betas are stated for T = 1000; another T takes 1000 / T times as much noise a step, at most 0.999."""
+    """Betas for T = 1000, scaled by 1000 / T, at most 0.999."""
     return (betas * (1000 / num_steps)).clamp(max=_BETA_MAX)
 
 
 @dataclass(frozen=True)
-class _Rising(Chain):
-    """beta_t^(1/power) linear from beta_min^(1/power) to beta_max^(1/power) at T = 1000; another T scales it."""
-
-    beta_min: float = 1e-4
-    beta_max: float = 0.02
-    _power: ClassVar[int]
-
-    def betas(self) -> Tensor:
-        """Return beta_1..beta_T, (T,) float64."""
-        low, high = self.beta_min ** (1 / self._power), self.beta_max ** (1 / self._power)
-        roots = torch.linspace(low, high, self.num_steps, dtype=torch.float64)
-        return _scaled(roots**self._power, self.num_steps)
-
-
-@dataclass(frozen=True)
-class Linear(_Rising):
+class Linear(Chain):
     """beta_t linear from beta_min to beta_max at T = 1000, scaled by 1000 / T otherwise (DDPM Sec. 4).
 
     Attributes:
@@ -217,11 +201,19 @@ class Linear(_Rising):
         beta_max: beta_T at T = 1000.
     """
 
+    beta_min: float = 1e-4
+    beta_max: float = 0.02
     _power: ClassVar[int] = 1
+
+    def betas(self) -> Tensor:
+        """Return beta_1..beta_T: beta_t^(1/power) is linear."""
+        low, high = self.beta_min ** (1 / self._power), self.beta_max ** (1 / self._power)
+        roots = torch.linspace(low, high, self.num_steps, dtype=torch.float64)
+        return _scaled(roots**self._power, self.num_steps)
 
 
 @dataclass(frozen=True)
-class Quadratic(_Rising):
+class Quadratic(Linear):
     """sqrt(beta_t) linear ("quad" in the DDPM code, "scaled_linear" in latent diffusion); fields as `Linear`."""
 
     _power: ClassVar[int] = 2
@@ -229,7 +221,7 @@ class Quadratic(_Rising):
 
 @dataclass(frozen=True)
 class Constant(Chain):
-    """beta_t = beta at every step ("const" in the DDPM code); scaled by 1000 / T.
+    """beta_t = beta at every step ("const" in the DDPM code), scaled by 1000 / T.
 
     Attributes:
         num_steps: T.
@@ -239,7 +231,7 @@ class Constant(Chain):
     beta: float = 0.02
 
     def betas(self) -> Tensor:
-        """Return beta_1..beta_T, (T,) float64."""
+        """Return beta_1..beta_T."""
         return _scaled(torch.full((self.num_steps,), self.beta, dtype=torch.float64), self.num_steps)
 
 
@@ -255,7 +247,7 @@ class Cosine(Chain):
     s: float = 0.008
 
     def betas(self) -> Tensor:
-        """Return beta_1..beta_T, (T,) float64."""
+        """Return beta_1..beta_T."""
         t = torch.arange(self.num_steps + 1, dtype=torch.float64) / self.num_steps
         f = ((t + self.s) / (1 + self.s) * (math.pi / 2)).cos().square()
         return (1 - f[1:] / f[:-1]).clamp(max=_BETA_MAX)
@@ -278,7 +270,7 @@ class Sigmoid(Chain):
     tau: float = 1.0
 
     def log_abar(self) -> Tensor:
-        """Return log abar_0..log abar_T, (T + 1,) float64."""
+        """Return log abar_0..log abar_T."""
         t = torch.arange(self.num_steps + 1, dtype=torch.float64) / self.num_steps
         curve = torch.sigmoid((self.start + t * (self.end - self.start)) / self.tau)
         return ((curve[-1] - curve) / (curve[-1] - curve[0])).clamp(min=1e-9).log()
@@ -286,11 +278,11 @@ class Sigmoid(Chain):
 
 @dataclass(frozen=True)
 class ZeroTerminalSNR(Chain):
-    """Rescale a chain so that its last step is pure noise: alpha_t' = (alpha_t - alpha_T) alpha_1 / (alpha_1 -
+    """A chain rescaled so that its last step is pure noise: alpha_t' = (alpha_t - alpha_T) alpha_1 / (alpha_1 -
     alpha_T) (Lin et al. 2023, 2305.08891, Alg. 1).
 
-    The first step keeps its level and the last reaches alpha = 0 exactly. At alpha = 0 a predicted eps says nothing
-    about x_0, so such a chain wants v- or x0-prediction.
+    The first step keeps its level and the last reaches alpha = 0 exactly, where a predicted eps says nothing about x_0:
+    such a chain needs v- or x0-prediction.
 
     Attributes:
         num_steps: T, taken from `base`.
@@ -302,13 +294,11 @@ class ZeroTerminalSNR(Chain):
 
     def __post_init__(self) -> None:
         if self.num_steps not in (0, self.base.num_steps):
-            raise ValueError(
-                f"num_steps = {self.num_steps}, but the base chain has {self.base.num_steps}: leave it out"
-            )
+            raise ValueError(f"num_steps = {self.num_steps}, but the base has {self.base.num_steps}: leave it out")
         object.__setattr__(self, "num_steps", self.base.num_steps)
 
     def log_abar(self) -> Tensor:
-        """Return log abar_0..log abar_T, (T + 1,) float64; the last is -inf."""
+        """Return log abar_0..log abar_T; the last is -inf."""
         alpha = (self.base.log_abar() / 2).exp()
         first, last = alpha[1], alpha[-1]
         rescaled = (alpha[1:] - last) * (first / (first - last)) if self.num_steps > 1 else alpha[1:] * 0
@@ -319,8 +309,7 @@ def resolution_shift(size: int, reference: int = 64) -> float:
     """Return 2 log(reference / size), what to add to logsnr for images of another size (simple diffusion, 2301.11093,
     Sec. 2.1).
 
-    A larger image averages the noise of more pixels, so the same logsnr hides less of it; the shift restores what was
-    hidden at `reference`.
+    A larger image averages the noise of more pixels, so the same logsnr hides less of it.
     """
     return 2 * math.log(reference / size)
 

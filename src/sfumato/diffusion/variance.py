@@ -1,24 +1,23 @@
-r"""The variance of the reverse step.
+r"""The model's reverse step p(x_s | x_t), and its variance.
 
-The step p(x_s | x_t) is Gaussian with a learned mean; its variance lies between two bounds (DDPM Sec. 3.2). If the
-data were a single point the posterior's beta~ would be exact, if the data were N(0, I) the forward step's beta would
-be:
+The step is the posterior with the predicted image in the place of the true one; its variance lies between two bounds
+(DDPM Sec. 3.2). If the data were a single point the posterior's beta~ would be exact, if the data were N(0, I) the
+forward step's beta would be (see `process`):
 
-    small:    beta~ = sigma_s^2 c        large:  beta = var_ts = sigma_t^2 c        c = 1 - SNR_t / SNR_s
-    learned:  log variance = f log beta + (1 - f) log beta~, f from the network               IDDPM Eq. 15
+    small:   beta~        large:  beta        learned:  log variance = f log beta + (1 - f) log beta~      IDDPM Eq. 15
 
-The two bounds differ only near the data; all hold for any s < t, so a respaced chain needs no table of its own.
+They differ only near the data; all hold for any s < t, so a respaced chain needs no table of its own.
 
 What the variance should be follows from the law of total variance. Given x_0 the step is the posterior, with variance
-beta~ and a mean that moves by alpha_s c for each unit of x_0; not knowing x_0 adds its spread:
+beta~ and a mean that moves by b = alpha_s c for each unit of x_0; not knowing x_0 adds its variance:
 
-    optimal:  beta~ + (alpha_s c)^2 Var[x_0 | x_t]                                            Analytic-DPM Eq. 7 and 9
+    optimal:  beta~ + b^2 Var[x_0 | x_t]                                                      Analytic-DPM Eq. 7 and 9
 
-where the spread of x_0 is known for an oracle and can be measured for a trained network (`analytic`).
+where Var[x_0 | x_t] is known for an oracle and can be measured for a trained network (`analytic`).
 
 At s = 0 beta~ vanishes and with it its logarithm. The sampler adds no noise there, but the decoder of the bound needs a
-width; the published code then takes beta~ one step noisier, between t and the chain's next time. Who scores that step
-names that time's level, `level_next`.
+width; the published code then takes beta~ one step noisier, between t and the chain's next time, whose level is
+`level_next`.
 """
 
 from __future__ import annotations
@@ -30,11 +29,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from sfumato.diffusion.gaussian import Gaussian
 from sfumato.diffusion.prediction import Prediction
-from sfumato.diffusion.process import posterior_coefficients, snr_drop
+from sfumato.diffusion.process import posterior, posterior_coefficients, step_variance
 from sfumato.diffusion.schedule import Level, broadcast
 
-__all__ = ["VARIANCES", "Large", "Learned", "Optimal", "Small", "Variance", "bounds"]
+__all__ = ["VARIANCES", "Large", "Learned", "Optimal", "Small", "Variance", "bounds", "reverse"]
 
 
 class Variance(Protocol):
@@ -46,31 +46,40 @@ class Variance(Protocol):
         Args:
             level_s: the level at s, () or (B,).
             level_t: the level at t.
-            prediction: what the denoiser said at t.
+            prediction: the denoiser's at t.
             level_next: the level one step noisier than t, where the variance at s = 0 is wanted.
         """
         ...
 
 
-def bounds(level_s: Level, level_t: Level, level_next: Level | None = None) -> tuple[Tensor, Tensor]:
-    """Return (log beta~, log beta), float64: the smallest and largest log variance of the step from t to s.
+def reverse(
+    prediction: Prediction,
+    x_t: Tensor,
+    level_s: Level,
+    level_t: Level,
+    variance: Variance,
+    level_next: Level | None = None,
+) -> Gaussian:
+    """Return the model's step p(x_s | x_t): the posterior's mean at the predicted x_0, the variance of `variance`.
 
-    Args:
-        level_s: the level at s, () or (B,).
-        level_t: the level at t.
-        level_next: where given, log beta~ at s = 0 is that of the step from it to t in place of -inf.
+    In terms of the predicted noise the mean is ( x_t - (1 - alpha_t)/sqrt(1 - abar_t) eps ) / sqrt(alpha_t), DDPM Eq.
+    11. The ancestral sampler draws from this Gaussian and the variational bound scores it.
     """
-    drop = snr_drop(level_s, level_t)
-    small, large = (level_s.sigma.square() * drop).log(), (level_t.sigma.square() * drop).log()
+    mean = posterior(x_t, prediction.x0, level_s, level_t).mean
+    return Gaussian(mean, variance.logvar(level_s, level_t, prediction, level_next))
+
+
+def bounds(level_s: Level, level_t: Level, level_next: Level | None = None) -> tuple[Tensor, Tensor]:
+    """Return (log beta~, log beta) of the step from t to s; at s = 0 log beta~ is -inf without `level_next`."""
+    small = posterior_coefficients(level_s, level_t)[2].log()
     if level_next is not None:
-        stand_in = (level_t.sigma.square() * snr_drop(level_t, level_next)).log()
-        small = torch.where(level_s.sigma == 0, stand_in, small)
-    return small, large
+        small = torch.where(level_s.sigma == 0, posterior_coefficients(level_t, level_next)[2].log(), small)
+    return small, step_variance(level_s, level_t).log()
 
 
 @dataclass(frozen=True)
 class Small:
-    """beta~ = sigma_s^2 (1 - SNR_t / SNR_s): the posterior's variance ("fixedsmall"); zero, logvar -inf, at s = 0."""
+    """beta~, the posterior's variance ("fixedsmall"); zero at s = 0."""
 
     def logvar(self, level_s: Level, level_t: Level, prediction: Prediction, level_next: Level | None = None) -> Tensor:
         """Return log beta~, () or (B, 1, 1, 1)."""
@@ -79,7 +88,7 @@ class Small:
 
 @dataclass(frozen=True)
 class Large:
-    """beta = sigma_t^2 (1 - SNR_t / SNR_s): the forward step's variance ("fixedlarge")."""
+    """beta, the forward step's variance ("fixedlarge")."""
 
     def logvar(self, level_s: Level, level_t: Level, prediction: Prediction, level_next: Level | None = None) -> Tensor:
         """Return log beta, () or (B, 1, 1, 1)."""
@@ -88,26 +97,24 @@ class Large:
 
 @dataclass(frozen=True)
 class Learned:
-    """log variance = f log beta + (1 - f) log beta~, with f the prediction's `fraction`, coordinate by coordinate
-    (IDDPM Eq. 15).
-
-    Raises (when asked): ValueError where the denoiser predicts no fraction.
-    """
+    """log variance = f log beta + (1 - f) log beta~, with f the prediction's `fraction` (IDDPM Eq. 15)."""
 
     def logvar(self, level_s: Level, level_t: Level, prediction: Prediction, level_next: Level | None = None) -> Tensor:
-        """Return the interpolated log variance, (B, C, H, W); -inf at s = 0 without `level_next`."""
+        """Return the interpolated log variance, (B, C, H, W); -inf at s = 0 without `level_next`.
+
+        Raises:
+            ValueError: the denoiser predicts no fraction.
+        """
         if prediction.fraction is None:
             raise ValueError("this denoiser predicts no variance: use small or large, or train with a learned one")
         small, large = (broadcast(bound, prediction.x0) for bound in bounds(level_s, level_t, level_next))
-        # at s = 0 without level_next log beta~ is -inf, and 0 * inf must not become a NaN
         between = small + prediction.fraction * (large - small)
-        return torch.where(small.isinf(), small, between)
+        return torch.where(small.isinf(), small, between)  # 0 * inf must not become a NaN
 
 
 @dataclass(frozen=True)
 class Optimal:
-    """beta~ + (alpha_s c)^2 Var[x_0 | x_t]: the best variance given how uncertain x_0 is (Analytic-DPM, 2201.06503,
-    Eq. 7).
+    """beta~ + b^2 Var[x_0 | x_t]: the best variance given how uncertain x_0 is (Analytic-DPM, 2201.06503, Eq. 7).
 
     Attributes:
         posterior_variance: returns Var[x_0 | x_t] at a level, one number or one a coordinate: exact for an oracle
@@ -117,11 +124,10 @@ class Optimal:
     posterior_variance: Callable[[Level], Tensor]
 
     def logvar(self, level_s: Level, level_t: Level, prediction: Prediction, level_next: Level | None = None) -> Tensor:
-        """Return the log variance; finite at s = 0 too, where it is the log of the spread itself."""
-        _, weight, small = posterior_coefficients(level_s, level_t)
-        spread = self.posterior_variance(level_t).to(prediction.x0)
-        return (broadcast(small, prediction.x0) + broadcast(weight.square(), prediction.x0) * spread).log()
+        """Return the log variance; finite at s = 0 too."""
+        _, b, small = (broadcast(c, prediction.x0) for c in posterior_coefficients(level_s, level_t))
+        return (small + b.square() * self.posterior_variance(level_t).to(prediction.x0)).log()
 
 
 VARIANCES: dict[str, Variance] = {"small": Small(), "large": Large(), "learned": Learned()}
-"""The rules that need no measurement, by the name that configurations know them by."""
+"""The rules that need no measurement, by their names in a configuration."""

@@ -1,12 +1,11 @@
 r"""Weights by noise level: which errors matter.
 
 A squared error in one parameterisation's space is that in another's times a function of the noise level, so "which
-target" and "which weight" are one question. To be comparable all weights here are factors of the squared error of eps:
+target" and "which weight" are one question. To be comparable all weights here are factors of the squared error of eps,
+in which an x0 loss has the weight 1 / SNR and a v loss 1 + 1 / SNR:
 
-    x0 loss         1 / SNR is what its own squared error amounts to, so training on x0 weighs eps by 1 / SNR
-    v loss          1 + 1 / SNR
-    min-SNR-gamma   min(SNR, gamma) / SNR          Hang et al. 2023, 2303.09556
-    P2              1 / (k + SNR)^gamma            Choi et al. 2022, 2204.00227
+    min-SNR-gamma   min(SNR, gamma) / SNR          Hang et al. 2023, 2303.09556, Eq. 10
+    P2              1 / (k + SNR)^gamma            Choi et al. 2022, 2204.00227, Eq. 8
     sigmoid         sigmoid(bias - logsnr)         Kingma and Gao 2023, 2303.00848; Hoogeboom et al. 2024, 2410.19324
 
 All are finite from clean to pure noise. The bound's own weight (DDPM Eq. 12) is not here: it is the bound, `Bound`.
@@ -33,10 +32,10 @@ class Weighting(Protocol):
 
 @dataclass(frozen=True)
 class MinSNR:
-    """min(SNR, gamma) / SNR: an x0 loss where noise prevails, with the clean end held back (2303.09556, Eq. 10).
+    """min(SNR, gamma) / SNR: an x0 loss at high noise, with the clean end held back.
 
     Attributes:
-        gamma: the SNR from which on the weight falls.
+        gamma: the SNR above which the weight falls.
     """
 
     gamma: float = 5.0
@@ -48,7 +47,7 @@ class MinSNR:
 
 @dataclass(frozen=True)
 class P2:
-    """1 / (k + SNR)^gamma: perception prioritised (2204.00227, Eq. 8).
+    """1 / (k + SNR)^gamma: perception prioritised.
 
     Attributes:
         k: keeps the weight finite in pure noise.
@@ -65,7 +64,7 @@ class P2:
 
 @dataclass(frozen=True)
 class SigmoidWeight:
-    """sigmoid(bias - logsnr): falls smoothly towards the clean end (2303.00848; 2410.19324, Eq. 8).
+    """sigmoid(bias - logsnr): falls smoothly towards the clean end.
 
     Attributes:
         bias: the logsnr at which the weight is one half.

@@ -11,59 +11,30 @@ images, and what there is to report. All take the keywords of `Options`: recipe,
 reads files as training does.
 """
 
-from sfumato.edit.image import Fitted, read_box, read_image, read_mask, read_transparency
-from sfumato.edit.inpaint import INPAINTERS, Inpainted, inpaint
-from sfumato.edit.interpolate import Interpolated, interpolate, slerp
-from sfumato.edit.invert import Inverted, decode, deterministic, encode, invert
-from sfumato.edit.restore import (
-    POSTERIORS,
-    Restored,
-    blur,
-    colorize,
-    deblur,
-    degraded,
-    downscale,
-    enlarged,
-    luma,
-    restore,
-    rounding,
-    upscale,
-)
-from sfumato.edit.sampling import STOCHASTIC, Options, psnr, rmse
-from sfumato.edit.vary import Varied, vary
+from sfumato.edit.image import read_box, read_image, read_mask, read_transparency
+from sfumato.edit.inpaint import INPAINTERS, inpaint
+from sfumato.edit.invert import decode, encode, interpolate, invert, slerp
+from sfumato.edit.restore import POSTERIORS, colorize, deblur, restore, upscale
+from sfumato.edit.sampling import Options, rmse
+from sfumato.edit.vary import vary
 
 __all__ = [
     "INPAINTERS",
     "POSTERIORS",
-    "STOCHASTIC",
-    "Fitted",
-    "Inpainted",
-    "Interpolated",
-    "Inverted",
     "Options",
-    "Restored",
-    "Varied",
-    "blur",
     "colorize",
     "deblur",
     "decode",
-    "degraded",
-    "deterministic",
-    "downscale",
     "encode",
-    "enlarged",
     "inpaint",
     "interpolate",
     "invert",
-    "luma",
-    "psnr",
     "read_box",
     "read_image",
     "read_mask",
     "read_transparency",
     "restore",
     "rmse",
-    "rounding",
     "slerp",
     "upscale",
     "vary",

@@ -40,8 +40,7 @@ class Fitted:
 
     Attributes:
         x: pixels (C, H, W), float32 from -1 to 1.
-        note: what was done to the file's pixels, such as "cut from 90x120 to 90x90, resized to 16x16"; empty for
-            nothing.
+        note: what was done to the file's pixels, such as "cut from 90x120 to 90x90, resized to 16x16".
     """
 
     x: Tensor
@@ -49,12 +48,7 @@ class Fitted:
 
 
 def read_image(model: Model, path: Path, size: Size | None = None) -> Fitted:
-    """Read an image and fit it.
-
-    Args:
-        model: its data's format, channels and background are used.
-        path: the file.
-        size: (H, W) wanted; None is the model's.
+    """Read an image and fit it to a model, or to another size (H, W).
 
     Raises:
         UserError: no such file, not an image that is read here, or one whose values or channels can't become the
@@ -86,7 +80,7 @@ def read_transparency(path: Path, size: Size) -> Tensor:
     """Read which pixels of an image are transparent, (H, W) bool of the size wanted.
 
     Raises:
-        UserError: as `read_image`; an image without transparency.
+        UserError: as `read_image`, or an image without transparency.
     """
     picture = _read(path, lambda: read_picture(path))
     if not picture.alpha:
@@ -97,15 +91,11 @@ def read_transparency(path: Path, size: Size) -> Tensor:
 
 
 def read_box(path: Path, box: tuple[int, int, int, int], size: Size) -> Tensor:
-    """Make a mask of a rectangle in an image's file, (H, W) bool.
-
-    Args:
-        path: the image.
-        box: left, top, width and height in pixels of the file.
-        size: (H, W) wanted.
+    """Make a mask of a rectangle (left, top, width, height) in pixels of an image's file, (H, W) bool of the size
+    wanted.
 
     Raises:
-        UserError: as `read_image`; a rectangle that is not within the image.
+        UserError: as `read_image`, or a rectangle that is not within the image.
     """
     rows, columns = _read(path, lambda: header_size(path))
     left, top, width, height = box

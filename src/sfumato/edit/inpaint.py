@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sfumato.codec.protocol import Codec
-from sfumato.diffusion.inverse import Mask, RePaint
+from sfumato.diffusion import Mask, RePaint
 from sfumato.edit.restore import POSTERIORS, on_pixels, posterior, rounding
 from sfumato.edit.sampling import STOCHASTIC, Options, check_image, images_of, prepared
 from sfumato.errors import UserError, nearest
@@ -52,20 +52,20 @@ def inpaint(
     repeats: int = 10,
     **options: Unpack[Options],
 ) -> Inpainted:
-    """Paint a part of an image anew.
+    """Paint a part of an image, pixels (C, H, W) of the model's shape, anew.
 
     Args:
         model: what it samples from.
-        image: pixels (C, H, W); their values inside the hole have no effect.
+        image: its values inside the hole have no effect.
         hole: (H, W) bool, True where to paint.
         num: how many results.
-        method: `repaint`, or a posterior method: `moments`, `pigdm`, `dps`.
-        repeats: how often RePaint makes each step; 1 is plain replacement. The posterior methods ignore it.
+        method: a name of `INPAINTERS`.
+        repeats: how often RePaint makes each step; 1 is plain replacement.
         options: `Options`; the default recipe is ancestral sampling.
 
     Raises:
-        UserError: an image or a hole of another shape than the model's, an unknown method, repeats below 1, a codec
-            whose pixels are not linear in x_0.
+        UserError: an image or a hole of another shape, an unknown method, repeats below 1, pixels that are not linear
+            in x_0.
     """
     check_image(model, image)
     size = model.codec.image_shape[1:]

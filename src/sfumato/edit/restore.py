@@ -9,8 +9,6 @@ how they approximate that likelihood (formulae in `diffusion.inverse.posterior`)
     moments     the denoiser's own covariance; six backward passes a step; the least biased where the truth is known
     dps         the direction of the gradient with a step size; one backward pass; for many steps
 
-The result explains y approximately: the residual, RMSE(A x, y), says how well.
-
 Where x_0 is not pixels but pixels are an orthonormal linear map T of it, the operator on x_0 is A T. Other codecs are
 refused.
 """
@@ -19,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import sqrt
+from math import isfinite, sqrt
 from typing import Unpack
 
 import torch
@@ -28,38 +26,25 @@ from torch import Tensor
 from sfumato.codec.format import PixelFormat
 from sfumato.codec.pixels import Pixels
 from sfumato.codec.protocol import Codec
-from sfumato.diffusion import Denoiser, Purpose
-from sfumato.diffusion.inverse import (
+from sfumato.diffusion import (
     DPS,
     Blur,
+    Denoiser,
     Downscale,
     Grayscale,
     LinearOperator,
     MomentMatching,
     PiGDM,
+    Purpose,
     gaussian_kernel,
 )
 from sfumato.diffusion.noise import normal
-from sfumato.edit.sampling import STOCHASTIC, Options, check_image, images_of, prepared, rmse
+from sfumato.edit.sampling import STOCHASTIC, Options, images_of, prepared, rmse
 from sfumato.errors import UserError, nearest
 from sfumato.model import Model
 
-__all__ = [
-    "POSTERIORS",
-    "Restored",
-    "blur",
-    "colorize",
-    "deblur",
-    "degraded",
-    "downscale",
-    "enlarged",
-    "luma",
-    "on_pixels",
-    "posterior",
-    "restore",
-    "rounding",
-    "upscale",
-]
+__all__ = ["POSTERIORS", "Restored", "blur", "colorize", "deblur", "degraded", "downscale", "enlarged"]
+__all__ += ["luma", "on_pixels", "posterior", "restore", "rounding", "upscale"]
 
 Posterior = Callable[[Denoiser, LinearOperator, Tensor, float], Denoiser]
 """(denoiser, operator, y, noise_std) -> the denoiser of the images that explain y."""
@@ -69,8 +54,9 @@ POSTERIORS: dict[str, Posterior] = {"pigdm": PiGDM, "moments": MomentMatching, "
 
 
 class Restoring(Options, total=False):
-    """The keywords of `colorize`, `upscale` and `deblur`: `Options`, and the method of `restore`."""
+    """`Options`, and `noise_std` and `method` of `restore`."""
 
+    noise_std: float | None
     method: str
 
 
@@ -80,63 +66,19 @@ class Restored:
 
     Attributes:
         images: pixels (num, C, H, W).
-        residual: (num,) float64, RMSE between the measurement and what each image would measure, in units of stored
-            values.
+        residual: (num,) float64, RMSE between y and A x of each image x, in units of stored values.
     """
 
     images: Tensor
     residual: Tensor
 
 
-@dataclass(frozen=True)
-class _OnPixels(LinearOperator):
-    """A T, where T is the codec's orthonormal map to pixels: (A T)^T = T^T A^T and (A T)+ = T^T A+."""
-
-    operator: LinearOperator
-    codec: Codec
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.operator.forward(self.codec.to_pixels(x))
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        return self.codec.from_pixels(self.operator.adjoint(y))
-
-    def pseudoinverse(self, y: Tensor) -> Tensor:
-        return self.codec.from_pixels(self.operator.pseudoinverse(y))
-
-    def solve(self, residual: Tensor, prior_variance: Tensor, noise_variance: float) -> Tensor:
-        if prior_variance.shape[-3:].numel() == 1:  # A T v T^T A^T = v A A^T
-            return self.operator.solve(residual, prior_variance, noise_variance)
-        return super().solve(residual, prior_variance, noise_variance)
-
-
-def on_pixels(model: Model, operator: LinearOperator) -> LinearOperator:
-    """Return an operator on pixels as one on x_0; raises `UserError` where pixels are not linear in x_0."""
-    if isinstance(model.codec, Pixels):
-        return operator
-    if not model.codec.linear:
-        raise UserError("pixels are not linear in this model's x_0: vary, interpolate and invert work, no other edit")
-    return _OnPixels(operator, model.codec)
-
-
-def posterior(name: str) -> Posterior:
-    """Return a posterior method by name; raises `UserError` for an unknown one."""
-    if name not in POSTERIORS:
-        raise UserError(f"there is no method '{name}'{nearest(name, POSTERIORS)}")
-    return POSTERIORS[name]
-
-
-def rounding(form: PixelFormat) -> float:
-    """Return the standard deviation that rounding to a format's levels gives pixels in [-1, 1]; 0 for floats."""
-    return 0.0 if form.levels is None else 1 / form.scale / sqrt(12)
-
-
 def restore(
     model: Model,
     y: Tensor,
     operator: LinearOperator,
-    noise_std: float | None = None,
     num: int = 8,
+    noise_std: float | None = None,
     method: str = "pigdm",
     **options: Unpack[Options],
 ) -> Restored:
@@ -144,19 +86,19 @@ def restore(
 
     Args:
         model: what it samples from; its denoiser needs a gradient, which a network has.
-        y: the measurement: the operator's output for one image, without the batch's axis.
-        operator: A, of pixels in [-1, 1].
-        noise_std: s_y, the measurement's noise, in the same units; None is the rounding of the model's format.
+        y: the operator's output for one image, without the batch's axis.
+        operator: A, of pixels from -1 to 1.
         num: how many images.
+        noise_std: s_y, in the same units; None is what rounding to the model's format gives.
         method: `pigdm`, `moments` or `dps`.
         options: `Options`; the default recipe is ancestral sampling.
 
     Raises:
-        UserError: an unknown method, y of another shape than the operator's output, negative noise, a codec whose
-            pixels are not linear in x_0.
+        UserError: an unknown method, y of another shape than the operator's output, negative noise, pixels that are
+            not linear in x_0.
     """
     std = rounding(model.codec.format) if noise_std is None else noise_std
-    if not 0 <= std < float("inf"):
+    if not (std >= 0 and isfinite(std)):
         raise UserError(f"noise_std is {std:g}: the measurement's noise must be at least 0")
     y = y[None].to(model.device, torch.float32)
     try:
@@ -172,44 +114,39 @@ def restore(
     return Restored(images, rmse(model, operator.forward(images.to(y)), y.expand(num, *y.shape[1:])).cpu())
 
 
-def colorize(
-    model: Model, grey: Tensor, num: int = 8, noise_std: float | None = None, **options: Unpack[Restoring]
-) -> Restored:
+def colorize(model: Model, grey: Tensor, num: int = 8, **options: Unpack[Restoring]) -> Restored:
     """Find images whose luma is a grey image (1, H, W). Arguments and errors as `restore`."""
-    return restore(model, grey, luma(model), noise_std, num, **options)
+    return restore(model, grey, luma(model), num, **options)
 
 
-def upscale(
-    model: Model,
-    small: Tensor,
-    factor: int,
-    num: int = 8,
-    noise_std: float | None = None,
-    **options: Unpack[Restoring],
-) -> Restored:
-    """Find images whose blocks of factor x factor pixels have the pixels of a small one (C, H / factor, W / factor) as
-    means. Arguments and errors as `restore`."""
-    return restore(model, small, downscale(model, factor), noise_std, num, **options)
+def upscale(model: Model, small: Tensor, factor: int, num: int = 8, **options: Unpack[Restoring]) -> Restored:
+    """Find images whose block means are a small one (C, H / factor, W / factor). Arguments and errors as `restore`."""
+    return restore(model, small, downscale(model, factor), num, **options)
 
 
-def deblur(
-    model: Model,
-    image: Tensor,
-    sigma: float,
-    num: int = 8,
-    noise_std: float | None = None,
-    **options: Unpack[Restoring],
-) -> Restored:
-    """Find images that a Gaussian of `sigma` pixels blurs to the given one. The blur is circular: what leaves on the
-    right comes in on the left. Arguments and errors as `restore`."""
-    check_image(model, image)
-    return restore(model, image, blur(model, sigma), noise_std, num, **options)
+def deblur(model: Model, image: Tensor, sigma: float, num: int = 8, **options: Unpack[Restoring]) -> Restored:
+    """Find images that a Gaussian of `sigma` pixels, around the edges, blurs to the given one. Arguments and errors as
+    `restore`."""
+    return restore(model, image, blur(model, sigma), num, **options)
+
+
+def posterior(name: str) -> Posterior:
+    """Return a posterior method by name; raises `UserError` for an unknown one."""
+    if name not in POSTERIORS:
+        raise UserError(f"there is no method '{name}'{nearest(name, POSTERIORS)}")
+    return POSTERIORS[name]
+
+
+def rounding(form: PixelFormat) -> float:
+    """Return the standard deviation that rounding to a format's levels gives pixels in [-1, 1]; 0 for floats."""
+    return 0.0 if form.levels is None else 1 / form.scale / sqrt(12)
 
 
 def luma(model: Model) -> Grayscale:
     """Return the luma (ITU-R BT.601) of a model's images; raises `UserError` where they are not red, green, blue."""
-    if model.codec.image_shape[0] != 3:
-        what = "grey" if model.codec.image_shape[0] == 1 else f"{model.codec.image_shape[0]}-channel"
+    channels = model.codec.image_shape[0]
+    if channels != 3:
+        what = "grey" if channels == 1 else f"{channels}-channel"
         raise UserError(f"this model makes {what} images: colorize needs a model of colour images (3 channels)")
     return Grayscale()
 
@@ -232,16 +169,47 @@ def blur(model: Model, sigma: float) -> Blur:
     return Blur(gaussian_kernel(sigma))
 
 
+def degraded(model: Model, image: Tensor, operator: LinearOperator, noise_std: float = 0.0, seed: int = 0) -> Tensor:
+    """Return y for `restore`: what an operator and noise make of pixels (C, H, W), rounded to the model's format."""
+    y = operator.forward(image[None])
+    z = normal(seed, Purpose.MEASUREMENT, torch.zeros(1, dtype=torch.int64), tuple(y.shape[1:]))
+    form = model.codec.format
+    return form.to_model(form.from_model(y + noise_std * z))[0]
+
+
 def enlarged(model: Model, y: Tensor) -> Tensor:
-    """Return a measurement (C', H', W') as pixels of the model's shape, to be looked at: its numbers are repeated."""
+    """Return a measurement (C', H', W') to look at: as pixels of the model's shape, its numbers repeated."""
     channels, height, width = model.codec.image_shape
     y = y.expand(channels, *y.shape[1:])
     return y.repeat_interleave(height // y.shape[1], 1).repeat_interleave(width // y.shape[2], 2)
 
 
-def degraded(model: Model, image: Tensor, operator: LinearOperator, noise_std: float = 0.0, seed: int = 0) -> Tensor:
-    """Return what an operator and noise make of pixels (C, H, W), rounded to the model's format: y for `restore`."""
-    y = operator.forward(image[None])
-    z = normal(seed, Purpose.MEASUREMENT, torch.zeros(1, dtype=torch.int64), tuple(y.shape[1:]))
-    form = model.codec.format
-    return form.to_model(form.from_model(y + noise_std * z))[0]
+def on_pixels(model: Model, operator: LinearOperator) -> LinearOperator:
+    """Return an operator on pixels as one on x_0; raises `UserError` where pixels are not linear in x_0."""
+    if isinstance(model.codec, Pixels):
+        return operator
+    if not model.codec.linear:
+        raise UserError("pixels are not linear in this model's x_0: vary, interpolate and invert work, no other edit")
+    return _OnPixels(operator, model.codec)
+
+
+@dataclass(frozen=True)
+class _OnPixels(LinearOperator):
+    """A T, where T is the codec's orthonormal map to pixels: (A T)^T = T^T A^T and (A T)+ = T^T A+."""
+
+    operator: LinearOperator
+    codec: Codec
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.operator.forward(self.codec.to_pixels(x))
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.codec.from_pixels(self.operator.adjoint(y))
+
+    def pseudoinverse(self, y: Tensor) -> Tensor:
+        return self.codec.from_pixels(self.operator.pseudoinverse(y))
+
+    def solve(self, residual: Tensor, prior_variance: Tensor, noise_variance: float) -> Tensor:
+        if prior_variance.shape[-3:].numel() == 1:  # A T v T^T A^T = v A A^T
+            return self.operator.solve(residual, prior_variance, noise_variance)
+        return super().solve(residual, prior_variance, noise_variance)

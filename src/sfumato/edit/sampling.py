@@ -23,22 +23,18 @@ from sfumato.generate.recipe import Recipe
 from sfumato.generate.sample import Report, Sampling, prepare
 from sfumato.model import Model
 
-__all__ = ["STOCHASTIC", "Options", "check_image", "images_of", "prepared", "psnr", "rmse"]
+__all__ = ["STOCHASTIC", "Options", "check_image", "images_of", "prepared", "rmse"]
 
 STOCHASTIC = Recipe(sampler="ddim", eta=1.0)
 """Ancestral sampling: its fresh noise corrects the errors of approximate likelihoods."""
 
 
 class Options(TypedDict, total=False):
-    """The keywords of every edit.
+    """The keywords of every edit; `condition`, `seed`, `batch`, `report` as `Sampling.stream` has them.
 
     Keys:
         recipe: sampler, steps, guidance; each edit has its own default.
-        condition: what the results should be, rows that they cycle through; None, the default, asks for nothing.
         variance: the measured one, for a recipe with the variance `analytic`.
-        seed: image i of a seed is always the same; 0 by default.
-        batch: images at a time, 64 by default; halved when they do not fit into memory.
-        report: called with the progress.
     """
 
     recipe: Recipe
@@ -50,16 +46,13 @@ class Options(TypedDict, total=False):
 
 
 def prepared(
-    model: Model, options: Options, recipe: Recipe, inside: Callable[[Denoiser], Denoiser] | None = None
+    model: Model,
+    options: Options,
+    recipe: Recipe = Recipe(),
+    inside: Callable[[Denoiser], Denoiser] | None = None,
 ) -> Sampling:
-    """Make the recipe of the options, or a default one, ready for a model.
-
-    Args:
-        model: to sample from.
-        options: of the edit.
-        recipe: the default.
-        inside: put around the model's denoiser, inside of guidance and clipping.
-    """
+    """Make the recipe of the options, or a default one, ready for a model, with `inside` put around its denoiser,
+    inside of guidance and clipping."""
     recipe, variance = options.get("recipe", recipe), options.get("variance")
     sampling = prepare(model, recipe, options.get("condition"), variance=variance)
     if inside is None:
@@ -71,10 +64,8 @@ def images_of(
     model: Model, sampling: Sampling, num: int, options: Options, start: Callable[[Noise], Tensor] | None = None
 ) -> Tensor:
     """Return `num` images, pixels (num, C, H, W) on the CPU; `start` as `Sampling.stream`."""
-    batch, report = options.get("batch", 64), options.get("report")
-    parts = sampling.stream(
-        num, options.get("seed", 0), condition=options.get("condition"), batch=batch, start=start, report=report
-    )
+    condition, batch, report = options.get("condition"), options.get("batch", 64), options.get("report")
+    parts = sampling.stream(num, options.get("seed", 0), condition=condition, batch=batch, start=start, report=report)
     return model.codec.to_pixels(torch.cat([x for _, x in parts]))
 
 
@@ -88,8 +79,3 @@ def check_image(model: Model, image: Tensor) -> None:
 def rmse(model: Model, a: Tensor, b: Tensor) -> Tensor:
     """Return the root mean squared difference of pixels, image by image, in units of stored values: (B,) float64."""
     return model.codec.format.scale * (a.double() - b.double()).square().flatten(1).mean(1).sqrt()
-
-
-def psnr(model: Model, error: Tensor) -> Tensor:
-    """Return the peak signal-to-noise ratio of an `rmse`, 20 log10((high - low) / RMSE), in dB; inf for 0."""
-    return 20 * torch.log10(2 * model.codec.format.scale / error)

@@ -18,7 +18,6 @@ from torch import Tensor
 from sfumato.diffusion import Noise, marginal
 from sfumato.edit.sampling import Options, check_image, images_of, prepared
 from sfumato.errors import UserError
-from sfumato.generate.recipe import Recipe
 from sfumato.model import Model
 
 __all__ = ["Varied", "below", "vary"]
@@ -30,7 +29,7 @@ class Varied:
 
     Attributes:
         images: pixels (num, C, H, W).
-        t: the time that the image was noised to: the strength, rounded to a step of the model's chain.
+        t: the time that the image was noised to.
         steps: of the sampler below t.
     """
 
@@ -40,25 +39,20 @@ class Varied:
 
 
 def vary(model: Model, image: Tensor, strength: float, num: int = 8, **options: Unpack[Options]) -> Varied:
-    """Make variations of an image.
+    """Make `num` variations of an image, pixels (C, H, W) of the model's shape.
 
-    Args:
-        model: what it samples from.
-        image: pixels (C, H, W).
-        strength: from 0, the image itself, to 1, images independent of it. Rounded to a step of the chain, but never
-            to 0.
-        num: how many.
-        options: `Options`; of the recipe's times those below the strength are used.
+    The strength, from 0 to 1, is rounded to a step of the chain, but never to 0. Of the recipe's times those below it
+    are used.
 
     Raises:
-        UserError: strength outside [0, 1], or an image of another shape than the model's.
+        UserError: strength outside [0, 1], or an image of another shape.
     """
     check_image(model, image)
     if not 0 <= strength <= 1:
         raise UserError(f"strength is {strength:g}: it must lie from 0 (the image itself) to 1 (nothing of it)")
     if strength == 0:
         return Varied(image.float().cpu().expand(num, *image.shape).clone(), 0.0, 0)
-    sampling = prepared(model, options, Recipe())
+    sampling = prepared(model, options)
     if strength == 1:
         return Varied(images_of(model, sampling, num, options), 1.0, len(sampling.times) - 1)
     chain = model.schedule.num_steps

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from sfumato.codec.protocol import Codec
-from sfumato.diffusion import Bound, Denoiser, Noise, Variance, bits_per_dim, prior_term, vlb
+from sfumato.diffusion import Bound, Denoiser, Noise, Variance, bits_per_dim, prior_term, training_loss, vlb
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.flow import Flow, variational_bits
 from sfumato.diffusion.noise import Purpose, normal, uniform
@@ -209,7 +209,7 @@ class SampledBound:
         losses = []
         for k in range(count + 1):
             eps = normal(noise.seed, Purpose.HELD_OUT_NOISE, noise.index, noise.shape, step=k)
-            loss = bound(denoiser, x_0, steps[:, k] / num_steps, eps, condition).loss.double()
+            loss = training_loss(bound, denoiser, x_0, steps[:, k] / num_steps, eps, condition).loss.double()
             losses.append(loss / (num_steps * math.log(2)))
         losses[-1] += codec.bits_offset
         terms, prior = torch.stack(losses, 1), bits_per_dim(prior_term(x_0, denoiser.schedule(1.0))).double()

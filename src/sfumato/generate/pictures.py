@@ -38,10 +38,10 @@ LAYOUT_KEY = "sfumato.layout"
 class Layout:
     """How a grid was laid out: enough to cut the tiles out again.
 
-    Args:
-        num: tiles.
+    Attributes:
+        num: of tiles.
         columns: tiles in a row.
-        gap: paper between tiles, and around them, in source pixels.
+        gap: paper between and around the tiles, in source pixels.
         scale: pixels of the picture for one source pixel.
         shape: (C, H, W) of one tile, C as shown (1 or 3).
     """
@@ -54,11 +54,11 @@ class Layout:
 
     @property
     def rows(self) -> int:
-        """Rows of tiles, the last one perhaps not full."""
+        """Rows of tiles; the last may not be full."""
         return -(-self.num // self.columns)
 
     def corner(self, n: int) -> tuple[int, int]:
-        """Top and left of tile n, in source pixels."""
+        """Return top and left of tile n, in source pixels."""
         row, column = divmod(n, self.columns)
         return self.gap + row * (self.shape[1] + self.gap), self.gap + column * (self.shape[2] + self.gap)
 
@@ -67,18 +67,14 @@ class Layout:
 
     @classmethod
     def parse(cls, text: str) -> Layout:
-        """Invert `str`; raises ValueError when the text is not a layout."""
+        """Return the layout of a text; raises ValueError where there is none."""
         num, columns, gap, scale, *shape = map(int, text.split())
         channels, height, width = shape
         return cls(num, columns, gap, scale, (channels, height, width))
 
 
 def _shown(images: Any) -> Bytes:
-    """Return images as `uint8 (N, 1 or 3, H, W)`: the channels that a picture shows.
-
-    Args:
-        images: anything numpy reads as `uint8 (N, C, H, W)`, a torch tensor on the CPU included.
-    """
+    """Return images, uint8 (N, C, H, W) in any form that numpy reads, with the 1 or 3 channels that a picture shows."""
     array = np.asarray(images)
     assert array.dtype == np.uint8, f"pictures take bytes, not {array.dtype}: see Codec.shown"
     assert array.ndim == 4, f"pictures take (N, C, H, W), not {array.shape}"
@@ -91,16 +87,13 @@ def scale_for(size: int, width: int = WIDTH) -> int:
 
 
 def grid(images: Any, columns: int | None = None, gap: int = 1, scale: int | None = None) -> Image.Image:
-    """Lay images out in a grid, left to right and top to bottom.
+    """Return images in a grid, left to right and top to bottom; its `info` holds the `Layout` that `tiles` reads.
 
     Args:
         images: uint8 (N, C, H, W), N >= 1.
-        columns: tiles in a row; as square as can be when None.
+        columns: tiles in a row; None is about square.
         gap: paper between the tiles, in source pixels.
-        scale: enlargement; chosen for a width of about `WIDTH` when None.
-
-    Returns:
-        A picture whose `info` holds its `Layout`, which `save_png` writes and `tiles` reads.
+        scale: enlargement; None is a width of about `WIDTH`.
     """
     array = _shown(images)
     num, channels, height, width = array.shape
@@ -123,13 +116,7 @@ def single(image: Any) -> Image.Image:
 
 
 def tiles(picture: Image.Image) -> Bytes:
-    """Cut a grid up again: the inverse of `grid`, exactly.
-
-    Args:
-        picture: what `grid` returned, or such a PNG opened again.
-
-    Returns:
-        uint8 (N, 1 or 3, H, W): the bytes that went in.
+    """Return the bytes that `grid` was given, uint8 (N, 1 or 3, H, W), from its picture or the PNG of it.
 
     Raises:
         UserError: the picture is not a grid of ours.
@@ -138,7 +125,7 @@ def tiles(picture: Image.Image) -> Bytes:
         layout = Layout.parse(str(picture.info[LAYOUT_KEY]))
     except (KeyError, ValueError):
         name = getattr(picture, "filename", "") or "this picture"
-        raise UserError(f"{name} is not a grid that sfumato drew; give one from a run's samples folder") from None
+        raise UserError(f"{name} is not a grid that sfumato wrote: give one from a run's samples folder") from None
     pixels = np.atleast_3d(np.asarray(picture))[:: layout.scale, :: layout.scale].transpose(2, 0, 1)
     out = np.empty((layout.num, *layout.shape), np.uint8)
     for n in range(layout.num):
@@ -154,14 +141,14 @@ def strip(
     scale: int | None = None,
     group: int = 0,
 ) -> Image.Image:
-    """Draw rows of images with a label before each row and a caption above each column.
+    """Return rows of images with a label before each row and a caption above each column.
 
     Args:
         rows: each uint8 (N, C, H, W), all of one shape.
         labels: one a row, or none; a line break makes two lines.
         captions: one a column, or none.
-        scale: enlargement of the tiles; chosen when None.
-        group: rows that belong together; a wider space follows them. 0 has none.
+        scale: enlargement of the tiles; None is a width of about `WIDTH`.
+        group: so many rows belong together, and a wider space follows them; 0 has no groups.
     """
     arrays = [_shown(row) for row in rows]
     num, _, height, width = arrays[0].shape
@@ -201,5 +188,5 @@ def _picture(pixels: Bytes, scale: int) -> Image.Image:
 
 
 def _extent(pen: ImageDraw.ImageDraw, font: Any, texts: Sequence[str], side: int) -> int:
-    """The greatest right (side 2) or bottom (side 3) edge of the texts, in pixels."""
+    """Return the greatest right (side 2) or bottom (side 3) edge of the texts, in pixels."""
     return int(max((pen.multiline_textbbox((0, 0), text, font=font)[side] for text in texts), default=0))

@@ -47,17 +47,11 @@ SOFTWARE = {"Software": "sfumato"}
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Images that are generated while they are written.
+    """Images that are sampled while they are written; the fields are as `Sampling.stream` has them.
 
     Attributes:
-        model: what they are sampled from.
-        sampling: how.
-        num: how many images.
-        seed: image i of a seed is always the same.
-        condition: rows that the images cycle through; None for nothing.
-        batch: images at a time.
+        model: its codec and its vocabulary say what the images are.
         facts: what the files say of themselves.
-        report: called with the progress.
     """
 
     model: Model
@@ -71,15 +65,8 @@ class Samples:
 
     def stream(self, first: int = 0, on_state: OnState | None = None) -> Iterator[tuple[int, Tensor]]:
         """Yield batches from image `first` on, as `Sampling.stream`."""
-        return self.sampling.stream(
-            self.num - first,
-            self.seed,
-            condition=self.condition,
-            batch=self.batch,
-            first=first,
-            on_state=on_state,
-            report=self.report,
-        )
+        options: dict[str, Any] = {"condition": self.condition, "batch": self.batch, "report": self.report}
+        return self.sampling.stream(self.num - first, self.seed, first=first, on_state=on_state, **options)
 
     def all(self, on_state: OnState | None = None) -> Tensor:
         """Return every x_0, (num, C, H, W)."""
@@ -202,15 +189,10 @@ def _read(manifest: Path) -> dict[str, Any]:
 
 
 def image_file(model: Model, image: NDArray[Any], text: Mapping[str, object]) -> tuple[str, bytes]:
-    """Return one image as a file that can be read as data again: its suffix and its content.
+    """Return stored values (C, H, W) as a file that can be read as data again: its suffix and its content.
 
     Integers with 1 or 3 channels are a PNG, also with 2 or 4 where opacity was asked for (`data.channels`); all else is
     an array (H, W, C), without the text.
-
-    Args:
-        model: which generated it.
-        image: (C, H, W) stored values.
-        text: facts for the file.
     """
     channels, form = len(image), model.codec.format
     opacity = channels in (2, 4) and model.config.data.channels == channels
@@ -233,12 +215,9 @@ def _png(picture: Image.Image, text: Mapping[str, object]) -> bytes:
 
 
 def save_png(picture: Image.Image, path: Path | str, text: Mapping[str, object] | None = None) -> Path:
-    """Write a PNG with facts in its text chunks and return the path.
+    """Write a PNG with facts in its text chunks, such as {"seed": 0}, and a grid's layout; return the path.
 
-    Args:
-        picture: what to write; a grid's layout goes along.
-        path: the file; its folder is made where it does not exist.
-        text: facts by name, such as {"seed": 0}; Pillow shows them as `Image.open(path).text`.
+    Pillow reads them as `Image.open(path).text`.
     """
     layout = {LAYOUT_KEY: picture.info[LAYOUT_KEY]} if LAYOUT_KEY in picture.info else {}
     write_atomic(Path(path), _png(picture, {**layout, **(text or {})}))
@@ -250,9 +229,9 @@ class Frames:
 
     Args:
         shown: the codec's, which makes bytes of x.
-        num: how many images the film shows; later ones are passed over.
+        num: how many images the film shows; later ones are left out.
         steps: of the sampler.
-        limit: frames at most; they are spread evenly over the steps, with both ends.
+        limit: frames at most, evenly spaced over the steps, both ends included.
     """
 
     def __init__(self, shown: Callable[[Tensor], Tensor], num: int, steps: int, limit: int = 36) -> None:
@@ -286,7 +265,7 @@ def film(
 
     Args:
         frames: at least one.
-        path: the file; its folder is made where it does not exist.
+        path: the file.
         seconds: how long all frames but the last one take together.
         hold: how long the last one stays.
         text: a comment for the file, in ASCII.

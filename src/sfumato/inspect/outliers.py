@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sfumato.diffusion.inverse import LUMA
+from sfumato.diffusion.inverse.operators import LUMA
 from sfumato.inspect.scan import THUMB, Records
 
 __all__ = ["FAR", "Mirror", "Outliers", "evenly", "luma", "mirror_test", "outliers"]

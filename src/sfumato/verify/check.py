@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-__all__ = ["Check", "Examination", "Finding", "Setting", "Skipped", "examine"]
+__all__ = ["Check", "Examination", "Finding", "Setting", "Skipped", "examine", "largest"]
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,9 @@ class Setting:
     """Where and how to check.
 
     Attributes:
-        device: the device that is examined.
-        dtype: of the images in the mathematics (coefficients are float64 always); networks are checked in float32.
-        compile: whether torch.compile is checked too, which costs most of a minute.
+        device: the device that is checked.
+        dtype: of the images in the mathematics; coefficients are float64, networks float32 always.
+        compile: whether torch.compile is checked too, which takes most of a minute.
     """
 
     device: torch.device
@@ -34,10 +34,14 @@ class Setting:
         """Return numbers or a tensor on the device and in the dtype."""
         return torch.as_tensor(values, dtype=torch.float64).to(self.device, self.dtype)
 
+    def random(self, seed: int, *shape: int) -> torch.Tensor:
+        """Return normal numbers from torch's own generator, on the device and in the dtype."""
+        return self.tensor(torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
+
 
 @dataclass(frozen=True)
 class Finding:
-    """What an examination found.
+    """The result of an examination.
 
     Attributes:
         measured: an error, at least 0 and best 0.
@@ -50,6 +54,11 @@ class Finding:
     limit: float
     holds: str
     harm: str
+
+
+def largest(*errors: torch.Tensor | float) -> float:
+    """Return the largest absolute value; NaN where there is one."""
+    return float(torch.stack([torch.as_tensor(error, dtype=torch.float64).abs().max().cpu() for error in errors]).max())
 
 
 class Skipped(Exception):
@@ -86,17 +95,7 @@ class Check:
 
 
 def examine(examinations: Mapping[str, Examination], setting: Setting) -> Iterator[Check]:
-    """Run examinations one after another and yield each outcome as it is known.
-
-    One that ends in an exception has failed: whatever it would have measured can't be had on this machine.
-
-    Args:
-        examinations: by name.
-        setting: where and how.
-
-    Yields:
-        One check for each, in order.
-    """
+    """Run examinations one after another and yield each outcome; one that ends in an exception has failed."""
     for name, examination in examinations.items():
         yield _one(name, examination, setting)
 
@@ -104,13 +103,12 @@ def examine(examinations: Mapping[str, Examination], setting: Setting) -> Iterat
 def _one(name: str, examination: Examination, setting: Setting) -> Check:
     start = time.monotonic()
     try:
-        found = examination(setting)
+        finding = examination(setting)
     except Skipped as skipped:
         return Check(name, "skipped", None, None, str(skipped), time.monotonic() - start)
     except Exception as error:
-        said = f"it stopped with {type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        return Check(name, "failed", None, None, said, time.monotonic() - start)
-    seconds = time.monotonic() - start
-    if found.measured <= found.limit:
-        return Check(name, "passed", found.measured, found.limit, found.holds, seconds)
-    return Check(name, "failed", found.measured, found.limit, found.harm, seconds)
+        message = f"it stopped with {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        return Check(name, "failed", None, None, message, time.monotonic() - start)
+    passed = finding.measured <= finding.limit
+    sentence, seconds = finding.holds if passed else finding.harm, time.monotonic() - start
+    return Check(name, "passed" if passed else "failed", finding.measured, finding.limit, sentence, seconds)

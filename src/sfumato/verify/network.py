@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sfumato.diffusion.noise import Purpose, normal
-from sfumato.nets.unet.unet import UNet, UNetConfig
+from sfumato.nets.protocol import Interface, Network
+from sfumato.nets.registry import NETWORKS
 from sfumato.verify.check import Examination, Finding, Setting, Skipped
 
 __all__ = ["examinations", "small_network"]
 
 
 def examinations() -> dict[str, Examination]:
-    """Return this room's examinations by name."""
+    """Return the examinations of networks by name."""
     return {
         "network: equals float64 on the CPU": exact,
         "network: any batch": batches,
@@ -29,10 +31,11 @@ def examinations() -> dict[str, Examination]:
     }
 
 
-def small_network(multipliers: tuple[int, ...] = (1, 2)) -> UNet:
+def small_network(multipliers: tuple[int, ...] = (1, 2)) -> Network:
     """Return a small U-Net with no weight zero, the same on every machine; two levels have every kind of layer."""
-    config = UNetConfig(channels=3, base=32, multipliers=multipliers, blocks=1, attention=(), groups=8, dropout=0.0)
-    net = UNet(config).eval()
+    config: Any = NETWORKS["unet"]
+    config = config(base=32, multipliers=multipliers, blocks=1, attention=(), groups=8, dropout=0.0)
+    net: Network = config.build(Interface(channels=3)).eval()
     with torch.no_grad():
         for k, weight in enumerate(net.parameters()):
             if weight.ndim > 1:
@@ -47,16 +50,15 @@ def _batch(device: torch.device, count: int = 4) -> tuple[Tensor, Tensor]:
     return x.to(device), torch.linspace(0, 999, count).to(device)
 
 
-def _miss(got: Tensor, expected: Tensor) -> float:
-    """The largest difference, as a share of the largest value."""
+def _error(actual: Tensor, expected: Tensor) -> float:
+    """The largest difference, as a fraction of the largest value."""
     expected = expected.double().cpu()
-    return float((got.double().cpu() - expected).abs().max() / expected.abs().max())
+    return float((actual.double().cpu() - expected).abs().max() / expected.abs().max())
 
 
 def _rounding(setting: Setting) -> float:
-    """What float32 may miss: a GPU's convolutions round to 10 bits unless told not to (TF32)."""
-    coarse = setting.device.type == "cuda" and torch.backends.cudnn.allow_tf32
-    return 1e-2 if coarse else 1e-4
+    """The error that float32 may have: a GPU's convolutions round to 10 bits by default (TF32)."""
+    return 1e-2 if setting.device.type == "cuda" and torch.backends.cudnn.allow_tf32 else 1e-4
 
 
 @torch.no_grad()
@@ -65,9 +67,8 @@ def exact(setting: Setting) -> Finding:
     net = small_network()
     x, time = _batch(torch.device("cpu"))
     expected = copy.deepcopy(net).double()(x.double(), time.double())
-    got = net.to(setting.device)(x.to(setting.device), time.to(setting.device))
     return Finding(
-        _miss(got, expected),
+        _error(net.to(setting.device)(x.to(setting.device), time.to(setting.device)), expected),
         _rounding(setting),
         "a U-Net here equals exact arithmetic up to rounding",
         "networks compute something else on this device: don't trust samples or trainings from it; a newer torch or "
@@ -81,7 +82,7 @@ def batches(setting: Setting) -> Finding:
     net, (x, time) = small_network().to(setting.device), _batch(setting.device)
     alone = torch.cat([net(x[i : i + 1], time[i : i + 1]) for i in range(len(x))])
     return Finding(
-        _miss(alone, net(x, time)),
+        _error(alone, net(x, time)),
         _rounding(setting),
         "an image's prediction does not depend on its batch",
         "samples change with the batch size",
@@ -93,9 +94,8 @@ def layouts(setting: Setting) -> Finding:
     """channels_last weights and images, as usual, against contiguous ones."""
     net, (x, time) = small_network().to(setting.device), _batch(setting.device)
     plain = copy.deepcopy(net).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    usual = net(x.contiguous(memory_format=torch.channels_last), time)
     return Finding(
-        _miss(plain(x, time), usual),
+        _error(plain(x, time), net(x.contiguous(memory_format=torch.channels_last), time)),
         _rounding(setting),
         "the layout of memory changes nothing",
         "this device's convolutions are wrong in one of the two layouts",
@@ -111,7 +111,7 @@ def gradients(setting: Setting) -> Finding:
         net(x.to(dtype), time.to(dtype)).square().mean().backward()
         both.append(torch.cat([p.grad.flatten().double().cpu() for p in net.parameters() if p.grad is not None]))
     return Finding(
-        _miss(both[1], both[0]),
+        _error(both[1], both[0]),
         _rounding(setting),
         "gradients here equal exact arithmetic up to rounding",
         "training on this device learns something else",
@@ -122,11 +122,11 @@ def gradients(setting: Setting) -> Finding:
 def compiled(setting: Setting) -> Finding:
     """torch.compile against the network as it is."""
     if not setting.compile:
-        raise Skipped("not asked for: --compile takes most of a minute")
-    net, (x, time) = small_network((1,)).to(setting.device), _batch(setting.device)  # each layer costs seconds
+        raise Skipped("not requested: --compile takes most of a minute")
+    net, (x, time) = small_network((1,)).to(setting.device), _batch(setting.device)  # each layer takes seconds
     return Finding(
-        _miss(torch.compile(net)(x, time), net(x, time)),
+        _error(torch.compile(net)(x, time), net(x, time)),
         1e-4,
         "a compiled network equals the network",
-        "compiled sampling gives other images: leave compilation out on this machine",
+        "compiled sampling gives other images: do not compile on this machine",
     )

@@ -25,13 +25,13 @@ from sfumato.diffusion import (
     reverse,
 )
 from sfumato.diffusion.denoiser import Network
-from sfumato.verify.check import Examination, Finding, Setting
+from sfumato.verify.check import Examination, Finding, Setting, largest
 
 __all__ = ["examinations"]
 
 
 def examinations() -> dict[str, Examination]:
-    """Return this room's examinations by name."""
+    """Return the examinations of the process by name."""
     return {
         "schedules: closed forms": closed_forms,
         "schedules: from data to noise": ends,
@@ -55,23 +55,21 @@ def _sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x))
 
 
-def _spread(low: float, high: float, power: int, steps: int) -> list[float]:
-    """Published betas whose power-th root is linear."""
-    roots = [low ** (1 / power) + (high ** (1 / power) - low ** (1 / power)) * i / (steps - 1) for i in range(steps)]
-    return [root**power for root in roots]
+def _betas(power: int) -> list[float]:
+    """1000 published betas from 1e-4 to 0.02 whose power-th root is linear."""
+    low, high = 1e-4 ** (1 / power), 0.02 ** (1 / power)
+    return [(low + (high - low) * i / 999) ** power for i in range(1000)]
 
 
 # abar_0..abar_1000 of each schedule from its paper; the cosine's last step is capped at beta = 0.999 (IDDPM Sec. 3.2)
 _CLOSED: dict[str, Callable[[], list[float]]] = {
-    "linear": lambda: _product(_spread(1e-4, 0.02, 1, 1000)),
-    "quadratic": lambda: _product(_spread(1e-4, 0.02, 2, 1000)),
+    "linear": lambda: _product(_betas(1)),
+    "quadratic": lambda: _product(_betas(2)),
     "constant": lambda: [0.98**i for i in range(1001)],
-    "cosine": lambda: (
-        [
-            (math.cos((i / 1000 + 0.008) / 1.008 * math.pi / 2) / math.cos(0.008 / 1.008 * math.pi / 2)) ** 2
-            for i in range(1000)
-        ]
-    ),
+    "cosine": lambda: [
+        (math.cos((i / 1000 + 0.008) / 1.008 * math.pi / 2) / math.cos(0.008 / 1.008 * math.pi / 2)) ** 2
+        for i in range(1000)
+    ],
     "sigmoid": lambda: [
         max((_sigmoid(3) - _sigmoid(-3 + 6 * i / 1000)) / (_sigmoid(3) - _sigmoid(-3)), 1e-9) for i in range(1001)
     ],
@@ -80,16 +78,13 @@ _CLOSED: dict[str, Callable[[], list[float]]] = {
 
 def closed_forms(setting: Setting) -> Finding:
     """alpha^2 and sigma^2 of every schedule with T = 1000 against the papers' formulae."""
-    worst = 0.0
-    for name, schedule in SCHEDULES.items():
-        if name not in _CLOSED:
-            continue
-        abars = torch.tensor(_CLOSED[name](), dtype=torch.float64, device=setting.device)
-        level = schedule()(torch.arange(len(abars), dtype=torch.float64, device=setting.device) / 1000)
-        worst = max(worst, float((level.alpha.square() - abars).abs().max()))
-        worst = max(worst, float((level.sigma.square() - (1 - abars)).abs().max()))
+    errors = []
+    for name, closed in _CLOSED.items():
+        abars = torch.tensor(closed(), dtype=torch.float64, device=setting.device)
+        level = SCHEDULES[name]()(torch.arange(len(abars), dtype=torch.float64, device=setting.device) / 1000)
+        errors += [level.alpha.square() - abars, level.sigma.square() - (1 - abars)]
     return Finding(
-        worst,
+        largest(*errors),
         1e-10,
         "every schedule's levels are the products of its published betas",
         "images are noised by other amounts than published, so published networks and settings don't fit",
@@ -97,63 +92,52 @@ def closed_forms(setting: Setting) -> Finding:
 
 
 def ends(setting: Setting) -> Finding:
-    """The schedules' least fall of logsnr from step to step and their ends, as how far any misses."""
-    worst = 0.0
+    """The schedules' least fall of logsnr from step to step and their ends, as the largest error."""
+    errors: list[Tensor | float] = []
     for schedule in SCHEDULES.values():
         t = torch.arange(1001, dtype=torch.float64, device=setting.device) / 1000
         level = schedule()(t)
         fall = -(level.logsnr[1:].diff())
-        worst = max(worst, float((-fall).clamp(min=0).max()), float((fall == 0).any()))
-        worst = max(worst, abs(float(level.alpha[0]) - 1), float(level.sigma[0]), float(level.abar[-1]) - 1e-3)
-        worst = max(worst, float((schedule().time(level.logsnr[1:]) - t[1:]).abs().max()))
+        errors += [(-fall).clamp(min=0), float((fall == 0).any()), level.alpha[0] - 1, level.sigma[0]]
+        errors += [(level.abar[-1] - 1e-3).clamp(min=0), schedule().time(level.logsnr[1:]) - t[1:]]
     return Finding(
-        worst,
+        largest(*errors),
         1e-9,
         "noise grows at every step, from none at t = 0 to at most 1/1000 of the image's variance at t = 1",
-        "a chain does not lead from data to noise: samples start from the wrong place or steps go backwards",
+        "a chain does not lead from data to noise: samples start from the wrong noise or steps go backwards",
     )
-
-
-def _images(setting: Setting, seed: int, count: int = 4) -> Tensor:
-    """Numbers that look like nothing in particular."""
-    generator = torch.Generator().manual_seed(seed)
-    return setting.tensor(torch.randn(count, 2, 3, 3, generator=generator, dtype=torch.float64))
 
 
 def composes(setting: Setting) -> Finding:
     """x_0 -> x_s -> x_t against x_0 -> x_t: means and variances, for neighbours and far pairs."""
-    x_0, worst = _images(setting, 0), 0.0
+    x_0, errors = setting.random(0, 4, 2, 3, 3), []
     for schedule in (Linear(), Cosine()):
         for s, t in ((0.001, 0.002), (0.3, 0.301), (0.2, 0.7), (0.5, 0.99)):
             halfway, whole = marginal(x_0, schedule(s)), marginal(x_0, schedule(t))
             step = forward_step(halfway.mean, schedule(s), schedule(t))
-            share = forward_step(torch.ones_like(x_0), schedule(s), schedule(t)).mean.square()
-            variance = share * halfway.variance + step.variance
-            worst = max(worst, float((step.mean - whole.mean).abs().max()))
-            worst = max(worst, float((variance / whole.variance - 1).abs().max()))
+            factor = forward_step(torch.ones_like(x_0), schedule(s), schedule(t)).mean.square()
+            errors += [step.mean - whole.mean, (factor * halfway.variance + step.variance) / whole.variance - 1]
     return Finding(
-        worst,
+        largest(*errors),
         setting.limit(1e-10, 1e-5),
         "two steps of noise are one larger step: means and variances add up",
-        "training sees images noised otherwise than the chain that sampling walks back",
+        "training noises images otherwise than the chain that sampling reverses",
     )
 
 
 def bayes(setting: Setting) -> Finding:
     """q(x_s | x_t, x_0) by precisions, 1/v = a^2/var_ts + 1/sigma_s^2, in plain numbers, against `posterior`."""
-    x_t, x_0, worst = _images(setting, 1), _images(setting, 2), 0.0
+    x_t, x_0, errors = setting.random(1, 4, 2, 3, 3), setting.random(2, 4, 2, 3, 3), []
     for schedule in (Linear(), Cosine()):
         for s, t in ((0.1, 0.101), (0.2, 0.7), (0.5, 0.99)):
             (abar_s, abar_t) = (float(schedule(u).abar) for u in (s, t))
-            ratio = math.sqrt(abar_t / abar_s)
-            noise = 1 - abar_t / abar_s
+            ratio, noise = math.sqrt(abar_t / abar_s), 1 - abar_t / abar_s
             variance = 1 / (ratio**2 / noise + 1 / (1 - abar_s))
             mean = variance * (ratio / noise * x_t + math.sqrt(abar_s) / (1 - abar_s) * x_0)
-            got = posterior(x_t, x_0, schedule(s), schedule(t))
-            worst = max(worst, float((got.mean - mean).abs().max()))
-            worst = max(worst, float((got.variance / variance - 1).abs().max()))
+            actual = posterior(x_t, x_0, schedule(s), schedule(t))
+            errors += [actual.mean - mean, actual.variance / variance - 1]
     return Finding(
-        worst,
+        largest(*errors),
         setting.limit(1e-9, 1e-4),
         "the posterior of a step is Bayes' rule for two Gaussians",
         "the ancestral sampler's steps and every term of the bound are wrong",
@@ -162,16 +146,16 @@ def bayes(setting: Setting) -> Finding:
 
 def mean_from_noise(setting: Setting) -> Finding:
     """The reverse step's mean through the predicted noise, DDPM Eq. 11 in plain numbers, at every hundredth step."""
-    schedule, betas, worst = Linear(), _spread(1e-4, 0.02, 1, 1000), 0.0
-    abars, x_t, eps = _product(betas), _images(setting, 3), _images(setting, 4)
+    schedule, betas, errors = Linear(), _betas(1), []
+    abars, x_t, eps = _product(betas), setting.random(3, 4, 2, 3, 3), setting.random(4, 4, 2, 3, 3)
     for i in range(100, 1001, 100):
         abar, beta = abars[i], betas[i - 1]
         x0 = (x_t - math.sqrt(1 - abar) * eps) / math.sqrt(abar)
         mean = (x_t - beta / math.sqrt(1 - abar) * eps) / math.sqrt(1 - beta)
         step = reverse(Prediction(x0, eps), x_t, schedule((i - 1) / 1000), schedule(i / 1000), Small())
-        worst = max(worst, float((step.mean - mean).abs().max()))
+        errors.append(step.mean - mean)
     return Finding(
-        worst,
+        largest(*errors),
         setting.limit(1e-9, 1e-3),
         "a step's mean from the predicted noise is DDPM's Eq. 11",
         "each step of sampling moves the image by the wrong amount",
@@ -180,7 +164,7 @@ def mean_from_noise(setting: Setting) -> Finding:
 
 def variances(setting: Setting) -> Finding:
     """beta~, beta and IDDPM Eq. 15 between them in plain numbers, on neighbours and on steps of a respaced chain."""
-    schedule, abars, x_t, worst = Linear(), _product(_spread(1e-4, 0.02, 1, 1000)), _images(setting, 7), 0.0
+    schedule, abars, x_t, errors = Linear(), _product(_betas(1)), setting.random(7, 4, 2, 3, 3), []
     for s, t in ((1, 2), (499, 500), (20, 40), (900, 1000)):
         beta = 1 - abars[t] / abars[s]
         tilde = beta * (1 - abars[s]) / (1 - abars[t])
@@ -190,42 +174,40 @@ def variances(setting: Setting) -> Finding:
             (Large(), math.log(beta)),
             (Learned(), 0.3 * math.log(beta) + 0.7 * math.log(tilde)),
         )
-        for rule, logvar in expected:
-            got = rule.logvar(schedule(s / 1000), schedule(t / 1000), prediction)
-            worst = max(worst, float((got - logvar).abs().max()))
+        errors += [rule.logvar(schedule(s / 1000), schedule(t / 1000), prediction) - log for rule, log in expected]
     return Finding(
-        worst,
+        largest(*errors),
         setting.limit(1e-9, 1e-4),
         "fixed and learned variances are the papers', on the whole chain and on a respaced one",
         "ancestral samples are too noisy or too smooth, most of all in few steps, and so is every term of the bound",
     )
 
 
-def _says(output: Tensor) -> Network:
-    """A network that gives one answer."""
+def _constant(output: Tensor) -> Network:
+    """A network with one output."""
     return lambda x, time, condition: output
 
 
 def convert(setting: Setting) -> Finding:
-    """A network that knows the truth, in each parameterisation by its own formula, must be understood as the truth."""
-    schedule, betas, worst = Linear(), _spread(1e-4, 0.02, 1, 1000), 0.0
-    abars, x_0, eps = _product(betas), _images(setting, 5), _images(setting, 6)
+    """A network that outputs the truth, in each parameterisation by its own formula, must be read as the truth."""
+    schedule, betas, errors = Linear(), _betas(1), []
+    abars, x_0, eps = _product(betas), setting.random(5, 4, 2, 3, 3), setting.random(6, 4, 2, 3, 3)
     for i in (100, 400, 700):
         abar, before, beta = abars[i], abars[i - 1], betas[i - 1]
         alpha, sigma = math.sqrt(abar), math.sqrt(1 - abar)
         x_t = alpha * x_0 + sigma * eps
-        pull = math.sqrt(1 - beta) * (1 - before) / (1 - abar)
+        a = math.sqrt(1 - beta) * (1 - before) / (1 - abar)
         outputs = {
             "eps": eps,
             "x0": x_0,
             "v": alpha * eps - sigma * x_0,
-            "mu": pull * x_t + math.sqrt(before) * beta / (1 - abar) * x_0,
+            "mu": a * x_t + math.sqrt(before) * beta / (1 - abar) * x_0,
         }
         for name, output in outputs.items():
-            got = NetworkDenoiser(_says(output), schedule, PARAMETERIZATIONS[name])(x_t, i / 1000)
-            worst = max(worst, float((got.x0 - x_0).abs().max()), float((got.eps - eps).abs().max()))
+            actual = NetworkDenoiser(_constant(output), schedule, PARAMETERIZATIONS[name])(x_t, i / 1000)
+            errors += [actual.x0 - x_0, actual.eps - eps]
     return Finding(
-        worst,
+        largest(*errors),
         setting.limit(1e-9, 1e-2),
         "eps, x0, v and mu-networks are all read as the image and noise that they mean",
         "a network's output is misread: samples of some parameterisations are noise or tinted",

@@ -1,9 +1,9 @@
-"""Samplers: how fast their error falls, and whom they reach; and what guidance makes of them.
+"""Samplers: how fast their error falls, and which distribution they reach; and what guidance makes of them.
 
 The order of a deterministic method is measured where the answer is known. In one dimension the probability-flow ODE
 keeps the order of points, so it keeps their quantiles: a mixture's point x at t goes to the point with the same value
 of the distribution function at s. Doubling the steps must divide the error by 2^order. The schedule is smooth and the
-walk keeps away from both its ends, where nothing but the method's own error is left; its steps grow from small ones, so
+times keep away from both its ends, where nothing but the method's own error is left; the steps grow from small ones, so
 that the low-order steps with which a multistep method must begin weigh nothing.
 """
 
@@ -17,6 +17,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from sfumato.conditions.table import Attributes
 from sfumato.diffusion import (
     DDIM,
     SAMPLERS,
@@ -33,7 +34,7 @@ from sfumato.diffusion import (
     sample,
     trailing,
 )
-from sfumato.verify.check import Examination, Finding, Setting, Skipped
+from sfumato.verify.check import Examination, Finding, Setting, Skipped, largest
 
 __all__ = ["Smooth", "examinations"]
 
@@ -42,18 +43,18 @@ NOISY, CLEAN = 0.9, 0.1
 POINTS, STEPS = 8000, 160
 
 KINDS: dict[str, Callable[[], Sampler]] = {**SAMPLERS, "ddim at eta 0.5": partial(DDIM, 0.5)}
-"""What is examined: every sampler that has a name, and the middle of DDIM's family, where conventions part."""
+"""What is examined: every sampler that has a name, and the middle of DDIM's family, where conventions differ."""
 
 
 def examinations() -> dict[str, Examination]:
-    """Return this room's examinations by name: two or more for each sampler that has a name."""
-    found: dict[str, Examination] = {}
+    """Return the examinations of samplers, guidance and wrappers by name."""
+    samplers: dict[str, Examination] = {}
     for name, kind in KINDS.items():
         if kind().stochastic:
-            found[f"sampler {name}: mean and covariance"] = partial(moments, name)
+            samplers[f"sampler {name}: mean and covariance"] = partial(moments, name)
         else:
-            found[f"sampler {name}: order"] = partial(order, name)
-    return found | {
+            samplers[f"sampler {name}: order"] = partial(order, name)
+    return samplers | {
         "guidance: the guided density": guidance,
         "guidance: the exact classifier": classifier,
         "wrappers: consistent": consistent,
@@ -86,35 +87,28 @@ def _below(x: Tensor, level: Level) -> Tensor:
 
 
 def flow(x: Tensor, t: float, s: float) -> Tensor:
-    """Return where the flow takes points from t to s: the same quantile, found by bisection.
-
-    Args:
-        x: any shape, float64.
-        t: their time.
-        s: another.
-    """
-    wanted = _below(x, Smooth()(t))
+    """Return where the flow takes points x, float64, from t to s: the same quantile, found by bisection."""
+    quantile = _below(x, Smooth()(t))
     low, high = torch.full_like(x, -8.0), torch.full_like(x, 8.0)
     for _ in range(60):
         middle = (low + high) / 2
-        left = _below(middle, Smooth()(s)) < wanted
+        left = _below(middle, Smooth()(s)) < quantile
         low, high = torch.where(left, middle, low), torch.where(left, high, middle)
     return (low + high) / 2
 
 
 def errors(sampler: Sampler, counts: tuple[int, ...], setting: Setting) -> list[float]:
-    """Return a deterministic sampler's mean error from NOISY to CLEAN in each number of steps."""
+    """Return a deterministic sampler's mean error from NOISY to CLEAN for each number of steps."""
     means, variances = (torch.tensor(v, dtype=torch.float64)[:, None] for v in (MEANS, VARIANCES))
     oracle = MixtureOracle(Smooth(), torch.tensor(WEIGHTS, dtype=torch.float64), means, variances)
     start = torch.linspace(-2.0, 2.0, 16, dtype=torch.float64)[:, None]
-    truth = flow(start, NOISY, CLEAN)
-    found = []
+    truth, results = flow(start, NOISY, CLEAN), []
     for count in counts:
         times = NOISY + (CLEAN - NOISY) * torch.linspace(0, 1, count + 1, dtype=torch.float64) ** 1.5
         noise = Noise(0, torch.arange(16, device=setting.device), (1,), setting.dtype)
         x = sample(oracle, sampler, times, noise, start=setting.tensor(start))
-        found.append(float((x.double().cpu() - truth).abs().mean()))
-    return found
+        results.append(float((x.double().cpu() - truth).abs().mean()))
+    return results
 
 
 def order(name: str, setting: Setting) -> Finding:
@@ -133,55 +127,46 @@ def order(name: str, setting: Setting) -> Finding:
     )
 
 
-def _plane(setting: Setting) -> tuple[MixtureOracle, Tensor, Tensor]:
-    """A mixture in the plane whose coordinates are correlated, with its mean and covariance."""
+def moments(name: str, setting: Setting) -> Finding:
+    """Mean and covariance of a stochastic sampler's points on a correlated mixture in the plane, as a largest error."""
     weights = torch.tensor([0.3, 0.45, 0.25], dtype=torch.float64)
     means = torch.tensor([[-0.7, -0.4], [0.6, 0.5], [0.1, -0.6]], dtype=torch.float64)
     variances = torch.tensor([[0.1, 0.05], [0.06, 0.12], [0.08, 0.08]], dtype=torch.float64)
     mean = weights @ means
     apart = means - mean
     covariance = torch.diag(weights @ variances) + apart.T @ (weights[:, None] * apart)
-    return MixtureOracle(Cosine(), weights, means, variances), mean, covariance
-
-
-def moments(name: str, setting: Setting) -> Finding:
-    """Mean and covariance of a stochastic sampler's points in the plane, as the largest miss of any entry."""
-    oracle, mean, covariance = _plane(setting)
+    oracle = MixtureOracle(Cosine(), weights, means, variances)
     noise = Noise(1, torch.arange(POINTS, device=setting.device), (2,), setting.dtype)
-    sampler = KINDS[name]()
-    x = sample(oracle, sampler, trailing(STEPS, oracle.schedule), noise).double().cpu()
-    worst = max(float((x.mean(0) - mean).abs().max()), float((torch.cov(x.T) - covariance).abs().max()))
+    x = sample(oracle, KINDS[name](), trailing(STEPS, oracle.schedule), noise).double().cpu()
     return Finding(
-        worst,
+        largest(x.mean(0) - mean, torch.cov(x.T) - covariance),
         0.018,
         f"{POINTS:,} points have the mean and covariance of the distribution",
         "its samples are too wide, too narrow or beside the data; use another sampler",
     )
 
 
-def _labelled(setting: Setting) -> tuple[ConditionalMixtureOracle, Tensor, Tensor]:
-    """Five labelled components, points to ask about, and a label for each."""
+def _labelled(setting: Setting) -> tuple[ConditionalMixtureOracle, Tensor, Attributes]:
+    """Five labelled components, six points, and a label for each point."""
     generator = torch.Generator().manual_seed(3)
     means, variances, x = (torch.randn(n, 2, 3, generator=generator, dtype=torch.float64) for n in (5, 5, 6))
-    oracle = ConditionalMixtureOracle(
-        Cosine(), torch.tensor([1.0, 2.0, 1.0, 3.0, 2.0]), means, variances.square() + 0.1, torch.arange(5) % 3
-    )
-    return oracle, setting.tensor(x), setting.tensor([[0.0], [1.0], [2.0]] * 2)
+    weights = torch.tensor([1.0, 2.0, 1.0, 3.0, 2.0])
+    oracle = ConditionalMixtureOracle(Cosine(), weights, means, variances.square() + 0.1, torch.arange(5) % 3)
+    return oracle, setting.tensor(x), Attributes(setting.tensor([[0.0], [1.0], [2.0]] * 2))
 
 
 def guidance(setting: Setting) -> Finding:
     """The score of `Guided` at w = 0, 1, 1.5 and 4 against the gradient of log q(x_t) + w log q(c | x_t)."""
     oracle, x, condition = _labelled(setting)
-    worst = 0.0
+    misses = []
     for t in (0.05, 0.4, 0.9):
         for w in (0.0, 1.0, 1.5, 4.0):
             at = x.clone().requires_grad_()
             log_density = oracle.log_prob(at, t) + w * oracle.class_log_prob(at, t, condition)
             (score,) = torch.autograd.grad(log_density.sum(), at)
-            sigma = oracle.schedule(t).sigma
-            worst = max(worst, float((Guided(oracle, w)(x, t, condition).eps + sigma * score).abs().max()))
+            misses.append(Guided(oracle, w)(x, t, condition).eps + oracle.schedule(t).sigma * score)
     return Finding(
-        worst,
+        largest(*misses),
         setting.limit(1e-9, 1e-3),
         "guidance follows the guided density's gradient at w = 0, 1, 1.5 and 4",
         "the guidance scale does not mean what it says: labels act too strongly, too weakly or backwards",
@@ -191,13 +176,13 @@ def guidance(setting: Setting) -> Finding:
 def classifier(setting: Setting) -> Finding:
     """Classifier guidance of the unconditional oracle with the exact log q(c | x_t) against the conditional oracle."""
     oracle, x, condition = _labelled(setting)
-    worst = 0.0
+    misses = []
     for t in (0.05, 0.4, 0.9):
         guided = ClassifierGuided(Guided(oracle, 0.0), oracle.class_log_prob)(x, t, condition)
         exact = oracle(x, t, condition)
-        worst = max(worst, float((guided.x0 - exact.x0).abs().max()), float((guided.eps - exact.eps).abs().max()))
+        misses += [guided.x0 - exact.x0, guided.eps - exact.eps]
     return Finding(
-        worst,
+        largest(*misses),
         setting.limit(1e-8, 1e-2),
         "the exact classifier turns the unconditional denoiser into the conditional one",
         "guidance by a classifier pushes by the wrong amount",
@@ -208,14 +193,14 @@ def consistent(setting: Setting) -> Finding:
     """alpha x0 + sigma eps against x_t after clipping, thresholding and rescaled guidance, which all change x0."""
     oracle, x, condition = _labelled(setting)
     guided = Guided(oracle, 4.0, rescale=0.7)
-    worst = 0.0
+    misses = []
     for t in (0.05, 0.4, 0.9):
         level = oracle.schedule(t).like(x)
         for denoiser in (guided, Clipped(guided, partial(torch.clamp, min=-0.5, max=0.5)), Thresholded(guided, 0.9)):
             prediction = denoiser(x, t, condition)
-            worst = max(worst, float((level.alpha * prediction.x0 + level.sigma * prediction.eps - x).abs().max()))
+            misses.append(level.alpha * prediction.x0 + level.sigma * prediction.eps - x)
     return Finding(
-        worst,
+        largest(*misses),
         setting.limit(1e-10, 1e-4),
         "image and noise explain the noisy image after clipping, thresholding and rescaling",
         "clipping or thresholding leaves a noise that belongs to another image: samples drift",

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sfumato.conditions.table import Attributes
 from sfumato.diffusion import (
     DDIM,
     PARAMETERIZATIONS,
@@ -37,7 +38,7 @@ from sfumato.diffusion import (
     trajectory,
 )
 
-from ..common import Labels, images, noise, random_function
+from ..common import images, noise, random_function
 from .cases import OPERATORS, PIXELS, SCHEDULE, SHAPE, D, smooth
 from .exact import exact_posterior
 
@@ -190,7 +191,7 @@ def test_mistakes_are_named() -> None:
 # Everything composed
 
 
-def labelled(x: Tensor, time: Tensor, condition: Labels | None) -> Tensor:
+def labelled(x: Tensor, time: Tensor, condition: Attributes | None) -> Tensor:
     shift = 0.0 if condition is None else 0.3 * condition.table.nan_to_num(0.0)[:, :1, None, None]
     return random_function(x, time) * 0.5 + shift
 
@@ -209,7 +210,7 @@ DENOISERS: dict[str, Callable[[Tensor], Any]] = {
 @pytest.mark.parametrize("denoiser", DENOISERS.values(), ids=DENOISERS.keys())
 def test_every_sampler_and_wrapper_composes(name: str, denoiser: Callable[[Tensor], Any]) -> None:
     sampler, known = SAMPLERS[name](), KNOWN.float()
-    condition = Labels(torch.tensor([[1.0], [float("nan")]]))
+    condition = Attributes(torch.tensor([[1.0], [float("nan")]]))
     for walk in (sampler, RePaint(sampler, known, PIXELS, 2, jump=2)):
         x = sample(
             denoiser(MASK.forward(known)), walk, trailing(6, Linear()), Noise(0, torch.arange(2), SHAPE), condition

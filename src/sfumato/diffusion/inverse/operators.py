@@ -1,17 +1,17 @@
-r"""What a measurement saw of an image: linear operators A in y = A x_0 + noise_std n, n ~ N(0, I).
+r"""What a measurement sees of an image: linear operators A in y = A x_0 + noise_std n, n ~ N(0, I).
 
 Inpainting, colouring, enlarging and deblurring differ only in A. A posterior method needs four things of it: A, its
 adjoint A^T, its pseudoinverse A+, and the solution of the measurement's own covariance,
 
-    ( A diag(v) A^T + s_y^2 I ) u = residual,            v: how uncertain the image is, s_y^2: the noise
+    ( A diag(v) A^T + s_y^2 I ) u = residual,            v: the image's variance, s_y^2: the noise's
 
-(v = r^2 for an isotropic guess). Where each measured number looks at pixels of its own (a mask, a luma, the mean of a
-block) A diag(v) A^T is diagonal for any v; a circular blur with one v for the whole image is diagonal in Fourier space,
-where A multiplies frequency f by K_f:
+(v = r^2 for an isotropic guess). Where each measured number sees pixels of its own (a mask, a luma, a block's mean) A
+diag(v) A^T is diagonal for any v; a circular blur with one v for the whole image is diagonal in Fourier space, where
+frequency f is multiplied by K_f:
 
     mask: v          grey: sum_c w_c^2 v_c          area mean: mean(v) / factor^2          blur: v |K_f|^2
 
-Everything else is solved by conjugate gradients, which ask for products only. Where the noise and v both vanish the
+Everything else is solved by conjugate gradients, which need products only. Where the noise and v both vanish the
 solution is the pseudoinverse's: a number that nothing explains gets 0.
 """
 
@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sfumato.diffusion.inverse.solvers import conjugate_gradients, least_squares
+from sfumato.diffusion.inverse.solvers import conjugate_gradients
 
 __all__ = [
     "LUMA",
@@ -54,11 +54,11 @@ class LinearOperator(ABC):
 
     @abstractmethod
     def adjoint(self, y: Tensor) -> Tensor:
-        """Return A^T y, (B, C, H, W): the y for which <A x, y> = <x, A^T y>."""
+        """Return A^T y, (B, C, H, W): <A x, y> = <x, A^T y>."""
 
     def pseudoinverse(self, y: Tensor) -> Tensor:
         """Return A+ y, (B, C, H, W): of all images that explain y best, the one with the least norm."""
-        return least_squares(self.forward, self.adjoint, y, _ITERATIONS)
+        return conjugate_gradients(lambda x: self.adjoint(self.forward(x)), self.adjoint(y), _ITERATIONS)
 
     def solve(self, residual: Tensor, prior_variance: Tensor, noise_variance: float) -> Tensor:
         """Return ( A diag(v) A^T + s_y^2 I )^-1 residual.
@@ -98,15 +98,15 @@ class Mask(LinearOperator):
             raise ValueError(f"the mask is {self.mask.dtype}: make it bool, True where pixels are known")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x where known, 0 elsewhere."""
+        """Return x where known, 0 elsewhere: a mask is its own adjoint and pseudoinverse."""
         return torch.where(self.mask.to(x.device), x, 0.0)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """As `forward`: a mask is its own adjoint."""
+        """As `forward`."""
         return self.forward(y)
 
     def pseudoinverse(self, y: Tensor) -> Tensor:
-        """As `forward`: and its own pseudoinverse."""
+        """As `forward`."""
         return self.forward(y)
 
     def solve(self, residual: Tensor, prior_variance: Tensor, noise_variance: float) -> Tensor:
@@ -131,12 +131,10 @@ class Grayscale(LinearOperator):
         """Return the weighted sum of the channels.
 
         Raises:
-            ValueError: as many channels as weights are needed.
+            ValueError: not as many channels as weights.
         """
         if x.shape[1] != len(self.weights):
-            raise ValueError(
-                f"{len(self.weights)} grey weights for an image of {x.shape[1]} channels: give one for each"
-            )
+            raise ValueError(f"{len(self.weights)} grey weights, but {x.shape[1]} channels: give one weight for each")
         return (self._column(x) * x).sum(1, keepdim=True)
 
     def adjoint(self, y: Tensor) -> Tensor:
@@ -149,8 +147,8 @@ class Grayscale(LinearOperator):
 
     def solve(self, residual: Tensor, prior_variance: Tensor, noise_variance: float) -> Tensor:
         """Return residual / ( sum_c w_c^2 v_c + s_y^2 )."""
-        spread = (self._column(residual).square() * prior_variance).sum(1, keepdim=True)
-        return _divide(residual, spread + noise_variance)
+        measured = (self._column(residual).square() * prior_variance).sum(1, keepdim=True)
+        return _divide(residual, measured + noise_variance)
 
 
 @dataclass(frozen=True)
@@ -176,14 +174,13 @@ class Downscale(LinearOperator):
         Raises:
             ValueError: the factor does not divide the image.
         """
-        if x.shape[-2] % self.factor or x.shape[-1] % self.factor:
-            raise ValueError(
-                f"{x.shape[-2]}x{x.shape[-1]} pixels can't be divided by {self.factor}: crop or choose another"
-            )
+        height, width = x.shape[-2:]
+        if height % self.factor or width % self.factor:
+            raise ValueError(f"{height}x{width} pixels can't be divided by {self.factor}: crop them or choose another")
         return F.avg_pool2d(x, self.factor)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """Return each value spread evenly over its block."""
+        """Return each value distributed evenly over its block."""
         return self.pseudoinverse(y) / self.factor**2
 
     def pseudoinverse(self, y: Tensor) -> Tensor:
@@ -219,8 +216,8 @@ def gaussian_kernel(sigma: float, radius: int | None = None) -> Tensor:
 class Blur(LinearOperator):
     """Convolution of each channel with a kernel, around the edges: y_p = sum_q k_q x_(p - q + centre).
 
-    A frequency f is multiplied by K_f, the kernel's Fourier transform. Frequencies that the blur wipes out, |K_f|^2 <
-    eps max |K|^2 (eps of the dtype), can't be told from rounding errors: the pseudoinverse leaves them 0, and so does
+    A frequency f is multiplied by K_f, the kernel's Fourier transform. Frequencies that the blur removes, |K_f|^2 < eps
+    max |K|^2 (eps of the dtype), cannot be told from rounding errors: the pseudoinverse leaves them 0, and so does
     `solve` where there is no noise.
 
     Attributes:
@@ -234,8 +231,8 @@ class Blur(LinearOperator):
         (height, width), (h, w) = like.shape[-2:], self.kernel.shape
         rows = (torch.arange(h, device=like.device) - h // 2) % height
         columns = (torch.arange(w, device=like.device) - w // 2) % width
-        place = (rows[:, None] * width + columns).flatten()
-        wrapped = like.new_zeros(height * width).index_add(0, place, self.kernel.to(like).flatten())
+        position = (rows[:, None] * width + columns).flatten()
+        wrapped = like.new_zeros(height * width).index_add(0, position, self.kernel.to(like).flatten())
         transfer: Tensor = torch.fft.rfft2(wrapped.reshape(height, width))
         return transfer
 
@@ -244,7 +241,7 @@ class Blur(LinearOperator):
         return _multiply(x, self._transfer(x))
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """Return the blur with the kernel turned round: conj(K_f)."""
+        """Return the blur with the kernel rotated by half a turn: conj(K_f)."""
         return _multiply(y, self._transfer(y).conj())
 
     def pseudoinverse(self, y: Tensor) -> Tensor:
@@ -258,8 +255,8 @@ class Blur(LinearOperator):
             return super().solve(residual, prior_variance, noise_variance)
         transfer = self._transfer(residual)
         spectrum = transfer.abs().square() * prior_variance + noise_variance
-        kept = _left(transfer) | (spectrum.new_tensor(noise_variance) > 0)
-        return _multiply(residual, torch.where(kept, _divide(torch.ones_like(spectrum), spectrum), 0.0))
+        solvable = _left(transfer) | (spectrum.new_tensor(noise_variance) > 0)
+        return _multiply(residual, torch.where(solvable, _divide(torch.ones_like(spectrum), spectrum), 0.0))
 
 
 def _multiply(x: Tensor, factor: Tensor) -> Tensor:
@@ -290,20 +287,19 @@ class Function(LinearOperator):
     shape: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        a, b = torch.randn(2, 1, *self.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(
-            torch.get_default_dtype()
-        )
+        generator = torch.Generator().manual_seed(0)
+        a, b = torch.randn(2, 1, *self.shape, generator=generator, dtype=torch.float64).to(torch.get_default_dtype())
         with torch.no_grad():
             once, apart = self.function(a + 2 * b), self.function(a) + 2 * self.function(b)
         if not torch.allclose(once, apart, rtol=1e-3, atol=1e-3 * float(once.abs().max())):
-            raise ValueError("the measurement is not linear, f(a + 2 b) != f(a) + 2 f(b): take its constant part off y")
+            raise ValueError("the measurement is not linear, f(a + 2 b) != f(a) + 2 f(b): subtract its constant from y")
 
     def forward(self, x: Tensor) -> Tensor:
         """Return function(x)."""
         return self.function(x)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """Return the vector-Jacobian product of the function with y; where in x it is taken makes no difference."""
+        """Return the vector-Jacobian product of the function with y, which is the same at every x."""
         with torch.inference_mode(False), torch.enable_grad():
             x = torch.zeros(len(y), *self.shape, dtype=y.dtype, device=y.device, requires_grad=True)
             (pulled,) = torch.autograd.grad(self.function(x), x, y.clone(), create_graph=y.requires_grad)

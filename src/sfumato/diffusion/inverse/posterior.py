@@ -1,15 +1,15 @@
-r"""Sampling what a measurement allows: denoisers corrected by the gradient of log p(y | x_t).
+r"""Posterior sampling: denoisers corrected by the gradient of log p(y | x_t).
 
 Given y = A x_0 + s_y n, the score of the conditional process is the unconditional one plus that of the likelihood
 (Bayes). In terms of a prediction, whose eps is -sigma_t times the score,
 
     eps' = eps - sigma_t g,        x0' = x0 + sigma_t^2 / alpha_t g,        g = grad_{x_t} log p(y | x_t)
 
-and x0' and eps' still explain x_t, so the corrected prediction is a denoiser like any other: it goes into any sampler,
+and x0' and eps' still explain x_t, so the corrected prediction is a denoiser like any other: it works with any sampler,
 under any clipping, around any guidance. With g exact it is E[x_0 | x_t, y].
 
-Exact it seldom is: p(y | x_t) averages p(y | x_0) over p(x_0 | x_t). Whoever takes that for a Gaussian with the
-predicted mean and some covariance V gets
+It is seldom exact: p(y | x_t) averages p(y | x_0) over p(x_0 | x_t). Approximating the latter by a Gaussian with the
+predicted mean and some covariance V gives
 
     p(y | x_t) = N( y; A x0^, A V A^T + s_y^2 I ),        g = J^T A^T ( A V A^T + s_y^2 I )^-1 (y - A x0^),
 
@@ -28,6 +28,7 @@ Where alpha_t = 0 (the start of a zero-terminal-SNR chain) x_t says nothing abou
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -35,57 +36,50 @@ import torch
 from torch import Tensor
 
 from sfumato.diffusion.condition import Condition
-from sfumato.diffusion.denoiser import Denoiser
+from sfumato.diffusion.denoiser import Wrapped, differentiable
 from sfumato.diffusion.inverse.operators import LinearOperator
 from sfumato.diffusion.inverse.solvers import minimal_residual
+from sfumato.diffusion.oracle import posterior_variance
 from sfumato.diffusion.prediction import Prediction
-from sfumato.diffusion.process import snr_drop
-from sfumato.diffusion.schedule import Level, Schedule, broadcast
+from sfumato.diffusion.process import step_variance
+from sfumato.diffusion.schedule import Level, broadcast, per_row
 
 __all__ = ["DPS", "MomentMatching", "PiGDM", "PriorVariance"]
 
-Pull = Callable[[Tensor], Tensor]
 
+@dataclass(frozen=True, eq=False)
+class _Posterior(Wrapped, ABC):
+    """A denoiser corrected towards y: g = J^T A^T u, with u solved by the method.
 
-def _differentiable(
-    denoiser: Denoiser, x_t: Tensor, t: Tensor | float, condition: Condition | None
-) -> tuple[Prediction, Pull]:
-    """Predict, and return with the prediction what multiplies by its Jacobian's transpose: u -> J^T u.
-
-    It works inside `torch.no_grad` and `torch.inference_mode`, where samplers run; where the caller records gradients
-    (another wrapper around this one) they go on through both.
-
-    Raises:
-        ValueError: the denoiser's output has no gradient.
+    Attributes:
+        denoiser: the unconditional model, with a gradient.
+        operator: A.
+        y: (1 or B, ...), the measurement.
+        noise_std: s_y, in the units of x_0; 0 for a measurement without noise.
     """
-    further = torch.is_grad_enabled() and x_t.requires_grad
-    with torch.inference_mode(False), torch.enable_grad():
-        x = x_t if further else x_t.clone().detach().requires_grad_()
-        prediction = denoiser(x, t, condition)
-    if not prediction.x0.requires_grad:
-        raise ValueError(
-            "this denoiser has no gradient, which posterior sampling needs: use RePaint, or a torch network"
-        )
 
-    def pull(u: Tensor) -> Tensor:
-        (pulled,) = torch.autograd.grad(prediction.x0, x, u, retain_graph=True, create_graph=further)
-        return pulled
+    operator: LinearOperator
+    y: Tensor
+    noise_std: float = 0.0
 
-    if further:
-        return prediction, pull
-    fraction = None if prediction.fraction is None else prediction.fraction.detach()
-    return Prediction(prediction.x0.detach(), prediction.eps.detach(), fraction), pull
+    def __post_init__(self) -> None:
+        if not (self.noise_std >= 0 and math.isfinite(self.noise_std)):
+            raise ValueError(f"noise_std = {self.noise_std}: the measurement's standard deviation is at least 0")
 
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
+        """Predict, and correct the prediction towards y."""
+        prediction, pull = differentiable(self.denoiser, x_t, t, condition)
+        residual = self.y.to(x_t) - self.operator.forward(prediction.x0)
+        solved = self._solved(residual, per_row(t, x_t), pull)
+        return prediction.with_score(pull(self.operator.adjoint(solved)), self.schedule(t))
 
-def _check_noise(noise_std: float) -> None:
-    if not (noise_std >= 0 and math.isfinite(noise_std)):
-        raise ValueError(
-            f"noise_std = {noise_std}: the measurement's standard deviation, images in [-1, 1], is at least 0"
-        )
+    @abstractmethod
+    def _solved(self, residual: Tensor, t: Tensor, pull: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return u for residuals y - A x0^ (B, ...) at t (B,); pull(u) is J^T u."""
 
 
 @dataclass(frozen=True, eq=False)
-class DPS:
+class DPS(_Posterior):
     r"""Diffusion posterior sampling (Chung et al. 2022, 2209.14687, Alg. 1) as a denoiser.
 
     DPS takes p(y | x_t) for p(y | x0^), but replaces 1 / s_y^2 by a step size: every step of the chain also moves the
@@ -103,52 +97,28 @@ class DPS:
     by that instead, so that the pull fades to nothing where y is met; with noise_std = 0 it is the paper's.
 
     Attributes:
-        denoiser: the unconditional model, with a gradient.
-        operator: A.
-        y: (1 or B, ...), the measurement.
-        noise_std: s_y, in units of images in [-1, 1].
+        denoiser, operator, y, noise_std: as the other posteriors.
         scale: zeta', the length of a step; 0.1 to 1 in the paper.
 
     Raises:
         ValueError: a negative noise_std.
     """
 
-    denoiser: Denoiser
-    operator: LinearOperator
-    y: Tensor
-    noise_std: float = 0.0
     scale: float = 0.5
 
-    def __post_init__(self) -> None:
-        _check_noise(self.noise_std)
-
-    @property
-    def schedule(self) -> Schedule:
-        """The wrapped denoiser's schedule."""
-        return self.denoiser.schedule
-
-    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
-        """Predict, and correct the prediction towards y."""
-        prediction, pull = _differentiable(self.denoiser, x_t, t, condition)
-        residual = self.y.to(x_t) - self.operator.forward(prediction.x0)
+    def _solved(self, residual: Tensor, t: Tensor, pull: Callable[[Tensor], Tensor]) -> Tensor:
         # of a mask's y only the known part counts, and elsewhere the residual is exactly 0
         measured = (residual != 0).flatten(1).sum(1)
         length = torch.maximum(residual.flatten(1).norm(dim=1), self.noise_std * measured.sqrt().to(residual))
-        weight = self._weight(t).to(length) / torch.where(length > 0, length, 1.0)
-        gradient = broadcast(weight, x_t) * pull(self.operator.adjoint(residual))
-        return prediction.with_score(gradient, self.schedule(t))
-
-    def _weight(self, t: Tensor | float) -> Tensor:
-        """scale sqrt(1 - beta_t) / beta_t of the trained chain, () or (B,)."""
-        t = torch.as_tensor(t, dtype=torch.float64)
         level_t, level_s = self.schedule(t), self.schedule((t - 1 / self.schedule.num_steps).clamp(min=0.0))
-        beta = level_t.sigma.square() * snr_drop(level_s, level_t)
-        return self.scale * level_t.alpha / level_s.alpha / beta
+        beta = step_variance(level_s, level_t)
+        weight = self.scale * level_t.alpha / level_s.alpha / beta
+        return broadcast(weight.to(length) / torch.where(length > 0, length, 1.0), residual) * residual
 
 
 @dataclass(frozen=True)
 class PriorVariance:
-    """Var[x_0 | x_t] of white Gaussian data, r_t^2 = v sigma^2 / (alpha^2 v + sigma^2), what PiGDM guesses for images.
+    """Var[x_0 | x_t] of white Gaussian data, v sigma^2 / (alpha^2 v + sigma^2): PiGDM's guess for images.
 
     Attributes:
         variance: v of the data; 1 is the paper's choice, r_t^2 = sigma^2 / (alpha^2 + sigma^2) = sigma^2.
@@ -157,64 +127,41 @@ class PriorVariance:
     variance: float = 1.0
 
     def __call__(self, level: Level) -> Tensor:
-        """Return r_t^2, () or (B, 1, 1, 1) float64."""
-        noise = level.sigma.square()
-        spread = self.variance * noise / (level.alpha.square() * self.variance + noise)
-        return spread if spread.ndim == 0 else spread.reshape(-1, 1, 1, 1)
+        """Return r_t^2, (1, 1, 1) or (B, 1, 1, 1) float64."""
+        return posterior_variance(torch.full((1, 1, 1), self.variance, dtype=torch.float64), level)
 
 
 @dataclass(frozen=True, eq=False)
-class PiGDM:
+class PiGDM(_Posterior):
     r"""Pseudoinverse-guided diffusion (Song et al. 2023, ICLR, Eq. 7-8): p(y | x_t) = N( A x0^, A V A^T + s_y^2 I ).
 
     V is diagonal and depends on the level alone. With noise_std = 0 and V = r_t^2 I the gradient is r_t^-2 J^T A+ (y -
     A x0^), which gives the method its name. The paper's further weight on it belongs to its DDIM step and makes the
     result another than a posterior's; here the gradient is the likelihood's own.
 
-    `posterior_variance` is a choice: the paper's guess; `MeasuredVariance` of the trained model;
-    `GaussianOracle.posterior_variance`, with which the method is exact on that oracle's data.
-
     Attributes:
-        denoiser: the unconditional model, with a gradient.
-        operator: A.
-        y: (1 or B, ...), the measurement.
-        noise_std: s_y, in units of images in [-1, 1]; 0 for a measurement without noise.
-        posterior_variance: V at a level, one number, (B, 1, 1, 1), or one for each coordinate.
+        denoiser, operator, y, noise_std: as the other posteriors.
+        posterior_variance: V at a level, one number, (B, 1, 1, 1), or one a coordinate: the paper's guess by default;
+            `MeasuredVariance` of a trained model; `GaussianOracle.posterior_variance`, with which it is exact.
 
     Raises:
         ValueError: a negative noise_std.
     """
 
-    denoiser: Denoiser
-    operator: LinearOperator
-    y: Tensor
-    noise_std: float = 0.0
     posterior_variance: Callable[[Level], Tensor] = PriorVariance()
 
-    def __post_init__(self) -> None:
-        _check_noise(self.noise_std)
-
-    @property
-    def schedule(self) -> Schedule:
-        """The wrapped denoiser's schedule."""
-        return self.denoiser.schedule
-
-    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
-        """Predict, and correct the prediction towards y."""
-        prediction, pull = _differentiable(self.denoiser, x_t, t, condition)
-        level = self.schedule(t)
-        residual = self.y.to(x_t) - self.operator.forward(prediction.x0)
-        solved = self.operator.solve(residual, self.posterior_variance(level).to(x_t), self.noise_std**2)
-        return prediction.with_score(pull(self.operator.adjoint(solved)), level)
+    def _solved(self, residual: Tensor, t: Tensor, pull: Callable[[Tensor], Tensor]) -> Tensor:
+        v = self.posterior_variance(self.schedule(t)).to(residual)
+        return self.operator.solve(residual, v, self.noise_std**2)
 
 
 @dataclass(frozen=True, eq=False)
-class MomentMatching:
+class MomentMatching(_Posterior):
     r"""The posterior with the denoiser's own covariance, V = Cov[x_0 | x_t] = sigma_t^2 / alpha_t J (TMPD, 2310.06721;
     MMPS, 2405.13712).
 
     Exact wherever p(x_0 | x_t) is Gaussian, so on any Gaussian data, and the best Gaussian for the others. J is never
-    formed: (A V A^T + s_y^2 I) u = y - A x0^ is solved by iteration, with one product with J each, a pass backwards
+    formed: (A V A^T + s_y^2 I) u = y - A x0^ is solved by iteration, with one product with J each, a backward pass
     through the network. A trained network's J is only nearly symmetric and positive, which conjugate gradients do not
     survive (five of them are worse than one on a network of ours); minimal residuals do, and a few are enough.
 
@@ -222,41 +169,28 @@ class MomentMatching:
     x0^), is no longer than the residual where J is positive: V stands on both sides.
 
     Attributes:
-        denoiser: the unconditional model, with a gradient.
-        operator: A.
-        y: (1 or B, ...), the measurement.
-        noise_std: s_y, in units of images in [-1, 1]; a little (1e-2) keeps the system well conditioned.
-        iterations: of the solution, each a pass backwards; as many as y has numbers are exact.
+        denoiser, operator, y: as the other posteriors.
+        noise_std: s_y; a little (1e-2) keeps the system well conditioned.
+        iterations: of the solution, each a backward pass; as many as y has numbers are exact.
 
     Raises:
         ValueError: a negative noise_std, iterations below 1.
     """
 
-    denoiser: Denoiser
-    operator: LinearOperator
-    y: Tensor
     noise_std: float = 0.01
     iterations: int = 5
 
     def __post_init__(self) -> None:
-        _check_noise(self.noise_std)
+        super().__post_init__()
         if self.iterations < 1:
             raise ValueError(f"iterations = {self.iterations}: the solution needs at least 1")
 
-    @property
-    def schedule(self) -> Schedule:
-        """The wrapped denoiser's schedule."""
-        return self.denoiser.schedule
-
-    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
-        """Predict, and correct the prediction towards y."""
-        prediction, pull = _differentiable(self.denoiser, x_t, t, condition)
+    def _solved(self, residual: Tensor, t: Tensor, pull: Callable[[Tensor], Tensor]) -> Tensor:
         level = self.schedule(t)
-        gain = broadcast(torch.where(level.alpha > 0, level.sigma.square() / level.alpha, 0.0), x_t)
+        gain = torch.where(level.alpha > 0, level.sigma.square() / level.alpha, 0.0)
 
         def covariance(u: Tensor) -> Tensor:
-            return self.operator.forward(gain * pull(self.operator.adjoint(u))) + self.noise_std**2 * u
+            pulled = pull(self.operator.adjoint(u))
+            return self.operator.forward(broadcast(gain, pulled) * pulled) + self.noise_std**2 * u
 
-        residual = self.y.to(x_t) - self.operator.forward(prediction.x0)
-        solved = minimal_residual(covariance, residual, self.iterations)
-        return prediction.with_score(pull(self.operator.adjoint(solved)), level)
+        return minimal_residual(covariance, residual, self.iterations)

@@ -1,16 +1,17 @@
-r"""RePaint: the known part from the data, the unknown part from the model, and back again until they agree.
+r"""RePaint: the known part from the data, the unknown part from the model, repeated until they agree.
 
 At each step t -> s the known pixels are drawn from their own noised distribution and the others from the sampler's step
 (Lugmayr et al. 2022, 2201.09865, Eq. 8):
 
     x_s = mask ( alpha_s x_0 + sigma_s eps ) + (1 - mask) step(x_t)
 
-The step did not know what would stand beside it: what it makes fits the known part of x_t, not that of x_s. So the
-image is noised again, x_t ~ q(x_t | x_s), and the step repeated; each time the unknown part has seen more of the known
-one (Alg. 1). `repeats` = 1 is plain replacement (Song et al. 2020, score_sde). No number of repeats makes it exact:
-the known part stays a fresh noisy draw at every level, never the condition itself.
+The step has not seen the new known part: what it makes fits the known part of x_t, not that of x_s. So the image is
+noised again, x_t ~ q(x_t | x_s), and the step repeated; each time the unknown part has seen more of the known one (Alg.
+1). `repeats` = 1 is plain replacement (Song et al. 2020, score_sde). No number of repeats makes it exact: the known
+part stays a fresh noisy draw at every level, never the condition itself.
 
-With `jump` > 1 the walk goes down `jump` steps of the grid before it is thrown back over all of them at once.
+With `jump` > 1 the sampler goes down `jump` steps of the grid, a stretch, before the image is noised back over all of
+them at once.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _KNOWN, _FORWARD = 1 << 30, 2 << 30
 
 @dataclass(frozen=True)
 class _Offset:
-    """The noise of one repetition: the same addresses, moved."""
+    """The noise of one repetition: the step numbers moved by an offset."""
 
     noise: NoiseSource
     offset: int
@@ -50,21 +51,19 @@ class RePaint:
     """A sampler that paints what a mask leaves open (Lugmayr et al. 2022, 2201.09865, Alg. 1). At the end the known
     pixels are exactly those given.
 
-    After every `jump`-th step, and after the last, the walk goes back over these steps and down again, `repeats` - 1
-    times. All of it happens within the sampler's one step that ends such a stretch, so the grid and the states are
-    those of the inner sampler.
+    After every `jump`-th step, and after the last, the stretch is noised back and sampled again, `repeats` - 1 times.
+    All of it happens within the sampler's one step that ends the stretch, so the grid and the states are those of the
+    inner sampler. A multistep sampler's history is of an image that no longer exists: after each jump back it starts
+    empty, and carries over from the last repetition into the next stretch.
 
-    A multistep sampler's memory is of an image that the jump threw away: after each jump it starts from nothing, as at
-    the beginning of a walk, and carries over from the last repetition into the next stretch.
-
-    The noise of step i in repetition r has the address i + (r << 20) for the inner sampler, and the same with bit 30
-    (known part) or 31 (the jump back from step i) set: no two are alike for up to 2^20 steps and 1,024 repetitions.
+    The noise of step i in repetition r has the step number i + (r << 20) for the inner sampler, and the same with bit
+    30 (known part) or 31 (the jump back from step i) set: all differ for up to 2^20 steps and 1,024 repetitions.
 
     Attributes:
         sampler: makes the steps.
-        known: (1 or B, C, H, W) in [-1, 1]; what stands where the mask is False does not matter.
+        known: (1 or B, C, H, W); what stands where the mask is False does not matter.
         mask: (1 or C, H, W) or (B, ...) bool, True where pixels are known.
-        repeats: U, how often each stretch is walked; 10 in the paper, 1 is plain replacement.
+        repeats: U, how often each stretch is sampled; 10 in the paper, 1 is plain replacement.
         jump: j, steps of the grid in a stretch; 10 of 250 in the paper.
 
     Raises:
@@ -87,7 +86,7 @@ class RePaint:
 
     @property
     def order(self) -> int:
-        """1 whatever the inner sampler: each step ends in fresh noise, which a multistep method can't see through."""
+        """1 whatever the inner sampler: each step ends in fresh noise, which no multistep method can extrapolate."""
         return 1
 
     @property
@@ -103,7 +102,7 @@ class RePaint:
     def step(
         self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition | None = None
     ) -> State:
-        """Go from state.t to s; where s ends a stretch, walk the whole stretch `repeats` - 1 times more."""
+        """Go from state.t to s; where s ends a stretch, sample the whole stretch `repeats` - 1 times more."""
         history, visited = state.history or ((), ())
         visited = (*visited, state.t)
         here = self._down(denoiser, replace(state, history=history), s, noise, condition, 0)
@@ -118,7 +117,7 @@ class RePaint:
     def _down(
         self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition | None, repeat: int
     ) -> State:
-        """One step of the inner sampler, and the known part put in; `repeat` counts the walks over this stretch."""
+        """One step of the inner sampler, with the known part put in."""
         stepped = self.sampler.step(denoiser, state, s, _Offset(noise, repeat << 20), condition)
         known = self.known.to(stepped.x)
         if s > 0:
@@ -129,7 +128,7 @@ class RePaint:
     def _back(
         self, denoiser: Denoiser, state: State, visited: tuple[float, ...], noise: NoiseSource, repeat: int
     ) -> State:
-        """Noise the image up to where the stretch began, x_t ~ q(x_t | x_s), and forget the inner history."""
+        """Noise the image up to where the stretch began, x_t ~ q(x_t | x_s), without the inner history."""
         z = noise.step(_FORWARD + (repeat << 20) + state.step)
         forward = forward_step(state.x, denoiser.schedule(state.t), denoiser.schedule(visited[0]))
         return State(forward.sample(z), visited[0], state.step - len(visited), state.prediction)

@@ -8,25 +8,10 @@ from sfumato.diffusion.samplers.ddim import DDIM
 from sfumato.diffusion.samplers.dpm import DPMSolver, DPMSolverSDE
 from sfumato.diffusion.samplers.heun import EDM, Heun
 from sfumato.diffusion.samplers.pndm import PNDM
-from sfumato.diffusion.samplers.protocol import NoiseSource, Sampler, State, sample, trajectory
+from sfumato.diffusion.samplers.protocol import Sampler
 from sfumato.diffusion.samplers.unipc import UniPC
 
-__all__ = [
-    "DDIM",
-    "EDM",
-    "PNDM",
-    "SAMPLERS",
-    "Ancestral",
-    "DPMSolver",
-    "DPMSolverSDE",
-    "Heun",
-    "NoiseSource",
-    "Sampler",
-    "State",
-    "UniPC",
-    "sample",
-    "trajectory",
-]
+__all__ = ["SAMPLERS"]
 
 SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "ddpm": Ancestral,
@@ -41,6 +26,7 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "unipc": UniPC,
     "pndm": PNDM,
 }
-"""The samplers by their names on the command line; the options of each are its fields that the name leaves open.
+"""The samplers by their names on the command line; the options of each are the fields that its name leaves open.
 
-`euler` and `dpmpp-1` are other names of deterministic DDIM."""
+`euler` and `dpmpp-1` are other names of deterministic DDIM.
+"""

@@ -10,9 +10,8 @@ from typing import ClassVar
 
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.denoiser import Denoiser
-from sfumato.diffusion.reverse import reverse
 from sfumato.diffusion.samplers.protocol import NoiseSource, State
-from sfumato.diffusion.variance import Small, Variance
+from sfumato.diffusion.variance import Small, Variance, reverse
 
 __all__ = ["Ancestral"]
 
@@ -23,7 +22,7 @@ class Ancestral:
     step.
 
     Attributes:
-        variance: of the reverse step, `Small()` (beta~) or `Large()` (beta).
+        variance: of the reverse step, `Small()` (beta~) by default.
     """
 
     variance: Variance = Small()

@@ -1,4 +1,4 @@
-r"""DPM-Solver++: exponential integrators that remember earlier predictions (Lu et al. 2022, 2211.01095).
+r"""DPM-Solver++: exponential integrators that keep earlier predictions (Lu et al. 2022, 2211.01095).
 
 With lambda = log(alpha / sigma) = logsnr / 2 for time and the predicted image for unknown, the flow's linear part is
 solved exactly, and what is left is an average of x0^ along the step (Eq. 8), h = lambda_s - lambda_t:
@@ -13,20 +13,20 @@ Put x0^ constant and this is DDIM. Draw a polynomial through this prediction m_0
                            x_s = sigma_s/sigma_t x_t - alpha_s [ e m_0 - (e/h + 1) D_1 + 2 ((e + h)/h^2 - 1/2) D_2 ]
 
 with e = expm1(-h), d_0 = (m_0 - m_1)/r_0, d_1 = (m_1 - m_2)/r_1, D_2 = (d_0 - d_1)/(r_0 + r_1), D_1 = d_0 + r_0 D_2.
-The published code of the third order, and what descends from it, lacks the factor 2 before the last bracket; with it
-missing the method converges with order 2 (measured in docs/samplers.md).
+The published code of the third order, and what descends from it, lacks the factor 2 before the last bracket; without it
+the method converges with order 2 (measured in docs/samplers.md).
 
 The SDE form solves the reverse process instead of the flow. Its first order is the ancestral step with the small
-variance; its second puts the extrapolated image m_0 + (m_0 - m_1)/(2 r_0) into the same step. That does not mend the
+variance; its second puts the extrapolated image m_0 + (m_0 - m_1)/(2 r_0) into the same step. That does not improve the
 mean, which given x_t is the posterior's at m_0 already (along the reverse process E[x_0 | x_t] is a martingale): m_0 -
-m_1 is what the last step's noise told about x_0, and adding it again supplies the spread of x_0 that the small variance
-leaves out. So the second order is right with the small variance alone. A large, learned or optimal variance holds that
-spread already, and here it would count twice; those belong to `Ancestral`.
+m_1 is what the last step's noise revealed of x_0, and adding it again supplies the variance of x_0 that the small
+variance leaves out. So the second order is right with the small variance alone. A large, learned or optimal variance
+contains that variance already, and here it would count twice; those belong to `Ancestral`.
 
 Two ends have no lambda. In the last step sigma_s = 0 and h is infinite: r = 0, a polynomial would be followed
 infinitely far, so the step is of first order and returns x0^. At a first step from pure noise, alpha_t = 0, h is
-infinite too: the step is of first order, and the prediction made there, infinitely far off in lambda, is not
-remembered. Memory grows by one prediction a step, so the order does too.
+infinite too: the step is of first order, and the prediction made there, infinitely far off in lambda, is not kept. The
+history grows by one prediction a step, and with it the order.
 """
 
 from __future__ import annotations
@@ -39,14 +39,13 @@ from torch import Tensor
 
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.denoiser import Denoiser
-from sfumato.diffusion.reverse import reverse
 from sfumato.diffusion.samplers.protocol import NoiseSource, State
 from sfumato.diffusion.schedule import Level
-from sfumato.diffusion.variance import Small
+from sfumato.diffusion.variance import Small, reverse
 
-__all__ = ["DPMSolver", "DPMSolverSDE", "Memory", "half_logsnr", "usable"]
+__all__ = ["DPMSolver", "DPMSolverSDE", "Predictions", "half_logsnr", "usable"]
 
-Memory = tuple[tuple[float, Tensor], ...]
+Predictions = tuple[tuple[float, Tensor], ...]
 """Predictions x0^ with their lambda, the newest first."""
 
 
@@ -55,20 +54,20 @@ def half_logsnr(level: Level) -> float:
     return float(level.logsnr) / 2
 
 
-def usable(memory: Memory, lambda_t: float) -> Memory:
+def usable(history: Predictions, lambda_t: float) -> Predictions:
     """Return what a step from lambda_t can build on: predictions at noisier, finite levels."""
-    return tuple(past for past in memory if -math.inf < past[0] < lambda_t)
+    return tuple(past for past in history if -math.inf < past[0] < lambda_t)
 
 
-def _middle(h: float, memory: Memory) -> Tensor:
+def _middle(h: float, history: Predictions) -> Tensor:
     """m_0 + (m_0 - m_1)/(2 r_0): the line through two predictions, read in the middle of the step."""
-    (now, m_0), (before, m_1) = memory
+    (now, m_0), (before, m_1) = history
     return m_0 + (m_0 - m_1) * (h / (2 * (now - before)))
 
 
-def _curved(h: float, memory: Memory) -> Tensor:
+def _curved(h: float, history: Predictions) -> Tensor:
     """int_0^h e^{-(h-u)} P(u) du for the parabola P through three predictions."""
-    (lambda_0, m_0), (lambda_1, m_1), (lambda_2, m_2) = memory
+    (lambda_0, m_0), (lambda_1, m_1), (lambda_2, m_2) = history
     r_0, r_1 = (lambda_0 - lambda_1) / h, (lambda_1 - lambda_2) / h
     d_0, d_1 = (m_0 - m_1) / r_0, (m_1 - m_2) / r_1
     second = (d_0 - d_1) / (r_0 + r_1)
@@ -81,7 +80,7 @@ class DPMSolver:
     """DPM-Solver++ multistep in its ODE form (Lu et al. 2022, 2211.01095, Alg. 2; order 3 as in the module). Order 2 or
     3, one evaluation a step; the first order would be `DDIM`.
 
-    The first steps have the order that the memory allows; that costs no order in practice, since the image predicted
+    The first steps have the order that the history allows; that costs no order in practice, since the image predicted
     near pure noise hardly moves. The last step, s = 0, is of first order and returns the predicted image.
 
     Attributes:
@@ -103,20 +102,20 @@ class DPMSolver:
     def step(
         self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition | None = None
     ) -> State:
-        """Go from state.t to s with what is remembered."""
+        """Go from state.t to s with the predictions so far."""
         level_s, level_t = denoiser.schedule(s), denoiser.schedule(state.t)
         lambda_t = half_logsnr(level_t)
         h = half_logsnr(level_s) - lambda_t
         prediction = denoiser(state.x, state.t, condition)
-        memory = ((lambda_t, prediction.x0), *usable(state.history, lambda_t))[: self.order]
-        if math.isinf(h) or len(memory) == 1:
+        history = ((lambda_t, prediction.x0), *usable(state.history, lambda_t))[: self.order]
+        if math.isinf(h) or len(history) == 1:
             image = -math.expm1(-h) * prediction.x0
-        elif len(memory) == 2:
-            image = -math.expm1(-h) * _middle(h, memory)
+        elif len(history) == 2:
+            image = -math.expm1(-h) * _middle(h, history)
         else:
-            image = _curved(h, memory)
+            image = _curved(h, history)
         x_s = float(level_s.sigma / level_t.sigma) * state.x + float(level_s.alpha) * image
-        return State(x_s, s, state.step + 1, prediction, memory)
+        return State(x_s, s, state.step + 1, prediction, history)
 
 
 @dataclass(frozen=True)
@@ -126,10 +125,9 @@ class DPMSolverSDE:
 
     x_s ~ N( a x_t + b ( m_0 + (m_0 - m_1)/(2 r_0) ), beta~ ), a, b and beta~ those of the posterior.
 
-    First and last step as `DPMSolver`: of first order, the last one without noise. It takes no `Variance`, for the
-    reason given in the module. A third order exists in code elsewhere; its variance on
-    Gaussian data is right to second order only, as that of any polynomial through noisy predictions. The first order
-    would be `Ancestral(Small())`.
+    The first and the last step are of first order, `Ancestral(Small())`, the last one without noise. It takes no
+    `Variance`, for the reason given in the module. A third order exists in code elsewhere; its variance on Gaussian
+    data is right to second order only, as that of any polynomial through noisy predictions.
     """
 
     order: ClassVar[int] = 2
@@ -139,13 +137,13 @@ class DPMSolverSDE:
     def step(
         self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition | None = None
     ) -> State:
-        """Go from state.t to s with what is remembered: mean + std z, and the predicted image at s = 0."""
+        """Go from state.t to s: mean + std z, and the predicted image at s = 0."""
         level_s, level_t = denoiser.schedule(s), denoiser.schedule(state.t)
         lambda_t = half_logsnr(level_t)
         h = half_logsnr(level_s) - lambda_t
         prediction = denoiser(state.x, state.t, condition)
-        memory = ((lambda_t, prediction.x0), *usable(state.history, lambda_t))[: self.order]
-        image = prediction.x0 if math.isinf(h) or len(memory) == 1 else _middle(h, memory)
+        history = ((lambda_t, prediction.x0), *usable(state.history, lambda_t))[: self.order]
+        image = prediction.x0 if math.isinf(h) or len(history) == 1 else _middle(h, history)
         step = reverse(replace(prediction, x0=image), state.x, level_s, level_t, Small())
         x_s = step.mean if s == 0 else step.sample(noise.step(state.step))
-        return State(x_s, s, state.step + 1, prediction, memory)
+        return State(x_s, s, state.step + 1, prediction, history)

@@ -1,17 +1,18 @@
 r"""Heun's method on the probability-flow ODE, plain and with churn (EDM, Karras et al. 2022, 2206.00364).
 
-With y = x / alpha and rho = sigma / alpha the flow is dy / drho = eps^ (see `ddim`). Heun's method looks where Euler's
-step would lead, and steps again with the mean of both slopes (EDM Alg. 1):
+With y = x / alpha and rho = sigma / alpha the flow is dy / drho = eps^ (see `ddim`). Heun's method evaluates the slope
+where Euler's step leads, and steps again with the mean of both slopes (EDM Alg. 1):
 
     x_s  = alpha_s x0^_t + sigma_s eps^_t,        x_s <- x_s + alpha_s (rho_s - rho_t) ( eps^_s - eps^_t ) / 2
 
-EDM's stochastic sampler first adds a little fresh noise, which lets it forget errors made so far, and then solves the
-flow from the noisier level down (Alg. 2):
+EDM's stochastic sampler first adds a little fresh noise, which removes errors made so far, and then solves the flow
+from the noisier level down (Alg. 2):
 
     rho^ = (1 + gamma) rho_t,     y^ = y_t + sqrt( rho^^2 - rho_t^2 ) S_noise z
 
 EDM writes it for y itself (alpha = 1 throughout). Here the raised rho^ is found on the denoiser's own schedule, t^ =
-schedule.time(-2 log rho^), so any variance-preserving model can be asked there.
+schedule.time(-2 log rho^), so it works with any variance-preserving model, and y_t -> y^ is a step of the forward
+process.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.prediction import Prediction
+from sfumato.diffusion.process import step_variance
 from sfumato.diffusion.samplers.ddim import carry, correctable, rho_step
 from sfumato.diffusion.samplers.protocol import NoiseSource, State
 from sfumato.diffusion.schedule import Schedule, broadcast
@@ -38,7 +39,7 @@ _MOST_CHURN = math.sqrt(2) - 1  # Alg. 2: a step's variance is at most doubled
 def _heun(
     denoiser: Denoiser, x_t: Tensor, t: float, s: float, condition: Condition | None
 ) -> tuple[Tensor, Prediction]:
-    """One step of Alg. 1 from t to s: the image at s, and what was said at t."""
+    """One step of Alg. 1 from t to s: the image at s, and the prediction at t."""
     level_s, level_t = denoiser.schedule(s), denoiser.schedule(t)
     prediction = denoiser(x_t, t, condition)
     x_s = carry(prediction, level_s.alpha, level_s.sigma)
@@ -53,9 +54,9 @@ class Heun:
     """Heun's method in rho = sigma / alpha (EDM, Karras et al. 2022, 2206.00364, Alg. 1). Order 2, two evaluations a
     step.
 
-    Last step, s = 0: Euler's, one evaluation, as in the paper; there is no slope to be had at rho = 0. A first step
-    from pure noise (alpha = 0, rho infinite), or from so near to it that a correction over all the way would do harm,
-    is Euler's too (`correctable` says when; the paper's grids start at rho = 80 and have no such step).
+    The last step, s = 0, is Euler's, one evaluation, as in the paper; there is no slope at rho = 0. A first step from
+    pure noise (alpha = 0, rho infinite), or from so near to it that the correction would do harm, is Euler's too (see
+    `correctable`; the paper's grids start at rho = 80 and have no such step).
     """
 
     order: ClassVar[int] = 2
@@ -75,8 +76,8 @@ class EDM:
     """EDM's stochastic sampler: churn, then Heun's step (Karras et al. 2022, 2206.00364, Alg. 2). Two evaluations a
     step, order 2 in the flow that it solves; the last step is Euler's, one evaluation.
 
-    Noise is never raised above the schedule's noisiest level, so a step from t = 1 has no churn. The added
-    noise is a step of the forward process, whose variance is known: learned and measured ones play no part here.
+    Noise is never raised above the schedule's noisiest level, so a step from t = 1 has no churn. The variance of the
+    added noise is the forward process's: learned and measured ones are not used.
 
     Attributes:
         churn: gamma of Alg. 2, by how much a step raises rho before it falls: S_churn / N for N steps, at most sqrt(2)
@@ -116,8 +117,7 @@ class EDM:
         raised = self._raised(denoiser.schedule, t)
         if raised > t:
             before, after = denoiser.schedule(t), denoiser.schedule(raised)
-            # sqrt(rho^^2 - rho_t^2) alpha^ = sigma^ sqrt(1 - SNR^ / SNR_t): the forward step's standard deviation
-            std = after.sigma * (-torch.expm1(after.logsnr - before.logsnr)).sqrt() * self.s_noise
+            std = step_variance(before, after).sqrt() * self.s_noise
             x = broadcast(after.alpha / before.alpha, x) * x + broadcast(std, x) * noise.step(state.step)
         x_s, prediction = _heun(denoiser, x, max(raised, t), s, condition)
         return State(x_s, s, state.step + 1, prediction)
@@ -125,7 +125,6 @@ class EDM:
     def _raised(self, schedule: Schedule, t: float) -> float:
         """The time t^ at which rho is 1 + gamma times that of t, or t itself outside [s_min, s_max]."""
         logsnr = schedule(t).logsnr
-        rho = float((-logsnr / 2).exp())
-        if self.churn == 0 or not self.s_min <= rho <= self.s_max:
+        if self.churn == 0 or not self.s_min <= float((-logsnr / 2).exp()) <= self.s_max:
             return t
         return float(schedule.time(logsnr - 2 * math.log1p(self.churn)))

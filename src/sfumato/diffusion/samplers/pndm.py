@@ -1,14 +1,14 @@
 r"""PNDM: a linear multistep method for eps^ in DDIM's step (Liu et al. 2022, 2202.09778).
 
-DDIM's step carries eps^ over a way alpha_s (rho_s - rho_t), rho = sigma / alpha (see `ddim`). PNDM keeps that transfer
-and puts in the place of eps^ what Adams and Bashforth would: the mean over [s, t] of the polynomial in t through the
-last four predictions,
+DDIM's step applies eps^ over a distance alpha_s (rho_s - rho_t), rho = sigma / alpha (see `ddim`). PNDM keeps that
+transfer and replaces eps^ as Adams and Bashforth would: by the mean over [s, t] of the polynomial in t through the last
+four predictions,
 
     eps' = ( 55 eps_t - 59 eps_{t+d} + 37 eps_{t+2d} - 9 eps_{t+3d} ) / 24          at even spacing d      Eq. 12
 
 It is the sampler that latent diffusion calls PLMS. Here the weights follow from the times themselves, so that a grid
-need not be even. The polynomial is fitted in t but the way is measured in rho, so whatever its degree the method has
-order 2 (the paper's Theorem 1).
+need not be even. The polynomial is fitted in t but the distance is measured in rho, so whatever its degree the method
+has order 2 (the paper's Theorem 1).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ __all__ = ["PNDM"]
 
 def _adams_bashforth(times: list[float], s: float) -> list[float]:
     """Weights w with sum_i w_i P(t_i) = mean of P over [s, t_0] for polynomials P of degree < len(times)."""
-    places = torch.tensor([(t - times[0]) / (times[0] - s) for t in times], dtype=torch.float64)
-    powers = torch.stack([places**k for k in range(len(times))])
+    points = torch.tensor([(t - times[0]) / (times[0] - s) for t in times], dtype=torch.float64)
+    powers = torch.stack([points**k for k in range(len(times))])
     means = torch.tensor([(-1.0) ** k / (k + 1) for k in range(len(times))], dtype=torch.float64)
     weights: list[float] = torch.linalg.solve(powers, means).tolist()
     return weights
@@ -38,11 +38,10 @@ def _adams_bashforth(times: list[float], s: float) -> list[float]:
 @dataclass(frozen=True)
 class PNDM:
     """PNDM's linear multistep method, PLMS (Liu et al. 2022, 2202.09778, Eq. 9 and 12). Order 2, one evaluation a step
-    and one more in the first, which is Heun's so that the memory starts well.
+    and one more in the first, which is Heun's so that the history starts well.
 
-    The last step, s = 0, is like the others: eps' and the way in rho are both finite there, though x_0 is then not
-    exactly the predicted image. A first step from pure noise or too near to it is DDIM's, one evaluation (see
-    `Heun`). For comparison; `DPMSolver` and `UniPC` do better.
+    The last step, s = 0, is like the others, so x_0 is not exactly the predicted image. A first step from pure noise or
+    too near to it is DDIM's, one evaluation (see `Heun`). For comparison; `DPMSolver` and `UniPC` do better.
     """
 
     order: ClassVar[int] = 2
@@ -55,13 +54,13 @@ class PNDM:
         """Go from state.t to s with up to three predictions before this one."""
         t, level_s, level_t = state.t, denoiser.schedule(s), denoiser.schedule(state.t)
         prediction = denoiser(state.x, t, condition)
-        memory = ((t, prediction.eps), *(past for past in state.history if past[0] > t))[:4]
+        history = ((t, prediction.eps), *(past for past in state.history if past[0] > t))[:4]
         x_s = carry(prediction, level_s.alpha, level_s.sigma)
-        if len(memory) > 1:
-            weights = _adams_bashforth([past for past, _ in memory], s)
-            mean = sum(w * eps for w, (_, eps) in zip(weights, memory, strict=True))
+        if len(history) > 1:
+            weights = _adams_bashforth([past for past, _ in history], s)
+            mean = sum(w * eps for w, (_, eps) in zip(weights, history, strict=True))
             x_s = x_s + rho_step(level_s, level_t) * (mean - prediction.eps)
         elif correctable(level_s, level_t):
             ahead = denoiser(x_s, s, condition)
             x_s = x_s + rho_step(level_s, level_t) / 2 * (ahead.eps - prediction.eps)
-        return State(x_s, s, state.step + 1, prediction, memory)
+        return State(x_s, s, state.step + 1, prediction, history)

@@ -1,16 +1,17 @@
 r"""Samplers are frozen values; what changes along the way is a value too.
 
-A sampler knows how to go from the image at time t to the image at an earlier time s:
+A sampler goes from the image at time t to the image at an earlier time s:
 
     step(denoiser, state, s, noise) -> State
 
-and nothing about networks, schedules' tables or how many steps there are. One generator walks a grid of times and
-yields every state, so a film, a progress bar or a stream to a browser is the caller's business, and one sampler object
-serves any number of walks at once.
+and knows nothing about networks, schedules' tables or the number of steps. One generator goes through a grid of times
+and yields every state, so a film, a progress bar or a stream to a browser is the caller's business, and one sampler
+object serves any number of runs at once.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -39,14 +40,14 @@ class NoiseSource(Protocol):
 
 @dataclass(frozen=True)
 class State:
-    """Where a walk stands.
+    """A point of a trajectory.
 
     Attributes:
         x: (B, C, H, W), the image at time t.
         t: time, from the grid's first down to 0.
-        step: how many steps led here.
-        prediction: what the denoiser said at the step that led here; None at the start.
-        history: what a multistep method remembers of earlier steps, opaque to everybody else; () at the start.
+        step: the number of steps so far.
+        prediction: the denoiser's at the last step; None at the start.
+        history: what a multistep method keeps of earlier steps, opaque to all others; () at the start.
     """
 
     x: Tensor
@@ -61,12 +62,12 @@ class Sampler(Protocol):
 
     @property
     def order(self) -> int:
-        """How fast the error falls with the number of steps N: like N^-order, in distribution where stochastic."""
+        """The error falls with the number of steps N like N^-order, in distribution where stochastic."""
         ...
 
     @property
     def evaluations(self) -> int:
-        """How often a step asks the denoiser; a last step that asks less often says so in the class's docstring."""
+        """Denoiser evaluations a step; the last step may need fewer."""
         ...
 
     @property
@@ -81,10 +82,10 @@ class Sampler(Protocol):
 
         Args:
             denoiser: predicts at state.t.
-            state: where the walk stands.
+            state: the current point.
             s: the next time, 0 <= s < state.t.
             noise: asked for `step(state.step)` where the method is stochastic.
-            condition: handed to the denoiser.
+            condition: of the images.
         """
         ...
 
@@ -97,18 +98,15 @@ def trajectory(
     condition: Condition | None = None,
     start: Tensor | None = None,
 ) -> Iterator[State]:
-    """Walk a grid of times and yield every state, the start first and the finished image (t = 0) last.
+    """Go through a grid of times and yield every state, the start first and the finished image (t = 0) last.
 
     Args:
         denoiser: predicts.
         sampler: steps.
         times: (N + 1,) decreasing, as from `diffusion.grid`.
         noise: prior and step noise of the batch.
-        condition: handed to the denoiser.
+        condition: of the images.
         start: (B, C, H, W), the image at times[0]; None is the prior, x_T ~ N(0, I).
-
-    Yields:
-        N + 1 states.
 
     Raises:
         ValueError: times not decreasing.
@@ -132,8 +130,4 @@ def sample(
     start: Tensor | None = None,
 ) -> Tensor:
     """Return the last state's image, (B, C, H, W), without recording gradients. Arguments as `trajectory`."""
-    state = None
-    for state in trajectory(denoiser, sampler, times, noise, condition, start):  # noqa: B007
-        pass
-    assert state is not None
-    return state.x
+    return deque(trajectory(denoiser, sampler, times, noise, condition, start), maxlen=1)[0].x

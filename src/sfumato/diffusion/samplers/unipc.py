@@ -12,9 +12,9 @@ and the integral is exact for polynomials through the points if sum_i w_i r_i^(k
 The paper writes w_i = B(h) a_i; B cancels, except where there is one point and a_1 = 1/2 is taken in place of g_1/B
 (Sec. 3.2): w_1 = B(h)/2 with B = -h ("bh1") or expm1(-h) ("bh2").
 
-The predictor (UniP-p) uses p predictions and lands at x~_s. There the denoiser has to be asked anyway for the next
-step; its answer m_s, at r = 1, is one point more, and the corrector (UniC-p) takes the step again with it. So the
-corrector works on arrival: a step first corrects where it stands, with the prediction just made, and then predicts.
+The predictor (UniP-p) uses p predictions and arrives at x~_s. The next step evaluates the denoiser there anyway; its
+answer m_s, at r = 1, is one point more, and the corrector (UniC-p) takes the step again with it. So the corrector works
+on arrival: a step first corrects where it stands, with the prediction just made, and then predicts.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from torch import Tensor
 
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.denoiser import Denoiser
-from sfumato.diffusion.samplers.dpm import Memory, half_logsnr, usable
+from sfumato.diffusion.samplers.dpm import Predictions, half_logsnr, usable
 from sfumato.diffusion.samplers.protocol import NoiseSource, State
 
 __all__ = ["UniPC"]
@@ -39,29 +39,29 @@ def _weights(ratios: Sequence[float], h: float, variant: str) -> list[float]:
     """The w_i of points at r_i h."""
     if len(ratios) < 2:
         return [(-h if variant == "bh1" else math.expm1(-h)) / 2 for _ in ratios]
-    g, wanted = math.expm1(-h) / -h - 1, []
+    g, moments = math.expm1(-h) / -h - 1, []
     for k in range(1, len(ratios) + 1):
-        wanted.append(math.factorial(k) * g)
+        moments.append(math.factorial(k) * g)
         g = g / -h - 1 / math.factorial(k + 1)
     powers = torch.tensor([[r**k for r in ratios] for k in range(len(ratios))], dtype=torch.float64)
-    weights: list[float] = torch.linalg.solve(powers, torch.tensor(wanted, dtype=torch.float64)).tolist()
+    weights: list[float] = torch.linalg.solve(powers, torch.tensor(moments, dtype=torch.float64)).tolist()
     return weights
 
 
 @dataclass(frozen=True, eq=False)
-class _Way:
-    """A step that can be taken again: where it started, over what, with which predictions, and where it came out."""
+class _Step:
+    """A step that can be taken again: from which image, over what interval, with which predictions, to which image."""
 
     start: Tensor
     ratio: float  # sigma_s / sigma_t
     alpha: float  # alpha_s
     h: float
-    memory: Memory
-    landed: Tensor | None = None
+    history: Predictions
+    end: Tensor | None = None
 
-    def walk(self, variant: str, arrival: Tensor | None = None) -> Tensor:
+    def take(self, variant: str, arrival: Tensor | None = None) -> Tensor:
         """Take the step, with the prediction made on arrival where there is one."""
-        (now, m_0), *older = self.memory
+        (now, m_0), *older = self.history
         points = [((past - now) / self.h, m) for past, m in older]
         if arrival is not None:
             points.append((1.0, arrival))
@@ -78,10 +78,10 @@ class UniPC:
 
     The first steps use what predictions there are. The last step, s = 0, is of first order and returns the image
     predicted at x~_t, for the reasons in `dpm`. A first step from pure noise (alpha = 0) is of first order too; it is
-    neither corrected nor remembered.
+    neither corrected nor kept.
 
-    What lands in the state is the predictor's x~; the corrected image exists only inside the next step, which corrects
-    the very tensor that this one returned. Whoever changes x on the way loses the correction of that step, no more.
+    The state's image is the predictor's x~; the corrected image exists only inside the next step, which corrects the
+    very tensor that this one returned. Changing x between steps loses the correction of that step, no more.
 
     Attributes:
         p: how many predictions the predictor combines, 1 to 3.
@@ -118,12 +118,12 @@ class UniPC:
         h = half_logsnr(level_s) - lambda_t
         prediction = denoiser(state.x, state.t, condition)
         x: Tensor = state.x
-        memory: Memory = ()
-        for way in state.history:
-            memory = usable(way.memory, lambda_t)
-            if way.landed is state.x and math.isfinite(way.h):
-                x = way.walk(self.variant, prediction.x0)
-        memory = ((lambda_t, prediction.x0), *memory)[: 1 if math.isinf(h) else self.p]
-        way = _Way(x, float(level_s.sigma / level_t.sigma), float(level_s.alpha), h, memory)
-        x_s = way.walk(self.variant)
-        return State(x_s, s, state.step + 1, prediction, (replace(way, landed=x_s),))
+        history: Predictions = ()
+        for last in state.history:
+            history = usable(last.history, lambda_t)
+            if last.end is state.x and math.isfinite(last.h):
+                x = last.take(self.variant, prediction.x0)
+        history = ((lambda_t, prediction.x0), *history)[: 1 if math.isinf(h) else self.p]
+        step = _Step(x, float(level_s.sigma / level_t.sigma), float(level_s.alpha), h, history)
+        x_s = step.take(self.variant)
+        return State(x_s, s, state.step + 1, prediction, (replace(step, end=x_s),))
