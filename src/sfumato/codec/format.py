@@ -89,11 +89,7 @@ class PixelFormat:
         return f"{self.kind}-bit" if self.levels else f"floating-point, {self.low:.5g} to {self.high:.5g}"
 
     def to_model(self, values: Tensor) -> Tensor:
-        """Return values in the model's range, float32 of the same shape.
-
-        Args:
-            values: of `dtype`, any shape.
-        """
+        """Return values of any shape as x, float32."""
         import torch
 
         shifted = values.to(torch.float32, copy=True)
@@ -102,15 +98,7 @@ class PixelFormat:
         return shifted.div_(self.scale).sub_(1.0)  # of bytes: exactly -1 at 0 and 1 at 255
 
     def from_model(self, x: Tensor) -> Tensor:
-        """Return what stands for images of the model's range.
-
-        Args:
-            x: float of any shape and dtype.
-
-        Returns:
-            `dtype` of the same shape; integers are rounded and clamped, NaN becoming the lowest, floats left as they
-            are.
-        """
+        """Return x of any shape and dtype as values; integers are rounded and clamped, and NaN becomes the lowest."""
         import torch
 
         values = x.to(torch.float32).add(1.0).mul_(self.scale)
@@ -120,14 +108,7 @@ class PixelFormat:
         return whole.to(self.tensor_dtype)
 
     def shown(self, values: Any) -> Any:
-        """Return values as bytes to look at, by the model's range.
-
-        Args:
-            values: an array or tensor of `dtype`, any shape.
-
-        Returns:
-            uint8, an array or tensor as given; bytes as they are.
-        """
+        """Return values, an array or a tensor, as uint8 to look at: black at `low`, white at `high`."""
         import torch
 
         if self.kind == "8":
@@ -142,21 +123,17 @@ SIXTEEN = PixelFormat("16", 0.0, 65535.0)
 
 
 def format_of(kind: str, low: float = 0.0, high: float = 1.0) -> PixelFormat:
-    """Return the depth of a kind; the range counts for floats only, and one of a single value is widened by 1."""
+    """Return the format of a kind. The range is for floats only; one of a single value is widened by 1."""
     if kind == "float":
         return PixelFormat("float", low, high if high > low else low + 1.0)
     return {"8": EIGHT, "16": SIXTEEN}[kind]
 
 
 def plain(depth: PixelFormat) -> dict[str, Any]:
-    """Return a depth as JSON has it."""
+    """Return a format as JSON has it."""
     return {"kind": depth.kind, "low": depth.low, "high": depth.high}
 
 
 def from_plain(table: dict[str, Any] | None) -> PixelFormat:
-    """Return what `plain` was given; None, of files that knew no depth, is 8 bits.
-
-    Raises:
-        ValueError, KeyError, TypeError: it is none.
-    """
+    """Return what `plain` was given, 8 bits for None; ValueError, KeyError or TypeError where it is not a format."""
     return EIGHT if table is None else PixelFormat(str(table["kind"]), float(table["low"]), float(table["high"]))

@@ -2,8 +2,8 @@
 
     stored values (B, C, H, W) of a `PixelFormat`  --encode-->  x_0, float32  --decode-->  stored values
 
-Pixels in [-1, 1] are one codec (`pixels`); latents of an autoencoder are another. Whatever depends on what x_0 means is
-asked here: the range that predictions are clipped to, the likelihood of a stored value, what a preview shows. A new
+Pixels in [-1, 1] are one codec (`pixels`), latents of an autoencoder would be another. Whatever depends on the meaning
+of x_0 is asked here: what predictions are clipped to, the likelihood of a stored value, what a preview shows. A new
 codec is one file that defines the two classes below, and one line in `registry`.
 """
 

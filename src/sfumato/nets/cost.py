@@ -1,10 +1,8 @@
 """What a network costs before it is run: its parameters, the arithmetic and the memory of one image.
 
-A 3x3 convolution from I to O channels on H x W pixels does 9 I O H W multiplications and as many additions; each pair
-counts as 2 FLOPs here (papers that say "MACs" mean half of it). Counted are convolutions, dense layers and the two
-products of attention, as the code executes them. Not counted is what is bound by memory rather than arithmetic:
-normalisation, silu, softmax, biases, sums. One training step costs about three times a forward: the gradients with
-respect to activations and to weights cost as much as the forward each.
+A multiplication and an addition count as 2 FLOPs (papers that say "MACs" mean half of it). Counted are convolutions,
+dense layers and the products of attention, as the code executes them; not normalisation, silu, softmax, biases, sums,
+which are bound by memory. A training step costs about three forward passes.
 """
 
 from __future__ import annotations

@@ -27,15 +27,7 @@ __all__ = ["AlterationEmbedding", "TimeEmbedding", "sinusoid"]
 
 
 def sinusoid(time: Tensor, dim: int) -> Tensor:
-    """Write times as rows of sines and cosines (DDPM appendix B; Vaswani et al. 2017).
-
-    Args:
-        time: (B,) floating point, in steps of the chain: 0 .. T - 1, fractions allowed.
-        dim: length of a row, even and at least 4.
-
-    Returns:
-        (B, dim), sines then cosines, in the dtype of `time`.
-    """
+    """Return times (B,), in steps of the chain, as rows (B, dim) of sines then cosines; dim even and at least 4."""
     half = dim // 2
     index = torch.arange(half, dtype=time.dtype, device=time.device)
     angle = time[:, None] * torch.exp(-math.log(10000) * index / (half - 1))
@@ -43,12 +35,7 @@ def sinusoid(time: Tensor, dim: int) -> Tensor:
 
 
 class TimeEmbedding(nn.Module):
-    """The time as a learned vector: W_2 silu(W_1 sinusoid(t) + b_1) + b_2.
-
-    Args:
-        dim: length of the sinusoidal row.
-        width: length of the vector.
-    """
+    """The time as a learned vector of length `width`: W_2 silu(W_1 sinusoid(t, dim) + b_1) + b_2."""
 
     def __init__(self, dim: int, width: int) -> None:
         super().__init__()
@@ -65,13 +52,9 @@ class TimeEmbedding(nn.Module):
 
 
 class AlterationEmbedding(nn.Module):
-    """How an image was altered as a vector, W a (Karras et al. 2022, 2206.00364, Appendix F.2): 0 where a is 0.
+    """How an image was altered, `count` numbers a, as a vector W a (Karras et al. 2022, 2206.00364, Appendix F.2).
 
-    W starts at zero and takes nothing from the random numbers of the other weights.
-
-    Args:
-        count: length of a.
-        width: length of the vector.
+    W starts at zero and takes no random number of another weight's.
     """
 
     def __init__(self, count: int, width: int) -> None:

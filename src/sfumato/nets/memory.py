@@ -3,8 +3,7 @@
 A training step on a CPU allocates and frees some hundred tensors of a few megabytes, the same ones at each step. By
 default glibc returns blocks of that size to the kernel as soon as they are free, and the kernel hands out the next one
 page by page, each zeroed at its first use: some 33,000 page faults a step of 16 images of 32x32 pixels on a
-1.6M-parameter network. Two settings of glibc's allocator (mallopt(3)) keep the memory: no block is mapped on its own,
-and the heap never shrinks. The process then holds its peak until it ends.
+1.6M-parameter network. Two settings of glibc's allocator (mallopt(3)) keep the memory until the process ends.
 """
 
 from __future__ import annotations

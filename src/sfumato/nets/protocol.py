@@ -27,7 +27,7 @@ __all__ = ["Interface", "Network", "NetworkConfig"]
 
 @dataclass(frozen=True)
 class Interface:
-    """What a network must fit. It follows from the data and the process, so it is no part of a configuration.
+    """What a network must fit. It follows from the data and the process, so it is not part of a configuration.
 
     Attributes:
         channels: of x_0.
@@ -88,22 +88,14 @@ class Network(nn.Module, ABC):
 
 
 class NetworkConfig(Protocol):
-    """The configuration of a network; a frozen dataclass, a leaf of `config.net`."""
+    """The configuration of a network: a frozen dataclass, the branch `config.net`."""
 
     def build(self, interface: Interface) -> Network:
-        """Return a new network, its weights drawn from torch's generator.
-
-        Raises:
-            UserError: it can't be built.
-        """
+        """Return a new network, its weights drawn from torch's generator; `UserError` where it can't be built."""
         ...
 
     def inside(self, height: int, width: int) -> tuple[int, int]:
-        """Return the size that images of a size are extended to inside the network.
-
-        Raises:
-            UserError: it takes no images of that size.
-        """
+        """Return the size that images are extended to inside; `UserError` where it takes no images of that size."""
         ...
 
     @property

@@ -1,21 +1,14 @@
 """The parts the U-Net is built from: residual block, self-attention, halving, doubling.
 
-All of them keep the published DDPM network's function (Ho, Jain, Abbeel 2020, appendix B) and its parameters, one for
-one. How they compute it is chosen for speed, on a CPU above all:
+They are the function and the parameters of the published DDPM network (DDPM, appendix B), computed for speed:
 
-- Activations lie in memory as (B, H, W, C), which torch calls channels_last. Convolution kernels prefer that, and
-  attention then reads the pixels as a sequence (B, H W, C) without moving a byte.
-- A convolution's output belongs to nobody else, so the time vector and the residual branch are added into it in place.
-- Doubling by nearest neighbour followed by a 3x3 convolution w convolves each small pixel, spread over a 2x2 square,
-  with w. Convolution is associative: spreading w over the square once, instead of every pixel, gives one 4x4 kernel
-  applied with stride 2,
+- Activations are stored as (B, H, W, C), torch's channels_last. Convolution kernels prefer that, and attention then
+  reads the pixels as a sequence (B, H W, C) without a copy.
+- The time vector and the residual branch are added in place into a convolution's output.
+- Nearest doubling followed by a 3x3 convolution w is one transposed convolution of stride 2 with the 4x4 kernel w * u,
+  u the 2x2 square of ones, since convolution is associative: 4 products for each output pixel and channel pair, not 9.
 
-      out = w * (u * spread x) = (w * u) * spread x,   u = the 2x2 square of ones,
-
-  the transposed convolution with kernel w * u. Each output pixel then costs 4 products a channel pair instead of 9.
-
-Every residual branch ends in a layer whose weights start at zero, so a fresh block is (a projection of) the identity
-and a deep stack starts out as a shallow one.
+Every residual branch ends in a layer whose weights start at zero, so a fresh block is (a projection of) the identity.
 """
 
 from __future__ import annotations
@@ -41,14 +34,7 @@ class ResidualBlock(nn.Module):
     """x + f(x, emb), with the DDPM's f.
 
     h = conv_1(silu(norm_1(x))) + W emb;   f = conv_2(dropout(silu(norm_2(h)))). Where the number of channels changes, x
-    goes through a 1x1 convolution.
-
-    Args:
-        inputs: channels of x.
-        outputs: channels of the result.
-        embedding: length of the vector that carries time and class.
-        dropout: probability that an activation is dropped in training.
-        groups: groups of the normalisation.
+    goes through a 1x1 convolution. `embedding` is the length of the vector of time and condition.
     """
 
     def __init__(self, inputs: int, outputs: int, embedding: int, dropout: float, groups: int) -> None:
@@ -72,13 +58,8 @@ class ResidualBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """x + attention over all pixels: softmax(Q K^T / sqrt(d)) V of the normalised x (Vaswani et al. 2017, Eq. 1).
-
-    Args:
-        width: channels of x.
-        heads: how many heads share them; each has d = width / heads.
-        groups: groups of the normalisation.
-    """
+    """x + attention over all pixels: softmax(Q K^T / sqrt(d)) V of the normalised x (Vaswani et al. 2017, Eq. 1),
+    d = width / heads."""
 
     def __init__(self, width: int, heads: int, groups: int) -> None:
         super().__init__()
@@ -104,9 +85,6 @@ class Downsample(nn.Module):
 
     The published network pads below and to the right only, as TensorFlow's "SAME" does for even sizes: window i begins
     at pixel 2 i.
-
-    Args:
-        width: channels, kept.
     """
 
     def __init__(self, width: int) -> None:
@@ -120,11 +98,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Double height and width: nearest neighbour, then a 3x3 convolution, the two done as one transposed convolution.
-
-    Args:
-        width: channels, kept.
-    """
+    """Double height and width: nearest neighbour and a 3x3 convolution, as one transposed convolution."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -138,15 +112,10 @@ class Upsample(nn.Module):
 def spread(weight: Tensor) -> Tensor:
     """Return the kernel of the transposed convolution that equals nearest doubling followed by a 3x3 convolution.
 
-    Pixel x_i stands at 2 i and 2 i + 1 of the doubled row, so out_y = sum_k w_k doubled_{y + k - 1} receives from x_i
-    the weight w_{2 i + 1 - y} + w_{2 i + 2 - y}: over y = 2 i - 1 .. 2 i + 2 that is w_2, w_2 + w_1, w_1 + w_0, w_0, in
-    both directions alike.
-
-    Args:
-        weight: (O, I, 3, 3), as `conv2d` takes it.
-
-    Returns:
-        (I, O, 4, 4), as `conv_transpose2d` takes it with stride 2 and padding 1.
+    Pixel x_i is at 2 i and 2 i + 1 of the doubled row, so out_y = sum_k w_k doubled_{y + k - 1} receives it with the
+    weight w_{2 i + 1 - y} + w_{2 i + 2 - y}: over y = 2 i - 1 .. 2 i + 2 that is w_2, w_2 + w_1, w_1 + w_0, w_0, in
+    both directions alike. (O, I, 3, 3), as `conv2d` takes it, becomes (I, O, 4, 4), as `conv_transpose2d` takes it with
+    stride 2 and padding 1.
     """
     flipped = weight.flip(2, 3).transpose(0, 1)
     rows = F.pad(flipped, (0, 0, 0, 1)) + F.pad(flipped, (0, 0, 1, 0))

@@ -9,9 +9,8 @@ the same level on the way down, so no fine detail is lost in the coarse middle:
                      |  skips (a stack)                                            |
     eps <- conv <- [block, block, block] <- ... <- [block, block, block, double] <-+
 
-The stack holds the first convolution's output, every down block's and every halving's: `blocks + 1` a level, which is
-why each level has `blocks + 1` blocks on the way up. Self-attention follows the blocks of chosen levels, and stands in
-the middle, so that two far ends of the picture can agree.
+The stack holds the outputs of the first convolution, of every down block and of every halving, so each level has
+`blocks + 1` blocks on the way up. Self-attention follows the blocks of chosen levels and is in the middle.
 
 Sizes. Each halving needs an even size. Other images are extended below and to the right by repeating their last row and
 column up to the next multiple, and the output is cropped: every size is accepted.
@@ -69,11 +68,7 @@ class UNetConfig:
     groups: int = 32
 
     def __post_init__(self) -> None:
-        """Refuse what can't be built.
-
-        Raises:
-            UserError: a value is out of its range; the message names the range.
-        """
+        """Raise `UserError`, naming the range, where a value is out of it."""
         for name in ("blocks", "heads", "patch", "groups"):
             _require(getattr(self, name) >= 1, f"net.{name} is {getattr(self, name)}: give 1 or more")
         even = 4 <= self.base <= LARGEST_BASE and self.base % 2 == 0
@@ -136,14 +131,8 @@ def _require(good: bool, message: str) -> None:
 
 
 class Stage(nn.Module):
-    """One level on one way: residual blocks, each followed by attention where the level has it, then a change of size.
-
-    Args:
-        config: the network's.
-        level: which level.
-        inputs: channels that each block takes.
-        resample: what ends the stage; None at the last one.
-    """
+    """One level on the way down or up: residual blocks, each followed by attention where the level has it, then
+    `resample`. `inputs` are the channels that each block takes."""
 
     def __init__(self, config: UNetConfig, level: int, inputs: list[int], resample: nn.Module | None) -> None:
         super().__init__()
@@ -194,13 +183,8 @@ class UNet(Network):
     """The DDPM's noise predictor: an image and its time in, an image out.
 
     Weights start as published: uniform with variance 1 / fan average (Glorot, Bengio 2010), biases zero, and zero for
-    the last layer of every residual branch and of the network, so that a fresh network returns exactly 0. Its
-    convolution weights are stored channels_last; call `.contiguous()` on a state before writing it to a format that
-    knows no strides.
-
-    Args:
-        config: what it is made of.
-        interface: what it fits.
+    the last layer of every residual branch and of the network, so that a fresh network returns exactly 0. Convolution
+    weights are stored channels_last.
     """
 
     def __init__(self, config: UNetConfig, interface: Interface = Interface()) -> None:
@@ -302,14 +286,6 @@ class UNet(Network):
 
 
 def extend(x: Tensor, multiple: int) -> Tensor:
-    """Repeat the last row and column until height and width are multiples of `multiple`.
-
-    Args:
-        x: (B, C, H, W).
-        multiple: what both sizes shall be divisible by.
-
-    Returns:
-        (B, C, H', W'), x itself where its sizes already fit.
-    """
+    """Repeat the last row and column until height and width are multiples; x itself where they are."""
     below, right = -x.shape[-2] % multiple, -x.shape[-1] % multiple
     return F.pad(x, (0, right, 0, below), mode="replicate") if below or right else x
