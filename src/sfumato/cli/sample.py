@@ -56,11 +56,11 @@ class Sample(ModelOptions, RecipeOptions):
 
     def perform(self) -> int:
         """Sample, write, and say what was done."""
+        recipe = self._check()
         from sfumato.generate.compiled import compiled
         from sfumato.generate.sample import prepare
         from sfumato.generate.writers import Samples, write
 
-        recipe = self._check()
         model = self.load(pick_device(self.device))
         recipe = recipe.resolve(model)
         condition = condition_of(model, self.label, guided=recipe.guidance != 1 and self.weak is None)
