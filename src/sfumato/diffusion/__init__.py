@@ -1,7 +1,7 @@
 """The mathematics of denoising diffusion: imports torch and nothing else.
 
 Read in this order: `schedule` (levels), `gaussian`, `process` (forward, posterior), `prediction`, `parameterization`,
-`variance` (the reverse step), `denoiser`, `guidance`, `likelihood`, `weighting`, `objective`, `samplers`; `condition`
+`variance` (the reverse step), `denoiser`, `guidance`, `likelihood`, `objective`, `samplers`; `condition`
 (what is asked of images), `decoder` (L_0), `noise` (random numbers), `grid` (which times), `fit` (which suit a model),
 `oracle` (exact denoisers), `flow` (the ODE's likelihood), `analytic` (measured variances), `importance` (which t to
 train on) and `inverse` (sampling given a measurement) stand beside them.
@@ -50,13 +50,18 @@ from sfumato.diffusion.likelihood import prior_term as prior_term
 from sfumato.diffusion.likelihood import vlb as vlb
 from sfumato.diffusion.noise import Noise as Noise
 from sfumato.diffusion.noise import Purpose as Purpose
+from sfumato.diffusion.objective import P2 as P2
+from sfumato.diffusion.objective import WEIGHTINGS as WEIGHTINGS
 from sfumato.diffusion.objective import Bound as Bound
 from sfumato.diffusion.objective import Hybrid as Hybrid
+from sfumato.diffusion.objective import MinSNR as MinSNR
 from sfumato.diffusion.objective import Noised as Noised
 from sfumato.diffusion.objective import Objective as Objective
+from sfumato.diffusion.objective import SigmoidWeight as SigmoidWeight
 from sfumato.diffusion.objective import Simple as Simple
 from sfumato.diffusion.objective import Terms as Terms
 from sfumato.diffusion.objective import Weighted as Weighted
+from sfumato.diffusion.objective import Weighting as Weighting
 from sfumato.diffusion.objective import sample_timesteps as sample_timesteps
 from sfumato.diffusion.objective import training_loss as training_loss
 from sfumato.diffusion.oracle import ConditionalMixtureOracle as ConditionalMixtureOracle
@@ -76,8 +81,8 @@ from sfumato.diffusion.process import forward_step as forward_step
 from sfumato.diffusion.process import marginal as marginal
 from sfumato.diffusion.process import posterior as posterior
 from sfumato.diffusion.samplers import SAMPLERS as SAMPLERS
-from sfumato.diffusion.samplers.ancestral import Ancestral as Ancestral
 from sfumato.diffusion.samplers.ddim import DDIM as DDIM
+from sfumato.diffusion.samplers.ddim import Ancestral as Ancestral
 from sfumato.diffusion.samplers.dpm import DPMSolver as DPMSolver
 from sfumato.diffusion.samplers.dpm import DPMSolverSDE as DPMSolverSDE
 from sfumato.diffusion.samplers.heun import EDM as EDM
@@ -106,8 +111,3 @@ from sfumato.diffusion.variance import Optimal as Optimal
 from sfumato.diffusion.variance import Small as Small
 from sfumato.diffusion.variance import Variance as Variance
 from sfumato.diffusion.variance import reverse as reverse
-from sfumato.diffusion.weighting import P2 as P2
-from sfumato.diffusion.weighting import WEIGHTINGS as WEIGHTINGS
-from sfumato.diffusion.weighting import MinSNR as MinSNR
-from sfumato.diffusion.weighting import SigmoidWeight as SigmoidWeight
-from sfumato.diffusion.weighting import Weighting as Weighting

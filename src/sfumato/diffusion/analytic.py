@@ -1,15 +1,12 @@
 r"""The best variance of the reverse step, measured on a trained model instead of learnt.
 
 The optimal variance is beta~ + b^2 Var[x_0 | x_t] (see `variance.Optimal`), and Analytic-DPM (2201.06503, Eq. 8-10)
-reads the average posterior variance off a trained noise predictor: if eps^ = E[eps | x_t] exactly,
+reads the average posterior variance off a noise predictor that is exact, eps^ = E[eps | x_t]. What the mean of an
+inexact one needs is its own mean squared error, which is stable to estimate too (Bao et al. 2022, 2206.07309, Sec. 4);
+for an exact eps^ the two agree, since its error is orthogonal to it:
 
     E Var[x_0 | x_t] / d = sigma_t^2 / alpha_t^2 ( 1 - E |eps^|^2 / d )
-
-A network is not exact, and at high noise 1 - E |eps^|^2 / d is a small difference of large numbers. What a given mean
-needs is its own mean squared error, which is right for an imperfect one too and stable to estimate (Bao et al. 2022,
-2206.07309, Sec. 4); for an exact eps^ the two agree, since its error is orthogonal to it:
-
-    E |x_0 - x0^|^2 / d = sigma_t^2 / alpha_t^2 E |eps - eps^|^2 / d
+    E |x_0 - x0^|^2 / d  = sigma_t^2 / alpha_t^2 E |eps - eps^|^2 / d
 
 One pass of the network over some noised images at a few dozen times measures it; any grid of sampling steps can then
 use it. Values in [-1, 1] have a variance of at most 1, and a measured one is clamped to [0, 1].
@@ -27,8 +24,6 @@ from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.process import marginal
 from sfumato.diffusion.samplers.protocol import NoiseSource
 from sfumato.diffusion.schedule import Level, Schedule
-
-__all__ = ["MeasuredVariance", "noise_errors"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,6 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
-__all__ = ["Condition"]
-
 
 class Condition(Protocol):
     """A batch of conditions, one row an image; implementations are frozen values."""
@@ -44,10 +42,8 @@ class Condition(Protocol):
         ...
 
     def dropped(self, u: Tensor, probability: float) -> Self:
-        """Return the condition with rows, or parts of rows, left out at random.
+        """Return the condition with rows left out with a probability, by u (B, num_uniforms) uniform in [0, 1).
 
-        Args:
-            u: (B, num_uniforms), uniform in [0, 1).
-            probability: that a row is left out.
+        Parts of the other rows may be left out too.
         """
         ...

@@ -1,9 +1,8 @@
 r"""The last term of the bound, L_0 = -log p(x_0 | x_t): how a Gaussian becomes a likelihood of stored values.
 
 An 8-bit value k is the point 2k/255 - 1, and the model gives it the mass of the bin that reaches half-way to its
-neighbours, 1/255 to either side, the outermost bins open to infinity; the 256 masses add up to one (DDPM Eq. 13).
-16-bit values have 65,536 levels and bins that much narrower. Values that are not integers have no bins: L_0 is then
--log of the Gaussian's density, and the bound is one on -log of a density, which may be negative.
+neighbours, 1/255 to either side, the outermost bins open to infinity; the 256 masses add up to one (DDPM Eq. 13). Values
+that are not integers have no bins: L_0 is then -log of the Gaussian's density, which may be negative.
 """
 
 from __future__ import annotations
@@ -15,8 +14,6 @@ import torch
 from torch import Tensor
 
 from sfumato.diffusion.gaussian import Gaussian
-
-__all__ = ["Decoder", "Discretized", "decoder_for", "density"]
 
 Decoder = Callable[[Gaussian, Tensor], Tensor]
 """(p(x_0 | x_t), x_0 (B, ...)) -> -log p of each coordinate in nats, (B, ...)."""
@@ -34,10 +31,7 @@ class Discretized:
     log( Phi((x + h - mean)/std) - Phi((x - h - mean)/std) ), h = 1 / (levels - 1), with -1 and 1 open outwards. A
     difference of two near-equal tails is taken as log Phi(b) + log(1 - Phi(a)/Phi(b)) on the side of the mean where Phi
     is small, so that a value far out in a tail keeps its digits. The edges of bins narrower than those of 8 bits need
-    more digits than float32 has, and they are taken in float64.
-
-    Attributes:
-        levels: how many values there are; value k is 2k/(levels - 1) - 1.
+    more digits than float32 has, and they are taken in float64. Value k is 2k/(levels - 1) - 1.
     """
 
     levels: int = 256

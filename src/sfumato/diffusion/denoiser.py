@@ -25,18 +25,6 @@ from sfumato.diffusion.parameterization import Eps, Parameterization, solve
 from sfumato.diffusion.prediction import Prediction
 from sfumato.diffusion.schedule import Schedule, broadcast, per_row
 
-__all__ = [
-    "Clipped",
-    "Denoiser",
-    "Network",
-    "NetworkDenoiser",
-    "Thresholded",
-    "Wrapped",
-    "differentiable",
-    "gradient",
-    "to_unit_range",
-]
-
 Network = Callable[[Tensor, Tensor, Condition | None], Tensor]
 """(x_t (B, C, H, W), time (B,), condition) -> output (B, C, H, W)."""
 
@@ -50,13 +38,7 @@ class Denoiser(Protocol):
         ...
 
     def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
-        """Predict.
-
-        Args:
-            x_t: (B, C, H, W).
-            t: a float or (B,) in (0, 1].
-            condition: what is asked of the images; None for nothing.
-        """
+        """Predict for x_t (B, C, H, W) and t in (0, 1], a float or (B,), what the condition asks for, if anything."""
         ...
 
 
@@ -68,11 +50,6 @@ class NetworkDenoiser:
     the fraction f = (f' + 1) / 2 of the way from log beta~ to log beta (IDDPM Sec. 3.1).
 
     The network's time is t T - 1, so that step i of the chain arrives as i - 1: published networks count 0..T - 1.
-
-    Attributes:
-        net: called as net(x_t, time, condition), with time (B,) in x_t's dtype.
-        schedule: maps t to the noise level.
-        parameterization: what the network's output means.
 
     Raises:
         ValueError: eps-prediction on a schedule whose end is pure noise, where eps says nothing about x_0.
@@ -102,11 +79,7 @@ class NetworkDenoiser:
 
 @dataclass(frozen=True, eq=False)
 class Wrapped:
-    """Base of the denoisers around a denoiser.
-
-    Attributes:
-        denoiser: the inner denoiser, whose schedule is the outer one's too.
-    """
+    """Base of the denoisers around a denoiser, whose schedule is theirs too."""
 
     denoiser: Denoiser
 
@@ -123,12 +96,8 @@ def to_unit_range(x0: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Clipped(Wrapped):
-    """A denoiser whose predicted image is projected onto what images can be, as in the DDPM code's sampling.
-
-    Attributes:
-        denoiser: the inner denoiser.
-        clip: x0 -> x0; clamps to [-1, 1] by default.
-    """
+    """A denoiser whose predicted image is projected onto what images can be, by default clamped to [-1, 1], as in the
+    DDPM code's sampling."""
 
     clip: Callable[[Tensor], Tensor] = to_unit_range
 
@@ -149,12 +118,8 @@ class Thresholded(Wrapped):
     keeps their differences. An image with no more than the percentile allows out of range is clipped.
 
     Attributes:
-        denoiser: the inner denoiser.
         percentile: as a fraction in (0, 1], interpolated between two coordinates as `quantile` does.
-        ceiling: the greatest s, at least 1; infinite by default, and 1 is plain clipping.
-
-    Raises:
-        ValueError: a value out of its range.
+        ceiling: the greatest s, at least 1; 1 is plain clipping.
     """
 
     percentile: float = 0.995
@@ -219,4 +184,4 @@ def differentiable(
         (pulled,) = torch.autograd.grad(prediction.x0, x, u, retain_graph=True, create_graph=further)
         return pulled
 
-    return (prediction if further else prediction.detach()), pull
+    return (prediction if further else prediction.map(Tensor.detach)), pull

@@ -1,26 +1,23 @@
 r"""A grid fitted to the model: the N steps that deviate least from its own fine trajectory.
 
-Where steps may be long and where they must be short depends on the model: how much the flow bends there (GITS, Chen et
-al. 2024, 2405.11326). Sample a few images on a fine grid of F times and keep the images x_i and the predictions there,
-m_i = x0^_i. Then a step from time i to any later j, with the fine trajectory's history, costs no evaluation (see `dpm`;
-h = lambda_j - lambda_i):
+Where steps must be short depends on where the model's flow bends (GITS, Chen et al. 2024, 2405.11326). Sample a few
+images on a fine grid of F times and keep the images x_i and the predictions m_i = x0^_i. Then a step from time i to any
+later j, with the fine trajectory's history, costs no evaluation (see `dpm`; h = lambda_j - lambda_i):
 
     x^_j = sigma_j/sigma_i x_i - alpha_j expm1(-h) [ m_i + g (m_i - m_p) ]
     cost(p, i, j) = mean over images of | x^_j - x_j |
 
-with p the time before i, and g = 0 (DDIM) or h / 2(lambda_i - lambda_p) (DPM-Solver++). The N steps from the first
-time to 0 with the least sum of costs are a shortest path over pairs of neighbours, found by dynamic programming:
+with p the time before i, and g = 0 (DDIM) or h / 2(lambda_i - lambda_p) (DPM-Solver++, which extrapolates over strides
+of different lengths and so has a cost of its own). The N steps from the first time to 0 with the least sum of costs are
+a shortest path over pairs of neighbours, found by dynamic programming:
 
     V_1(p, i) = cost(p, i, end),        V_n(p, i) = min_j [ cost(p, i, j) + w V_{n-1}(i, j) ]
 
-GITS is the case g = 0, with the error measured in x / alpha and w = 1.15. Its grids suit one-step methods; a multistep
-method extrapolates a slope from the last stride over the next, so strides of very different lengths disturb it, and it
-has a cost of its own here. The error is measured in x: for data N(0, 1) the flow preserves its size.
-
-What the flow does with an error on other data is not known beforehand: it contracts some and amplifies others, such as
-those made just before it is decided which of two images this one becomes. So the sum of costs only proposes. Both costs
-with three weights w, and the grids that have names, are tried with the sampler itself, and the one that ends nearest to
-the end of the fine trajectory is taken: about F + 12 N evaluations in all.
+GITS is the case g = 0, with the error measured in x / alpha and w = 1.15. Here it is measured in x, whose size the flow
+preserves for data N(0, 1). On other data it contracts some errors and amplifies others, such as those made just before
+it is decided which of two images this one becomes. So the sum of costs only proposes: both costs with three weights w,
+and the grids that have names, are tried with the sampler itself, and the one that ends nearest to the end of the fine
+trajectory is taken: about F + 12 N evaluations in all.
 
 All x^_j - x_j are sums of a few stored images, so their sizes follow from the images' products with one another, and a
 hundred thousand steps are tried in a second.
@@ -40,8 +37,6 @@ from sfumato.diffusion.samplers.ddim import DDIM
 from sfumato.diffusion.samplers.dpm import DPMSolver
 from sfumato.diffusion.samplers.protocol import NoiseSource, Sampler, State, sample, trajectory
 from sfumato.diffusion.schedule import Schedule
-
-__all__ = ["fit_grid"]
 
 _FINE = 100
 _WEIGHTS = (0.8, 1.0, 1.25)

@@ -11,11 +11,11 @@ and the flow needs no drift term. A density carried along changes by the diverge
 
 so solving both from the data's end to the noise, where the model says N(0, I), gives an exact density. The divergence
 is a trace: summed over every coordinate (exact, d gradients), or estimated without bias as v^T (d eps^/dy) v with
-random signs v (Hutchinson 1990), one gradient.
+random signs v (Hutchinson 1990), one gradient. Every example has a step size of its own, so that none depends on its
+batch.
 
-The solver is Dormand and Prince's pair of orders 5 and 4 with a step size for each example, since examples that share
-one would depend on their batch. The flow starts at the chain's first step t_0 = 1/T and not at 0: the density is that
-of x_{t_0}. A bound leads from it to bits of stored values, the noise of the first step being the dequantisation:
+The flow starts at the chain's first step t_0 = 1/T and not at 0: the density is that of x_{t_0}. A bound leads from it
+to bits of stored values, the noise of the first step being the dequantisation:
 
     -log p(x_0) <= E[ log q(x_{t_0} | x_0) - log p(x_{t_0}) - log p(x_0 | x_{t_0}) ],    x_{t_0} ~ q
 """
@@ -36,8 +36,6 @@ from sfumato.diffusion.gaussian import Gaussian
 from sfumato.diffusion.process import marginal
 from sfumato.diffusion.schedule import Level
 from sfumato.diffusion.variance import Variance, reverse
-
-__all__ = ["Flow", "FlowResult", "integrate", "variational_bits"]
 
 # Dormand and Prince 1980: nodes, stages, and the weights of orders 5 and 4
 _C = (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
@@ -60,14 +58,13 @@ Field = Callable[[Tensor, Tensor, Tensor], Tensor]
 def integrate(
     field: Field, state: Tensor, start: float, end: float, rtol: float, atol: float, most_steps: int = 10_000
 ) -> tuple[Tensor, Tensor]:
-    """Solve d state/du = field from `start` to `end`, every example with steps of its own.
+    """Solve d state/du = field from `start` up to `end`, every example with steps of its own.
+
+    A step is accepted where the root mean square over k of error / (atol + rtol |state|) is at most 1.
 
     Args:
         field: the derivative.
         state: (B, k) float64 at `start`.
-        start, end: start < end.
-        rtol, atol: a step is accepted where the root mean square over k of error / (atol + rtol |state|) is at most 1.
-        most_steps: per example.
 
     Returns:
         The state at `end`, and the number of evaluations of each example, (B,) int64.
@@ -127,13 +124,7 @@ class FlowResult:
 
 @dataclass(frozen=True)
 class Flow:
-    """The probability-flow density of a denoiser.
-
-    Attributes:
-        denoiser: gives the field.
-        rtol: relative tolerance of the solver.
-        atol: absolute tolerance.
-    """
+    """The probability-flow density of a denoiser, solved to the tolerances rtol and atol (see `integrate`)."""
 
     denoiser: Denoiser
     rtol: float = 1e-4
@@ -217,10 +208,8 @@ def variational_bits(
         flow: the model's density at t_0.
         x_0: (B, C, H, W), values that the decoder knows.
         noise: (B, C, H, W) ~ N(0, I), the eps of x_{t_0}.
-        probes: as `Flow.log_prob`.
-        variance: of the decoder's Gaussian, as in the bound.
-        condition: of the images.
-        decoder: gives L_0; with `density` the bits are of a density.
+        probes, condition: as `Flow.log_prob`.
+        variance, decoder: as in the bound; with `density` the bits are of a density.
     """
     schedule, t = flow.denoiser.schedule, flow.start
     q = marginal(x_0, schedule(t))

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Gaussian"]
-
 
 @dataclass(frozen=True)
 class Gaussian:

@@ -1,8 +1,8 @@
 r"""Which times a sampler visits: respacing, apart from the samplers.
 
 A grid is N + 1 decreasing times in float64, the last exactly 0 (data). Three choose N of the chain's own steps i, times
-t = i / T, which a network trained on the chain has seen. They differ in where they start and how they round, which is
-worth a name each, since samplers of other projects differ by it (Lin et al. 2023, 2305.08891, Table 2):
+t = i / T, which a network trained on the chain has seen. They differ in where they start and how they round, as do the
+samplers of other projects (Lin et al. 2023, 2305.08891, Table 2):
 
     trailing    i = round(T - k T / N), k = 0..N-1          starts at pure noise; the default
     leading     i = 1 + (N - 1 - k) floor(T / N)            ends at the first step, starts short of T
@@ -15,11 +15,10 @@ too:
     logsnr      log(alpha^2 / sigma^2)                      DPM-Solver's (2206.00927, Sec. 3.4)
     karras      (sigma / alpha)^(1/7)                       EDM's (2206.00364, Eq. 5)
 
-from t = 1 to the chain's first step 1/T in N - 1 strides, and from there to 0. Below 1/T a network has seen nothing,
+from t = 1 to the chain's first step 1/T in N - 1 strides, and from there to 0: below 1/T a network has seen nothing,
 and logsnr goes to infinity. karras starts where sigma / alpha = 80, as EDM does, if the chain goes beyond: a cosine
 chain ends at 20,000, and most of the strides would be spent where an image is a thousandth of the noise. Where logsnr
-is infinite at the noisy end (a zero-terminal-SNR chain), logsnr starts at the chain's last step with some signal left,
-t = (T - 1)/T: no even stride starts at infinity. (`fit` chooses times by a model's measured error.)
+is infinite at the noisy end (a zero-terminal-SNR chain), it starts at the last step with some signal left, (T - 1)/T.
 """
 
 from __future__ import annotations
@@ -31,8 +30,6 @@ import torch
 from torch import Tensor
 
 from sfumato.diffusion.schedule import Schedule
-
-__all__ = ["GRIDS", "Grid", "karras", "leading", "logsnr", "quadratic", "trailing", "uniform"]
 
 Grid = Callable[[int, Schedule], Tensor]
 """(N, schedule) -> (N + 1,) float64 times, decreasing to exactly 0; N outside 1..T is a ValueError."""

@@ -4,9 +4,8 @@ Wanted is not q(x | c) but a density in which the condition c counts w times. By
 
     log q_w(x_t | c) = log q(x_t) + w log q(c | x_t) = (1 - w) log q(x_t) + w log q(x_t | c)
 
-at every noise level (which is not the noised version of any one density of images, so a guided run ends near, not at,
-q_w). With score = -eps / sigma this is a line through two predictions, in eps, and as x_t = alpha x0 + sigma eps, in x0
-alike:
+at every noise level (which is not the noised version of any one density, so a guided run ends near, not at, q_w). With
+score = -eps / sigma this is a line through two predictions, in eps and, as x_t = alpha x0 + sigma eps, in x0 alike:
 
     eps_w = eps_u + w (eps_c - eps_u),          x0_w = x0_u + w (x0_c - x0_u)
 
@@ -16,9 +15,6 @@ w = 0 is the unconditional model, 1 the conditional one, more is guidance. (The 
     AutoGuided          the far end from a worse network: away from its mistakes, not away from the other classes
     ClassifierGuided    the gradient of any log q(c | x_t) added to the score
     ImageGuided         the same for a function of clean images, applied to the predicted one
-
-All are denoisers around denoisers. "No condition" is the condition's own `absent()`; a row that gives nothing already
-stays what it is.
 """
 
 from __future__ import annotations
@@ -35,8 +31,6 @@ from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.denoiser import Denoiser, Wrapped, differentiable, gradient
 from sfumato.diffusion.prediction import Prediction
 from sfumato.diffusion.schedule import broadcast, per_row
-
-__all__ = ["AutoGuided", "ClassifierGuided", "Guided", "ImageGuided", "LogProb"]
 
 LogProb = Callable[[Tensor, Tensor, Any], Tensor]
 """(x (B, C, H, W), t (B,) float64, condition) -> log p(condition | x) in nats, (B,), differentiable in x."""
@@ -65,10 +59,7 @@ class Guided(Wrapped):
         denoiser: trained with some conditions left out.
         scale: w.
         interval: (low, high) of t, 0 <= low < high <= 1, or None for all.
-        rescale: weight of the rescaled x0, in [0, 1]; 0.7 in the paper.
-
-    Raises:
-        ValueError: a value out of its range; when called, no condition.
+        rescale: in [0, 1]; 0.7 in the paper.
     """
 
     scale: float
@@ -89,7 +80,7 @@ class Guided(Wrapped):
             return self.denoiser(x_t, t, condition if weight else condition.absent())
         twice = torch.cat([t, t]) if isinstance(t, Tensor) and t.ndim else t
         both = self.denoiser(torch.cat([x_t, x_t]), twice, condition.cat(condition.absent()))
-        conditional, unconditional = _halves(both)
+        conditional, unconditional = both.map(lambda c: c[: len(x_t)]), both.map(lambda c: c[len(x_t) :])
         guided = _between(unconditional, conditional, weight)
         if self.rescale == 0.0:
             return guided
@@ -108,11 +99,7 @@ class AutoGuided(Wrapped):
     Attributes:
         denoiser: the strong one.
         weak: a worse denoiser of the same images, on the same schedule.
-        scale: w; 1 is the strong one alone.
-        interval: (low, high) of t, or None for all.
-
-    Raises:
-        ValueError: a value out of its range, or schedules that differ.
+        scale, interval: as `Guided`; w = 1 is the strong one alone.
     """
 
     weak: Denoiser
@@ -157,15 +144,7 @@ class ClassifierGuided(_ByGradient):
 
     The denoiser gets the condition too; to hide it, wrap it: `Guided(denoiser, 0.0)`. At w = 1 an unconditional
     denoiser becomes the conditional one, and everything beyond is guidance. One evaluation of the denoiser, and one of
-    the classifier with its gradient.
-
-    Attributes:
-        denoiser: what is guided.
-        log_prob: the classifier, trained on noised images.
-        scale: w.
-
-    Raises:
-        ValueError: a scale that is not a number, or a schedule that ends in pure noise, where x0 cannot follow eps.
+    the classifier, trained on noised images, with its gradient. The schedule must not end in pure noise.
     """
 
     def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
@@ -180,9 +159,7 @@ class ImageGuided(_ByGradient):
     the denoiser (Bansal et al. 2023, 2302.07121).
 
     Any torch classifier will do, it need not know noise, but E[x_0 | x_t] is not x_0, so this is an approximation
-    unless little noise is left. One evaluation of the denoiser, with its gradient.
-
-    Attributes, raises: as `ClassifierGuided`; `log_prob` gets the predicted x0.
+    unless little noise is left. One evaluation of the denoiser, with its gradient; otherwise as `ClassifierGuided`.
     """
 
     def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
@@ -216,13 +193,6 @@ def _between(start: Prediction, end: Prediction, weight: float | Tensor) -> Pred
         return a.lerp(b, weight if isinstance(weight, float) else broadcast(weight, a))
 
     return replace(end, x0=line(start.x0, end.x0), eps=line(start.eps, end.eps))
-
-
-def _halves(both: Prediction) -> tuple[Prediction, Prediction]:
-    """Split a prediction of 2B images in two."""
-    x0, eps = both.x0.chunk(2), both.eps.chunk(2)
-    fraction = (None, None) if both.fraction is None else both.fraction.chunk(2)
-    return Prediction(x0[0], eps[0], fraction[0]), Prediction(x0[1], eps[1], fraction[1])
 
 
 def _std(x0: Tensor) -> Tensor:

@@ -19,20 +19,13 @@ from torch import Tensor
 
 from sfumato.diffusion.objective import Terms
 
-__all__ = ["LossHistory"]
-
 _LENGTH = 10
 _UNIFORM = 1e-3
 
 
 @dataclass(frozen=True)
 class LossHistory:
-    """The last losses at each step of the chain.
-
-    Attributes:
-        losses: (T, 10), the newest ten of each t, in no order.
-        seen: (T,) int64, how many losses each t has had.
-    """
+    """The newest ten losses at each step of the chain, (T, 10), in no order, and how many each has had, (T,) int64."""
 
     losses: Tensor
     seen: Tensor

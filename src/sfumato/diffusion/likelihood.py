@@ -30,8 +30,6 @@ from sfumato.diffusion.samplers.protocol import NoiseSource
 from sfumato.diffusion.schedule import Level, broadcast
 from sfumato.diffusion.variance import Variance, reverse
 
-__all__ = ["VLB", "bits_per_dim", "bound_term", "prior_term", "vlb"]
-
 
 def bits_per_dim(nats: Tensor) -> Tensor:
     """Return the mean over coordinates in bits: nats (B, C, H, W) -> (B,)."""
@@ -57,14 +55,11 @@ def bound_term(
     """Return the bound's term of the step from t to s, in nats, (B, C, H, W): a KL for s > 0, L_0 at s = 0.
 
     Args:
-        prediction: the denoiser's at t.
+        prediction, x_t: the denoiser's at t, and its input.
         x_0: (B, C, H, W), where s = 0 values that the decoder knows.
-        x_t: (B, C, H, W).
-        level_s: the level at s, () or (B,); some of a batch may be at s = 0.
-        level_t: the level at t.
+        level_s, level_t: () or (B,); some of a batch may be at s = 0.
         level_next: one step noisier than t (see `variance`).
-        variance: of the reverse step.
-        decoder: gives L_0.
+        variance, decoder: of the reverse step, and of L_0.
     """
     step = reverse(prediction, x_t, level_s, level_t, variance, level_next)
     last = level_s.sigma == 0
@@ -108,16 +103,15 @@ def vlb(
     condition: Condition | None = None,
     decoder: Decoder = Discretized(),
 ) -> VLB:
-    """Return every term of the bound, each estimated with one draw of x_t.
+    """Return every term of the bound, each estimated with one sample of x_t.
 
     Args:
         denoiser: the model.
         x_0: (B, C, H, W), values that the decoder knows.
         times: (N + 1,) decreasing to 0, as from `grid`.
         noise: `noise.step(i)` noises the images at times[i].
-        variance: of the reverse step.
+        variance, decoder: of the reverse step, and of L_0.
         condition: of the images.
-        decoder: gives L_0.
     """
     chain, terms, errors = [denoiser.schedule(t) for t in times.tolist()], [], []
     for i in range(len(chain) - 1):

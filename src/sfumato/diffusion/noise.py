@@ -8,15 +8,13 @@ counter is the address of the number:
     counter = (block, index mod 2^32, step, purpose * 2^24 + index div 2^32)
 
 `index` is the example (image i of a sample, position n of the training stream), `step` the time step or epoch,
-`purpose` what the number is for, and `block` counts groups of four words inside one example. Counters that differ in
-anything give independent numbers; the same counter gives the same number in any batch, on any device, in any process,
-whatever was drawn before. So image i of seed s does not depend on the batch size, and training resumes exactly without
-saving a generator's state.
+`purpose` what the number is for, and `block` counts groups of four words inside one example. Different counters give
+independent numbers; the same counter gives the same number in any batch, device or process, whatever was drawn before.
+So image i of seed s does not depend on the batch size, and training resumes exactly without a generator's state.
 
 Philox multiplies 32-bit words into 64 bits. Torch has no unsigned 64-bit product, but int64 products wrap modulo 2^64
-and an arithmetic shift followed by a mask reads the high word, so plain int64 tensors serve on every device.
-
-Normals come from the words by Box-Muller, four words to four normals:
+and an arithmetic shift followed by a mask reads the high word, so plain int64 tensors serve on every device. Normals
+come from the words by Box-Muller, four words to four normals:
 
     u = (w + 1/2) / 2^32,    r = sqrt(-2 log u_1),    z_1 = r cos(2 pi u_2),    z_2 = r sin(2 pi u_2)
 
@@ -31,8 +29,6 @@ from enum import IntEnum
 
 import torch
 from torch import Tensor
-
-__all__ = ["Noise", "Purpose", "normal", "permutation", "philox", "uniform", "words"]
 
 _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)

@@ -10,10 +10,11 @@ detached so that it trains the variance alone:
 
     L_hybrid = L_simple + lambda L_vlb,   lambda = 0.001                                                    IDDPM Eq. 16
 
-An objective takes a `Denoiser`, not a network: the error of a prediction in any parameterisation's space is
-p (x0^ - x_0) + q (eps^ - eps) (see `parameterization`), so the space in which the loss is measured and the one in which
-the network predicts are two choices, and an exact oracle can be scored by the same code. Losses stay per example, next
-to the t that produced them: curves by noise level and importance sampling cost nothing.
+An objective takes a prediction, not a network's output: its error in any parameterisation's space is p (x0^ - x_0) + q
+(eps^ - eps) (see `parameterization`), so the space in which the loss is measured and the one in which the network
+predicts are two choices, and an exact oracle can be scored by the same code. "Which space" and "which weight by noise
+level" are one question: an x0 loss is one of eps with the weight 1 / SNR, a v loss with 1 + 1 / SNR. Losses stay per
+example, next to the t that produced them: curves by noise level and importance sampling cost nothing.
 """
 
 from __future__ import annotations
@@ -33,19 +34,11 @@ from sfumato.diffusion.prediction import Prediction
 from sfumato.diffusion.process import marginal
 from sfumato.diffusion.schedule import Schedule
 from sfumato.diffusion.variance import Learned, Variance
-from sfumato.diffusion.weighting import Weighting
-
-__all__ = ["Bound", "Hybrid", "Noised", "Objective", "Simple", "Terms", "Weighted", "sample_timesteps", "training_loss"]
 
 
 @dataclass(frozen=True)
 class Terms:
-    """The loss of each example and the time that produced it.
-
-    Attributes:
-        loss: (B,), mean squared error over the coordinates of an example, or nats a coordinate.
-        t: (B,) float64 in (0, 1].
-    """
+    """The loss of each example, (B,), a mean over its coordinates, and the time that produced it, (B,) float64."""
 
     loss: Tensor
     t: Tensor
@@ -73,16 +66,7 @@ class Objective(Protocol):
 def training_loss(
     objective: Objective, denoiser: Denoiser, x_0: Tensor, t: Tensor, eps: Tensor, condition: Condition | None = None
 ) -> Terms:
-    """Noise a batch, run the denoiser once, and return each example's loss.
-
-    Args:
-        objective: the loss.
-        denoiser: the model.
-        x_0: (B, C, H, W).
-        t: (B,) in (0, 1].
-        eps: (B, C, H, W) ~ N(0, I).
-        condition: of the images.
-    """
+    """Noise a batch x_0 by eps ~ N(0, I) to times t (B,), run the denoiser once, and return each example's loss."""
     x_t = marginal(x_0, denoiser.schedule(t)).sample(eps)
     noised = Noised(x_0, eps, x_t, t, denoiser.schedule)
     return Terms(objective.losses(denoiser(x_t, t, condition), noised), t)
@@ -95,11 +79,7 @@ def sample_timesteps(u: Tensor, num_steps: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Simple:
-    """L_simple, measured in the space of a parameterisation (DDPM Eq. 14 for `Eps()`).
-
-    Attributes:
-        space: where the squared error is taken; usually the network's own parameterisation.
-    """
+    """L_simple, measured in the space of a parameterisation, usually the network's own (DDPM Eq. 14 for `Eps()`)."""
 
     space: Parameterization = Eps()
 
@@ -109,13 +89,59 @@ class Simple:
         return target(self.space, x_0_error, eps_error, noised.schedule, noised.t).square().flatten(1).mean(1)
 
 
+class Weighting(Protocol):
+    """A factor of the squared error of eps, by noise level; implementations are frozen values."""
+
+    def __call__(self, logsnr: Tensor) -> Tensor:
+        """Return the weight at each logsnr, in its shape."""
+        ...
+
+
+@dataclass(frozen=True)
+class MinSNR:
+    """Min-SNR-gamma, min(SNR, gamma) / SNR: the clean end is held back (Hang et al. 2023, 2303.09556, Eq. 10)."""
+
+    gamma: float = 5.0
+
+    def __call__(self, logsnr: Tensor) -> Tensor:
+        """Return min(1, gamma / SNR)."""
+        return (self.gamma * (-logsnr).exp()).clamp(max=1.0)
+
+
+@dataclass(frozen=True)
+class P2:
+    """1 / (k + SNR)^gamma: perception prioritised (Choi et al. 2022, 2204.00227, Eq. 8)."""
+
+    k: float = 1.0
+    gamma: float = 1.0
+
+    def __call__(self, logsnr: Tensor) -> Tensor:
+        """Return (k + SNR)^-gamma."""
+        return (self.k + logsnr.exp()).pow(-self.gamma)
+
+
+@dataclass(frozen=True)
+class SigmoidWeight:
+    """sigmoid(bias - logsnr), one half at logsnr = bias (Kingma and Gao 2023, 2303.00848; Hoogeboom et al. 2024,
+    2410.19324)."""
+
+    bias: float = 2.0
+
+    def __call__(self, logsnr: Tensor) -> Tensor:
+        """Return sigmoid(bias - logsnr)."""
+        return torch.sigmoid(self.bias - logsnr)
+
+
+WEIGHTINGS: dict[str, type[MinSNR] | type[P2] | type[SigmoidWeight]] = {
+    "min-snr": MinSNR,
+    "p2": P2,
+    "sigmoid": SigmoidWeight,
+}
+
+
 @dataclass(frozen=True)
 class Weighted:
-    """The squared error of eps times a weight by noise level, the same whatever the network predicts.
-
-    Attributes:
-        weighting: the factor.
-    """
+    """The squared error of eps times a weight by noise level, the same whatever the network predicts."""
 
     weighting: Weighting
 
@@ -130,10 +156,6 @@ class Bound:
     """L_vlb without its constant L_T: T times the term of the bound at t, in nats a coordinate (DDPM Eq. 5).
 
     Averaged over t uniform on the chain it is sum_t L_{t-1} / d.
-
-    Attributes:
-        variance: of the reverse step.
-        decoder: gives L_0.
     """
 
     variance: Variance
@@ -151,13 +173,7 @@ class Bound:
 
 @dataclass(frozen=True)
 class Hybrid:
-    """L_simple + weight L_vlb, the mean inside L_vlb detached (IDDPM Eq. 16).
-
-    Attributes:
-        simple: trains the mean.
-        bound: trains the variance.
-        weight: lambda, for a bound summed over the chain.
-    """
+    """L_simple + weight L_vlb (IDDPM Eq. 16): the mean inside L_vlb is detached, so it trains the variance alone."""
 
     simple: Objective = Simple()
     bound: Bound = Bound(Learned())

@@ -25,15 +25,11 @@ from sfumato.diffusion.noise import Purpose, normal, uniform
 from sfumato.diffusion.prediction import Prediction
 from sfumato.diffusion.schedule import Level, Schedule, per_row
 
-__all__ = ["ConditionalMixtureOracle", "FiniteOracle", "GaussianOracle", "MixtureOracle", "posterior_variance"]
-
 
 def posterior_variance(variance: Tensor, level: Level) -> Tensor:
     """Return Var[x_0 | x_t] = s^2 sigma^2 / (alpha^2 s^2 + sigma^2) of Gaussian data with variances s^2.
 
-    Args:
-        variance: s^2, (C, H, W) or anything that broadcasts to it.
-        level: () or (B,), for which the result is (B, C, H, W).
+    (C, H, W) as the variance, or (B, C, H, W) for a level (B,).
     """
     level = level.map(lambda c: c.reshape(-1, *[1] * variance.ndim) if c.ndim else c)
     noise, variance = level.sigma.square(), variance.to(level.sigma)
@@ -54,13 +50,7 @@ def _conditional_mean(x_t: Tensor, level: Level, mean: Tensor, variance: Tensor)
 
 @dataclass(frozen=True)
 class GaussianOracle:
-    """Data N(mean, variance), coordinate by coordinate.
-
-    Attributes:
-        schedule: the schedule.
-        mean: (C, H, W) or anything that broadcasts to it.
-        variance: likewise, the squares s^2, at least 0.
-    """
+    """Data N(mean, variance), coordinate by coordinate; both broadcast to (C, H, W), and the variance is s^2 >= 0."""
 
     schedule: Schedule
     mean: Tensor
@@ -88,14 +78,8 @@ class GaussianOracle:
 
 @dataclass(frozen=True)
 class MixtureOracle:
-    """Data sum_k weight_k N(mean_k, variance_k).
-
-    Attributes:
-        schedule: the schedule.
-        weights: (K,), positive; they are normalised.
-        means: (K, C, H, W).
-        variances: (K, C, H, W) or (K, 1, 1, 1), at least 0.
-    """
+    """Data sum_k weight_k N(mean_k, variance_k): weights (K,), normalised here, means (K, C, H, W), variances likewise
+    or (K, 1, 1, 1)."""
 
     schedule: Schedule
     weights: Tensor
@@ -140,12 +124,8 @@ class MixtureOracle:
 class ConditionalMixtureOracle(MixtureOracle):
     """A mixture with labelled components: a conditional denoiser with everything that guides it known.
 
-    A condition whose `table` is (B, 1) selects the components of one label, NaN all of them: the unconditional
-    distribution is the mixture itself, q(x_t) = sum_c q(c) q(x_t | c).
-
-    Attributes:
-        labels: (K,), the label of each component.
-        schedule, weights, means, variances: as `MixtureOracle`.
+    A condition whose `table` is (B, 1) selects the components of one of the labels (K,), NaN all of them: the
+    unconditional distribution is the mixture itself, q(x_t) = sum_c q(c) q(x_t | c).
     """
 
     labels: Tensor
@@ -170,12 +150,7 @@ class ConditionalMixtureOracle(MixtureOracle):
 
 @dataclass(frozen=True)
 class FiniteOracle:
-    """Data are the given images and nothing else, each equally likely: the perfect memoriser.
-
-    Attributes:
-        schedule: the schedule.
-        points: (N, C, H, W).
-    """
+    """Data are the given points (N, C, H, W) and nothing else, each equally likely: the perfect memoriser."""
 
     schedule: Schedule
     points: Tensor

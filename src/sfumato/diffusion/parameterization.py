@@ -27,8 +27,6 @@ from torch import Tensor
 from sfumato.diffusion.process import posterior_coefficients
 from sfumato.diffusion.schedule import Schedule, broadcast
 
-__all__ = ["PARAMETERIZATIONS", "X0", "Eps", "Mu", "Parameterization", "V", "solve", "target"]
-
 
 class Parameterization(Protocol):
     """A direction (p, q) in the plane of x_0 and eps; implementations are frozen values."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from sfumato.diffusion.schedule import Level
-
-__all__ = ["Prediction"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Prediction:
         x0 = self.x0 + level.sigma.square() / torch.where(level.alpha > 0, level.alpha, 1.0) * gradient
         return replace(self, x0=x0, eps=self.eps - level.sigma * gradient)
 
-    def detach(self) -> Prediction:
-        """Return the prediction without its gradient."""
-        fraction = None if self.fraction is None else self.fraction.detach()
-        return Prediction(self.x0.detach(), self.eps.detach(), fraction)
+    def map(self, function: Callable[[Tensor], Tensor]) -> Prediction:
+        """Return the prediction with a function applied to each of its tensors."""
+        fraction = None if self.fraction is None else function(self.fraction)
+        return Prediction(function(self.x0), function(self.eps), fraction)

@@ -33,8 +33,6 @@ from torch import Tensor
 from sfumato.diffusion.gaussian import Gaussian
 from sfumato.diffusion.schedule import Level, broadcast
 
-__all__ = ["forward_step", "marginal", "posterior", "posterior_coefficients", "snr_drop", "step_variance"]
-
 
 def snr_drop(level_s: Level, level_t: Level) -> Tensor:
     """Return c = 1 - SNR_t / SNR_s, float64, in (0, 1] for s < t (VDM App. A)."""

@@ -25,23 +25,6 @@ from typing import ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-__all__ = [
-    "SCHEDULES",
-    "Chain",
-    "Constant",
-    "Cosine",
-    "Level",
-    "Linear",
-    "Quadratic",
-    "Schedule",
-    "Shifted",
-    "Sigmoid",
-    "ZeroTerminalSNR",
-    "broadcast",
-    "per_row",
-    "resolution_shift",
-]
-
 _BETA_MAX = 0.999  # no published table lets one step destroy everything (IDDPM, Sec. 3.2)
 
 
@@ -139,11 +122,7 @@ def _nodes(chain: Chain, device: torch.device) -> Level:
 
 @dataclass(frozen=True)
 class Chain:
-    """Base of the schedules given by a table: a subclass defines `betas()` or `log_abar()`.
-
-    Attributes:
-        num_steps: T.
-    """
+    """Base of the schedules given by a table of T entries: a subclass defines `betas()` or `log_abar()`."""
 
     num_steps: int = 1000
 
@@ -193,13 +172,7 @@ def _scaled(betas: Tensor, num_steps: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Linear(Chain):
-    """beta_t linear from beta_min to beta_max at T = 1000, scaled by 1000 / T otherwise (DDPM Sec. 4).
-
-    Attributes:
-        num_steps: T.
-        beta_min: beta_1 at T = 1000.
-        beta_max: beta_T at T = 1000.
-    """
+    """beta_t linear from beta_min to beta_max at T = 1000, scaled by 1000 / T otherwise (DDPM Sec. 4)."""
 
     beta_min: float = 1e-4
     beta_max: float = 0.02
@@ -221,12 +194,7 @@ class Quadratic(Linear):
 
 @dataclass(frozen=True)
 class Constant(Chain):
-    """beta_t = beta at every step ("const" in the DDPM code), scaled by 1000 / T.
-
-    Attributes:
-        num_steps: T.
-        beta: the constant at T = 1000.
-    """
+    """beta_t = beta at every step ("const" in the DDPM code) at T = 1000, scaled by 1000 / T otherwise."""
 
     beta: float = 0.02
 
@@ -239,9 +207,7 @@ class Constant(Chain):
 class Cosine(Chain):
     """abar_t = f(t) / f(0), f(t) = cos^2( (t + s) / (1 + s) * pi / 2 ), with beta_t at most 0.999 (IDDPM Eq. 17).
 
-    Attributes:
-        num_steps: T.
-        s: the offset that keeps the first betas from vanishing.
+    The offset s keeps the first betas from vanishing.
     """
 
     s: float = 0.008
@@ -258,11 +224,7 @@ class Sigmoid(Chain):
     """abar_t = ( S(end) - S(start + t (end - start)) ) / ( S(end) - S(start) ), S(x) = sigmoid(x / tau), at least 1e-9
     (Chen 2023, 2301.10972).
 
-    Attributes:
-        num_steps: T.
-        start: left end of the part of the sigmoid that is used.
-        end: its right end.
-        tau: temperature; larger is nearer to linear.
+    The part of the sigmoid from `start` to `end` is used; a larger temperature `tau` is nearer to linear.
     """
 
     start: float = -3.0
@@ -282,11 +244,7 @@ class ZeroTerminalSNR(Chain):
     alpha_T) (Lin et al. 2023, 2305.08891, Alg. 1).
 
     The first step keeps its level and the last reaches alpha = 0 exactly, where a predicted eps says nothing about x_0:
-    such a chain needs v- or x0-prediction.
-
-    Attributes:
-        num_steps: T, taken from `base`.
-        base: the chain to rescale.
+    such a chain needs v- or x0-prediction. `num_steps` is the base's.
     """
 
     num_steps: int = 0
@@ -316,12 +274,7 @@ def resolution_shift(size: int, reference: int = 64) -> float:
 
 @dataclass(frozen=True)
 class Shifted:
-    """A schedule with logsnr'(t) = logsnr(t) + shift, for instance `resolution_shift(256)` (2301.11093).
-
-    Attributes:
-        base: the schedule to shift.
-        shift: added to logsnr everywhere; negative is noisier.
-    """
+    """A schedule with logsnr'(t) = logsnr(t) + shift, such as `resolution_shift(256)` (2301.11093)."""
 
     base: Schedule
     shift: float

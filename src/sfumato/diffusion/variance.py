@@ -34,20 +34,14 @@ from sfumato.diffusion.prediction import Prediction
 from sfumato.diffusion.process import posterior, posterior_coefficients, step_variance
 from sfumato.diffusion.schedule import Level, broadcast
 
-__all__ = ["VARIANCES", "Large", "Learned", "Optimal", "Small", "Variance", "bounds", "reverse"]
-
 
 class Variance(Protocol):
     """A rule for the variance of p(x_s | x_t); implementations are frozen values."""
 
     def logvar(self, level_s: Level, level_t: Level, prediction: Prediction, level_next: Level | None = None) -> Tensor:
-        """Return the log variance, broadcastable to the prediction's images.
+        """Return the log variance, broadcastable to the images of the prediction, which is the one at t.
 
-        Args:
-            level_s: the level at s, () or (B,).
-            level_t: the level at t.
-            prediction: the denoiser's at t.
-            level_next: the level one step noisier than t, where the variance at s = 0 is wanted.
+        Levels are () or (B,); `level_next` is one step noisier than t and gives the variance at s = 0 its width.
         """
         ...
 
@@ -116,9 +110,8 @@ class Learned:
 class Optimal:
     """beta~ + b^2 Var[x_0 | x_t]: the best variance given how uncertain x_0 is (Analytic-DPM, 2201.06503, Eq. 7).
 
-    Attributes:
-        posterior_variance: returns Var[x_0 | x_t] at a level, one number or one a coordinate: exact for an oracle
-            (`GaussianOracle.posterior_variance`), measured for a network (`analytic.MeasuredVariance`).
+    `posterior_variance` returns Var[x_0 | x_t] at a level, one number or one a coordinate: `MeasuredVariance` of a
+    network, or `GaussianOracle.posterior_variance`.
     """
 
     posterior_variance: Callable[[Level], Tensor]

@@ -1,13 +1,12 @@
-r"""What a measurement sees of an image: linear operators A in y = A x_0 + noise_std n, n ~ N(0, I).
+r"""What a measurement sees of an image: linear operators A in y = A x_0 + s_y n, n ~ N(0, I).
 
 Inpainting, colouring, enlarging and deblurring differ only in A. A posterior method needs four things of it: A, its
 adjoint A^T, its pseudoinverse A+, and the solution of the measurement's own covariance,
 
     ( A diag(v) A^T + s_y^2 I ) u = residual,            v: the image's variance, s_y^2: the noise's
 
-(v = r^2 for an isotropic guess). Where each measured number sees pixels of its own (a mask, a luma, a block's mean) A
-diag(v) A^T is diagonal for any v; a circular blur with one v for the whole image is diagonal in Fourier space, where
-frequency f is multiplied by K_f:
+Where each measured number sees pixels of its own (a mask, a luma, a block's mean) A diag(v) A^T is diagonal for any v; a
+circular blur with one v for the whole image is diagonal in Fourier space, where frequency f is multiplied by K_f:
 
     mask: v          grey: sum_c w_c^2 v_c          area mean: mean(v) / factor^2          blur: v |K_f|^2
 
@@ -26,18 +25,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sfumato.diffusion.inverse.solvers import conjugate_gradients
-
-__all__ = [
-    "LUMA",
-    "Blur",
-    "Composed",
-    "Downscale",
-    "Function",
-    "Grayscale",
-    "LinearOperator",
-    "Mask",
-    "gaussian_kernel",
-]
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in a grey value (ITU-R BT.601), as Pillow's mode "L" has them."""
@@ -61,13 +48,7 @@ class LinearOperator(ABC):
         return conjugate_gradients(lambda x: self.adjoint(self.forward(x)), self.adjoint(y), _ITERATIONS)
 
     def solve(self, residual: Tensor, prior_variance: Tensor, noise_variance: float) -> Tensor:
-        """Return ( A diag(v) A^T + s_y^2 I )^-1 residual.
-
-        Args:
-            residual: (B, ...), of y's shape.
-            prior_variance: v >= 0, anything that broadcasts to (B, C, H, W).
-            noise_variance: s_y^2 >= 0.
-        """
+        """Return ( A diag(v) A^T + s_y^2 I )^-1 residual, where v >= 0 broadcasts to (B, C, H, W)."""
 
         def apply(u: Tensor) -> Tensor:
             return self.forward(prior_variance * self.adjoint(u)) + noise_variance * u
@@ -82,14 +63,7 @@ def _divide(a: Tensor, b: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Mask(LinearOperator):
-    """Some pixels are known. y has the image's shape and is zero where nothing is known.
-
-    Attributes:
-        mask: (1 or C, H, W) bool, True where known.
-
-    Raises:
-        ValueError: a mask that is not bool.
-    """
+    """Some pixels are known: the mask, (1 or C, H, W) bool, is True there, and y, of the image's shape, 0 elsewhere."""
 
     mask: Tensor
 
@@ -116,11 +90,7 @@ class Mask(LinearOperator):
 
 @dataclass(frozen=True)
 class Grayscale(LinearOperator):
-    """The grey value of each pixel, y = sum_c w_c x_c, (B, 1, H, W).
-
-    Attributes:
-        weights: one for each channel; the luma of red, green and blue by default.
-    """
+    """The grey value of each pixel, y = sum_c w_c x_c, (B, 1, H, W); by default the luma of red, green and blue."""
 
     weights: tuple[float, ...] = LUMA
 
@@ -128,11 +98,7 @@ class Grayscale(LinearOperator):
         return torch.tensor(self.weights, dtype=like.dtype, device=like.device).reshape(1, -1, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the weighted sum of the channels.
-
-        Raises:
-            ValueError: not as many channels as weights.
-        """
+        """Return the weighted sum of the channels; there must be as many as weights."""
         if x.shape[1] != len(self.weights):
             raise ValueError(f"{len(self.weights)} grey weights, but {x.shape[1]} channels: give one weight for each")
         return (self._column(x) * x).sum(1, keepdim=True)
@@ -153,14 +119,7 @@ class Grayscale(LinearOperator):
 
 @dataclass(frozen=True)
 class Downscale(LinearOperator):
-    """The mean of each block of factor x factor pixels, (B, C, H / factor, W / factor).
-
-    Attributes:
-        factor: how many times smaller, at least 1.
-
-    Raises:
-        ValueError: a factor below 1.
-    """
+    """The mean of each block of factor x factor pixels, (B, C, H / factor, W / factor)."""
 
     factor: int
 
@@ -169,11 +128,7 @@ class Downscale(LinearOperator):
             raise ValueError(f"factor = {self.factor}: an image can be made smaller 1, 2, 3, ... times")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the block means.
-
-        Raises:
-            ValueError: the factor does not divide the image.
-        """
+        """Return the block means of images whose height and width the factor divides."""
         height, width = x.shape[-2:]
         if height % self.factor or width % self.factor:
             raise ValueError(f"{height}x{width} pixels can't be divided by {self.factor}: crop them or choose another")
@@ -198,12 +153,7 @@ class Downscale(LinearOperator):
 def gaussian_kernel(sigma: float, radius: int | None = None) -> Tensor:
     """Return a Gaussian blur's kernel, (2 radius + 1, 2 radius + 1) float64 with sum 1.
 
-    Args:
-        sigma: standard deviation in pixels, more than 0.
-        radius: where it is cut off; 4 sigma rounded up by default.
-
-    Raises:
-        ValueError: sigma not above 0.
+    `sigma` is the standard deviation in pixels, and the kernel is cut off at `radius`, 4 sigma rounded up by default.
     """
     if not sigma > 0:
         raise ValueError(f"sigma = {sigma}: a blur's width in pixels is more than 0")
@@ -273,14 +223,9 @@ def _left(transfer: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Function(LinearOperator):
-    """Any linear function of images; the adjoint is its derivative's, by automatic differentiation.
+    """Any linear function x (B, C, H, W) -> y (B, ...) of images of a shape (C, H, W), written in torch.
 
-    Attributes:
-        function: x (B, C, H, W) -> y (B, ...), linear, written in torch.
-        shape: (C, H, W) of the images.
-
-    Raises:
-        ValueError: the function is not linear (f(a + 2 b) differs from f(a) + 2 f(b)).
+    The adjoint is its derivative's, by automatic differentiation. Linearity is checked: f(a + 2 b) = f(a) + 2 f(b).
     """
 
     function: Callable[[Tensor], Tensor]
@@ -308,12 +253,7 @@ class Function(LinearOperator):
 
 @dataclass(frozen=True)
 class Composed(LinearOperator):
-    """One measurement after another, A = outer inner: a blurred image made small, a small one with a hole.
-
-    Attributes:
-        outer: what is done last.
-        inner: what is done first.
-    """
+    """One measurement after another, A = outer inner: a blurred image made small, a small one with a hole."""
 
     outer: LinearOperator
     inner: LinearOperator

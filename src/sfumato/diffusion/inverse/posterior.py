@@ -1,15 +1,13 @@
 r"""Posterior sampling: denoisers corrected by the gradient of log p(y | x_t).
 
 Given y = A x_0 + s_y n, the score of the conditional process is the unconditional one plus that of the likelihood
-(Bayes). In terms of a prediction, whose eps is -sigma_t times the score,
+(Bayes), so a prediction is corrected by g = grad_{x_t} log p(y | x_t) (`Prediction.with_score`):
 
-    eps' = eps - sigma_t g,        x0' = x0 + sigma_t^2 / alpha_t g,        g = grad_{x_t} log p(y | x_t)
+    eps' = eps - sigma_t g,        x0' = x0 + sigma_t^2 / alpha_t g
 
-and x0' and eps' still explain x_t, so the corrected prediction is a denoiser like any other: it works with any sampler,
-under any clipping, around any guidance. With g exact it is E[x_0 | x_t, y].
-
-It is seldom exact: p(y | x_t) averages p(y | x_0) over p(x_0 | x_t). Approximating the latter by a Gaussian with the
-predicted mean and some covariance V gives
+The corrected prediction is a denoiser like any other: it works with any sampler, under any clipping, around any
+guidance. With g exact it is E[x_0 | x_t, y]. It is seldom exact: p(y | x_t) averages p(y | x_0) over p(x_0 | x_t).
+Approximating the latter by a Gaussian with the predicted mean and some covariance V gives
 
     p(y | x_t) = N( y; A x0^, A V A^T + s_y^2 I ),        g = J^T A^T ( A V A^T + s_y^2 I )^-1 (y - A x0^),
 
@@ -21,8 +19,6 @@ J = d x0^ / d x_t, and the methods differ in V:
 
 The last line is Tweedie's formula once more: differentiating E[x_0 | x_t] by x_t gives alpha_t / sigma_t^2 Cov[x_0 |
 x_t]. All three treat V as constant when they differentiate, which is exact where the data are Gaussian.
-
-Where alpha_t = 0 (the start of a zero-terminal-SNR chain) x_t says nothing about x_0 and nothing is corrected.
 """
 
 from __future__ import annotations
@@ -44,18 +40,12 @@ from sfumato.diffusion.prediction import Prediction
 from sfumato.diffusion.process import step_variance
 from sfumato.diffusion.schedule import Level, broadcast, per_row
 
-__all__ = ["DPS", "MomentMatching", "PiGDM", "PriorVariance"]
-
 
 @dataclass(frozen=True, eq=False)
 class _Posterior(Wrapped, ABC):
-    """A denoiser corrected towards y: g = J^T A^T u, with u solved by the method.
+    """A denoiser, which must have a gradient, corrected towards y (1 or B, ...): g = J^T A^T u.
 
-    Attributes:
-        denoiser: the unconditional model, with a gradient.
-        operator: A.
-        y: (1 or B, ...), the measurement.
-        noise_std: s_y, in the units of x_0; 0 for a measurement without noise.
+    `noise_std` is s_y, in the units of x_0; 0 for a measurement without noise.
     """
 
     operator: LinearOperator
@@ -96,12 +86,7 @@ class DPS(_Posterior):
     Where the residual is below what the noise explains, |y - A x0^| < s_y sqrt(m) for m measured numbers, it is divided
     by that instead, so that the pull fades to nothing where y is met; with noise_std = 0 it is the paper's.
 
-    Attributes:
-        denoiser, operator, y, noise_std: as the other posteriors.
-        scale: zeta', the length of a step; 0.1 to 1 in the paper.
-
-    Raises:
-        ValueError: a negative noise_std.
+    `scale` is the paper's zeta', the length of a step, there 0.1 to 1.
     """
 
     scale: float = 0.5
@@ -118,10 +103,9 @@ class DPS(_Posterior):
 
 @dataclass(frozen=True)
 class PriorVariance:
-    """Var[x_0 | x_t] of white Gaussian data, v sigma^2 / (alpha^2 v + sigma^2): PiGDM's guess for images.
+    """Var[x_0 | x_t] of white Gaussian data of variance v: PiGDM's guess for images.
 
-    Attributes:
-        variance: v of the data; 1 is the paper's choice, r_t^2 = sigma^2 / (alpha^2 + sigma^2) = sigma^2.
+    v = 1 is the paper's choice, r_t^2 = sigma^2 / (alpha^2 + sigma^2) = sigma^2.
     """
 
     variance: float = 1.0
@@ -139,13 +123,8 @@ class PiGDM(_Posterior):
     A x0^), which gives the method its name. The paper's further weight on it belongs to its DDIM step and makes the
     result another than a posterior's; here the gradient is the likelihood's own.
 
-    Attributes:
-        denoiser, operator, y, noise_std: as the other posteriors.
-        posterior_variance: V at a level, one number, (B, 1, 1, 1), or one a coordinate: the paper's guess by default;
-            `MeasuredVariance` of a trained model; `GaussianOracle.posterior_variance`, with which it is exact.
-
-    Raises:
-        ValueError: a negative noise_std.
+    `posterior_variance` returns V at a level, one number or one a coordinate: the paper's guess by default;
+    `MeasuredVariance` of a trained model; `GaussianOracle.posterior_variance`, with which it is exact.
     """
 
     posterior_variance: Callable[[Level], Tensor] = PriorVariance()
@@ -168,13 +147,8 @@ class MomentMatching(_Posterior):
     However large a network's J is at high noise, the correction as A sees it, A V A^T (A V A^T + s_y^2 I)^-1 (y - A
     x0^), is no longer than the residual where J is positive: V stands on both sides.
 
-    Attributes:
-        denoiser, operator, y: as the other posteriors.
-        noise_std: s_y; a little (1e-2) keeps the system well conditioned.
-        iterations: of the solution, each a backward pass; as many as y has numbers are exact.
-
-    Raises:
-        ValueError: a negative noise_std, iterations below 1.
+    A little noise_std (1e-2) keeps the system well conditioned. Each iteration is a backward pass; as many as y has
+    numbers are exact.
     """
 
     noise_std: float = 0.01

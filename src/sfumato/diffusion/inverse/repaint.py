@@ -7,11 +7,9 @@ At each step t -> s the known pixels are drawn from their own noised distributio
 
 The step has not seen the new known part: what it makes fits the known part of x_t, not that of x_s. So the image is
 noised again, x_t ~ q(x_t | x_s), and the step repeated; each time the unknown part has seen more of the known one (Alg.
-1). `repeats` = 1 is plain replacement (Song et al. 2020, score_sde). No number of repeats makes it exact: the known
-part stays a fresh noisy draw at every level, never the condition itself.
-
-With `jump` > 1 the sampler goes down `jump` steps of the grid, a stretch, before the image is noised back over all of
-them at once.
+1). No number of repeats makes it exact: the known part stays a fresh noisy draw at every level, never the condition
+itself. With `jump` > 1 the sampler goes down `jump` steps of the grid, a stretch, before the image is noised back over
+all of them at once.
 """
 
 from __future__ import annotations
@@ -25,8 +23,6 @@ from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.process import forward_step, marginal
 from sfumato.diffusion.samplers.protocol import NoiseSource, Sampler, State
-
-__all__ = ["RePaint"]
 
 _REPEATS = 1024
 _KNOWN, _FORWARD = 1 << 30, 2 << 30
@@ -65,9 +61,6 @@ class RePaint:
         mask: (1 or C, H, W) or (B, ...) bool, True where pixels are known.
         repeats: U, how often each stretch is sampled; 10 in the paper, 1 is plain replacement.
         jump: j, steps of the grid in a stretch; 10 of 250 in the paper.
-
-    Raises:
-        ValueError: a mask that is not bool, repeats outside 1..1024, jump below 1.
     """
 
     sampler: Sampler

@@ -21,8 +21,6 @@ from torch import Tensor
 
 from sfumato.diffusion.schedule import broadcast
 
-__all__ = ["conjugate_gradients", "minimal_residual"]
-
 Map = Callable[[Tensor], Tensor]
 
 
@@ -42,12 +40,9 @@ def _target(b: Tensor) -> Tensor:
 
 
 def conjugate_gradients(apply: Map, b: Tensor, iterations: int) -> Tensor:
-    """Return u with S u = b, example by example.
+    """Return u with S u = b, (B, ...), after at most so many products.
 
-    Args:
-        apply: u -> S u, linear, symmetric and positive semi-definite.
-        b: (B, ...), in the range of S.
-        iterations: at most this many products.
+    `apply` is u -> S u, symmetric and positive semi-definite, and b lies in its range.
     """
     u, residual = torch.zeros_like(b), b
     direction, size = residual, _dot(residual, residual)
@@ -67,12 +62,9 @@ def conjugate_gradients(apply: Map, b: Tensor, iterations: int) -> Tensor:
 
 
 def minimal_residual(apply: Map, b: Tensor, iterations: int) -> Tensor:
-    """Return the u with the least |b - S u| in the span of b, S b, ..., S^(iterations - 1) b, example by example.
+    """Return the u with the least |b - S u| in the span of b, S b, ..., S^(iterations - 1) b, (B, ...).
 
-    Args:
-        apply: u -> S u, linear.
-        b: (B, ...).
-        iterations: at most this many products; as many as S has distinct eigenvalues solve the system.
+    `apply` is u -> S u. As many iterations as S has distinct eigenvalues solve the system.
     """
     u, residual = torch.zeros_like(b), b
     target = _target(b)

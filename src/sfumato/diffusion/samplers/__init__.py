@@ -3,15 +3,12 @@
 from collections.abc import Callable
 from functools import partial
 
-from sfumato.diffusion.samplers.ancestral import Ancestral
-from sfumato.diffusion.samplers.ddim import DDIM
+from sfumato.diffusion.samplers.ddim import DDIM, Ancestral
 from sfumato.diffusion.samplers.dpm import DPMSolver, DPMSolverSDE
 from sfumato.diffusion.samplers.heun import EDM, Heun
 from sfumato.diffusion.samplers.pndm import PNDM
 from sfumato.diffusion.samplers.protocol import Sampler
 from sfumato.diffusion.samplers.unipc import UniPC
-
-__all__ = ["SAMPLERS"]
 
 SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "ddpm": Ancestral,

@@ -1,4 +1,6 @@
-r"""DDIM: a family of processes with DDPM's marginals, from deterministic to ancestral.
+r"""DDPM's sampler, and DDIM: a family of processes with DDPM's marginals, from deterministic to ancestral.
+
+    x_s ~ p(x_s | x_t) = N( mu~(x_t, x0^), variance ), and the mean alone where s = 0                      DDPM Alg. 2
 
     sigma_ts = eta sqrt( (1 - abar_s) / (1 - abar_t) ) sqrt( 1 - abar_t / abar_s )                          DDIM Eq. 16
     x_s      = alpha_s x0^ + sqrt( 1 - abar_s - sigma_ts^2 ) eps^ + sigma_ts z                              DDIM Eq. 12
@@ -26,21 +28,37 @@ from sfumato.diffusion.prediction import Prediction
 from sfumato.diffusion.process import posterior_coefficients
 from sfumato.diffusion.samplers.protocol import NoiseSource, State
 from sfumato.diffusion.schedule import Level, broadcast
+from sfumato.diffusion.variance import Small, Variance, reverse
 
-__all__ = ["DDIM", "carry", "correctable", "rho_step"]
+
+@dataclass(frozen=True)
+class Ancestral:
+    """DDPM Algorithm 2: draw from the model's reverse step p(x_s | x_t), whose variance is beta~ by default. Order 1 in
+    distribution, one evaluation a step."""
+
+    variance: Variance = Small()
+
+    order: ClassVar[int] = 1
+    evaluations: ClassVar[int] = 1
+    stochastic: ClassVar[bool] = True
+
+    def step(
+        self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition | None = None
+    ) -> State:
+        """Go from state.t to s: mean + std z, and the mean alone at s = 0."""
+        level_s, level_t = denoiser.schedule(s), denoiser.schedule(state.t)
+        prediction = denoiser(state.x, state.t, condition)
+        step = reverse(prediction, state.x, level_s, level_t, self.variance)
+        x_s = step.mean if s == 0 else step.sample(noise.step(state.step))
+        return State(x_s, s, state.step + 1, prediction)
 
 
 @dataclass(frozen=True)
 class DDIM:
     """DDIM (Song et al. 2020, 2010.02502, Eq. 12 and 16). Order 1, one evaluation a step.
 
-    With eta = 0 it is Euler's method in rho and the first order of DPM-Solver++.
-
-    Attributes:
-        eta: multiplies the standard deviation of the step's noise; 0 deterministic, 1 ancestral.
-
-    Raises:
-        ValueError: eta outside [0, 1], where the variance left for eps^ could be negative.
+    eta in [0, 1] multiplies the standard deviation of the step's noise: 1 is ancestral, 0 is deterministic, Euler's
+    method in rho and the first order of DPM-Solver++. Outside, the variance left for eps^ could be negative.
     """
 
     eta: float = 0.0
@@ -74,13 +92,7 @@ class DDIM:
 
 
 def carry(prediction: Prediction, alpha: Tensor, sigma: Tensor) -> Tensor:
-    """Return alpha x0 + sigma eps: the prediction carried to a level.
-
-    Args:
-        prediction: images (B, C, H, W).
-        alpha: () or (B,) float64.
-        sigma: likewise; smaller than the level's where noise is to follow (DDIM Eq. 12).
-    """
+    """Return alpha x0 + sigma eps: the prediction carried to a level, or short of it where noise follows (Eq. 12)."""
     return broadcast(alpha, prediction.x0) * prediction.x0 + broadcast(sigma, prediction.x0) * prediction.eps
 
 

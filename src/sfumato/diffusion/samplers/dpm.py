@@ -5,8 +5,8 @@ solved exactly, and what is left is an average of x0^ along the step (Eq. 8), h 
 
     x_s = sigma_s / sigma_t x_t + alpha_s int_0^h e^{-(h - u)} x0^(lambda_t + u) du
 
-Put x0^ constant and this is DDIM. Draw a polynomial through this prediction m_0 and the last ones m_1, m_2 (at u = 0,
--r_0 h, -(r_0 + r_1) h) and the order grows without a further evaluation:
+With x0^ constant this is DDIM. A polynomial through this prediction m_0 and the last ones m_1, m_2 (at u = 0, -r_0 h,
+-(r_0 + r_1) h) raises the order without a further evaluation:
 
     order 2 (2M, Alg. 2)   x0^ ~ m_0 + (m_0 - m_1) / (2 r_0), constant: the polynomial's value in the middle of the step
     order 3                x0^ ~ m_0 + D_1 (u/h) + D_2 (u/h)^2, integrated exactly:
@@ -20,13 +20,13 @@ The SDE form solves the reverse process instead of the flow. Its first order is 
 variance; its second puts the extrapolated image m_0 + (m_0 - m_1)/(2 r_0) into the same step. That does not improve the
 mean, which given x_t is the posterior's at m_0 already (along the reverse process E[x_0 | x_t] is a martingale): m_0 -
 m_1 is what the last step's noise revealed of x_0, and adding it again supplies the variance of x_0 that the small
-variance leaves out. So the second order is right with the small variance alone. A large, learned or optimal variance
-contains that variance already, and here it would count twice; those belong to `Ancestral`.
+variance leaves out. A large, learned or optimal variance contains it already, and here it would count twice; those
+belong to `Ancestral`.
 
-Two ends have no lambda. In the last step sigma_s = 0 and h is infinite: r = 0, a polynomial would be followed
-infinitely far, so the step is of first order and returns x0^. At a first step from pure noise, alpha_t = 0, h is
-infinite too: the step is of first order, and the prediction made there, infinitely far off in lambda, is not kept. The
-history grows by one prediction a step, and with it the order.
+Two ends have no lambda. In the last step sigma_s = 0 and h is infinite: a polynomial would be followed infinitely far,
+so the step is of first order and returns x0^. At a first step from pure noise, alpha_t = 0, h is infinite too: the step
+is of first order, and the prediction made there, infinitely far off in lambda, is not kept. The history grows by one
+prediction a step, and with it the order.
 """
 
 from __future__ import annotations
@@ -42,8 +42,6 @@ from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.samplers.protocol import NoiseSource, State
 from sfumato.diffusion.schedule import Level
 from sfumato.diffusion.variance import Small, reverse
-
-__all__ = ["DPMSolver", "DPMSolverSDE", "Predictions", "half_logsnr", "usable"]
 
 Predictions = tuple[tuple[float, Tensor], ...]
 """Predictions x0^ with their lambda, the newest first."""
@@ -82,12 +80,6 @@ class DPMSolver:
 
     The first steps have the order that the history allows; that costs no order in practice, since the image predicted
     near pure noise hardly moves. The last step, s = 0, is of first order and returns the predicted image.
-
-    Attributes:
-        order: how many predictions a step combines.
-
-    Raises:
-        ValueError: another order.
     """
 
     order: int = 2

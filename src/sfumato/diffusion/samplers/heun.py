@@ -10,7 +10,7 @@ from the noisier level down (Alg. 2):
 
     rho^ = (1 + gamma) rho_t,     y^ = y_t + sqrt( rho^^2 - rho_t^2 ) S_noise z
 
-EDM writes it for y itself (alpha = 1 throughout). Here the raised rho^ is found on the denoiser's own schedule, t^ =
+EDM writes it for alpha = 1 throughout. Here the raised rho^ is found on the denoiser's own schedule, t^ =
 schedule.time(-2 log rho^), so it works with any variance-preserving model, and y_t -> y^ is a step of the forward
 process.
 """
@@ -31,15 +31,13 @@ from sfumato.diffusion.samplers.ddim import carry, correctable, rho_step
 from sfumato.diffusion.samplers.protocol import NoiseSource, State
 from sfumato.diffusion.schedule import Schedule, broadcast
 
-__all__ = ["EDM", "Heun"]
-
 _MOST_CHURN = math.sqrt(2) - 1  # Alg. 2: a step's variance is at most doubled
 
 
-def _heun(
+def heun_step(
     denoiser: Denoiser, x_t: Tensor, t: float, s: float, condition: Condition | None
 ) -> tuple[Tensor, Prediction]:
-    """One step of Alg. 1 from t to s: the image at s, and the prediction at t."""
+    """Return the image at s after one step of Alg. 1, and the prediction at t."""
     level_s, level_t = denoiser.schedule(s), denoiser.schedule(t)
     prediction = denoiser(x_t, t, condition)
     x_s = carry(prediction, level_s.alpha, level_s.sigma)
@@ -67,7 +65,7 @@ class Heun:
         self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition | None = None
     ) -> State:
         """Go from state.t to s; the state's prediction is the one made at state.t."""
-        x_s, prediction = _heun(denoiser, state.x, state.t, s, condition)
+        x_s, prediction = heun_step(denoiser, state.x, state.t, s, condition)
         return State(x_s, s, state.step + 1, prediction)
 
 
@@ -82,12 +80,8 @@ class EDM:
     Attributes:
         churn: gamma of Alg. 2, by how much a step raises rho before it falls: S_churn / N for N steps, at most sqrt(2)
             - 1. 0 is `Heun`.
-        s_min: no churn below this rho = sigma / alpha.
-        s_max: nor above this one.
+        s_min, s_max: churn acts where rho = sigma / alpha lies between them.
         s_noise: multiplies the added noise's standard deviation; a little over 1 makes up for detail lost.
-
-    Raises:
-        ValueError: churn outside [0, sqrt(2) - 1], or s_min above s_max.
     """
 
     churn: float = 0.1
@@ -119,7 +113,7 @@ class EDM:
             before, after = denoiser.schedule(t), denoiser.schedule(raised)
             std = step_variance(before, after).sqrt() * self.s_noise
             x = broadcast(after.alpha / before.alpha, x) * x + broadcast(std, x) * noise.step(state.step)
-        x_s, prediction = _heun(denoiser, x, max(raised, t), s, condition)
+        x_s, prediction = heun_step(denoiser, x, max(raised, t), s, condition)
         return State(x_s, s, state.step + 1, prediction)
 
     def _raised(self, schedule: Schedule, t: float) -> float:

@@ -20,10 +20,9 @@ import torch
 
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.denoiser import Denoiser
-from sfumato.diffusion.samplers.ddim import carry, correctable, rho_step
+from sfumato.diffusion.samplers.ddim import carry, rho_step
+from sfumato.diffusion.samplers.heun import heun_step
 from sfumato.diffusion.samplers.protocol import NoiseSource, State
-
-__all__ = ["PNDM"]
 
 
 def _adams_bashforth(times: list[float], s: float) -> list[float]:
@@ -52,15 +51,15 @@ class PNDM:
         self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition | None = None
     ) -> State:
         """Go from state.t to s with up to three predictions before this one."""
-        t, level_s, level_t = state.t, denoiser.schedule(s), denoiser.schedule(state.t)
-        prediction = denoiser(state.x, t, condition)
-        history = ((t, prediction.eps), *(past for past in state.history if past[0] > t))[:4]
+        earlier = [past for past in state.history if past[0] > state.t][:3]
+        if not earlier:
+            x_s, prediction = heun_step(denoiser, state.x, state.t, s, condition)
+            return State(x_s, s, state.step + 1, prediction, ((state.t, prediction.eps),))
+        level_s, level_t = denoiser.schedule(s), denoiser.schedule(state.t)
+        prediction = denoiser(state.x, state.t, condition)
+        history = ((state.t, prediction.eps), *earlier)
+        weights = _adams_bashforth([t for t, _ in history], s)
+        mean = sum(w * eps for w, (_, eps) in zip(weights, history, strict=True))
         x_s = carry(prediction, level_s.alpha, level_s.sigma)
-        if len(history) > 1:
-            weights = _adams_bashforth([past for past, _ in history], s)
-            mean = sum(w * eps for w, (_, eps) in zip(weights, history, strict=True))
-            x_s = x_s + rho_step(level_s, level_t) * (mean - prediction.eps)
-        elif correctable(level_s, level_t):
-            ahead = denoiser(x_s, s, condition)
-            x_s = x_s + rho_step(level_s, level_t) / 2 * (ahead.eps - prediction.eps)
+        x_s = x_s + rho_step(level_s, level_t) * (mean - prediction.eps)
         return State(x_s, s, state.step + 1, prediction, history)

@@ -23,8 +23,6 @@ from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.prediction import Prediction
 
-__all__ = ["NoiseSource", "Sampler", "State", "sample", "trajectory"]
-
 
 class NoiseSource(Protocol):
     """Where a sampler's random numbers come from; `diffusion.noise.Noise` is the usual one."""
@@ -44,10 +42,10 @@ class State:
 
     Attributes:
         x: (B, C, H, W), the image at time t.
-        t: time, from the grid's first down to 0.
+        t: from the grid's first time down to 0.
         step: the number of steps so far.
         prediction: the denoiser's at the last step; None at the start.
-        history: what a multistep method keeps of earlier steps, opaque to all others; () at the start.
+        history: what a multistep method keeps of earlier steps, opaque to all others.
     """
 
     x: Tensor
@@ -78,15 +76,7 @@ class Sampler(Protocol):
     def step(
         self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition | None = None
     ) -> State:
-        """Go from state.t to the earlier time s.
-
-        Args:
-            denoiser: predicts at state.t.
-            state: the current point.
-            s: the next time, 0 <= s < state.t.
-            noise: asked for `step(state.step)` where the method is stochastic.
-            condition: of the images.
-        """
+        """Go from state.t to s, 0 <= s < state.t; a stochastic method's noise is `noise.step(state.step)`."""
         ...
 
 
@@ -101,11 +91,11 @@ def trajectory(
     """Go through a grid of times and yield every state, the start first and the finished image (t = 0) last.
 
     Args:
-        denoiser: predicts.
-        sampler: steps.
+        denoiser: the model, guided and clipped as it should be.
+        sampler: the method.
         times: (N + 1,) decreasing, as from `diffusion.grid`.
         noise: prior and step noise of the batch.
-        condition: of the images.
+        condition: what is asked of the images.
         start: (B, C, H, W), the image at times[0]; None is the prior, x_T ~ N(0, I).
 
     Raises:

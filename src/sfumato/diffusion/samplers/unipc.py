@@ -32,8 +32,6 @@ from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.samplers.dpm import Predictions, half_logsnr, usable
 from sfumato.diffusion.samplers.protocol import NoiseSource, State
 
-__all__ = ["UniPC"]
-
 
 def _weights(ratios: Sequence[float], h: float, variant: str) -> list[float]:
     """The w_i of points at r_i h."""
@@ -85,11 +83,7 @@ class UniPC:
 
     Attributes:
         p: how many predictions the predictor combines, 1 to 3.
-        variant: B(h), "bh1" or "bh2" (see the module); the paper prefers bh1 without guidance in very few steps, bh2
-            otherwise.
-
-    Raises:
-        ValueError: another p or variant.
+        variant: B(h), "bh1" or "bh2"; the paper prefers bh1 without guidance in very few steps, bh2 otherwise.
     """
 
     p: int = 2
