@@ -43,7 +43,7 @@ from sfumato.diffusion import (
     sample,
     trailing,
 )
-from sfumato.diffusion.analytic import MeasuredVariance, noise_errors
+from sfumato.diffusion.variance import MeasuredVariance, noise_errors
 
 SHAPE = (3, 4, 4)
 SCHEDULE = Cosine()

@@ -18,7 +18,7 @@ from sfumato.diffusion import (
     trailing,
     trajectory,
 )
-from sfumato.diffusion.analytic import MeasuredVariance, noise_errors
+from sfumato.diffusion.variance import MeasuredVariance, noise_errors
 
 from .common import images
 

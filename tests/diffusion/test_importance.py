@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sfumato.diffusion import Terms
-from sfumato.diffusion.importance import LossHistory
+from sfumato.diffusion.objective import LossHistory
 
 T = 8
 SCALE = torch.tensor([100.0, 10, 3, 1, 0.5, 0.2, 0.1, 0.05], dtype=torch.float64)

@@ -3,8 +3,8 @@
 Read in this order: `schedule` (levels), `gaussian`, `process` (forward, posterior), `prediction`, `parameterization`,
 `variance` (the reverse step), `denoiser`, `guidance`, `likelihood`, `objective`, `samplers`; `condition`
 (what is asked of images), `decoder` (L_0), `noise` (random numbers), `grid` (which times), `fit` (which suit a model),
-`oracle` (exact denoisers), `flow` (the ODE's likelihood), `analytic` (measured variances), `importance` (which t to
-train on) and `inverse` (sampling given a measurement) stand beside them.
+`oracle` (exact denoisers), `flow` (the ODE's likelihood) and `inverse` (sampling given a measurement) stand beside
+them.
 """
 
 from sfumato.diffusion.condition import Condition as Condition

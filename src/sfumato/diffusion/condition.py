@@ -18,32 +18,25 @@ class Condition(Protocol):
 
     def __len__(self) -> int:
         """Return B."""
-        ...
 
     def take(self, index: Tensor) -> Self:
         """Return the rows at `index`, (n,) int64."""
-        ...
 
     def to(self, device: torch.device | str) -> Self:
         """Return the condition on a device."""
-        ...
 
     def absent(self) -> Self:
         """Return a condition of the same length that gives nothing."""
-        ...
 
     def cat(self, other: Self) -> Self:
         """Return this batch followed by another of the same kind."""
-        ...
 
     @property
     def num_uniforms(self) -> int:
         """How many uniform numbers a row needs for `dropped`."""
-        ...
 
     def dropped(self, u: Tensor, probability: float) -> Self:
         """Return the condition with rows left out with a probability, by u (B, num_uniforms) uniform in [0, 1).
 
         Parts of the other rows may be left out too.
         """
-        ...

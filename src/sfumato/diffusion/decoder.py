@@ -1,8 +1,8 @@
 r"""The last term of the bound, L_0 = -log p(x_0 | x_t): how a Gaussian becomes a likelihood of stored values.
 
 An 8-bit value k is the point 2k/255 - 1, and the model gives it the mass of the bin that reaches half-way to its
-neighbours, 1/255 to either side, the outermost bins open to infinity; the 256 masses add up to one (DDPM Eq. 13). Values
-that are not integers have no bins: L_0 is then -log of the Gaussian's density, which may be negative.
+neighbours, 1/255 to either side, the outermost bins open to infinity; the 256 masses add up to one (DDPM Eq. 13).
+Values that are not integers have no bins: L_0 is then -log of the Gaussian's density, which may be negative.
 """
 
 from __future__ import annotations
@@ -49,11 +49,6 @@ class Discretized:
         right = low + high > 0
         low, high = torch.where(right, -high, low), torch.where(right, -low, high)
         return -_log_mass(low, high)
-
-
-def decoder_for(levels: int | None) -> Decoder:
-    """Return the decoder of images of so many levels; None is any value."""
-    return density if levels is None else Discretized(levels)
 
 
 def _log_mass(low: Tensor, high: Tensor) -> Tensor:

@@ -35,11 +35,9 @@ class Denoiser(Protocol):
     @property
     def schedule(self) -> Schedule:
         """The schedule to which the times `t` belong."""
-        ...
 
     def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         """Predict for x_t (B, C, H, W) and t in (0, 1], a float or (B,), what the condition asks for, if anything."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -61,10 +59,7 @@ class NetworkDenoiser:
 
     def __post_init__(self) -> None:
         if isinstance(self.parameterization, Eps) and float(self.schedule(1.0).alpha) == 0.0:
-            raise ValueError(
-                "eps-prediction cannot recover x_0 on a zero-terminal-SNR schedule, where x_T is pure noise: "
-                "use v- or x0-prediction"
-            )
+            raise ValueError("eps-prediction cannot recover x_0 where x_T is pure noise: use v- or x0-prediction")
 
     def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         """Run the network once and solve for x0 and eps."""
@@ -96,8 +91,7 @@ def to_unit_range(x0: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Clipped(Wrapped):
-    """A denoiser whose predicted image is projected onto what images can be, by default clamped to [-1, 1], as in the
-    DDPM code's sampling."""
+    """A denoiser whose predicted image is projected onto what images can be, by default clamped to [-1, 1] (DDPM)."""
 
     clip: Callable[[Tensor], Tensor] = to_unit_range
 
@@ -115,11 +109,8 @@ class Thresholded(Wrapped):
     s = the percentile of |x0| over all coordinates of an image, at least 1;  x0 <- clamp(x0, -s, s) / s
 
     Where guidance pushes many values out of range, clamping them to 1 would leave flat, saturated areas; dividing
-    keeps their differences. An image with no more than the percentile allows out of range is clipped.
-
-    Attributes:
-        percentile: as a fraction in (0, 1], interpolated between two coordinates as `quantile` does.
-        ceiling: the greatest s, at least 1; 1 is plain clipping.
+    keeps their differences. An image with no more than the percentile, a fraction in (0, 1], out of range is clipped.
+    `ceiling` is the greatest s, at least 1, which is plain clipping.
     """
 
     percentile: float = 0.995

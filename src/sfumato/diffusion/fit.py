@@ -33,10 +33,10 @@ from torch import Tensor
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.grid import GRIDS, quadratic
+from sfumato.diffusion.noise import NoiseSource
 from sfumato.diffusion.samplers.ddim import DDIM
 from sfumato.diffusion.samplers.dpm import DPMSolver
-from sfumato.diffusion.samplers.protocol import NoiseSource, Sampler, State, sample, trajectory
-from sfumato.diffusion.schedule import Schedule
+from sfumato.diffusion.samplers.protocol import Sampler, State, sample, trajectory
 
 _FINE = 100
 _WEIGHTS = (0.8, 1.0, 1.25)
@@ -56,14 +56,9 @@ def fit_grid(
     Args:
         denoiser: the model as it will be sampled, clipping and guidance included.
         noise: the prior of a few images; 16 are enough.
-        num_steps: N.
-        condition: of the images.
-        sampler: for which the grid is made. A stochastic one has no end of its own to compare; DDIM or DPM-Solver++ of
-            its order is used in its place.
+        num_steps: N, at most F.
+        sampler: the grid's. A stochastic one has no end of its own; DDIM or DPM-Solver++ of its order stands in.
         fine: (F + 1,) decreasing to 0, the times to choose from; `quadratic`, F = 100, by default.
-
-    Raises:
-        ValueError: more steps than fine ones.
     """
     schedule = denoiser.schedule
     if fine is None:
@@ -73,7 +68,10 @@ def fit_grid(
     if sampler.stochastic:
         sampler = DDIM() if sampler.order == 1 else DPMSolver(2)
     states = list(trajectory(denoiser, DPMSolver(2), fine, noise, condition))
-    goal, products, proposals = states[-1].x, _products(states), _named(num_steps, schedule)
+    goal, products, proposals = states[-1].x, _products(states), []
+    for grid in GRIDS.values():
+        with contextlib.suppress(ValueError):  # the chain is too short for it
+            proposals.append(grid(num_steps, schedule))
     for order in (1, 2):
         costs = step_costs(products, denoiser, fine, order)
         proposals += [fine[shortest_path(costs, num_steps, weight)] for weight in _WEIGHTS]
@@ -83,15 +81,6 @@ def fit_grid(
         return float((end - goal).flatten(1).square().mean(1).sqrt().mean())
 
     return min(proposals, key=error)
-
-
-def _named(num_steps: int, schedule: Schedule) -> list[Tensor]:
-    """The grids that have a name, as far as the chain is long enough for them."""
-    grids = []
-    for grid in GRIDS.values():
-        with contextlib.suppress(ValueError):
-            grids.append(grid(num_steps, schedule))
-    return grids
 
 
 def _products(states: list[State]) -> Tensor:
@@ -107,13 +96,7 @@ def _products(states: list[State]) -> Tensor:
 def step_costs(products: Tensor, denoiser: Denoiser, fine: Tensor, order: int) -> Tensor:
     """Return cost(p, i, j), (F + 1, F + 1, F + 1) float64: root mean squares over coordinates, averaged over images.
 
-    Infinite unless p < i < j; p = i stands for "no time before", a first step.
-
-    Args:
-        products: as `_products` returns.
-        denoiser: whose schedule the times are of.
-        fine: (F + 1,) decreasing to 0.
-        order: 1 or 2.
+    Infinite unless p < i < j; p = i stands for "no time before", a first step. `order` is 1 or 2.
     """
     level = denoiser.schedule(fine)
     half = level.logsnr / 2

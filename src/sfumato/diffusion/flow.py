@@ -62,12 +62,7 @@ def integrate(
 
     A step is accepted where the root mean square over k of error / (atol + rtol |state|) is at most 1.
 
-    Args:
-        field: the derivative.
-        state: (B, k) float64 at `start`.
-
-    Returns:
-        The state at `end`, and the number of evaluations of each example, (B,) int64.
+    Returns the state, (B, k) float64, at `end`, and the number of evaluations of each example, (B,) int64.
 
     Raises:
         ValueError: an example needs more than `most_steps` steps.
@@ -109,13 +104,7 @@ def _step(field: Field, rows: Tensor, u: Tensor, state: Tensor, h: Tensor) -> tu
 
 @dataclass(frozen=True)
 class FlowResult:
-    """The flow's density of a batch.
-
-    Attributes:
-        log_prob: (B,), log p(x_{t_0}) in nats, all coordinates together.
-        latent: (B, C, H, W), where the flow takes the image: x_T.
-        evaluations: (B,) int64, of the denoiser.
-    """
+    """log p(x_{t_0}) in nats (B,), the x_T (B, C, H, W) at the flow's other end, and the number of evaluations (B,)."""
 
     log_prob: Tensor
     latent: Tensor
@@ -205,7 +194,6 @@ def variational_bits(
     """Return a bound on -log2 p(x_0) in bits a dimension, (B,): the flow from t_0, the decoder below it.
 
     Args:
-        flow: the model's density at t_0.
         x_0: (B, C, H, W), values that the decoder knows.
         noise: (B, C, H, W) ~ N(0, I), the eps of x_{t_0}.
         probes, condition: as `Flow.log_prob`.

@@ -53,13 +53,8 @@ class Guided(Wrapped):
 
         x0 <- (1 - rescale) x0_w + rescale x0_w std(x0_c) / std(x0_w),       eps recomputed
 
-    A learned variance is the conditional prediction's (at w = 0, where there is none, the unconditional one's).
-
-    Attributes:
-        denoiser: trained with some conditions left out.
-        scale: w.
-        interval: (low, high) of t, 0 <= low < high <= 1, or None for all.
-        rescale: in [0, 1]; 0.7 in the paper.
+    with `rescale` in [0, 1], 0.7 in the paper. A learned variance is the conditional prediction's (at w = 0, where
+    there is none, the unconditional one's). The denoiser must be trained with some conditions left out; `scale` is w.
     """
 
     scale: float
@@ -94,12 +89,7 @@ class AutoGuided(Wrapped):
 
     The weak network is a smaller or less trained one of the same kind, and errs where the strong one errs, only more.
     One evaluation of each; a single one where w is 0 or 1 or t lies outside the interval, where the strong prediction
-    is returned as it is. A learned variance is the strong prediction's.
-
-    Attributes:
-        denoiser: the strong one.
-        weak: a worse denoiser of the same images, on the same schedule.
-        scale, interval: as `Guided`; w = 1 is the strong one alone.
+    is returned as it is. A learned variance is the strong prediction's. Both need the same schedule.
     """
 
     weak: Denoiser
@@ -110,7 +100,7 @@ class AutoGuided(Wrapped):
         _check(self.scale, self.interval)
         if self.weak.schedule != self.denoiser.schedule:
             raise ValueError(
-                f"the weak denoiser's schedule {self.weak.schedule} is not the denoiser's, {self.denoiser.schedule}: "
+                f"the weak model's schedule is {self.weak.schedule}, the model's {self.schedule}: "
                 "take an earlier or smaller model of the same schedule"
             )
 
@@ -132,10 +122,7 @@ class _ByGradient(Wrapped):
     def __post_init__(self) -> None:
         _check(self.scale, None)
         if float(self.schedule(1.0).alpha) == 0.0:
-            raise ValueError(
-                "a classifier's gradient moves x0 by sigma^2 / alpha, and this schedule ends at alpha = 0: use Guided, "
-                "or a schedule that ends short of pure noise"
-            )
+            raise ValueError("a gradient moves x0 by sigma^2 / alpha, and this schedule ends at alpha = 0: use Guided")
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.decoder import Decoder, Discretized
 from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.gaussian import Gaussian
+from sfumato.diffusion.noise import NoiseSource
 from sfumato.diffusion.prediction import Prediction
 from sfumato.diffusion.process import marginal, posterior
-from sfumato.diffusion.samplers.protocol import NoiseSource
 from sfumato.diffusion.schedule import Level, broadcast
 from sfumato.diffusion.variance import Variance, reverse
 
@@ -54,12 +54,7 @@ def bound_term(
 ) -> Tensor:
     """Return the bound's term of the step from t to s, in nats, (B, C, H, W): a KL for s > 0, L_0 at s = 0.
 
-    Args:
-        prediction, x_t: the denoiser's at t, and its input.
-        x_0: (B, C, H, W), where s = 0 values that the decoder knows.
-        level_s, level_t: () or (B,); some of a batch may be at s = 0.
-        level_next: one step noisier than t (see `variance`).
-        variance, decoder: of the reverse step, and of L_0.
+    Levels are () or (B,); some of a batch may be at s = 0. `level_next` is one step noisier than t (see `variance`).
     """
     step = reverse(prediction, x_t, level_s, level_t, variance, level_next)
     last = level_s.sigma == 0
@@ -73,13 +68,8 @@ def bound_term(
 
 @dataclass(frozen=True)
 class VLB:
-    """The bound of a batch, each example and term for itself, in bits a dimension.
-
-    Attributes:
-        prior: (B,), L_T.
-        steps: (B, N - 1), L_s for each s > 0 of the grid, the noisiest first.
-        decoder: (B,), L_0.
-        mse: (B, N), mean squared error of x0^ at each time of the grid, the noisiest first.
+    """The bound of a batch in bits a dimension: L_T (B,), L_s for each s > 0 of the grid, the noisiest first, (B, N -
+    1), L_0 (B,); and the mean squared error of x0^ at each time of the grid, (B, N).
     """
 
     prior: Tensor
@@ -106,12 +96,10 @@ def vlb(
     """Return every term of the bound, each estimated with one sample of x_t.
 
     Args:
-        denoiser: the model.
         x_0: (B, C, H, W), values that the decoder knows.
         times: (N + 1,) decreasing to 0, as from `grid`.
         noise: `noise.step(i)` noises the images at times[i].
         variance, decoder: of the reverse step, and of L_0.
-        condition: of the images.
     """
     chain, terms, errors = [denoiser.schedule(t) for t in times.tolist()], [], []
     for i in range(len(chain) - 1):

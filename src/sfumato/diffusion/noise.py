@@ -1,7 +1,7 @@
 r"""Counter-based random numbers: every number is a pure function of what it is for.
 
-A counter-based generator has no state to carry, split or save. It is a keyed bijection of 128-bit counters, and the
-counter is the address of the number:
+A counter-based generator is a keyed bijection of 128-bit counters, without a state to carry, split or save; the counter
+is the address of the number:
 
     words = Philox4x32-10(counter, key)                                        Salmon et al. 2011, Random123
     key     = (seed mod 2^32, seed div 2^32)
@@ -26,6 +26,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -78,15 +79,7 @@ def philox(counter: Words, key: tuple[int, int]) -> Words:
 def words(seed: int, purpose: Purpose, index: Tensor, count: int, step: int = 0) -> Tensor:
     """Return `count` 32-bit words for each example, (B, count) int64 on `index`'s device, each in [0, 2^32).
 
-    Args:
-        seed: in [0, 2^64).
-        purpose: what the numbers are for.
-        index: (B,) int64, each in [0, 2^56): the examples.
-        count: words an example.
-        step: in [0, 2^32): the time step or epoch.
-
-    Raises:
-        ValueError: seed or step out of range.
+    The seed lies in [0, 2^64), the examples `index` (B,) int64 in [0, 2^56), the time step or epoch in [0, 2^32).
     """
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed {seed} is out of range: use an integer from 0 to 2^64 - 1")
@@ -132,16 +125,19 @@ def permutation(seed: int, purpose: Purpose, count: int, step: int = 0) -> Tenso
     return torch.argsort((pair[:, 0] << 31) | (pair[:, 1] >> 1), stable=True)
 
 
+class NoiseSource(Protocol):
+    """Where a sampler's random numbers come from; `Noise` is the usual one."""
+
+    def prior(self) -> Tensor:
+        """Return x_T ~ N(0, I), (B, C, H, W)."""
+
+    def step(self, i: int) -> Tensor:
+        """Return z ~ N(0, I) of step i, (B, C, H, W)."""
+
+
 @dataclass(frozen=True)
 class Noise:
-    """The noise of a batch of samples, as a value: everything a sampler may draw.
-
-    Attributes:
-        seed: the seed of the samples.
-        index: (B,) int64, which samples of that seed.
-        shape: (C, H, W) of one sample.
-        dtype: precision of the numbers.
-    """
+    """The noise of a batch of samples, as a value: samples `index` (B,) int64 of a seed, each of a shape (C, H, W)."""
 
     seed: int
     index: Tensor

@@ -33,7 +33,6 @@ class Parameterization(Protocol):
 
     def direction(self, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return (p, q) with output = p x_0 + q eps at time t, each float64 of t's shape."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -44,12 +44,9 @@ def per_row(t: Tensor | float, x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Level:
-    """A noise level: x_t = alpha x_0 + sigma eps. All three are float64 tensors of one shape, () or (B,).
+    """A noise level, x_t = alpha x_0 + sigma eps: float64 tensors of one shape, () or (B,).
 
-    Attributes:
-        alpha: sqrt(abar), the image's coefficient, in [0, 1].
-        sigma: sqrt(1 - abar), the standard deviation of the noise, in [0, 1].
-        logsnr: log(alpha^2 / sigma^2), from inf (clean) to -inf (pure noise).
+    alpha = sqrt(abar) and sigma = sqrt(1 - abar) lie in [0, 1], logsnr goes from inf (clean) to -inf (pure noise).
     """
 
     alpha: Tensor
@@ -101,15 +98,12 @@ class Schedule(Protocol):
     @property
     def num_steps(self) -> int:
         """T, the length of the chain on which networks are trained; time i / T is its i-th step."""
-        ...
 
     def __call__(self, t: Tensor | float) -> Level:
         """Return the level at time t, () or (B,) in [0, 1], in float64 and on t's device."""
-        ...
 
     def time(self, logsnr: Tensor) -> Tensor:
         """Return the time at which logsnr is reached, in [0, 1], float64: the inverse of the schedule."""
-        ...
 
 
 @functools.lru_cache(maxsize=64)

@@ -13,7 +13,15 @@ beta~ and a mean that moves by b = alpha_s c for each unit of x_0; not knowing x
 
     optimal:  beta~ + b^2 Var[x_0 | x_t]                                                      Analytic-DPM Eq. 7 and 9
 
-where Var[x_0 | x_t] is known for an oracle and can be measured for a trained network (`analytic`).
+where Var[x_0 | x_t] is known for an oracle and can be measured for a trained network. Analytic-DPM (Eq. 8-10) reads its
+average off a noise predictor that is exact, eps^ = E[eps | x_t]. What the mean of an inexact one needs is its own mean
+squared error, which is stable to estimate too (Bao et al. 2022, 2206.07309, Sec. 4); for an exact eps^ the two agree,
+since its error is orthogonal to it:
+
+    E Var[x_0 | x_t] / d = sigma_t^2 / alpha_t^2 ( 1 - E |eps^|^2 / d )
+    E |x_0 - x0^|^2 / d  = sigma_t^2 / alpha_t^2 E |eps - eps^|^2 / d
+
+One pass of the network over some noised images at a few dozen times measures it for any grid of sampling steps.
 
 At s = 0 beta~ vanishes and with it its logarithm. The sampler adds no noise there, but the decoder of the bound needs a
 width; the published code then takes beta~ one step noisier, between t and the chain's next time, whose level is
@@ -29,10 +37,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from sfumato.diffusion.condition import Condition
+from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.gaussian import Gaussian
+from sfumato.diffusion.noise import NoiseSource
 from sfumato.diffusion.prediction import Prediction
-from sfumato.diffusion.process import posterior, posterior_coefficients, step_variance
-from sfumato.diffusion.schedule import Level, broadcast
+from sfumato.diffusion.process import marginal, posterior, posterior_coefficients, step_variance
+from sfumato.diffusion.schedule import Level, Schedule, broadcast
 
 
 class Variance(Protocol):
@@ -43,7 +54,6 @@ class Variance(Protocol):
 
         Levels are () or (B,); `level_next` is one step noisier than t and gives the variance at s = 0 its width.
         """
-        ...
 
 
 def reverse(
@@ -124,3 +134,41 @@ class Optimal:
 
 VARIANCES: dict[str, Variance] = {"small": Small(), "large": Large(), "learned": Learned()}
 """The rules that need no measurement, by their names in a configuration."""
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredVariance:
+    """Var[x_0 | x_t] averaged over coordinates, for `Optimal` or `PiGDM`, from a measured error of eps.
+
+    The error is E |eps - eps^|^2 / d at increasing times, both (K,), interpolated linearly in t between them.
+    """
+
+    schedule: Schedule
+    times: Tensor
+    error: Tensor
+
+    def __call__(self, level: Level) -> Tensor:
+        """Return Var[x_0 | x_t], () or (B, 1, 1, 1) float64, clamped to [0, 1]: values in [-1, 1] have no more."""
+        t = self.schedule.time(level.logsnr)
+        times, error = (table.to(t.device, torch.float64) for table in (self.times, self.error))
+        right = torch.searchsorted(times, t).clamp(1, len(times) - 1)
+        part = ((t - times[right - 1]) / (times[right] - times[right - 1])).clamp(0.0, 1.0)
+        between = torch.lerp(error[right - 1], error[right], part)
+        variance = ((-level.logsnr).exp() * between).clamp(0.0, 1.0)
+        return variance if variance.ndim == 0 else variance.reshape(-1, 1, 1, 1)
+
+
+@torch.no_grad()
+def noise_errors(
+    denoiser: Denoiser, x_0: Tensor, times: Tensor, noise: NoiseSource, condition: Condition | None = None
+) -> Tensor:
+    """Return | eps - eps^(x_t, t) |^2 / d of each example at each time, (B, K), with eps = noise.step(k) at times[k].
+
+    The mean over examples is `MeasuredVariance.error`.
+    """
+    columns = []
+    for k, t in enumerate(times.tolist()):
+        eps = noise.step(k)
+        x_t = marginal(x_0, denoiser.schedule(t)).sample(eps)
+        columns.append((eps - denoiser(x_t, t, condition).eps).square().flatten(1).mean(1))
+    return torch.stack(columns, 1)

@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 
 from sfumato.diffusion import VARIANCES, Clipped, Denoiser, Optimal, State, Variance, trailing
-from sfumato.diffusion.analytic import MeasuredVariance
 from sfumato.diffusion.condition import Condition
+from sfumato.diffusion.variance import MeasuredVariance
 from sfumato.errors import UserError
 from sfumato.evaluate.bits import Bits, Estimator, FlowDensity, SampledBound, WholeBound, measure_bits
 from sfumato.evaluate.cache import derived_seed

@@ -1,4 +1,4 @@
-"""The measured (analytic) variance of a model's reverse step, on its own training images (`diffusion.analytic`)."""
+"""The measured (analytic) variance of a model's reverse step, on its own training images (`diffusion.variance`)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from sfumato.data.dataset import Dataset
 from sfumato.diffusion import Clipped, Denoiser, Noise, Optimal, Variance
-from sfumato.diffusion.analytic import MeasuredVariance, noise_errors
 from sfumato.diffusion.noise import Purpose, permutation
+from sfumato.diffusion.variance import MeasuredVariance, noise_errors
 from sfumato.errors import UserError
 from sfumato.model import Model
 

@@ -32,8 +32,8 @@ from sfumato.data import Dataset
 from sfumato.data.augment import augment, draw
 from sfumato.diffusion import NetworkDenoiser, Terms, sample_timesteps, training_loss
 from sfumato.diffusion.condition import Condition
-from sfumato.diffusion.importance import LossHistory
 from sfumato.diffusion.noise import Purpose, normal, uniform, words
+from sfumato.diffusion.objective import LossHistory
 from sfumato.errors import UserError
 from sfumato.generate.recipe import Recipe
 from sfumato.generate.sample import prepare

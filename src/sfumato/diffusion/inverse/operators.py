@@ -5,8 +5,8 @@ adjoint A^T, its pseudoinverse A+, and the solution of the measurement's own cov
 
     ( A diag(v) A^T + s_y^2 I ) u = residual,            v: the image's variance, s_y^2: the noise's
 
-Where each measured number sees pixels of its own (a mask, a luma, a block's mean) A diag(v) A^T is diagonal for any v; a
-circular blur with one v for the whole image is diagonal in Fourier space, where frequency f is multiplied by K_f:
+Where each measured number sees pixels of its own (a mask, a luma, a block's mean) A diag(v) A^T is diagonal for any v;
+a circular blur with one v for the whole image is diagonal in Fourier space, where frequency f is multiplied by K_f:
 
     mask: v          grey: sum_c w_c^2 v_c          area mean: mean(v) / factor^2          blur: v |K_f|^2
 
@@ -151,10 +151,7 @@ class Downscale(LinearOperator):
 
 
 def gaussian_kernel(sigma: float, radius: int | None = None) -> Tensor:
-    """Return a Gaussian blur's kernel, (2 radius + 1, 2 radius + 1) float64 with sum 1.
-
-    `sigma` is the standard deviation in pixels, and the kernel is cut off at `radius`, 4 sigma rounded up by default.
-    """
+    """Return a Gaussian blur's kernel with sum 1, (2 radius + 1, 2 radius + 1) float64, by default 4 sigma wide."""
     if not sigma > 0:
         raise ValueError(f"sigma = {sigma}: a blur's width in pixels is more than 0")
     radius = radius if radius is not None else max(1, int(4 * sigma + 0.999))

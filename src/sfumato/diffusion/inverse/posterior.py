@@ -72,21 +72,18 @@ class _Posterior(Wrapped, ABC):
 class DPS(_Posterior):
     r"""Diffusion posterior sampling (Chung et al. 2022, 2209.14687, Alg. 1) as a denoiser.
 
-    DPS takes p(y | x_t) for p(y | x0^), but replaces 1 / s_y^2 by a step size: every step of the chain also moves the
-    image by -scale grad |y - A x0^|. (The paper's zeta_i grad |y - A x0^|^2 with zeta_i = scale / |y - A x0^| is twice
-    that; its published code is this.) An ancestral step t -> s of the trained chain moves by beta_t / sqrt(1 - beta_t)
-    g when a gradient g is added to the score. So the same move is the score
+    DPS takes p(y | x_t) for p(y | x0^), but replaces 1 / s_y^2 by a step size `scale` (zeta', 0.1 to 1 in the paper):
+    every step of the chain also moves the image by -scale grad |y - A x0^|. (The paper's formula is twice that; its
+    published code is this.) An ancestral step t -> s of the trained chain moves by beta_t / sqrt(1 - beta_t) g when a
+    gradient g is added to the score. So the same move is the score
 
-        g = -scale sqrt(1 - beta_t) / beta_t grad |y - A x0^|,        beta_t of the trained chain,
+        g = -scale sqrt(1 - beta_t) / beta_t grad |y - A x0^|,        beta_t of the trained chain:
 
-    and that is what this wrapper adds: T ancestral steps are DPS exactly, and any other sampler or grid follows the
-    same field. What is left of the likelihood is the direction only: no value of `scale` makes DPS right, not even on
-    Gaussian data, and the noise it is best for depends on the chain.
+    T ancestral steps are DPS exactly, and any other sampler or grid follows the same field. Only the direction is left
+    of the likelihood: no value of `scale` makes DPS right, not even on Gaussian data.
 
     Where the residual is below what the noise explains, |y - A x0^| < s_y sqrt(m) for m measured numbers, it is divided
-    by that instead, so that the pull fades to nothing where y is met; with noise_std = 0 it is the paper's.
-
-    `scale` is the paper's zeta', the length of a step, there 0.1 to 1.
+    by that instead, so that the correction vanishes where y is met; with noise_std = 0 it is the paper's.
     """
 
     scale: float = 0.5
@@ -141,14 +138,12 @@ class MomentMatching(_Posterior):
 
     Exact wherever p(x_0 | x_t) is Gaussian, so on any Gaussian data, and the best Gaussian for the others. J is never
     formed: (A V A^T + s_y^2 I) u = y - A x0^ is solved by iteration, with one product with J each, a backward pass
-    through the network. A trained network's J is only nearly symmetric and positive, which conjugate gradients do not
-    survive (five of them are worse than one on a network of ours); minimal residuals do, and a few are enough.
+    through the network; as many as y has numbers are exact. A trained network's J is only nearly symmetric and
+    positive, where conjugate gradients fail (five of them are worse than one on a network of ours); a few minimal
+    residuals are enough. A little noise_std (1e-2) keeps the system well conditioned.
 
     However large a network's J is at high noise, the correction as A sees it, A V A^T (A V A^T + s_y^2 I)^-1 (y - A
     x0^), is no longer than the residual where J is positive: V stands on both sides.
-
-    A little noise_std (1e-2) keeps the system well conditioned. Each iteration is a backward pass; as many as y has
-    numbers are exact.
     """
 
     noise_std: float = 0.01

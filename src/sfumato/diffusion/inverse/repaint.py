@@ -15,14 +15,16 @@ all of them at once.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.denoiser import Denoiser
+from sfumato.diffusion.noise import NoiseSource
 from sfumato.diffusion.process import forward_step, marginal
-from sfumato.diffusion.samplers.protocol import NoiseSource, Sampler, State
+from sfumato.diffusion.samplers.protocol import Sampler, State
 
 _REPEATS = 1024
 _KNOWN, _FORWARD = 1 << 30, 2 << 30
@@ -45,22 +47,15 @@ class _Offset:
 @dataclass(frozen=True, eq=False)
 class RePaint:
     """A sampler that paints what a mask leaves open (Lugmayr et al. 2022, 2201.09865, Alg. 1). At the end the known
-    pixels are exactly those given.
+    pixels are exactly those of `known`, (1 or B, C, H, W), where the mask, (1 or C, H, W) or (B, ...) bool, is True.
 
-    After every `jump`-th step, and after the last, the stretch is noised back and sampled again, `repeats` - 1 times.
-    All of it happens within the sampler's one step that ends the stretch, so the grid and the states are those of the
-    inner sampler. A multistep sampler's history is of an image that no longer exists: after each jump back it starts
-    empty, and carries over from the last repetition into the next stretch.
+    Each stretch of `jump` steps (10 of 250 in the paper) is sampled `repeats` times (10 in the paper; 1 is plain
+    replacement, Song et al. 2020, score_sde). All of it happens within the sampler's one step that ends the stretch, so
+    the grid and the states are those of the inner sampler. A multistep sampler's history is of an image that no longer
+    exists: after each jump back it starts empty, and carries over from the last repetition into the next stretch.
 
     The noise of step i in repetition r has the step number i + (r << 20) for the inner sampler, and the same with bit
     30 (known part) or 31 (the jump back from step i) set: all differ for up to 2^20 steps and 1,024 repetitions.
-
-    Attributes:
-        sampler: makes the steps.
-        known: (1 or B, C, H, W); what stands where the mask is False does not matter.
-        mask: (1 or C, H, W) or (B, ...) bool, True where pixels are known.
-        repeats: U, how often each stretch is sampled; 10 in the paper, 1 is plain replacement.
-        jump: j, steps of the grid in a stretch; 10 of 250 in the paper.
     """
 
     sampler: Sampler
@@ -68,6 +63,9 @@ class RePaint:
     mask: Tensor
     repeats: int = 10
     jump: int = 1
+
+    order: ClassVar[int] = 1  # whatever the inner sampler's: no multistep method can extrapolate through fresh noise
+    stochastic: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.mask.dtype != torch.bool:
@@ -78,19 +76,9 @@ class RePaint:
             raise ValueError(f"jump = {self.jump}: a stretch has at least 1 step")
 
     @property
-    def order(self) -> int:
-        """1 whatever the inner sampler: each step ends in fresh noise, which no multistep method can extrapolate."""
-        return 1
-
-    @property
     def evaluations(self) -> int:
         """The inner sampler's times `repeats`, on average over a stretch."""
         return self.sampler.evaluations * self.repeats
-
-    @property
-    def stochastic(self) -> bool:
-        """Always: the known part is noised afresh."""
-        return True
 
     def step(
         self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition | None = None

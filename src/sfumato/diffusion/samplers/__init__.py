@@ -23,7 +23,4 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "unipc": UniPC,
     "pndm": PNDM,
 }
-"""The samplers by their names on the command line; the options of each are the fields that its name leaves open.
-
-`euler` and `dpmpp-1` are other names of deterministic DDIM.
-"""
+"""The samplers by their names on the command line; `euler` and `dpmpp-1` are other names of deterministic DDIM."""

@@ -24,9 +24,10 @@ from torch import Tensor
 
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.denoiser import Denoiser
+from sfumato.diffusion.noise import NoiseSource
 from sfumato.diffusion.prediction import Prediction
 from sfumato.diffusion.process import posterior_coefficients
-from sfumato.diffusion.samplers.protocol import NoiseSource, State
+from sfumato.diffusion.samplers.protocol import State
 from sfumato.diffusion.schedule import Level, broadcast
 from sfumato.diffusion.variance import Small, Variance, reverse
 
@@ -104,11 +105,10 @@ def rho_step(level_s: Level, level_t: Level) -> float:
 def correctable(level_s: Level, level_t: Level) -> bool:
     """Return whether the mean of the slopes at both ends beats the first slope, on data N(0, 1).
 
-    For data N(0, 1) the flow keeps x fixed: Euler's step leads to cos(d) x, d the angle between the levels, the second
-    slope is sigma_s cos(d) x, and the truth is x. The correction makes it worse when the step comes from far above
-    (rho_t > 2 rho_s >> 1): there the slope changes at the near end only, and half of the change is applied all the way.
-    Mostly that is nothing, less than the tenth of an image that is tolerated here; from the rho = 20 000 at which a
-    cosine chain ends it is many images.
+    There the flow keeps x fixed: Euler's step leads to cos(d) x, d the angle between the levels, the second slope is
+    sigma_s cos(d) x, and the truth is x. A step from far above (rho_t > 2 rho_s >> 1) is made worse, since the slope
+    changes at the near end only and half of the change is applied all the way. Mostly that is less than the tenth of an
+    image that is tolerated here; from the rho = 20 000 at which a cosine chain ends it is many images.
     """
     if float(level_s.sigma) == 0:
         return False  # the image itself: there is no slope to be had

@@ -39,7 +39,8 @@ from torch import Tensor
 
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.denoiser import Denoiser
-from sfumato.diffusion.samplers.protocol import NoiseSource, State
+from sfumato.diffusion.noise import NoiseSource
+from sfumato.diffusion.samplers.protocol import State
 from sfumato.diffusion.schedule import Level
 from sfumato.diffusion.variance import Small, reverse
 

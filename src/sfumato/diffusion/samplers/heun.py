@@ -25,10 +25,11 @@ from torch import Tensor
 
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.denoiser import Denoiser
+from sfumato.diffusion.noise import NoiseSource
 from sfumato.diffusion.prediction import Prediction
 from sfumato.diffusion.process import step_variance
 from sfumato.diffusion.samplers.ddim import carry, correctable, rho_step
-from sfumato.diffusion.samplers.protocol import NoiseSource, State
+from sfumato.diffusion.samplers.protocol import State
 from sfumato.diffusion.schedule import Schedule, broadcast
 
 _MOST_CHURN = math.sqrt(2) - 1  # Alg. 2: a step's variance is at most doubled
@@ -77,11 +78,9 @@ class EDM:
     Noise is never raised above the schedule's noisiest level, so a step from t = 1 has no churn. The variance of the
     added noise is the forward process's: learned and measured ones are not used.
 
-    Attributes:
-        churn: gamma of Alg. 2, by how much a step raises rho before it falls: S_churn / N for N steps, at most sqrt(2)
-            - 1. 0 is `Heun`.
-        s_min, s_max: churn acts where rho = sigma / alpha lies between them.
-        s_noise: multiplies the added noise's standard deviation; a little over 1 makes up for detail lost.
+    `churn` is gamma of Alg. 2, by how much a step raises rho before it falls: S_churn / N for N steps, at most sqrt(2)
+    - 1; 0 is `Heun`. It acts where rho lies between s_min and s_max. `s_noise` multiplies the added noise's standard
+    deviation; a little over 1 makes up for detail lost.
     """
 
     churn: float = 0.1

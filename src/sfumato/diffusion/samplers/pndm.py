@@ -20,9 +20,10 @@ import torch
 
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.denoiser import Denoiser
+from sfumato.diffusion.noise import NoiseSource
 from sfumato.diffusion.samplers.ddim import carry, rho_step
 from sfumato.diffusion.samplers.heun import heun_step
-from sfumato.diffusion.samplers.protocol import NoiseSource, State
+from sfumato.diffusion.samplers.protocol import State
 
 
 def _adams_bashforth(times: list[float], s: float) -> list[float]:

@@ -21,19 +21,8 @@ from torch import Tensor
 
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.denoiser import Denoiser
+from sfumato.diffusion.noise import NoiseSource
 from sfumato.diffusion.prediction import Prediction
-
-
-class NoiseSource(Protocol):
-    """Where a sampler's random numbers come from; `diffusion.noise.Noise` is the usual one."""
-
-    def prior(self) -> Tensor:
-        """Return x_T ~ N(0, I), (B, C, H, W)."""
-        ...
-
-    def step(self, i: int) -> Tensor:
-        """Return z ~ N(0, I) of step i, (B, C, H, W)."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -61,23 +50,19 @@ class Sampler(Protocol):
     @property
     def order(self) -> int:
         """The error falls with the number of steps N like N^-order, in distribution where stochastic."""
-        ...
 
     @property
     def evaluations(self) -> int:
         """Denoiser evaluations a step; the last step may need fewer."""
-        ...
 
     @property
     def stochastic(self) -> bool:
         """Whether steps draw noise, so that the start alone does not decide the image."""
-        ...
 
     def step(
         self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition | None = None
     ) -> State:
         """Go from state.t to s, 0 <= s < state.t; a stochastic method's noise is `noise.step(state.step)`."""
-        ...
 
 
 def trajectory(
@@ -91,8 +76,6 @@ def trajectory(
     """Go through a grid of times and yield every state, the start first and the finished image (t = 0) last.
 
     Args:
-        denoiser: the model, guided and clipped as it should be.
-        sampler: the method.
         times: (N + 1,) decreasing, as from `diffusion.grid`.
         noise: prior and step noise of the batch.
         condition: what is asked of the images.

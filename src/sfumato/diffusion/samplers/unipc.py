@@ -29,8 +29,9 @@ from torch import Tensor
 
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.denoiser import Denoiser
+from sfumato.diffusion.noise import NoiseSource
 from sfumato.diffusion.samplers.dpm import Predictions, half_logsnr, usable
-from sfumato.diffusion.samplers.protocol import NoiseSource, State
+from sfumato.diffusion.samplers.protocol import State
 
 
 def _weights(ratios: Sequence[float], h: float, variant: str) -> list[float]:
@@ -74,16 +75,12 @@ class UniPC:
     """UniPC-p with the data prediction (Zhao et al. 2023, 2302.04867, Alg. 5 and 6). Order p + 1, one evaluation a
     step.
 
-    The first steps use what predictions there are. The last step, s = 0, is of first order and returns the image
-    predicted at x~_t, for the reasons in `dpm`. A first step from pure noise (alpha = 0) is of first order too; it is
-    neither corrected nor kept.
+    The predictor combines p predictions, 1 to 3; the first steps use what there are. The last step, s = 0, is of first
+    order and returns the image predicted at x~_t, for the reasons in `dpm`. A first step from pure noise (alpha = 0) is
+    too, and is neither corrected nor kept. `variant` is B(h); the paper prefers bh1 unguided in very few steps.
 
     The state's image is the predictor's x~; the corrected image exists only inside the next step, which corrects the
     very tensor that this one returned. Changing x between steps loses the correction of that step, no more.
-
-    Attributes:
-        p: how many predictions the predictor combines, 1 to 3.
-        variant: B(h), "bh1" or "bh2"; the paper prefers bh1 without guidance in very few steps, bh2 otherwise.
     """
 
     p: int = 2
