@@ -143,7 +143,7 @@ def test_a_planned_run_has_the_bits_of_one_whose_length_was_given(digits, tmp_pa
 
 def test_planning_writes_nothing(digits, tmp_path):
     state = torch.random.get_rng_state()
-    config, plan = resolve_length(tiny(train__images="none", train__budget="2"), Run(tmp_path / "run"), digits)
+    config, plan = resolve_length(tiny(train__images="none", train__budget="20"), Run(tmp_path / "run"), digits)
     assert config.train.images == plan.images > 0
     assert list(tmp_path.iterdir()) == []
     assert torch.equal(torch.random.get_rng_state(), state)
