@@ -51,6 +51,11 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return open_data(DataConfig("digits", labels="source"), tmp_path_factory.mktemp("cache"))
 
 
+@pytest.fixture
+def run(tmp_path) -> Run:
+    return Run(tmp_path / "run")
+
+
 def tiny(**overrides: str) -> Config:
     """A configuration whose steps take milliseconds; overrides are dotted keys with __ for the dots."""
     dotted = {key.replace("__", "."): value for key, value in overrides.items()}

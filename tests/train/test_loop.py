@@ -23,22 +23,14 @@ from sfumato.generate.pictures import tiles
 from sfumato.generate.recipe import Recipe
 from sfumato.generate.sample import sample
 from sfumato.model import load
-from sfumato.run.events import (
-    Finished,
-    HeldOut,
-    Sampled,
-    Saved,
-    Started,
-    Stepped,
-)
+from sfumato.run.events import Finished, HeldOut, Sampled, Saved, Started, Stepped
 from sfumato.run.folder import Run
 from sfumato.train import loop, train
 
 from .conftest import equal, final, go, log_of, tiny
 
 
-def test_events_come_in_order_and_the_run_is_recorded(digits, tmp_path):
-    run = Run(tmp_path / "run")
+def test_events_come_in_order_and_the_run_is_recorded(digits, run):
     events = go(tiny(), run, digits)
     assert isinstance(events[0], Started)
     assert isinstance(events[-1], Finished)
@@ -59,8 +51,7 @@ def test_events_come_in_order_and_the_run_is_recorded(digits, tmp_path):
 
 
 @pytest.mark.parametrize("cut", [[10], [1], [19], [3, 4, 11, 17]])
-def test_interrupted_and_resumed_is_the_same_bit_for_bit(digits, tmp_path, whole, cut):
-    run = Run(tmp_path / "run")
+def test_interrupted_and_resumed_is_the_same_bit_for_bit(digits, run, whole, cut):
     for steps in cut:
         seen = go(tiny(), run, digits, steps)
         assert seen[-1].step == steps
@@ -105,9 +96,8 @@ def killed_at_random(config, run: Run, digits, kills: int, longest: float) -> in
     return killed
 
 
-def test_killed_at_random_moments_is_the_same_bit_for_bit(digits, tmp_path, whole):
+def test_killed_at_random_moments_is_the_same_bit_for_bit(digits, run, whole):
     """SIGKILL eight times, with a save after every step so that many a blow falls into one."""
-    run = Run(tmp_path / "run")
     assert killed_at_random(tiny(train__save_every="0"), run, digits, 8, 0.25) >= 2
     ours, theirs = final(run), final(whole)
     for name in ours:  # the headers differ in save_every alone
@@ -127,8 +117,7 @@ def test_killed_twenty_times_is_the_same_bit_for_bit(digits, tmp_path: Path):
     assert log_of(hurt) == log_of(calm)
 
 
-def test_another_seed_is_another_run(digits, tmp_path, whole):
-    run = Run(tmp_path / "run")
+def test_another_seed_is_another_run(digits, run, whole):
     go(tiny(train__seed="1"), run, digits, 5)
     assert final(run).values() != final(whole).values()
 
@@ -142,8 +131,7 @@ def test_a_finished_run_says_so_and_changes_nothing(digits, whole):
     assert before == {p: p.read_bytes() for p in whole.path.rglob("*") if p.is_file() and p.name != "lock"}
 
 
-def test_grids_are_of_the_same_seeds_and_of_both_kinds(digits, tmp_path):
-    run = Run(tmp_path / "run")
+def test_grids_are_of_the_same_seeds_and_of_both_kinds(digits, run):
     events = go(tiny(train__raw_grids="true"), run, digits)
     grids = [e for e in events if isinstance(e, Sampled)]
     assert [(e.images, e.kind) for e in grids] == [(8, "ema"), (8, "raw"), (160, "ema"), (160, "raw")]
@@ -189,7 +177,7 @@ def frechet(a, b) -> float:
 
 
 @pytest.mark.slow
-def test_half_a_minute_on_digits_learns_digits(digits, tmp_path):
+def test_half_a_minute_on_digits_learns_digits(digits, run):
     """The held-out loss falls to less than 0.45 of its first value, and samples come near the data.
 
     The scale of the distance: noise is 40 away from the digits, two random halves of the digits are 0.25 apart.
@@ -197,7 +185,6 @@ def test_half_a_minute_on_digits_learns_digits(digits, tmp_path):
     config = resolve("digits", None, {"train.images": "16000", "train.grids": "0"})
     assert config.net == PRESETS["digits"].config.net
     plain = replace(digits, config=config.data)
-    run = Run(tmp_path / "run")
     losses = [e.loss for e in train(config, run, plain) if isinstance(e, HeldOut)]
     assert losses[-1] < 0.45 * losses[0]
     assert all(b < 1.01 * a for a, b in pairwise(losses))

@@ -88,8 +88,7 @@ def test_importance_sampling_resumes_bit_for_bit(digits, tmp_path) -> None:
     assert float(trainer.history.probabilities.max()) > 0.3
 
 
-def test_the_best_weights_are_kept(digits, tmp_path) -> None:
-    run = Run(tmp_path / "run")
+def test_the_best_weights_are_kept(digits, run) -> None:
     events = [e for e in train(tiny(train__held_outs="4"), run, digits) if isinstance(e, HeldOut)]
     best = min(events, key=lambda event: event.loss)
     model = load(run, "best")

@@ -106,9 +106,8 @@ def test_grids_and_held_out_losses_never_use_up_the_budget(grid, held_out):
     assert (none.grids, none.held_outs) == (0, 0)
 
 
-def test_a_run_draws_what_its_plan_affords(digits, tmp_path, monkeypatch):
+def test_a_run_draws_what_its_plan_affords(digits, run, monkeypatch):
     monkeypatch.setattr(planning, "measure", lambda *_: Speed(0.5, 2.0, 2.0))
-    run = Run(tmp_path / "run")
     events = list(train(tiny(train__images="none", train__budget="60", train__grids="9"), run, digits))
     plan = events[0].plan
     assert plan.grids < 9
@@ -116,9 +115,8 @@ def test_a_run_draws_what_its_plan_affords(digits, tmp_path, monkeypatch):
     assert sum(isinstance(event, HeldOut) for event in events) == len(plan.held_out_steps)
 
 
-def test_a_budget_is_planned_once_and_then_kept(digits, tmp_path, monkeypatch):
+def test_a_budget_is_planned_once_and_then_kept(digits, run, monkeypatch):
     monkeypatch.setattr(planning, "measure", lambda *_: Speed(0.5, 0.1, 0.1))
-    run = Run(tmp_path / "run")
     config = tiny(train__images="none", train__budget="20", train__grids="0")
     events = list(train(config, run, digits))
     plan = events[0].plan
@@ -149,9 +147,8 @@ def test_planning_writes_nothing(digits, tmp_path):
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_what_a_command_leaves_open_stays_as_the_run_has_it(digits, tmp_path):
+def test_what_a_command_leaves_open_stays_as_the_run_has_it(digits, run):
     """Grids took 25 steps by default once; such a run resumes by the same command, and by its own configuration."""
-    run = Run(tmp_path / "run")
     go(tiny(train__grid_steps="25"), run, digits, 1)
     for steps in ("none", "25"):
         assert resolve_length(tiny(train__grid_steps=steps), run, digits)[0] == tiny(train__grid_steps="25")
