@@ -64,6 +64,6 @@ def drawn_many(count: int) -> list[np.ndarray]:
 
 
 def scanned(images: list[np.ndarray]) -> Records:
-    records, faults = scan(Made(images), np.arange(len(images)), workers=0)
+    records, _, faults = scan(Made(images), np.arange(len(images)), workers=0)
     assert not faults
     return records

@@ -7,7 +7,7 @@ import pytest
 
 from sfumato.data import open_source
 from sfumato.inspect.outliers import FAR, Mirror, mirror_test, outliers
-from sfumato.inspect.scan import record_type, scan
+from sfumato.inspect.scan import RECORD, scan
 
 from .images import drawn, drawn_many, scanned
 
@@ -16,7 +16,7 @@ NOISE = np.random.default_rng(0).integers(0, 256, (64, 80, 3), dtype=np.uint8)
 
 def mirrored(thumbs: np.ndarray) -> Mirror:
     """The mirror test of thumbnails."""
-    records = np.zeros(len(thumbs), record_type(0))
+    records = np.zeros(len(thumbs), RECORD)
     records["thumb"] = thumbs
     return mirror_test(records)
 
@@ -52,7 +52,7 @@ def test_images_of_one_kind_have_few_outliers() -> None:
 
 
 def test_robust_z_is_the_standard_deviation_of_a_normal() -> None:
-    records = np.zeros(4000, record_type(0))
+    records = np.zeros(4000, RECORD)
     records["width"] = records["height"] = 9
     records["mean"] = np.random.default_rng(1).normal(128, 20, (4000, 1))
     z = outliers(records).z[:, 0]
@@ -107,7 +107,7 @@ def test_symmetric_images_are_not_counted() -> None:
 @pytest.mark.parametrize(("name", "verdict"), [("digits", "keep"), ("faces", "flip")])
 def test_digits_have_a_side_and_faces_have_none(name: str, verdict: str) -> None:
     source = open_source(name)
-    records, _ = scan(source, np.arange(0, len(source), 2), workers=0)
+    records, _, _ = scan(source, np.arange(0, len(source), 2), workers=0)
     assert mirror_test(records).verdict == verdict
 
 

@@ -52,12 +52,12 @@ def of(pixels: np.ndarray) -> np.void:
 def test_any_number_of_processes_gives_the_same(workers: int, tmp_path: Path) -> None:
     images = [*GOOD[:6], "is torn", *GOOD[6:], "is empty"]
     calls: list[tuple[int, int]] = []
-    records, faults = scan(Made(images), np.arange(14), lambda done, total: calls.append((done, total)), workers)
+    records, _, faults = scan(Made(images), np.arange(14), lambda done, total: calls.append((done, total)), workers)
     assert faults == [(6, "is torn"), (13, "is empty")]
     assert records["index"].tolist() == [0, 1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12]
     assert calls == [(n, 14) for n in range(1, 15)]
     assert records.tobytes() == scan(Made(images), np.arange(14), workers=0)[0].tobytes()
-    files, _ = scan(folder(tmp_path / "set"), np.arange(12), workers=workers)
+    files, _, _ = scan(folder(tmp_path / "set"), np.arange(12), workers=workers)
     assert set(files["format"].tolist()) == {b"PNG"}
     for name in set(files.dtype.names) - {"index", "format", "mode", "bits"}:
         np.testing.assert_array_equal(files[name], records[name])
@@ -65,7 +65,7 @@ def test_any_number_of_processes_gives_the_same(workers: int, tmp_path: Path) ->
 
 def test_only_the_images_asked_for_are_read() -> None:
     images = [GOOD[0], lambda: pytest.fail("read"), GOOD[2]]
-    records, faults = scan(Made(images), np.array([0, 2]), workers=0)
+    records, _, faults = scan(Made(images), np.array([0, 2]), workers=0)
     assert records["index"].tolist() == [0, 2]
     assert not faults
 
@@ -77,7 +77,7 @@ def test_an_image_that_crashes_the_decoder_is_named(tmp_path: Path, monkeypatch:
     source = folder(tmp_path / "set")
     for i in (3, 7):
         (tmp_path / "set" / f"{i:02d}.png").write_bytes(b"DIE")
-    records, faults = scan(source, np.arange(12), workers=2)
+    records, _, faults = scan(source, np.arange(12), workers=2)
     assert faults == [(3, "the decoder crashed"), (7, "the decoder crashed")]
     assert records["index"].tolist() == [0, 1, 2, 4, 5, 6, 8, 9, 10, 11]
 
@@ -86,7 +86,7 @@ def test_an_image_too_large_for_memory_is_named() -> None:
     def greedy() -> None:
         raise MemoryError
 
-    _, faults = scan(Made([GOOD[0], greedy]), np.arange(2), workers=1)
+    _, _, faults = scan(Made([GOOD[0], greedy]), np.arange(2), workers=1)
     assert faults == [(1, "it needs more memory than there is")]
 
 
@@ -101,11 +101,11 @@ def test_no_process_is_left_behind_after_an_interrupt(tmp_path: Path) -> None:
 
 
 def test_conditions_are_recorded_and_transparent_images_lie_on_the_background(tmp_path: Path) -> None:
-    records, _ = scan(Made(GOOD[:3], ("a", "b"), [1.0, 0.0, 1.0]), np.arange(3))
-    assert records["condition"].tolist() == [[1.0], [0.0], [1.0]]
+    _, conditions, _ = scan(Made(GOOD[:3], ("a", "b"), [1.0, 0.0, 1.0]), np.arange(3))
+    assert conditions.tolist() == [[1.0], [0.0], [1.0]]
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "clear.png")
     for background, mean in (("white", 255), ("#ff0000", 85)):
-        records, _ = scan(open_source(str(tmp_path)), np.arange(1), background=background)
+        records, _, _ = scan(open_source(str(tmp_path)), np.arange(1), background=background)
         assert records["mean"].mean() == mean
 
 
@@ -180,7 +180,7 @@ def test_headers_of_files(tmp_path: Path) -> None:
     image.convert("RGBA").save(tmp_path / "d.png")
     image.save(tmp_path / "e.gif", save_all=True, append_images=[ImageOps.mirror(image)])
     image.save(tmp_path / "f.tiff")
-    found, _ = scan(open_source(str(tmp_path)), np.arange(6), workers=0)
+    found, _, _ = scan(open_source(str(tmp_path)), np.arange(6), workers=0)
     assert [r["format"].item() for r in found] == [b"PNG", b"JPEG", b"PNG", b"PNG", b"GIF", b"TIFF"]
     assert [r["bits"].item() for r in found] == [8, 8, 16, 8, 8, 8]
     for name, which in (("misnamed", 1), ("alpha", 3), ("animated", 4)):
@@ -193,5 +193,5 @@ def test_a_jpeg_that_ended_early_is_marked(tmp_path: Path) -> None:
     whole = content.getvalue()
     (tmp_path / "whole.jpg").write_bytes(whole)
     (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2] + b"\xff\xd9")
-    records, _ = scan(open_source(str(tmp_path)), np.arange(2), workers=0)
+    records, _, _ = scan(open_source(str(tmp_path)), np.arange(2), workers=0)
     assert records["cut_short"].tolist() == [True, False]

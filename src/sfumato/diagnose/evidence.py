@@ -32,8 +32,7 @@ class LevelError:
     sigma: float = measured("standard deviation of the noise in x_t there, from the schedule")
     error: float = measured("mean squared error of the predicted image, clipped, a value, over the probe's images")
     trivial: float = measured(
-        "the same error of the best linear guess made value by value, from the data's mean and variance at each, at "
-        "least a byte's rounding; no worse, where it is fitted, than predicting the mean"
+        "the same of the best linear guess made value by value, from the data's mean and variance"
     )
     bias: tuple[float, ...] = measured("mean of predicted image - image for each channel")
 
@@ -54,9 +53,7 @@ class Reading:
 
     weights: str = measured("which weights: ema, raw or best")
     parameterization: str = measured("as what the output was read: eps, x0, v or mu")
-    levels: tuple[LevelError, ...] = measured(
-        "ten levels, t = 0.05, 0.15 .. 0.95, the same images and noise for all readings"
-    )
+    levels: tuple[LevelError, ...] = measured("t = 0.05, 0.15 .. 0.95, the same images and noise for all readings")
 
     @property
     def ratio(self) -> float:
@@ -96,9 +93,7 @@ class Samples:
     weights: str = measured("which weights: ema, raw or best")
     steps: int = measured("steps of the default sampler; the recipe is the default one but for what the name says")
     statistics: ImageStatistics = measured("statistics of the sampled images", "look")
-    distance: float = measured(
-        "energy distance from training images, 0 is alike and 1 is as far apart as can be", "apart"
-    )
+    distance: float = measured("energy distance from training images, 0 for alike, at most 1", "apart")
     finite: float = measured("fraction of values that are finite")
     nearest: float = measured("median root-mean-square difference from the nearest training image")
 
@@ -112,9 +107,7 @@ class Data:
     distinct: int = measured("distinct images among them, by the SHA-256 of their pixels")
     statistics: ImageStatistics = measured("statistics of up to 512 training images, evenly spaced", "look")
     distance: float = measured("energy distance of two halves of them: what chance alone gives", "apart")
-    nearest: float | None = measured(
-        "median root-mean-square difference of held-out images from the nearest training image"
-    )
+    nearest: float | None = measured("the median for held-out images of the difference from the nearest training image")
     changed: bool | None = measured("whether the images' fingerprint differs from the newest checkpoint's")
 
 
@@ -124,9 +117,7 @@ class Process:
 
     num_steps: int = measured("length of the chain")
     alpha_end: float = measured("fraction of the image left in x_T, sqrt(abar_T)")
-    leak_bits: float = measured(
-        "KL( q(x_T | x_0) || N(0, I) ) of an image in bits, mean over training images (DDPM's L_T)"
-    )
+    leak_bits: float = measured("KL( q(x_T | x_0) || N(0, I) ) in bits, mean over training images (DDPM's L_T)")
     sigma_first: float = measured("standard deviation of the noise at the chain's first level")
 
 
@@ -134,7 +125,7 @@ class Process:
 class Variance:
     """What a learned variance has learned."""
 
-    deviation: float = measured("standard deviation of the predicted fraction over levels, images and pixels", "spread")
+    deviation: float = measured("standard deviation of the predicted fraction over levels and pixels", "spread")
     learned: float = measured("bits a dimension of the bound's terms at the ten levels with the learned variance")
     fixed: float = measured("the same with the better of the two fixed variances")
 
@@ -153,14 +144,10 @@ class Training:
     restarts: int = measured("sessions after the first, in events.jsonl")
     finished: bool = measured("whether finished.json says that the planned length is reached")
     losses: tuple[float, ...] = measured("training loss in ten equal parts of the run, levels weighing alike")
-    held_out: tuple[tuple[int, float, float], ...] = measured(
-        "(images, held-out loss, training loss) of each evaluation of the held-out loss"
-    )
+    held_out: tuple[tuple[int, float, float], ...] = measured("(images, held-out loss, training loss) each time")
     gradient: tuple[float, ...] = measured("mean norm of the gradient in the same ten parts")
     warnings: tuple[str, ...] = measured("messages of the warnings in events.jsonl")
-    initial: float = measured(
-        "fraction of the initial weights left in their average: the product of all its decays", "initial_share"
-    )
+    initial: float = measured("initial weights left in their average: the product of its decays", "initial_share")
     half_life: float = measured("half-life of the average at the end, in images")
 
 
@@ -186,10 +173,7 @@ class Evidence:
     process: Process = measured("the schedule of the weights' header")
     readings: Mapping[str, Reading] = measured("by weights; `as eps` and so on is the main weights' output read so")
     samples: Mapping[str, Samples] = measured("by name; the same seeds throughout", "draws")
-    unsettled: float = measured(
-        "root-mean-square difference between the images of the default number of steps and of the most, relative to "
-        "the data's diversity"
-    )
+    unsettled: float = measured("change of the images from the default number of steps to the most, over the diversity")
     variance: Variance | None = measured("None where the variance is fixed")
     labels: Labels | None = measured("None where the model has no labels")
     training: Training | None = measured("None where there is no run folder")

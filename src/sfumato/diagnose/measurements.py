@@ -77,15 +77,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """Images with noise, the same for all readings.
-
-    Attributes:
-        x_0: (N, C, H, W).
-        condition: theirs, or None.
-        eps: (LEVELS, N, C, H, W).
-        mean: (C, H, W) of the data.
-        variance: (C, H, W) of the data.
-    """
+    """Images x_0 (N, C, H, W) with their noise eps (LEVELS, N, C, H, W), and the data's mean and variance (C, H, W)."""
 
     x_0: Tensor
     condition: Condition | None
@@ -157,15 +149,9 @@ class Bench:
         levels = []
         for prediction, noised in self.levels(read, condition):
             error, trivial = self._error(prediction, noised), self._error(guess(noised.x_t, noised.t), noised)
-            levels.append(
-                LevelError(
-                    t=float(noised.t[0]),
-                    sigma=float(noised.schedule(noised.t[0]).sigma),
-                    error=float(error.square().mean()),
-                    trivial=float(trivial.square().mean()),
-                    bias=tuple(error.mean((0, 2, 3)).tolist()),
-                )
-            )
+            t, bias = float(noised.t[0]), tuple(error.mean((0, 2, 3)).tolist())
+            squares = float(error.square().mean()), float(trivial.square().mean())
+            levels.append(LevelError(t, float(noised.schedule(t).sigma), *squares, bias))
         return Reading(weights, name, tuple(levels))
 
     def _error(self, prediction: Prediction, noised: Noised) -> Tensor:

@@ -34,18 +34,13 @@ SIDE = 32
 
 @dataclass(frozen=True)
 class ImageStatistics:
-    """Statistics of a set of images, pixels in [-1, 1].
+    """Statistics of a set of images, pixels in [-1, 1], defined above.
 
     Attributes:
-        mean: of each channel.
-        std: of each channel, over all pixels of all images.
         low: the value below which 1 % of a channel's pixels lie.
         high: the value below which 99 % of a channel's pixels lie.
         black: fraction of values that become byte 0.
         white: fraction of values that become byte 255.
-        grain: standard deviation of (a - b - c + d) / 2 over squares of four pixels.
-        correlation: of neighbouring pixels.
-        diversity: mean root-mean-square difference of two images.
     """
 
     mean: tuple[float, ...]

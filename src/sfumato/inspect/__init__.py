@@ -17,4 +17,4 @@ if TYPE_CHECKING:
     from sfumato.inspect.report import Report, check
 
 __all__ = ["Advice", "Report", "advise", "check"]
-__getattr__, __dir__ = lazy(__name__, {"Advice": "advice", "Report": "report", "advise": "advice", "check": "report"})
+__getattr__, __dir__ = lazy(__name__, __file__)

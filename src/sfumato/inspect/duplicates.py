@@ -99,8 +99,7 @@ def hamming(a: Hashes, b: Hashes) -> NDArray[np.uint8]:
     difference = a ^ b
     if hasattr(np, "bitwise_count"):
         return np.asarray(np.bitwise_count(difference), np.uint8)
-    ones: NDArray[np.uint8] = _ones()[difference[..., None].view(np.uint8)].sum(-1, dtype=np.uint8)  # numpy 1
-    return ones
+    return np.asarray(_ones()[difference[..., None].view(np.uint8)].sum(-1, dtype=np.uint8))  # numpy 1
 
 
 def close_pairs(a: Hashes, b: Hashes, radius: int = RADIUS) -> tuple[Index, Index, bool]:
@@ -180,8 +179,7 @@ def _alike(records: Records, a: NDArray[np.uint8], b: NDArray[np.uint8], i: Inde
 def closest(distance: NDArray[np.uint8], most: int) -> NDArray[np.bool_]:
     """Return the pairs within the greatest distance that no more than `most` pairs are within."""
     within = np.cumsum(np.bincount(distance, minlength=RADIUS + 1))
-    chosen: NDArray[np.bool_] = distance < np.searchsorted(within, most, "right")
-    return chosen
+    return np.asarray(distance < np.searchsorted(within, most, "right"))
 
 
 def coarse(thumbs: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -225,20 +223,17 @@ def _centred(thumbs: NDArray[np.generic]) -> NDArray[np.float64]:
     flat = thumbs.reshape(len(thumbs), np.prod(thumbs.shape[1:], dtype=int)).astype(np.float64)
     flat -= flat.mean(1, keepdims=True)
     length = np.sqrt((flat**2).sum(1, keepdims=True))
-    out: NDArray[np.float64] = flat / np.maximum(length, 1e-9)
-    return out
+    return np.asarray(flat / np.maximum(length, 1e-9))
 
 
 @cache
 def _zoom(border: float) -> NDArray[np.float64]:
     """(S, S): resample a row of S pixels linearly to its middle, with a fraction cut off at either end."""
     x = ((np.arange(THUMB) + 0.5) * (1 - 2 * border) + border * THUMB - 0.5).clip(0, THUMB - 1)
-    weights: NDArray[np.float64] = np.maximum(0.0, 1 - np.abs(x[:, None] - np.arange(THUMB)))
-    return weights
+    return np.asarray(np.maximum(0.0, 1 - np.abs(x[:, None] - np.arange(THUMB))))
 
 
 @cache
 def _ones() -> NDArray[np.uint8]:
     """How many bits are set in each byte."""
-    bits: NDArray[np.uint8] = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1, dtype=np.uint8)
-    return bits
+    return np.asarray(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1, dtype=np.uint8))

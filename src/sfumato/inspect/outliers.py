@@ -56,13 +56,11 @@ class Outliers:
     @property
     def score(self) -> Floats:
         """(N,): the largest z."""
-        best: Floats = self.z.max(1, initial=0.0)
-        return best
+        return np.asarray(self.z.max(1, initial=0.0))
 
     def farthest(self) -> list[int]:
         """The rows of all images, the farthest from the others first."""
-        order: list[int] = np.argsort(-self.score, kind="stable").tolist()
-        return order
+        return list(map(int, np.argsort(-self.score, kind="stable")))
 
     def far(self) -> list[int]:
         """The rows of the outliers, the farthest first."""
@@ -72,8 +70,7 @@ class Outliers:
         """The rows of up to `num` typical images."""
         plain = np.flatnonzero(self.score <= np.median(self.score)) if len(self.score) else np.zeros(0, np.int64)
         order = plain[np.argsort(self.first[plain], kind="stable")]
-        chosen: list[int] = order[evenly(len(order), num)].tolist()
-        return chosen
+        return list(map(int, order[evenly(len(order), num)]))
 
     def reason(self, row: int) -> str:
         """The feature that is farthest from the others'."""
@@ -115,8 +112,7 @@ class Mirror:
 
 def luma(colours: NDArray[np.generic]) -> Floats:
     """Return the luma of (..., 3) red, green and blue."""
-    shades: Floats = colours @ np.array(LUMA)
-    return shades
+    return np.asarray(colours @ np.array(LUMA))
 
 
 def outliers(records: Records) -> Outliers:
@@ -168,8 +164,7 @@ def _nearest(rows: Floats, others: Floats, own: NDArray[np.int64]) -> Floats:
     """The squared distance of each row from the nearest of the others, but for the one that it is itself."""
     distance = (rows**2).sum(1)[:, None] + (others**2).sum(1) - 2 * rows @ others.T
     distance[np.arange(len(rows)), own] = np.inf
-    nearest: Floats = distance.min(1, initial=np.inf)
-    return nearest
+    return np.asarray(distance.min(1, initial=np.inf))
 
 
 def _small(thumbs: NDArray[np.uint8]) -> Floats:
@@ -203,5 +198,4 @@ def _robust(values: Floats) -> Floats:
     scale = 1.4826 * np.median(apart)
     if scale < 1e-9:
         scale = values.std()
-    z: Floats = apart / scale if scale > 1e-9 else np.zeros_like(apart)
-    return z
+    return np.asarray(apart / scale if scale > 1e-9 else np.zeros_like(apart))

@@ -75,7 +75,7 @@ def _figures(report: Report) -> list[tuple[str, str]]:
         low, middle, high = (table["quantiles"][name][k] for k in (1, 3, 5))
         rows.append((name, f"median {middle:.0f}, nine tenths from {low:.0f} to {high:.0f}{unit}"))
     for a, attribute in enumerate(report.source.attributes):
-        counts, given = report.counts(a), int((~np.isnan(r["condition"][:, a])).sum())
+        counts, given = report.counts(a), int((~np.isnan(report.conditions[:, a])).sum())
         rows.append((attribute.name[:12], listed(counts) if counts else f"a number, given for {given:,}"))
     return rows
 

@@ -18,7 +18,7 @@ from sfumato.data.store.build import SIDES, choose_size
 from sfumato.errors import UserError
 from sfumato.inspect.duplicates import Duplicates, find_duplicates
 from sfumato.inspect.outliers import Mirror, Outliers, evenly, luma, mirror_test, outliers
-from sfumato.inspect.scan import Records, scan
+from sfumato.inspect.scan import Conditions, Records, scan
 
 __all__ = ["FLAT", "QUANTILES", "Report", "check", "cleaned", "listable"]
 
@@ -36,7 +36,8 @@ class Report:
         config: how training would read them.
         total: how many there are.
         records: (N,) of the readable images that were scanned.
-        faults: (index, reason) of the unreadable ones.
+        conditions: (N, A), theirs.
+        faults: (index, reason) of the unreadable images.
         duplicates: groups of them.
         outliers: how far each image is from the others.
         mirror: whether left and right matter.
@@ -46,6 +47,7 @@ class Report:
     config: DataConfig
     total: int
     records: Records
+    conditions: Conditions
     faults: list[tuple[int, str]]
     duplicates: Duplicates
     outliers: Outliers
@@ -106,8 +108,7 @@ class Report:
         """(N,): the fraction of each image's pixels that a centred crop to the training proportions leaves out."""
         (height, width), _ = self.size
         ratio = self.records["width"] / self.records["height"] * height / width
-        lost: NDArray[np.float64] = 1 - np.minimum(ratio, 1 / ratio)
-        return lost
+        return np.asarray(1 - np.minimum(ratio, 1 / ratio))
 
     @property
     def enlarged(self) -> int:
@@ -117,7 +118,7 @@ class Report:
 
     def counts(self, a: int) -> dict[str, int]:
         """How many images have each value of attribute a, and how many none; {} for a number."""
-        values, column = self.source.attributes[a].values, self.records["condition"][:, a]
+        values, column = self.source.attributes[a].values, self.conditions[:, a]
         absent = np.isnan(column)
         given = np.bincount(column[~absent].astype(int), minlength=len(values)).tolist() if values else []
         counts = dict(zip(values, given, strict=True))
@@ -203,12 +204,14 @@ def check(
         workers: processes; see `scan`.
     """
     total = len(source)
-    records, faults = scan(source, np.unique(evenly(total, num or total)), on_progress, workers, config.background)
+    records, conditions, faults = scan(
+        source, np.unique(evenly(total, num or total)), on_progress, workers, config.background
+    )
     duplicates = find_duplicates(records)
     alone = np.setdiff1d(np.arange(len(records)), list(duplicates.spare))
     alone = alone[~records["constant"][alone]]
     mirror = mirror_test(records[alone])
-    return Report(source, config, total, records, faults, duplicates, outliers(records), mirror)
+    return Report(source, config, total, records, conditions, faults, duplicates, outliers(records), mirror)
 
 
 def listable(source: Source, num: int | None) -> None:

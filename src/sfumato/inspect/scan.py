@@ -33,17 +33,19 @@ from sfumato.data.formats.tiff import is_bands
 from sfumato.data.sources.protocol import File, Picture, Pixels, Source, Unreadable, encoded, files_of
 from sfumato.data.workers import count_workers, run
 
-__all__ = ["THUMB", "Records", "difference_hash", "frequency_hash", "record", "record_type", "recorder", "scan"]
+__all__ = ["RECORD", "THUMB", "Conditions", "Records", "difference_hash", "frequency_hash", "record", "scan"]
 
 RECORDER = "sfumato.inspect.scan:recorder"
-
+"""What workers run."""
 THUMB = 16
 """Side of a record's thumbnail."""
 LIGHTER = 2
 """Grey levels by which a neighbour must be lighter to count."""
 
 Records = NDArray[np.void]
-"""(N,) of `record_type`."""
+"""(N,) of `RECORD`."""
+Conditions = NDArray[np.float32]
+"""(N, A): what is known of each image, a column an attribute, NaN where it is not given."""
 WAVES: NDArray[np.float64] = np.cos(np.pi * np.arange(8)[:, None] * (np.arange(32) + 0.5) / 32)
 """(8, 32): the lowest rows of the cosine transform (DCT-II), cos(pi k (n + 1/2) / 32)."""
 MIRROR = (-1.0) ** np.arange(8)
@@ -52,32 +54,16 @@ _BILINEAR = Image.Resampling.BILINEAR  # Pillow widens the triangle by the scale
 _FAMILY = {"MPO": "JPEG"}  # formats that go by the name of another
 
 
-@cache
-def record_type(num_attributes: int) -> np.dtype[np.void]:
-    """Return the type of a record of an image with so many attributes."""
-    return np.dtype(
-        [
-            ("index", "<i8"),
-            ("height", "<i4"),
-            ("width", "<i4"),
-            ("format", "S12"),
-            ("mode", "S8"),
-            ("bits", "u1"),
-            ("alpha", "?"),
-            ("animated", "?"),
-            ("misnamed", "?"),
-            ("cut_short", "?"),
-            ("grey", "?"),
-            ("constant", "?"),
-            ("mean", "<f4", (3,)),
-            ("contrast", "<f4"),
-            ("digest", "<u8", (2,)),
-            ("hashes", "<u8", (2,)),
-            ("mirrored", "<u8", (2,)),
-            ("thumb", "u1", (THUMB, THUMB, 3)),
-            ("condition", "<f4", (num_attributes,)),
-        ]
-    )
+RECORD = np.dtype(
+    [
+        *((name, "<i8") for name in ("index", "height", "width")),
+        *(("format", "S12"), ("mode", "S8"), ("bits", "u1")),
+        *((name, "?") for name in ("alpha", "animated", "misnamed", "cut_short", "grey", "constant")),
+        *(("mean", "<f4", (3,)), ("contrast", "<f4")),
+        *((name, "<u8", (2,)) for name in ("digest", "hashes", "mirrored")),
+        ("thumb", "u1", (THUMB, THUMB, 3)),
+    ]
+)
 
 
 def scan(
@@ -86,8 +72,8 @@ def scan(
     on_progress: Callable[[int, int], None] | None = None,
     workers: int | None = None,
     background: str = "white",
-) -> tuple[Records, list[tuple[int, str]]]:
-    """Return the records of the readable images among `indices`, in order, and (index, reason) of the others.
+) -> tuple[Records, Conditions, list[tuple[int, str]]]:
+    """Return records and conditions of the readable images among `indices`, in order; (index, reason) of the others.
 
     Files are decoded by worker processes, so that none can end the scan; images that are no files are read here.
 
@@ -98,42 +84,44 @@ def scan(
         workers: processes; one a core when None, none when 0.
         background: the colour under transparent pixels.
     """
-    records, faults = np.zeros(len(indices), record_type(len(source.attributes))), list[tuple[int, str]]()
+    records, faults = np.zeros(len(indices), RECORD), list[tuple[int, str]]()
+    conditions = np.zeros((len(indices), len(source.attributes)), np.float32)
     for done, (i, answer) in enumerate(_answers(source, indices.tolist(), workers, background), 1):
+        row = done - 1 - len(faults)
         if isinstance(answer, str):
             faults.append((i, answer))
         else:
-            out, (found, condition) = records[done - 1 - len(faults)], answer
-            for name in set(record_type(0).names or ()) - {"condition"}:
-                out[name] = found[name]
-            out["index"], out["condition"] = i, condition
-            out["misnamed"] = _misnamed(source.origin(i), out["format"].decode())
+            records[row], conditions[row] = answer
+            records["index"][row] = i
+            records["misnamed"][row] = _misnamed(source.origin(i), records["format"][row].decode())
         if on_progress is not None:
             on_progress(done, len(indices))
-    return records[: len(indices) - len(faults)], faults
+    count = len(indices) - len(faults)
+    return records[:count], conditions[:count], faults
 
 
 def _answers(
     source: Source, indices: list[int], workers: int | None, background: str
 ) -> Iterator[tuple[int, tuple[Any, tuple[float, ...]] | str]]:
     """Yield each index with the image's record and condition, or why there is none."""
-    if (files := encoded(source)) is not None:
-        count = min(count_workers(len(indices), fewest=1), -(-len(indices) // 16)) if workers is None else workers
-        answers = run(RECORDER, background.encode(), files_of(files, indices), count)
-        for i, answer in zip(indices, answers, strict=True):
-            yield (
-                i,
-                answer if isinstance(answer, str) else (np.frombuffer(answer, record_type(0))[0], files.condition(i)),
-            )
+    if (files := encoded(source)) is None:
+        yield from ((i, _read(source, i, background)) for i in indices)
         return
-    for i in indices:
-        try:
-            image = source.read(i)
-            yield i, (record(image, background), image.condition)
-        except Unreadable as fault:
-            yield i, fault.reason
-        except MemoryError:
-            yield i, "it needs more memory than there is"
+    count = min(count_workers(len(indices), fewest=1), -(-len(indices) // 16)) if workers is None else workers
+    answers = run(RECORDER, background.encode(), files_of(files, indices), count)
+    for i, answer in zip(indices, answers, strict=True):
+        yield i, answer if isinstance(answer, str) else (np.frombuffer(answer, RECORD)[0], files.condition(i))
+
+
+def _read(source: Source, i: int, background: str) -> tuple[Any, tuple[float, ...]] | str:
+    """The record and condition of an image that is no file, or why there is none."""
+    try:
+        image = source.read(i)
+        return record(image, background), image.condition
+    except Unreadable as fault:
+        return fault.reason
+    except MemoryError:
+        return "it needs more memory than there is"
 
 
 def recorder(setup: bytes) -> Callable[[File], bytes]:
@@ -149,7 +137,7 @@ def record(image: Picture, background: str = "white", file: File | None = None) 
         background: the colour under transparent pixels.
         file: which it was decoded from, if it was.
     """
-    out = np.zeros((), record_type(0))
+    out = np.zeros((), RECORD)
     out["animated"] = image.animated
     pixels = rendered(flattened(image, background))
     out["height"], out["width"], _ = pixels.shape

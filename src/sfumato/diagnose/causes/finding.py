@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sfumato.diagnose.evidence import Evidence
 
 __all__ = [
-    "BETTER", "FEW", "GAIN", "GUESS", "UNLEARNED", "Finding", "again", "far", "resample", "unlearned",
+    "BETTER", "FEW", "GAIN", "GUESS", "UNLEARNED", "Finding", "again", "distances", "far", "resample", "unlearned",
 ]  # fmt: skip
 
 FAR = 0.05
@@ -42,6 +42,12 @@ class Finding:
     figures: tuple[str, ...]
     remedy: tuple[str, ...]
     cause: str = ""
+
+
+def distances(e: Evidence, first: str, name: str, second: str) -> str:
+    """Return a sentence on how far the default samples and others are from the data."""
+    own, other = e.default.distance, e.samples[name].distance
+    return f"The samples' distance from the data is {own:.3f} {first}, {other:.3f} {second}."
 
 
 def far(e: Evidence) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sfumato.diagnose.causes.finding import BETTER, GAIN, GUESS, UNLEARNED, Finding, again, far, resample
+from sfumato.diagnose.causes.finding import BETTER, GAIN, GUESS, UNLEARNED, Finding, again, distances, far, resample
 from sfumato.diagnose.evidence import Evidence
 from sfumato.diagnose.symptoms import shifts
 
@@ -73,8 +73,7 @@ def average_too_long(e: Evidence) -> Finding | None:
         (
             f"At medium noise the error of the average is {e.reading.middle:.2f} times {GUESS}; that of the weights as "
             f"trained is {raw.middle:.2f} times.",
-            f"The samples' distance from the data is {e.default.distance:.3f} with the average, "
-            f"{e.samples['raw'].distance:.3f} without.",
+            distances(e, "with the average", "raw", "without"),
             *filter(None, (history,)),
         ),
         (resample(e, "--weights raw"), again(e, "--ema.half_life 0.02 --ema.ramp 0.05")),
@@ -125,8 +124,7 @@ def untaught_variance(e: Evidence) -> Finding | None:
 
 def schedule_end(e: Evidence) -> Finding | None:
     """A chain that ends before the image is gone, so that sampling starts where training never was."""
-    started = e.samples["from data"].distance
-    if e.process.alpha_end < END or started > GAIN * e.default.distance:
+    if e.process.alpha_end < END or e.samples["from data"].distance > GAIN * e.default.distance:
         return None
     return Finding(
         3 if far(e) else 2,
@@ -134,8 +132,7 @@ def schedule_end(e: Evidence) -> Finding | None:
         (
             f"At the chain's end {100 * e.process.alpha_end:.0f} % of the image is left in x_T (alpha), "
             f"{e.process.leak_bits:,.1f} bits of it.",
-            f"The samples' distance from the data is {e.default.distance:.3f} when they start from noise, "
-            f"{started:.3f} from noised training images.",
+            distances(e, "when they start from noise", "from data", "when they start from noised training images"),
         ),
         (again(e, "--diffusion.zero_terminal_snr true --diffusion.parameterization v"),),
     )
@@ -176,30 +173,28 @@ def first_level(e: Evidence) -> Finding | None:
 
 def more_steps(e: Evidence) -> Finding | None:
     """Samples that are not converged at the default number of steps."""
-    few, most = e.default, max(e.samples.values(), key=lambda samples: samples.steps)
-    if most.steps == few.steps or e.unsettled < UNSETTLED or most.distance > GAIN * few.distance:
+    few, name = e.default.steps, max(e.samples, key=lambda name: e.samples[name].steps)
+    most = e.samples[name].steps
+    if most == few or e.unsettled < UNSETTLED or e.samples[name].distance > GAIN * e.default.distance:
         return None
     return Finding(
         3 if far(e) else 2,
-        f"{few.steps} steps are too few for this model.",
+        f"{few} steps are too few for this model.",
         (
-            f"From {few.steps} to {most.steps} steps the images change by {100 * e.unsettled:.0f} % of the data's "
-            "diversity.",
-            f"Their distance from the data is {few.distance:.3f} with {few.steps} steps, {most.distance:.3f} with "
-            f"{most.steps}.",
+            f"From {few} to {most} steps the images change by {100 * e.unsettled:.0f} % of the data's diversity.",
+            distances(e, f"with {few} steps", name, f"with {most}"),
         ),
-        (resample(e, f"--steps {most.steps}"),),
+        (resample(e, f"--steps {most}"),),
     )
 
 
 def clipping(e: Evidence) -> Finding | None:
     """Samples that are better without clipping."""
-    free = e.samples["unclipped"].distance
-    if not far(e) or free > GAIN * e.default.distance:
+    if not far(e) or e.samples["unclipped"].distance > GAIN * e.default.distance:
         return None
     return Finding(
         2,
         "Clipping the predicted images harms this model's samples.",
-        (f"The samples' distance from the data is {e.default.distance:.3f} with clipping, {free:.3f} without.",),
+        (distances(e, "with clipping", "unclipped", "without"),),
         (resample(e, "--range free"),),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from sfumato.diagnose.causes.finding import FEW, GUESS, Finding, again, far, resample, unlearned
+from sfumato.diagnose.causes.finding import FEW, GUESS, Finding, again, distances, far, resample, unlearned
 from sfumato.diagnose.evidence import Evidence
 from sfumato.diagnose.symptoms import COPIED, byte
 from sfumato.report.text import plural
@@ -246,8 +246,7 @@ def needs_labels(e: Evidence) -> Finding | None:
         "The model never saw an image without its label, and cannot generate without one.",
         (
             f"Without a label the error is {labels.none / labels.own:.2f} times that with it.",
-            f"The distance from the data is {e.samples['no label'].distance:.3f} for samples without labels, "
-            f"{e.default.distance:.3f} with them.",
+            distances(e, "with labels", "no label", "without"),
         ),
         (resample(e, "--label all"),),
     )
