@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,12 +40,16 @@ def test_a_weights_file_alone_is_diagnosed_without_an_event_log(sfumato: Command
     assert said["evidence"]["training"] is None
 
 
-def test_progress_ends_at_its_total(plain: Path) -> None:
+def test_progress_ends_at_its_total_and_the_run_is_only_read(plain: Path, tmp_path: Path) -> None:
     from sfumato.diagnose import measure
 
     calls: list[tuple[int, int]] = []
-    measure(plain, 8, 0, "cpu", lambda done, total: calls.append((done, total)))
+    run = Path(shutil.copytree(plain, tmp_path / "run"))
+    (run / "checkpoints" / ".000000000096.1.part").mkdir()  # a save that another process is at
+    before = sorted(run.rglob("*"))
+    measure(run, 8, 0, "cpu", lambda done, total: calls.append((done, total)))
     assert calls[-1] == (len(calls), len(calls))
+    assert sorted(run.rglob("*")) == before
 
 
 def test_what_is_refused(refused: Callable[..., str], tmp_path: Path) -> None:

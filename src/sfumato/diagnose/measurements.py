@@ -201,7 +201,7 @@ class Bench:
 
     # --- the images, the schedule, the labels
 
-    def data(self, run: Run | None) -> Data:
+    def data(self, summary: RunSummary | None) -> Data:
         """Measure the training images."""
         data, half = self.target.data, max(len(self.pixels) // 2, 2)
         held_out = self._pixels(split_rows(data, "held_out")[:REFERENCE]) if len(data.held_out) else None
@@ -212,7 +212,7 @@ class Bench:
             statistics=image_statistics(self.pixels),
             distance=energy_distance(self.pixels[:half], self.pixels[-half:]),
             nearest=None if held_out is None else float(nearest(held_out, self.neighbours).median()),
-            changed=_changed(run, data.fingerprint) if run is not None else None,
+            changed=_changed(summary, data.fingerprint) if summary is not None else None,
         )
 
     def process(self) -> Process:
@@ -250,9 +250,8 @@ def measure(path: Path, num: int, seed: int, device: torch.device | str, on_prog
         UserError: no such run or weights, or its images cannot be opened.
     """
     target = open_target(path, device=device)
-    model, run = target.model, Run(path) if Run(path).exists() else None
+    model, summary = target.model, RunSummary.read(Run(path)) if Run(path).exists() else None
     bench, name = Bench(target, num, seed, on_progress), model.config.diffusion.parameterization
-    summary = None if run is None else RunSummary.read(run)
     others = {kind: file for kind, file in summary.weights.items() if kind != "ema"} if summary is not None else {}
     models = {model.kind: model} | {kind: load(file, device=device) for kind, file in others.items()}
     plan = _plan(bench, models)
@@ -264,7 +263,7 @@ def measure(path: Path, num: int, seed: int, device: torch.device | str, on_prog
     images = {key: bench.sample(*arguments) for key, arguments in plan.items()}
     most = max(plan, key=lambda key: plan[key][1].steps or 0)
     change = (images[most] - images[model.kind]).clamp(-2, 2).square().mean((1, 2, 3)).sqrt().mean()
-    data = bench.data(run)
+    data = bench.data(summary)
     return Evidence(
         path=str(path),
         main=model.kind,
@@ -310,7 +309,8 @@ def _unread(model: Model) -> list[str]:
     return [name for name in PARAMETERIZATIONS if name != own and not (name == "eps" and blind)]
 
 
-def _changed(run: Run, fingerprint: str) -> bool | None:
+def _changed(summary: RunSummary, fingerprint: str) -> bool | None:
     """Whether the images are not those of the newest checkpoint; None without one, or where another version saved."""
-    found = checkpoint.newest(run)
-    return None if found is None or found[1].sfumato != __version__ else found[1].fingerprint != fingerprint
+    good = (path for path in reversed(summary.checkpoints) if checkpoint.find_damage(path) is None)
+    saved = next(map(checkpoint.read_position, good), None)
+    return None if saved is None or saved.sfumato != __version__ else saved.fingerprint != fingerprint

@@ -32,7 +32,7 @@ from sfumato.errors import UserError
 from sfumato.files import sync, write_synced
 from sfumato.run.folder import Run
 
-__all__ = ["KEPT", "Position", "find_damage", "load", "newest", "save"]
+__all__ = ["KEPT", "Position", "find_damage", "load", "newest", "read_position", "save"]
 
 KEPT = 2
 MANIFEST = "manifest.json"
@@ -130,13 +130,18 @@ def newest(run: Run, warn: Callable[[str], None] = lambda _: None) -> tuple[Path
                 with suppress(OSError):
                     shutil.rmtree(aside, ignore_errors=True)
                     os.rename(bad, aside)
-            body = json.loads((checkpoint / MANIFEST).read_bytes())["body"]
-            return checkpoint, Position(**{name: body[name] for name in Position.__annotations__})
+            return checkpoint, read_position(checkpoint)
         damaged.append((checkpoint, damage))
     if damaged:
         reasons = ", ".join(f"{bad.name}: {reason}" for bad, reason in damaged)
         raise UserError(f"no checkpoint in {run.checkpoints} is readable ({reasons}): start again with another --run")
     return None
+
+
+def read_position(checkpoint: Path) -> Position:
+    """Return the position of a checkpoint in which `find_damage` finds nothing."""
+    body = json.loads((checkpoint / MANIFEST).read_bytes())["body"]
+    return Position(**{name: body[name] for name in Position.__annotations__})
 
 
 def load(checkpoint: Path) -> dict[str, dict[str, Tensor]]:
