@@ -150,25 +150,20 @@ def test_every_cause_has_its_evidence() -> None:
 
 
 @pytest.mark.parametrize("cause", ALTERED)
-def test_the_right_cause_comes_first(cause: str) -> None:
-    found = conclude(ALTERED[cause])
-    assert found[0].cause == cause
-    assert all(finding.figures and finding.remedy for finding in found)
-
-
-@pytest.mark.parametrize("cause", ALTERED)
 def test_one_change_is_one_cause(cause: str) -> None:
-    assert [finding.cause for finding in conclude(ALTERED[cause])] == [cause]
+    (finding,) = conclude(ALTERED[cause])
+    assert finding.cause == cause
+    assert finding.figures
 
 
 @pytest.mark.parametrize("cause", ALTERED)
 def test_every_remedy_is_a_command_that_parses(cause: str) -> None:
-    for finding in conclude(ALTERED[cause]):
-        for command in finding.remedy:
-            program, *words = shlex.split(command)
-            assert program == "sfumato"
-            if words[0] != "data":
-                check_command(words)
+    (finding,) = conclude(ALTERED[cause])
+    assert finding.remedy
+    for command in finding.remedy:
+        program, *words = shlex.split(command)
+        assert program == "sfumato"
+        check_command(words)
 
 
 @pytest.mark.parametrize("cause", ALTERED)

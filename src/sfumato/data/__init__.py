@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sfumato.config.data import DataConfig
 from sfumato.lazy import lazy
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ _HOMES = {
     "open_source": "sources.opening",
 }
 __all__ = [
-    "BUILTIN", "Batch", "Dataset", "Picture", "Source", "Unreadable", "describe_sources", "from_arrays", "from_dataset",
-    "from_huggingface", "open_data", "open_source",
+    "BUILTIN", "Batch", "DataConfig", "Dataset", "Picture", "Source", "Unreadable", "describe_sources",
+    "from_arrays", "from_dataset", "from_huggingface", "open_data", "open_source",
 ]  # fmt: skip
 __getattr__, __dir__ = lazy(__name__, _HOMES)

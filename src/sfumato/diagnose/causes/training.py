@@ -61,7 +61,7 @@ def one_image(e: Evidence) -> Finding | None:
     ours, real = (127.5 * x.diversity for x in (e.default.statistics, e.data.statistics))
     return Finding(
         3,
-        f"The data holds only {plural(e.data.distinct, 'distinct image')}: the model can only repeat them.",
+        f"The data holds only {plural(e.data.distinct, 'distinct image')}: the model can only memorise.",
         (
             f"Training images: {e.data.train:,}; distinct ones among them, pixel by pixel: {e.data.distinct}.",
             f"Two training images differ by {real:.0f} of 255, two samples by {ours:.0f}.",

@@ -1,4 +1,4 @@
-"""The explaining pictures show what they say."""
+"""The figures that explain a run show what they say."""
 
 from __future__ import annotations
 
