@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sfumato.codec import format as formats
 from sfumato.codec.protocol import Codec
-from sfumato.conditions.attributes import Attribute
+from sfumato.conditions.attributes import Attribute, plain
 from sfumato.conditions.protocol import Vocabulary
 from sfumato.conditions.registry import from_plain
 from sfumato.conditions.vocabulary import AttributeVocabulary
@@ -89,6 +89,23 @@ class Model:
     def device(self) -> torch.device:
         """Where the network is."""
         return next(self.net.parameters()).device
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the weights file says of itself, as JSON has it."""
+        cost = self.net.cost(*self.shape[1:])
+        return {
+            "parameters": cost.parameters,
+            "flops": cost.flops,
+            "shape": self.codec.image_shape,
+            "channels": self.codec.image_shape[0],
+            "depth": formats.plain(self.codec.format),
+            "attributes": [plain(attribute) for attribute in self.attributes],
+            "vocabulary": None if self.vocabulary is None else self.vocabulary.plain(),
+            "images_seen": self.images,
+            "weights": str(self.path),
+            "weights_kind": self.kind,
+            "weights_bytes": self.path.stat().st_size,
+        }
 
     def data(self, **options: Any) -> Dataset:
         """Open the images that it was trained on; options and errors as `open_data`."""

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from sfumato.cli.console import count, duration, facts, size
-from sfumato.cli.live import FORGET, Progress, bars, panel
+from sfumato.cli.live import bars, panel, progress_line
+from sfumato.report.text import count, duration, facts, size
 from sfumato.run.events import NUM_BUCKETS, Buckets, HeldOut, Started, Stepped
 from sfumato.run.folder import Run
 from sfumato.run.plan import Plan
+from sfumato.run.progress import FORGET, Progress
 
 
 def stepped(n: int, loss: float, seconds: float, steps: int = 1, bucket: int = 0) -> Stepped:
@@ -54,7 +55,7 @@ def test_speed_and_time_left(progress: Progress) -> None:
     assert progress.speed == pytest.approx(16)
     assert progress.left == pytest.approx((800 - 240) / 16)
     progress.take(HeldOut(240, 0.125, Buckets(), 15.0, 0.12, Buckets(), True))
-    assert progress.line() == "240 of 800 images, loss 1.0000, held-out 0.1250, 16 images/s, 35 s left"
+    assert progress_line(progress) == "240 of 800 images, loss 1.0000, held-out 0.1250, 16 images/s, 35 s left"
 
 
 def test_loss_by_noise_is_a_mean_by_level(progress: Progress) -> None:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from tyro.conf import Positional
 
-from sfumato.cli.console import facts, print_json, progress
+from sfumato.cli.console import print_json, progress
 from sfumato.cli.options import Json, Overrides, check, option
 from sfumato.conditions.attributes import plain
 from sfumato.errors import UserError
+from sfumato.report.text import facts
 
 if TYPE_CHECKING:
     from sfumato.data import Dataset

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from tyro.conf import Positional
 
-from sfumato.cli.console import facts, print_json, progress
+from sfumato.cli.console import print_json, progress
 from sfumato.cli.options import Flag, Overrides, option
 from sfumato.errors import UserError
+from sfumato.report.text import facts
 
 if TYPE_CHECKING:
     from sfumato.inspect import Advice, Report

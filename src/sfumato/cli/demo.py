@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from sfumato.cli.console import count, duration, pick_device, progress
+from sfumato.cli.console import pick_device, progress
 from sfumato.cli.options import Device, option
 from sfumato.errors import UserError
+from sfumato.report.text import count, duration
 
 if TYPE_CHECKING:
     from sfumato.config.config import Config

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from tyro.conf import Positional
 
-from sfumato.cli.console import duration, pick_device, print_json, progress
+from sfumato.cli.console import pick_device, print_json, progress
 from sfumato.cli.model import ModelOptions, condition_of, measured
 from sfumato.cli.options import Device, Json, check, option
 from sfumato.cli.recipe import RecipeOptions
 from sfumato.errors import UserError
+from sfumato.report.text import duration
 
 if TYPE_CHECKING:
     from torch import Tensor

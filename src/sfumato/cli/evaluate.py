@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from sfumato.cli import signals
-from sfumato.cli.console import duration, pick_device, print_json, progress
+from sfumato.cli.console import pick_device, print_json, progress
 from sfumato.cli.model import ModelOptions
 from sfumato.cli.options import Device, Flag, Json, option
 from sfumato.cli.recipe import RecipeOptions
+from sfumato.report.text import duration
 
 if TYPE_CHECKING:
     import torch

@@ -5,19 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sfumato.cli.console import count, duration, facts, print_json, size
+from sfumato.cli.console import print_json
 from sfumato.cli.model import ModelOptions
-from sfumato.cli.options import Flag
+from sfumato.cli.options import Json
+from sfumato.report.text import count, duration, facts, size
 
 if TYPE_CHECKING:
     from sfumato.config.config import Config
     from sfumato.model import Model
-    from sfumato.run.summary import RunSummary
 
 __all__ = ["VERB", "Info"]
 
-MARKS = (0.001, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
-"""Times of the schedule's table."""
 NUM_VALUES = 12
 """So many values of an attribute are shown."""
 
@@ -32,8 +30,7 @@ class Info(ModelOptions):
         "sfumato info runs/faces/weights/ema.safetensors",
     )
 
-    json: Flag = False
-    """print one JSON object instead of text"""
+    json: Json = False
 
     def perform(self) -> int:
         """Read and print."""
@@ -46,68 +43,13 @@ class Info(ModelOptions):
         young = summary is not None and self.weights is None and "ema" not in summary.weights
         model = None if young else load(self.source, self.chosen)
         config = summary.run.config() if summary is not None else model.config  # type: ignore[union-attr]
-        known = (_of_model(model) if model is not None else {}) | (_of_run(summary) if summary is not None else {})
+        known = (model.describe() if model is not None else {}) | (summary.describe() if summary is not None else {})
         if self.json:
-            schedule, table = schedule_rows(config), to_dict(config)
+            schedule, table = config.diffusion.describe_schedule(), to_dict(config)
             print_json({"path": str(self.source), **known, "schedule": schedule, "config": table})
         else:
             print(_text(str(self.source), config, model, known))
         return 0
-
-
-def _of_model(model: Model) -> dict[str, Any]:
-    """What a weights file says of its model."""
-    from sfumato.codec.format import plain
-    from sfumato.conditions import attributes
-
-    _, height, width = model.shape
-    cost = model.net.cost(height, width)
-    return {
-        "parameters": cost.parameters,
-        "flops": cost.flops,
-        "shape": model.codec.image_shape,
-        "channels": model.codec.image_shape[0],
-        "depth": plain(model.codec.format),
-        "attributes": [attributes.plain(attribute) for attribute in model.attributes],
-        "vocabulary": None if model.vocabulary is None else model.vocabulary.plain(),
-        "images_seen": model.images,
-        "weights": str(model.path),
-        "weights_kind": model.kind,
-        "weights_bytes": model.path.stat().st_size,
-    }
-
-
-def _of_run(run: RunSummary) -> dict[str, Any]:
-    """What a run folder says of its training."""
-    from sfumato.run.events import Skipped, Stepped
-
-    stepped, held_out = run.of(Stepped), run.held_out
-    return {
-        "run": str(run.run.path),
-        "finished": run.finished,
-        "images": run.images,
-        "planned_images": run.planned,
-        "plan": None if run.plan is None else vars(run.plan),
-        "seconds": run.seconds,
-        "images_per_second": run.images_per_second,
-        "loss": stepped[-1].loss if stepped else None,
-        "held_out_loss": None if held_out is None else held_out.loss,
-        "held_out_at": None if held_out is None else held_out.images,
-        "warnings": len(run.warnings) + len(run.of(Skipped)),
-        "checkpoints": [str(path) for path in run.checkpoints],
-        "grids": [str(path) for path in run.grids],
-        "device": run.environment.get("device"),
-        "torch": (run.environment.get("packages") or {}).get("torch"),
-    }
-
-
-def schedule_rows(config: Config) -> list[dict[str, float]]:
-    """Return the schedule at some of its steps: t, logsnr, abar, alpha, sigma."""
-    schedule = config.diffusion.build_schedule()
-    steps = sorted({max(1, round(mark * schedule.num_steps)) for mark in MARKS})
-    levels = [(step, schedule(step / schedule.num_steps)) for step in steps]
-    names = ("logsnr", "abar", "alpha", "sigma")
-    return [{"t": step} | {name: float(getattr(level, name)) for name in names} for step, level in levels]
 
 
 def _text(source: str, config: Config, model: Model | None, known: dict[str, Any]) -> str:
@@ -195,7 +137,7 @@ def _progress(known: dict[str, Any]) -> list[tuple[str, str]]:
 def _table(config: Config) -> str:
     """The schedule's table, aligned."""
     lines = [f"{'t':>6}{'logsnr':>10}{'abar':>10}{'alpha':>10}{'sigma':>10}"]
-    for row in schedule_rows(config):
+    for row in config.diffusion.describe_schedule():
         values = f"{row['logsnr']:>10.3f}{row['abar']:>10.3g}{row['alpha']:>10.4f}{row['sigma']:>10.4f}"
         lines.append(f"{row['t']:>6}{values}")
     return "\n".join(lines)

@@ -1,115 +1,43 @@
 """A training as it is shown: a live panel on a terminal, a line every few seconds elsewhere, JSON for programs.
 
-Each view is a function that takes one event at a time. `Progress` sums up the events so far; the panel and the lines
-are two ways to print it.
+Each view is a function that takes one event at a time. `run.progress` sums up the events so far; the panel and the
+lines are two ways to print it.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from sfumato.cli.console import duration, print_json
-from sfumato.run.events import (
-    NUM_BUCKETS,
-    Event,
-    Finished,
-    HeldOut,
-    Sampled,
-    Saved,
-    Skipped,
-    Started,
-    Stepped,
-    Warned,
-    to_json,
-)
+from sfumato.cli.console import print_json
+from sfumato.report.text import duration
+from sfumato.run.events import Event, Finished, Sampled, Skipped, Started, Stepped, Warned, to_json
+from sfumato.run.progress import Progress
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from sfumato.run.folder import Run
 
-__all__ = ["Progress", "bars", "panel", "viewing"]
+__all__ = ["bars", "panel", "progress_line", "viewing"]
 
 View = Callable[[Event], None]
 
-FORGET = 0.98
-"""Weight of the earlier smoothed loss after one step."""
 SECONDS = 5.0
 """Between two plain lines."""
 
 
-class Progress:
-    """Where a training stands, from its events."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.planned = 0
-        self.images = 0
-        self.loss = self.smoothed = self.grad_norm = self.lr = 0.0
-        self.held_out: HeldOut | None = None
-        self.grid = self.saved = ""
-        self.skipped = 0
-        self._weight = 0.0
-        self._total = [0.0] * NUM_BUCKETS
-        self._count = [0.0] * NUM_BUCKETS
-        self._times: deque[tuple[int, float]] = deque(maxlen=200)
-
-    def take(self, event: Event) -> None:
-        """Add an event."""
-        self.images = event.images
-        if isinstance(event, Started):
-            self.planned = event.plan.steps * event.plan.batch
-        elif isinstance(event, Stepped):
-            self._step(event)
-        elif isinstance(event, HeldOut):
-            self.held_out = event
-        elif isinstance(event, Sampled):
-            self.grid = str(self.run.grid(event.images, event.kind))
-        elif isinstance(event, Saved):
-            self.saved = str(event.path)
-        elif isinstance(event, Skipped):
-            self.skipped += event.steps
-
-    def _step(self, event: Stepped) -> None:
-        self.loss, self.grad_norm, self.lr = event.loss, event.grad_norm, event.lr
-        keep = FORGET**event.steps
-        self._weight = keep * self._weight + 1 - keep
-        self.smoothed += (1 - keep) / self._weight * (event.loss - self.smoothed)
-        self._total = [keep * old + new for old, new in zip(self._total, event.buckets.total, strict=True)]
-        self._count = [keep * old + new for old, new in zip(self._count, event.buckets.count, strict=True)]
-        self._times.append((event.images, event.seconds))
-
-    @property
-    def by_noise(self) -> list[float | None]:
-        """Smoothed loss by noise level, from little noise to much; None where there was no example."""
-        return [total / n if n else None for total, n in zip(self._total, self._count, strict=True)]
-
-    @property
-    def speed(self) -> float | None:
-        """Images a second over the last steps, pauses for grids and saving included; None before the second report."""
-        if len(self._times) < 2:
-            return None
-        (first, start), (last, end) = self._times[0], self._times[-1]
-        return (last - first) / (end - start) if end > start else None
-
-    @property
-    def left(self) -> float | None:
-        """Seconds to the planned length at the present speed."""
-        return (self.planned - self.images) / self.speed if self.speed else None
-
-    def line(self) -> str:
-        """Everything that matters on one line."""
-        parts = [f"{self.images:,} of {self.planned:,} images{_quality(self)}"]
-        if self.speed:
-            parts.append(f"{self.speed:,.0f} images/s")
-        if self.left is not None:
-            parts.append(f"{duration(self.left)} left")
-        return ", ".join(parts)
+def progress_line(progress: Progress) -> str:
+    """Return everything that matters on one line."""
+    parts = [f"{progress.images:,} of {progress.planned:,} images{_quality(progress)}"]
+    if progress.speed:
+        parts.append(f"{progress.speed:,.0f} images/s")
+    if progress.left is not None:
+        parts.append(f"{duration(progress.left)} left")
+    return ", ".join(parts)
 
 
 def _quality(progress: Progress) -> str:
@@ -169,7 +97,7 @@ def _lines(progress: Progress) -> View:
             print(remark, flush=True)
         elif isinstance(event, Stepped) and time.monotonic() - last >= SECONDS:
             last = time.monotonic()
-            print(progress.line(), flush=True)
+            print(progress_line(progress), flush=True)
 
     return view
 

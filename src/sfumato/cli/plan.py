@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from tyro.conf import Positional
 
-from sfumato.cli.console import count, duration, facts, pick_device, print_json, progress, size
+from sfumato.cli.console import pick_device, print_json, progress
 from sfumato.cli.options import Flag, Overrides, option
 from sfumato.errors import UserError
+from sfumato.report.text import count, duration, facts, size
 
 if TYPE_CHECKING:
     from sfumato.data import Dataset

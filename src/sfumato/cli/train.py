@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from tyro.conf import Positional
 
-from sfumato.cli.console import count, facts, pick_device, print_json, progress, size
+from sfumato.cli.console import pick_device, print_json, progress
 from sfumato.cli.options import Flag, Overrides, option
 from sfumato.errors import UserError
+from sfumato.report.text import count, facts, size
 
 if TYPE_CHECKING:
     import torch

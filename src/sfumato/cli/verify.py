@@ -6,8 +6,9 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from sfumato.cli.console import duration, pick_device, print_json
+from sfumato.cli.console import pick_device, print_json
 from sfumato.cli.options import Device, Flag, Json
+from sfumato.report.text import duration
 
 if TYPE_CHECKING:
     from sfumato.verify import Check

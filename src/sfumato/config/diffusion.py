@@ -28,6 +28,8 @@ __all__ = ["DiffusionConfig"]
 
 _OBJECTIVES = ("simple", "hybrid", "vlb")
 
+MARKS = (0.001, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
+"""Times at which `describe_schedule` looks."""
 MOST_STEPS = 1_000_000
 """The longest chain: the table of levels of a longer one would fill the memory."""
 
@@ -99,6 +101,13 @@ class DiffusionConfig:
         """Return the schedule, rescaled and shifted as the configuration says."""
         chain = ZeroTerminalSNR(base=self.schedule) if self.zero_terminal_snr else self.schedule
         return Shifted(chain, self.logsnr_shift) if self.logsnr_shift else chain
+
+    def describe_schedule(self) -> list[dict[str, float]]:
+        """Return the schedule at some of its steps, as JSON has it: t, logsnr, abar, alpha, sigma."""
+        schedule, names = self.build_schedule(), ("logsnr", "abar", "alpha", "sigma")
+        steps = sorted({max(1, round(mark * schedule.num_steps)) for mark in MARKS})
+        levels = [(step, schedule(step / schedule.num_steps)) for step in steps]
+        return [{"t": step} | {name: float(getattr(level, name)) for name in names} for step, level in levels]
 
     def build_parameterization(self) -> Parameterization:
         """Return what the network's output means."""

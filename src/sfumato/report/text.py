@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 
-__all__ = ["WIDTH", "columns", "listed", "listing", "plural", "wrapped"]
+__all__ = ["WIDTH", "columns", "count", "duration", "facts", "listed", "listing", "plural", "size", "wrapped"]
 
 WIDTH = 100
 
@@ -40,3 +40,37 @@ def columns(rows: Sequence[Sequence[str]], width: int, indent: str = "  ") -> st
     names = max(len(name) for name, *_ in rows) + 2
     lines = (f"{indent}{name:{names}}" + "".join(f"{value:>{width}}" for value in values) for name, *values in rows)
     return "\n".join(line.rstrip() for line in lines)
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time: 4.2 s, 95 s, 12 min 05 s, 3 h 20 min, 2 d 4 h."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 48 * 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def count(number: float) -> str:
+    """Return a large number in three digits: 812, 35.7 M, 6.05 G."""
+    for factor, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if number >= 0.9995 * factor:
+            return f"{number / factor:.3g}{unit}"
+    return f"{number:.3g}"
+
+
+def size(number: float) -> str:
+    """Return a number of bytes: 812 B, 2.8 MB."""
+    return f"{count(number)}B" if number >= 999.5 else f"{number:.0f} B"
+
+
+def facts(pairs: Sequence[tuple[str, str]]) -> str:
+    """Return (name, value) pairs as aligned lines; a long value keeps its column, an empty one is left out."""
+    pairs = [(name, value) for name, value in pairs if value]
+    width = max(len(name) for name, _ in pairs) + 2
+    return "\n".join(f"{name:{width}}" + value.replace("\n", "\n" + " " * width) for name, value in pairs)

@@ -78,6 +78,27 @@ class RunSummary:
         ends = [round(i * len(lines) / parts) for i in range(parts + 1)]
         return tuple(reduce(add, lines[a:b]) for a, b in pairwise(ends))
 
+    def describe(self) -> dict[str, Any]:
+        """Return what the run folder says of its training, as JSON has it."""
+        stepped, held_out = self.of(Stepped), self.held_out
+        return {
+            "run": str(self.run.path),
+            "finished": self.finished,
+            "images": self.images,
+            "planned_images": self.planned,
+            "plan": None if self.plan is None else vars(self.plan),
+            "seconds": self.seconds,
+            "images_per_second": self.images_per_second,
+            "loss": stepped[-1].loss if stepped else None,
+            "held_out_loss": None if held_out is None else held_out.loss,
+            "held_out_at": None if held_out is None else held_out.images,
+            "warnings": len(self.warnings) + len(self.of(Skipped)),
+            "checkpoints": [str(path) for path in self.checkpoints],
+            "grids": [str(path) for path in self.grids],
+            "device": self.environment.get("device"),
+            "torch": (self.environment.get("packages") or {}).get("torch"),
+        }
+
     @property
     def planned(self) -> int | None:
         """Planned length in images; None where none is known."""
