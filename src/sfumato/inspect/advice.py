@@ -176,12 +176,8 @@ def _balance(report: Report) -> Iterator[Advice]:
         given = {value: count for value, count in report.counts(a).items() if value != "(not given)"}
         if len(given) < 2:
             continue
-        topic, rare, common = (
-            f"balance of {attribute.name}",
-            min(given, key=given.__getitem__),
-            max(given, key=given.__getitem__),
-        )
-        few, many = given[rare], given[common]
+        rare, common = min(given, key=given.__getitem__), max(given, key=given.__getitem__)
+        topic, few, many = f"balance of {attribute.name}", given[rare], given[common]
         if many > 10 * max(few, 1):
             text = f"'{common}' has {many:,} images and '{rare}' {few:,}: a model with labels will generate the rare "
             yield Advice("mind", topic, text + "ones worse and memorise them sooner")
@@ -212,10 +208,8 @@ def _contents(report: Report) -> Iterator[Advice]:
         text = f"{plural(clear, 'image')} with transparency: the background will be {report.config.background} "
         yield Advice("mind", "transparency", text + "(--data.background COLOUR)")
     if far:
-        text = (
-            f"{plural(far, 'image')} far from the others in brightness, contrast, colour, shape or appearance: check "
-        )
-        yield Advice("mind", "outliers", text + "that they belong")
+        text = f"{plural(far, 'image')} far from the others in brightness, contrast, colour, shape or appearance"
+        yield Advice("mind", "outliers", text + ": check that they belong")
 
 
 def _sample(report: Report) -> Iterator[Advice]:
