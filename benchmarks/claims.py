@@ -95,10 +95,8 @@ def frechet(model: Model, data: Dataset, name: str, steps: int, num: int) -> dic
 
 def bits_facts(bits: Bits) -> dict[str, float]:
     """The figures of a bound that a table shows."""
-    assert bits.rate is not None
-    assert bits.distortion is not None
-    figures = {"total": bits.total.mean, "half_width": bits.total.half_width, "rate": bits.rate.mean}
-    return figures | {"distortion": bits.distortion.mean, "images": bits.images}
+    parts = {name: bits.parts[name].mean for name in ("rate", "distortion")}
+    return {"total": bits.total.mean, "half_width": bits.total.half_width, **parts, "images": bits.images}
 
 
 def measure(path: Path, num: int, terms: int) -> None:

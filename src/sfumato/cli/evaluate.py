@@ -93,7 +93,8 @@ class Evaluate(ModelOptions, RecipeOptions):
 
     def _evaluation(self, first: bool) -> Evaluation:
         """Load what is to be measured."""
-        from sfumato.evaluate.evaluation import Evaluation, silent
+        from sfumato.evaluate.evaluation import Evaluation
+        from sfumato.evaluate.jobs import silent
         from sfumato.evaluate.settings import Settings
         from sfumato.evaluate.target import open_target, results_folder
 

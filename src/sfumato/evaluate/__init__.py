@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from sfumato.evaluate.cache import real_features as real_features
     from sfumato.evaluate.cache import split_rows as split_rows
     from sfumato.evaluate.evaluation import Evaluation as Evaluation
-    from sfumato.evaluate.evaluation import results as results
     from sfumato.evaluate.features import EXTRACTORS as EXTRACTORS
     from sfumato.evaluate.features import Extractor as Extractor
     from sfumato.evaluate.features import batches as batches
@@ -32,9 +31,7 @@ if TYPE_CHECKING:
     from sfumato.evaluate.memorisation import Memorisation as Memorisation
     from sfumato.evaluate.memorisation import contact_sheet as contact_sheet
     from sfumato.evaluate.memorisation import find_memorised as find_memorised
-    from sfumato.evaluate.metrics.frechet import Statistics as Statistics
     from sfumato.evaluate.metrics.frechet import frechet_distance as frechet_distance
-    from sfumato.evaluate.metrics.frechet import frechet_of_statistics as frechet_of_statistics
     from sfumato.evaluate.metrics.kernel import kid as kid
     from sfumato.evaluate.metrics.prdc import prdc as prdc
     from sfumato.evaluate.metrics.protocol import Metric as Metric

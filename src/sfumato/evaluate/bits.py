@@ -21,9 +21,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import NormalDist
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -45,17 +45,16 @@ Tables = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with a 95 % interval.
-
-    Attributes:
-        mean: in bits a dimension.
-        half_width: of the interval over images (and the noise they met): mean +- half_width.
-        noise_half_width: what half_width would be if only the noise were drawn anew; None with one draw an image.
-    """
+    """A mean in bits a dimension with its 95 % interval, mean +- half_width, over images and the noise they met;
+    `noise_half_width` is of the noise alone, None with one draw an image."""
 
     mean: float
     half_width: float
     noise_half_width: float | None = None
+
+    def to_dict(self) -> dict[str, float | None]:
+        """Return plain values, the interval's ends among them."""
+        return {**asdict(self), "low": self.mean - self.half_width, "high": self.mean + self.half_width}
 
 
 def estimate(values: Tensor) -> Estimate:
@@ -101,19 +100,13 @@ class Bits:
         return estimate(self.tables["total"])
 
     @property
-    def prior(self) -> Estimate | None:
-        """L_T (None for flow)."""
-        return estimate(self.tables["prior"]) if "prior" in self.tables else None
-
-    @property
-    def rate(self) -> Estimate | None:
-        """L_T and every L_s, what is sent before the last step (None for flow)."""
-        return estimate(self.tables["total"] - self.tables["terms"][..., -1]) if "terms" in self.tables else None
-
-    @property
-    def distortion(self) -> Estimate | None:
-        """L_0 (None for flow)."""
-        return estimate(self.tables["terms"][..., -1]) if "terms" in self.tables else None
+    def parts(self) -> dict[str, Estimate]:
+        """`prior`, L_T, `rate`, L_T and every L_s, what is sent before the last step, and `distortion`, L_0; {} for a
+        flow."""
+        if "terms" not in self.tables:
+            return {}
+        total, prior, last = self.tables["total"], self.tables["prior"], self.tables["terms"][..., -1]
+        return {"prior": estimate(prior), "rate": estimate(total - last), "distortion": estimate(last)}
 
     @property
     def curve(self) -> tuple[tuple[float, float, float], ...]:
@@ -133,12 +126,21 @@ class Bits:
 
     @property
     def progressive(self) -> list[tuple[float, float]]:
-        """(bits received, rmse of the image as then decoded): the rate-distortion curve of DDPM Fig. 5."""
-        points, received = [], 0.0 if self.prior is None else self.prior.mean
+        """(bits received, rmse of the image as then decoded): the rate-distortion curve of DDPM Fig. 5, of a bound."""
+        points, received = [], self.parts["prior"].mean
         for _, bits, rmse in self.curve:
             points.append((received, rmse))
             received += bits
         return points
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every figure as plain values."""
+        figures = dict.fromkeys(("prior", "rate", "distortion")) | {"total": self.total} | self.parts
+        table: dict[str, Any] = {name: figure and figure.to_dict() for name, figure in figures.items()}
+        table["curve"] = [{"t": t, "bits": cost, "rmse": rmse} for t, cost, rmse in self.curve]
+        if "mse" in self.tables:
+            table["progressive"] = [{"bits": cost, "rmse": rmse} for cost, rmse in self.progressive]
+        return {"images": self.images, "repeats": self.repeats, **table}
 
 
 class Batch(NamedTuple):
@@ -159,12 +161,7 @@ class Estimator(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class WholeBound:
-    """Every term of the bound.
-
-    Attributes:
-        times: (K + 1,) decreasing to 0: the chain whose bound it is.
-        variance: of the reverse step.
-    """
+    """Every term of the bound of the chain with times (K + 1,) decreasing to 0."""
 
     times: Tensor
     variance: Variance
@@ -190,10 +187,6 @@ class SampledBound:
     of it in proportion to 1 / i and one part even, in `terms` strata of equal probability:
 
         L ~ L_T + L_0 + mean over the terms drawn of L_i / p_i,       exact in the mean.
-
-    Attributes:
-        variance: of the reverse step.
-        terms: how many are sampled, at most T - 1.
     """
 
     variance: Variance
@@ -233,23 +226,16 @@ def _stratified(u: Tensor, num_steps: int) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class FlowDensity:
-    """The probability-flow density, dequantised by the chain's own first step.
-
-    Attributes:
-        variance: of the reverse step.
-        probes: random directions for the divergence.
-        rtol: tolerance of the solver, relative and absolute.
-    """
+    """The probability-flow density, dequantised by the chain's own first step, with one random direction for the
+    divergence and a solver of tolerance `rtol`, relative and absolute."""
 
     variance: Variance
-    probes: int = 1
     rtol: float = 1e-3
 
     def tables(self, denoiser: Denoiser, batch: Batch) -> Tables:
         """Solve the flow."""
         x_0, noise, condition, codec = batch
-        signs = torch.stack([noise.step(1 + p).sign() for p in range(self.probes)])
-        flow = Flow(denoiser, self.rtol, self.rtol)
+        flow, signs = Flow(denoiser, self.rtol, self.rtol), noise.step(1).sign()[None]
         bits = variational_bits(flow, x_0, noise.step(0), signs, self.variance, condition, codec.decoder)
         return {"total": bits + codec.bits_offset}
 
@@ -265,17 +251,12 @@ def measure_bits(
     device: torch.device | str = "cpu",
     condition: Condition | None = None,
 ) -> Bits:
-    """Score images.
+    """Score images (N, C, H, W), stored values of a codec.
 
     Args:
-        denoiser: the model.
-        codec: what images are to it.
-        images: (N, C, H, W), stored values.
-        estimator: how.
-        seed: of the noise of the first draw; the others count up from it.
+        seed: of the first draw of noise; the others count up from it.
         repeats: draws of noise an image.
         batch: images at a time; it does not change the result.
-        device: where to compute.
         condition: of each image; None for nothing.
 
     Raises:

@@ -43,11 +43,7 @@ def derived_seed(use: str, size: int = 8) -> int:
 
 
 def split_rows(data: Dataset, split: str = "train") -> Tensor:
-    """Return the rows of a split in the order in which measurements take them, (N,) int64.
-
-    Raises:
-        UserError: no such split, or it is empty.
-    """
+    """Return the rows of a split in the order in which measurements take them; `UserError` where there are none."""
     if split not in SPLITS:
         raise UserError(f"there is no split '{split}'{nearest(split, SPLITS)}")
     rows = torch.from_numpy(data.train if split == "train" else data.held_out)
@@ -81,18 +77,9 @@ def real_features(
     cache: Path | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """Return features of a data set's own images, from the cache as far as they are there.
+    """Return features (N, D) of `split_rows(data, split)[:num]`, from the cache as far as they are there.
 
-    Args:
-        data: the images.
-        extractor: makes the features.
-        split: `train` or `held_out`.
-        num: how many; all of the split where it has fewer, or when None.
-        cache: the cache folder; None is the default one.
-        on_progress: called with the number of images newly done.
-
-    Returns:
-        (N, D) float32, those of `split_rows(data, split)[:N]`.
+    `on_progress` is told the number of images newly done.
 
     Raises:
         UserError: the split is empty, or features are not finite.

@@ -14,19 +14,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from sfumato.codec.format import EIGHT, PixelFormat
-from sfumato.evaluate.bits import Bits, Estimate
-from sfumato.evaluate.cache import real_features, split_rows
-from sfumato.evaluate.features import Extractor, extract, fitting, open_extractor
-from sfumato.evaluate.jobs import Progress, Stage
-from sfumato.evaluate.measurement import compare
+from sfumato.evaluate.features import Extractor, fitting, open_extractor
+from sfumato.evaluate.jobs import Progress, Stage, silent
+from sfumato.evaluate.measurement import quality
 from sfumato.evaluate.memorisation import contact_sheet, find_memorised
 from sfumato.evaluate.settings import KINDS, Settings
 from sfumato.evaluate.stages import Stages, key
@@ -35,14 +31,9 @@ from sfumato.files import write_atomic
 from sfumato.generate.writers import save_png
 from sfumato.run.folder import environment
 
-__all__ = ["Evaluation", "results"]
+__all__ = ["Evaluation"]
 
 Report = dict[str, Any]
-
-
-def silent(what: str) -> Progress:
-    """Report nothing of what is being done."""
-    return lambda done, total: None
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,11 +80,7 @@ class Evaluation:
         return self.stages.needed(sample=bool({"quality", "memorisation"} & set(unknown)), score="bits" in unknown)
 
     def forecast(self, kinds: Sequence[str] = KINDS) -> tuple[int, float]:
-        """Return how many evaluations of the network are to be made, and about how many seconds they will take.
-
-        Raises:
-            UserError: as `needed`.
-        """
+        """Return how many evaluations of the network are to be made, and about how many seconds they will take."""
         left = sum(stage.left for stage in self.needed(kinds))
         return left, left * self.stages.seconds() if left else 0.0
 
@@ -105,14 +92,18 @@ class Evaluation:
             OSError: the folder can't be written.
         """
         for stage in self.needed(kinds):
-            stage.run(self.progress(stage.what))
+            stage.run(self.progress)
         return {kind: self.known(kind) or self._measure(kind) for kind in kinds} if self.first else {}
 
     def known(self, kind: str) -> Report | None:
         """Return a result that was measured before with the same settings, or None."""
-        file, settings = self._file(kind), self.described(kind)
-        report = _read(file)
-        return report if report is not None and report.get("settings") == settings else None
+        file = self._file(kind)
+        try:
+            report = json.loads(file.read_bytes())
+        except (OSError, ValueError):  # missing, or damaged
+            return None
+        same = isinstance(report, dict) and report.get("settings") == self.described(kind)
+        return {**report, "file": str(file)} if same else None
 
     def described(self, kind: str) -> dict[str, Any]:
         """Return all that decides a result, as JSON has it."""
@@ -140,7 +131,7 @@ class Evaluation:
             "settings": self.described(kind),
             "result": result,
             "notes": notes,
-            "environment": environment(str(self.target.model.device)),
+            "environment": environment(str(model.device)),
         }
         write_atomic(self._file(kind), json.dumps(_plain(report), indent=2, allow_nan=False) + "\n")
         written = self.known(kind)
@@ -154,27 +145,24 @@ class Evaluation:
             notes.append(f"all {bits.images:,} held-out images were scored; {asked:,} were asked for")
         if self.target.conditional:
             notes.append("each image was scored given its own labels")
-        return {**bits_report(bits, self.stages.scoring), "levels": format.levels}, notes
+        how = {"kind": self.settings.method, "steps": self.stages.scoring.get("steps", 0), "levels": format.levels}
+        return {**how, **bits.to_dict()}, notes
 
     def _quality(self) -> tuple[Report, list[str]]:
-        images, extractor, data, real = self.stages.images(), self.extractor, self.target.data, self.settings.real
-        report, num = self.progress("features of real images"), min(2 * len(images), len(split_rows(data, real)))
-        theirs = real_features(data, extractor, real, num, on_progress=lambda done: report(done, num))
-        report = self.progress("features of generated images")
-        batches = torch.split(images, self.batch)
-        ours = extract(extractor, batches, on_progress=lambda done: report(done, len(images)), format=data.format)
-        measured = compare(theirs, ours, extractor, seed=self.settings.seed)
+        data, images, extractor, settings = self.target.data, self.stages.images(), self.extractor, self.settings
+        measured = quality(data, images, extractor, settings.real, seed=settings.seed, progress=self.progress)
         # a note is of one number, or of all
         notes = list(dict.fromkeys(note for measurement in measured for note in measurement.notes))
-        if getattr(extractor, "format", EIGHT) != data.format:
+        if extractor.format != data.format:
             notes.append(f"the images are {data.format.words}; {extractor.name} got them rendered in 8 bits")
-        return {"split": real, "measures": [measurement.to_dict() for measurement in measured]}, notes
+        return {"split": settings.real, "measures": [measurement.to_dict() for measurement in measured]}, notes
 
     def _memorisation(self) -> tuple[Report, list[str]]:
         images, data = self.stages.images(), self.target.data
         found = find_memorised(data, images, self.extractor)
-        sheet = contact_sheet(data, images, found)
-        file = save_png(sheet, self._file("memorisation", "png"), {"found": found.sentence})
+        file = save_png(
+            contact_sheet(data, images, found), self._file("memorisation", "png"), {"found": found.sentence}
+        )
         notes = ["the model was trained on mirrored images too; mirrored copies are not looked for"]
         return {**found.to_dict(), "contact_sheet": file.name}, notes if data.config.flip else []
 
@@ -190,43 +178,6 @@ def _format_notes(format: PixelFormat) -> list[str]:
         f"({format.low:.5g} to {format.high:.5g}); it may be negative, and figures of other units or of integers can't "
         "be compared with it"
     ]
-
-
-def bits_report(bits: Bits, scoring: dict[str, Any]) -> Report:
-    """Return bits as plain values, with the interval of each figure and the curve that an image's bits follow."""
-    report: Report = {"kind": scoring["method"], "steps": scoring.get("steps", 0)}
-    report |= {"images": bits.images, "repeats": bits.repeats}
-    for name in ("total", "prior", "rate", "distortion"):
-        figure: Estimate | None = getattr(bits, name)
-        if figure is None:
-            report[name] = None
-        else:
-            ends = {"low": figure.mean - figure.half_width, "high": figure.mean + figure.half_width}
-            report[name] = {**asdict(figure), **ends}
-    report["curve"] = [{"t": t, "bits": cost, "rmse": rmse} for t, cost, rmse in bits.curve]
-    if scoring["method"] == "vlb":
-        report["progressive"] = [{"bits": cost, "rmse": rmse} for cost, rmse in bits.progressive]
-    return report
-
-
-def results(folder: Path, kind: str) -> list[Report]:
-    """Return the results of a kind that a folder holds, the oldest first; damaged files are passed over."""
-    assert kind in KINDS, kind
-    reports = []
-    for file in sorted(folder.glob(f"{kind}-*.json")):
-        report = _read(file)
-        if report is not None and isinstance(report.get("environment"), dict):
-            reports.append(report)
-    return sorted(reports, key=lambda report: str(report["environment"].get("written")))
-
-
-def _read(file: Path) -> Report | None:
-    """A file of results, with its path as `file`; None where it is missing or damaged."""
-    try:
-        report = json.loads(file.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return {**report, "file": str(file)} if isinstance(report, dict) else None
 
 
 def _plain(value: Any) -> Any:

@@ -50,9 +50,7 @@ class Extractor:
         sha256: the hash of its weights and its recipe: equal hashes give equal features.
         dim: how many numbers describe an image.
         recipe: how an image is resized and scaled before the network sees it, in one line.
-        features: (B, dim) float32 of images (B, C, H, W), values of the format, on any device.
-        format: what it takes.
-        device: where its network works.
+        features: (B, dim) of images (B, C, H, W), values of the format on the device.
     """
 
     name: str
@@ -109,13 +107,9 @@ def extract(
     on_progress: Callable[[int], None] | None = None,
     format: PixelFormat = EIGHT,
 ) -> Tensor:
-    """Return the features, (N, dim) float32 on the CPU, of images that come in batches.
+    """Return the features, (N, dim) float32 on the CPU, of stored values that come in batches (B, C, H, W).
 
-    Args:
-        extractor: makes them.
-        images: batches of stored values (B, C, H, W), as from `batches`, or from `codec.decode` of what is generated.
-        on_progress: called with the number of images done.
-        format: of the values; an extractor of bytes gets them rendered in 8 bits.
+    An extractor of bytes gets values of another format rendered in 8 bits. `on_progress` is told the images done.
 
     Raises:
         UserError: no image at all, or features that are not finite.

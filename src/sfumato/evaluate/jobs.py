@@ -4,11 +4,9 @@
     FOLDER/NAME.lock     locked by the process that runs the job
 
 A job is a function of its name alone, so it doesn't matter which process runs it. Every process goes through the same
-list: it takes what is there, locks and runs what no other is running, and then waits for what others run. The kernel
-releases a dead process's locks, so its job is taken over by one that waits. Processes need not know of one another:
-those of a launcher share the jobs, and so do two shells that were given the same command.
-
-Where files can't be locked every process runs everything, and the results are the same.
+list: it takes what is there, locks and runs what no other is running, and then waits for what others run. A dead
+process's job is taken over by one that waits. Processes need not know of one another: those of a launcher share the
+jobs, and so do two shells that were given the same command. Where files can't be locked every process runs everything.
 """
 
 from __future__ import annotations
@@ -21,26 +19,24 @@ from pathlib import Path
 
 from sfumato.files import Lock, write_atomic
 
-__all__ = ["Job", "Progress", "Stage", "Tick"]
+__all__ = ["Job", "Progress", "Stage", "Tick", "silent"]
 
 Tick = Callable[[int], None]
 """Called with an amount of work when it is done."""
 Progress = Callable[[int, int], None]
 """Called with the amount done, and that in all."""
-
 PATIENCE = 0.2
 """Seconds between two looks at what other processes do."""
 
 
+def silent(what: str) -> Progress:
+    """Report nothing of what is being done."""
+    return lambda done, total: None
+
+
 @dataclass(frozen=True)
 class Job:
-    """A shard of a stage's work.
-
-    Attributes:
-        name: of its file; the same name is the same job.
-        size: how much work it is.
-        run: does it and returns the result, reporting amounts of work on the way, up to `size` in all.
-    """
+    """A named amount of work; `run` does it and returns the result, reporting up to `size` in all on the way."""
 
     name: str
     size: int
@@ -68,31 +64,27 @@ class Stage:
         """The work of the jobs whose results are missing or damaged."""
         return sum(job.size for job in self.jobs if self._read(job) is None)
 
-    def run(self, progress: Progress | None = None) -> list[bytes]:
-        """Run what is missing, together with other processes, and return every result.
-
-        Args:
-            progress: told the images done and in all, of what was missing at the beginning.
+    def run(self, progress: Callable[[str], Progress] = silent) -> list[bytes]:
+        """Run what is missing, together with other processes, and return every result; reports images.
 
         Raises:
             OSError: the folder can't be written.
         """
         results = {job.name: result for job in self.jobs if (result := self._read(job)) is not None}
         left = [job for job in self.jobs if job.name not in results]
-        total, done = sum(job.size for job in left), 0
+        report, total, done = progress(self.what), sum(job.size for job in left), 0
 
-        def report(amount: int) -> None:
+        def advance(amount: int) -> None:
             nonlocal done
             done = min(amount, total)
-            if progress is not None:
-                progress(done // self.unit, total // self.unit)
+            report(done // self.unit, total // self.unit)
 
         while left:
             for job in left:
-                result = self._read(job) or self._run(job, lambda amount: report(done + amount))
+                result = self._read(job) or self._run(job, lambda amount: advance(done + amount))
                 if result is not None:
                     results[job.name] = result
-                    report(total - sum(job.size for job in self.jobs if job.name not in results))
+                    advance(total - sum(job.size for job in self.jobs if job.name not in results))
             left = [job for job in left if job.name not in results]
             if left:
                 time.sleep(PATIENCE)

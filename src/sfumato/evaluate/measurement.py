@@ -8,7 +8,7 @@ are). A model can't do better than its baseline except by chance; a distance is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from torch import Tensor
 
 from sfumato.data import Dataset
 from sfumato.errors import UserError, nearest
-from sfumato.evaluate.cache import check_shape, real_features
+from sfumato.evaluate.cache import check_shape, real_features, split_rows
 from sfumato.evaluate.features import Extractor, check_finite, extract
+from sfumato.evaluate.jobs import Progress, silent
 from sfumato.evaluate.metrics.registry import METRICS
 
 __all__ = ["Measurement", "compare", "quality"]
@@ -33,16 +34,13 @@ class Measurement:
     """One number and what it depends on.
 
     Attributes:
-        name: of the number.
         value: the number.
         low, high: its 95 % bootstrap interval; None where the metric has none.
         error: its standard error; None likewise.
         baseline: the same between two disjoint halves of the real images; None where there are too few.
         baseline_num: images in each half.
         num_real, num_generated: images compared.
-        extractor: its name.
-        extractor_sha256: the hash of its weights and recipe.
-        recipe: how it resizes and scales.
+        extractor, extractor_sha256, recipe: as in `Extractor`.
         notes: what to know about the number, in sentences.
     """
 
@@ -73,18 +71,13 @@ def compare(
     metrics: Sequence[str] | None = None,
     seed: int = 0,
 ) -> tuple[Measurement, ...]:
-    """Measure generated images against real ones by their features.
+    """Compare features of generated images (M, D) with those of real ones (N, D), both of one extractor.
 
     Args:
-        real: (N, D) features of real images in random order, best twice as many as generated: the first M are compared
-            with those generated, and the baseline is the first against the second M.
-        generated: (M, D) features of generated images.
-        extractor: which made both.
+        real: in random order, best twice as many as generated: the first M are compared with those generated, and the
+            baseline is the first against the second M.
         metrics: names out of `METRICS`; None is all that suit so many images.
         seed: of the bootstrap and of what is random in a metric.
-
-    Returns:
-        The measurements, in the order asked for.
 
     Raises:
         UserError: too few images, features that are not finite or not the extractor's, or no such metric.
@@ -123,23 +116,22 @@ def quality(
     metrics: Sequence[str] | None = None,
     seed: int = 0,
     cache: Path | None = None,
+    progress: Callable[[str], Progress] = silent,
 ) -> tuple[Measurement, ...]:
-    """Measure generated images against a data set's own.
+    """Compare generated images (N, C, H, W), stored values, with a data set's own, as `compare`.
 
     Args:
-        data: the real images.
-        generated: (N, C, H, W), values of the data's format.
-        extractor: makes the features; those of real images are kept in the cache.
-        split: which real images, `train` or `held_out`.
-        metrics: names out of `METRICS`; None is all that suit so many images.
-        seed: of the bootstrap and of what is random in a metric.
+        split: which real images, `train` or `held_out`; their features are kept in the cache.
         cache: the cache folder; None is the default one.
-
-    Returns and raises: as `compare`.
+        progress: given what is being done, returns who is told how far it is.
     """
     check_shape(data, generated)
-    ours = extract(extractor, torch.split(generated, 64), format=data.format)
-    return compare(real_features(data, extractor, split, 2 * len(ours), cache), ours, extractor, metrics, seed)
+    num, num_real = len(generated), min(2 * len(generated), len(split_rows(data, split)))
+    report = progress("features of real images")
+    real = real_features(data, extractor, split, num_real, cache, lambda done: report(done, num_real))
+    report_ours = progress("features of generated images")
+    ours = extract(extractor, torch.split(generated, 64), lambda done: report_ours(done, num), data.format)
+    return compare(real, ours, extractor, metrics, seed)
 
 
 def _check(features: Tensor, extractor: Extractor, which: str) -> None:

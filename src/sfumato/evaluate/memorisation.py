@@ -64,9 +64,9 @@ class NearestDistances:
 
     Attributes:
         space: `pixels` (distances are root mean squares in levels of 255) or an extractor's name (Euclidean).
-        distance: (N,) float64, to the nearest training image.
-        row: (N,) int64, that image's row in the data set.
-        ratio: (N,) float64, d_1 / mean(d_2 .. d_(k+1)).
+        distance: (N,), to the nearest training image.
+        row: (N,), that image's row in the data set.
+        ratio: (N,), d_1 / mean(d_2 .. d_(k+1)).
         held_out_distance, held_out_ratio: (H,), the same of held-out images.
     """
 
@@ -79,15 +79,7 @@ class NearestDistances:
 
     @classmethod
     def of(cls, space: str, generated: Any, train: Any, held_out: Any, rows: Tensor) -> NearestDistances:
-        """Find the nearest neighbours in one space.
-
-        Args:
-            space: its name.
-            generated: (N, D), anything that `neighbours.nearest` reads.
-            train: (M, D), likewise, M >= 3, all different.
-            held_out: (H, D), likewise.
-            rows: (M,) int64, the training images' rows in the data set.
-        """
+        """Find the nearest of different training images (M, D), M >= 3, which are `rows` of the data set."""
         k = min(NEIGHBOURS, len(train) - 1)
         distance, which = nearest(generated, train, k + 1)
         unseen, _ = nearest(held_out, train, k + 1)
@@ -147,7 +139,6 @@ class Memorisation:
         copies_p: the chance of so many without memorisation.
         near_copies: the fraction within 2 levels of 255 of one (root mean square), copies included.
         num_train, num_held_out, num_generated: images compared.
-        extractor_sha256: the hash of the extractor's weights and recipe, "" without one.
     """
 
     spaces: tuple[NearestDistances, ...]
@@ -187,11 +178,10 @@ class Memorisation:
 def find_memorised(
     data: Dataset, generated: Tensor, extractor: Extractor | None = None, cache: Path | None = None
 ) -> Memorisation:
-    """Look for training images among generated ones.
+    """Look for training images among generated ones (N, C, H, W), stored values.
 
     Args:
         data: what the model was trained on, with its held-out images.
-        generated: (N, C, H, W), values of the data's format.
         extractor: a second space to look in; pixels always are one.
         cache: where features of the data set are kept; None is the default folder.
 
@@ -226,14 +216,7 @@ def find_memorised(
 
 
 def tail_chance(before: int, generated: int, rank: int, held_out: int) -> float:
-    """Return the chance that at least `before` of the generated come before `rank` of the held-out ones.
-
-    Args:
-        before: g, generated images below the line.
-        generated: N.
-        rank: m, the line's rank among the held-out ones.
-        held_out: H.
-    """
+    """Return the chance that at least `before` of the generated come before `rank` of the held-out ones: g, N, m, H."""
     first = before + rank - 1
     terms = [
         _log_choose(held_out, j) + _log_choose(generated, first - j) - _log_choose(held_out + generated, first)
@@ -268,18 +251,9 @@ def mann_whitney(low: Tensor, high: Tensor) -> tuple[float, float]:
 def contact_sheet(
     data: Dataset, generated: Tensor, found: Memorisation, num: int = 40, columns: int = 10
 ) -> Image.Image:
-    """Draw the most suspicious generated images above their nearest training images.
+    """Draw the `num` most suspicious of the generated images above their nearest training images in each space.
 
-    Args:
-        data: the data set that was looked in.
-        generated: (N, C, H, W), those that were looked at.
-        found: what was found.
-        num: how many are shown.
-        columns: images in a row; as many rows are drawn as can be filled.
-
-    Returns:
-        A picture: each band has a row of generated images, the smallest ratios (by pixels) first, and below each its
-        nearest training image in each space.
+    Each band has a row of generated images, the smallest ratios (by pixels) first; as many bands as can be filled.
     """
     worst = found.spaces[0].ratio.argsort()[:num]
     columns = min(columns, len(worst))

@@ -14,18 +14,10 @@ _ROWS = 2048
 
 
 def nearest(queries: Any, base: Any, k: int, itself: bool = False) -> tuple[Tensor, Tensor]:
-    """Return each query's k nearest neighbours by Euclidean distance.
+    """Return the distances (N, k) of queries (N, D) to their nearest neighbours in a base (M, D), and its rows (N, k).
 
-    Everything is in float64, so the distances of bytes are exact and a copy is at distance 0.
-
-    Args:
-        queries: (N, D), an array or a tensor of any numbers.
-        base: (M, D), likewise, perhaps a memory map; read in pieces.
-        k: how many, at most M.
-        itself: the queries are the base, and none is its own neighbour; k is then at most M - 1.
-
-    Returns:
-        Distances (N, k) float64, ascending, and the rows of the base, (N, k) int64.
+    Everything is in float64, so the distances of bytes are exact and a copy is at distance 0. The base may be a memory
+    map; it is read in pieces. `itself` says that the queries are the base, and none is its own neighbour.
     """
     assert k <= len(base) - itself, f"{k} neighbours among {len(base)}"
     found = [_nearest(x, base, k, first if itself else None) for first, x in pieces(queries)]

@@ -9,13 +9,11 @@ from sfumato.errors import UserError, nearest
 from sfumato.evaluate.cache import SPLITS
 from sfumato.generate.recipe import Recipe, takes
 
-__all__ = ["KINDS", "METHODS", "VARIANCE_NAMES", "Settings"]
+__all__ = ["KINDS", "Settings"]
 
 KINDS = ("bits", "quality", "memorisation")
 """What can be measured, in the order in which it is."""
-METHODS = ("sampled", "vlb", "flow")
-VARIANCE_NAMES = (*VARIANCES, "analytic")
-SCORED, GENERATED = 256, 1000
+CHOICES = {"method": ("sampled", "vlb", "flow"), "real": SPLITS, "variance": (*VARIANCES, "analytic")}
 
 
 @dataclass(frozen=True)
@@ -27,8 +25,8 @@ class Settings:
         seed: of the generated images, of the noise that held-out ones meet, and of the bootstrap.
         recipe: how images are generated; `vlb` takes the bound of a chain of so many `steps`, evenly spaced, all by
             default; `range` = "clip" clips in scoring too.
-        variance: of the reverse step, in scoring and, where the sampler takes one, in sampling: small, large, learned,
-            or analytic, which is measured; None is the recipe's, else the model's own.
+        variance: of the reverse step, in scoring and, where the sampler takes one, in sampling; None is the recipe's,
+            else the model's own.
         method: of the bits: sampled, vlb or flow (see `bits`).
         repeats: draws of noise for each held-out image; None is 2 for sampled, else 1.
         extractor: as `open_extractor`; None is the best that needs no file.
@@ -48,13 +46,12 @@ class Settings:
     real: str = "train"
 
     def __post_init__(self) -> None:
-        for name in ("num", "repeats"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{name} is {value}: it must be at least 1")
+        for name, number in (("num", self.num), ("repeats", self.repeats)):
+            if number is not None and number < 1:
+                raise UserError(f"{name} is {number}: it must be at least 1")
         if not 0 <= self.seed < 2**64:
             raise UserError(f"seed is {self.seed}: it must be a whole number from 0 to 2^64 - 1")
-        for name, choices in (("method", METHODS), ("real", SPLITS), ("variance", VARIANCE_NAMES)):
+        for name, choices in CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in choices:
                 raise UserError(f"{name} can't be '{value}'{nearest(value, choices)}")
@@ -66,9 +63,9 @@ class Settings:
     @property
     def num_scored(self) -> int:
         """How many held-out images are asked for."""
-        return self.num or SCORED
+        return self.num or 256
 
     @property
     def num_generated(self) -> int:
         """How many images are generated."""
-        return self.num or GENERATED
+        return self.num or 1000

@@ -44,7 +44,7 @@ RULES = 3
 """The version of how images are generated, scored and compared: a change makes every job and every result anew."""
 SHARD = 32
 """Held-out images in a job."""
-TERMS, PROBES, RTOL = 64, 1, 1e-3
+TERMS, RTOL = 64, 1e-3
 FLOW_CALLS, FLOW_COST = 120, 3
 """A guess at how often the flow's solver asks the network, and how many plain calls one with a gradient is worth."""
 
@@ -56,14 +56,7 @@ def key(settings: dict[str, Any]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Stages:
-    """The stages of one evaluation.
-
-    Attributes:
-        target: what is measured.
-        settings: how.
-        folder: for the results of jobs.
-        batch: images at a time.
-        progress: given what is being done, returns who is told how far it is.
+    """The stages of one evaluation; attributes as of `Evaluation`, with the folder of the jobs' results.
 
     Raises:
         UserError: settings that the model can't meet.
@@ -93,12 +86,6 @@ class Stages:
         """The variance's name."""
         return self.settings.variance or self.target.model.config.diffusion.variance
 
-    @property
-    def _model_facts(self) -> dict[str, Any]:
-        """Which model: the hash of its weights, and what they are; and the version of the rules."""
-        model = self.target.model
-        return {"rules": RULES, "weights": self.target.sha256, "weights_kind": model.kind, "images_seen": model.images}
-
     @cached_property
     def sampling(self) -> dict[str, Any]:
         """All that decides a generated image."""
@@ -113,22 +100,25 @@ class Stages:
         ways: dict[str, dict[str, Any]] = {
             "sampled": {"steps": chain, "terms": min(TERMS, chain - 1)},
             "vlb": {"steps": settings.recipe.steps or chain},
-            "flow": {"probes": PROBES, "rtol": RTOL},
+            "flow": {"probes": 1, "rtol": RTOL},
         }
-        labels = {"labels": "each image's own"} if self.target.conditional else {}
-        return {
-            **self._model_facts,
+        facts = {
             "method": settings.method,
-            **ways[settings.method],
             "seed": settings.seed,
             "repeats": settings.repeats or (2 if settings.method == "sampled" else 1),
             "variance": self.variance_name,
             "clip": settings.recipe.range == "clip",
             "data": self.target.data.fingerprint,
             "split": "held_out",
-            **labels,
-            **self._measured,
         }
+        labels = {"labels": "each image's own"} if self.target.conditional else {}
+        return {**self._model_facts, **facts, **ways[settings.method], **labels, **self._measured}
+
+    @property
+    def _model_facts(self) -> dict[str, Any]:
+        """Which model, and the version of the rules."""
+        model = self.target.model
+        return {"rules": RULES, "weights": self.target.sha256, "weights_kind": model.kind, "images_seen": model.images}
 
     @property
     def _measured(self) -> dict[str, Any]:
@@ -147,9 +137,6 @@ class Stages:
         stages = [self._variance_stage] if variance else []
         return stages + ([self._score_stage] if score else []) + ([self._sample_stage] if sample else [])
 
-    def _run(self, stage: Stage) -> list[bytes]:
-        return stage.run(self.progress(stage.what))
-
     def seconds(self) -> float:
         """Measure and return how long one evaluation of the network takes for one image, all around it included."""
         calls: list[int] = []
@@ -163,25 +150,19 @@ class Stages:
             took = min(took, (time.perf_counter() - start) / sum(calls))
         return took
 
-    def _denoiser(self, tick: Tick) -> Denoiser:
-        """The denoiser that images are scored by."""
-        model = self.target.model
-        return Counted(Clipped(model.denoiser, model.codec.clip) if self.scoring["clip"] else model.denoiser, tick)
-
     # Generating images
 
     def images(self) -> Tensor:
         """Return the generated images, (num, C, H, W), stored values."""
-        shards = [np.load(BytesIO(result)) for result in self._run(self._sample_stage)]
+        shards = [np.load(BytesIO(result)) for result in self._sample_stage.run(self.progress)]
         return torch.from_numpy(np.concatenate(shards))
 
     @property
     def _sample_stage(self) -> Stage:
         num, unit = self.settings.num_generated, self.recipe.evaluations
+        shards = [(first, min(self.batch, num - first)) for first in range(0, num, self.batch)]
         jobs = [
-            Job(f"{first:07d}x{count}", count * unit, partial(self._sample, first, count))
-            for first in range(0, num, self.batch)
-            for count in [min(self.batch, num - first)]
+            Job(f"{first:07d}x{count}", count * unit, partial(self._sample, first, count)) for first, count in shards
         ]
         return Stage("generating images", self.folder / f"drawn-{key(self.sampling)}", tuple(jobs), unit)
 
@@ -213,16 +194,7 @@ class Stages:
 
     def bits(self) -> Bits:
         """Return the bits of the held-out images."""
-        return Bits.cat([safetensors.torch.load(result) for result in self._run(self._score_stage)])
-
-    @cached_property
-    def _estimator(self) -> Estimator:
-        how = self.scoring
-        if how["method"] == "vlb":
-            return WholeBound(trailing(how["steps"], self.target.model.schedule), self.variance)
-        if how["method"] == "sampled":
-            return SampledBound(self.variance, how["terms"])
-        return FlowDensity(self.variance, how["probes"], how["rtol"])
+        return Bits.cat([safetensors.torch.load(result) for result in self._score_stage.run(self.progress)])
 
     @property
     def _score_stage(self) -> Stage:
@@ -230,28 +202,33 @@ class Stages:
         if how["method"] == "flow" and float(self.target.model.schedule(1.0).alpha) == 0:
             raise UserError("a chain that ends in pure noise has no flow likelihood: use the method vlb or sampled")
         terms = {"sampled": how.get("terms", 0) + 1, "vlb": how.get("steps", 0), "flow": FLOW_CALLS * FLOW_COST}
-        unit = terms[how["method"]] * how["repeats"]
-        jobs = tuple(
-            Job(f"{shard}x{len(part)}", len(part) * unit, partial(self._score, shard, part))
-            for shard, part in enumerate(torch.split(rows, SHARD))
-        )
-        return Stage("scoring held-out images", self.folder / f"scored-{key(how)}", jobs, unit)
+        unit, shards = terms[how["method"]] * how["repeats"], enumerate(torch.split(rows, SHARD))
+        jobs = [Job(f"{n}x{len(part)}", len(part) * unit, partial(self._score, n, part)) for n, part in shards]
+        return Stage("scoring held-out images", self.folder / f"scored-{key(how)}", tuple(jobs), unit)
+
+    def _denoiser(self, tick: Tick) -> Denoiser:
+        """The denoiser that images are scored by."""
+        model = self.target.model
+        return Counted(Clipped(model.denoiser, model.codec.clip) if self.scoring["clip"] else model.denoiser, tick)
+
+    @cached_property
+    def _estimator(self) -> Estimator:
+        how = self.scoring
+        if how["method"] == "vlb":
+            return WholeBound(trailing(how["steps"], self.target.model.schedule), self.variance)
+        sampled = how["method"] == "sampled"
+        return SampledBound(self.variance, how["terms"]) if sampled else FlowDensity(self.variance, how["rtol"])
 
     def _score(self, shard: int, rows: Tensor, tick: Tick) -> bytes:
         """Score some images; returns the tables of `Bits` as safetensors."""
         model, (images, condition) = self.target.model, self.target.rows(rows)
         cost = FLOW_COST if self.settings.method == "flow" else 1
+        denoiser = self._denoiser(lambda count: tick(cost * count))
+        seed = derived_seed(f"bits {self.settings.seed} {shard}", 7)  # repeats count up from it
+        repeats, batch = self.scoring["repeats"], min(self.batch, SHARD)
         try:
             bits = measure_bits(
-                self._denoiser(lambda count: tick(cost * count)),
-                model.codec,
-                images,
-                self._estimator,
-                seed=derived_seed(f"bits {self.settings.seed} {shard}", 7),  # repeats count up from it
-                repeats=self.scoring["repeats"],
-                batch=min(self.batch, SHARD),
-                device=model.device,
-                condition=condition,
+                denoiser, model.codec, images, self._estimator, seed, repeats, batch, model.device, condition
             )
         except UserError:
             raise
@@ -272,7 +249,7 @@ class Stages:
         """The variance of the reverse step, measured where it has to be."""
         if self.variance_name != "analytic":
             return VARIANCES[self.variance_name]
-        found = json.loads(self._run(self._variance_stage)[0])
+        found = json.loads(self._variance_stage.run(self.progress)[0])
         times, error = (torch.tensor(found[name], dtype=torch.float64) for name in ("times", "error"))
         return Optimal(MeasuredVariance(self.target.model.schedule, times, error))
 

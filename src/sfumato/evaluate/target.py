@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from sfumato.data import Dataset, open_data
-from sfumato.data.store.build import Progress
 from sfumato.diffusion import Denoiser, Prediction, Schedule
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.noise import Purpose, uniform
 from sfumato.errors import UserError
 from sfumato.evaluate.cache import split_rows
+from sfumato.evaluate.jobs import Progress
 from sfumato.model import Model, load
 from sfumato.run.folder import Run
 
@@ -31,12 +31,7 @@ __all__ = ["Counted", "Target", "open_target", "results_folder"]
 
 @dataclass(frozen=True)
 class Counted:
-    """A denoiser that reports how many images it was asked about.
-
-    Attributes:
-        denoiser: what makes the prediction.
-        tick: called with the size of each batch.
-    """
+    """A denoiser that reports how many images it was asked about: `tick` is called with the size of each batch."""
 
     denoiser: Denoiser
     tick: Callable[[int], None]
@@ -55,13 +50,7 @@ class Counted:
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """A model and images.
-
-    Attributes:
-        model: the model.
-        data: the images.
-        own: whether they are what the model was trained on, rather than named by the user.
-    """
+    """A model and images; `own` where these are what it was trained on, rather than named by the user."""
 
     model: Model
     data: Dataset
@@ -116,35 +105,27 @@ def open_target(
     device: torch.device | str = "cpu",
     on_progress: Progress | None = None,
 ) -> Target:
-    """Load a model and open its images.
-
-    Args:
-        source: a run folder, or a file of weights.
-        weights: which of a run's: `ema`, `raw` or `best`, or a file.
-        data: a built-in name or a path, in place of what the model was trained on.
-        device: of the model.
-        on_progress: called while images are decoded.
+    """Load a model, as `load`, and open its images, or those that `data` names, in its size, format and vocabulary.
 
     Raises:
         UserError: no such weights, images that can't be opened, or labels that the model doesn't know.
     """
     model = load(source, weights, device)
-    return Target(model, _recoded(_open(model, data, on_progress), model), data is None)
-
-
-def results_folder(source: Path) -> Path:
-    """Return the folder that keeps what is measured of a source: a run's own, or one beside a file of weights."""
-    if source.is_dir():
-        return source / "evaluation"
-    run = source.absolute().parent.parent
-    inside = source.absolute().parent.name == "weights" and Run(run).exists()
-    return (run if inside else source.parent) / "evaluation"
+    images = _open(model, data, on_progress)
+    if images.vocabulary == model.vocabulary:
+        return Target(model, images, data is None)
+    if model.vocabulary is None:
+        return Target(model, replace(images, vocabulary=None, conditions=None), data is None)
+    try:
+        conditions = model.vocabulary.recode(images.conditions, images.vocabulary)
+    except UserError as error:
+        raise UserError(f"{images.source_name} has other labels than the model ({error}): give other --data") from None
+    return Target(model, replace(images, vocabulary=model.vocabulary, conditions=conditions), data is None)
 
 
 def _open(model: Model, data: str | None, on_progress: Progress | None) -> Dataset:
     """Open images and bring them to the model's size and format, if they don't have them already."""
-    channels, height, width = model.codec.image_shape
-    format = model.codec.format
+    format, (channels, height, width) = model.codec.format, model.codec.image_shape
     reach = None if format.levels else (format.low, format.high)
     config = replace(model.config.data, size=(height, width), channels=channels, depth=format.kind, range=reach)
     if data is not None:
@@ -157,14 +138,10 @@ def _open(model: Model, data: str | None, on_progress: Progress | None) -> Datas
     return images if alike else open_data(config, on_progress=on_progress)
 
 
-def _recoded(data: Dataset, model: Model) -> Dataset:
-    """Return images whose conditions are in a model's vocabulary."""
-    if data.vocabulary == model.vocabulary:
-        return data
-    if model.vocabulary is None:
-        return replace(data, vocabulary=None, conditions=None)
-    try:
-        conditions = model.vocabulary.recode(data.conditions, data.vocabulary)
-    except UserError as error:
-        raise UserError(f"{data.source_name} has other labels than the model ({error}): give other --data") from None
-    return replace(data, vocabulary=model.vocabulary, conditions=conditions)
+def results_folder(source: Path) -> Path:
+    """Return the folder that keeps what is measured of a source: a run's own, or one beside a file of weights."""
+    if source.is_dir():
+        return Run(source).evaluation
+    weights = source.absolute().parent
+    run = Run(weights.parent)
+    return (run if run.weights == weights and run.exists() else Run(source.parent)).evaluation

@@ -56,13 +56,7 @@ class Block(nn.Module):
 
 
 class DINOv2(nn.Module):
-    """The transformer, its tensors named as in the published files.
-
-    Args:
-        dim: channels of a token.
-        depth: blocks.
-        positions: patches that there are embeddings for, and one for the class token.
-    """
+    """The transformer, its tensors named as in the published files; `positions` counts the class token too."""
 
     def __init__(self, dim: int, depth: int, positions: int) -> None:
         super().__init__()

@@ -50,9 +50,6 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], str]:
 def fill(net: Net, state: Mapping[str, Tensor], path: Path, name: str) -> Net:
     """Give a network, built on the meta device, its weights, and return it ready to be used.
 
-    Counters of batches, which old files lack, don't matter. The path of the file, and what the weights should be, are
-    for the message.
-
     Raises:
         UserError: a tensor is missing, too many, or of another shape; it names the first.
     """
@@ -75,18 +72,10 @@ def fingerprint(recipe: str, digest: str = "") -> str:
 
 
 def resized(images: Tensor, side: int, mode: str) -> Tensor:
-    """Return images as published networks take them: square, three channels, in [0, 1].
+    """Return bytes (B, 1 or 3, H, W) as published networks take them: (B, 3, side, side) in [0, 1].
 
     The filter is antialiased where it shrinks and is plain interpolation, pixel centres at half-integers, where it
-    enlarges.
-
-    Args:
-        images: (B, 1 or 3, H, W) uint8.
-        side: height and width of the result.
-        mode: `bilinear`, or `bicubic`, which may overshoot [0, 1] a little.
-
-    Returns:
-        (B, 3, side, side) float32.
+    enlarges. `bicubic` may overshoot [0, 1] a little.
     """
     x = images.float().div_(255)
     x = F.interpolate(x, (side, side), mode=mode, align_corners=False, antialias=True)

@@ -40,7 +40,7 @@ from torch import Tensor
 from sfumato.evaluate.features import check_finite
 from sfumato.evaluate.metrics.protocol import Metric, MetricValue, check_sets
 
-__all__ = ["Frechet", "ShrunkFrechet", "Statistics", "frechet_distance", "frechet_of_statistics"]
+__all__ = ["Frechet", "ShrunkFrechet", "frechet_distance", "shrunk"]
 
 
 class Frechet(Metric):
@@ -76,59 +76,10 @@ class ShrunkFrechet(Metric):
         return num < dim
 
 
-@dataclass(frozen=True, eq=False)
-class Statistics:
-    """What a Gaussian is fitted by: of features, or published.
-
-    Attributes:
-        count: N.
-        mean: (D,) float64.
-        covariance: (D, D) float64, unbiased.
-    """
-
-    count: int
-    mean: Tensor
-    covariance: Tensor
-
-    @classmethod
-    def of(cls, features: Tensor) -> Statistics:
-        """Return the statistics of features (N, D), N at least 2."""
-        x = features.double()
-        mean = x.mean(0)
-        return cls(len(x), mean, (x - mean).T @ (x - mean) / (len(x) - 1))
-
-    def shrunk(self) -> tuple[Tensor, float]:
-        """Return the covariance drawn towards a multiple of the identity, and how far (0 not at all, 1 all the way).
-
-        S* = (1 - rho) S + rho tr(S)/D I with the oracle-approximating rho (Chen, Wiesel, Eldar and Hero 2010,
-        "Shrinkage algorithms for MMSE covariance estimation", Eq. 23): of full rank where N is below D.
-        """
-        covariance, dim = self.covariance, len(self.mean)
-        trace, square = covariance.trace(), covariance.square().sum()
-        above = (1 - 2 / dim) * square + trace.square()
-        below = (self.count + 1 - 2 / dim) * (square - trace.square() / dim)
-        rho = float((above / below).clamp(max=1.0)) if below > 0 else 1.0
-        return (1 - rho) * covariance + rho * trace / dim * torch.eye(dim, dtype=torch.float64), rho
-
-
-def frechet_of_statistics(first: Statistics, second: Statistics, shrink: bool = False) -> float:
-    """Return the squared Frechet distance of two sets by their statistics alone, as `frechet_distance`."""
-    (cov_1, _), (cov_2, _) = (s.shrunk() if shrink else (s.covariance.double(), 0.0) for s in (first, second))
-    cross = torch.linalg.svdvals(_root(cov_1).T @ _root(cov_2)).sum()
-    apart = (first.mean - second.mean).square().sum()
-    return max(0.0, float(apart + cov_1.trace() + cov_2.trace() - 2 * cross))
-
-
 def frechet_distance(first: Tensor, second: Tensor, shrink: bool = False) -> MetricValue:
-    """Return the squared Frechet distance of two sets of features, with every image's influence.
+    """Return the squared Frechet distance of features (N, D) and (M, D), with every image's influence.
 
-    Args:
-        first: (N, D).
-        second: (M, D).
-        shrink: draw both covariances towards spheres, and hold how far fixed in the influences.
-
-    Raises:
-        UserError: a set of fewer than two images, features of different extractors, or features that are not finite.
+    `shrink` draws both covariances towards spheres; how far is held fixed in the influences.
     """
     check_sets("frechet", first, second, 2)
     a, b = _Cloud.of(first, shrink), _Cloud.of(second, shrink)
@@ -138,6 +89,20 @@ def frechet_distance(first: Tensor, second: Tensor, shrink: bool = False) -> Met
     inverse = torch.where(s > s.max() * 1e-14, s.clamp(min=torch.finfo(s.dtype).tiny).rsqrt(), 0.0) if len(s) else s
     map_a, map_b = b.root @ right.T * inverse, a.root @ left * inverse
     return MetricValue(value, (a.influence(map_a, -apart), b.influence(map_b, apart)), least=0.0)
+
+
+def shrunk(covariance: Tensor, count: int) -> tuple[Tensor, float]:
+    """Return an unbiased covariance (D, D) of `count` images drawn towards a multiple of the identity, and how far.
+
+    S* = (1 - rho) S + rho tr(S)/D I with the oracle-approximating rho (Chen, Wiesel, Eldar and Hero 2010, "Shrinkage
+    algorithms for MMSE covariance estimation", Eq. 23): of full rank where the count is below D.
+    """
+    dim = len(covariance)
+    trace, square = covariance.trace(), covariance.square().sum()
+    above = (1 - 2 / dim) * square + trace.square()
+    below = (count + 1 - 2 / dim) * (square - trace.square() / dim)
+    rho = float((above / below).clamp(max=1.0)) if below > 0 else 1.0
+    return (1 - rho) * covariance + rho * trace / dim * torch.eye(dim, dtype=torch.float64), rho
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,12 +118,17 @@ class _Cloud:
     @classmethod
     def of(cls, features: Tensor, shrink: bool) -> _Cloud:
         check_finite(features, "the extractor")
-        statistics = Statistics.of(features)
-        centred = features.double() - statistics.mean
-        covariance, rho = statistics.shrunk() if shrink else (statistics.covariance, 0.0)
-        thin = len(centred) <= centred.shape[1] and not shrink
-        root = centred.T / math.sqrt(len(centred) - 1) if thin else _root(covariance)
-        return cls(statistics.mean, centred, root, covariance.trace(), rho)
+        mean = features.double().mean(0)
+        centred, count = features.double() - mean, len(features)
+        if count <= len(mean) and not shrink:
+            root = centred.T / math.sqrt(count - 1)
+            return cls(mean, centred, root, root.square().sum(), 0.0)
+        covariance, rho = centred.T @ centred / (count - 1), 0.0
+        if shrink:
+            covariance, rho = shrunk(covariance, count)
+        values, vectors = torch.linalg.eigh(covariance)
+        kept = values > values[-1].clamp(min=0.0) * len(values) * torch.finfo(values.dtype).eps
+        return cls(mean, centred, vectors[:, kept] * values[kept].sqrt(), covariance.trace(), rho)
 
     def influence(self, half: Tensor, apart: Tensor) -> Tensor:
         """2 apart . y + y^T (1 - T) y with T = half half^T, through the shrinkage; (N,)."""
@@ -167,11 +137,3 @@ class _Cloud:
         mean_diagonal = 1 - half.square().sum() / half.shape[0]
         unbiased = len(size) / (len(size) - 1)
         return 2 * (self.centred @ apart) + unbiased * (quadratic + self.rho * mean_diagonal * size)
-
-
-def _root(covariance: Tensor) -> Tensor:
-    """A factor (D, r) of a covariance: its eigenvectors of more than rounding error, times the eigenvalues' roots."""
-    values, vectors = torch.linalg.eigh(covariance)
-    kept = values > values[-1].clamp(min=0.0) * len(values) * torch.finfo(values.dtype).eps
-    root: Tensor = vectors[:, kept] * values[kept].sqrt()
-    return root

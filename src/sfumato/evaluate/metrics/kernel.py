@@ -38,15 +38,9 @@ class KernelDistance(Metric):
 
 
 def kid(first: Tensor, second: Tensor, block: int = BLOCK) -> MetricValue:
-    """Return the unbiased squared maximum mean discrepancy with the cubic kernel.
+    """Return the unbiased squared maximum mean discrepancy of features (N, D) and (M, D) with the cubic kernel.
 
-    Args:
-        first: (N, D) features, in random order where N is above `block`.
-        second: (M, D) features, likewise.
-        block: the most images of a set that are compared at once.
-
-    Raises:
-        UserError: a set of fewer than two images, or features of different extractors.
+    Sets of more than `block` images must be in random order.
     """
     check_sets("kid", first, second, 2)
     count = min(-(-max(len(first), len(second)) // block), min(len(first), len(second)) // 2)

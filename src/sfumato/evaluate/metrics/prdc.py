@@ -42,16 +42,7 @@ class PRDC(Metric):
 
 
 def prdc(real: Tensor, generated: Tensor, k: int = K) -> dict[str, MetricValue]:
-    """Return precision, recall, density and coverage.
-
-    Args:
-        real: (N, D) features.
-        generated: (M, D) features.
-        k: neighbours that a ball holds.
-
-    Raises:
-        UserError: a set of no more than k images, or features of different extractors.
-    """
+    """Return precision, recall, density and coverage of features (N, D) and (M, D), with balls of k neighbours."""
     check_sets("precision, recall, density and coverage", real, generated, k + 1)
     real_radius = nearest(real, real, k, itself=True)[0][:, -1]
     generated_radius = nearest(generated, generated, k, itself=True)[0][:, -1]

@@ -49,8 +49,7 @@ class MetricValue:
     """A measured number and each image's influence on it.
 
     Attributes:
-        value: the number.
-        influences: for each independent sample, (N,) float64; () where the metric has no influence function.
+        influences: for each of the sets, (N,) float64; () where the metric has no influence function.
         least, most: the values that the metric can take at all.
     """
 
@@ -75,11 +74,7 @@ class MetricValue:
 
 
 class Metric(Protocol):
-    """A comparison of two sets of features, which may give several numbers.
-
-    Attributes:
-        titles: the numbers that it gives, by name, and what a table calls them.
-    """
+    """A comparison of two sets of features, which may give several numbers: `titles` has their names in a table."""
 
     titles: ClassVar[Mapping[str, str]]
 
@@ -102,11 +97,7 @@ def resamples(seed: int, replicates: Tensor, count: int, group: int) -> Tensor:
 
 
 def check_sets(metric: str, first: Tensor, second: Tensor, fewest: int) -> None:
-    """Refuse two sets of features that can't be compared.
-
-    Raises:
-        UserError: a set of fewer images than the metric needs, or features of different extractors.
-    """
+    """Refuse sets of fewer images than the metric needs, and features of different extractors."""
     if min(len(first), len(second)) < fewest:
         raise UserError(
             f"{metric}: the sets have {len(first)} and {len(second)} images; at least {fewest} of each are needed"

@@ -43,17 +43,7 @@ class SlicedWasserstein(Metric):
 
 
 def sliced_wasserstein(first: Tensor, second: Tensor, num_directions: int = DIRECTIONS, seed: int = 0) -> MetricValue:
-    """Return the sliced Wasserstein-2 distance of two sets of features, with every image's influence.
-
-    Args:
-        first: (N, D).
-        second: (M, D).
-        num_directions: how many directions are averaged over.
-        seed: of the directions.
-
-    Raises:
-        UserError: an empty set, or features of different extractors.
-    """
+    """Return the sliced Wasserstein-2 distance of features (N, D) and (M, D), with every image's influence."""
     check_sets("sliced Wasserstein", first, second, 1)
     x, y = first.double(), second.double()
     square = 0.0
