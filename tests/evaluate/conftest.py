@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sfumato.config.data import DataConfig
@@ -53,6 +54,20 @@ def images_of(data: Dataset, first: int, count: int) -> Tensor:
     """Return training images, spread over the set: (count, C, H, W) uint8."""
     rows = data.train[(first + 7 * torch.arange(count).numpy()) % len(data.train)]
     return torch.tensor(data.images[rows])
+
+
+def blurred(images: Tensor, times: int = 1) -> Tensor:
+    """Images after a binomial filter of 3x3, so many times."""
+    channels = images.shape[1]
+    kernel = (torch.tensor([1.0, 2.0, 1.0])[:, None] * torch.tensor([1.0, 2.0, 1.0]) / 16).expand(channels, 1, 3, 3)
+    x = images.float()
+    for _ in range(times):
+        x = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), kernel, groups=channels)
+    return x.round().byte()
+
+
+def random_bytes(*shape: int) -> Tensor:
+    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
 
 def randomise(net: nn.Module, seed: int = 0) -> nn.Module:

@@ -29,8 +29,6 @@ from .targets import FILE, SCHEDULE, changed, dataset, evaluation, gaussian_byte
 def test_the_oracle_is_as_good_as_its_baseline(gaussian: Target, tmp_path: Path) -> None:
     report = measure(gaussian, tmp_path, "quality", num=150, range="free", steps=50)
     found = {one["name"]: one for one in report["result"]["measures"]}
-    assert {"frechet", "kid", "precision", "recall", "density", "coverage", "sliced-wasserstein"} <= set(found)
-    assert "frechet-shrunk" not in found, "there are more images than features"
     assert found["frechet"]["value"] < 2 * found["frechet"]["floor"]
     assert found["coverage"]["value"] > 0.85
     assert (found["kid"]["num_real"], found["kid"]["num_generated"]) == (150, 150)
@@ -40,21 +38,13 @@ def test_the_oracle_is_as_good_as_its_baseline(gaussian: Target, tmp_path: Path)
     assert held_out["result"]["measures"] != report["result"]["measures"]
 
 
-def test_few_images_get_the_shrunk_distance_and_a_warning(gaussian: Target, tmp_path: Path) -> None:
-    report = measure(gaussian, tmp_path, "quality", num=10, steps=5)
-    assert report["result"]["measures"][0]["name"] == "frechet-shrunk"
-    assert any("fewer than the 12 features" in note for note in report["notes"])
-
-
 def test_a_planted_memoriser_is_flagged_and_the_oracle_is_not(gaussian: Target, tmp_path: Path) -> None:
     data = gaussian.data
     memory = FiniteOracle(SCHEDULE, to_model(torch.from_numpy(data.images[data.train])))
-    planted = measure(target(memory, data), tmp_path / "a", "memorisation", num=100)
-    honest = measure(gaussian, tmp_path / "b", "memorisation", num=100, range="free")
-    assert planted["result"]["memorised"]
-    assert planted["result"]["copies"] > 0.9
-    assert not honest["result"]["memorised"]
-    for report in (planted, honest):
+    for of, planted in ((target(memory, data), True), (gaussian, False)):
+        report = measure(of, tmp_path / str(planted), "memorisation", num=100, range="free")
+        assert report["result"]["memorised"] == planted
+        assert (report["result"]["copies"] > 0.9) == planted
         sheet = Path(report["file"]).with_name(report["result"]["contact_sheet"])
         assert sheet.read_bytes().startswith(b"\x89PNG")
 
@@ -78,13 +68,12 @@ def test_the_same_settings_are_answered_from_the_file(
 
     for name in ("measure_bits", "prepare"):
         monkeypatch.setattr(stages, name, refuse)
-    for name in ("compare", "find_memorised"):
+    for name in ("quality", "find_memorised"):
         monkeypatch.setattr(f"sfumato.evaluate.evaluation.{name}", refuse)
     again = evaluation(gaussian, tmp_path, batch=3, num=12, steps=4)
     assert again.perform() == first
-    assert [json.loads(Path(report["file"]).read_bytes())["result"] for report in first.values()] == [
-        report["result"] for report in first.values()
-    ]
+    for report in first.values():
+        assert json.loads(Path(report["file"]).read_bytes())["result"] == report["result"]
 
 
 def test_other_settings_make_other_files_and_all_are_found(gaussian: Target, tmp_path: Path) -> None:
@@ -117,9 +106,11 @@ def test_a_damaged_result_is_made_again(damage: bytes, gaussian: Target, tmp_pat
 
 
 def test_a_result_says_all_that_it_takes_to_repeat_it(gaussian: Target, tmp_path: Path) -> None:
-    report = measure(gaussian, tmp_path, "quality", num=30, steps=4, sampler="ddim", eta=0.5, seed=3)
+    report = measure(gaussian, tmp_path, "quality", num=10, steps=4, sampler="ddim", eta=0.5, seed=3)
+    assert report["result"]["measures"][0]["name"] == "frechet-shrunk", "there are fewer images than features"
+    assert any("fewer than the 12 features" in note for note in report["notes"])
     assert report["settings"] == {
-        "rules": RULES, "num": 30, "weights": hashlib.sha256(FILE.read_bytes()).hexdigest(), "weights_kind": "ema",
+        "rules": RULES, "num": 10, "weights": hashlib.sha256(FILE.read_bytes()).hexdigest(), "weights_kind": "ema",
         "images_seen": 1000, "seed": 3, "sampler": "ddim", "steps": 4, "grid": "trailing", "eta": 0.5,
         "range": "clip",
         "data": gaussian.data.fingerprint, "real": "train",
@@ -169,11 +160,10 @@ class Broken:
 
 def test_a_model_that_diverged_is_one_line(gaussian: Target, tmp_path: Path) -> None:
     broken = target(Broken(), gaussian.data)
-    for settings in ({"method": "vlb"}, {"method": "sampled"}, {"variance": "analytic"}):
+    ways: list[dict[str, Any]] = [{"method": "vlb"}, {"method": "sampled"}, {"variance": "analytic"}, {"steps": 3}]
+    for settings in ways:
         with pytest.raises(UserError, match="not finite"):
-            measure(broken, tmp_path, "bits", num=4, **settings)
-    with pytest.raises(UserError, match="not finite"):
-        measure(broken, tmp_path, "quality", num=4, steps=3)
+            measure(broken, tmp_path, "quality" if "steps" in settings else "bits", num=4, **settings)
     assert not list(tmp_path.glob("*.json"))
 
 

@@ -82,7 +82,7 @@ def test_what_is_there_is_kept_and_progress_counts_the_rest(tmp_path: Path) -> N
     stage(tmp_path, {"a": 2, "b": 3}, done).run()
     again = stage(tmp_path, {"a": 2, "c": 2, "b": 3, "d": 1}, done)
     assert again.left == 3
-    assert again.run(lambda *pair: seen.append(pair)) == [b"aaa", b"ccc", b"bbb", b"ddd"]
+    assert again.run(lambda what: lambda *pair: seen.append(pair)) == [b"aaa", b"ccc", b"bbb", b"ddd"]
     assert done == ["a", "b", "c", "d"]
     assert seen == [(1, 3), (2, 3), (2, 3), (3, 3), (3, 3)]
 

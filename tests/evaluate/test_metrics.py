@@ -1,18 +1,17 @@
-"""What every metric offers, and the intervals of their values."""
+"""What every metric offers, the intervals of their values, and what the kernel and the sliced distance are."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from sfumato.errors import UserError
-from sfumato.evaluate import METRICS, Metric, MetricValue, compare
-from sfumato.evaluate.extractors import pixels
+from sfumato.evaluate import METRICS, Metric, MetricValue, compare, kid, open_extractor, sliced_wasserstein
 from sfumato.evaluate.metrics.protocol import Interval, resamples
+from sfumato.evaluate.metrics.sliced import directions
 from sfumato.evaluate.text import words
 
 from .targets import normal
@@ -28,7 +27,7 @@ def interval_of(value: MetricValue, *args: int, **options: int) -> Interval:
 
 @METRIC
 def test_a_metric_names_its_numbers_and_tells_sets_apart(metric: Metric) -> None:
-    """Whatever it measures: alike sets are nearer to a perfect value, and every image has an influence."""
+    """Whatever it measures; and every image has an influence."""
     real, alike, other = normal(80, 4), normal(60, 4, seed=1), 0.7 * normal(60, 4, seed=2) + 2
     near, far = metric(real, alike, 0), metric(real, other, 0)
     assert set(near) == set(far) == set(metric.titles)
@@ -42,10 +41,12 @@ def test_a_metric_names_its_numbers_and_tells_sets_apart(metric: Metric) -> None
 
 @METRIC
 def test_sets_that_cant_be_compared_are_refused(metric: Metric) -> None:
-    with pytest.raises(UserError, match="the sets have 0 and 50 images; at least"):
-        metric(normal(0, 3), normal(50, 3), 0)
-    with pytest.raises(UserError, match="features of 3 and of 4 numbers"):
-        metric(normal(50, 3), normal(50, 4), 0)
+    for first, second, message in (
+        (normal(0, 3), normal(50, 3), "the sets have 0 and 50 images; at least"),
+        (normal(50, 3), normal(50, 4), "features of 3 and of 4 numbers"),
+    ):
+        with pytest.raises(UserError, match=message):
+            metric(first, second, 0)
 
 
 class MeanDistance(Metric):
@@ -62,8 +63,7 @@ class MeanDistance(Metric):
 
 def test_a_new_metric_is_one_registry_line_and_needs_no_influence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METRICS, "mean", MeanDistance())
-    extractor = pixels.open_features(Path(), (1, 2, 2))
-    measured = compare(normal(40, 4), normal(20, 4, seed=1), extractor)[-1]
+    measured = compare(normal(40, 4), normal(20, 4, seed=1), open_extractor("pixels", (1, 2, 2)))[-1]
     assert (measured.name, measured.low, measured.high, measured.error) == ("mean", None, None, None)
     assert measured.value != measured.baseline > 0
     assert measured.notes == ("means of 20",)
@@ -73,45 +73,37 @@ def test_a_new_metric_is_one_registry_line_and_needs_no_influence(monkeypatch: p
     assert line.split() == ["distance", "of", "means", f"{measured.value:.4g}", "-", f"{measured.baseline:.4g}"]
 
 
+# Intervals
+
+
 def test_the_interval_of_a_mean() -> None:
     x = normal(400)
-    found = interval_of(MetricValue(float(x.mean()), (x,)), replicates=4000)
-    error = float(x.std()) / 20
-    assert found.error == pytest.approx(error, rel=0.05)
-    assert found.low == pytest.approx(float(x.mean()) - 1.96 * error, abs=0.15 * error)
-    assert found.high == pytest.approx(float(x.mean()) + 1.96 * error, abs=0.15 * error)
+    low, high, error = interval_of(MetricValue(float(x.mean()), (x,)), replicates=4000)
+    expected = float(x.std()) / 20
+    assert error == pytest.approx(expected, rel=0.05)
+    ends = [float(x.mean()) - 1.96 * expected, float(x.mean()) + 1.96 * expected]
+    assert [low, high] == pytest.approx(ends, abs=0.15 * expected)
 
 
 def test_independent_samples_add_their_variances_and_constants_count_for_nothing() -> None:
     x, y = 3 * normal(100), 4 * normal(100, seed=1)
-    found = interval_of(MetricValue(0.0, (x + 1000, y)), replicates=4000)
-    expected = (float(x.var()) / 100 + float(y.var()) / 100) ** 0.5
-    assert found.error == pytest.approx(expected, rel=0.05)
-    assert found.low < 0 < found.high
-
-
-def test_equal_samples_are_drawn_apart() -> None:
-    x = normal(100)
+    low, high, error = interval_of(MetricValue(0.0, (x + 1000, y)), replicates=4000)
+    assert error == pytest.approx((float(x.var()) / 100 + float(y.var()) / 100) ** 0.5, rel=0.05)
+    assert low < 0 < high
     both, one = (interval_of(MetricValue(0.0, psi), replicates=4000).error for psi in ((x, -x), (x,)))
-    assert both == pytest.approx(2**0.5 * one, rel=0.05)
+    assert both == pytest.approx(2**0.5 * one, rel=0.05), "equal samples are drawn independently"
 
 
-def test_the_seed_decides() -> None:
+def test_the_seed_decides_and_an_interval_stays_where_the_metric_can_be() -> None:
     found = MetricValue(0.0, (normal(50),))
-    assert found.interval(1) == found.interval(1)
-    assert found.interval(1) != found.interval(2)
-
-
-def test_an_interval_stays_where_the_measure_can_be() -> None:
-    found = interval_of(MetricValue(0.1, (normal(10),), least=0.0, most=0.2))
-    assert (found.low, found.high) == (0.0, 0.2)
+    assert found.interval(1) == found.interval(1) != found.interval(2)
+    assert interval_of(MetricValue(0.1, (normal(10),), least=0.0, most=0.2))[:2] == (0.0, 0.2)
 
 
 def test_draws_are_uniform_and_a_function_of_their_key() -> None:
     draws = resamples(0, torch.arange(2000), 10, 0)
     counts = torch.bincount(draws.flatten(), minlength=10)
-    assert counts.min() > 2000 - 5 * 1800**0.5
-    assert counts.max() < 2000 + 5 * 1800**0.5
+    assert (counts - 2000).abs().max() < 5 * 1800**0.5
     assert torch.equal(draws[7:9], resamples(0, torch.tensor([7, 8]), 10, 0))
     assert not torch.equal(draws, resamples(0, torch.arange(2000), 10, 1))
 
@@ -119,21 +111,98 @@ def test_draws_are_uniform_and_a_function_of_their_key() -> None:
 @pytest.mark.slow
 @METRIC
 def test_intervals_hold_what_they_promise(metric: Metric) -> None:
-    """Fresh draws, over and over: the mean of the measure lies in about 95 % of the intervals, and their errors are the
-    measure's deviation within a third."""
+    """Fresh draws, over and over: the mean of the metric lies in about 95 % of the intervals, and their errors are the
+    metric's deviation within a third."""
     values: dict[str, list[float]] = {}
-    errors: dict[str, list[float]] = {}
-    ends: dict[str, list[tuple[float, float]]] = {}
-    spread = torch.linspace(0.7, 1.3, 16, dtype=torch.float64)
+    intervals: dict[str, list[Interval]] = {}
+    deviations = torch.linspace(0.7, 1.3, 16, dtype=torch.float64)
     for trial in range(100):
-        x, y = normal(300, 16, seed=2 * trial), normal(300, 16, seed=2 * trial + 1) * spread + 0.2
+        x, y = normal(300, 16, seed=2 * trial), normal(300, 16, seed=2 * trial + 1) * deviations + 0.2
         for name, found in metric(x, y, 0).items():
-            interval = interval_of(found)
             values.setdefault(name, []).append(found.value)
-            errors.setdefault(name, []).append(interval.error)
-            ends.setdefault(name, []).append((interval.low, interval.high))
+            intervals.setdefault(name, []).append(interval_of(found))
     for name, numbers in values.items():
         mean, deviation = torch.tensor(numbers).mean(), torch.tensor(numbers).std()
-        held = sum(low <= mean <= high for low, high in ends[name])
+        held = sum(low <= mean <= high for low, high, _ in intervals[name])
         assert held >= 85, f"{name}: {held} of 100 intervals"
-        assert 2 / 3 < float(torch.tensor(errors[name]).mean() / deviation) < 2, name
+        assert 2 / 3 < float(torch.tensor([error for _, _, error in intervals[name]]).mean() / deviation) < 2, name
+
+
+# The kernel distance
+
+
+def by_pairs(x: Tensor, y: Tensor) -> float:
+    """The definition, pair by pair."""
+
+    def mean(a: Tensor, b: Tensor, same: bool) -> float:
+        pairs = [(p @ q / len(p) + 1) ** 3 for i, p in enumerate(a) for j, q in enumerate(b) if not (same and i == j)]
+        return float(torch.stack(pairs).mean())
+
+    return mean(x, x, True) + mean(y, y, True) - 2 * mean(x, y, False)
+
+
+def test_the_kernel_distance_is_its_definition_averaged_over_blocks() -> None:
+    x, y = normal(12, 4), 1.3 * normal(12, 4, seed=1) + 0.2
+    assert kid(x[:9], y[:7]).value == pytest.approx(by_pairs(x[:9], y[:7]), rel=1e-12)
+    found = kid(x, y, block=4)
+    assert found.value == pytest.approx(sum(by_pairs(x[i : i + 4], y[i : i + 4]) for i in (0, 4, 8)) / 3, rel=1e-12)
+    assert [len(psi) for psi in found.influences] == [12, 12]
+
+
+def test_its_mean_is_the_moments_closed_form() -> None:
+    """In one dimension MMD^2 = sum over k of C(3, k) (m_k - m'_k)^2; N(0, 1) against N(1, 1): 3 + 3 + 16 = 22."""
+    x, y = normal(2000, 60, 1), normal(2000, 60, 1, seed=1) + 1
+    values = torch.tensor([kid(a, b).value for a, b in zip(x, y, strict=True)])
+    assert abs(float(values.mean()) - 22) < 4 * float(values.std()) / 2000**0.5
+
+
+def test_it_is_zero_on_average_where_nothing_differs() -> None:
+    values = torch.tensor([kid(a, b).value for a, b in normal(400, 2, 20, 3)])
+    assert abs(float(values.mean())) < 4 * float(values.std()) / 20
+    assert float(values.min()) < 0 < float(values.max())
+
+
+# The sliced Wasserstein distance
+
+
+def test_directions_are_unit_vectors_of_a_key_and_evenly_distributed() -> None:
+    u = directions(3, 4000, 5)
+    torch.testing.assert_close(u.square().sum(1), torch.ones(4000, dtype=torch.float64))
+    torch.testing.assert_close(u.T @ u / 4000, torch.eye(5, dtype=torch.float64) / 5, atol=0.01, rtol=0)
+    assert torch.equal(u[:7], directions(3, 7, 5))
+    assert not torch.equal(u, directions(4, 4000, 5))
+
+
+def test_a_shift_is_seen_from_every_direction() -> None:
+    """Carrying a whole set by s costs (u . s)^2 along u."""
+    x, shift = normal(50, 6), normal(6, seed=1)
+    expected = (directions(0, 512, 6) @ shift).square().mean().sqrt()
+    assert sliced_wasserstein(x, x + shift).value == pytest.approx(float(expected), rel=1e-10)
+
+
+@pytest.mark.parametrize(("n", "m"), [(40, 40), (6, 9), (9, 6)])
+def test_in_one_dimension_it_is_a_matter_of_sorting(n: int, m: int) -> None:
+    """Unequal numbers are those of equally many copies."""
+    x, y = normal(n, 1), 2 * normal(m, 1, seed=1) + 1
+    expected = (x.repeat(m, 1).sort(0).values - y.repeat(n, 1).sort(0).values).square().mean().sqrt()
+    assert sliced_wasserstein(x, y, 4).value == pytest.approx(float(expected), rel=1e-12)
+
+
+def test_gaussians_in_one_dimension() -> None:
+    """W_2^2( N(m, s^2), N(n, t^2) ) = (m - n)^2 + (s - t)^2."""
+    x, y = normal(20000, 1), 3 * normal(20000, 1, seed=1) + 1.5
+    assert sliced_wasserstein(x, y, 2).value ** 2 == pytest.approx(1.5**2 + 2**2, rel=0.02)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("counts", [(800, 800), (800, 1200)])
+def test_influence_is_the_cost_of_one_more_image(counts: tuple[int, int], which: int) -> None:
+    """One image counted twice: the change, times how many there are, is its influence."""
+    sets = [normal(counts[0], 2), 1.5 * normal(counts[1], 2, seed=1) + 0.5]
+    plain, changes = sliced_wasserstein(*sets, 32), []
+    psi = plain.influences[which]
+    for image in range(0, 800, 40):
+        more = [torch.cat((x, x[image : image + 1])) if k == which else x for k, x in enumerate(sets)]
+        changes.append((sliced_wasserstein(*more, 32).value - plain.value) * len(more[which]))
+    expected = (psi - psi.mean())[0:800:40]
+    torch.testing.assert_close(torch.tensor(changes).double(), expected, atol=0.05 * float(psi.std()), rtol=0.02)
