@@ -26,7 +26,7 @@ SHOWN, GROUPS, MEMBERS, ROWS = 24, 16, 6, 1000
 def as_text(report: Report, advice: Sequence[Advice]) -> str:
     """Return the figures, the advice, and the first files of each kind."""
     marks = {"trouble": "!!", "mind": " !", "good": "ok"}
-    lines = [wrapped(value, f"{name:<13}") for name, value in _figures(report)]
+    lines = [wrapped(value, f"{name[:12]:<13}") for name, value in _figures(report)]
     lines += ["", *(wrapped(f"{item.topic}: {item.text}", f"{marks[item.level]} ") for item in advice)]
     far = [(report.origin(row), report.outliers.reason(row)) for row in report.outliers.far()]
     groups = [[report.origin(row) for row in g] for g in (*report.duplicates.exact, *report.duplicates.near)]
@@ -76,7 +76,7 @@ def _figures(report: Report) -> list[tuple[str, str]]:
         rows.append((name, f"median {middle:.0f}, nine tenths from {low:.0f} to {high:.0f}{unit}"))
     for a, attribute in enumerate(report.source.attributes):
         counts, given = report.counts(a), int((~np.isnan(report.conditions[:, a])).sum())
-        rows.append((attribute.name[:12], listed(counts) if counts else f"a number, given for {given:,}"))
+        rows.append((attribute.name, listed(counts) if counts else f"a number, given for {given:,}"))
     return rows
 
 
