@@ -174,7 +174,7 @@ def test_a_signal_saves_and_ends_and_the_same_command_goes_on(
     out, err = long_run.communicate(timeout=30)
     assert long_run.returncode == code
     assert err.count("\n") == 1
-    assert "the same command goes on from there" in err
+    assert "the same command resumes" in err
     last = [json.loads(line) for line in out.splitlines()][-1]["images"] if out else 8
     (saved,) = (tmp_path / "r" / "checkpoints").glob("[0-9]*")
     assert int(saved.name) == last

@@ -127,7 +127,7 @@ def test_held_out_losses_and_grids_are_of_images_as_they_are(digits):
     found, wanted = trainer.held_out(), plain.held_out()
     assert torch.equal(found.held_out.loss, wanted.held_out.loss)
     assert found.train == wanted.train
-    assert torch.equal(trainer.draw(2), plain.draw(2))
+    assert torch.equal(trainer.sample_grid(2), plain.sample_grid(2))
 
 
 def test_interrupted_and_resumed_is_the_same_run(digits, tmp_path):

@@ -39,7 +39,7 @@ class Machine:
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.calls = {"step": 0, "draw": 0, "held_out": 0}
+        self.calls = {"step": 0, "sample_grid": 0, "held_out": 0}
 
     def spend(self, name: str, seconds: float) -> None:
         self.calls[name] += 1
@@ -48,8 +48,8 @@ class Machine:
     def step(self) -> None:
         self.spend("step", 0.05)
 
-    def draw(self, num_steps: int) -> None:
-        self.spend("draw", 0.02 * num_steps)
+    def sample_grid(self, num_steps: int) -> None:
+        self.spend("sample_grid", 0.02 * num_steps)
 
     def held_out(self) -> None:
         self.spend("held_out", 0.03)

@@ -113,7 +113,7 @@ def test_the_global_generator_is_put_back(digits):
     torch.manual_seed(5)
     trainer = Trainer(tiny(), digits)
     trainer.step()
-    trainer.draw(2)
+    trainer.sample_grid(2)
     trainer.held_out()
     assert torch.equal(torch.rand(3), expected)
 
@@ -209,7 +209,7 @@ def test_a_grid_is_what_the_default_recipe_samples(digits, kind):
     model.net.eval()
     images = sample(model, 4, Recipe(), seed=0, condition=trainer.grid_condition())
     trainer.net.train()
-    assert torch.equal(trainer.draw(kind=kind), model.codec.shown(images))
+    assert torch.equal(trainer.sample_grid(kind=kind), model.codec.shown(images))
     assert trainer.grid_steps == Recipe().resolve(model).steps
     assert trainer.net.training
     assert not trainer.ema.net.training

@@ -65,18 +65,18 @@ class Plan:
         values = {"data.source": self.data} | dict(self.overrides)
         config, data, reason = choose(self.preset, self.config, values, device, progress("reading images"))
         preset = reason.partition(":")[0]
-        found = forecast(config, data, default_run(data.source_name, preset), device, self.seconds)
+        cost = forecast(config, data, default_run(data.source_name, preset), device, self.seconds)
         if self.json:
-            print_json(_table(found, data, reason, str(device)))
+            print_json(_table(cost, data, reason, str(device)))
         else:
-            print(_text(found, data, reason, str(device), self._command(preset, found)))
+            print(_text(cost, data, reason, str(device), self._command(preset, cost)))
         return 0
 
-    def _command(self, preset: str, found: Forecast) -> str:
+    def _command(self, preset: str, cost: Forecast) -> str:
         """The command that would train this."""
         words = [f"--{key}={value}" for key, value in self.overrides]
         given = [f"--config {self.config}"] if self.config else []
-        seconds = None if found.seconds is None else min(found.seconds, LONG / 2)
+        seconds = None if cost.seconds is None else min(cost.seconds, LONG / 2)
         budget = "" if seconds is None else f" --budget {suggested(seconds)}"
         return " ".join(["sfumato train", self.data, f"--preset {preset}", *given, *words]) + budget
 
@@ -90,84 +90,84 @@ def suggested(seconds: float) -> str:
     return f"{-(-int(seconds) // 3600)}h"
 
 
-def _table(found: Forecast, data: Dataset, reason: str, device: str) -> dict[str, Any]:
+def _table(cost: Forecast, data: Dataset, reason: str, device: str) -> dict[str, Any]:
     """All figures, for a program."""
-    plan = found.plan
+    plan = cost.plan
     return {
-        **{name: value for name, value in vars(found).items() if name not in ("speed", "plan")},
+        **{name: value for name, value in vars(cost).items() if name not in ("speed", "plan")},
         "batch": plan.batch,
         "images": plan.images,
         "grids": plan.grids,
         "passes": len(plan.held_out_steps),
-        "speed": None if found.speed is None else vars(found.speed),
-        "memory_bytes": found.memory,
-        "disk_bytes": found.disk,
-        "images_per_second": found.images_per_second,
-        "seconds": found.seconds,
-        "suggested_budget": None if found.seconds is None else suggested(min(found.seconds, LONG / 2)),
-        "fitting_batch": found.fitting_batch,
+        "speed": None if cost.speed is None else vars(cost.speed),
+        "memory_bytes": cost.memory,
+        "disk_bytes": cost.disk,
+        "images_per_second": cost.images_per_second,
+        "seconds": cost.seconds,
+        "suggested_budget": None if cost.seconds is None else suggested(min(cost.seconds, LONG / 2)),
+        "fitting_batch": cost.fitting_batch,
         "device": device,
         "preset": reason,
         "shape": data.shape,
     }
 
 
-def _text(found: Forecast, data: Dataset, reason: str, device: str, command: str) -> str:
-    here = f"; {size(found.memory_here)} are available" if found.memory_here else ""
-    forward, step = count(found.flops), count(3 * found.flops * found.plan.batch)
+def _text(cost: Forecast, data: Dataset, reason: str, device: str, command: str) -> str:
+    here = f"; {size(cost.memory_here)} are available" if cost.memory_here else ""
+    forward, step = count(cost.flops), count(3 * cost.flops * cost.plan.batch)
     rows = [
         ("data", data.summary()),
         ("preset", reason),
-        ("network", f"{found.parameters:,} parameters"),
+        ("network", f"{cost.parameters:,} parameters"),
         ("arithmetic", f"{forward}FLOP an image forward, {step}FLOP a step"),
         (
             "memory",
-            f"about {size(found.memory)} at batch {found.plan.batch}: {size(found.state_bytes)} of weights, gradients, "
-            f"moments and average, {size(found.activation_bytes)} an image{here}",
+            f"about {size(cost.memory)} at batch {cost.plan.batch}: {size(cost.state_bytes)} of weights, gradients, "
+            f"moments and average, {size(cost.activation_bytes)} an image{here}",
         ),
         (
             "disk",
-            f"{size(found.disk)}: {size(found.store_bytes)} of decoded images, {size(found.run_bytes)} of checkpoints "
-            f"and weights; {size(found.disk_here)} are free",
+            f"{size(cost.disk)}: {size(cost.store_bytes)} of decoded images, {size(cost.run_bytes)} of checkpoints "
+            f"and weights; {size(cost.disk_here)} are free",
         ),
-        ("speed", _speed(found, device)),
-        ("length", f"{found.plan.images:,} images, the preset's usual number: each image {found.epochs:,.1f} times"),
+        ("speed", _speed(cost, device)),
+        ("length", f"{cost.plan.images:,} images, the preset's usual number: each image {cost.epochs:,.1f} times"),
         (
             "time",
-            "" if found.seconds is None else f"{duration(found.seconds)}, sample grids and held-out losses included",
+            "" if cost.seconds is None else f"{duration(cost.seconds)}, sample grids and held-out losses included",
         ),
         ("train it", command),
     ]
-    return "\n".join([facts(rows), *(f"- {line}" for line in advice(found))])
+    return "\n".join([facts(rows), *(f"- {line}" for line in advice(cost))])
 
 
-def _speed(found: Forecast, device: str) -> str:
-    if found.speed is None:
+def _speed(cost: Forecast, device: str) -> str:
+    if cost.speed is None:
         return "not measured (--seconds 0)"
     return (
-        f"{found.images_per_second:,.1f} images/s on {device}, measured here; {found.speed.step * 1e3:,.0f} ms a step, "
-        f"{found.speed.grid:.1f} s a sample grid"
+        f"{cost.images_per_second:,.1f} images/s on {device}, measured here; {cost.speed.step * 1e3:,.0f} ms a step, "
+        f"{cost.speed.grid:.1f} s a sample grid"
     )
 
 
-def advice(found: Forecast) -> list[str]:
+def advice(cost: Forecast) -> list[str]:
     """Return what the figures advise, in sentences; nothing where all is well."""
     lines = []
-    batch = found.fitting_batch
-    if batch is not None and found.memory > found.memory_here:
+    batch = cost.fitting_batch
+    if batch is not None and cost.memory > cost.memory_here:
         remedy = f"use --train.batch {batch}" if batch else "use a smaller network (--net.base)"
-        needed, available = size(found.memory), size(found.memory_here)
+        needed, available = size(cost.memory), size(cost.memory_here)
         lines.append(f"this will not fit: {needed} are needed and {available} are available; {remedy}")
-    if found.disk > found.disk_here:
-        lines.append(f"the disk is too small: {size(found.disk)} are needed and {size(found.disk_here)} are free")
-    if found.seconds is not None and found.seconds > LONG:
+    if cost.disk > cost.disk_here:
+        lines.append(f"the disk is too small: {size(cost.disk)} are needed and {size(cost.disk_here)} are free")
+    if cost.seconds is not None and cost.seconds > LONG:
         lines.append(
             "this takes long: a smaller preset (--preset small64, faces), smaller images (--data.size 32,32) or a GPU "
             "would shorten it; a --budget trains on fewer images, and the learning rate still decays to its end"
         )
-    if found.epochs > 2000:
+    if cost.epochs > 2000:
         lines.append(
-            f"each image would be seen {found.epochs:,.0f} times: expect copies of the training images; gather more, "
+            f"each image would be seen {cost.epochs:,.0f} times: expect copies of the training images; gather more, "
             "or train for less"
         )
     return lines

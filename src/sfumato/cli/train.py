@@ -90,12 +90,12 @@ class Train:
 
         if self.budget is not None and self.images is not None:
             raise UserError("--budget and --images both say how long to train: give one")
-        given = {"data.source": self.data} | ({} if self.seed is None else {"train.seed": str(self.seed)})
+        values = {"data.source": self.data} | ({} if self.seed is None else {"train.seed": str(self.seed)})
         if self.budget is not None:
-            given |= {"train.budget": str(parse_seconds(self.budget)), "train.images": "none"}
+            values |= {"train.budget": str(parse_seconds(self.budget)), "train.images": "none"}
         if self.images is not None:
-            given |= {"train.images": str(parse_count(self.images)), "train.budget": "none"}
-        return given
+            values |= {"train.images": str(parse_count(self.images)), "train.budget": "none"}
+        return values
 
 
 def train_in_view(
@@ -107,7 +107,7 @@ def train_in_view(
     from sfumato.train import train
 
     events = train(config, run, data, device, accept_changes=accept_changes)
-    title, again = f"sfumato train {config.data.source}", "the same command goes on from there"
+    title, again = f"sfumato train {config.data.source}", "the same command resumes"
     with signals.deferring() as stop, closing(events), viewing(run, title, as_json) as view:
         stop.message = f"stopped; {run.path} stands at its last checkpoint, and {again}"
         for event in events:
@@ -138,7 +138,7 @@ def _heading(config: Config, run: Run, data: Dataset, reason: str, device: torch
 
 
 def _dry_run(config: Config, run: Run, data: Dataset, device: torch.device, reason: str, as_json: bool) -> int:
-    """Print all that is known before training."""
+    """Print what is known before training."""
     from sfumato.config.config import to_dict, to_toml
     from sfumato.train.plan import forecast, resolve_length
 
@@ -146,9 +146,9 @@ def _dry_run(config: Config, run: Run, data: Dataset, device: torch.device, reas
     config, plan = resolve_length(config, run, data, device)
     cost = forecast(config, data, run.path, device, seconds=0)
     if as_json:
-        known: dict[str, Any] = {"run": str(run.path), "shape": data.shape, "plan": vars(plan)}
-        known |= {name: getattr(cost, name) for name in ("parameters", "flops", "state_bytes", "train_images")}
-        print_json(known | {"config": to_dict(config)})
+        report: dict[str, Any] = {"run": str(run.path), "shape": data.shape, "plan": vars(plan)}
+        report |= {name: getattr(cost, name) for name in ("parameters", "flops", "state_bytes", "train_images")}
+        print_json(report | {"config": to_dict(config)})
         return 0
     speed = f", planned from {plan.images_per_second:,.0f} images/s" if plan.images_per_second else ""
     step = f"{count(3 * cost.flops * plan.batch)}FLOP a training step"

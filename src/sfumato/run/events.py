@@ -150,11 +150,11 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Sampled:
-    """A sample grid was drawn and written to `Run.grid(images, kind)`.
+    """A sample grid was written to `Run.grid(images, kind)`.
 
     Attributes:
         images: images seen.
-        kind: weights that drew it: `ema` or `raw`.
+        kind: its weights: `ema` or `raw`.
         seed: image i has the noise of the random key (seed, i), in every grid of the run.
         seconds: as in `Stepped`.
         pictures: (N, C, H, W) uint8; None in an event read from a log.

@@ -1,4 +1,4 @@
-"""The plan of a run: how long it is, and the steps at which grids are drawn and the held-out loss is taken."""
+"""The plan of a run: its length, and the steps after which grids are sampled and held-out losses taken."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Plan:
         images: planned length.
         steps: the same in steps, the last batch full.
         batch: images a step.
-        grids: how many sample grids are drawn.
-        held_outs: how many times the held-out loss is taken, besides before the first step.
+        grids: number of sample grids.
+        held_outs: number of held-out losses, besides the one before the first step.
         seconds: planned duration of the whole run; None, as the measured speeds, where none was measured.
     """
 
@@ -33,7 +33,7 @@ class Plan:
 
     @property
     def grid_steps(self) -> list[int]:
-        """Steps after which a sample grid is drawn."""
+        """Steps after which a grid is sampled."""
         return geometric(self.steps, self.grids)
 
     @property

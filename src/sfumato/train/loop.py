@@ -160,7 +160,7 @@ class Session:
             yield Started(self.plan, self.images)
             while True:
                 yield from self._held_out()
-                yield from self._draw()
+                yield from self._sample()
                 if self.step >= self.plan.steps:
                     break
                 if self.save_is_due():
@@ -194,11 +194,11 @@ class Session:
         self.warnings += [overfitting] if overfitting else []
         yield HeldOut(self.images, buckets.mean, buckets, self.seconds, losses.train, bound, best)
 
-    def _draw(self) -> Events:
-        """Draw and write the sample grids that are due."""
+    def _sample(self) -> Events:
+        """Write the sample grids that are due."""
         kinds = ("ema", "raw") if self.config.train.raw_grids else ("ema",)
         for kind in kinds if self.step in self.grids else ():
-            pictures, seed = self.trainer.draw(kind=kind), self.config.train.seed
+            pictures, seed = self.trainer.sample_grid(kind=kind), self.config.train.seed
             path = self.run.grid(self.images, kind)
             try:
                 save_png(grid(pictures), path, {"images": self.images, "seed": seed, "weights": kind})

@@ -1,6 +1,6 @@
 r"""The optimiser: Adam or AdamW, its learning rate over the run, and gradients kept in bounds.
 
-The rate follows the clock of images, with n images seen before the step, B in the step and N planned:
+The rate follows the images seen: n before the step, B in the step, of N planned,
 
     lr(n) = lr * min( 1, (n + B) / warmup ) * decay( n / N )
     decay(u) = 1  |  (1 + cos pi u) / 2  |  1 - u            constant, cosine, linear

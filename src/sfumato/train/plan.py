@@ -64,9 +64,9 @@ def measure(trainer: Trainer, config: TrainConfig, seconds: float = 3.0) -> Spee
     """Time steps, grids and held-out losses of a trainer to be thrown away, steps for so many seconds."""
     step = _repeat(trainer.step, trainer.wait, seconds)
     few = min(2, trainer.grid_steps)
-    draw = _repeat(lambda: trainer.draw(few), trainer.wait, seconds / 6) * trainer.grid_steps / few
+    grid = _repeat(lambda: trainer.sample_grid(few), trainer.wait, seconds / 6) * trainer.grid_steps / few
     held_out = _repeat(trainer.held_out, trainer.wait, seconds / 6) if config.held_outs else 0.0
-    return Speed(step, draw * (2 if config.raw_grids else 1) if config.grids else 0.0, held_out)
+    return Speed(step, grid * (2 if config.raw_grids else 1) if config.grids else 0.0, held_out)
 
 
 def _repeat(action: Callable[[], object], wait: Callable[[], None], seconds: float) -> float:
@@ -97,8 +97,8 @@ def plan_for(config: TrainConfig, speed: Speed, elapsed: float) -> Plan:
     assert config.budget is not None
     left = SPARE * (config.budget - elapsed)
     held_outs = config.held_outs + 1 if config.held_outs else 0  # one before the first step
-    asked = config.grids * speed.grid + held_outs * speed.held_out
-    fraction = min(1.0, max(0.0, MONITORING * left / asked)) if asked else 1.0
+    needed = config.grids * speed.grid + held_outs * speed.held_out
+    fraction = min(1.0, max(0.0, MONITORING * left / needed)) if needed else 1.0
     grids, held_outs = (min(n, max(1, int(fraction * n))) for n in (config.grids, config.held_outs))
     fixed = grids * speed.grid + (held_outs + 1 if held_outs else 0) * speed.held_out
     steps = int((left - fixed) / speed.step)

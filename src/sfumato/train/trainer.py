@@ -172,7 +172,7 @@ class Trainer:
         assert steps is not None
         return steps
 
-    def draw(self, num_steps: int | None = None, kind: str = "ema") -> Tensor:
+    def sample_grid(self, num_steps: int | None = None, kind: str = "ema") -> Tensor:
         """Sample a grid of images by the default recipe, from the same seed every time.
 
         Args:

@@ -67,12 +67,12 @@ def _losses(trainer: Trainer, index: Tensor) -> tuple[Terms, Terms]:
     num, denoiser, parts = len(index), trainer.model("ema").denoiser, []
     bound = Bound(trainer.config.diffusion.build_variance(), trainer.codec.decoder)
     for part in torch.split(torch.arange(num), trainer.config.train.batch):
-        values, known = trainer.data.rows(index[part])
+        values, condition = trainer.data.rows(index[part])
         x_0 = trainer.encode(values)
         u = (part + uniform(SEED, Purpose.HELD_OUT_TIME, part)) / num
         t = sample_timesteps(u, trainer.schedule.num_steps).to(trainer.device)
         eps = normal(SEED, Purpose.HELD_OUT_NOISE, part.to(trainer.device), tuple(x_0.shape[1:]))
-        condition = None if known is None else known.to(trainer.device)
+        condition = None if condition is None else condition.to(trainer.device)
         x_t = marginal(x_0, trainer.schedule(t)).sample(eps)
         prediction, noised = denoiser(x_t, t, condition), Noised(x_0, eps, x_t, t, trainer.schedule)
         bits = bound.losses(prediction, noised) / math.log(2)
