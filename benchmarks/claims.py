@@ -23,7 +23,7 @@ import torch
 from sfumato.config.presets import resolve
 from sfumato.data import Dataset, open_data
 from sfumato.diffusion import VARIANCES, Variance, leading
-from sfumato.evaluate import Bits, SampledBound, WholeBound, fitting, measure_bits, open_extractor, quality
+from sfumato.evaluate import Bits, SampledBound, WholeBound, measure_bits, open_extractor, quality
 from sfumato.generate.recipe import Recipe
 from sfumato.generate.sample import prepare
 from sfumato.generate.variance import measured_variance
@@ -88,7 +88,7 @@ def frechet(model: Model, data: Dataset, name: str, steps: int, num: int) -> dic
     recipe = Recipe("ddpm", steps=steps, grid="trailing", variance=name)
     stream = prepare(model, recipe, variance=variance_of(name, model, data)).stream(num, batch=100)
     images = torch.cat([model.codec.decode(x) for _, x in stream])
-    extractor = open_extractor(fitting(data.shape, data.format)[0], data.shape, format=data.format)
+    extractor = open_extractor(None, data.shape, format=data.format)
     (found,) = quality(data, images, extractor, metrics=["frechet"])
     return {"value": found.value, "low": found.low, "high": found.high, "floor": found.baseline, "n": num}
 

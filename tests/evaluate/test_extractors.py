@@ -8,14 +8,16 @@ import safetensors
 import safetensors.torch
 import torch
 
+from sfumato.codec.format import SIXTEEN
 from sfumato.config.data import DataConfig
 from sfumato.data import Dataset, open_data
 from sfumato.data.sources.builtin import FASHION_FOLDER
 from sfumato.data.sources.published import read_idx
 from sfumato.errors import UserError
-from sfumato.evaluate import Extractor, batches, extract, fitting, open_extractor
-from sfumato.evaluate.extractors.classifier import CLASSIFIERS, Classifier, asset
+from sfumato.evaluate import Extractor, extract, open_extractor
+from sfumato.evaluate.extractors.classifier import Classifier, asset
 from sfumato.evaluate.extractors.weights import resized
+from sfumato.evaluate.features import CLASSIFIERS
 
 from .conftest import images_of, random_bytes
 
@@ -97,25 +99,17 @@ def test_the_classifiers_are_small_and_know_the_shipped_clothes(fashion: Dataset
     assert accuracy((1, 28, 28), fashion.images[:2000], fashion.table[:2000, 0]) > 0.9
 
 
-def test_features_do_not_depend_on_the_batch(fashion: Dataset) -> None:
-    x = images_of(fashion, 0, 20)
-    for name in fitting(fashion.shape):
-        found = open_extractor(name, fashion.shape)
-        one, many = extract(found, batches(x, size=1)), extract(found, batches(x, size=20))
-        assert one.shape == (20, found.dim)
-        torch.testing.assert_close(one, many, atol=1e-4, rtol=1e-4)
+@pytest.mark.parametrize("name", ["classifier", "pixels"])
+def test_features_do_not_depend_on_the_batch(name: str, fashion: Dataset) -> None:
+    x, found = images_of(fashion, 0, 20), open_extractor(name, fashion.shape)
+    one, many = extract(found, x.split(1)), extract(found, [x])
+    assert one.shape == (20, found.dim)
+    torch.testing.assert_close(one, many, atol=1e-4, rtol=1e-4)
 
 
-def test_batches_take_the_rows_asked_for(fashion: Dataset) -> None:
-    rows = torch.tensor([5, 3, 900, 3])
-    found = list(batches(fashion.images, rows, size=3))
-    assert [len(x) for x in found] == [3, 1]
-    assert torch.equal(torch.cat(found), torch.tensor(fashion.images[rows.numpy()]))
-
-
-def test_extractors_that_need_no_file_are_offered_for_what_they_know() -> None:
-    assert fitting((1, 28, 28)) == ("classifier", "pixels")
-    assert fitting((3, 64, 64)) == ("pixels",)
+def test_the_best_extractor_that_needs_no_file_is_the_default() -> None:
+    assert open_extractor(None, (1, 28, 28)).name == "classifier-fashion"
+    assert open_extractor(None, (1, 28, 28), format=SIXTEEN).name == open_extractor(None, (3, 64, 64)).name == "pixels"
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from sfumato.evaluate.evaluation import Evaluation as Evaluation
     from sfumato.evaluate.features import EXTRACTORS as EXTRACTORS
     from sfumato.evaluate.features import Extractor as Extractor
-    from sfumato.evaluate.features import batches as batches
     from sfumato.evaluate.features import extract as extract
-    from sfumato.evaluate.features import fitting as fitting
     from sfumato.evaluate.features import open_extractor as open_extractor
     from sfumato.evaluate.measurement import Measurement as Measurement
     from sfumato.evaluate.measurement import compare as compare

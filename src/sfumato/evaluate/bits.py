@@ -3,18 +3,16 @@ r"""Bits a dimension of held-out images, with intervals that say how far to trus
 Three estimates of the code length of images under a model, all by the denoiser that samples:
 
     WholeBound     the bound on a grid: L_T, every L_s and L_0 (DDPM Eq. 5), one evaluation a step for each image
-    SampledBound   the same bound from a few of its terms an image: an unbiased estimate, which buys more images for the
-                   same time where the variance between images is what limits the figure
+    SampledBound   the same bound from a few of its terms an image: unbiased, and more images for the same time
     FlowDensity    the probability-flow density at t_0 = 1/T and the decoder below it (`diffusion.flow`)
 
-Images of integers, 8 bits or 16, are the middles of 256 or 65,536 bins and have probabilities. Floats have none: what
-is given for them is -log2 of a density a dimension, in the data's own units (`Codec.bits_offset`), which may be
-negative, and which no number of another unit or of integers can be compared with.
+Integers are the middles of bins and have probabilities. Floats have none: what is given for them is -log2 of a density
+a dimension, in the data's own units (`Codec.bits_offset`), which may be negative, and which no number of another unit
+or of integers can be compared with.
 
-Two things are random in such a figure: which images were scored and which noise they met. With R draws of noise for
-each of N images, the mean over draws has the variance of the images (and what noise is left in it) over N, which gives
-the interval; the part due to noise alone is the mean within-image variance over N R, given beside it when R > 1.
-`Bits` therefore keeps the tables of single terms, and figures are taken from them at the end.
+Which images were scored and which noise they met are random. With R draws of noise for each of N images, the mean over
+draws has the variance of the images (and what noise is left in it) over N, which gives the interval; the part due to
+noise alone is the mean within-image variance over N R. `Bits` keeps the tables of single terms for that.
 """
 
 from __future__ import annotations

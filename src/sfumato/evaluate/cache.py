@@ -3,13 +3,9 @@
     CACHE/features/FINGERPRINT-EXTRACTOR-SPLIT.safetensors      features (N, D) float32
 
 FINGERPRINT is of the data's contents, EXTRACTOR the hash of the weights and of the recipe, each the first 20 of its
-digits; the whole of both is in the header, with the SHA-256 of the tensor. CACHE is that of the decoded images.
-
-What is kept are features, not their mean and covariance, since the kernel and neighbour metrics need them. A split's
-rows are taken in one random order, always the same, so a file with more rows answers for fewer, and one with fewer is
-continued.
-
-A cache that is damaged is made anew, and one that can't be written is done without: neither changes a number.
+digits; the whole of both is in the header, with the SHA-256 of the tensor. CACHE is that of the decoded images. A
+split's rows are taken in one random order, always the same, so a file with more rows answers for fewer, and one with
+fewer is continued. A cache that is damaged is made anew, and one that can't be written is done without.
 """
 
 from __future__ import annotations
@@ -28,7 +24,7 @@ from sfumato.data import Dataset
 from sfumato.data.store.open import cache_folder
 from sfumato.diffusion.noise import Purpose, permutation
 from sfumato.errors import UserError, nearest
-from sfumato.evaluate.features import Extractor, batches, check_finite, extract
+from sfumato.evaluate.features import Extractor, check_finite, extract
 from sfumato.files import write_atomic
 
 __all__ = ["SPLITS", "cache_path", "check_shape", "derived_seed", "real_features", "split_rows"]
@@ -90,7 +86,7 @@ def real_features(
     features = _load(path, facts, extractor.dim)
     if len(features) >= len(rows):
         return features[: len(rows)]
-    missing = batches(data.images, rows[len(features) :])
+    missing = (torch.as_tensor(data.images[part.numpy()]) for part in torch.split(rows[len(features) :], 64))
     features = torch.cat((features, extract(extractor, missing, on_progress, data.format)))
     try:
         write_atomic(path, safetensors.torch.save({"features": features}, {**facts, "sha256": _digest(features)}))

@@ -5,8 +5,8 @@
     FOLDER/parts/                                                     what has been generated and scored so far
 
 A result is a function of its settings: the weights and the images, by their hashes, the seed, the numbers, the sampler,
-the extractor. The same settings are answered from the file, others make another. All that takes long is done in jobs,
-by any number of processes; the first process puts their results together and writes the files.
+the extractor. The same settings are answered from the file. All that takes long is done in jobs, by any number of
+processes; the first process puts their results together and writes the files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.codec.format import EIGHT, PixelFormat
-from sfumato.evaluate.features import Extractor, fitting, open_extractor
+from sfumato.evaluate.features import Extractor, open_extractor
 from sfumato.evaluate.jobs import Progress, Stage, silent
 from sfumato.evaluate.measurement import quality
 from sfumato.evaluate.memorisation import contact_sheet, find_memorised
@@ -65,8 +65,7 @@ class Evaluation:
     def extractor(self) -> Extractor:
         """The feature extractor that is asked for, or the best that needs no file."""
         data, device = self.target.data, str(self.target.model.device)
-        name = self.settings.extractor or fitting(data.shape, data.format)[0]
-        return open_extractor(name, data.shape, device, data.format)
+        return open_extractor(self.settings.extractor, data.shape, device, data.format)
 
     def needed(self, kinds: Sequence[str] = KINDS) -> list[Stage]:
         """Return the stages to run for those kinds whose results are not known yet.

@@ -1,7 +1,6 @@
 """Features: what two sets of images are compared by.
 
-Distances between images as such say little; most metrics compare distributions of features, and an `Extractor` is
-whatever makes them. It takes bytes, so that resizing and scaling, on which published numbers differ by more than models
+An `Extractor` makes them of bytes, so that resizing and scaling, on which published numbers differ by more than models
 do (Parmar, Zhang and Zhu 2022, arXiv 2104.11222), belong to it and to its hash. Images of 16 bits and of floats are
 rendered in 8 bits for it (`PixelFormat.shown`), except for `pixels`, which takes them as they are.
 
@@ -15,11 +14,10 @@ Numbers of different extractors can't be compared with one another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,10 +25,12 @@ from torch import Tensor
 from sfumato.codec.format import EIGHT, PixelFormat
 from sfumato.errors import UserError, nearest
 
-__all__ = ["EXTRACTORS", "Extractor", "Shape", "batches", "check_finite", "extract", "fitting", "open_extractor"]
+__all__ = ["EXTRACTORS", "Extractor", "Shape", "check_finite", "extract", "open_extractor"]
 
 Shape = tuple[int, int, int]
 """(C, H, W) of an image."""
+CLASSIFIERS: dict[Shape, str] = {(1, 28, 28): "fashion", (1, 8, 8): "digits"}
+"""What the classifier for images of a shape was trained on."""
 
 EXTRACTORS = {
     "pixels": "",
@@ -67,13 +67,13 @@ class Extractor:
         return self.features(images.to(self.device)).float()
 
 
-def open_extractor(spec: str, shape: Shape, device: str = "cpu", format: PixelFormat = EIGHT) -> Extractor:
-    """Open an extractor: `pixels`, `classifier`, `inception:PATH` or `dinov2:PATH`.
+def open_extractor(spec: str | None, shape: Shape, device: str = "cpu", format: PixelFormat = EIGHT) -> Extractor:
+    """Open `pixels`, `classifier`, `inception:PATH`, `dinov2:PATH`, or for None the best one that needs no file.
 
     Raises:
         UserError: no such extractor, no such file, weights of another network, or images that it can't take.
     """
-    name, _, path = spec.partition(":")
+    name, _, path = (spec or ("classifier" if shape in CLASSIFIERS and format == EIGHT else "pixels")).partition(":")
     if name not in EXTRACTORS:
         raise UserError(f"there is no feature extractor '{name}'{nearest(name, EXTRACTORS)}")
     if EXTRACTORS[name] and not path:
@@ -85,20 +85,6 @@ def open_extractor(spec: str, shape: Shape, device: str = "cpu", format: PixelFo
     module = import_module(f"sfumato.evaluate.extractors.{name}")
     extractor: Extractor = module.open_features(Path(path).expanduser(), shape, device, format)
     return extractor
-
-
-def fitting(shape: Shape, format: PixelFormat = EIGHT) -> tuple[str, ...]:
-    """Return the names of the extractors that need no file and suit such images, the best first."""
-    from sfumato.evaluate.extractors.classifier import CLASSIFIERS
-
-    return ("classifier", "pixels") if shape in CLASSIFIERS and format == EIGHT else ("pixels",)
-
-
-def batches(images: Any, rows: Tensor | None = None, size: int = 64) -> Iterator[Tensor]:
-    """Yield rows of images (N, C, H, W), an array or a tensor, a batch at a time; all of them where `rows` is None."""
-    rows = torch.arange(len(images)) if rows is None else rows
-    for part in torch.split(rows, size):
-        yield torch.as_tensor(images[part.numpy()])
 
 
 def extract(

@@ -21,7 +21,7 @@ from sfumato.errors import UserError, nearest
 from sfumato.evaluate.cache import check_shape, real_features, split_rows
 from sfumato.evaluate.features import Extractor, check_finite, extract
 from sfumato.evaluate.jobs import Progress, silent
-from sfumato.evaluate.metrics.registry import METRICS
+from sfumato.evaluate.metrics.registry import METRICS, usual
 
 __all__ = ["Measurement", "compare", "quality"]
 
@@ -88,13 +88,10 @@ def compare(
     _check(generated, extractor, "generated")
     ours, half = real[: len(generated)], min(len(generated), len(real) // 2)
     half = half if half >= FEWEST else 0
-    fewest = min(len(ours), len(generated))
-    if metrics is None:
-        metrics = [name for name, metric in METRICS.items() if metric.suits(fewest, extractor.dim)]
+    metrics = usual(min(len(ours), len(generated)), extractor.dim) if metrics is None else metrics
     measured: list[Measurement] = []
     for metric in (METRICS[name] for name in metrics):
         baselines = metric(real[:half], real[half : 2 * half], seed) if half else {}
-        notes = [metric.note(fewest, extractor.dim), _baseline_note(len(ours), len(generated), half)]
         for name, found in metric(ours, generated, seed).items():
             low, high, error = found.interval(seed) or (None, None, None)
             measured.append(
@@ -102,7 +99,7 @@ def compare(
                     name, found.value, low, high, error,
                     baselines[name].value if half else None, half,
                     len(ours), len(generated), extractor.name, extractor.sha256, extractor.recipe,
-                    tuple(note for note in notes if note),
+                    tuple(filter(None, (found.note, _baseline_note(len(ours), len(generated), half)))),
                 )
             )  # fmt: skip
     return tuple(measured)

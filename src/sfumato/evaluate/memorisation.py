@@ -138,7 +138,6 @@ class Memorisation:
         copies: the fraction of generated images whose bytes are a training image's.
         copies_p: the chance of so many without memorisation.
         near_copies: the fraction within 2 levels of 255 of one (root mean square), copies included.
-        num_train, num_held_out, num_generated: images compared.
     """
 
     spaces: tuple[NearestDistances, ...]

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from sfumato.data import Dataset, open_data
-from sfumato.diffusion import Denoiser, Prediction, Schedule
+from sfumato.diffusion import Prediction
 from sfumato.diffusion.condition import Condition
+from sfumato.diffusion.denoiser import Wrapped
 from sfumato.diffusion.noise import Purpose, uniform
 from sfumato.errors import UserError
 from sfumato.evaluate.cache import split_rows
@@ -30,16 +31,10 @@ __all__ = ["Counted", "Target", "open_target", "results_folder"]
 
 
 @dataclass(frozen=True)
-class Counted:
+class Counted(Wrapped):
     """A denoiser that reports how many images it was asked about: `tick` is called with the size of each batch."""
 
-    denoiser: Denoiser
     tick: Callable[[int], None]
-
-    @property
-    def schedule(self) -> Schedule:
-        """The wrapped denoiser's schedule."""
-        return self.denoiser.schedule
 
     def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         """Predict and report."""

@@ -6,6 +6,14 @@ from typing import Any
 
 __all__ = ["words"]
 
+TITLES = {
+    "frechet": "Frechet distance",
+    "frechet-shrunk": "Frechet, shrunk",
+    "kid": "kernel distance",
+    "sliced-wasserstein": "sliced Wasserstein",
+}
+"""What a table calls the numbers whose names are short for something."""
+
 
 def words(report: dict[str, Any]) -> str:
     """Return a result, as a file of results holds it, as a few lines for people."""
@@ -39,9 +47,6 @@ def _bits(result: dict[str, Any], settings: dict[str, Any]) -> list[str]:
 
 def _quality(result: dict[str, Any], settings: dict[str, Any]) -> list[str]:
     """A table: each number with its interval and what real images have among themselves."""
-    from sfumato.evaluate.metrics.registry import METRICS
-
-    titles = {name: title for metric in METRICS.values() for name, title in metric.titles.items()}
     first = result["measures"][0]
     split = {"train": "training", "held_out": "held-out"}[result["split"]]
     lines = [
@@ -51,7 +56,7 @@ def _quality(result: dict[str, Any], settings: dict[str, Any]) -> list[str]:
         f"{'':20}{'value':>10}  {'95 % interval':22}{'real against real':>18}",
     ]
     for measure in result["measures"]:
-        title = titles.get(measure["name"], measure["name"])
+        title = TITLES.get(measure["name"], measure["name"])
         interval = "-" if measure["low"] is None else f"{measure['low']:.4g} to {measure['high']:.4g}"
         baseline = "-" if measure["floor"] is None else f"{measure['floor']:.4g}"
         lines.append(f"{title:20}{measure['value']:>10.4g}  {interval:22}{baseline:>18}")

@@ -1,15 +1,11 @@
-"""A small classifier of our own: features that know what clothes or digits are.
-
-Inception was trained on photographs of 299 pixels and sees little in 28x28 grey images; the usual practice there is a
-classifier trained on such images. The network is
+"""A small classifier of our own, for 28x28 clothes and 8x8 digits: Inception, of photographs, sees little there.
 
     5x5 convolution, stride 2, 24 - 3x3 convolution, stride 2, 48 - linear, 128 = the features - linear, the classes
 
-each but the last with batch normalisation and ReLU. `scripts/train_classifier.py` trains it in under a minute on one
-thread and writes the files in `assets/`; their headers say what they were trained on and how well they do.
-
-The classifiers saw all of their training sets, held-out images of ours among them: use them to compare distributions,
-not to claim that an image is new.
+each but the last with batch normalisation and ReLU. `scripts/train_classifier.py` trains it in under a minute and
+writes the files in `assets/`; their headers say what they were trained on and how well they do. The classifiers saw all
+of their training sets, held-out images of ours among them: use them to compare distributions, not to claim that an
+image is new.
 """
 
 from __future__ import annotations
@@ -25,12 +21,9 @@ from torch import Tensor, nn
 from sfumato.codec.format import EIGHT, PixelFormat
 from sfumato.errors import UserError
 from sfumato.evaluate.extractors.weights import fill, fingerprint
-from sfumato.evaluate.features import Extractor, Shape
+from sfumato.evaluate.features import CLASSIFIERS, Extractor, Shape
 
-__all__ = ["CLASSIFIERS", "DIM", "Classifier", "asset", "open_features"]
-
-CLASSIFIERS: dict[Shape, str] = {(1, 28, 28): "fashion", (1, 8, 8): "digits"}
-"""What the classifier for images of a shape was trained on."""
+__all__ = ["DIM", "Classifier", "asset", "open_features"]
 
 DIM = 128
 CLASSES = 10

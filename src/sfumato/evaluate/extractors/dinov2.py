@@ -1,18 +1,15 @@
 """DINOv2 (Oquab et al. 2023, arXiv 2304.07193) from its published weights: the class token of a vision transformer.
 
-Frechet distances in this space follow human judgement better than in Inception's, which saw photographs of a thousand
-classes only (Stein et al. 2023, arXiv 2306.04675).
+Frechet distances in this space follow human judgement better than in Inception's (Stein et al. 2023, arXiv 2306.04675).
 
-An image is cut into 14x14 patches, each projected to a token; a class token is put before them and a learned embedding
-of the position added. Each block then is
+Each 14x14 patch of an image is projected to a token; a class token is put before them and a learned embedding of the
+position added. Blocks with learned scales g (LayerScale) follow, and the feature is the class token after a last norm:
 
     x <- x + g_1 attention(norm(x)),    x <- x + g_2 mlp(norm(x))
 
-with learned scales g (LayerScale), and the feature is the class token after a last norm. Embeddings are published for a
-grid of 37x37 patches; for the 16x16 of a 224x224 image they are interpolated bicubically as in the published code
-(whose step is 37 / (16 + 0.1)).
-
-The sizes S, B and L are read off the tensors; "giant" (another mlp) and the variants with registers are refused.
+Embeddings are published for 37x37 patches; for the 16x16 of a 224x224 image they are interpolated bicubically as in the
+published code (whose step is 37 / (16 + 0.1)). The sizes S, B and L are read off the tensors; "giant" (another mlp) and
+the variants with registers are refused.
 """
 
 from __future__ import annotations

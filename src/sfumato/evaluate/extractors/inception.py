@@ -1,14 +1,10 @@
 """The Inception-v3 of the Frechet Inception distance (Heusel et al. 2017, 1706.08500), from its published weights.
 
 The distance is defined by one file of weights, TensorFlow's `inception-2015-12-05`, which pytorch-fid publishes under
-torch's names as `pt_inception-2015-12-05-6726825d.pth`. That network differs in small ways from the Inception-v3 in
-torchvision (Szegedy et al. 2015, arXiv 1512.00567), and the published numbers carry them:
-
-- average pooling inside a block leaves the padding out of its mean;
-- the last block, Mixed_7c, pools by maximum where the others average;
-- the last layer has 1,008 classes (it is not used).
-
-The features are the 2,048 means over the last block's 8x8 positions.
+torch's names. That network differs in small ways from torchvision's Inception-v3 (Szegedy et al. 2015, arXiv
+1512.00567), and the published numbers carry them: average pooling inside a block leaves the padding out of its mean;
+the last block pools by maximum where the others average; the last layer, not used, has 1,008 classes. The features are
+the 2,048 means over the last block's 8x8 positions.
 
 Images are brought to 299x299 by bilinear interpolation, antialiased where it shrinks, and to [-1, 1]. For images up to
 299 pixels that is pytorch-fid's rule exactly; larger ones are not antialiased there, which makes its numbers depend on

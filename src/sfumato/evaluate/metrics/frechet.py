@@ -30,50 +30,15 @@ beside each. Shrinking both covariances towards spheres takes much of that bias 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from sfumato.evaluate.features import check_finite
-from sfumato.evaluate.metrics.protocol import Metric, MetricValue, check_sets
+from sfumato.evaluate.metrics.protocol import MetricValue, check_sets
 
-__all__ = ["Frechet", "ShrunkFrechet", "frechet_distance", "shrunk"]
-
-
-class Frechet(Metric):
-    """`frechet_distance` as a metric."""
-
-    titles: ClassVar[Mapping[str, str]] = {"frechet": "Frechet distance"}
-
-    def __call__(self, real: Tensor, generated: Tensor, seed: int) -> dict[str, MetricValue]:
-        """Return the distance."""
-        return {"frechet": frechet_distance(real, generated)}
-
-    def note(self, num: int, dim: int) -> str | None:
-        """Warn where there are fewer images than features."""
-        if num >= dim:
-            return None
-        return (
-            f"{num:,} images are fewer than the {dim:,} features: the covariance has not full rank and the Frechet "
-            "distance is biased upwards; compare it with its baseline only, give more images, or use frechet-shrunk"
-        )
-
-
-class ShrunkFrechet(Metric):
-    """`frechet_distance` of shrunk covariances as a metric."""
-
-    titles: ClassVar[Mapping[str, str]] = {"frechet-shrunk": "Frechet, shrunk"}
-
-    def __call__(self, real: Tensor, generated: Tensor, seed: int) -> dict[str, MetricValue]:
-        """Return the distance."""
-        return {"frechet-shrunk": frechet_distance(real, generated, shrink=True)}
-
-    def suits(self, num: int, dim: int) -> bool:
-        """Whether there are fewer images than features."""
-        return num < dim
+__all__ = ["frechet_distance", "shrunk"]
 
 
 def frechet_distance(first: Tensor, second: Tensor, shrink: bool = False) -> MetricValue:
@@ -87,8 +52,13 @@ def frechet_distance(first: Tensor, second: Tensor, shrink: bool = False) -> Met
     apart = b.mean - a.mean
     value = max(0.0, float(apart.square().sum() + a.trace + b.trace - 2 * s.sum()))
     inverse = torch.where(s > s.max() * 1e-14, s.clamp(min=torch.finfo(s.dtype).tiny).rsqrt(), 0.0) if len(s) else s
-    map_a, map_b = b.root @ right.T * inverse, a.root @ left * inverse
-    return MetricValue(value, (a.influence(map_a, -apart), b.influence(map_b, apart)), least=0.0)
+    influences = a.influence(b.root @ right.T * inverse, -apart), b.influence(a.root @ left * inverse, apart)
+    num, dim = min(len(first), len(second)), len(apart)
+    note = (
+        f"{num:,} images are fewer than the {dim:,} features: the covariance has not full rank and the Frechet "
+        "distance is biased upwards; compare it with its baseline only, give more images, or use frechet-shrunk"
+    )
+    return MetricValue(value, influences, least=0.0, note=note if num < dim and not shrink else None)
 
 
 def shrunk(covariance: Tensor, count: int) -> tuple[Tensor, float]:

@@ -14,27 +14,14 @@ block less that with the other set's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
-from sfumato.evaluate.metrics.protocol import Metric, MetricValue, check_sets
+from sfumato.evaluate.metrics.protocol import MetricValue, check_sets
 
-__all__ = ["BLOCK", "KernelDistance", "kid"]
+__all__ = ["BLOCK", "kid"]
 
 BLOCK = 2000
-
-
-class KernelDistance(Metric):
-    """`kid` as a metric."""
-
-    titles: ClassVar[Mapping[str, str]] = {"kid": "kernel distance"}
-
-    def __call__(self, real: Tensor, generated: Tensor, seed: int) -> dict[str, MetricValue]:
-        """Return the distance."""
-        return {"kid": kid(real, generated)}
 
 
 def kid(first: Tensor, second: Tensor, block: int = BLOCK) -> MetricValue:

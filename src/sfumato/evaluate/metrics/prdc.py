@@ -16,29 +16,16 @@ Each image's influence is that of being counted and that of counting others, its
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
-from sfumato.evaluate.metrics.protocol import Metric, MetricValue, check_sets
+from sfumato.evaluate.metrics.protocol import MetricValue, check_sets
 from sfumato.evaluate.neighbours import nearest, pieces, square_distances
 
-__all__ = ["PRDC", "K", "prdc"]
+__all__ = ["K", "prdc"]
 
 K = 5
 """How many neighbours a ball holds (Naeem et al.'s choice)."""
-
-
-class PRDC(Metric):
-    """`prdc` as a metric."""
-
-    titles: ClassVar[Mapping[str, str]] = {name: name for name in ("precision", "recall", "density", "coverage")}
-
-    def __call__(self, real: Tensor, generated: Tensor, seed: int) -> dict[str, MetricValue]:
-        """Return the four numbers."""
-        return prdc(real, generated)
 
 
 def prdc(real: Tensor, generated: Tensor, k: int = K) -> dict[str, MetricValue]:

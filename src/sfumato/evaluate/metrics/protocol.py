@@ -18,9 +18,8 @@ Such an interval is about chance, not about bias, which the baseline beside it s
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -51,12 +50,14 @@ class MetricValue:
     Attributes:
         influences: for each of the sets, (N,) float64; () where the metric has no influence function.
         least, most: the values that the metric can take at all.
+        note: what the reader must know of the number, in one sentence.
     """
 
     value: float
     influences: tuple[Tensor, ...] = ()
     least: float = -math.inf
     most: float = math.inf
+    note: str | None = None
 
     def interval(self, seed: int = 0, replicates: int = REPLICATES) -> Interval | None:
         """Return the bootstrap interval of a number of replicates; None without influences."""
@@ -74,20 +75,10 @@ class MetricValue:
 
 
 class Metric(Protocol):
-    """A comparison of two sets of features, which may give several numbers: `titles` has their names in a table."""
+    """A comparison of two sets of features, which gives one number or several."""
 
-    titles: ClassVar[Mapping[str, str]]
-
-    def __call__(self, real: Tensor, generated: Tensor, seed: int) -> dict[str, MetricValue]:
-        """Compare features (N, D) and (M, D), both in random order; `seed` is of what is random in the metric."""
-
-    def suits(self, num: int, dim: int) -> bool:
-        """Whether `num` images of `dim` features are measured by it where no metric is named."""
-        return True
-
-    def note(self, num: int, dim: int) -> str | None:
-        """Return what the reader of its numbers must know, in one sentence."""
-        return None
+    def __call__(self, real: Tensor, generated: Tensor, seed: int, /) -> dict[str, MetricValue]:
+        """Return numbers by name of features (N, D) and (M, D), in random order; the seed is of the metric's own."""
 
 
 def resamples(seed: int, replicates: Tensor, count: int, group: int) -> Tensor:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from sfumato.evaluate.metrics.frechet import Frechet, ShrunkFrechet
-from sfumato.evaluate.metrics.kernel import KernelDistance
-from sfumato.evaluate.metrics.prdc import PRDC
+from sfumato.evaluate.metrics.frechet import frechet_distance
+from sfumato.evaluate.metrics.kernel import kid
+from sfumato.evaluate.metrics.prdc import prdc
 from sfumato.evaluate.metrics.protocol import Metric
-from sfumato.evaluate.metrics.sliced import SlicedWasserstein
+from sfumato.evaluate.metrics.sliced import sliced_wasserstein
 
-__all__ = ["METRICS"]
+__all__ = ["METRICS", "usual"]
 
 METRICS: dict[str, Metric] = {
-    "frechet-shrunk": ShrunkFrechet(),
-    "frechet": Frechet(),
-    "kid": KernelDistance(),
-    "prdc": PRDC(),
-    "sliced-wasserstein": SlicedWasserstein(),
+    "frechet-shrunk": lambda real, ours, seed: {"frechet-shrunk": frechet_distance(real, ours, shrink=True)},
+    "frechet": lambda real, ours, seed: {"frechet": frechet_distance(real, ours)},
+    "kid": lambda real, ours, seed: {"kid": kid(real, ours)},
+    "prdc": lambda real, ours, seed: prdc(real, ours),
+    "sliced-wasserstein": lambda real, ours, seed: {"sliced-wasserstein": sliced_wasserstein(real, ours, seed=seed)},
 }
 """Every metric, in the order of a table."""
+
+
+def usual(num: int, dim: int) -> list[str]:
+    """Return the metrics that are measured where none is named: the shrunk distance where images are few only."""
+    return [name for name in METRICS if name != "frechet-shrunk" or num < dim]

@@ -16,30 +16,17 @@ the other set; that of the root is phi / (2 SW).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
 from sfumato.diffusion.noise import Purpose, normal
 from sfumato.evaluate.cache import derived_seed
-from sfumato.evaluate.metrics.protocol import Metric, MetricValue, check_sets
+from sfumato.evaluate.metrics.protocol import MetricValue, check_sets
 
-__all__ = ["DIRECTIONS", "SlicedWasserstein", "directions", "sliced_wasserstein"]
+__all__ = ["DIRECTIONS", "directions", "sliced_wasserstein"]
 
 DIRECTIONS = 512
 _AT_ONCE = 64
-
-
-class SlicedWasserstein(Metric):
-    """`sliced_wasserstein` as a metric."""
-
-    titles: ClassVar[Mapping[str, str]] = {"sliced-wasserstein": "sliced Wasserstein"}
-
-    def __call__(self, real: Tensor, generated: Tensor, seed: int) -> dict[str, MetricValue]:
-        """Return the distance."""
-        return {"sliced-wasserstein": sliced_wasserstein(real, generated, seed=seed)}
 
 
 def sliced_wasserstein(first: Tensor, second: Tensor, num_directions: int = DIRECTIONS, seed: int = 0) -> MetricValue:
