@@ -10,12 +10,10 @@ __all__ = ["Plan", "geometric", "regular"]
 
 @dataclass(frozen=True)
 class Plan:
-    """How long a run is, and what that was planned from.
+    """The planned length of a run, and what it was planned from.
 
     Attributes:
-        images: planned length.
-        steps: the same in steps, the last batch full.
-        batch: images a step.
+        steps: the same in steps of `batch` images, the last batch full.
         grids: number of sample grids.
         held_outs: number of held-out losses, besides the one before the first step.
         seconds: planned duration of the whole run; None, as the measured speeds, where none was measured.

@@ -110,7 +110,7 @@ def find_damage(checkpoint: Path) -> str | None:
     return None
 
 
-def newest(run: Run, warn: Callable[[str], None] = lambda _: None) -> tuple[Path, Position] | None:
+def newest(run: Run, warn: Callable[[str], None]) -> tuple[Path, Position] | None:
     """Return the folder and position of the newest good checkpoint; None where there never was one.
 
     A damaged newer one is reported by `warn` and renamed to NAME.damaged, so that nothing of it is lost.

@@ -19,7 +19,7 @@ class StepMetrics:
 
     Attributes:
         terms: the loss of each example and its t; weighted where t is not uniform, so that the mean is unbiased.
-        grad_norm: () norm of the whole gradient, before clipping.
+        grad_norm: () before clipping.
         applied: () 1, or 0 where loss or gradient was not finite and nothing changed.
         lr: learning rate.
     """
@@ -32,15 +32,8 @@ class StepMetrics:
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums over the steps since a meter was last read.
-
-    Attributes:
-        steps: steps taken.
-        applied: how many of them were applied.
-        buckets: the losses of those.
-        grad_norm: mean gradient norm of those; 0 without any.
-        in_a_row: steps skipped since the last one that was applied, earlier readings included.
-    """
+    """Sums over the steps since a meter was last read: steps taken, steps applied, the losses and mean gradient norm of
+    those; `in_a_row` counts the steps skipped since the last one applied, earlier readings included."""
 
     steps: int
     applied: int

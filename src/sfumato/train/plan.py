@@ -175,16 +175,13 @@ class Forecast:
     """What a training costs.
 
     Attributes:
-        parameters: P.
         flops: of one image's forward pass.
-        plan: the length.
         state_bytes: weights, gradients, moments and average, in memory.
         activation_bytes: of one image.
         store_bytes: the decoded images, on disk.
         run_bytes: checkpoints and weights, on disk.
         memory_here: bytes of the device's memory, 0 where unknown.
         disk_here: bytes free where the run would be written.
-        train_images: number of training images.
         speed: None where nothing was measured.
     """
 
