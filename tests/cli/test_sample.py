@@ -98,6 +98,16 @@ def test_default_steps_are_the_papers_or_what_auto_measured(sfumato: Command, pl
     assert [way["evaluations"] for way in said[:3]] == [50, 50, 20]
 
 
+def test_weights_are_chosen_one_way(sfumato: Command, plain: Path) -> None:
+    files = {kind: plain / "weights" / f"{kind}.safetensors" for kind in ("ema", "raw", "best")}
+    own = {kind: drawn(sfumato, file).tobytes() for kind, file in files.items()}
+    assert drawn(sfumato, plain).tobytes() == own["ema"] != own["raw"]
+    for kind, file in files.items():
+        assert drawn(sfumato, plain, "--weights", kind).tobytes() == own[kind]
+        assert drawn(sfumato, plain, "--weights", file).tobytes() == own[kind]
+    assert drawn(sfumato, plain, "--raw").tobytes() == own["raw"], "the older spelling"
+
+
 def test_guidance_moves_images_towards_the_label(sfumato: Command, labelled: Path) -> None:
     plain, guided, none = (drawn(sfumato, labelled, "--label", "7", "--guidance", w).astype(float) for w in (1, 2.5, 0))
     assert close(plain, drawn(sfumato, labelled, "--label", "7"))
@@ -190,6 +200,8 @@ def test_labels_by_name_number_or_all(sfumato: Command, labelled: Path) -> None:
         ("RUN --guidance 2 --label 3 --interval 0.8,0.2", "the lower first"),
         ("RUN --label 10", "class has no value '10'"),
         ("RUN --label sevn", "class has no value 'sevn'; choose from: 0, 1"),
+        ("PLAIN --label 3", "the model was trained without labels"),
+        ("RUN --weights emma", "--weights can't be 'emma': choose ema, raw, best, or give a weights file"),
         ("RUN --out a.jpg", "must end in .png (grid), .gif (film), .npz (array)"),
         ("RUN --out full", "full is a folder with other files in it"),
         ("RUN --out file.png/a.png", "file.png/a.png can't be written: "),
@@ -203,7 +215,7 @@ def test_labels_by_name_number_or_all(sfumato: Command, labelled: Path) -> None:
     ],
 )
 def test_a_mistake_is_one_line_and_changes_nothing(
-    line: str, said: str, refused: Command, labelled: Path, tmp_path: Path
+    line: str, said: str, refused: Command, labelled: Path, plain: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").touch()
@@ -213,12 +225,9 @@ def test_a_mistake_is_one_line_and_changes_nothing(
     content[-100] ^= 1
     (tmp_path / "flipped.safetensors").write_bytes(content)
     before = sorted(tmp_path.rglob("*"))
-    assert said in refused("sample", *[labelled if word == "RUN" else word for word in line.split()])
+    runs = {"RUN": labelled, "PLAIN": plain}
+    assert said in refused("sample", *[runs.get(word, word) for word in line.split()])
     assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_a_label_for_a_model_without_any_is_refused(refused: Command, plain: Path) -> None:
-    assert "the model was trained without labels" in refused("sample", plain, "--label", "3")
 
 
 def test_other_settings_do_not_mix_in_one_folder(sfumato: Command, refused: Command, plain: Path) -> None:

@@ -56,9 +56,9 @@ class Inpaint(Several):
 
     def facts(self) -> dict[str, Any]:
         """Return what is painted, and how."""
-        how = {"repeats": self.repeats} if self.method == "repaint" else {}
-        where = {"box": self.box} if self.box else {"mask": self.mask.name if self.mask else "transparency"}
-        return super().facts() | {"method": self.method, **how, **where}
+        facts = super().facts() | {"mask": self.mask.name if self.mask else "transparency"}
+        unused = {"mask" if self.box else "box", *([] if self.method == "repaint" else ["repeats"])}
+        return {name: value for name, value in facts.items() if name not in unused}
 
     def edit(self, model: Model, job: Path, options: Options) -> Result:
         """Paint one image."""
@@ -117,10 +117,6 @@ class Vary(Several):
                 raise UserError(
                     f"--strength is {strength:g}: it must lie from 0 (the image itself) to 1 (nothing of it)"
                 )
-
-    def facts(self) -> dict[str, Any]:
-        """Return the strengths."""
-        return super().facts() | {"strength": self.strength}
 
     def jobs(self) -> Sequence[tuple[Path, float]]:
         """Return each image with each strength."""
@@ -242,10 +238,6 @@ class Invert(_Deterministic):
         super().check()
         if not 0 <= self.corrections <= 1000:
             raise UserError(f"--corrections is {self.corrections}: choose from 0 (plain DDIM inversion) to 1000")
-
-    def facts(self) -> dict[str, Any]:
-        """Return the corrections."""
-        return {"corrections": self.corrections}
 
     def edit(self, model: Model, job: Path, options: Options) -> Result:
         """Invert one image."""

@@ -36,10 +36,6 @@ class _Restoring(Several):
         if not 0 <= self.noise <= 255:
             raise UserError(f"--noise is {self.noise:g}: it is a number of grey levels, from 0 to 255")
 
-    def facts(self) -> dict[str, Any]:
-        """Return the method and the noise."""
-        return super().facts() | {"method": self.method, "noise": self.noise}
-
     def operator(self, model: Model) -> LinearOperator:
         """Return what was done to the images."""
         raise NotImplementedError
@@ -117,10 +113,6 @@ class Upscale(_Restoring):
         _, height, width = model.codec.image_shape
         return height // self.factor, width // self.factor
 
-    def facts(self) -> dict[str, Any]:
-        """Return the factor."""
-        return super().facts() | {"factor": self.factor, "degrade": self.degrade}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Deblur(_Restoring):
@@ -141,7 +133,3 @@ class Deblur(_Restoring):
         from sfumato.edit.restore import blur
 
         return blur(model, self.sigma)
-
-    def facts(self) -> dict[str, Any]:
-        """Return the blur's width."""
-        return super().facts() | {"sigma": self.sigma, "degrade": self.degrade}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -88,7 +88,8 @@ class Editing(ModelOptions, RecipeOptions):
 
     def facts(self) -> dict[str, Any]:
         """Return the verb's own options, for the files that are written."""
-        return {}
+        shared = {option.name for option in fields(Editing)}
+        return {option.name: getattr(self, option.name) for option in fields(self) if option.name not in shared}
 
     def recipe(self, **changes: Any) -> Recipe:
         """Return the options as a recipe; `auto` is the verb's usual one."""
@@ -155,10 +156,6 @@ class Several(Editing):
         """Refuse a number or a seed out of its range."""
         super().check()
         check(self.num, seed=self.seed)
-
-    def facts(self) -> dict[str, Any]:
-        """Return the seed and the number."""
-        return {"num": self.num, "seed": self.seed}
 
 
 def numbered(images: Tensor) -> list[tuple[str, Tensor]]:
