@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 from sfumato.cli.main import main
-from sfumato.conditions.attributes import Attribute
 from sfumato.conditions.table import Attributes
 from sfumato.conditions.vocabulary import AttributeVocabulary
 from sfumato.errors import UserError
@@ -97,16 +96,3 @@ def test_the_library_takes_conditions_in_words_and_in_numbers(faces: Path) -> No
     images = sample(model, 3, recipe, condition=rows)
     for n, words in enumerate(("short,dark", "clear", "hair=short,glasses=dark")):
         torch.testing.assert_close(images[n], sample(model, 3, recipe, condition=words)[n], atol=1e-5, rtol=0)
-
-
-def test_conditions_that_are_none_of_the_models_are_refused() -> None:
-    vocabulary = AttributeVocabulary((Attribute("glasses", ("none", "clear", "dark")), Attribute("age", mean=3.0)))
-    for rows, message in (
-        ([[0.0]], "rows of 2 numbers"),
-        ([[3.0, 0.0]], "glasses has 3 values: give 0 to 2"),
-        ([[-1.0, 0.0]], "glasses has 3 values"),
-        ([[0.5, 0.0]], "glasses has 3 values"),
-        ([[0.0, float("inf")]], "age is not finite"),
-    ):
-        with pytest.raises(UserError, match=message):
-            vocabulary.rows(rows)

@@ -7,8 +7,11 @@ import math
 import pytest
 import torch
 
+from sfumato.conditions.attributes import Attribute
 from sfumato.conditions.table import Attributes
+from sfumato.conditions.vocabulary import AttributeVocabulary
 from sfumato.diffusion.noise import Purpose, uniform
+from sfumato.errors import UserError
 
 
 def shown(num: int, size: int, probability: float, first: int = 0) -> torch.Tensor:
@@ -42,3 +45,16 @@ def test_without_dropout_everything_is_always_shown(size: int) -> None:
 
 def test_a_single_attribute_is_left_out_with_the_probability() -> None:
     assert float(shown(20_000, 1, 0.25).double().mean()) == pytest.approx(0.75, abs=4 * math.sqrt(0.1875 / 20_000))
+
+
+def test_conditions_that_are_none_of_the_models_are_refused() -> None:
+    vocabulary = AttributeVocabulary((Attribute("glasses", ("none", "clear", "dark")), Attribute("age", mean=3.0)))
+    for rows, message in (
+        ([[0.0]], "rows of 2 numbers"),
+        ([[3.0, 0.0]], "glasses has 3 values: give 0 to 2"),
+        ([[-1.0, 0.0]], "glasses has 3 values"),
+        ([[0.5, 0.0]], "glasses has 3 values"),
+        ([[0.0, float("inf")]], "age is not finite"),
+    ):
+        with pytest.raises(UserError, match=message):
+            vocabulary.rows(rows)
