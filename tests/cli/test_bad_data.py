@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from sfumato.data import dataset
-from sfumato.data.sources.files import FolderSource
+from sfumato.data.sources import opening as sources
+from sfumato.data.sources.files import FileSource, folder_source
+from sfumato.data.sources.protocol import File
 
 from .conftest import TINY, Command
 
@@ -44,19 +46,26 @@ def test_the_run_finishes_and_its_report_names_exactly_those(
 ) -> None:
     monkeypatch.setenv("SFUMATO_WORKERS", "1")
     monkeypatch.setenv("SFUMATO_CACHE", str(folder.parent / "cache"))
-    file, opened, met = FolderSource.file, dataset.open_data, []
+    opened, met = dataset.open_data, []
 
-    def reached(self: FolderSource, i: int) -> Path:
-        if i == 33 and (folder / "40.png").exists():  # midway five of those still to come disappear
-            for n in VANISH:
-                (folder / f"{n:02}.png").unlink()
-        return file(self, i)
+    def vanishing(path: Path) -> FileSource:
+        source = folder_source(path)
+        file = source.file
+
+        def reached(i: int) -> File:
+            if i == 33 and (folder / "40.png").exists():  # midway five of those still to come disappear
+                for n in VANISH:
+                    (folder / f"{n:02}.png").unlink()
+            return file(i)
+
+        source.file = reached  # type: ignore[method-assign]
+        return source
 
     def opening(*words: Any, **options: Any) -> dataset.Dataset:
         met.append(opened(*words, **options))
         return met[-1]
 
-    monkeypatch.setattr(FolderSource, "file", reached)
+    monkeypatch.setattr(sources, "folder_source", vanishing)
     monkeypatch.setattr("sfumato.data.open_data", opening)
     result = sfumato("train", folder, "--run", "run", "--images", 16, "--data.size", "8,8", *TINY)
     assert result.code == 0, result.err

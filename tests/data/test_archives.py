@@ -17,29 +17,14 @@ import pytest
 from PIL import Image
 
 from sfumato.config.data import DataConfig
-from sfumato.data import Source, Unreadable, open_source
+from sfumato.data import Unreadable, open_source
 from sfumato.data.sources import archives
 from sfumato.data.store.open import open_store
 from sfumato.errors import UserError
 
+from .encode import faults, noise
+
 RNG = np.random.default_rng(8)
-
-
-def png(k: int = 0) -> bytes:
-    content = io.BytesIO()
-    Image.fromarray(np.random.default_rng(k).integers(0, 256, (8, 8, 3), np.uint8)).save(content, "PNG")
-    return content.getvalue()
-
-
-def reasons(source: Source) -> dict[str, str]:
-    """Why each picture that can't be used can't."""
-    found = {}
-    for i in range(len(source)):
-        try:
-            source.read(i)
-        except Unreadable as fault:
-            found[source.origin(i)] = fault.reason
-    return found
 
 
 @pytest.fixture
@@ -63,10 +48,10 @@ NAMES = ("../up.png", "/etc/abs.png", "a/../../up.png", "..\\up.png", "C:\\up.pn
 def test_zip_names_are_only_names(watched: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(watched / "a.zip", "w") as archive:
         for name in ("good.png", "a/\n\x1b[31mred.png", "🙂.png", *NAMES):
-            archive.writestr(name, png())
+            archive.writestr(name, noise(0))
     before = everything(tmp_path)
     source = open_source(str(watched / "a.zip"))
-    found = reasons(source)
+    found = faults(source)
     assert len(source) == 3 + len(NAMES)
     assert len(found) == len(NAMES)
     assert set(found.values()) == {"its name leads out of the archive"}
@@ -86,12 +71,12 @@ def test_zip_links_devices_and_double_names_are_left_out(watched: Path) -> None:
     with zipfile.ZipFile(watched / "a.zip", "w") as archive:
         archive.writestr(*special("link.png", 0o120777))
         archive.writestr(*special("device.png", 0o020666))
-        archive.writestr(*special("plain.png", 0o100644, png(1)))
-        archive.writestr("twice.png", png(2))
+        archive.writestr(*special("plain.png", 0o100644, noise(1)))
+        archive.writestr("twice.png", noise(2))
         with pytest.warns(UserWarning, match="Duplicate"):
-            archive.writestr("twice.png", png(3))
+            archive.writestr("twice.png", noise(3))
         archive.writestr("inner.zip", b"PK\3\4" + bytes(40))
-        archive.writestr(".hidden.png", png())
+        archive.writestr(".hidden.png", noise(0))
         archive.writestr("__MACOSX/._plain.png", b"not ours")
     source = open_source(str(watched / "a.zip"))
     assert [source.origin(i) for i in range(len(source))] == [
@@ -114,7 +99,7 @@ def test_zip_links_devices_and_double_names_are_left_out(watched: Path) -> None:
         2: "a symbolic link, which is not followed",
         5: "its name stands twice in the archive: the first is taken",
     }
-    expected = np.asarray(Image.open(io.BytesIO(png(2))))
+    expected = np.asarray(Image.open(io.BytesIO(noise(2))))
     np.testing.assert_array_equal(source.read(4).pixels, expected)
 
 
@@ -140,9 +125,9 @@ def patched(path: Path, mark: bytes, offset: int, value: bytes) -> None:
 )
 def test_a_zip_directory_that_lies(watched: Path, offset: int, value: bytes, reason: str) -> None:
     with zipfile.ZipFile(watched / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("a.png", png())
+        archive.writestr("a.png", noise(0))
     patched(watched / "a.zip", b"PK\1\2", offset, value)
-    (found,) = reasons(open_source(str(watched / "a.zip"))).values()
+    (found,) = faults(open_source(str(watched / "a.zip"))).values()
     assert reason in found
 
 
@@ -166,7 +151,7 @@ def test_a_zip_bomb_is_not_unpacked(watched: Path, monkeypatch: pytest.MonkeyPat
     patched(watched / "a.zip", b"PK\1\2", 24, struct.pack("<I", 1000))
     source = open_source(str(watched / "a.zip"))
     monkeypatch.setattr(archives.zlib, "decompressobj", Watched)
-    assert "not what the archive's directory says" in reasons(source)["bomb.png"]
+    assert "not what the archive's directory says" in faults(source)["bomb.png"]
     assert asked == [1001]
 
 
@@ -174,16 +159,16 @@ def test_members_that_share_bytes_are_left_out(watched: Path) -> None:
     """The better zip bomb: many names for one heap of bytes."""
     with zipfile.ZipFile(watched / "a.zip", "w") as archive:
         for k in range(4):
-            archive.writestr(f"{k}.png", png(k))
+            archive.writestr(f"{k}.png", noise(k))
     patched(watched / "a.zip", b"PK\1\2", 42, struct.pack("<I", 0))
-    found = reasons(open_source(str(watched / "a.zip")))
+    found = faults(open_source(str(watched / "a.zip")))
     assert sorted(found) == ["1.png", "2.png", "3.png"]
     assert set(found.values()) == {"it shares bytes with another member"}
 
 
 def test_a_zip_cut_short_or_empty_is_one_line(watched: Path) -> None:
     with zipfile.ZipFile(watched / "a.zip", "w") as archive:
-        archive.writestr("a.png", png())
+        archive.writestr("a.png", noise(0))
     data = (watched / "a.zip").read_bytes()
     (watched / "cut.zip").write_bytes(data[:-30])
     with zipfile.ZipFile(watched / "empty.zip", "w"):
@@ -197,7 +182,7 @@ def test_a_zip_cut_short_or_empty_is_one_line(watched: Path) -> None:
 def test_zip_bytes_changed_at_random_never_crash(watched: Path) -> None:
     with zipfile.ZipFile(watched / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for k in range(3):
-            archive.writestr(f"{k}.png", png(k))
+            archive.writestr(f"{k}.png", noise(k))
     data = (watched / "a.zip").read_bytes()
     for _ in range(300):
         changed = bytearray(data)
@@ -205,7 +190,7 @@ def test_zip_bytes_changed_at_random_never_crash(watched: Path) -> None:
             changed[place] = RNG.integers(0, 256)
         (watched / "b.zip").write_bytes(changed)
         with suppress(UserError):
-            reasons(open_source(str(watched / "b.zip")))
+            faults(open_source(str(watched / "b.zip")))
 
 
 # ---- tar ----
@@ -218,22 +203,22 @@ def add(archive: tarfile.TarFile, name: str, data: bytes = b"", kind: bytes = ta
 
 
 def test_tar_members_are_only_bytes(watched: Path, tmp_path: Path) -> None:
-    (watched / "secret.png").write_bytes(png(9))
+    (watched / "secret.png").write_bytes(noise(9))
     with tarfile.open(watched / "a.tar", "w") as archive:
-        add(archive, "good.png", png())
-        add(archive, "../up.png", png())
-        add(archive, "/etc/abs.png", png())
+        add(archive, "good.png", noise(0))
+        add(archive, "../up.png", noise(0))
+        add(archive, "/etc/abs.png", noise(0))
         add(archive, "soft.png", kind=tarfile.SYMTYPE, link=str(watched / "secret.png"))
         add(archive, "hard.png", kind=tarfile.LNKTYPE, link="good.png")
         add(archive, "device.png", kind=tarfile.CHRTYPE)
         add(archive, "pipe.png", kind=tarfile.FIFOTYPE)
-        add(archive, "good.png", png(1))
-        add(archive, ".hidden.png", png())
+        add(archive, "good.png", noise(1))
+        add(archive, ".hidden.png", noise(0))
         add(archive, "folder", kind=tarfile.DIRTYPE)
         add(archive, "notes.txt", b"words")
     before = everything(tmp_path)
     source = open_source(str(watched / "a.tar"))
-    assert reasons(source) == {
+    assert faults(source) == {
         "../up.png": "its name leads out of the archive",
         "/etc/abs.png".lstrip("/"): "its name leads out of the archive",
         "soft.png": "a link, which is not followed",
@@ -248,13 +233,13 @@ def test_tar_members_are_only_bytes(watched: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
 def test_a_tar_that_ends_too_early_gives_what_came_before(watched: Path, mode: str) -> None:
-    noise = RNG.integers(0, 256, 200_000, np.uint8).tobytes()
+    large = RNG.integers(0, 256, 200_000, np.uint8).tobytes()
     path = watched / f"a.tar{mode[1:].replace(':', '.')}"
     with tarfile.open(path, mode) as archive:
         for k in range(3):
-            add(archive, f"{k}.png", png(k))
-        add(archive, "3.png", noise)
-        add(archive, "4.png", png(4))
+            add(archive, f"{k}.png", noise(k))
+        add(archive, "3.png", large)
+        add(archive, "4.png", noise(4))
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2 if mode != "w:bz2" else len(data) - 2000])
     if mode == "w:bz2":  # one block holds it all: nothing comes out of a part
@@ -262,7 +247,7 @@ def test_a_tar_that_ends_too_early_gives_what_came_before(watched: Path, mode: s
             open_source(str(path))
         return
     source = open_source(str(path))
-    found = reasons(source)
+    found = faults(source)
     assert {"0.png", "1.png", "2.png"} <= {source.origin(i) for i in range(len(source))} - set(found)
     assert any("damaged" in reason for reason in found.values())
 
@@ -270,7 +255,7 @@ def test_a_tar_that_ends_too_early_gives_what_came_before(watched: Path, mode: s
 def test_a_tar_that_unpacks_to_too_much_is_refused(watched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "_ROOM", 2**20)
     with tarfile.open(watched / "a.tar.gz", "w:gz") as archive:
-        add(archive, "a.png", png())
+        add(archive, "a.png", noise(0))
         add(archive, "bomb.png", bytes(30_000_000))
     with pytest.raises(UserError, match="200 times its length"):
         open_source(str(watched / "a.tar.gz"))
@@ -278,7 +263,7 @@ def test_a_tar_that_unpacks_to_too_much_is_refused(watched: Path, monkeypatch: p
 
 def test_a_tar_head_that_promises_more_than_there_is(watched: Path) -> None:
     with tarfile.open(watched / "a.tar", "w") as archive:
-        add(archive, "a.png", png())
+        add(archive, "a.png", noise(0))
     info = tarfile.TarInfo("huge.png")
     info.size = 2**40
     (watched / "a.tar").write_bytes((watched / "a.tar").read_bytes()[:1024] + info.tobuf() + bytes(1024))
@@ -290,7 +275,7 @@ def test_tar_bytes_changed_at_random_never_crash(watched: Path) -> None:
     for mode in ("w", "w:gz"):
         with tarfile.open(watched / "a", mode) as archive:
             for k in range(3):
-                add(archive, f"{k}.png", png(k))
+                add(archive, f"{k}.png", noise(k))
         data = (watched / "a").read_bytes()
         for _ in range(150):
             changed = bytearray(data)
@@ -298,7 +283,7 @@ def test_tar_bytes_changed_at_random_never_crash(watched: Path) -> None:
                 changed[place] = RNG.integers(0, 256)
             (watched / "b.tar").write_bytes(changed)
             with suppress(UserError):
-                reasons(open_source(str(watched / "b.tar")))
+                faults(open_source(str(watched / "b.tar")))
 
 
 # ---- shards ----
@@ -307,7 +292,7 @@ def test_tar_bytes_changed_at_random_never_crash(watched: Path) -> None:
 def shard(path: Path, first: int, count: int, **sides: object) -> None:
     with tarfile.open(path, "w") as archive:
         for k in range(first, first + count):
-            add(archive, f"{k:04d}.png", png(k))
+            add(archive, f"{k:04d}.png", noise(k))
             add(archive, f"{k:04d}.cls", str(k % 3).encode())
             add(archive, f"{k:04d}.json", json.dumps({"width": 8 + k / 7, "dark": k % 2 == 0, "id": f"x{k}"}).encode())
 
@@ -333,7 +318,7 @@ def test_sides_that_make_no_sense_say_nothing(watched: Path) -> None:
     deep = b"[" * 100_000
     with tarfile.open(watched / "s.tar", "w") as archive:
         for k, side in enumerate((b"0", b"1", b"one", b"\xff\xfe", b"1", b"0")):
-            add(archive, f"{k}.png", png(k))
+            add(archive, f"{k}.png", noise(k))
             add(archive, f"{k}.cls", side)
             add(archive, f"{k}.json", deep if k == 3 else b'{"a": {"b": 1}, "class": 7}'[: 10 + 30 * (k % 2)])
     source = open_source(str(watched / "s.tar"))

@@ -11,33 +11,24 @@ from PIL import Image
 
 from sfumato.conditions.attributes import Attribute
 from sfumato.config.data import DataConfig
-from sfumato.data import open_data
-from sfumato.data.sources.files import FolderSource
-from sfumato.data.sources.protocol import Unreadable, printable
+from sfumato.data import Source, open_data
+from sfumato.data.sources.files import folder_source
+from sfumato.data.sources.protocol import printable
 from sfumato.errors import UserError
+
+from .encode import faults
 
 MakeFolder = Callable[..., Path]
 
 
-def reasons(source: FolderSource) -> dict[str, str]:
-    """Every origin that can't be read, with its reason."""
-    faults = {}
-    for i in range(len(source)):
-        try:
-            source.read(i)
-        except Unreadable as fault:
-            faults[source.origin(i)] = fault.reason
-    return faults
-
-
-def origins(source: FolderSource) -> list[str]:
+def origins(source: Source) -> list[str]:
     return [source.origin(i) for i in range(len(source))]
 
 
 def test_every_depth_is_found_in_the_order_of_paths(make_folder: MakeFolder, tmp_path: Path) -> None:
     for name in ("set/b", "set", "set/a/deep/er"):
         make_folder(name, 2)
-    assert origins(FolderSource(tmp_path / "set")) == [
+    assert origins(folder_source(tmp_path / "set")) == [
         "0000.png",
         "0001.png",
         "a/deep/er/0000.png",
@@ -50,7 +41,7 @@ def test_every_depth_is_found_in_the_order_of_paths(make_folder: MakeFolder, tmp
 def test_first_level_folders_are_the_values_of_class(make_folder: MakeFolder, tmp_path: Path) -> None:
     for name in ("set/dog", "set/cat/black", "set"):
         make_folder(name, 1)
-    source = FolderSource(tmp_path / "set")
+    source = folder_source(tmp_path / "set")
     (attribute,) = source.attributes
     assert attribute == Attribute("class", ("cat", "dog"))
     told = {source.origin(i): attribute.text(source.read(i).condition[0]) for i in range(len(source))}
@@ -59,7 +50,7 @@ def test_first_level_folders_are_the_values_of_class(make_folder: MakeFolder, tm
 
 def test_one_sub_folder_is_no_class(make_folder: MakeFolder, tmp_path: Path) -> None:
     make_folder("set/img_align", 2)
-    source = FolderSource(tmp_path / "set")
+    source = folder_source(tmp_path / "set")
     assert source.attributes == ()
     assert source.read(0).condition == ()
 
@@ -68,9 +59,9 @@ def test_the_name_of_a_file_does_not_matter(make_folder: MakeFolder) -> None:
     folder = make_folder("set", 1)
     for name in ("photo", "photo.JPG", "photo.txt", "line\nbreak.png", "faß 🙂.png", "-rf", "a'b\"c.png"):
         shutil.copy(folder / "0000.png", folder / name)
-    source = FolderSource(folder)
+    source = folder_source(folder)
     assert len(source) == 8
-    assert reasons(source) == {}
+    assert faults(source) == {}
     assert "line\\nbreak.png" in origins(source)
     assert "faß 🙂.png" in origins(source)
     assert all(origin.isprintable() for origin in origins(source))
@@ -94,7 +85,7 @@ def test_hidden_files_are_ignored(make_folder: MakeFolder) -> None:
     folder = make_folder("set", 1)
     make_folder("set/.thumbnails", 3)
     (folder / ".DS_Store").write_bytes(b"x")
-    assert origins(FolderSource(folder)) == ["0000.png"]
+    assert origins(folder_source(folder)) == ["0000.png"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links and pipes")
@@ -105,9 +96,9 @@ def test_links_are_not_followed_and_pipes_not_opened(make_folder: MakeFolder, tm
     (folder / "photo.png").symlink_to(outside / "0000.png")
     (folder / "broken.png").symlink_to(tmp_path / "nowhere")
     os.mkfifo(folder / "pipe.png")  # opening it would wait for ever
-    source = FolderSource(folder)
+    source = folder_source(folder)
     link = "a symbolic link, which is not followed"
-    assert reasons(source) == {
+    assert faults(source) == {
         "away": link,
         "broken.png": link,
         "loop": link,
@@ -120,7 +111,7 @@ def test_links_are_not_followed_and_pipes_not_opened(make_folder: MakeFolder, tm
 def test_the_folder_itself_may_be_a_link(make_folder: MakeFolder, tmp_path: Path) -> None:
     folder = make_folder("set", 2)
     (tmp_path / "link").symlink_to(folder)
-    assert origins(FolderSource(tmp_path / "link")) == ["0000.png", "0001.png"]
+    assert origins(folder_source(tmp_path / "link")) == ["0000.png", "0001.png"]
 
 
 def test_a_sub_folder_that_cannot_be_listed_is_told(make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,38 +125,38 @@ def test_a_sub_folder_that_cannot_be_listed_is_told(make_folder: MakeFolder, mon
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    assert reasons(FolderSource(folder)) == {"locked": "cannot be listed: Permission denied"}
+    assert faults(folder_source(folder)) == {"locked": "cannot be listed: Permission denied"}
     with pytest.raises(UserError, match="cannot be listed: Permission denied"):
-        FolderSource(make_folder("shut", 1))
+        folder_source(make_folder("shut", 1))
 
 
 def test_a_file_that_vanishes_or_is_locked_is_told(make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_folder("set", 2)
-    source = FolderSource(folder)
+    source = folder_source(folder)
     (folder / "0000.png").unlink()
-    assert reasons(source) == {"0000.png": "cannot be read: No such file or directory"}
+    assert faults(source) == {"0000.png": "cannot be read: No such file or directory"}
 
 
 def test_an_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "set" / "sub").mkdir(parents=True)
     with pytest.raises(UserError, match="holds no files"):
-        FolderSource(tmp_path / "set")
+        folder_source(tmp_path / "set")
 
 
 def test_the_key_follows_names_sizes_and_times(make_folder: MakeFolder) -> None:
     folder = make_folder("set", 3)
-    key = FolderSource(folder).key()
-    assert FolderSource(folder).key() == key
+    key = folder_source(folder).key()
+    assert folder_source(folder).key() == key
     os.utime(folder / "0001.png", ns=(0, 0))
-    touched = FolderSource(folder).key()
+    touched = folder_source(folder).key()
     (folder / "0001.png").rename(folder / "x.png")
-    renamed = FolderSource(folder).key()
+    renamed = folder_source(folder).key()
     with (folder / "x.png").open("ab") as file:
         file.write(b"x")
     os.utime(folder / "x.png", ns=(0, 0))
-    longer = FolderSource(folder).key()
+    longer = folder_source(folder).key()
     (folder / "x.png").unlink()
-    assert len({key, touched, renamed, longer, FolderSource(folder).key()}) == 5
+    assert len({key, touched, renamed, longer, folder_source(folder).key()}) == 5
 
 
 def test_the_header_gives_the_size_without_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,4 +167,4 @@ def test_the_header_gives_the_size_without_decoding(tmp_path: Path, monkeypatch:
         raise AssertionError("decoded")
 
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", refuse)
-    assert FolderSource(tmp_path / "set").size(0) == (5, 9)
+    assert folder_source(tmp_path / "set").size(0) == (5, 9)

@@ -19,14 +19,10 @@ from sfumato.config.data import DataConfig
 from sfumato.data import Unreadable, from_arrays, from_dataset, from_huggingface, open_data, open_source
 from sfumato.errors import UserError
 
+from .encode import noise
+
 MakeFolder = Callable[..., Path]
 RNG = np.random.default_rng(3)
-
-
-def png(k: int) -> bytes:
-    content = io.BytesIO()
-    Image.fromarray(np.random.default_rng(k).integers(0, 256, (8, 8, 3), np.uint8)).save(content, "PNG")
-    return content.getvalue()
 
 
 # ---- CelebA ----
@@ -38,7 +34,7 @@ def celeba(tmp_path: Path) -> Path:
     faces = tmp_path / "celeba" / "img_align_celeba"
     faces.mkdir(parents=True)
     for k in range(1, 7):
-        (faces / f"{k:06d}.jpg").write_bytes(png(k))
+        (faces / f"{k:06d}.jpg").write_bytes(noise(k))
     rows = [f"{k:06d}.jpg {' '.join(str(2 * (k >> bit & 1) - 1).rjust(2) for bit in range(3))}" for k in range(1, 7)]
     (tmp_path / "celeba" / "list_attr_celeba.txt").write_text("6\nBald Male Young\n" + "\n".join(rows) + "\n")
     parts = "\n".join(f"{k:06d}.jpg {(0, 0, 1, 0, 2, 0)[k - 1]}" for k in range(1, 7))
@@ -108,7 +104,7 @@ def test_parquet_labels_are_plain_columns_and_a_folder_is_its_files(tmp_path: Pa
         rows = range(6 * part, 6 * part + 6)
         columns = {
             "caption": [f"picture {k}" for k in rows],
-            "img": [png(k) if k != 8 else None for k in rows],
+            "img": [noise(k) if k != 8 else None for k in rows],
             "kind": [("a", "b", None)[k % 3] for k in rows],
             "age": [1.5 * k for k in rows],
             "boxes": [[k] for k in rows],
@@ -121,7 +117,7 @@ def test_parquet_labels_are_plain_columns_and_a_folder_is_its_files(tmp_path: Pa
     assert np.isnan(source.read(2).condition[0])
     assert source.attributes[1].text(source.read(7).condition[1]) == "10.5"
     for k in (11, 0, 5, 6):
-        np.testing.assert_array_equal(source.read(k).pixels, np.asarray(Image.open(io.BytesIO(png(k)))))
+        np.testing.assert_array_equal(source.read(k).pixels, np.asarray(Image.open(io.BytesIO(noise(k)))))
     with pytest.raises(Unreadable, match="no bytes"):
         source.read(8)
 
@@ -129,7 +125,7 @@ def test_parquet_labels_are_plain_columns_and_a_folder_is_its_files(tmp_path: Pa
 @pytest.mark.parametrize("keep", [0, 3, 200])
 def test_parquet_that_is_damaged_or_has_no_pictures_is_one_line(tmp_path: Path, keep: int) -> None:
     pyarrow, files = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    files.write_table(pyarrow.table({"image": [png(1)] * 9}), tmp_path / "a.parquet")
+    files.write_table(pyarrow.table({"image": [noise(1)] * 9}), tmp_path / "a.parquet")
     (tmp_path / "a.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:keep])
     files.write_table(pyarrow.table({"text": ["no pictures"]}), tmp_path / "b.parquet")
     for name, words in (("a", "can't be read as Parquet"), ("b", "no column of pictures: it has text")):
@@ -194,7 +190,7 @@ def fake_datasets(monkeypatch: pytest.MonkeyPatch, load: Callable[..., Any]) -> 
 
 def made(image: str = "image") -> FakeTable:
     columns = {
-        "image": [{"bytes": png(k), "path": None} for k in range(4)],
+        "image": [{"bytes": noise(k), "path": None} for k in range(4)],
         "label": [0, 1, -1, 1],
         "tags": [["a"]] * 4,
         "text": list("wxyz"),
@@ -222,7 +218,7 @@ def test_an_id_of_the_hub_is_loaded_by_its_name_and_split(monkeypatch: pytest.Mo
     assert [(a.name, a.values) for a in source.attributes] == [("label", ("cat", "dog"))]
     assert [source.read(i).condition[0] for i in (0, 1, 3)] == [0, 1, 1]
     assert np.isnan(source.read(2).condition[0])  # -1 is how datasets write "none"
-    np.testing.assert_array_equal(source.read(3).pixels, np.asarray(Image.open(io.BytesIO(png(3)))))
+    np.testing.assert_array_equal(source.read(3).pixels, np.asarray(Image.open(io.BytesIO(noise(3)))))
     assert source.origin(2) == "hf:own/cats:validation[2]"
     assert source.key() == "f1"
 

@@ -16,7 +16,7 @@ import pytest
 
 from sfumato.conditions.attributes import Attribute
 from sfumato.config.data import DataConfig
-from sfumato.data.sources.files import FolderSource
+from sfumato.data.sources.files import FileSource, folder_source
 from sfumato.data.store import build
 from sfumato.data.store import format as disk
 from sfumato.data.store.format import Chunk, append, chunks, load, write_index
@@ -30,26 +30,22 @@ import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background may ignore it
 from pathlib import Path
 from sfumato.data.store import format as disk
-from sfumato.data.sources.files import FolderSource
+from sfumato.data.sources.files import folder_source
 from sfumato.config.data import DataConfig
 from sfumato.data.store.open import open_store
 disk.CHUNK = 10
 def die(done, total):
     if done == int(sys.argv[2]): os.kill(os.getpid(), int(sys.argv[3]))
-open_store(FolderSource(Path(sys.argv[1])), DataConfig(size=(8, 8)), on_progress=die)
+open_store(folder_source(Path(sys.argv[1])), DataConfig(size=(8, 8)), on_progress=die)
 """
 
 
-class Counted(FolderSource):
-    """A folder that notes which pictures were decoded."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.seen: list[int] = []
-
-    def file(self, i: int) -> Path:
-        self.seen.append(i)
-        return super().file(i)
+def counted(folder: Path) -> tuple[FileSource, list[int]]:
+    """A folder as a source, and which of its pictures were decoded."""
+    source, seen = folder_source(folder), list[int]()
+    file = source.file
+    source.file = lambda i: seen.append(i) or file(i)  # type: ignore[assignment, func-returns-value]
+    return source, seen
 
 
 @pytest.fixture(autouse=True)
@@ -82,13 +78,13 @@ def test_a_killed_build_goes_on_where_it_was(
     folder = make_folder("set", 35)
     (folder / "0007.png").write_bytes(b"")
     killed(folder, 27, sign)
-    source = Counted(folder)
+    source, seen = counted(folder)
     ticks: list[int] = []
     resumed = open_store(source, CONFIG, on_progress=lambda done, total: ticks.append(done))
-    assert source.seen == list(range(20, 35))
+    assert seen == list(range(20, 35))
     assert ticks == list(range(21, 36))
     assert not list(own_cache.glob("store/*/.build-*"))
-    whole = open_store(FolderSource(folder), CONFIG, tmp_path / "other")
+    whole = open_store(folder_source(folder), CONFIG, tmp_path / "other")
     assert contents(own_cache) == contents(tmp_path / "other")
     assert resumed.skipped == whole.skipped == [("0007.png", "an empty file")]
 
@@ -97,8 +93,8 @@ def test_killed_again_and_again_it_ends_the_same(make_folder: MakeFolder, own_ca
     folder = make_folder("set", 35)
     for after in (3, 14, 15, 33):
         killed(folder, after)
-    open_store(FolderSource(folder), CONFIG)
-    open_store(FolderSource(folder), CONFIG, tmp_path / "other")
+    open_store(folder_source(folder), CONFIG)
+    open_store(folder_source(folder), CONFIG, tmp_path / "other")
     assert contents(own_cache) == contents(tmp_path / "other")
 
 
@@ -120,10 +116,10 @@ def test_what_was_damaged_since_is_done_again(
     data = bytearray(path.read_bytes())
     data[place] ^= 1
     path.write_bytes(data)
-    source = Counted(folder)
+    source, seen = counted(folder)
     open_store(source, CONFIG)
-    assert source.seen == list(range(from_picture, 35))
-    open_store(FolderSource(folder), CONFIG, tmp_path / "other")
+    assert seen == list(range(from_picture, 35))
+    open_store(folder_source(folder), CONFIG, tmp_path / "other")
     assert contents(own_cache) == contents(tmp_path / "other")
 
 
@@ -133,30 +129,30 @@ def test_what_was_cut_off_since_is_done_again(make_folder: MakeFolder, own_cache
     folder = make_folder("set", 35)
     killed(folder, 27)
     os.truncate(left(own_cache) / name, keep)
-    stored = open_store(FolderSource(folder), CONFIG)
+    stored = open_store(folder_source(folder), CONFIG)
     for i in (0, 15, 34):
-        np.testing.assert_array_equal(stored.images[i].transpose(1, 2, 0), FolderSource(folder).read(i).pixels)
+        np.testing.assert_array_equal(stored.images[i].transpose(1, 2, 0), folder_source(folder).read(i).pixels)
 
 
 def test_a_changed_folder_is_begun_anew(make_folder: MakeFolder, own_cache: Path) -> None:
     folder = make_folder("set", 35)
     killed(folder, 27)
     make_folder("set", 1, first=35)
-    source = Counted(folder)
+    source, seen = counted(folder)
     open_store(source, CONFIG)
-    assert source.seen == list(range(36))
+    assert seen == list(range(36))
 
 
 def test_a_build_that_is_going_on_is_not_taken_over(make_folder: MakeFolder, own_cache: Path) -> None:
     folder = make_folder("set", 35)
-    inner = Counted(folder)
+    inner, seen = counted(folder)
 
     def meanwhile(done: int, total: int) -> None:
         if done == 25:
             open_store(inner, CONFIG)
 
-    outer = open_store(FolderSource(folder), CONFIG, on_progress=meanwhile)
-    assert inner.seen == list(range(35))
+    outer = open_store(folder_source(folder), CONFIG, on_progress=meanwhile)
+    assert seen == list(range(35))
     assert len(outer.images) == 35
     assert not list(own_cache.glob("store/*/.build-*"))
 
@@ -168,10 +164,10 @@ def test_an_interrupt_keeps_what_is_done(make_folder: MakeFolder, own_cache: Pat
 
     folder = make_folder("set", 35)
     with pytest.raises(KeyboardInterrupt):
-        open_store(FolderSource(folder), CONFIG, on_progress=interrupt)
-    source = Counted(folder)
+        open_store(folder_source(folder), CONFIG, on_progress=interrupt)
+    source, seen = counted(folder)
     open_store(source, CONFIG)
-    assert source.seen == list(range(20, 35))
+    assert seen == list(range(20, 35))
 
 
 def test_a_journal_says_what_it_was_told(tmp_path: Path) -> None:
@@ -208,7 +204,7 @@ def test_a_journal_says_what_it_was_told(tmp_path: Path) -> None:
 
 
 def test_a_million_rows_open_fast_because_no_row_is_json(make_folder: MakeFolder, own_cache: Path) -> None:
-    open_store(FolderSource(make_folder("set", 40)), CONFIG)
+    open_store(folder_source(make_folder("set", 40)), CONFIG)
     (index,) = own_cache.glob("store/*/*/index.json")
     assert "0007.png" not in index.read_text()
     assert "shape" in json.loads(index.read_text())
@@ -229,6 +225,6 @@ def test_a_folder_that_was_taken_before_its_maker_could_lock_it_is_left_to_the_t
         return place
 
     monkeypatch.setattr(build.tempfile, "mkdtemp", made_and_taken)
-    assert len(open_store(FolderSource(make_folder("set", 12)), CONFIG).images) == 12
+    assert len(open_store(folder_source(make_folder("set", 12)), CONFIG).images) == 12
     assert sorted(path.name for path in Path(taken[0][1]).iterdir()) == ["lock"]
     os.close(taken[0][0])

@@ -18,7 +18,7 @@ from PIL import Image
 
 from sfumato.conditions.attributes import Attribute
 from sfumato.config.data import DataConfig
-from sfumato.data.sources.files import FolderSource
+from sfumato.data.sources.files import folder_source
 from sfumato.data.sources.protocol import Picture, Unreadable
 from sfumato.data.store.build import ABANDONED, choose_size
 from sfumato.data.store.open import cache_folder, open_store
@@ -64,7 +64,7 @@ def test_the_size_is_chosen_by_the_rule(sizes: list[tuple[int, int]], chosen: tu
 
 def test_rows_are_the_pictures_and_the_file_is_plain_npy(make_folder: MakeFolder, own_cache: Path) -> None:
     folder = make_folder("set", 5)
-    stored = open_store(FolderSource(folder), DataConfig())
+    stored = open_store(folder_source(folder), DataConfig())
     assert isinstance(stored.images, np.memmap)
     assert not stored.images.flags.writeable
     for i in range(5):
@@ -82,11 +82,11 @@ def test_grey_pictures_take_one_channel_and_one_coloured_gives_all_three(
 ) -> None:
     monkeypatch.setenv("SFUMATO_WORKERS", "0")
     folder = make_folder("set", 1500, size=(2, 2), channels=1)
-    grey = open_store(FolderSource(folder), DataConfig())
+    grey = open_store(folder_source(folder), DataConfig())
     assert grey.images.shape == (1500, 1, 2, 2)
     assert np.array_equal(grey.images[1207, 0], np.asarray(Image.open(folder / "1207.png")))
     make_folder("set", 1, size=(2, 2), first=1500)
-    coloured = open_store(FolderSource(folder), DataConfig())
+    coloured = open_store(folder_source(folder), DataConfig())
     assert coloured.images.shape == (1501, 3, 2, 2)
     assert (coloured.images[:1500] == grey.images).all()
     assert coloured.digests[:1500] == grey.digests  # the same picture has the same digest in any company
@@ -96,13 +96,13 @@ def test_rgb_files_without_colour_are_grey(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     for i in range(3):
         Image.fromarray(np.full((4, 4, 3), 50 * i, np.uint8)).save(tmp_path / "set" / f"{i}.png")
-    assert open_store(FolderSource(tmp_path / "set"), DataConfig()).images.shape == (3, 1, 4, 4)
-    assert open_store(FolderSource(tmp_path / "set"), DataConfig(channels=3)).images.shape == (3, 3, 4, 4)
+    assert open_store(folder_source(tmp_path / "set"), DataConfig()).images.shape == (3, 1, 4, 4)
+    assert open_store(folder_source(tmp_path / "set"), DataConfig(channels=3)).images.shape == (3, 3, 4, 4)
 
 
 def test_given_channels_and_size_are_kept(make_folder: MakeFolder) -> None:
     folder = make_folder("set", 3)
-    stored = open_store(FolderSource(folder), DataConfig(channels=1, size=(4, 6)))
+    stored = open_store(folder_source(folder), DataConfig(channels=1, size=(4, 6)))
     assert stored.images.shape == (3, 1, 4, 6)
 
 
@@ -110,7 +110,7 @@ def test_bad_pictures_are_named_and_the_rest_is_kept(make_folder: MakeFolder) ->
     folder = make_folder("set", 4)
     (folder / "0001.png").write_bytes(b"")
     (folder / "notes.txt").write_text("what these are")
-    stored = open_store(FolderSource(folder), DataConfig())
+    stored = open_store(folder_source(folder), DataConfig())
     assert stored.skipped == [("0001.png", "an empty file"), ("notes.txt", "not an image: text")]
     assert stored.origins == ("0000.png", "0002.png", "0003.png")
     assert len(stored.images) == 3
@@ -121,7 +121,7 @@ def test_values_without_a_picture_are_dropped(make_folder: MakeFolder, tmp_path:
         make_folder(name, 2)
     (tmp_path / "set" / "b").mkdir()
     (tmp_path / "set" / "b" / "readme.txt").write_text("no picture here")
-    stored = open_store(FolderSource(tmp_path / "set"), DataConfig())
+    stored = open_store(folder_source(tmp_path / "set"), DataConfig())
     assert stored.attributes == (Attribute("class", ("a", "c")),)
     assert stored.conditions.tolist() == [[0], [0], [1], [1]]
 
@@ -130,7 +130,7 @@ def test_no_readable_picture_is_one_line_and_leaves_nothing(tmp_path: Path, own_
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "a.txt").write_text("words")
     with pytest.raises(UserError, match=r"no readable image .* 'a.txt' \(not an image: text\)"):
-        open_store(FolderSource(tmp_path / "set"), DataConfig())
+        open_store(folder_source(tmp_path / "set"), DataConfig())
     assert entries(own_cache) == []
     assert leftovers(own_cache) == []
 
@@ -141,7 +141,7 @@ def test_what_was_met_is_said(tmp_path: Path) -> None:
     frames[0].save(tmp_path / "set" / "film.gif", save_all=True, append_images=frames[1:])
     for side in (29, 31, 5):
         Image.new("RGB", (side, side), "#123456").save(tmp_path / "set" / f"{side}.png")
-    notes = " ".join(open_store(FolderSource(tmp_path / "set"), DataConfig()).notes)
+    notes = " ".join(open_store(folder_source(tmp_path / "set"), DataConfig()).notes)
     assert "24x24" in notes
     assert "median shorter side is 29" in notes
     assert "1 pictures are smaller" in notes
@@ -155,7 +155,7 @@ def test_the_second_opening_decodes_nothing(make_folder: MakeFolder) -> None:
     folder = make_folder("set", 6)
     ticks: list[tuple[int, int]] = []
     a, b = (
-        open_store(FolderSource(folder), DataConfig(), on_progress=lambda done, total: ticks.append((done, total)))
+        open_store(folder_source(folder), DataConfig(), on_progress=lambda done, total: ticks.append((done, total)))
         for _ in range(2)
     )
     assert ticks == [(k, 6) for k in range(1, 7)]
@@ -166,19 +166,19 @@ def test_the_second_opening_decodes_nothing(make_folder: MakeFolder) -> None:
 def test_training_options_share_a_store_and_decoding_options_do_not(make_folder: MakeFolder, own_cache: Path) -> None:
     folder = make_folder("set", 3)
     for config in (DataConfig(), DataConfig(flip=True, held_out=0.5)):
-        open_store(FolderSource(folder), config)
+        open_store(folder_source(folder), config)
     assert len(entries(own_cache)) == 1
     for config in (DataConfig(size=(4, 4)), DataConfig(channels=1), DataConfig(background="black")):
-        open_store(FolderSource(folder), config)
+        open_store(folder_source(folder), config)
     assert len(entries(own_cache)) == 4
 
 
 def test_a_changed_folder_makes_a_new_store_and_removes_the_old(make_folder: MakeFolder, own_cache: Path) -> None:
     folder = make_folder("set", 3)
-    before = open_store(FolderSource(folder), DataConfig())
+    before = open_store(folder_source(folder), DataConfig())
     kept = before.images[2].copy()
     make_folder("set", 1, first=3)
-    assert len(open_store(FolderSource(folder), DataConfig()).images) == 4
+    assert len(open_store(folder_source(folder), DataConfig()).images) == 4
     assert len(entries(own_cache)) == 1
     assert np.array_equal(before.images[2], kept)  # who still trains on the old one is not disturbed
 
@@ -187,13 +187,13 @@ def test_a_changed_folder_makes_a_new_store_and_removes_the_old(make_folder: Mak
 @pytest.mark.parametrize("keep", [0, 20, -1])
 def test_a_damaged_store_is_built_anew(make_folder: MakeFolder, own_cache: Path, name: str, keep: int) -> None:
     folder = make_folder("set", 3)
-    good = np.array(open_store(FolderSource(folder), DataConfig()).images)
+    good = np.array(open_store(folder_source(folder), DataConfig()).images)
     (entry,) = entries(own_cache)
     path = entry / name
     path.write_bytes(path.read_bytes()[:keep])
     ticks: list[int] = []
     for _ in range(2):
-        again = open_store(FolderSource(folder), DataConfig(), on_progress=lambda done, total: ticks.append(done))
+        again = open_store(folder_source(folder), DataConfig(), on_progress=lambda done, total: ticks.append(done))
         assert np.array_equal(again.images, good)
         assert leftovers(own_cache) == []
         assert ticks == [1, 2, 3]
@@ -201,7 +201,7 @@ def test_a_damaged_store_is_built_anew(make_folder: MakeFolder, own_cache: Path,
 
 def _build_slowly(folder: str, cache: str, start: object, results: object) -> None:
     start.wait()  # type: ignore[attr-defined]
-    stored = open_store(FolderSource(Path(folder)), DataConfig(), Path(cache), lambda done, total: time.sleep(0.005))
+    stored = open_store(folder_source(Path(folder)), DataConfig(), Path(cache), lambda done, total: time.sleep(0.005))
     results.put(stored.digests)  # type: ignore[attr-defined]
 
 
@@ -225,12 +225,12 @@ def test_two_processes_may_build_at_once(make_folder: MakeFolder, tmp_path: Path
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from sfumato.data.sources.files import FolderSource
+from sfumato.data.sources.files import folder_source
 from sfumato.config.data import DataConfig
 from sfumato.data.store.open import open_store
 def die(done, total):
     if done == 3: os.kill(os.getpid(), signal.SIGKILL)
-open_store(FolderSource(Path(sys.argv[1])), DataConfig(), on_progress=die)
+open_store(folder_source(Path(sys.argv[1])), DataConfig(), on_progress=die)
 """
 
 
@@ -242,25 +242,25 @@ def test_a_killed_build_leaves_nothing_broken(make_folder: MakeFolder, own_cache
     assert entries(own_cache) == []
     (left,) = leftovers(own_cache)
     make_folder("set", 1, first=6)
-    assert len(open_store(FolderSource(folder), DataConfig()).images) == 7
+    assert len(open_store(folder_source(folder), DataConfig()).images) == 7
     assert left.exists()  # it is of other pictures, and might belong to a build that still runs
     for path in (left, *left.iterdir()):
         os.utime(path, (time.time() - ABANDONED - 60,) * 2)
     make_folder("set", 1, first=7)
-    open_store(FolderSource(folder), DataConfig())
+    open_store(folder_source(folder), DataConfig())
     assert leftovers(own_cache) == []
 
 
 FULL = """
 import resource, sys
 from pathlib import Path
-from sfumato.data.sources.files import FolderSource
+from sfumato.data.sources.files import folder_source
 from sfumato.config.data import DataConfig
 from sfumato.data.store.open import open_store
 from sfumato.errors import UserError
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:
-    open_store(FolderSource(Path(sys.argv[1])), DataConfig())
+    open_store(folder_source(Path(sys.argv[1])), DataConfig())
 except UserError as error:
     print(error)
 """
@@ -281,7 +281,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(make_folder: MakeFolder, own
 def test_a_cache_that_cannot_be_made_is_one_line(make_folder: MakeFolder, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="SFUMATO_CACHE"):
-        open_store(FolderSource(make_folder("set", 2)), DataConfig(), tmp_path / "file" / "cache")
+        open_store(folder_source(make_folder("set", 2)), DataConfig(), tmp_path / "file" / "cache")
 
 
 def test_an_interrupt_leaves_nothing(make_folder: MakeFolder, own_cache: Path) -> None:
@@ -289,7 +289,7 @@ def test_an_interrupt_leaves_nothing(make_folder: MakeFolder, own_cache: Path) -
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        open_store(FolderSource(make_folder("set", 2)), DataConfig(), on_progress=interrupt)
+        open_store(folder_source(make_folder("set", 2)), DataConfig(), on_progress=interrupt)
     assert leftovers(own_cache) == []
 
 

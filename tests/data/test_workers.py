@@ -156,26 +156,13 @@ def test_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- the store's use of them ----
 
 
-class Blobs(FileSource):
-    """Files in memory."""
-
-    def __init__(self, blobs: list[bytes]) -> None:
-        super().__init__("blobs")
-        self.blobs = blobs
-
-    def __len__(self) -> int:
-        return len(self.blobs)
-
-    def origin(self, i: int) -> str:
-        return f"blob {i}"
-
-    def file(self, i: int) -> File:
-        if not self.blobs[i]:
+def in_memory(blobs: list[bytes]) -> FileSource:
+    def file(i: int) -> File:
+        if not blobs[i]:
             raise Unreadable("no bytes at all")
-        return Blob(self.blobs[i])
+        return Blob(blobs[i])
 
-    def key(self) -> str:
-        return "1"
+    return FileSource("blobs", len(blobs), lambda i: f"blob {i}", file, "1")
 
 
 def test_any_number_of_processes_stores_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +170,7 @@ def test_any_number_of_processes_stores_the_same(tmp_path: Path, monkeypatch: py
     found = []
     for count in ("0", "1", "3"):
         monkeypatch.setenv("SFUMATO_WORKERS", count)
-        stored = open_store(Blobs(blobs), CONFIG, tmp_path / count)
+        stored = open_store(in_memory(blobs), CONFIG, tmp_path / count)
         found.append((stored.images.tobytes(), stored.digests, stored.origins, stored.skipped, stored.notes))
         files = sorted((tmp_path / count).rglob("*.*"))
         found[-1] += tuple(path.read_bytes() for path in files if path.is_file())
@@ -194,7 +181,7 @@ def test_any_number_of_processes_stores_the_same(tmp_path: Path, monkeypatch: py
 def test_a_file_that_kills_its_decoder_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "DECODER", "deadly:decoder")
     monkeypatch.setenv("SFUMATO_WORKERS", "2")
-    stored = open_store(Blobs([b"DIE" if k == 5 else noise(k) for k in range(40)]), CONFIG)
+    stored = open_store(in_memory([b"DIE" if k == 5 else noise(k) for k in range(40)]), CONFIG)
     assert stored.skipped == [("blob 5", "the decoder crashed")]
     assert stored.origins == tuple(f"blob {k}" for k in range(40) if k != 5)
 

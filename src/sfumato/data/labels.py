@@ -27,8 +27,9 @@ import csv
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from sys import intern
 from typing import Any
@@ -54,7 +55,8 @@ _NUMBERED = re.compile(r".*\[(\d+)\]")
 
 Table = NDArray[np.float32]
 Cells = Sequence[str | None]
-Captions = tuple[str | None, ...] | None
+Parsed = tuple[list[str], list[tuple[str, Cells]]]
+"""Names of columns, and of each row the image and the cells."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,21 +86,6 @@ class Labels:
         return cls((Attribute("class", tuple(classes)),), indices.astype(np.float32)[:, None])
 
 
-@dataclass
-class _File:
-    """A file's columns, and the cells of each image that it names."""
-
-    names: list[str]
-    rows: dict[str, Cells] = field(default_factory=dict)
-    repeated: int = 0
-
-    def add(self, file: str, cells: Cells) -> None:
-        """Add a row; of two rows for one image the first counts."""
-        file = printable(file.removeprefix("./"))
-        self.repeated += file in self.rows
-        self.rows.setdefault(file, cells)
-
-
 def read_labels(path: Path, origins: Sequence[str], chosen: Sequence[str] = ()) -> Labels:
     """Read what a file says of images.
 
@@ -111,46 +98,55 @@ def read_labels(path: Path, origins: Sequence[str], chosen: Sequence[str] = ()) 
         UserError: the file can't be read or understood, or names none of the images.
     """
     shown = printable(str(path))
-    file = _parsed(path, shown)
-    if not file.names:
+    names, lines = _parsed(path, shown)
+    if not names:
         raise UserError(f"'{shown}' has only the column of files: add a column for each attribute")
+    table: dict[str, Cells] = {}
+    for file, cells in lines:
+        table.setdefault(printable(file.removeprefix("./")), cells)
     keys = [match[1] if (match := _NUMBERED.fullmatch(origin)) else origin for origin in origins]
-    rows = [file.rows.get(key) for key in keys]
+    rows = [table.get(key) for key in keys]
     if not any(rows):
-        first = next(iter(file.rows), "nothing")
+        first = next(iter(table), "nothing")
         raise UserError(f"'{shown}' names none of the images: it names '{first}' where the data has '{keys[0]}'")
-    columns = {name: [None if row is None else row[c] for row in rows] for c, name in enumerate(file.names)}
-    captions = _captions(columns)
-    names = [file.names[_index(file.names, name, shown)] for name in chosen] or file.names
+    columns = {name: [None if row is None else row[c] for row in rows] for c, name in enumerate(names)}
+    wanted = [names[_index(names, name, shown)] for name in chosen] or [
+        name for name in names if name.lower() not in CAPTIONS or len(set(columns[name])) <= MOST_VALUES
+    ]
     try:
-        found = [column(name, columns[name]) for name in names if chosen or not _is_caption(name, columns[name])]
+        found = [column(name, columns[name]) for name in wanted]
     except UserError as error:
         raise UserError(f"'{shown}': {error}") from None
-    return _joined(found, len(rows), tuple(_notes(path.name, file, keys, rows)), captions)
+    counts = {
+        "{:,} images have no row in {}: they train without labels": sum(row is None for row in rows),
+        "{:,} rows of {} name an image that is not here": len(table.keys() - set(keys)),
+        "{:,} rows of {} name an image that had a row already: the first one counts": len(lines) - len(table),
+    }
+    notes = tuple(note.format(count, printable(path.name)) for note, count in counts.items() if count)
+    return _joined(found, columns, len(rows), notes)
 
 
 def from_columns(
-    columns: Mapping[str, Cells], classes: Mapping[str, Sequence[str]] | None = None, count: int | None = None
+    columns: Mapping[str, Cells], count: int, classes: Mapping[str, Sequence[str]] | None = None
 ) -> Labels:
-    """Return what columns beside the pictures say; those that identify pictures or say nothing are left out.
+    """Return what columns beside the pictures say; those that identify pictures or say nothing are not attributes.
 
     Args:
         columns: by name, a text for each picture, None where not given.
+        count: of pictures.
         classes: of columns of integers that count names: the names.
-        count: how many pictures; None counts the first column's cells.
     """
-    found, count = list[tuple[Attribute, Table]](), len(next(iter(columns.values()), ())) if count is None else count
+    found = []
     for name, cells in columns.items():
         if names := tuple(map(printable, (classes or {}).get(name, ()))):
-            found.append((Attribute(name, names), _numbers(cells, {str(k): float(k) for k in range(len(names))})))
+            code = {str(k): float(k) for k in range(len(names))}
+            found.append((Attribute(name, names), _numbers(cells, code)))
             continue
-        try:
+        with suppress(UserError):
             attribute, values = column(name, cells)
-        except UserError:
-            continue
-        if not attribute.values or not len(attribute.values) == np.count_nonzero(~np.isnan(values)) > 2:
-            found.append((attribute, values))
-    return _joined(found, count, (), _captions(columns))
+            if not (attribute.values and len(attribute.values) == np.count_nonzero(~np.isnan(values)) > 2):
+                found.append((attribute, values))
+    return _joined(found, columns, count)
 
 
 def pick(labels: Labels, chosen: Sequence[str], where: str) -> Labels:
@@ -163,7 +159,7 @@ def pick(labels: Labels, chosen: Sequence[str], where: str) -> Labels:
         return labels
     columns = [_index([attribute.name for attribute in labels.attributes], name, where) for name in chosen]
     attributes = tuple(labels.attributes[c] for c in columns)
-    return Labels(attributes, labels.conditions[:, columns], labels.notes, labels.captions)
+    return replace(labels, attributes=attributes, conditions=labels.conditions[:, columns])
 
 
 def column(name: str, cells: Cells) -> tuple[Attribute, Table]:
@@ -189,8 +185,8 @@ def column(name: str, cells: Cells) -> tuple[Attribute, Table]:
         code = {cell: (x - attribute.mean) / attribute.std for cell, x in numbers.items()}
     elif len(texts) > MOST_VALUES:
         raise UserError(
-            f"the column '{name}' has {len(texts):,} different texts, more than {MOST_VALUES:,}: leave it out, by "
-            "naming the others in data.attributes"
+            f"the column '{name}' has {len(texts):,} different texts: leave it out, by naming the others in "
+            "data.attributes"
         )
     else:
         values = sorted(texts, key=lambda cell: (numbers[cell], cell)) if scale else sorted(texts)
@@ -199,31 +195,17 @@ def column(name: str, cells: Cells) -> tuple[Attribute, Table]:
 
 
 def _numbers(cells: Cells, code: Mapping[str, float]) -> Table:
-    """The number of each cell; NaN for one without."""
     return np.array([math.nan if cell is None else code.get(cell, math.nan) for cell in cells], np.float32)
 
 
 def _joined(
-    found: Sequence[tuple[Attribute, Table]],
-    count: int,
-    notes: tuple[str, ...],
-    captions: tuple[str | None, ...] | None,
+    found: Sequence[tuple[Attribute, Table]], columns: Mapping[str, Cells], count: int, notes: tuple[str, ...] = ()
 ) -> Labels:
-    """Columns as one table."""
+    """Attributes as one table, with the column of captions if there is one."""
     table = np.stack([values for _, values in found], 1) if found else np.zeros((count, 0), np.float32)
-    return Labels(tuple(attribute for attribute, _ in found), table, notes, captions)
-
-
-def _captions(columns: Mapping[str, Cells]) -> Captions:
-    """The column of captions, if there is one."""
     named = {name.lower(): cells for name, cells in columns.items()}
-    cells = next((named[name] for name in CAPTIONS if name in named), ())
-    return tuple(cells) if any(cells) else None
-
-
-def _is_caption(name: str, cells: Cells) -> bool:
-    """Whether a column is of captions and nothing else, since its texts are too many for an attribute."""
-    return name.lower() in CAPTIONS and len({*cells} - {None}) > MOST_VALUES
+    captions = tuple(next((named[name] for name in CAPTIONS if name in named), ()))
+    return Labels(tuple(attribute for attribute, _ in found), table, notes, captions if any(captions) else None)
 
 
 def _number(cell: str) -> float:
@@ -235,27 +217,15 @@ def _number(cell: str) -> float:
 
 
 def _index(names: Sequence[str], name: str, where: str) -> int:
-    """The index of a name."""
     if name not in names:
         raise UserError(f"'{where}' has no attribute '{name}'{nearest(name, names)}")
     return list(names).index(name)
 
 
-def _notes(name: str, file: _File, keys: Sequence[str], rows: Sequence[Cells | None]) -> Iterator[str]:
-    """What didn't match, in sentences."""
-    name, without, unused = printable(name), sum(row is None for row in rows), len(file.rows.keys() - set(keys))
-    if without:
-        yield f"{without:,} images have no row in {name}: they train without labels"
-    if unused:
-        yield f"{unused:,} rows of {name} name an image that is not here"
-    if file.repeated:
-        yield f"{file.repeated:,} rows of {name} name an image that had a row already: the first one counts"
-
-
 # Formats
 
 
-def _parsed(path: Path, shown: str) -> _File:
+def _parsed(path: Path, shown: str) -> Parsed:
     """Read a file of any of the formats, recognised by its content."""
     try:
         text = path.read_text("utf-8-sig")
@@ -292,43 +262,38 @@ def _names(names: Iterable[str], shown: str) -> list[str]:
     return found
 
 
-def _csv(lines: Sequence[str], shown: str) -> _File:
+def _csv(lines: Sequence[str], shown: str) -> Parsed:
     """A table with a header."""
-    separator = max(",;\t", key=lines[0].count)
+    separator, rows = max(",;\t", key=lines[0].count), list[tuple[str, Cells]]()
     reader = csv.reader((line + "\n" for line in lines), delimiter=separator, strict=True)
     try:
         header = next(reader)
-        file = _File(_names(header[1:], shown))
-        for row in reader:
-            if len(row) != len(header) and row:
+        names = _names(header[1:], shown)
+        for row in filter(None, reader):
+            if len(row) != len(header):
                 raise UserError(f"'{shown}' line {reader.line_num} has {len(row)} cells, and its header {len(header)}")
-            if row:
-                file.add(row[0].strip(), [_cell(cell) for cell in row[1:]])
+            rows.append((row[0].strip(), [_cell(cell) for cell in row[1:]]))
     except csv.Error as error:
         raise UserError(f"'{shown}' line {reader.line_num} is not CSV: {error}") from None
-    return file
+    return names, rows
 
 
-def _json_lines(lines: Sequence[str], shown: str) -> _File:
+def _json_lines(lines: Sequence[str], shown: str) -> Parsed:
     """An object a line; keys that a line lacks are not given."""
     tables: list[tuple[str, dict[str, str | None]]] = []
     for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
         try:
-            table = json.loads(line)
-            name = str(table.pop("file" if "file" in table else "file_name"))
-            tables.append((name, {str(key): _scalar(value) for key, value in table.items()}))
+            if line.strip():
+                table = json.loads(line)
+                file = str(table.pop("file" if "file" in table else "file_name"))
+                tables.append((file, {str(key): _scalar(value) for key, value in table.items()}))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise UserError(
                 f"'{shown}' line {number} is not an object with a file and plain values, such as "
                 '{"file": "a.png", "hair": "long"}'
             ) from None
     keys = list(dict.fromkeys(key for _, table in tables for key in table))
-    file = _File(_names(keys, shown))
-    for name, table in tables:
-        file.add(name, [table.get(key) for key in keys])
-    return file
+    return _names(keys, shown), [(file, [table.get(key) for key in keys]) for file, table in tables]
 
 
 def _scalar(value: object) -> str | None:
@@ -340,17 +305,14 @@ def _scalar(value: object) -> str | None:
     return None if value is None else _cell(str(value))
 
 
-def _celeba(lines: Sequence[str], shown: str) -> _File:
+def _celeba(lines: Sequence[str], shown: str) -> Parsed:
     """CelebA's `list_attr_celeba.txt`: how many images, the names of the columns, then a line an image."""
-    file = _File(_names(lines[1].split(), shown))
+    names, rows = _names(lines[1].split(), shown), list[tuple[str, Cells]]()
     for number, line in enumerate(lines[2:], 3):
-        name, *cells = line.split() or [""]
-        if name and len(cells) != len(file.names):
-            raise UserError(f"'{shown}' line {number} has {len(cells)} values for {len(file.names)} attributes")
-        if name:
-            file.add(name, [_cell(cell) for cell in cells])
-    if len(file.rows) + file.repeated != int(lines[0]):
-        raise UserError(
-            f"'{shown}' has {len(file.rows):,} images where its first line says {int(lines[0]):,}: cut short?"
-        )
-    return file
+        if words := line.split():
+            if len(words) != 1 + len(names):
+                raise UserError(f"'{shown}' line {number} has {len(words) - 1} values for {len(names)} attributes")
+            rows.append((words[0], [_cell(cell) for cell in words[1:]]))
+    if len(rows) != int(lines[0]):
+        raise UserError(f"'{shown}' has {len(rows):,} images where its first line says {int(lines[0]):,}: cut short?")
+    return names, rows

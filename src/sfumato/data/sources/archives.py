@@ -2,8 +2,7 @@
 
 A member's name is only a name. Skipped are members whose name is absolute or climbs with `..`; links, devices and other
 special files; members of more than `MAX_FILE` bytes by the archive's word or in fact; second members of one name. Names
-that begin with a dot are ignored. Folders are labels as in a folder; where everything lies in one folder, the folders
-in that one.
+that begin with a dot are ignored. Folders are labels as in a folder; where all lies in one folder, those in that one.
 
 **Zip.** The directory at the archive's end lists the members, which come in the order of their names. Encrypted members
 are skipped, and members that share bytes (D. Fifield, "A better zip bomb", 2019). What is unpacked has to have the
@@ -14,10 +13,9 @@ head. Pictures are in its order, since shards are shuffled on purpose and a comp
 front to back. It is refused where it unpacks to more than `RATIO` times its length. Where it ends too early, what comes
 before that is used and the end is among the skipped files.
 
-Members of a tar that share all of their name before the first dot belong together (WebDataset's convention): beside
-`0001.jpg`, a `0001.cls` holds the index of its class, a `0001.json` an object whose plain values are attributes or
-captions, by the rules for columns of a file of labels, and a `0001.txt` its caption. Columns that identify pictures are
-not attributes. Without such members the folders are labels.
+Members of a tar that share all of their name before the first dot belong together (WebDataset): beside `0001.jpg`, a
+`0001.cls` holds the index of its class, a `0001.json` an object whose plain values are attributes or captions, by the
+rules for columns of a file of labels, and a `0001.txt` its caption. Where there are none, folders are labels.
 """
 
 from __future__ import annotations
@@ -32,32 +30,31 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import IO, cast
 
 from sfumato.data.labels import Labels, from_columns
-from sfumato.data.sources.files import MAX_FILE, Listed, TreeSource, hashed, state_of
+from sfumato.data.sources.files import MAX_FILE, FileSource, Listed, folder_labels, hashed, state_of
 from sfumato.data.sources.protocol import Blob, Unreadable, printable
 from sfumato.errors import UserError
 
-__all__ = ["TarSource", "ZipSource", "is_tar", "is_zip"]
+__all__ = ["is_tar", "is_zip", "tar_source", "zip_source"]
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 RATIO = 200
 """Pictures hardly shrink; what unpacks to more than this many times its length was made to fill a disk."""
 _ROOM = 2**28
-_SIDE = (".cls", ".json", ".txt")
-_SIDE_BYTES = 2**16
-_OWN = ""
+_SIDE, _SIDE_BYTES = (".cls", ".json", ".txt"), 2**16
+_OWN = ""  # the name of what a caption's own file says
 _MARKS = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open))
 _FAULTS = (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError, ValueError, struct.error)
 _LOCAL = struct.Struct("<4s22sHH")
 """A zip member's own head: its mark, what the directory says better, the lengths of its name and its extra field."""
 _UNIX = 3
 _TWICE = "its name stands twice in the archive: the first is taken"
+_LARGE = f"too large: more than {MAX_FILE:,} bytes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,32 +69,27 @@ class _Member(Listed):
     deflated: bool = False
 
 
-class _ArchiveSource(TreeSource):
-    """Members of archives as pictures."""
+def _source(
+    paths: Sequence[Path],
+    name: str | None,
+    members: Sequence[_Member],
+    unpacked: Callable[[_Member], bytes],
+    labels: Callable[[], Labels],
+) -> FileSource:
+    """A source of the members of archives."""
+    if not members:
+        raise UserError(f"'{printable(str(paths[0]))}' holds no files: give an archive of images")
 
-    def __init__(self, paths: Sequence[Path], name: str | None, members: Sequence[_Member]) -> None:
-        self.paths, self._members = paths, members
-        if not members:
-            raise UserError(f"'{printable(str(paths[0]))}' holds no files: give an archive of images")
-        super().__init__(name or printable(str(paths[0])), members, unwrap=len(paths) == 1)
-
-    def file(self, i: int) -> Blob:
-        """Return member i, unpacked into memory; raises `Unreadable`."""
-        member = self._members[i]
-        if member.fault is not None:
-            raise Unreadable(member.fault)
+    def file(i: int) -> Blob:
+        if (fault := members[i].fault) is not None:
+            raise Unreadable(fault)
         try:
-            return Blob(self._unpacked(member))
+            return Blob(unpacked(members[i]))
         except _FAULTS as error:
             raise Unreadable(f"damaged: {printable(str(error))[:80]}") from None
 
-    def _unpacked(self, member: _Member) -> bytes:
-        """The bytes of a member; raises any of `_FAULTS`."""
-        raise NotImplementedError
-
-    def key(self) -> str:
-        """Return a hash of the archives' paths, lengths and times of change."""
-        return hashed(state_of(self.paths))
+    name, key = name or printable(str(paths[0])), hashed(state_of(paths))
+    return FileSource(name, len(members), lambda i: members[i].origin, file, key, labels)
 
 
 def _name_fault(name: str) -> str | None:
@@ -113,42 +105,43 @@ def _is_hidden(name: str) -> bool:
 
 
 def _parts(name: str) -> tuple[str, ...]:
-    """A member's path."""
     return tuple(part for part in name.split("/") if part not in ("", "."))
 
 
 # Zip
 
 
-class ZipSource(_ArchiveSource):
-    """The images in a zip archive, as a source.
+def is_zip(path: Path) -> bool:
+    """Return whether a file is a zip archive, by its first or last bytes."""
+    return zipfile.is_zipfile(path)
+
+
+def zip_source(path: Path) -> FileSource:
+    """Return a source of the images in a zip archive.
 
     Raises:
         UserError: it is damaged or holds no file.
     """
-
-    def __init__(self, path: Path) -> None:
-        path = path.resolve()
-        super().__init__([path], None, _listed_zip(path))
-
-    def _unpacked(self, member: _Member) -> bytes:
-        with self.paths[0].open("rb") as file:  # anew, so that processes and threads don't share a position in it
-            file.seek(member.start)
-            mark, _, name, extra = _LOCAL.unpack(file.read(_LOCAL.size))
-            file.seek(name + extra, 1)
-            data = file.read(member.packed)
-        if mark != b"PK\3\4" or len(data) < member.packed:
-            raise ValueError("the archive has no such member where it says")
-        if member.deflated:
-            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, member.length + 1)
-        if len(data) != member.length or zlib.crc32(data) != member.crc:
-            raise ValueError("it is not what the archive's directory says")
-        return data
+    path = path.resolve()
+    members = _listed_zip(path)
+    labels = lambda: folder_labels(members, unwrap=True)  # noqa: E731
+    return _source([path], None, members, lambda member: _unzipped(path, member), labels)
 
 
-def is_zip(path: Path) -> bool:
-    """Return whether a file is a zip archive, by its first or last bytes."""
-    return zipfile.is_zipfile(path)
+def _unzipped(path: Path, member: _Member) -> bytes:
+    """The bytes of a member; raises any of `_FAULTS`."""
+    with path.open("rb") as file:  # anew, so that processes and threads don't share a position in it
+        file.seek(member.start)
+        mark, _, name, extra = _LOCAL.unpack(file.read(_LOCAL.size))
+        file.seek(name + extra, 1)
+        data = file.read(member.packed)
+    if mark != b"PK\3\4" or len(data) < member.packed:
+        raise ValueError("the archive has no such member where it says")
+    if member.deflated:
+        data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, member.length + 1)
+    if len(data) != member.length or zlib.crc32(data) != member.crc:
+        raise ValueError("it is not what the archive's directory says")
+    return data
 
 
 def _listed_zip(path: Path) -> list[_Member]:
@@ -183,7 +176,7 @@ def _zip_fault(info: zipfile.ZipInfo) -> str | None:
     if info.flag_bits & 0x1:
         return "encrypted"
     if info.file_size > MAX_FILE:
-        return f"too large: more than {MAX_FILE:,} bytes"
+        return _LARGE
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return "packed by a method that is not read here"
     if info.compress_type == zipfile.ZIP_STORED and info.compress_size != info.file_size:
@@ -194,8 +187,13 @@ def _zip_fault(info: zipfile.ZipInfo) -> str | None:
 # Tar
 
 
-class TarSource(_ArchiveSource):
-    """The images in tar archives, as a source.
+def is_tar(path: Path) -> bool:
+    """Return whether a file is called like a tar archive."""
+    return path.name.lower().endswith(SUFFIXES)
+
+
+def tar_source(paths: Sequence[Path], name: str | None = None) -> FileSource:
+    """Return a source of the images in tar archives.
 
     Args:
         paths: the archives, in order.
@@ -204,58 +202,46 @@ class TarSource(_ArchiveSource):
     Raises:
         UserError: one is damaged from its beginning or unpacks to too much, or none holds a file.
     """
+    paths = [path.resolve() for path in paths]
+    beside: dict[str, dict[str, str]] = {}
+    roots = [[path.name] if len(paths) > 1 else [] for path in paths]
+    members = [member for k, path in enumerate(paths) for member in _listed_tar(path, k, roots[k], beside)]
+    kinds = [_stem(member) for member in members]
+    stems = {stem for stem, kind in kinds if kind not in _SIDE}
+    pictures = [m for m, (stem, kind) in zip(members, kinds, strict=True) if kind not in _SIDE or stem not in stems]
+    opened: list[tuple[tuple[int, int], IO[bytes]]] = []
 
-    def __init__(self, paths: Sequence[Path], name: str | None = None) -> None:
-        paths = [path.resolve() for path in paths]
-        self._open: tuple[int, int, IO[bytes]] | None = None
-        self._beside: dict[str, dict[str, str]] = {}
-        members = [
-            member
-            for number, path in enumerate(paths)
-            for member in _listed_tar(path, number, [path.name] * (len(paths) > 1), self._beside)
-        ]
-        kinds = [_stem(member) for member in members]
-        stems = {stem for stem, kind in kinds if kind not in _SIDE}
-        pictures = [m for m, (stem, kind) in zip(members, kinds, strict=True) if kind not in _SIDE or stem not in stems]
-        super().__init__(paths, name, pictures)
-
-    @cached_property
-    def labels(self) -> Labels:
-        """What the members beside the pictures say; the class by folders where they say nothing."""
-        rows = [self._beside.get(_stem(member)[0], {}) for member in self._members] if self._beside else []
-        names = dict.fromkeys(key for row in rows for key in row)
-        columns = {name: [row.get(name) or None for row in rows] for name in names}
-        own = columns.pop(_OWN, None)  # the texts of a caption's own file are never an attribute
-        found = from_columns(columns, count=len(self))
-        labels = found if found.attributes else super().labels
-        return replace(labels, captions=found.captions if own is None else tuple(own))
-
-    def _unpacked(self, member: _Member) -> bytes:
-        if self._open is None or self._open[:2] != (os.getpid(), member.archive):  # each process opens its own
-            if self._open is not None:
-                self._open[2].close()
-            self._open = os.getpid(), member.archive, _stream(self.paths[member.archive])
-        file = self._open[2]
-        file.seek(member.start)
-        data = file.read(member.length)
+    def unpacked(member: _Member) -> bytes:
+        if not opened or opened[0][0] != (os.getpid(), member.archive):  # each process opens its own
+            while opened:
+                opened.pop()[1].close()
+            opened.append(((os.getpid(), member.archive), _stream(paths[member.archive])))
+        opened[0][1].seek(member.start)
+        data = opened[0][1].read(member.length)
         if len(data) < member.length:
             raise ValueError("the archive ends within it")
         return data
 
+    return _source(paths, name, pictures, unpacked, lambda: _tar_labels(pictures, beside, len(paths) == 1))
 
-def is_tar(path: Path) -> bool:
-    """Return whether a file is called like a tar archive."""
-    return path.name.lower().endswith(SUFFIXES)
+
+def _tar_labels(members: Sequence[_Member], beside: dict[str, dict[str, str]], unwrap: bool) -> Labels:
+    """What the members beside the pictures say; the class by folders where they say nothing."""
+    rows = [beside.get(_stem(member)[0], {}) for member in members] if beside else []
+    names = dict.fromkeys(key for row in rows for key in row)
+    columns = {name: [row.get(name) or None for row in rows] for name in names}
+    own = columns.pop(_OWN, None)  # the texts of a caption's own file are never an attribute
+    found = from_columns(columns, len(members))
+    labels = found if found.attributes else folder_labels(members, unwrap)
+    return replace(labels, captions=found.captions if own is None else tuple(own))
 
 
 def _stream(path: Path) -> IO[bytes]:
     """Open an archive, decompressed."""
     with path.open("rb") as file:
         head = file.read(6)
-    for mark, opener in _MARKS:
-        if head.startswith(mark):
-            return cast(IO[bytes], opener(path, "rb"))
-    return path.open("rb")
+    opener = next((opener for mark, opener in _MARKS if head.startswith(mark)), open)
+    return cast(IO[bytes], opener(path, "rb"))
 
 
 def _listed_tar(path: Path, number: int, root: list[str], beside: dict[str, dict[str, str]]) -> Iterator[_Member]:
@@ -301,9 +287,7 @@ def _tar_fault(info: tarfile.TarInfo, twice: bool) -> str | None:
         return "a link, which is not followed"
     if not info.isreg() or info.issparse():
         return "not a regular file"
-    if info.size > MAX_FILE:
-        return f"too large: more than {MAX_FILE:,} bytes"
-    return _name_fault(info.name) or (_TWICE if twice else None)
+    return _LARGE if info.size > MAX_FILE else _name_fault(info.name) or (_TWICE if twice else None)
 
 
 def _stem(member: _Member) -> tuple[str, str]:
@@ -322,9 +306,10 @@ def _said(kind: str, content: bytes) -> dict[str, str]:
             return {_OWN: content.decode("utf-8").strip()}
         table = json.loads(content)
         values = table.items() if isinstance(table, dict) else ()
-        plain = {str(key): value for key, value in values if isinstance(value, bool | int | float | str)}
         return {
-            key: ("no", "yes")[value] if isinstance(value, bool) else str(value).strip() for key, value in plain.items()
+            str(key): ("no", "yes")[value] if isinstance(value, bool) else str(value).strip()
+            for key, value in values
+            if isinstance(value, bool | int | float | str)
         }
     except (ValueError, RecursionError):
         return {}

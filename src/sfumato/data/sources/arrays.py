@@ -19,7 +19,7 @@ import math
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from sfumato.data.labels import Labels, column
 from sfumato.data.sources.protocol import Picture, Pixels, Unreadable, printable
 from sfumato.errors import UserError
 
-__all__ = ["ArraySource", "Arrays", "DatasetSource", "array_source", "from_arrays", "from_dataset", "is_array_file"]
+__all__ = ["ArraySource", "Arrays", "array_source", "from_arrays", "from_dataset", "is_array_file"]
 
 _IMAGES, _LABELS = ("image", "img", "pixel_values", "x"), ("label", "labels", "class", "y")
 
@@ -41,20 +41,20 @@ _IMAGES, _LABELS = ("image", "img", "pixel_values", "x"), ("label", "labels", "c
 class Arrays:
     """What an `ArraySource` loads: images (N, H, W, C) of any numbers, and what is known of them."""
 
-    images: NDArray[Any]
+    images: Any
     labels: Labels
 
 
 class ArraySource:
-    """Pictures in one array, loaded when they are first asked for.
+    """Pictures that are arrays, loaded when they are first asked for.
 
     Args:
         name: the source's, printable.
-        key: what changes when the contents do.
+        key: what changes when the contents do, or a function that returns it.
         load: returns the arrays.
     """
 
-    def __init__(self, name: str, key: str, load: Callable[[], Arrays]) -> None:
+    def __init__(self, name: str, key: str | Callable[[], str], load: Callable[[], Arrays]) -> None:
         self.name = name
         self._key, self._load = key, load
 
@@ -76,8 +76,8 @@ class ArraySource:
         return f"{self.name}[{i}]"
 
     def size(self, i: int) -> tuple[int, int]:
-        """Return (height, width), the same for every picture."""
-        _, height, width, _ = self.arrays.images.shape
+        """Return (height, width) of picture i; raises `Unreadable`."""
+        height, width, _ = self.arrays.images[i].shape
         return height, width
 
     def read(self, i: int) -> Picture:
@@ -85,8 +85,8 @@ class ArraySource:
         return Picture(as_pixels(self.arrays.images[i]), tuple(self.arrays.labels.conditions[i].tolist()))
 
     def key(self) -> str:
-        """Return the fingerprint given at construction."""
-        return self._key
+        """Return what changes when the contents do."""
+        return self._key if isinstance(self._key, str) else self._key()
 
 
 # Files
@@ -215,7 +215,7 @@ def _given_labels(labels: Any, classes: Sequence[str] | None, attributes: tuple[
 
 def from_dataset(
     dataset: Any, classes: Sequence[str] | None = None, name: str = "dataset", key: str | None = None
-) -> DatasetSource:
+) -> ArraySource:
     """Return a source of a torch `Dataset`'s pictures.
 
     Args:
@@ -234,83 +234,64 @@ def from_dataset(
         raise UserError("the dataset has no length: give one whose items are asked for by number") from None
     if not count:
         raise UserError("the dataset is empty")
-    return DatasetSource(dataset, classes or getattr(dataset, "classes", None), name, key)
+    items, classes = _Items(dataset), classes or getattr(dataset, "classes", None)
+    scanned = cache(lambda: _scanned(items, classes))
+    return ArraySource(name, lambda: key or scanned()[0], lambda: Arrays(items, _item_labels(scanned()[1], classes)))
 
 
-class DatasetSource:
-    """The pictures of a torch `Dataset`, as a source; made by `from_dataset`."""
+class _Items:
+    """The pictures of a torch `Dataset` as arrays."""
 
-    def __init__(self, dataset: Any, classes: Sequence[str] | None, name: str, key: str | None) -> None:
-        self.name = name
-        self._dataset, self._classes, self._key = dataset, classes, key
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
 
     def __len__(self) -> int:
-        return len(self._dataset)
+        return len(self.dataset)
 
-    def origin(self, i: int) -> str:
-        """Return the name and the number."""
-        return f"{self.name}[{i}]"
+    def __getitem__(self, i: int) -> Pixels:
+        return _picture(self.item(i)[0])
 
-    def size(self, i: int) -> tuple[int, int]:
-        """Return (height, width) of picture i; raises `Unreadable`."""
-        height, width, _ = self.read(i).pixels.shape
-        return height, width
-
-    def read(self, i: int) -> Picture:
-        """Return picture i; raises `Unreadable`."""
-        return Picture(_picture(self._item(i)[0]), tuple(self.labels.conditions[i].tolist()))
-
-    def key(self) -> str:
-        """Return the given key, or a hash of every item."""
-        return self._key or self._scanned[0]
-
-    @property
-    def attributes(self) -> tuple[Attribute, ...]:
-        """The class, where items have labels."""
-        return self.labels.attributes
-
-    @cached_property
-    def labels(self) -> Labels:
-        """What the items' labels say."""
-        labels = self._scanned[1]
-        if all(label is None for label in labels):
-            return Labels.none(len(labels))
-        plain = [label.item() if hasattr(label, "item") else label for label in labels]
-        if self._classes is None:
-            attribute, values = column("class", [None if label is None else str(label) for label in plain])
-            return Labels((attribute,), values[:, None])
-        names = [str(name) for name in self._classes]
-        indices = {name: k for k, name in enumerate(names)}
-        codes = [label if isinstance(label, int) else indices.get(str(label), -1) for label in plain]
-        return Labels.of_classes(names, np.array([k if 0 <= k < len(names) else math.nan for k in codes]))
-
-    @cached_property
-    def _scanned(self) -> tuple[str, list[Any]]:
-        """A hash of every item, and their labels."""
-        digest, labels = hashlib.sha256(repr(self._classes).encode()), []
-        for i in range(len(self)):
-            image, label = None, None
-            try:
-                image, label = self._item(i)
-                pixels = _picture(image)
-                digest.update(repr((pixels.shape, str(pixels.dtype), label)).encode() + pixels.tobytes())
-            except Unreadable as fault:
-                digest.update(fault.reason.encode())
-            labels.append(label)
-        return digest.hexdigest(), labels
-
-    def _item(self, i: int) -> tuple[Any, Any]:
+    def item(self, i: int) -> tuple[Any, Any]:
         """Item i: its picture and its label, None where there is none; raises `Unreadable`."""
         try:
-            item = self._dataset[i]
+            item = self.dataset[i]
         except Exception as error:  # foreign code
             raise Unreadable(f"the dataset's own {type(error).__name__}: {printable(str(error))[:80]}") from None
         if isinstance(item, Mapping):
-            image = next((item[name] for name in _IMAGES if name in item), None)
-            return image, next((item[name] for name in _LABELS if name in item), None)
+            image, label = (next((item[key] for key in keys if key in item), None) for keys in (_IMAGES, _LABELS))
+            return image, label
         if isinstance(item, tuple | list):
             return item[0], item[1] if len(item) > 1 else None
         return item, None
+
+
+def _scanned(items: _Items, classes: Sequence[str] | None) -> tuple[str, list[Any]]:
+    """A hash of every item, and their labels."""
+    digest, labels = hashlib.sha256(repr(classes).encode()), []
+    for i in range(len(items)):
+        label = None
+        try:
+            image, label = items.item(i)
+            pixels = _picture(image)
+            digest.update(repr((pixels.shape, str(pixels.dtype), label)).encode() + pixels.tobytes())
+        except Unreadable as fault:
+            digest.update(fault.reason.encode())
+        labels.append(label)
+    return digest.hexdigest(), labels
+
+
+def _item_labels(labels: list[Any], classes: Sequence[str] | None) -> Labels:
+    """What the items' labels say."""
+    if all(label is None for label in labels):
+        return Labels.none(len(labels))
+    plain = [label.item() if hasattr(label, "item") else label for label in labels]
+    if classes is None:
+        attribute, values = column("class", [None if label is None else str(label) for label in plain])
+        return Labels((attribute,), values[:, None])
+    names = [str(name) for name in classes]
+    indices = {name: k for k, name in enumerate(names)}
+    codes = [label if isinstance(label, int) else indices.get(str(label), -1) for label in plain]
+    return Labels.of_classes(names, np.array([k if 0 <= k < len(names) else math.nan for k in codes]))
 
 
 def _picture(image: Any) -> Pixels:

@@ -1,7 +1,7 @@
 """Sources whose pictures are encoded files, wherever those lie: in a folder, an archive, a table.
 
 Such a source knows which bytes picture i is and what is known of it. Decoding is the same for all, and since it takes
-nothing but bytes or a path, other processes can do it that know nothing of the source (`encoded`).
+nothing but bytes or a path, other processes can do it that know nothing of the source.
 
 A folder is one, with all its sub-folders. Every regular file is a candidate, whatever its name. Names that begin with a
 dot are ignored, files and folders alike. Symbolic links are never followed, so nothing outside the folder is read and a
@@ -15,8 +15,7 @@ import hashlib
 import math
 import os
 import stat
-from abc import abstractmethod
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,42 +28,44 @@ from sfumato.data.labels import Labels
 from sfumato.data.sources.protocol import File, Picture, Unreadable, printable
 from sfumato.errors import UserError
 
-__all__ = ["MAX_FILE", "FileSource", "FolderSource", "Listed", "TreeSource", "hashed", "state_of"]
+__all__ = ["MAX_FILE", "FileSource", "Listed", "folder_labels", "folder_source", "hashed", "state_of"]
 
 MAX_FILE = 2**28
 """Bytes of a file in an archive or a table; larger ones are not unpacked."""
 
 
 class FileSource:
-    """A source of encoded pictures; satisfies `Encoded`.
+    """A source of encoded files; satisfies `Encoded`.
 
     Args:
-        name: the absolute path, printable.
+        name: what it is called, printable.
+        origins: of each picture where it comes from, or a function from its number.
+        file: from the number of a picture to its file, not yet opened; raises `Unreadable`.
+        key: what changes when the contents do.
+        labels: makes what is known of the pictures.
+        folder: below which each of them is a file of its own.
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    @abstractmethod
-    def __len__(self) -> int:
-        """How many pictures there may be."""
-
-    @abstractmethod
-    def origin(self, i: int) -> str:
-        """Where picture i comes from."""
-
-    @abstractmethod
-    def file(self, i: int) -> File:
-        """The file of picture i, not yet opened; raises `Unreadable`."""
-
-    @abstractmethod
-    def key(self) -> str:
-        """A fingerprint of the contents."""
+    def __init__(
+        self,
+        name: str,
+        count: int,
+        origin: Callable[[int], str],
+        file: Callable[[int], File],
+        key: str,
+        labels: Callable[[], Labels] | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self.name, self.origin, self.file, self.folder = name, origin, file, folder
+        self._count, self._key, self._labels = count, key, labels
 
     @cached_property
     def labels(self) -> Labels:
-        """What is known of the pictures: nothing, unless a source says otherwise."""
-        return Labels.none(len(self))
+        """What is known of the pictures."""
+        return self._labels() if self._labels else Labels.none(len(self))
+
+    def __len__(self) -> int:
+        return self._count
 
     @property
     def attributes(self) -> tuple[Attribute, ...]:
@@ -92,6 +93,10 @@ class FileSource:
         """Return picture i, decoded; raises `Unreadable`."""
         return replace(read_picture(self.file(i)), condition=self.condition(i), caption=self.caption(i))
 
+    def key(self) -> str:
+        """Return what changes when the contents do."""
+        return self._key
+
 
 @dataclass(frozen=True, slots=True)
 class Listed:
@@ -105,94 +110,68 @@ class Listed:
     parts: tuple[str, ...]
     fault: str | None = None
 
+    @property
+    def origin(self) -> str:
+        """The path, printable."""
+        return printable("/".join(self.parts))
 
-class TreeSource(FileSource):
-    """Encoded pictures that have paths: the first-level folders are the values of the attribute `class`.
 
-    Fewer than two such folders are no attribute, and the class of a picture that lies beside them is not given.
+def folder_labels(entries: Sequence[Listed], unwrap: bool = False) -> Labels:
+    """Return the attribute `class` of files: the names of the first-level folders, where there are two or more.
+
+    The class of a file that lies beside them is not given.
 
     Args:
-        name: the absolute path of where they lie, printable.
-        entries: the files, in order.
+        entries: the files.
         unwrap: where all lie in one folder, look at the folders in it, as is usual in archives.
     """
-
-    def __init__(self, name: str, entries: Sequence[Listed], unwrap: bool = False) -> None:
-        super().__init__(name)
-        self._entries, self._unwrap = entries, unwrap
-
-    @cached_property
-    def labels(self) -> Labels:
-        """The class, where there are two or more."""
-        good = [entry.parts for entry in self._entries if entry.fault is None]
-        tops = {parts[0] for parts in good if len(parts) > 1}
-        level = int(self._unwrap and len(tops) == 1 and all(len(parts) > 1 for parts in good))
-        names = sorted({parts[level] for parts in good if len(parts) > level + 1})
-        if len(names) < 2:
-            return Labels.none(len(self))
-        codes = {name: float(k) for k, name in enumerate(names)}
-        folders = (entry.parts[level] if len(entry.parts) > level else "" for entry in self._entries)
-        return Labels.of_classes(list(map(printable, names)), np.array([codes.get(f, math.nan) for f in folders]))
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def origin(self, i: int) -> str:
-        """Return the path within the source."""
-        return printable("/".join(self._entries[i].parts))
+    good = [entry.parts for entry in entries if entry.fault is None]
+    tops = {parts[0] for parts in good if len(parts) > 1}
+    level = int(unwrap and len(tops) == 1 and all(len(parts) > 1 for parts in good))
+    names = sorted({parts[level] for parts in good if len(parts) > level + 1})
+    if len(names) < 2:
+        return Labels.none(len(entries))
+    codes = {name: float(k) for k, name in enumerate(names)}
+    folders = (entry.parts[level] if len(entry.parts) > level else "" for entry in entries)
+    return Labels.of_classes(list(map(printable, names)), np.array([codes.get(f, math.nan) for f in folders]))
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry(Listed):
-    """One file of a folder."""
-
-    size: int = 0
-    changed: int = 0
-
-
-class FolderSource(TreeSource):
-    """The images in a folder, as a source.
+def folder_source(folder: Path, wanted: Container[str] | None = None) -> FileSource:
+    """Return a source of the images in a folder.
 
     Args:
         folder: an existing folder.
         wanted: the names of the files to take; None takes all.
 
     Raises:
-        UserError: the folder can't be listed, or holds no such file.
+        UserError: the folder can't be listed, or holds no file.
     """
+    folder = folder.resolve()
+    entries = sorted(_walk(folder), key=lambda entry: entry[0].parts)
+    if not entries:
+        raise UserError(f"'{printable(str(folder))}' holds no files: give a folder of images")
+    entries = [entry for entry in entries if wanted is None or entry[0].parts[-1] in wanted]
+    listed = [entry for entry, _, _ in entries]
+    state = "\n".join(repr((entry.parts, entry.fault, size, changed)) for entry, size, changed in entries)
 
-    def __init__(self, folder: Path, wanted: Container[str] | None = None) -> None:
-        self.folder = folder.resolve()
-        entries = sorted(_walk(self.folder), key=lambda entry: entry.parts)
-        if not entries:
-            raise UserError(f"'{printable(str(folder))}' holds no files: give a folder of images")
-        if wanted is not None:
-            entries = [entry for entry in entries if entry.parts[-1] in wanted]
-        super().__init__(printable(str(self.folder)), entries)
-        self._files = entries
+    def file(i: int) -> Path:
+        if (fault := listed[i].fault) is not None:
+            raise Unreadable(fault)
+        return folder.joinpath(*listed[i].parts)
 
-    def file(self, i: int) -> Path:
-        """Return the path of picture i; raises `Unreadable` where it was listed as something else."""
-        entry = self._entries[i]
-        if entry.fault is not None:
-            raise Unreadable(entry.fault)
-        return self.folder.joinpath(*entry.parts)
-
-    def key(self) -> str:
-        """Return the SHA-256 of every file's path, size in bytes and time of change."""
-        lines = (repr((entry.parts, entry.fault, entry.size, entry.changed)) for entry in self._files)
-        return hashed("\n".join(lines))
+    name, origin = printable(str(folder)), lambda i: listed[i].origin
+    return FileSource(name, len(listed), origin, file, hashed(state), lambda: folder_labels(listed), folder)
 
 
-def _walk(folder: Path) -> list[_Entry]:
-    """List a folder and what is below it."""
-    entries: list[_Entry] = []
+def _walk(folder: Path) -> list[tuple[Listed, int, int]]:
+    """List a folder and what is below it: each file, its size and its time of change."""
+    entries: list[tuple[Listed, int, int]] = []
 
     def failed(error: OSError) -> None:
         path = Path(error.filename)
         if path == folder:
             raise UserError(f"'{printable(str(folder))}' cannot be listed: {error.strerror}")
-        entries.append(_Entry(path.relative_to(folder).parts, f"cannot be listed: {error.strerror}"))
+        entries.append((Listed(path.relative_to(folder).parts, f"cannot be listed: {error.strerror}"), 0, 0))
 
     for path, folders, files in os.walk(folder, onerror=failed):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -202,18 +181,18 @@ def _walk(folder: Path) -> list[_Entry]:
     return entries
 
 
-def _entry(folder: str, parts: tuple[str, ...], name: str) -> _Entry:
+def _entry(folder: str, parts: tuple[str, ...], name: str) -> tuple[Listed, int, int]:
     """Look at one file without opening it or following it."""
     parts = (*parts, name)
     try:
         status = os.lstat(os.path.join(folder, name))
     except OSError as error:
-        return _Entry(parts, f"cannot be read: {error.strerror}")
+        return Listed(parts, f"cannot be read: {error.strerror}"), 0, 0
     if stat.S_ISLNK(status.st_mode):
-        return _Entry(parts, "a symbolic link, which is not followed")
+        return Listed(parts, "a symbolic link, which is not followed"), 0, 0
     if not stat.S_ISREG(status.st_mode):
-        return _Entry(parts, "not a regular file")
-    return _Entry(parts, None, status.st_size, status.st_mtime_ns)
+        return Listed(parts, "not a regular file"), 0, 0
+    return Listed(parts), status.st_size, status.st_mtime_ns
 
 
 def hashed(text: str) -> str:

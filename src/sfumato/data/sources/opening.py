@@ -15,13 +15,13 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from sfumato.data.sources.archives import TarSource, ZipSource, is_tar, is_zip
+from sfumato.data.sources.archives import is_tar, is_zip, tar_source, zip_source
 from sfumato.data.sources.arrays import array_source, is_array_file
 from sfumato.data.sources.builtin import BUILTIN
-from sfumato.data.sources.files import FolderSource
+from sfumato.data.sources.files import folder_source
 from sfumato.data.sources.protocol import Source, printable
 from sfumato.data.sources.published import (
-    CelebaSource,
+    celeba_source,
     cifar_source,
     find_celeba,
     find_cifar,
@@ -75,15 +75,15 @@ def open_source(name: str) -> Source:
 def _folder(path: Path) -> Source:
     """The source that a folder is."""
     if (faces := find_celeba(path)) is not None:
-        return CelebaSource(*faces)
+        return celeba_source(*faces)
     if (images := find_idx(path)) is not None:
         return idx_source(images)
     if batches := find_cifar(path):
         return cifar_source(path, batches)
-    for kind, opener in ((is_tar, TarSource), (_is_parquet, parquet_source)):
+    for kind, opener in ((is_tar, tar_source), (_is_parquet, parquet_source)):
         if files := _alone(path, kind):
             return opener(files, printable(str(path.resolve())))
-    return FolderSource(path)
+    return folder_source(path)
 
 
 def _alone(folder: Path, kind: Callable[[Path], bool]) -> list[Path]:
@@ -110,14 +110,14 @@ def _file(path: Path) -> Source:
     if is_tar(path) or _is_parquet(path):
         return _several([path], None)
     if path.is_file() and is_zip(path):
-        return ZipSource(path)
+        return zip_source(path)
     raise UserError(f"'{printable(str(path))}' is a file of another kind: give {KINDS}")
 
 
 def _several(paths: list[Path], name: str | None) -> Source:
     """The source that archives or tables are together."""
     if all(map(is_tar, paths)):
-        return TarSource(paths, name)
+        return tar_source(paths, name)
     if all(map(_is_parquet, paths)):
         return parquet_source(paths, name)
     raise UserError(f"'{name}' must match tar archives alone, or Parquet files alone: it matches '{paths[0].name}'")

@@ -1,16 +1,16 @@
 """What a source of images is.
 
 A `Source` is a numbered list of pictures. It knows cheaply how large each is and which state it is in (`key`), and
-reads one picture at a time. It knows nothing of training: cropping, resizing, caching and splitting come after it, once
-for all sources. A picture that can't be used is `Unreadable`: the store skips and counts it. A source that can't be
-used at all is a `UserError`.
+reads one at a time. It knows nothing of training: cropping, resizing, caching and splitting come after it, once for all
+sources. A picture that can't be used is `Unreadable`: the store skips and counts it. A source that can't be used at all
+is a `UserError`.
 
-A source may offer more than the protocol asks for, and is asked by these functions, never by its class:
+A source may offer more than the protocol asks for; it is asked by these functions, never by its class:
 
-    encoded(source)        `file`, `condition` and `caption`: its pictures are encoded files, which other processes
-                           can decode
-    folder_of(source)      `folder`: each of them is a file of its own below this folder
-    captioned(source)      `captioned`: it has captions
+    encoded(source)      has `file`, `condition` and `caption`: its pictures are encoded files, which other processes
+                         can decode
+    folder_of(source)    has `folder`: each of them is a file of its own below this folder
+    captioned(source)    has `captioned`: whether there are captions
 
 Nothing here imports torch, so that listing the data is fast.
 """
@@ -108,16 +108,11 @@ class Source(Protocol):
 
 
 class Encoded(Source, Protocol):
-    """A source whose pictures are encoded files."""
+    """A source of encoded files; see `files.FileSource`."""
 
-    def file(self, i: int) -> File:
-        """The file of picture i, not yet opened; raises `Unreadable` where it is known not to be a picture."""
-
-    def condition(self, i: int) -> tuple[float, ...]:
-        """A number for each of the attributes of picture i."""
-
-    def caption(self, i: int) -> str | None:
-        """The caption of picture i."""
+    def file(self, i: int) -> File: ...  # noqa: D102
+    def condition(self, i: int) -> tuple[float, ...]: ...  # noqa: D102
+    def caption(self, i: int) -> str | None: ...  # noqa: D102
 
 
 def encoded(source: Source) -> Encoded | None:
@@ -145,10 +140,7 @@ def captioned(source: Source) -> bool:
 
 
 def printable(text: str) -> str:
-    r"""Return text that a terminal shows on one line: controls and undecodable bytes become \x escapes.
-
-    Letters of any script and emoji stay; a newline, an escape sequence or a surrogate in a file's name does not.
-    """
+    r"""Return text that a terminal shows on one line: controls and undecodable bytes become \x escapes."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text)

@@ -32,7 +32,6 @@ import re
 import struct
 import zlib
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -42,11 +41,11 @@ from sfumato.conditions.attributes import Attribute
 from sfumato.data.formats.plain_pickle import read_guarded
 from sfumato.data.labels import Labels, read_labels
 from sfumato.data.sources.arrays import Arrays, ArraySource
-from sfumato.data.sources.files import FolderSource, hashed, state_of
+from sfumato.data.sources.files import FileSource, folder_source, hashed, state_of
 from sfumato.data.sources.protocol import Pixels, printable
 from sfumato.errors import UserError
 
-__all__ = ["CelebaSource", "cifar_source", "find_celeba", "find_cifar", "find_idx", "idx_source", "is_idx", "read_idx"]
+__all__ = ["celeba_source", "cifar_source", "find_celeba", "find_cifar", "find_idx", "idx_source", "is_idx", "read_idx"]
 
 
 # CelebA
@@ -60,8 +59,8 @@ def find_celeba(folder: Path) -> tuple[Path, Path, Path | None] | None:
     return (pictures, lists[0], parts[0] if parts else None) if lists and pictures.is_dir() else None
 
 
-class CelebaSource(FolderSource):
-    """CelebA's pictures and attributes, as a source.
+def celeba_source(folder: Path, attributes: Path, partition: Path | None) -> FileSource:
+    """Return a source of CelebA's pictures and attributes.
 
     Args:
         folder: the pictures.
@@ -71,21 +70,12 @@ class CelebaSource(FolderSource):
     Raises:
         UserError: the pictures can't be listed, or no picture trains.
     """
-
-    def __init__(self, folder: Path, attributes: Path, partition: Path | None) -> None:
-        super().__init__(folder, None if partition is None else _training(partition))
-        self._lists = [attributes, partition] if partition is not None else [attributes]
-        if not len(self):
-            raise UserError(f"'{printable(str(partition))}' names none of the pictures in '{self.name}' to train on")
-
-    @cached_property
-    def labels(self) -> Labels:
-        """What the list of attributes says."""
-        return read_labels(self._lists[0], [self.origin(i) for i in range(len(self))])
-
-    def key(self) -> str:
-        """Return a hash of the pictures' and the lists' states."""
-        return hashed(f"{super().key()}; {state_of(self._lists)}")
+    faces = folder_source(folder, None if partition is None else _training(partition))
+    if not len(faces):
+        raise UserError(f"'{printable(str(partition))}' names none of the pictures in '{faces.name}' to train on")
+    key = hashed(f"{faces.key()}; {state_of(filter(None, (attributes, partition)))}")
+    labels = lambda: read_labels(attributes, [faces.origin(i) for i in range(len(faces))])  # noqa: E731
+    return FileSource(faces.name, len(faces), faces.origin, faces.file, key, labels, faces.folder)
 
 
 def _training(partition: Path) -> frozenset[str]:

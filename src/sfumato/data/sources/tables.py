@@ -15,26 +15,32 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sfumato.data.labels import Labels, from_columns
+from sfumato.data.labels import from_columns
 from sfumato.data.sources.files import MAX_FILE, FileSource, hashed, state_of
 from sfumato.data.sources.protocol import Blob, Unreadable, printable
 from sfumato.errors import UserError
 
-__all__ = ["TableSource", "from_huggingface", "open_huggingface", "parquet_source"]
+__all__ = ["from_huggingface", "open_huggingface", "parquet_source"]
 
 _NAMED = ("image", "img", "picture", "jpg", "png")
 _MOST_GROUP = 2**32
 
 
-class TableSource(FileSource):
-    """Pictures in rows; made by `parquet_source` and `from_huggingface`.
+def _source(
+    name: str,
+    count: int,
+    key: str,
+    cell: Callable[[int], Any],
+    columns: Mapping[str, Iterable[Any]],
+    classes: Mapping[str, Sequence[str]],
+) -> FileSource:
+    """A source of the pictures in rows.
 
     Args:
         name: printable.
@@ -44,52 +50,24 @@ class TableSource(FileSource):
         columns: the other columns' plain values, by name.
         classes: what integers of a column stand for, by its name.
     """
+    texts = {column: list(map(_text, cells)) for column, cells in columns.items()}
 
-    def __init__(
-        self,
-        name: str,
-        count: int,
-        key: str,
-        cell: Callable[[int], Any],
-        columns: Mapping[str, Iterable[Any]],
-        classes: Mapping[str, Sequence[str]],
-    ) -> None:
-        super().__init__(name)
-        self._count, self._key, self._cell = count, key, cell
-        self._columns = {column: list(map(_text, cells)) for column, cells in columns.items()}
-        self._classes = classes
-
-    @cached_property
-    def labels(self) -> Labels:
-        """What the other columns say."""
-        return from_columns(self._columns, self._classes, len(self))
-
-    def __len__(self) -> int:
-        return self._count
-
-    def origin(self, i: int) -> str:
-        """Return the name and the number of the row."""
-        return f"{self.name}[{i}]"
-
-    def file(self, i: int) -> Blob:
-        """Return the bytes in row i; raises `Unreadable`."""
+    def file(i: int) -> Blob:
         try:
-            cell = self._cell(i)
+            found = cell(i)
         except (OSError, ValueError, ArithmeticError) as error:
             raise Unreadable(f"damaged: {printable(str(error))[:80]}") from None
-        data = cell.get("bytes") if isinstance(cell, Mapping) else cell
+        data = found.get("bytes") if isinstance(found, Mapping) else found
         if not isinstance(data, bytes):
             raise Unreadable("the row holds no bytes of a picture")
         if len(data) > MAX_FILE:
             raise Unreadable(f"too large: more than {MAX_FILE:,} bytes")
         return Blob(data)
 
-    def key(self) -> str:
-        """Return the fingerprint given at construction."""
-        return self._key
+    return FileSource(name, count, lambda i: f"{name}[{i}]", file, key, lambda: from_columns(texts, count, classes))
 
 
-def parquet_source(paths: Sequence[Path], name: str | None = None) -> TableSource:
+def parquet_source(paths: Sequence[Path], name: str | None = None) -> FileSource:
     """Return a source of the pictures in Parquet files.
 
     Args:
@@ -111,7 +89,7 @@ def parquet_source(paths: Sequence[Path], name: str | None = None) -> TableSourc
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
         raise UserError(f"'{shown}' can't be read as Parquet: {printable(str(error))[:120]}") from None
     own = name or printable(str(rows.paths[0]))
-    return TableSource(own, int(rows.ends[-1]), hashed(state_of(rows.paths)), rows, rows.columns, rows.classes)
+    return _source(own, int(rows.ends[-1]), hashed(state_of(rows.paths)), rows, rows.columns, rows.classes)
 
 
 class _Rows:
@@ -146,7 +124,7 @@ class _Rows:
         return self.held[2][i - (int(self.ends[group - 1]) if group else 0)].as_py()
 
 
-def from_huggingface(dataset: Any, name: str = "dataset", key: str | None = None) -> TableSource:
+def from_huggingface(dataset: Any, name: str = "dataset", key: str | None = None) -> FileSource:
     """Return a source of the pictures in a `datasets.Dataset`.
 
     Args:
@@ -171,10 +149,10 @@ def from_huggingface(dataset: Any, name: str = "dataset", key: str | None = None
         raise UserError(f"'{name}' has no fingerprint: give a key that changes when its contents do")
     pictures = dataset.select_columns([image])
     columns = {column: dataset[column] for column in plain}
-    return TableSource(name, len(dataset), own, lambda i: pictures[i][image], columns, classes)
+    return _source(name, len(dataset), own, lambda i: pictures[i][image], columns, classes)
 
 
-def open_huggingface(name: str) -> TableSource:
+def open_huggingface(name: str) -> FileSource:
     """Return a source of a data set of the hub or on the disk, by its id.
 
     Args:
