@@ -16,10 +16,11 @@ import pytest
 
 from sfumato.conditions.attributes import Attribute
 from sfumato.config.data import DataConfig
+from sfumato.data.formats.fitting import Form
 from sfumato.data.sources.files import FileSource, folder_source
 from sfumato.data.store import build
 from sfumato.data.store import format as disk
-from sfumato.data.store.format import Chunk, append, chunks, load, write_index
+from sfumato.data.store.format import Chunk, Plan, append, chunks, load, plan_of, write_index
 from sfumato.data.store.open import open_store
 
 MakeFolder = Callable[..., Path]
@@ -123,8 +124,8 @@ def test_what_was_damaged_since_is_done_again(
     assert contents(own_cache) == contents(tmp_path / "other")
 
 
-@pytest.mark.parametrize("name", ["images.npy", "journal", "plan.json"])
-@pytest.mark.parametrize("keep", [0, 200])
+@pytest.mark.parametrize("name", ["images.npy", "journal"])
+@pytest.mark.parametrize("keep", [0, 200, 400])
 def test_what_was_cut_off_since_is_done_again(make_folder: MakeFolder, own_cache: Path, name: str, keep: int) -> None:
     folder = make_folder("set", 35)
     killed(folder, 27)
@@ -180,8 +181,10 @@ def test_a_journal_says_what_it_was_told(tmp_path: Path) -> None:
         [None, "a\ncat 🙂\u2028"],
     )
     second = Chunk(Counter(pictures=1), skipped=[("bad\\x0a", "why")])
-    for chunk in (first, second):
-        append(tmp_path / "journal", chunk)
+    plan = Plan((3, 3), Form((4, 3), None, "white"), ["chosen"])
+    for line in (plan, first, second):
+        append(tmp_path / "journal", line)
+    assert plan_of(tmp_path / "journal") == plan
     (one, _), (two, end) = chunks(tmp_path / "journal")
     assert (one.counts, one.digests, one.origins) == (first.counts, first.digests, first.origins)
     np.testing.assert_array_equal(np.float32(one.conditions), np.float32(first.conditions))

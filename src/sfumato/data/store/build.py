@@ -37,7 +37,7 @@ from sfumato.data.formats.decode import read_picture
 from sfumato.data.formats.fitting import Form, Row, make_row
 from sfumato.data.sources.protocol import File, Source, Unreadable, encoded, files_of
 from sfumato.data.store import format as disk
-from sfumato.data.store.format import Chunk, Plan, append, chunks, header, load, write_index
+from sfumato.data.store.format import Chunk, Plan, append, chunks, header, load, plan_of, write_index
 from sfumato.data.workers import count_workers, run
 from sfumato.errors import UserError
 from sfumato.files import Lock, sync
@@ -86,12 +86,13 @@ def build(source: Source, config: DataConfig, entry: Path, on_progress: Progress
             try:
                 counts = _write_rows(built, source, plan, on_progress)
             except _Mixed:
-                _begin_again_with_bytes(built, plan)
+                note = "some pictures have 8 bits and others more, or floats: all were brought to 8"
+                plan = _begun(built, Plan(plan.size, replace(plan.form, depth="8"), [*plan.notes, note]))
                 counts = _write_rows(built, source, plan, on_progress)
             _finish(built, source, plan, counts)
             _publish(built, entry)
         except BaseException as error:
-            if isinstance(error, Exception) or not (built / "journal").exists():
+            if isinstance(error, Exception) or not any(chunks(built / "journal")):
                 shutil.rmtree(built, ignore_errors=True)
             raise
     _remove_old(slot, keep=entry.name)
@@ -124,10 +125,8 @@ def choose_size(sizes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], str]
 
 def _plan(built: Path, source: Source, config: DataConfig) -> Plan:
     """The plan of the build that was begun here; or one made now."""
-    try:
-        return Plan.read(built)
-    except (OSError, ValueError, KeyError, TypeError):
-        (built / "journal").unlink(missing_ok=True)
+    if (begun := plan_of(built / "journal")) is not None:
+        return begun
     size, notes = config.size, []
     if size is None:
         size, note = choose_size(_header_sizes(source))
@@ -136,8 +135,13 @@ def _plan(built: Path, source: Source, config: DataConfig) -> Plan:
     if crop == "random":
         rows, crop = (math.ceil(size[0] * (1 + MARGIN)), math.ceil(size[1] * (1 + MARGIN))), "center"
         notes.append(f"kept at {rows[0]}x{rows[1]}, of which another {size[0]}x{size[1]} is cut out each time")
-    plan = Plan(size, Form(rows, config.channels, config.background, config.depth, crop), notes)
-    plan.write(built)
+    return _begun(built, Plan(size, Form(rows, config.channels, config.background, config.depth, crop), notes))
+
+
+def _begun(built: Path, plan: Plan) -> Plan:
+    """Begin a journal with a plan."""
+    (built / "journal").unlink(missing_ok=True)
+    append(built / "journal", plan)
     return plan
 
 
@@ -148,14 +152,6 @@ def _header_sizes(source: Source) -> list[tuple[int, int]]:
         with contextlib.suppress(Unreadable):  # reading it will say why
             sizes.append(source.size(i))
     return sizes or [(SIDES[-1], SIDES[-1])]
-
-
-def _begin_again_with_bytes(built: Path, plan: Plan) -> None:
-    """Change a plan to 8 bits for all."""
-    plan.form, plan.width, plan.kind = replace(plan.form, depth="8"), 0, ""
-    plan.notes.append("some pictures have 8 bits and others more, or floats: all were brought to 8")
-    (built / "journal").unlink(missing_ok=True)
-    plan.write(built)
 
 
 # Rows
@@ -194,7 +190,7 @@ def _write_rows(built: Path, source: Source, plan: Plan, on_progress: Progress) 
         for i, (row, condition, caption) in enumerate(
             _answers(source, plan.form, total["pictures"]), total["pictures"]
         ):
-            row = row if isinstance(row, str) else _accepted(row, plan, built, file)
+            row = row if isinstance(row, str) else _accepted(row, plan, file)
             chunk.counts["pictures"] += 1
             if isinstance(row, str):
                 fault = source.origin(i), row
@@ -209,7 +205,7 @@ def _write_rows(built: Path, source: Source, plan: Plan, on_progress: Progress) 
             on_progress(i + 1, len(source))
             if chunk.counts["pictures"] == disk.CHUNK or i + 1 == len(source):
                 file.flush()
-                append(built / "journal", chunk)
+                append(built / "journal", replace(chunk, width=plan.width, kind=plan.kind))
                 total += chunk.counts
                 chunk = Chunk()
         if not total["rows"]:
@@ -222,12 +218,11 @@ def _write_rows(built: Path, source: Source, plan: Plan, on_progress: Progress) 
     return total
 
 
-def _accepted(row: Row, plan: Plan, built: Path, file: IO[bytes]) -> Row | str:
+def _accepted(row: Row, plan: Plan, file: IO[bytes]) -> Row | str:
     """The row, or why it can't stand with the others; the first decides. Raises `_Mixed`."""
     if not plan.kind:
         plan.width = plan.form.channels or (3 if row.channels in (1, 3) else row.channels)
         plan.kind = row.kind
-        plan.write(built)
         file.write(header(0, plan))
     if row.kind != plan.kind:
         raise _Mixed
@@ -238,22 +233,22 @@ def _accepted(row: Row, plan: Plan, built: Path, file: IO[bytes]) -> Row | str:
 
 def _resumed(built: Path, file: IO[bytes], plan: Plan) -> Counter[str]:
     """Verify the rows that are there, cut off what is not verified, and leave the file at its end."""
-    total = Counter[str]()
-    if not plan.kind:
+    total, kept, start = Counter[str](), 0, 0
+    for chunk, end in chunks(built / "journal"):
+        if chunk.kind and not plan.kind:
+            plan.width, plan.kind = chunk.width, chunk.kind
+            file.seek(start := len(header(0, plan)))
+        if any(_digest(file.read(plan.row_bytes), plan.width) != digest for digest in chunk.digests):
+            break
+        total, kept = total + chunk.counts, end
+    if not total:
+        plan.width, plan.kind = 0, ""
+        _begun(built, plan)
         file.truncate(0)
+        file.seek(0)
         return total
-    start, journal, kept = len(header(0, plan)), built / "journal", 0
-    file.seek(start)
-    if journal.exists():
-        for chunk, end in chunks(journal):
-            if any(_digest(file.read(plan.row_bytes), plan.width) != digest for digest in chunk.digests):
-                break
-            total += chunk.counts
-            kept = end
-        os.truncate(journal, kept)
-    file.truncate(start + total["rows"] * plan.row_bytes)
-    file.seek(0)
-    file.write(header(0, plan))
+    os.truncate(built / "journal", kept)
+    file.truncate(start + total["rows"] * (plan.row_bytes if plan.kind else 0))
     file.seek(0, os.SEEK_END)
     return total
 

@@ -9,15 +9,14 @@
 
 Columns are files of their own because a million rows of JSON take seconds to read; these take a few tenths.
 
-    CACHE/store/SLOT/.build-KEY-*/    plan.json   how the rows are made, chosen before the first of them
-                                      images.npy  rows, behind a header that is written last
-                                      journal     what became of the pictures
+    CACHE/store/SLOT/.build-KEY-*/    images.npy  rows, behind a header that is written last
+                                      journal     how they are made (`Plan`), and what became of the pictures (`Chunk`)
                                       lock        held by the build, so that no other continues it
 
-After every `CHUNK` pictures a line is added to the journal: the SHA-256 of what follows, and JSON of what became of
-those pictures. Rows after the last line are forgotten. A build that continues accepts a line if its own hash is right
-and the rows it speaks of have the digests that it names; the first other line ends it. So nothing has to reach the disk
-at any certain time, and what is kept is what was meant.
+A line of the journal is the SHA-256 of what follows, and JSON; after the plan comes one for every `CHUNK` pictures.
+Rows after the last line are forgotten. A build that continues accepts a line if its own hash is right and the rows it
+speaks of have the digests that it names; the first other line ends it. So nothing has to reach the disk at any certain
+time.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ from sfumato.data.formats.fitting import Form
 from sfumato.data.sources.protocol import Pixels
 from sfumato.files import sync
 
-__all__ = ["CHUNK", "RULES", "Chunk", "Plan", "Stored", "append", "chunks", "header", "load", "write_index"]
+__all__ = ["CHUNK", "RULES", "Chunk", "Plan", "Stored", "append", "chunks", "header", "load", "plan_of", "write_index"]
 
 RULES = 4
 """The version of the rules in `formats` and of this layout: a change makes every store anew."""
@@ -83,23 +82,22 @@ def load(entry: Path) -> Stored | None:
     try:
         index = json.loads((entry / "index.json").read_text("utf-8"))
         images = np.load(entry / "images.npy", mmap_mode="r", allow_pickle=False)
-        conditions = np.load(entry / "conditions.npy", allow_pickle=False)
-        digests = np.load(entry / "digests.npy", allow_pickle=False)
-        origins = (entry / "origins.txt").read_text("utf-8").split("\n")
-        shape, attributes = tuple(index["shape"]), tuple(map(from_plain, index["attributes"]))
-        format = formats.from_plain(index["depth"])
-        captions = _captions(entry) if index.get("captions") else None
-        if images.shape != shape or images.dtype != format.dtype or digests.shape != (shape[0], 32):
+        conditions, digests = (np.load(entry / f"{name}.npy", allow_pickle=False) for name in ("conditions", "digests"))
+        *origins, end = (entry / "origins.txt").read_text("utf-8").split("\n")
+        captions = None
+        if index.get("captions"):
+            captions = tuple(map(json.loads, (entry / "captions.jsonl").read_text("utf-8").splitlines()))
+        attributes, format = tuple(map(from_plain, index["attributes"])), formats.from_plain(index["depth"])
+        count, (height, width) = index["shape"][0], index["size"]
+        whole = images.shape == tuple(index["shape"]) and images.dtype == format.dtype and not end
+        whole &= (conditions.shape, conditions.dtype) == ((count, len(attributes)), np.float32)
+        whole &= digests.shape == (count, 32) and len(origins) == count and len(captions or origins) == count
+        if not whole:
             return None
-        if conditions.shape != (shape[0], len(attributes)) or conditions.dtype != np.float32:
-            return None
-        if len(origins) != shape[0] + 1 or origins.pop() or (captions is not None and len(captions) != shape[0]):
-            return None
-        height, width = map(int, index["size"])
         digits = digests.tobytes().hex()
         return Stored(
             images=images,
-            size=(height, width),
+            size=(int(height), int(width)),
             format=format,
             conditions=conditions,
             digests=tuple(digits[start : start + 64] for start in range(0, len(digits), 64)),
@@ -111,11 +109,6 @@ def load(entry: Path) -> Stored | None:
         )
     except (FileNotFoundError, EOFError, ValueError, KeyError, TypeError):
         return None
-
-
-def _captions(entry: Path) -> tuple[str | None, ...]:
-    """The captions of a store."""
-    return tuple(map(json.loads, (entry / "captions.jsonl").read_text("utf-8").splitlines()))
 
 
 # A build
@@ -145,17 +138,6 @@ class Plan:
         """How many bytes a row has."""
         return self.width * self.form.size[0] * self.form.size[1] * format_of(self.kind).dtype.itemsize
 
-    def write(self, built: Path) -> None:
-        """Write it where a later build finds it."""
-        (built / "plan.json").write_text(json.dumps(asdict(self)), "utf-8")
-
-    @classmethod
-    def read(cls, built: Path) -> Plan:
-        """Read it; raises OSError, ValueError, KeyError or TypeError where there is none."""
-        table = json.loads((built / "plan.json").read_text("utf-8"))
-        form = Form(tuple(table["form"].pop("size")), **table["form"])
-        return cls(**table | {"size": tuple(table["size"]), "form": form})
-
 
 @dataclass
 class Chunk:
@@ -164,11 +146,9 @@ class Chunk:
     Attributes:
         counts: how many pictures, rows, rows with colour (coloured), smaller than the size (enlarged), with further
             frames (animated).
-        digests: of each row, SHA-256 in hexadecimal.
-        origins: of each row.
-        conditions: of each row.
-        captions: of each row.
+        digests, origins, conditions, captions: of each row; digests in hexadecimal.
         skipped: (origin, reason) of the pictures without a row.
+        width, kind: of the plan.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -177,34 +157,52 @@ class Chunk:
     conditions: list[tuple[float, ...]] = field(default_factory=list)
     captions: list[str | None] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    width: int = 0
+    kind: str = ""
 
 
-def append(journal: Path, chunk: Chunk) -> None:
-    """Add a chunk to a journal."""
-    table = np.array(chunk.conditions, "<f4").tobytes().hex()  # JSON takes ten times the room
-    text = json.dumps(vars(chunk) | {"conditions": table}).encode("ascii")
+def append(journal: Path, what: Plan | Chunk) -> None:
+    """Add a line to a journal."""
+    table = dict(vars(what))
+    if isinstance(what, Plan):
+        table["form"] = vars(what.form)
+    else:
+        table["conditions"] = np.array(what.conditions, "<f4").tobytes().hex()  # JSON takes ten times the room
+    text = json.dumps(table).encode("ascii")
     with journal.open("ab") as file:
         file.write(hashlib.sha256(text).hexdigest().encode() + b" " + text + b"\n")
 
 
+def plan_of(journal: Path) -> Plan | None:
+    """Return the plan of the build that was begun here, None where there is none."""
+    for table, _ in _tables(journal):
+        try:
+            form = Form(tuple(table["form"].pop("size")), **table["form"])
+            return Plan(**table | {"size": tuple(table["size"]), "form": form})
+        except (KeyError, TypeError):  # written by another version
+            break
+    return None
+
+
 def chunks(journal: Path) -> Iterator[tuple[Chunk, int]]:
     """Yield the chunks of a journal up to the first damaged line, each with the number of bytes up to its end."""
+    for k, (table, end) in enumerate(_tables(journal)):
+        if k:
+            values, rows = np.frombuffer(bytes.fromhex(table["conditions"]), "<f4"), len(table["digests"])
+            conditions = values.reshape(rows, -1).tolist() if rows else []
+            table |= {"counts": Counter(table["counts"]), "skipped": list(map(tuple, table["skipped"]))}
+            yield Chunk(**table | {"conditions": list(map(tuple, conditions))}), end
+
+
+def _tables(journal: Path) -> Iterator[tuple[dict[str, Any], int]]:
+    """Yield what the good lines hold, each with the number of bytes up to its end."""
     end = 0
-    with journal.open("rb") as file:
+    with journal.open("rb") if journal.exists() else io.BytesIO() as file:
         for line in file:
             digest, _, text = line.rstrip(b"\n").partition(b" ")
             if not line.endswith(b"\n") or hashlib.sha256(text).hexdigest().encode() != digest:
                 return
-            try:
-                table = json.loads(text)
-                values, rows = np.frombuffer(bytes.fromhex(table["conditions"]), "<f4"), len(table["digests"])
-                values = values.reshape(rows, -1) if rows else values
-                table |= {"counts": Counter(table["counts"]), "skipped": list(map(tuple, table["skipped"]))}
-                chunk = Chunk(**table | {"conditions": list(map(tuple, values.tolist()))})
-            except (ValueError, KeyError, TypeError):  # written by another version
-                return
-            end += len(line)
-            yield chunk, end
+            yield json.loads(text), (end := end + len(line))
 
 
 def header(count: int, plan: Plan) -> bytes:
@@ -232,16 +230,16 @@ def write_index(built: Path, attributes: tuple[Attribute, ...], index: dict[str,
             conditions.append(np.array(chunk.conditions, np.float32).reshape(len(chunk.digests), len(attributes)))
             captions += chunk.captions
             skipped += chunk.skipped
-    np.save(built / "digests.npy", np.concatenate(digests), allow_pickle=False)
     table = np.concatenate(conditions)
     used = [_used(attribute, table[:, a]) for a, attribute in enumerate(attributes)]
+    np.save(built / "digests.npy", np.concatenate(digests), allow_pickle=False)
     np.save(built / "conditions.npy", table, allow_pickle=False)
     index |= {"attributes": list(map(plain, used)), "quarantined": skipped}
     if any(captions):
         (built / "captions.jsonl").write_text("".join(json.dumps(caption) + "\n" for caption in captions), "ascii")
         index["captions"] = True
     (built / "index.json").write_text(json.dumps(index), "ascii")
-    for name in ("journal", "plan.json", "lock"):
+    for name in ("journal", "lock"):
         (built / name).unlink(missing_ok=True)
     for path in (*built.iterdir(), built):
         sync(path)
