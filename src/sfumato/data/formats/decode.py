@@ -30,7 +30,6 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.ExifTags import Base
 
@@ -47,17 +46,17 @@ _IN_MEMORY = 2**25
 """Bytes of a file that is read at once, since decoding opens it several times."""
 # EXIF orientation -> (transpose, reverse rows, reverse columns), done in that order.
 _TURNS = {2: (0, 0, 1), 3: (0, 1, 1), 4: (0, 1, 0), 5: (1, 0, 0), 6: (1, 0, 1), 7: (1, 1, 1), 8: (1, 1, 0)}
-# What files of other kinds begin with.
-_OTHERS = (
-    (b"%PDF", "a PDF"),
-    (b"%!PS", "PostScript (EPS)"),
-    (b"\xc5\xd0\xd3\xc6", "PostScript (EPS)"),
-    (b"PK\x03\x04", "a zip archive"),
-    (b"\x1f\x8b", "a gzip file"),
-    (b"<svg", "an SVG drawing"),
-    (b"<!doctype html", "an HTML page"),
-    (b"<html", "an HTML page"),
-)
+# What files of other kinds begin with, in small letters.
+_OTHERS = {
+    b"%pdf": "a PDF",
+    b"%!ps": "PostScript (EPS)",
+    b"\xc5\xd0\xd3\xc6": "PostScript (EPS)",
+    b"pk\x03\x04": "a zip archive",
+    b"\x1f\x8b": "a gzip file",
+    b"<svg": "an SVG drawing",
+    b"<!doctype html": "an HTML page",
+    b"<html": "an HTML page",
+}
 
 
 def read_picture(file: File) -> Picture:
@@ -69,7 +68,20 @@ def read_picture(file: File) -> Picture:
     file = _in_memory(file)
     if is_array(file):
         return Picture(as_pixels(view_picture(file)))
-    return _read_bands(file) if is_bands(file) else _read_image(file)
+    if is_bands(file):
+        with _guarded(file):
+            picture, orientation = read_bands(file)
+        return replace(picture, pixels=_turned(picture.pixels, orientation))
+    with opened(file) as image:
+        if image.format == "TIFF" and not _covered(image):
+            raise Unreadable("damaged: its strips don't reach its last row")
+        coarse = image.format == "PNG" and image.mode != "I;16" and ";16" in str(getattr(image, "tile", ()))
+        image.load()
+        deep = read_sixteen(file) if coarse else None
+        pixels, alpha = _pixels(image) if deep is None else (deep, deep.shape[2] in (2, 4))
+        if image.format == "PNG" and _ends_blank(image, pixels) and rows_missing(file):
+            raise Unreadable("damaged: its data end before its last row")
+        return Picture(_turned(pixels, _orientation(image)), animated=_animated(image), alpha=alpha)
 
 
 def header_size(file: File) -> tuple[int, int]:
@@ -94,6 +106,15 @@ def opened(file: File) -> Iterator[Image.Image]:
         if image.width * image.height > MAX_PIXELS:
             raise Unreadable(f"too large: {image.width}x{image.height}, more than {MAX_PIXELS:,} pixels")
         yield image
+
+
+def is_array(file: File) -> bool:
+    """Return whether a file begins as an .npy does; one that can't be read does not."""
+    try:
+        with file.open("rb") as stream:
+            return stream.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
 
 
 @contextmanager
@@ -129,34 +150,6 @@ def _in_memory(file: File) -> File:
     return Blob(data) if data and len(data) == length else file
 
 
-def is_array(file: File) -> bool:
-    """Return whether a file begins as an .npy does; one that can't be read does not."""
-    try:
-        with file.open("rb") as stream:
-            return stream.read(len(MAGIC)) == MAGIC
-    except OSError:
-        return False
-
-
-def _read_bands(file: File) -> Picture:
-    """Read a TIFF of many bands or of deep colour."""
-    with _guarded(file):
-        picture, orientation = read_bands(file)
-    return replace(picture, pixels=_turned(picture.pixels, orientation if orientation in _TURNS else 1))
-
-
-def _read_image(file: File) -> Picture:
-    """Read an image by Pillow."""
-    with opened(file) as image:
-        if image.format == "TIFF" and not _covered(image):
-            raise Unreadable("damaged: its strips don't reach its last row")
-        image.load()
-        pixels, alpha = _pixels(image, file)
-        if image.format == "PNG" and _ends_blank(image, pixels) and rows_missing(file):
-            raise Unreadable("damaged: its data end before its last row")
-        return Picture(_turned(pixels, _orientation(image)), animated=_animated(image), alpha=alpha)
-
-
 @cache
 def _formats() -> tuple[str, ...]:
     """The allowed formats that this build of Pillow has."""
@@ -181,11 +174,9 @@ def _what(file: File) -> str:
     if not head:
         return "an empty file"
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if start.startswith(b"<?xml") and b"<svg" in start:
-        return "not an image that is read here: an SVG drawing"
-    for mark, name in _OTHERS:
-        if start.startswith(mark.lower()):
-            return f"not an image that is read here: {name}"
+    start = b"<svg" if start.startswith(b"<?xml") and b"<svg" in start else start
+    if other := next((name for mark, name in _OTHERS.items() if start.startswith(mark)), None):
+        return f"not an image that is read here: {other}"
     is_text = all(byte >= 32 or byte in b"\t\r\n" for byte in head)
     return "not an image: text" if is_text else "not an image of an allowed format, or its header is damaged"
 
@@ -227,24 +218,22 @@ def _ends_blank(image: Image.Image, pixels: Pixels) -> bool:
 
 
 def _turned(pixels: Pixels, orientation: int) -> Pixels:
-    """Undo an EXIF orientation (EXIF 2.3, tag 0x0112)."""
-    if orientation == 1:
-        return pixels
-    transpose, rows, columns = _TURNS[orientation]
+    """Undo an EXIF orientation (EXIF 2.3, tag 0x0112); an unknown one is none."""
+    transpose, rows, columns = _TURNS.get(orientation, (0, 0, 0))
     pixels = pixels.swapaxes(0, 1) if transpose else pixels
     return pixels[:: -1 if rows else 1, :: -1 if columns else 1]
 
 
-def _pixels(image: Image.Image, file: File) -> tuple[Pixels, bool]:
+def _pixels(image: Image.Image) -> tuple[Pixels, bool]:
     """The pixels of a loaded image by the module's table of modes: (H, W, C), and whether the last is opacity."""
     mode = image.mode
     if mode.startswith("I;16") or mode == "I":
-        return _sixteen(np.asarray(image)), False
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise Unreadable("32-bit integers outside of 0 to 65535")
+        return values.astype(np.uint16)[..., None], False
     if mode == "F":
         return finite(np.asarray(image))[..., None], False
-    deep = read_sixteen(file) if image.format == "PNG" else None
-    if deep is not None:
-        return deep, deep.shape[2] in (2, 4)
     if image.has_transparency_data:
         return np.asarray(image.convert("RGBA")), True
     if mode in ("1", "L"):
@@ -252,10 +241,3 @@ def _pixels(image: Image.Image, file: File) -> tuple[Pixels, bool]:
     if mode in _PLAIN:
         return np.asarray(image if mode == "RGB" else image.convert("RGB")), False
     raise Unreadable(f"colour mode {mode} is not supported")
-
-
-def _sixteen(values: NDArray[np.integer]) -> Pixels:
-    """(H, W) integers in 0 .. 65535 as uint16."""
-    if values.min() < 0 or values.max() > 65535:
-        raise Unreadable("32-bit integers outside of 0 to 65535")
-    return values.astype(np.uint16)[..., None]

@@ -2,8 +2,7 @@
 
 Each step follows a stated rule, and none changes pixels that are as wanted already:
 
-**Opacity** (`flattened`). A picture with opacity is laid over the background, (a p + (1 - a) b), unless opacity is to
-be a channel.
+**Opacity** (`flattened`). A picture with opacity is laid over the background, a p + (1 - a) b, unless that is wanted.
 
 **Depth** (`converted`). 8 bits become 16 as 257 k, 16 become 8 as round(v / 257), both become floats as they are.
 Floats become integers where all are in [0, 1], scaled by the greatest integer, or, for 8 bits, where all are in [0,
@@ -51,7 +50,7 @@ class Form:
 
     Attributes:
         size: (height, width).
-        channels: how many; None is 1 where every picture is grey, 3 where one has colour, and else the pictures' own.
+        channels: None is 1 where every picture is grey, 3 where one has colour, and else the pictures' own.
         background: the colour under transparent pixels.
         depth: `8`, `16` or `float`; `auto` is each picture's own.
         crop: as `fit`.
@@ -71,11 +70,8 @@ class Row:
     Attributes:
         planes: the bytes of (C, H, W) pixels, little-endian; C is 1 where `grey`, whatever the store's channels are.
         digest: SHA-256 of `planes`, which so doesn't depend on whether other pictures have colour.
-        grey: whether one plane holds everything.
         enlarged: whether the picture was smaller than the size.
-        animated: whether its file holds further frames.
         kind: of its depth.
-        channels: how many planes there are.
     """
 
     planes: bytes
@@ -99,11 +95,7 @@ class Row:
 
 
 def make_row(picture: Picture, form: Form) -> Row:
-    """Return a picture as a row of a form.
-
-    Raises:
-        Unreadable: it can't have that depth or that many channels.
-    """
+    """Return a picture as a row; raises `Unreadable` where it can't have that depth or that many channels."""
     alpha = picture.alpha and form.channels in (2, 4)
     pixels = picture.pixels if alpha else flattened(picture, form.background)
     kind = kind_of(pixels) if form.depth == "auto" else form.depth
@@ -140,34 +132,24 @@ def kind_of(pixels: Pixels) -> str:
 
 
 def converted(pixels: Pixels, kind: str) -> Pixels:
-    """Return uint8, uint16 or float32 pixels of any shape in another kind of depth: `8`, `16` or `float`.
-
-    Raises:
-        Unreadable: floats outside of the range that becomes integers.
-    """
+    """Return pixels of the depth `8`, `16` or `float`; raises `Unreadable` for floats that can't become integers."""
     own = kind_of(pixels)
     if own == kind:
         return pixels
     if kind == "float":
         return pixels.astype(np.float32)
-    if own == "float":
-        return _rounded(pixels, kind)
     if own == "8":
         return pixels.astype(np.uint16) * np.uint16(257)
+    if own == "float":
+        low, high, most = float(pixels.min()), float(pixels.max()), 255 if kind == "8" else 1
+        if not (low >= 0 and high <= most):
+            raise Unreadable(f"floating-point values outside of 0 to {most}, or not numbers")
+        scaled: NDArray[np.floating] = np.rint(pixels * np.float32(_GREATEST[kind] if high <= 1 else 1))
+        return scaled.astype(np.uint8 if kind == "8" else np.uint16)
     wide = pixels.astype(np.uint32)  # in place from here: at the largest size, every copy is a quarter of a gigabyte
     wide += 128
     wide //= 257
     return wide.astype(np.uint8)
-
-
-def _rounded(values: NDArray[np.floating], kind: str) -> Pixels:
-    """Floats as integers of 8 or 16 bits."""
-    low, high, greatest = float(values.min()), float(values.max()), _GREATEST[kind]
-    most = 255 if kind == "8" else 1
-    if not (low >= 0 and high <= most):
-        raise Unreadable(f"floating-point values outside of 0 to {most}, or not numbers")
-    scaled: NDArray[np.floating] = np.rint(values * np.float32(greatest if high <= 1 else 1))
-    return scaled.astype(np.uint8 if kind == "8" else np.uint16)
 
 
 def rendered(pixels: Pixels) -> NDArray[np.uint8]:
@@ -195,7 +177,7 @@ def fit(
     """Bring a picture to a size. One that already has it is not resampled.
 
     Args:
-        pixels: (H, W, C) uint8, uint16 or float32.
+        pixels: (H, W, C).
         size: (height, width) wanted.
         resample: how; nearest neighbours for masks.
         crop: `center` cuts the largest centred rectangle of the wanted proportions, `letterbox` keeps all of the
@@ -256,11 +238,11 @@ def is_grey(pixels: Pixels) -> bool:
 
 
 def with_channels(pixels: Pixels, channels: int, alpha: bool = False) -> Pixels:
-    """Return (H, W, C) pixels with another number of channels.
+    """Return (H, W, C) pixels with another number of channels, of which 2 and 4 are grey and colour with opacity.
 
     Args:
         pixels: grey (1) or colour (3), with opacity behind them where `alpha`, or any number of bands.
-        channels: as many as wanted; 2 and 4 are grey and colour with opacity.
+        channels: how many are wanted.
         alpha: whether the last channel is opacity.
 
     Raises:
@@ -283,7 +265,6 @@ def with_channels(pixels: Pixels, channels: int, alpha: bool = False) -> Pixels:
 
 
 def _luma(pixels: Pixels) -> Pixels:
-    """(H, W, 3) to (H, W, 1), by BT.601."""
     if pixels.dtype == np.float32:
         weights: NDArray[Any] = _LUMA.astype(np.float32) / np.float32(65536)
         return np.asarray((pixels * weights).sum(2, keepdims=True), np.float32)

@@ -44,11 +44,7 @@ def view_picture(file: File) -> NDArray[Any]:
 
 
 def as_pixels(array: NDArray[Any]) -> Pixels:
-    """Return numbers as the module's table has them: uint8, uint16 or float32, a copy.
-
-    Raises:
-        Unreadable: another type, numbers that are not finite, or integers beyond 2^24.
-    """
+    """Return numbers as the module's table has them, a copy; raises `Unreadable` for others."""
     kind = array.dtype.kind
     if kind == "b":
         return array.astype(np.uint8) * np.uint8(255)

@@ -1,10 +1,8 @@
 """PNG where Pillow falls short: are all rows there, and colour of 16 bits in and out.
 
-**Rows.** Pillow doesn't ask whether a file holds all of its rows.
-
-A PNG's pixels are one compressed stream. Where the file is cut, decoders notice. Where the stream itself ends early but
-properly (a writer that died and tidied up, or somebody's malice), Pillow stops decoding, reports nothing, and the rows
-that never came stay zero: a picture that is black from some height on. The stream's length is known from the header,
+**Rows.** A PNG's pixels are one compressed stream. Where the file is cut, decoders notice. Where the stream itself ends
+early but properly (a writer that died and tidied up, or malice), Pillow stops, reports nothing, and the missing rows
+stay zero: a picture that is black from some height on. The stream's length is known from the header,
 
     sum over passes of rows x (1 + ceil(columns x bits a pixel / 8)),    the 1 for the filter's byte of each row,
 
@@ -21,8 +19,8 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
-from typing import IO
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,79 +30,85 @@ from sfumato.data.sources.protocol import File
 __all__ = ["encode", "read_sixteen", "rows_missing"]
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
 """Of each pass the first row and column, and the steps down and right."""
 _STEP = 2**20
 
 
-def rows_missing(path: File) -> bool:
+class _Png(NamedTuple):
+    width: int
+    height: int
+    depth: int
+    colour: int
+    passes: tuple[tuple[int, int, int, int], ...]
+    packed: bytes
+    key: bytes
+
+    @classmethod
+    def of(cls, file: File) -> _Png:
+        """Read the chunks; raises OSError, struct.error or KeyError on a damaged file."""
+        found: dict[bytes, list[bytes]] = {b"IHDR": [], b"IDAT": [], b"tRNS": []}
+        with file.open("rb") as stream:
+            stream.seek(8)
+            while len(head := stream.read(8)) == 8 and head[4:] != b"IEND":
+                length, kind = struct.unpack(">I4s", head)
+                if kind in found:
+                    found[kind].append(stream.read(length))
+                stream.seek(4 if kind in found else length + 4, 1)
+        width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", found[b"IHDR"][0][:13])
+        passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
+        return cls(width, height, depth, colour, passes, b"".join(found[b"IDAT"]), b"".join(found[b"tRNS"][:1]))
+
+    @property
+    def length(self) -> int:
+        """How many bytes the unpacked stream has."""
+        bits = self.depth * _CHANNELS[self.colour]
+        sizes = [(len(range(y, self.height, dy)), len(range(x, self.width, dx))) for y, x, dy, dx in self.passes]
+        return sum(rows * (1 + -(-columns * bits // 8)) for rows, columns in sizes if columns)
+
+
+def rows_missing(file: File) -> bool:
     """Return whether a PNG's data unpack to fewer bytes than its header promises.
 
-    Args:
-        path: a file that begins as a PNG does.
-
     Raises:
-        OSError, struct.error, KeyError, zlib.error: it is damaged in another way.
+        OSError, struct.error, KeyError, IndexError, zlib.error: it is damaged in another way.
     """
-    with path.open("rb") as file:
-        file.seek(8)
-        _, head = next(_chunks(file))
-        width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", head[:13])
-        wanted = _length(width, height, depth * _CHANNELS[colour], bool(interlaced))
-        stream = zlib.decompressobj()
-        for kind, data in _chunks(file):
-            if kind != b"IDAT":
-                continue
-            while data and wanted > 0:
-                wanted -= len(stream.decompress(data, _STEP))
-                data = stream.unconsumed_tail
-            if wanted <= 0:
-                return False
-        return wanted - len(stream.flush()) > 0
+    png = _Png.of(file)
+    wanted, packed, stream = png.length, png.packed, zlib.decompressobj()
+    while packed and wanted > 0:
+        wanted -= len(stream.decompress(packed, _STEP))
+        packed = stream.unconsumed_tail
+    return wanted > 0 and wanted - len(stream.flush()) > 0
 
 
-def read_sixteen(path: File) -> NDArray[np.uint16] | None:
-    """Return the pixels of a PNG of 16 bits with colour or opacity.
+def read_sixteen(file: File) -> NDArray[np.uint16] | None:
+    """Return the pixels (H, W, C) of a PNG of 16 bits with colour or opacity; None for other files.
 
-    Args:
-        path: a PNG that Pillow could read.
-
-    Returns:
-        (H, W, C): C = 3 for colour; 2 and 4 for grey and colour with opacity, also where one value stands for
-        transparent pixels (section 11.3.2). None where the file is of fewer bits, or grey and nothing else.
+    C = 3 for colour; 2 and 4 for grey and colour with opacity, also where one value stands for transparent pixels
+    (section 11.3.2).
 
     Raises:
         ValueError: too few data, or a filter that doesn't exist.
-        OSError, struct.error, KeyError, zlib.error: it is damaged in another way.
+        OSError, struct.error, KeyError, IndexError, zlib.error: it is damaged in another way.
     """
-    with path.open("rb") as file:
-        file.seek(8)
-        _, head = next(_chunks(file))
-        width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", head[:13])
-        if depth != 16:
-            return None
-        chunks = [(kind, data) for kind, data in _chunks(file, (b"IDAT", b"tRNS"))]
-    key = next((data for kind, data in chunks if kind == b"tRNS"), b"")
-    if colour == 0 and not key:
+    png = _Png.of(file)
+    if png.depth != 16 or (png.colour == 0 and not png.key):
         return None
-    channels = _CHANNELS[colour]
-    wanted = _length(width, height, 16 * channels, bool(interlaced))
-    packed = b"".join(data for kind, data in chunks if kind == b"IDAT")
-    raw = zlib.decompressobj().decompress(packed, wanted)
-    if len(raw) < wanted:
+    channels = _CHANNELS[png.colour]
+    raw = zlib.decompressobj().decompress(png.packed, png.length)
+    if len(raw) < png.length:
         raise ValueError("its data end before its last row")
-    pixels = np.zeros((height, width, channels), np.uint16)
-    for y, x, down, right in _ADAM7 if interlaced else ((0, 0, 1, 1),):
+    pixels = np.zeros((png.height, png.width, channels), np.uint16)
+    for y, x, down, right in png.passes:
         part = pixels[y::down, x::right]
         if part.size:
             count = part.shape[0] * (1 + 2 * channels * part.shape[1])
             part[...] = _unfiltered(raw[:count], *part.shape)
             raw = raw[count:]
-    if not key or colour not in (0, 2):
+    if not png.key or png.colour not in (0, 2):
         return pixels
-    clear = (pixels == np.frombuffer(key[: 2 * channels], ">u2")).all(2, keepdims=True)
+    clear = (pixels == np.frombuffer(png.key[: 2 * channels], ">u2")).all(2, keepdims=True)
     return np.concatenate([pixels, np.where(clear, 0, 65535).astype(np.uint16)], axis=2)
 
 
@@ -144,33 +148,16 @@ def encode(pixels: NDArray[np.uint16], text: Mapping[str, str] | None = None) ->
         pixels: (H, W, C), C = 1 grey, 2 grey with opacity, 3 colour, 4 colour with opacity.
         text: facts for its text chunks.
     """
-    facts = {} if text is None else text
     height, width, channels = pixels.shape
     head = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
     rows = np.ascontiguousarray(pixels, ">u2").view(np.uint8).reshape(height, -1)
     above = np.concatenate([np.zeros_like(rows[:1]), rows[:-1]])
     filtered = np.concatenate([np.full((height, 1), 2, np.uint8), rows - above], axis=1)  # each row against the last
     # keyword, end, uncompressed (2 bytes), no language, no translated keyword (section 11.3.4.5)
-    notes = [(b"iTXt", name.encode("latin-1", "replace") + bytes(5) + said.encode()) for name, said in facts.items()]
+    notes = [
+        (b"iTXt", key.encode("latin-1", "replace") + bytes(5) + said.encode()) for key, said in (text or {}).items()
+    ]
     chunks = [(b"IHDR", head), *notes, (b"IDAT", zlib.compress(filtered.tobytes(), 6)), (b"IEND", b"")]
     return _SIGNATURE + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
     )
-
-
-def _length(width: int, height: int, bits: int, interlaced: bool) -> int:
-    """How many bytes the unpacked stream has."""
-    passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
-    sizes = ((len(range(y, height, down)), len(range(x, width, right))) for y, x, down, right in passes)
-    return sum(rows * (1 + -(-columns * bits // 8)) for rows, columns in sizes if columns)
-
-
-def _chunks(file: IO[bytes], wanted: tuple[bytes, ...] = (b"IHDR", b"IDAT")) -> Iterator[tuple[bytes, bytes]]:
-    """(kind, data) of each chunk from here to the end; of kinds that aren't wanted, no data."""
-    while len(head := file.read(8)) == 8:
-        length, kind = struct.unpack(">I4s", head)
-        data = file.read(length) if kind in wanted else b""
-        file.seek(length - len(data) + 4, 1)
-        yield kind, data
-        if kind == b"IEND":
-            return

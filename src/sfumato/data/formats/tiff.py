@@ -38,7 +38,7 @@ _READ = {*(f"{kind}{size}" for kind in "ui" for size in (1, 2, 4)), "f2", "f4", 
 
 @dataclass(frozen=True)
 class _Page:
-    """What the first directory of a file says."""
+    """What the first directory of a file says, the order of bytes, and where the next directory is."""
 
     tags: dict[int, Any]
     order: str
@@ -109,11 +109,7 @@ def bands_size(file: File) -> tuple[int, int]:
 
 
 def read_bands(file: File) -> tuple[Picture, int]:
-    """Return the first page and its orientation (tag 274), which is still to be undone.
-
-    Raises:
-        Unreadable: a form that is not read, too many pixels, or damaged.
-    """
+    """Return the first page and its orientation (tag 274), which is still to be undone; raises `Unreadable`."""
     with file.open("rb") as stream:
         page = _Page.of(stream)
         height, width, samples = page.shape

@@ -35,17 +35,8 @@ NOT_GIVEN = 255
 
 @dataclass(frozen=True)
 class Builtin:
-    """What a built-in source is, without loading it.
-
-    Attributes:
-        name: what the user writes.
-        count: how many images.
-        shape: (C, H, W).
-        labels: what is known of each image.
-        about: what the images show and where they are from.
-        licence: under which they may be used and passed on.
-        open: makes the source.
-    """
+    """What a built-in source is, without loading it; shape is (C, H, W), labels say in words what is known of
+    images."""
 
     name: str
     count: int
@@ -55,15 +46,14 @@ class Builtin:
     licence: str
     open: Callable[[], ArraySource]
 
-    def line(self) -> str:
-        """Return one line for a listing."""
-        size = "x".join(map(str, self.shape))
-        return f"{self.name:<13}{self.count:>7,} {size:<8} {self.labels:<14} {self.about}  [{self.licence}]"
-
 
 def describe_sources() -> list[str]:
     """Return one line for each built-in source: name, count, channels x height x width, labels, origin, licence."""
-    return [source.line() for source in BUILTIN.values()]
+    return [
+        f"{each.name:<13}{each.count:>7,} {'x'.join(map(str, each.shape)):<8} {each.labels:<14} {each.about}  "
+        f"[{each.licence}]"
+        for each in BUILTIN.values()
+    ]
 
 
 def _shipped(name: str) -> Callable[[], ArraySource]:

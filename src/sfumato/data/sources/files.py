@@ -39,8 +39,9 @@ class FileSource:
 
     Args:
         name: what it is called, printable.
-        origins: of each picture where it comes from, or a function from its number.
-        file: from the number of a picture to its file, not yet opened; raises `Unreadable`.
+        count: of pictures.
+        origin: from the number of a picture to where it comes from.
+        file: from its number to its file, not yet opened; raises `Unreadable`.
         key: what changes when the contents do.
         labels: makes what is known of the pictures.
         folder: below which each of them is a file of its own.
@@ -100,12 +101,7 @@ class FileSource:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A file as it was listed.
-
-    Attributes:
-        parts: its path within the source.
-        fault: why it can't be a picture, None where it may be one.
-    """
+    """A file as it was listed: its path within the source, and why it can't be a picture, None where it may be one."""
 
     parts: tuple[str, ...]
     fault: str | None = None
@@ -119,11 +115,8 @@ class Listed:
 def folder_labels(entries: Sequence[Listed], unwrap: bool = False) -> Labels:
     """Return the attribute `class` of files: the names of the first-level folders, where there are two or more.
 
-    The class of a file that lies beside them is not given.
-
-    Args:
-        entries: the files.
-        unwrap: where all lie in one folder, look at the folders in it, as is usual in archives.
+    The class of a file that lies beside them is not given. With `unwrap`, where all lie in one folder, the folders in
+    that one are taken.
     """
     good = [entry.parts for entry in entries if entry.fault is None]
     tops = {parts[0] for parts in good if len(parts) > 1}
@@ -137,11 +130,7 @@ def folder_labels(entries: Sequence[Listed], unwrap: bool = False) -> Labels:
 
 
 def folder_source(folder: Path, wanted: Container[str] | None = None) -> FileSource:
-    """Return a source of the images in a folder.
-
-    Args:
-        folder: an existing folder.
-        wanted: the names of the files to take; None takes all.
+    """Return a source of the images in a folder, or of those with the wanted names.
 
     Raises:
         UserError: the folder can't be listed, or holds no file.

@@ -60,12 +60,7 @@ def find_celeba(folder: Path) -> tuple[Path, Path, Path | None] | None:
 
 
 def celeba_source(folder: Path, attributes: Path, partition: Path | None) -> FileSource:
-    """Return a source of CelebA's pictures and attributes.
-
-    Args:
-        folder: the pictures.
-        attributes: the list of attributes.
-        partition: the list of parts; None takes all pictures.
+    """Return a source of CelebA's pictures and attributes: of what `find_celeba` found, those that train.
 
     Raises:
         UserError: the pictures can't be listed, or no picture trains.
@@ -119,12 +114,7 @@ def find_cifar(path: Path) -> list[Path]:
 
 
 def cifar_source(path: Path, batches: Sequence[Path]) -> ArraySource:
-    """Return a source of the images in batches.
-
-    Args:
-        path: what the user gave.
-        batches: what `find_cifar` found there.
-    """
+    """Return a source of the images in the batches that `find_cifar` found at a path."""
     folder = path if path.is_dir() else path.parent
     classes = 100 if batches[0].name.removesuffix(".bin") in ("train", "test") else 10
     load = _binary if batches[0].suffix == ".bin" else _pickled
@@ -179,9 +169,7 @@ _IMAGES = re.compile(r"(.*)images([.-])idx3([.-])ubyte(\.gz)?")
 
 
 def find_idx(folder: Path) -> Path | None:
-    """Return a folder's idx file of images, None where it has none.
-
-    Of several the one that says "train" is taken, and of a file and its gzip the file.
+    """Return a folder's idx file of images; of several the one that says "train", of a file and its gzip the file.
 
     Raises:
         UserError: several files of images, and not exactly one says "train".
@@ -232,7 +220,9 @@ def idx_source(images: Path, classes: tuple[str, ...] | None = None, name: str |
         classes: the names of labels 0, 1, ...; None names them by their numbers.
         name: None is the file's absolute path.
     """
-    stem, first, second, _ = match.groups() if (match := _IMAGES.fullmatch(images.name)) else ("",) * 4
+    match = _IMAGES.fullmatch(images.name)
+    assert match is not None
+    stem, first, second, _ = match.groups()
     labels = f"{stem}labels{first}idx1{second}ubyte"
     files = [images, *_there([images.parent], labels, f"{labels}.gz")[:1]]
     return ArraySource(name or str(images.resolve()), state_of(files), lambda: _idx(files, classes))

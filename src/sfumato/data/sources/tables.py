@@ -40,16 +40,7 @@ def _source(
     columns: Mapping[str, Iterable[Any]],
     classes: Mapping[str, Sequence[str]],
 ) -> FileSource:
-    """A source of the pictures in rows.
-
-    Args:
-        name: printable.
-        count: of rows.
-        key: what changes when the contents do.
-        cell: row number -> {"bytes": ...}, or the bytes, or None.
-        columns: the other columns' plain values, by name.
-        classes: what integers of a column stand for, by its name.
-    """
+    """A source of the pictures in rows: row number -> cell, which is {"bytes": ...}, or the bytes, or None."""
     texts = {column: list(map(_text, cells)) for column, cells in columns.items()}
 
     def file(i: int) -> Blob:
