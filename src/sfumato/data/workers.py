@@ -4,8 +4,8 @@
 
 The answers are bytes, or a text that says why there is none. They come in the order of the files and don't depend on
 the number of processes; a few batches are waiting at a time, however many files there are. A process that dies is
-replaced and its file tried once more; if that one dies too, or a file takes longer than `patience` seconds, the answer
-says so, and the rest goes on.
+replaced and its file tried once more; if that one dies too, or a file takes longer than `patience` seconds, at which a
+worker ends itself, the answer says so, and the rest goes on.
 
 A worker is a plain `python` process with pipes, on every system alike. So it inherits no threads, locks or open files,
 and the program that asked is not run again. It imports the module of the function `module:name`, calls it with `setup`,
@@ -16,11 +16,12 @@ and what that returns with each file:
     on a third pipe    a byte for each file that is begun, which says at which one it was when it died
 
 Each item stands behind its length. Answers are sent several at once, since each sending wakes the other side. A worker
-ends when its input does, and by the system's alarm where a file takes it far too long and nobody is left to end it.
+ends when its input does.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import struct
@@ -50,7 +51,8 @@ SMALL = 1000
 OFTEN = 0.05
 """Seconds after which answers are sent."""
 
-_PIPE, _POLL = 2**18, 0.5
+_PIPE = 2**18
+_LATE = -signal.SIGALRM if hasattr(signal, "SIGALRM") else 1
 _LENGTH = struct.Struct("<Q")
 _START = """
 import sys
@@ -112,7 +114,7 @@ def run(
             if some:
                 waiting.append(threads.submit(crew.answers, some))
             if not some or len(waiting) > 2 * workers + 2:
-                yield from map(_unpacked, crew.wait(waiting.popleft()))
+                yield from map(_unpacked, waiting.popleft().result())
     finally:
         crew.end()
         threads.shutdown(cancel_futures=True)
@@ -143,26 +145,17 @@ class _Crew:
                         del todo[0]
                 except (OSError, EOFError):
                     # answers that it had not sent are asked for again; it died at the last file that it began
-                    k = todo[max(0, worker.begun() - 1)]
+                    k, status = todo[max(0, worker.begun() - 1)], worker.close()
                     deaths[k] += 1
-                    if worker.late or deaths[k] == self.tries:
+                    if status == _LATE or deaths[k] == self.tries:
                         late = f"decoding took more than {worker.patience:g} s"
-                        found[k] = _packed(late if worker.late else "the decoder crashed")
+                        found[k] = _packed(late if status == _LATE else "the decoder crashed")
                         todo.remove(k)
                     self.live.discard(worker)
-                    worker.close()
                     worker = None
         finally:
             self.idle.put(worker)
         return found
-
-    def wait(self, batch: Future[list[bytes]]) -> list[bytes]:
-        """Return the answers to a batch, and meanwhile end the processes that are late."""
-        while True:
-            with suppress(TimeoutError):
-                return batch.result(_POLL)
-            for worker in list(self.live):
-                worker.end_if_late()
 
     def end(self) -> None:
         """End the processes, so that the threads which wait for them are woken and ask nothing more."""
@@ -190,10 +183,10 @@ class _Crew:
 
 
 class _Worker:
-    """One process, how many answers it owes, and since when it has been at its present file."""
+    """One process."""
 
     def __init__(self, function: str, setup: bytes, patience: float) -> None:
-        self.late, self.patience, self._owed, self._since = False, patience, 0, 0.0
+        self.patience = patience
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", _START, str(Path(sfumato.__file__).parents[1]), function, str(patience)],
             stdin=subprocess.PIPE,
@@ -211,35 +204,26 @@ class _Worker:
 
     def ask(self, items: list[bytes]) -> None:
         """Send a batch; the answers to the last one were all taken."""
-        self._owed, self._since = len(items), time.monotonic()
         _send(self._to, str(len(items)).encode(), *items)
         self._to.flush()
 
     def answer(self) -> bytes:
         """Wait for the answer to the next file; raises EOFError or OSError where the process is dead."""
         found = _receive(self._from)
-        self._owed, self._since = self._owed - 1, time.monotonic()
         self._begun.read(1)
         return found
 
     def begun(self) -> int:
-        """Return how many files it had begun besides those it answered; ends it."""
-        self.kill()
+        """Return how many files it had begun besides those it answered, when it is dead."""
         return len(self._begun.read())
 
-    def end_if_late(self) -> None:
-        """End the process if its present file takes too long."""
-        if self._owed and time.monotonic() - self._since > self.patience:
-            self.late = True
-            self.kill()
-
-    def close(self) -> None:
-        """End the process and close its pipes."""
+    def close(self) -> int:
+        """End the process, close its pipes, and return the status with which it ended."""
         self.kill()
-        self._process.wait()
         for pipe in (self._from, self._begun, self._to):
             with suppress(OSError):  # what had not been sent yet
                 pipe.close()
+        return self._process.wait()
 
 
 # The process
@@ -248,7 +232,6 @@ class _Worker:
 def main(function: str, patience: str) -> None:
     """Answer files until the input ends: the life of a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the one that asks decides
-    alarm = getattr(signal, "alarm", lambda seconds: 0)
     source, sink, begun = sys.stdin.buffer, os.fdopen(os.dup(1), "wb", _PIPE), os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)  # what a library prints must not get among the answers
@@ -260,16 +243,26 @@ def main(function: str, patience: str) -> None:
         while True:
             sent = time.monotonic()
             for item in [_receive(source) for _ in range(int(_receive(source)))]:
-                alarm(max(1, int(2 * float(patience))))
+                _end_after(float(patience))
                 os.write(begun, b".")
                 _send(sink, _answer(answer, item))
                 if time.monotonic() - sent > OFTEN:
                     sink.flush()
                     sent = time.monotonic()
-            alarm(0)
+            _end_after(0)
             sink.flush()
     except (EOFError, BrokenPipeError):
         os._exit(0)  # without closing `sink`, whose reader may be gone
+
+
+def _end_after(seconds: float) -> None:
+    """End this process with the status `_LATE` after so many seconds, whatever it does; 0 calls that off."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+    elif seconds:  # Windows: a thread, which costs more
+        faulthandler.dump_traceback_later(seconds, exit=True, file=2)
+    else:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _loaded(function: str, setup: bytes) -> Callable[[File], bytes]:
