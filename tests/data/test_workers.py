@@ -99,7 +99,6 @@ def test_a_file_that_hangs_its_process_is_named_in_time() -> None:
     assert found[:17] + found[18:] == [b"> %d" % k for k in range(40) if k != 17]
 
 
-
 def test_memory_is_bounded_by_a_window() -> None:
     """However slow the one that takes the answers is, few files are taken ahead of it."""
     taken, ahead = 0, []

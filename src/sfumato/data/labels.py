@@ -41,7 +41,17 @@ from sfumato.conditions.attributes import YES_NO, Attribute
 from sfumato.data.sources.protocol import printable
 from sfumato.errors import UserError, nearest
 
-__all__ = ["CAPTIONS", "MOST_INTEGERS", "MOST_VALUES", "Labels", "column", "from_columns", "pick", "read_labels"]
+__all__ = [
+    "CAPTIONS",
+    "MOST_INTEGERS",
+    "MOST_VALUES",
+    "Labels",
+    "captions_of",
+    "column",
+    "from_columns",
+    "pick",
+    "read_labels",
+]
 
 MOST_INTEGERS = 20
 """So many different integers are names of classes; more of them are a scale."""
@@ -203,9 +213,14 @@ def _joined(
 ) -> Labels:
     """Attributes as one table, with the column of captions if there is one."""
     table = np.stack([values for _, values in found], 1) if found else np.zeros((count, 0), np.float32)
+    return Labels(tuple(attribute for attribute, _ in found), table, notes, captions_of(columns))
+
+
+def captions_of(columns: Mapping[str, Cells]) -> tuple[str | None, ...] | None:
+    """Return the column of captions, None where there is none or it is empty."""
     named = {name.lower(): cells for name, cells in columns.items()}
     captions = tuple(next((named[name] for name in CAPTIONS if name in named), ()))
-    return Labels(tuple(attribute for attribute, _ in found), table, notes, captions if any(captions) else None)
+    return captions if any(captions) else None
 
 
 def _number(cell: str) -> float:

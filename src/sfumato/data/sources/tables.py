@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sfumato.data.labels import from_columns
+from sfumato.data.labels import Labels, captions_of, from_columns
 from sfumato.data.sources.files import MAX_FILE, FileSource, hashed, state_of
 from sfumato.data.sources.protocol import Blob, Unreadable, printable
 from sfumato.errors import UserError
@@ -37,11 +38,15 @@ def _source(
     count: int,
     key: str,
     cell: Callable[[int], Any],
-    columns: Mapping[str, Iterable[Any]],
+    columns: Mapping[str, Sequence[Any]],
     classes: Mapping[str, Sequence[str]],
 ) -> FileSource:
     """A source of the pictures in rows: row number -> cell, which is {"bytes": ...}, or the bytes, or None."""
     texts = {column: list(map(_text, cells)) for column, cells in columns.items()}
+    raw = {column: cells for column, cells in columns.items() if any(isinstance(cell, str) for cell in cells)}
+
+    def labels() -> Labels:
+        return replace(from_columns(texts, count, classes), captions=captions_of(raw))  # as they are, not printable
 
     def file(i: int) -> Blob:
         try:
@@ -55,7 +60,7 @@ def _source(
             raise Unreadable(f"too large: more than {MAX_FILE:,} bytes")
         return Blob(data)
 
-    return FileSource(name, count, lambda i: f"{name}[{i}]", file, key, lambda: from_columns(texts, count, classes))
+    return FileSource(name, count, lambda i: f"{name}[{i}]", file, key, labels)
 
 
 def parquet_source(paths: Sequence[Path], name: str | None = None) -> FileSource:
@@ -139,7 +144,7 @@ def from_huggingface(dataset: Any, name: str = "dataset", key: str | None = None
     if not own:
         raise UserError(f"'{name}' has no fingerprint: give a key that changes when its contents do")
     pictures = dataset.select_columns([image])
-    columns = {column: dataset[column] for column in plain}
+    columns = {column: list(dataset[column]) for column in plain}
     return _source(name, len(dataset), own, lambda i: pictures[i][image], columns, classes)
 
 
