@@ -13,22 +13,16 @@ import pytest
 import torch
 
 from sfumato.conditions.table import Attributes
-from sfumato.diffusion import (
-    GRIDS,
-    PARAMETERIZATIONS,
-    SAMPLERS,
-    Ancestral,
-    Clipped,
-    Cosine,
-    Denoiser,
-    Guided,
-    Learned,
-    NetworkDenoiser,
-    Noise,
-    Sampler,
-    Thresholded,
-    sample,
-)
+from sfumato.diffusion.denoiser import Clipped, Denoiser, NetworkDenoiser, Thresholded
+from sfumato.diffusion.grid import GRIDS
+from sfumato.diffusion.guidance import Guided
+from sfumato.diffusion.noise import Noise
+from sfumato.diffusion.parameterization import PARAMETERIZATIONS
+from sfumato.diffusion.samplers import SAMPLERS
+from sfumato.diffusion.samplers.ddim import Ancestral
+from sfumato.diffusion.samplers.protocol import Sampler, sample
+from sfumato.diffusion.schedule import Cosine
+from sfumato.diffusion.variance import Learned
 
 from .common import random_function
 

@@ -7,22 +7,15 @@ import math
 import pytest
 import torch
 
-from sfumato.diffusion import (
-    PARAMETERIZATIONS,
-    Cosine,
-    Discretized,
-    GaussianOracle,
-    Linear,
-    MixtureOracle,
-    NetworkDenoiser,
-    Optimal,
-    Schedule,
-    ZeroTerminalSNR,
-    density,
-    marginal,
-)
+from sfumato.diffusion.decoder import Discretized, density
+from sfumato.diffusion.denoiser import NetworkDenoiser
 from sfumato.diffusion.flow import Flow, integrate, variational_bits
 from sfumato.diffusion.noise import Purpose, normal
+from sfumato.diffusion.oracle import GaussianOracle, MixtureOracle
+from sfumato.diffusion.parameterization import PARAMETERIZATIONS
+from sfumato.diffusion.process import marginal
+from sfumato.diffusion.schedule import Cosine, Linear, Schedule, ZeroTerminalSNR
+from sfumato.diffusion.variance import Optimal
 
 from .common import SCHEDULES, images, random_function
 

@@ -1,12 +1,23 @@
-"""Grids: against diffusers' timestep spacings and the papers' formulae, and the rules all grids keep."""
+"""Grids: against diffusers' timestep spacings and the papers' formulae; and those fitted to a model."""
 
 from __future__ import annotations
+
+import itertools
 
 import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from sfumato.diffusion import GRIDS, Constant, Cosine, Linear, Schedule, Shifted, ZeroTerminalSNR
+from sfumato.diffusion.fit import _products, fit_grid, shortest_path, step_costs
+from sfumato.diffusion.grid import GRIDS, quadratic, trailing
+from sfumato.diffusion.oracle import MixtureOracle
+from sfumato.diffusion.samplers.ddim import DDIM, Ancestral
+from sfumato.diffusion.samplers.dpm import DPMSolver, DPMSolverSDE
+from sfumato.diffusion.samplers.protocol import sample, trajectory
+from sfumato.diffusion.samplers.unipc import UniPC
+from sfumato.diffusion.schedule import Constant, Cosine, Linear, Schedule, Shifted, ZeroTerminalSNR
+
+from .common import images, noise
 
 THEIRS = {"trailing": "trailing", "leading": "leading", "uniform": "linspace"}
 SPACED = [name for name in GRIDS if name not in THEIRS]
@@ -99,3 +110,92 @@ def test_a_chain_of_one_step() -> None:
             GRIDS[name](1, ZeroTerminalSNR(base=Linear(1)))
         with pytest.raises(ValueError, match="several"):
             GRIDS[name](2, ZeroTerminalSNR(base=Linear(2)))
+
+
+SCHEDULE = Linear()
+
+
+def mixture(schedule, seed: int = 0) -> MixtureOracle:
+    means = 0.5 * images(10, (32,), seed=seed)
+    return MixtureOracle(schedule, torch.ones(10), means, torch.full((10, 1), 0.01).double())
+
+
+@pytest.mark.parametrize("schedule", [Linear(), ZeroTerminalSNR(base=Cosine())], ids=["linear", "zero-terminal"])
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_cost_is_how_far_a_real_step_misses(order: int, schedule) -> None:
+    oracle, fine, source = mixture(schedule), trailing(12, schedule), noise(3, (32,))
+    states = list(trajectory(oracle, DPMSolver(2), fine, source))
+    costs = step_costs(_products(states), oracle, fine, order)
+    for p, i, j in [(0, 0, 1), (0, 0, 7), (0, 3, 5), (2, 3, 12), (5, 9, 11)]:
+        start = states[i]
+        if p < i:  # one step of the sampler from p, carried over to the fine trajectory's image at i
+            before = (DDIM() if order == 1 else DPMSolver()).step(
+                oracle, states[p].__class__(states[p].x, states[p].t), start.t, source
+            )
+            start = states[p].__class__(start.x, start.t, history=before.history)
+        else:
+            start = states[p].__class__(start.x, start.t)
+        miss = (DDIM() if order == 1 else DPMSolver()).step(oracle, start, states[j].t, source).x - states[j].x
+        expected = miss.square().mean(1).sqrt().mean()
+        assert float(costs[p, i, j]) == pytest.approx(float(expected), rel=1e-4, abs=1e-7)
+
+
+def test_the_path_is_the_best_of_all() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for num_steps in (1, 2, 3, 5, 7):
+        costs = torch.rand(8, 8, 8, generator=generator, dtype=torch.float64)
+        order = torch.arange(8)
+        costs[(order[:, None, None] > order[:, None]) | (order[:, None] >= order)] = torch.inf
+
+        def total(path: tuple[int, ...], costs: torch.Tensor = costs) -> float:
+            before = (path[0], *path)
+            return sum(float(costs[step]) for step in zip(before, path, path[1:], strict=False))
+
+        every = [(0, *inner, 7) for inner in itertools.combinations(range(1, 7), num_steps - 1)]
+        assert tuple(shortest_path(costs, num_steps)) == min(every, key=total)
+
+
+@pytest.mark.parametrize(("schedule", "steps"), [(Linear(), 8), (Cosine(), 10)], ids=["linear", "cosine"])
+def test_a_fitted_grid_beats_the_others(schedule, steps: int) -> None:
+    """In the error that counts, where the walk ends, on other noise than it was fitted on."""
+    oracle, source = mixture(schedule), noise(48, (32,), seed=9)
+    exact = sample(oracle, DPMSolver(3), quadratic(150, schedule), source)
+
+    def errors(sampler, fitted: torch.Tensor) -> tuple[float, list[float]]:
+        found = [
+            float((sample(oracle, sampler, times, source) - exact).square().mean(1).sqrt().mean())
+            for times in (fitted, *(GRIDS[name](steps, schedule) for name in GRIDS))
+        ]
+        return found[0], found[1:]
+
+    found = {}
+    for sampler in (DDIM(), DPMSolver(2), UniPC()):
+        fitted, others = errors(sampler, fit_grid(oracle, noise(16, (32,), seed=7), steps, sampler=sampler))
+        found[type(sampler)] = fitted / min(others)
+    assert found[DDIM] < 0.95
+    assert max(found.values()) < 1.05
+
+
+def test_a_stochastic_sampler_gets_the_grid_of_its_order() -> None:
+    oracle, source, fine = mixture(SCHEDULE), noise(4, (32,)), trailing(30, SCHEDULE)
+    for stochastic, plain in ((Ancestral(), DDIM()), (DPMSolverSDE(), DPMSolver())):
+        a, b = (fit_grid(oracle, source, 6, sampler=s, fine=fine) for s in (stochastic, plain))
+        assert torch.equal(a, b)
+
+
+def test_a_fitted_grid_keeps_the_rules_of_grids() -> None:
+    oracle = mixture(SCHEDULE)
+    for steps in (1, 2, 9):
+        times = fit_grid(oracle, noise(2, (32,)), steps, fine=trailing(20, SCHEDULE))
+        assert times.shape == (steps + 1,)
+        assert times.dtype == torch.float64
+        start = SCHEDULE(float(times[0]))
+        assert float(times[0]) == 1 or float(start.sigma / start.alpha) == pytest.approx(80), "karras may be the best"
+        assert float(times[-1]) == 0
+        assert bool((times.diff() < 0).all())
+
+
+def test_impossible_fits_are_refused() -> None:
+    oracle, source = mixture(SCHEDULE), noise(2, (32,))
+    with pytest.raises(ValueError, match="choose from 1 to 20"):
+        fit_grid(oracle, source, 21, fine=trailing(20, SCHEDULE))

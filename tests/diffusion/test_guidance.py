@@ -11,22 +11,13 @@ import torch
 from scipy.integrate import solve_ivp
 
 from sfumato.conditions.table import Attributes
-from sfumato.diffusion import (
-    DDIM,
-    AutoGuided,
-    ClassifierGuided,
-    ConditionalMixtureOracle,
-    Cosine,
-    Denoiser,
-    GaussianOracle,
-    Guided,
-    ImageGuided,
-    Linear,
-    MixtureOracle,
-    Prediction,
-    ZeroTerminalSNR,
-    sample,
-)
+from sfumato.diffusion.denoiser import Denoiser
+from sfumato.diffusion.guidance import AutoGuided, ClassifierGuided, Guided, ImageGuided
+from sfumato.diffusion.oracle import ConditionalMixtureOracle, GaussianOracle, MixtureOracle
+from sfumato.diffusion.prediction import Prediction
+from sfumato.diffusion.samplers.ddim import DDIM
+from sfumato.diffusion.samplers.protocol import sample
+from sfumato.diffusion.schedule import Cosine, Linear, ZeroTerminalSNR
 
 from .common import images, noise
 

@@ -10,32 +10,19 @@ import pytest
 import torch
 from scipy import stats
 
-from sfumato.diffusion import (
-    PARAMETERIZATIONS,
-    Cosine,
-    Discretized,
-    Gaussian,
-    GaussianOracle,
-    Large,
-    Learned,
-    Linear,
-    NetworkDenoiser,
-    Optimal,
-    Prediction,
-    Small,
-    Variance,
-    bits_per_dim,
-    bound_term,
-    density,
-    marginal,
-    posterior,
-    prior_term,
-    reverse,
-    trailing,
-    vlb,
-)
+from sfumato.diffusion.decoder import Discretized, density
+from sfumato.diffusion.denoiser import NetworkDenoiser
+from sfumato.diffusion.gaussian import Gaussian
+from sfumato.diffusion.grid import trailing
+from sfumato.diffusion.likelihood import bits_per_dim, bound_term, prior_term, vlb
+from sfumato.diffusion.oracle import GaussianOracle
+from sfumato.diffusion.parameterization import PARAMETERIZATIONS
+from sfumato.diffusion.prediction import Prediction
+from sfumato.diffusion.process import marginal, posterior
+from sfumato.diffusion.schedule import Cosine, Linear, Schedule
+from sfumato.diffusion.variance import Large, Learned, Optimal, Small, Variance
 
-from .common import images, noise, random_function
+from .common import images, noise, random_function, two_headed
 
 MEAN, SQUARE = 0.3, 0.16
 
@@ -48,24 +35,26 @@ def quadrature(nodes: int = 4) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
     return x_0.reshape(-1, 1), eps.reshape(-1, 1), (w[:, None] * w[None, :]).reshape(-1)
 
 
-def expected_bound(num_steps: int, variance: Variance, schedule: Linear | Cosine) -> tuple[float, float]:
-    """(E[L], E[L_T]) in nats for Gaussian data and the oracle's mean, with a density for the last step."""
+def prior_gap(schedule: Schedule) -> float:
+    """KL( q(x_T) || N(0, I) ) of the data, in nats."""
+    level, zero = schedule(1.0), torch.zeros(()).double()
+    noised = level.abar * SQUARE + level.sigma.square()
+    return float(Gaussian(level.alpha * MEAN, noised.log()).kl(Gaussian(zero, zero)))
+
+
+def expected_bound(num_steps: int, variance: Variance, schedule: Linear | Cosine) -> float:
+    """E[L] in nats for Gaussian data and the oracle's mean, with a density for the last step."""
     oracle = GaussianOracle(schedule, torch.tensor(MEAN).double(), torch.tensor(SQUARE).double())
     x_0, eps, weight = quadrature()
     times = trailing(num_steps, schedule)
     levels = [schedule(t) for t in times.tolist()]
-    prior = float((weight * prior_term(x_0, levels[0])[:, 0]).sum())
-    total = prior
+    total = float((weight * prior_term(x_0, levels[0])[:, 0]).sum())
     for i in range(num_steps):
         x_t = marginal(x_0, levels[i]).sample(eps)
-        prediction = oracle(x_t, float(times[i]))
-        if i < num_steps - 1:
-            term = bound_term(prediction, x_0, x_t, levels[i + 1], levels[i], levels[max(i - 1, 0)], variance)
-        else:
-            step = reverse(prediction, x_t, levels[i + 1], levels[i], variance, levels[i - 1])
-            term = -step.log_prob(x_0)
+        chain = levels[i + 1], levels[i], levels[max(i - 1, 0)]
+        term = bound_term(oracle(x_t, float(times[i])), x_0, x_t, *chain, variance, density)
         total += float((weight * term[:, 0]).sum())
-    return total, prior
+    return total
 
 
 @pytest.mark.parametrize("num_steps", [25, 100, 1000])
@@ -73,12 +62,9 @@ def expected_bound(num_steps: int, variance: Variance, schedule: Linear | Cosine
 def test_the_oracles_bound_misses_by_the_prior_gap_alone(num_steps: int, schedule) -> None:
     """With the true mean and variance, E[L] - H(x_0) = KL( q(x_T) || N(0, I) ), for every number of steps."""
     oracle = GaussianOracle(schedule, torch.tensor(MEAN).double(), torch.tensor(SQUARE).double())
-    bound, _ = expected_bound(num_steps, Optimal(oracle.posterior_variance), schedule)
+    bound = expected_bound(num_steps, Optimal(oracle.posterior_variance), schedule)
     entropy = 0.5 * math.log(2 * math.pi * math.e * SQUARE)
-    level = schedule(1.0)
-    spread = level.abar * SQUARE + level.sigma.square()
-    gap = Gaussian(level.alpha * MEAN, spread.log()).kl(Gaussian(torch.zeros(()).double(), torch.zeros(()).double()))
-    assert bound - entropy == pytest.approx(float(gap), abs=1e-9)
+    assert bound - entropy == pytest.approx(prior_gap(schedule), abs=1e-9)
 
 
 @pytest.mark.parametrize("variance", [Small(), Large()])
@@ -148,12 +134,7 @@ def test_every_term_equals_an_independent_derivation(name: str, rule: Variance) 
     schedule, T = Linear(num_steps=20), 20
     shape = (2, 3, 4)
     learned = isinstance(rule, Learned)
-
-    def net(x: torch.Tensor, time: torch.Tensor, condition: object = None) -> torch.Tensor:
-        output = random_function(x, time)
-        return torch.cat([output, torch.tanh(output.roll(1, -1))], 1) if learned else output
-
-    denoiser = NetworkDenoiser(net, schedule, PARAMETERIZATIONS[name])
+    denoiser = NetworkDenoiser(two_headed if learned else random_function, schedule, PARAMETERIZATIONS[name])
     pixels = torch.randint(0, 256, (3, *shape), generator=torch.Generator().manual_seed(0))
     x_0 = 2 * pixels.double() / 255 - 1
     source = noise(3, shape)
@@ -269,8 +250,5 @@ def test_the_bound_of_a_density_misses_by_the_prior_gap_alone(num_steps: int) ->
     times, source = trailing(num_steps, schedule), noise(count, (1, 1, 1))
     bound = vlb(oracle, x_0, times, source, Optimal(oracle.posterior_variance), decoder=density)
     bits = bound.total - 0.5 * math.log2(2 * math.pi * math.e * SQUARE)
-    level = schedule(1.0)
-    spread = level.abar * SQUARE + level.sigma.square()
-    gap = Gaussian(level.alpha * MEAN, spread.log()).kl(Gaussian(torch.zeros(()).double(), torch.zeros(()).double()))
     error = 4 * float(bits.std()) / count**0.5
-    assert abs(float(bits.mean()) - float(gap) / math.log(2)) < error < 0.05
+    assert abs(float(bits.mean()) - prior_gap(schedule) / math.log(2)) < error < 0.05

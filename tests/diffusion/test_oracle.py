@@ -43,10 +43,12 @@ ORACLES = {
 @pytest.mark.parametrize("oracle", ORACLES.values(), ids=ORACLES.keys())
 @pytest.mark.parametrize("t", [0.02, 0.5, 1.0])
 def test_tweedie(oracle, t: float) -> None:
-    """E[eps | x_t] = -sigma grad log q(x_t)."""
+    """E[x_0 | x_t] = ( x_t + sigma^2 grad log q(x_t) ) / alpha, and the prediction's score is the gradient."""
     x_t = images(4, (2, 3), seed=6).requires_grad_()
     (score,) = torch.autograd.grad(oracle.log_prob(x_t, t).sum(), x_t)
-    assert torch.allclose(oracle(x_t, t).eps, -SCHEDULE(t).sigma * score, rtol=1e-8, atol=1e-10)
+    level, prediction = SCHEDULE(t), oracle(x_t, t)
+    assert torch.allclose(prediction.score(level), score, rtol=1e-8, atol=1e-10)
+    assert torch.allclose(level.alpha * prediction.x0, x_t + level.sigma.square() * score, rtol=1e-8, atol=1e-10)
 
 
 def test_a_mixture_of_one_is_a_gaussian_and_of_points_a_finite_set() -> None:

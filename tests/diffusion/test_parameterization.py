@@ -7,17 +7,10 @@ import itertools
 import pytest
 import torch
 
-from sfumato.diffusion import (
-    PARAMETERIZATIONS,
-    Cosine,
-    Linear,
-    NetworkDenoiser,
-    ZeroTerminalSNR,
-    marginal,
-    posterior,
-    solve,
-    target,
-)
+from sfumato.diffusion.denoiser import NetworkDenoiser
+from sfumato.diffusion.parameterization import PARAMETERIZATIONS, solve, target
+from sfumato.diffusion.process import marginal, posterior
+from sfumato.diffusion.schedule import Cosine, Linear, ZeroTerminalSNR
 
 from .common import SCHEDULES, images
 

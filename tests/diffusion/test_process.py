@@ -1,22 +1,21 @@
-"""The forward process, its posterior, and the reverse step: composition, Bayes, and the papers' formulae."""
+"""Gaussians, the forward process, its posterior, the reverse step and its variances: against the papers and torch."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from torch import distributions
 
-from sfumato.diffusion import (
-    Gaussian,
-    Large,
-    Linear,
-    Prediction,
-    Schedule,
-    Small,
-    forward_step,
-    marginal,
-    posterior,
-    reverse,
-)
+from sfumato.diffusion.gaussian import Gaussian
+from sfumato.diffusion.grid import trailing
+from sfumato.diffusion.noise import Noise
+from sfumato.diffusion.oracle import GaussianOracle
+from sfumato.diffusion.prediction import Prediction
+from sfumato.diffusion.process import forward_step, marginal, posterior
+from sfumato.diffusion.samplers.ddim import Ancestral
+from sfumato.diffusion.samplers.protocol import trajectory
+from sfumato.diffusion.schedule import Cosine, Linear, Schedule
+from sfumato.diffusion.variance import Large, MeasuredVariance, Optimal, Small, noise_errors, reverse
 
 from .common import SCHEDULES, images
 
@@ -145,3 +144,94 @@ def test_times_of_a_batch_may_differ() -> None:
         alone = posterior(x_t[i : i + 1], x_0[i : i + 1], schedule(s[i]), schedule(t[i]))
         assert torch.allclose(together.mean[i], alone.mean[0])
         assert float(together.logvar[i]) == pytest.approx(float(alone.logvar))
+
+
+def pair() -> tuple[Gaussian, Gaussian]:
+    return Gaussian(images(seed=0), images(seed=1)), Gaussian(images(seed=2), images(seed=3))
+
+
+def test_log_prob_and_kl_equal_torch_distributions() -> None:
+    p, q = pair()
+    x = images(seed=4)
+    p_torch, q_torch = (distributions.Normal(g.mean, g.variance.sqrt()) for g in (p, q))
+    assert torch.allclose(p.log_prob(x), p_torch.log_prob(x))
+    assert torch.allclose(p.kl(q), distributions.kl_divergence(p_torch, q_torch))
+
+
+def test_kl_equals_the_general_formula_with_matrices() -> None:
+    p, q = pair()
+    for i in range(len(p.mean)):
+        s_x, s_y = torch.diag(p.variance[i].flatten()), torch.diag(q.variance[i].flatten())
+        difference = (p.mean - q.mean)[i].flatten()
+        general = 0.5 * (
+            torch.logdet(s_y)
+            - torch.logdet(s_x)
+            - len(difference)
+            + torch.trace(torch.linalg.inv(s_y) @ s_x)
+            + difference @ torch.linalg.inv(s_y) @ difference
+        )
+        assert torch.allclose(p.kl(q)[i].sum(), general)
+
+
+def test_kl_is_zero_only_between_equals_and_precise_near_them() -> None:
+    p, q = pair()
+    assert torch.equal(p.kl(p), torch.zeros_like(p.mean))
+    assert bool((p.kl(q) > 0).all())
+    nudge = 1e-6
+    near = Gaussian(p.mean, p.logvar + nudge).kl(p)
+    assert torch.allclose(near, torch.full_like(near, nudge**2 / 4), rtol=1e-3)
+
+
+def test_sample_has_the_stated_moments() -> None:
+    g = Gaussian(torch.tensor([[2.0, -1.0]]).double(), torch.tensor([[0.5, -3.0]]).double())
+    drawn = g.sample(images(200_000, (2,), seed=5))
+    assert torch.allclose(drawn.mean(0), g.mean[0], atol=0.01)
+    assert torch.allclose(drawn.var(0), g.variance[0], rtol=0.02)
+
+
+def test_a_point_mass_samples_its_mean() -> None:
+    g = Gaussian(images(), torch.tensor(-torch.inf, dtype=torch.float64))
+    assert torch.equal(g.sample(images(seed=9)), g.mean)
+
+
+TIMES = torch.arange(1, 101, dtype=torch.float64) / 100
+
+
+@pytest.mark.parametrize("schedule", [Linear(num_steps=100), Cosine(num_steps=100)])
+def test_the_measured_spread_is_the_oracles(schedule) -> None:
+    square, n = 0.2, 6000
+    oracle = GaussianOracle(schedule, torch.zeros(1, 2, 2).double(), torch.full((1, 2, 2), square).double())
+    x_0 = square**0.5 * images(n, (1, 2, 2), seed=1)
+    error = noise_errors(oracle, x_0, TIMES, Noise(0, torch.arange(n), (1, 2, 2), torch.float64)).mean(0)
+    spread = MeasuredVariance(schedule, TIMES, error)
+    for t in (0.05, 0.3, 0.505, 0.7):
+        truth = float(oracle.posterior_variance(schedule(t)).mean())
+        assert float(spread(schedule(t))) == pytest.approx(truth, rel=0.05)
+    batch = spread(schedule(torch.tensor([0.3, 0.7])))
+    assert batch.shape == (2, 1, 1, 1)
+    assert 0 <= float(spread(schedule(1.0))) <= 1
+
+
+def test_few_steps_reach_the_variance_that_fixed_ones_miss() -> None:
+    """With the optimal variance ancestral sampling of Gaussian data is exact in any number of steps."""
+    schedule, n = Cosine(), 40_000
+    oracle = GaussianOracle(schedule, torch.zeros(1).double(), torch.full((1,), 0.09).double())
+    noise = Noise(3, torch.arange(n), (1,), torch.float64)
+    level, got = schedule(0.125), {}
+    for rule in (Optimal(oracle.posterior_variance), Small(), Large()):
+        before_last = list(trajectory(oracle, Ancestral(rule), trailing(8, schedule), noise))[-2]
+        assert before_last.t == 0.125
+        got[type(rule).__name__] = float(before_last.x.var() / (level.abar * 0.09 + level.sigma.square()))
+    assert got["Optimal"] == pytest.approx(1.0, abs=5 * (2 / n) ** 0.5)
+    assert got["Small"] < 0.8
+    assert got["Large"] > 1.1
+
+
+def test_the_optimal_variance_lies_between_the_bounds() -> None:
+    schedule, x = Linear(), images()
+    for square in (1e-4, 0.2, 1.0):
+        oracle = GaussianOracle(schedule, torch.zeros(2, 3, 5).double(), torch.full((2, 3, 5), square).double())
+        for s, t in ((0.1, 0.2), (0.5, 0.9)):
+            rules = (Small(), Optimal(oracle.posterior_variance), Large())
+            low, best, high = (float(rule.logvar(schedule(s), schedule(t), Prediction(x, x)).mean()) for rule in rules)
+            assert low <= best <= high + 1e-12

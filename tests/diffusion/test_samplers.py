@@ -9,37 +9,23 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from sfumato.diffusion import (
-    DDIM,
-    EDM,
-    PARAMETERIZATIONS,
-    PNDM,
-    Ancestral,
-    Cosine,
-    DPMSolver,
-    DPMSolverSDE,
-    FiniteOracle,
-    GaussianOracle,
-    Heun,
-    Large,
-    Linear,
-    MixtureOracle,
-    NetworkDenoiser,
-    Noise,
-    Prediction,
-    Sampler,
-    Small,
-    State,
-    UniPC,
-    ZeroTerminalSNR,
-    sample,
-    target,
-    trailing,
-    trajectory,
-)
 from sfumato.diffusion import SAMPLERS as REGISTRY
+from sfumato.diffusion.denoiser import NetworkDenoiser
+from sfumato.diffusion.grid import trailing
+from sfumato.diffusion.noise import Noise
+from sfumato.diffusion.oracle import FiniteOracle, GaussianOracle, MixtureOracle
+from sfumato.diffusion.parameterization import PARAMETERIZATIONS, target
+from sfumato.diffusion.prediction import Prediction
+from sfumato.diffusion.samplers.ddim import DDIM, Ancestral
+from sfumato.diffusion.samplers.dpm import DPMSolver, DPMSolverSDE
+from sfumato.diffusion.samplers.heun import EDM, Heun
+from sfumato.diffusion.samplers.pndm import PNDM
+from sfumato.diffusion.samplers.protocol import Sampler, State, sample, trajectory
+from sfumato.diffusion.samplers.unipc import UniPC
+from sfumato.diffusion.schedule import Cosine, Linear, ZeroTerminalSNR
+from sfumato.diffusion.variance import Large, Small
 
-from .common import images, noise, random_function
+from .common import Mute, images, noise, random_function, two_headed
 
 SAMPLERS: dict[str, Sampler] = {
     "ancestral-small": Ancestral(Small()),
@@ -60,16 +46,6 @@ SAMPLERS: dict[str, Sampler] = {
 }
 EVERY = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS.keys())
 NETWORK = NetworkDenoiser(random_function, Linear(), PARAMETERIZATIONS["eps"])
-
-
-class Mute:
-    """A source with a start and no noise."""
-
-    def prior(self) -> torch.Tensor:
-        return images(2)
-
-    def step(self, i: int) -> torch.Tensor:
-        raise AssertionError("asked")
 
 
 # The contract of every sampler
@@ -183,11 +159,6 @@ def test_any_shape_and_zero_terminal_snr(sampler: Sampler, shape: tuple[int, ...
 @EVERY
 def test_a_network_that_learnt_its_variance_can_be_walked(sampler: Sampler) -> None:
     """Its predictions carry a fraction; who has no use for it takes the same way as without."""
-
-    def two_headed(x: torch.Tensor, time: torch.Tensor, condition: object = None) -> torch.Tensor:
-        output = random_function(x, time)
-        return torch.cat([output, torch.tanh(output.roll(1, -1))], 1)
-
     denoiser = NetworkDenoiser(two_headed, Linear(), PARAMETERIZATIONS["eps"])
     a, b = (sample(d, sampler, trailing(9, NETWORK.schedule), noise(2)) for d in (denoiser, NETWORK))
     assert torch.equal(a, b)

@@ -17,26 +17,17 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
-from sfumato.diffusion import (
-    DDIM,
-    PARAMETERIZATIONS,
-    PNDM,
-    Ancestral,
-    Clipped,
-    DPMSolver,
-    DPMSolverSDE,
-    Heun,
-    Large,
-    Linear,
-    NetworkDenoiser,
-    Sampler,
-    Small,
-    UniPC,
-    leading,
-    sample,
-    trailing,
-    trajectory,
-)
+from sfumato.diffusion.denoiser import Clipped, NetworkDenoiser
+from sfumato.diffusion.grid import leading, trailing
+from sfumato.diffusion.parameterization import PARAMETERIZATIONS
+from sfumato.diffusion.samplers.ddim import DDIM, Ancestral
+from sfumato.diffusion.samplers.dpm import DPMSolver, DPMSolverSDE
+from sfumato.diffusion.samplers.heun import Heun
+from sfumato.diffusion.samplers.pndm import PNDM
+from sfumato.diffusion.samplers.protocol import Sampler, sample, trajectory
+from sfumato.diffusion.samplers.unipc import UniPC
+from sfumato.diffusion.schedule import Linear
+from sfumato.diffusion.variance import Large, Small
 
 from .common import noise, random_function
 

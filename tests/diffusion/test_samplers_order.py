@@ -13,26 +13,16 @@ import math
 import pytest
 import torch
 
-from sfumato.diffusion import (
-    DDIM,
-    EDM,
-    PNDM,
-    Ancestral,
-    DPMSolver,
-    DPMSolverSDE,
-    GaussianOracle,
-    Heun,
-    Large,
-    Level,
-    Linear,
-    MixtureOracle,
-    Optimal,
-    Sampler,
-    Small,
-    UniPC,
-    sample,
-)
 from sfumato.diffusion.flow import integrate
+from sfumato.diffusion.oracle import GaussianOracle, MixtureOracle
+from sfumato.diffusion.samplers.ddim import DDIM, Ancestral
+from sfumato.diffusion.samplers.dpm import DPMSolver, DPMSolverSDE
+from sfumato.diffusion.samplers.heun import EDM, Heun
+from sfumato.diffusion.samplers.pndm import PNDM
+from sfumato.diffusion.samplers.protocol import Sampler, sample
+from sfumato.diffusion.samplers.unipc import UniPC
+from sfumato.diffusion.schedule import Level, Linear
+from sfumato.diffusion.variance import Large, Optimal, Small
 
 from .common import noise
 

@@ -8,23 +8,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from sfumato.diffusion import (
-    PARAMETERIZATIONS,
-    SCHEDULES,
-    Cosine,
-    Large,
-    Learned,
-    Linear,
-    NetworkDenoiser,
-    Prediction,
-    Small,
-    Variance,
-    forward_step,
-    marginal,
-    posterior,
-    reverse,
-)
-from sfumato.diffusion.denoiser import Network
+from sfumato.diffusion.denoiser import Network, NetworkDenoiser
+from sfumato.diffusion.parameterization import PARAMETERIZATIONS
+from sfumato.diffusion.prediction import Prediction
+from sfumato.diffusion.process import forward_step, marginal, posterior
+from sfumato.diffusion.schedule import SCHEDULES, Cosine, Linear
+from sfumato.diffusion.variance import Large, Learned, Small, Variance, reverse
 from sfumato.verify.check import Examination, Finding, Setting, largest
 
 __all__ = ["examinations"]

@@ -18,22 +18,15 @@ import torch
 from torch import Tensor
 
 from sfumato.conditions.table import Attributes
-from sfumato.diffusion import (
-    DDIM,
-    SAMPLERS,
-    ClassifierGuided,
-    Clipped,
-    ConditionalMixtureOracle,
-    Cosine,
-    Guided,
-    Level,
-    MixtureOracle,
-    Noise,
-    Sampler,
-    Thresholded,
-    sample,
-    trailing,
-)
+from sfumato.diffusion.denoiser import Clipped, Thresholded
+from sfumato.diffusion.grid import trailing
+from sfumato.diffusion.guidance import ClassifierGuided, Guided
+from sfumato.diffusion.noise import Noise
+from sfumato.diffusion.oracle import ConditionalMixtureOracle, MixtureOracle
+from sfumato.diffusion.samplers import SAMPLERS
+from sfumato.diffusion.samplers.ddim import DDIM
+from sfumato.diffusion.samplers.protocol import Sampler, sample
+from sfumato.diffusion.schedule import Cosine, Level
 from sfumato.verify.check import Examination, Finding, Setting, Skipped, largest
 
 __all__ = ["Smooth", "examinations"]

@@ -7,20 +7,15 @@ import math
 import torch
 from torch import Tensor
 
-from sfumato.diffusion import (
-    Discretized,
-    Gaussian,
-    GaussianOracle,
-    Linear,
-    MixtureOracle,
-    Optimal,
-    bound_term,
-    density,
-    marginal,
-    prior_term,
-    trailing,
-)
+from sfumato.diffusion.decoder import Discretized, density
 from sfumato.diffusion.flow import Flow
+from sfumato.diffusion.gaussian import Gaussian
+from sfumato.diffusion.grid import trailing
+from sfumato.diffusion.likelihood import bound_term, prior_term
+from sfumato.diffusion.oracle import GaussianOracle, MixtureOracle
+from sfumato.diffusion.process import marginal
+from sfumato.diffusion.schedule import Linear
+from sfumato.diffusion.variance import Optimal
 from sfumato.verify.check import Examination, Finding, Setting, largest
 
 __all__ = ["examinations"]

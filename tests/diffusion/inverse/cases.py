@@ -5,18 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sfumato.diffusion import (
+from sfumato.diffusion.inverse.operators import (
     Blur,
     Composed,
-    Cosine,
     Downscale,
     Function,
-    GaussianOracle,
     Grayscale,
     LinearOperator,
     Mask,
     gaussian_kernel,
 )
+from sfumato.diffusion.oracle import GaussianOracle
+from sfumato.diffusion.schedule import Cosine
 
 from ..common import images
 from .exact import DenseOracle

@@ -5,14 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sfumato.diffusion import (
-    Cosine,
-    Function,
-    GaussianOracle,
-    LinearOperator,
-    MixtureOracle,
-    marginal,
-)
+from sfumato.diffusion.inverse.operators import Function, LinearOperator
+from sfumato.diffusion.oracle import GaussianOracle, MixtureOracle
+from sfumato.diffusion.process import marginal
+from sfumato.diffusion.schedule import Cosine
 
 from ..common import images
 from .cases import OPERATORS, SHAPE, measured, smooth

@@ -9,7 +9,7 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
-from sfumato.diffusion import (
+from sfumato.diffusion.inverse.operators import (
     Blur,
     Composed,
     Downscale,

@@ -11,29 +11,18 @@ from torch import Tensor
 from torch.autograd.functional import jacobian
 from torch.distributions import MultivariateNormal
 
-from sfumato.diffusion import (
-    DDIM,
-    DPS,
-    PARAMETERIZATIONS,
-    Ancestral,
-    Clipped,
-    Denoiser,
-    Linear,
-    LinearOperator,
-    Mask,
-    MomentMatching,
-    NetworkDenoiser,
-    Noise,
-    PiGDM,
-    Prediction,
-    PriorVariance,
-    Small,
-    State,
-    ZeroTerminalSNR,
-    sample,
-    trailing,
-)
+from sfumato.diffusion.denoiser import Clipped, Denoiser, NetworkDenoiser
+from sfumato.diffusion.grid import trailing
+from sfumato.diffusion.inverse.operators import LinearOperator, Mask
+from sfumato.diffusion.inverse.posterior import DPS, MomentMatching, PiGDM, PriorVariance
 from sfumato.diffusion.inverse.solvers import conjugate_gradients, minimal_residual
+from sfumato.diffusion.noise import Noise
+from sfumato.diffusion.parameterization import PARAMETERIZATIONS
+from sfumato.diffusion.prediction import Prediction
+from sfumato.diffusion.samplers.ddim import DDIM, Ancestral
+from sfumato.diffusion.samplers.protocol import State, sample
+from sfumato.diffusion.schedule import Linear, ZeroTerminalSNR
+from sfumato.diffusion.variance import Small
 
 from ..common import images, noise, random_function
 from .cases import GAUSSIAN, OPERATORS, SCHEDULE, SHAPE, D, measured, smooth

@@ -11,32 +11,21 @@ import torch
 from torch import Tensor
 
 from sfumato.conditions.table import Attributes
-from sfumato.diffusion import (
-    DDIM,
-    PARAMETERIZATIONS,
-    SAMPLERS,
-    Ancestral,
-    Clipped,
-    Guided,
-    Linear,
-    Mask,
-    MomentMatching,
-    NetworkDenoiser,
-    Noise,
-    PiGDM,
-    Prediction,
-    RePaint,
-    Sampler,
-    Small,
-    State,
-    Thresholded,
-    ZeroTerminalSNR,
-    forward_step,
-    marginal,
-    sample,
-    trailing,
-    trajectory,
-)
+from sfumato.diffusion.denoiser import Clipped, NetworkDenoiser, Thresholded
+from sfumato.diffusion.grid import trailing
+from sfumato.diffusion.guidance import Guided
+from sfumato.diffusion.inverse.operators import Mask
+from sfumato.diffusion.inverse.posterior import MomentMatching, PiGDM
+from sfumato.diffusion.inverse.repaint import RePaint
+from sfumato.diffusion.noise import Noise
+from sfumato.diffusion.parameterization import PARAMETERIZATIONS
+from sfumato.diffusion.prediction import Prediction
+from sfumato.diffusion.process import forward_step, marginal
+from sfumato.diffusion.samplers import SAMPLERS
+from sfumato.diffusion.samplers.ddim import DDIM, Ancestral
+from sfumato.diffusion.samplers.protocol import Sampler, State, sample, trajectory
+from sfumato.diffusion.schedule import Linear, ZeroTerminalSNR
+from sfumato.diffusion.variance import Small
 
 from ..common import images, noise, random_function
 from .cases import OPERATORS, PIXELS, SCHEDULE, SHAPE, D, smooth
