@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sfumato.verify import network, process, randomness, sampling, scoring
+from sfumato.verify import network, process, sampling, scoring
 from sfumato.verify.check import Check, Examination, Finding, Setting, Skipped, examine
 
 __all__ = ["Check", "Examination", "Finding", "Setting", "Skipped", "examinations", "examine", "verify"]
@@ -17,8 +17,7 @@ __all__ = ["Check", "Examination", "Finding", "Setting", "Skipped", "examination
 
 def examinations() -> dict[str, Examination]:
     """Return every examination by name, from noise to network."""
-    parts = (randomness, process, sampling, scoring, network)
-    return {name: examination for part in parts for name, examination in part.examinations().items()}
+    return {n: e for part in (process, sampling, scoring, network) for n, e in part.EXAMINATIONS.items()}
 
 
 def verify(setting: Setting) -> Iterator[Check]:

@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
-__all__ = ["Check", "Examination", "Finding", "Setting", "Skipped", "examine", "largest"]
+__all__ = ["Check", "Errors", "Examination", "Examinations", "Finding", "Setting", "Skipped", "examine"]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and how to check.
-
-    Attributes:
-        device: the device that is checked.
-        dtype: of the images in the mathematics; coefficients are float64, networks float32 always.
-        compile: whether torch.compile is checked too, which takes most of a minute.
-    """
+    """Where to check, in which dtype of images (coefficients are float64, networks float32), torch.compile or not."""
 
     device: torch.device
     dtype: torch.dtype = torch.float64
     compile: bool = False
-
-    def limit(self, double: float, single: float) -> float:
-        """Return the limit that goes with the dtype."""
-        return double if self.dtype == torch.float64 else single
 
     def tensor(self, values: object) -> torch.Tensor:
         """Return numbers or a tensor on the device and in the dtype."""
@@ -41,14 +31,8 @@ class Setting:
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of an examination.
-
-    Attributes:
-        measured: an error, at least 0 and best 0.
-        limit: the greatest error with which the check passes.
-        holds: what is true if it passes, in a sentence without its full stop.
-        harm: what it means for the user if it does not.
-    """
+    """The error that an examination measured, the greatest with which it passes, and sentences without a full stop:
+    what holds if it does, what harm it means if it does not."""
 
     measured: float
     limit: float
@@ -56,30 +40,39 @@ class Finding:
     harm: str
 
 
-def largest(*errors: torch.Tensor | float) -> float:
-    """Return the largest absolute value; NaN where there is one."""
-    return float(torch.stack([torch.as_tensor(error, dtype=torch.float64).abs().max().cpu() for error in errors]).max())
-
-
 class Skipped(Exception):
     """Raised by an examination that means nothing in this setting; the message says why."""
 
 
 Examination = Callable[[Setting], Finding]
+Errors = Sequence[torch.Tensor | float]
+Measure = Callable[[Setting], Errors]
+Limit = float | tuple[float, float] | Callable[[Setting], float]
+"""The greatest error with which a check passes; a pair is for float64 and float32."""
+
+
+class Examinations(dict[str, Examination]):
+    """Examinations by name, in the order in which they are defined."""
+
+    def add(self, name: str, limit: Limit, holds: str, harm: str) -> Callable[[Measure], Measure]:
+        """Register a function that returns errors, none of which may exceed the limit."""
+
+        def register(measure: Measure) -> Measure:
+            def examine(setting: Setting) -> Finding:
+                errors = [torch.as_tensor(error, dtype=torch.float64).abs().max().cpu() for error in measure(setting)]
+                pair = limit(setting) if callable(limit) else limit
+                at_most = pair if isinstance(pair, float) else pair[setting.dtype != torch.float64]
+                return Finding(float(torch.stack(errors).max()), at_most, holds, harm)
+
+            self[name] = examine
+            return measure
+
+        return register
 
 
 @dataclass(frozen=True)
 class Check:
-    """An examination's outcome.
-
-    Attributes:
-        name: of the check.
-        outcome: passed, failed, or skipped.
-        measured: the error; None where none was measured.
-        limit: the greatest error that passes.
-        sentence: what holds, what its failure means for the user, or why it was skipped.
-        seconds: how long it took.
-    """
+    """An examination's outcome; the sentence says what holds, what harm its failure means, or why it was skipped."""
 
     name: str
     outcome: Literal["passed", "failed", "skipped"]

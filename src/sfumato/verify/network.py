@@ -15,20 +15,9 @@ from torch import Tensor
 from sfumato.diffusion.noise import Purpose, normal
 from sfumato.nets.protocol import Interface, Network
 from sfumato.nets.registry import NETWORKS
-from sfumato.verify.check import Examination, Finding, Setting, Skipped
+from sfumato.verify.check import Errors, Examinations, Setting, Skipped
 
-__all__ = ["examinations", "small_network"]
-
-
-def examinations() -> dict[str, Examination]:
-    """Return the examinations of networks by name."""
-    return {
-        "network: equals float64 on the CPU": exact,
-        "network: any batch": batches,
-        "network: any memory layout": layouts,
-        "network: gradients": gradients,
-        "network: compiled": compiled,
-    }
+EXAMINATIONS = Examinations()
 
 
 def small_network(multipliers: tuple[int, ...] = (1, 2)) -> Network:
@@ -61,48 +50,57 @@ def _rounding(setting: Setting) -> float:
     return 1e-2 if setting.device.type == "cuda" and torch.backends.cudnn.allow_tf32 else 1e-4
 
 
+@EXAMINATIONS.add(
+    "network: equals float64 on the CPU",
+    _rounding,
+    "a U-Net here equals exact arithmetic up to rounding",
+    "networks compute something else on this device: don't trust samples or trainings from it; a newer torch or "
+    "driver, or --device cpu, may help",
+)
 @torch.no_grad()
-def exact(setting: Setting) -> Finding:
+def exact(setting: Setting) -> Errors:
     """The network's output on the device in float32 against the CPU's in float64."""
     net = small_network()
     x, time = _batch(torch.device("cpu"))
     expected = copy.deepcopy(net).double()(x.double(), time.double())
-    return Finding(
-        _error(net.to(setting.device)(x.to(setting.device), time.to(setting.device)), expected),
-        _rounding(setting),
-        "a U-Net here equals exact arithmetic up to rounding",
-        "networks compute something else on this device: don't trust samples or trainings from it; a newer torch or "
-        "driver, or --device cpu, may help",
-    )
+    return [_error(net.to(setting.device)(x.to(setting.device), time.to(setting.device)), expected)]
 
 
+@EXAMINATIONS.add(
+    "network: any batch",
+    _rounding,
+    "an image's prediction does not depend on its batch",
+    "samples change with the batch size",
+)
 @torch.no_grad()
-def batches(setting: Setting) -> Finding:
+def batches(setting: Setting) -> Errors:
     """Each image alone against all together."""
     net, (x, time) = small_network().to(setting.device), _batch(setting.device)
     alone = torch.cat([net(x[i : i + 1], time[i : i + 1]) for i in range(len(x))])
-    return Finding(
-        _error(alone, net(x, time)),
-        _rounding(setting),
-        "an image's prediction does not depend on its batch",
-        "samples change with the batch size",
-    )
+    return [_error(alone, net(x, time))]
 
 
+@EXAMINATIONS.add(
+    "network: any memory layout",
+    _rounding,
+    "the layout of memory changes nothing",
+    "this device's convolutions are wrong in one of the two layouts",
+)
 @torch.no_grad()
-def layouts(setting: Setting) -> Finding:
+def layouts(setting: Setting) -> Errors:
     """channels_last weights and images, as usual, against contiguous ones."""
     net, (x, time) = small_network().to(setting.device), _batch(setting.device)
     plain = copy.deepcopy(net).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    return Finding(
-        _error(plain(x, time), net(x.contiguous(memory_format=torch.channels_last), time)),
-        _rounding(setting),
-        "the layout of memory changes nothing",
-        "this device's convolutions are wrong in one of the two layouts",
-    )
+    return [_error(plain(x, time), net(x.contiguous(memory_format=torch.channels_last), time))]
 
 
-def gradients(setting: Setting) -> Finding:
+@EXAMINATIONS.add(
+    "network: gradients",
+    _rounding,
+    "gradients here equal exact arithmetic up to rounding",
+    "training on this device learns something else",
+)
+def gradients(setting: Setting) -> Errors:
     """The gradient by every weight on the device in float32 against the CPU's in float64."""
     both = []
     for device, dtype in ((torch.device("cpu"), torch.float64), (setting.device, torch.float32)):
@@ -110,23 +108,19 @@ def gradients(setting: Setting) -> Finding:
         x, time = _batch(device)
         net(x.to(dtype), time.to(dtype)).square().mean().backward()
         both.append(torch.cat([p.grad.flatten().double().cpu() for p in net.parameters() if p.grad is not None]))
-    return Finding(
-        _error(both[1], both[0]),
-        _rounding(setting),
-        "gradients here equal exact arithmetic up to rounding",
-        "training on this device learns something else",
-    )
+    return [_error(both[1], both[0])]
 
 
+@EXAMINATIONS.add(
+    "network: compiled",
+    1e-4,
+    "a compiled network equals the network",
+    "compiled sampling gives other images: do not compile on this machine",
+)
 @torch.no_grad()
-def compiled(setting: Setting) -> Finding:
+def compiled(setting: Setting) -> Errors:
     """torch.compile against the network as it is."""
     if not setting.compile:
         raise Skipped("not requested: --compile takes most of a minute")
     net, (x, time) = small_network((1,)).to(setting.device), _batch(setting.device)  # each layer takes seconds
-    return Finding(
-        _error(torch.compile(net)(x, time), net(x, time)),
-        1e-4,
-        "a compiled network equals the network",
-        "compiled sampling gives other images: do not compile on this machine",
-    )
+    return [_error(torch.compile(net)(x, time), net(x, time))]

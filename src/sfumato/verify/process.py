@@ -1,4 +1,4 @@
-"""Schedules, the forward process, its posterior, and the ways to predict: against formulae in plain Python numbers."""
+"""Noise, schedules, the forward process, its posterior, and the ways to predict: against plain Python numbers."""
 
 from __future__ import annotations
 
@@ -8,28 +8,76 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from sfumato.diffusion import noise
 from sfumato.diffusion.denoiser import Network, NetworkDenoiser
 from sfumato.diffusion.parameterization import PARAMETERIZATIONS
 from sfumato.diffusion.prediction import Prediction
 from sfumato.diffusion.process import forward_step, marginal, posterior
 from sfumato.diffusion.schedule import SCHEDULES, Cosine, Linear
 from sfumato.diffusion.variance import Large, Learned, Small, Variance, reverse
-from sfumato.verify.check import Examination, Finding, Setting, largest
+from sfumato.verify.check import Errors, Examinations, Setting
 
-__all__ = ["examinations"]
+EXAMINATIONS = Examinations()
+
+# (counter, key, words): the known answers of philox4x32 with 10 rounds (Salmon et al. 2011, Random123)
+_KNOWN = (
+    ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+    ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+    (
+        (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+        (0xA4093822, 0x299F31D0),
+        (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+    ),
+)
 
 
-def examinations() -> dict[str, Examination]:
-    """Return the examinations of the process by name."""
-    return {
-        "schedules: closed forms": closed_forms,
-        "schedules: from data to noise": ends,
-        "forward process: composes": composes,
-        "posterior: Bayes' rule": bayes,
-        "reverse mean: from the noise": mean_from_noise,
-        "reverse variance: small, large, learned": variances,
-        "parameterisations: convert": convert,
-    }
+@EXAMINATIONS.add(
+    "noise: published vectors",
+    0.0,
+    "the generator gives the words that its authors publish",
+    "the random numbers are not those of other machines: a seed gives other images here, and a training that "
+    "moves to this machine does not go on as it was",
+)
+def published_vectors(setting: Setting) -> Errors:
+    """Philox4x32-10 on the device against the words that its authors publish."""
+    wrong = 0
+    for counter, key, words in _KNOWN:
+        first, second, third, fourth = (torch.tensor(word, device=setting.device) for word in counter)
+        actual = noise.philox((first, second, third, fourth), (key[0], key[1]))
+        wrong += sum(int(a) != b for a, b in zip(actual, words, strict=True))
+    return [wrong]
+
+
+@EXAMINATIONS.add(
+    "noise: same key, same number",
+    (1e-12, 1e-4),
+    "image i gets the same noise in any batch, here and on the CPU",
+    "an image depends on its batch or on the device, so samples cannot be reproduced",
+)
+def same_key(setting: Setting) -> Errors:
+    """Normals of a batch on the device against each drawn alone on the CPU, as a largest difference."""
+    index, shape = torch.tensor([0, 7, 2**33 + 1]), (3, 5, 5)
+    together = noise.normal(11, noise.Purpose.STEP, index.to(setting.device), shape, step=3, dtype=setting.dtype)
+    alone = [noise.normal(11, noise.Purpose.STEP, i[None], shape, step=3, dtype=setting.dtype) for i in index]
+    return [float((together.cpu() - torch.cat(alone)).abs().max())]
+
+
+@EXAMINATIONS.add(
+    "noise: moments",
+    4.5,
+    "the noise is standard normal and its numbers are uncorrelated, within 4.5 standard errors",
+    "the noise is not N(0, I), which training, sampling and the bound all take it to be",
+)
+def moments(setting: Setting) -> Errors:
+    """Mean, variance, third and fourth moment, and the products of neighbours, in standard errors."""
+    count = 2**16
+    index = torch.arange(count // 16, device=setting.device)
+    z = noise.normal(5, noise.Purpose.PRIOR, index, (16,), dtype=setting.dtype).double()
+    # each mean below is of variables with the given mean and variance, if z ~ N(0, 1) independently
+    cases = [(z, 0, 1), (z**2, 1, 2), (z**3, 0, 15), (z**4, 3, 96)]
+    cases += [(z[:, lag:] * z[:, :-lag], 0, 1) for lag in (1, 2, 4)] + [(z[1:] * z[:-1], 0, 1)]
+    worst = max(abs(float(v.mean()) - mean) / (variance / v.numel()) ** 0.5 for v, mean, variance in cases)
+    return [worst]
 
 
 def _product(betas: Sequence[float]) -> list[float]:
@@ -65,22 +113,29 @@ _CLOSED: dict[str, Callable[[], list[float]]] = {
 }
 
 
-def closed_forms(setting: Setting) -> Finding:
+@EXAMINATIONS.add(
+    "schedules: closed forms",
+    1e-10,
+    "every schedule's levels are the products of its published betas",
+    "images are noised by other amounts than published, so published networks and settings don't fit",
+)
+def closed_forms(setting: Setting) -> Errors:
     """alpha^2 and sigma^2 of every schedule with T = 1000 against the papers' formulae."""
     errors = []
     for name, closed in _CLOSED.items():
         abars = torch.tensor(closed(), dtype=torch.float64, device=setting.device)
         level = SCHEDULES[name]()(torch.arange(len(abars), dtype=torch.float64, device=setting.device) / 1000)
         errors += [level.alpha.square() - abars, level.sigma.square() - (1 - abars)]
-    return Finding(
-        largest(*errors),
-        1e-10,
-        "every schedule's levels are the products of its published betas",
-        "images are noised by other amounts than published, so published networks and settings don't fit",
-    )
+    return errors
 
 
-def ends(setting: Setting) -> Finding:
+@EXAMINATIONS.add(
+    "schedules: from data to noise",
+    1e-9,
+    "noise grows at every step, from none at t = 0 to at most 1/1000 of the image's variance at t = 1",
+    "a chain does not lead from data to noise: samples start from the wrong noise or steps go backwards",
+)
+def ends(setting: Setting) -> Errors:
     """The schedules' least fall of logsnr from step to step and their ends, as the largest error."""
     errors: list[Tensor | float] = []
     for schedule in SCHEDULES.values():
@@ -89,15 +144,16 @@ def ends(setting: Setting) -> Finding:
         fall = -(level.logsnr[1:].diff())
         errors += [(-fall).clamp(min=0), float((fall == 0).any()), level.alpha[0] - 1, level.sigma[0]]
         errors += [(level.abar[-1] - 1e-3).clamp(min=0), schedule().time(level.logsnr[1:]) - t[1:]]
-    return Finding(
-        largest(*errors),
-        1e-9,
-        "noise grows at every step, from none at t = 0 to at most 1/1000 of the image's variance at t = 1",
-        "a chain does not lead from data to noise: samples start from the wrong noise or steps go backwards",
-    )
+    return errors
 
 
-def composes(setting: Setting) -> Finding:
+@EXAMINATIONS.add(
+    "forward process: composes",
+    (1e-10, 1e-5),
+    "two steps of noise are one larger step: means and variances add up",
+    "training noises images otherwise than the chain that sampling reverses",
+)
+def composes(setting: Setting) -> Errors:
     """x_0 -> x_s -> x_t against x_0 -> x_t: means and variances, for neighbours and far pairs."""
     x_0, errors = setting.random(0, 4, 2, 3, 3), []
     for schedule in (Linear(), Cosine()):
@@ -106,15 +162,16 @@ def composes(setting: Setting) -> Finding:
             step = forward_step(halfway.mean, schedule(s), schedule(t))
             factor = forward_step(torch.ones_like(x_0), schedule(s), schedule(t)).mean.square()
             errors += [step.mean - whole.mean, (factor * halfway.variance + step.variance) / whole.variance - 1]
-    return Finding(
-        largest(*errors),
-        setting.limit(1e-10, 1e-5),
-        "two steps of noise are one larger step: means and variances add up",
-        "training noises images otherwise than the chain that sampling reverses",
-    )
+    return errors
 
 
-def bayes(setting: Setting) -> Finding:
+@EXAMINATIONS.add(
+    "posterior: Bayes' rule",
+    (1e-9, 1e-4),
+    "the posterior of a step is Bayes' rule for two Gaussians",
+    "the ancestral sampler's steps and every term of the bound are wrong",
+)
+def bayes(setting: Setting) -> Errors:
     """q(x_s | x_t, x_0) by precisions, 1/v = a^2/var_ts + 1/sigma_s^2, in plain numbers, against `posterior`."""
     x_t, x_0, errors = setting.random(1, 4, 2, 3, 3), setting.random(2, 4, 2, 3, 3), []
     for schedule in (Linear(), Cosine()):
@@ -125,15 +182,16 @@ def bayes(setting: Setting) -> Finding:
             mean = variance * (ratio / noise * x_t + math.sqrt(abar_s) / (1 - abar_s) * x_0)
             actual = posterior(x_t, x_0, schedule(s), schedule(t))
             errors += [actual.mean - mean, actual.variance / variance - 1]
-    return Finding(
-        largest(*errors),
-        setting.limit(1e-9, 1e-4),
-        "the posterior of a step is Bayes' rule for two Gaussians",
-        "the ancestral sampler's steps and every term of the bound are wrong",
-    )
+    return errors
 
 
-def mean_from_noise(setting: Setting) -> Finding:
+@EXAMINATIONS.add(
+    "reverse mean: from the noise",
+    (1e-9, 1e-3),
+    "a step's mean from the predicted noise is DDPM's Eq. 11",
+    "each step of sampling moves the image by the wrong amount",
+)
+def mean_from_noise(setting: Setting) -> Errors:
     """The reverse step's mean through the predicted noise, DDPM Eq. 11 in plain numbers, at every hundredth step."""
     schedule, betas, errors = Linear(), _betas(1), []
     abars, x_t, eps = _product(betas), setting.random(3, 4, 2, 3, 3), setting.random(4, 4, 2, 3, 3)
@@ -143,15 +201,16 @@ def mean_from_noise(setting: Setting) -> Finding:
         mean = (x_t - beta / math.sqrt(1 - abar) * eps) / math.sqrt(1 - beta)
         step = reverse(Prediction(x0, eps), x_t, schedule((i - 1) / 1000), schedule(i / 1000), Small())
         errors.append(step.mean - mean)
-    return Finding(
-        largest(*errors),
-        setting.limit(1e-9, 1e-3),
-        "a step's mean from the predicted noise is DDPM's Eq. 11",
-        "each step of sampling moves the image by the wrong amount",
-    )
+    return errors
 
 
-def variances(setting: Setting) -> Finding:
+@EXAMINATIONS.add(
+    "reverse variance: small, large, learned",
+    (1e-9, 1e-4),
+    "fixed and learned variances are the papers', on the whole chain and on a respaced one",
+    "ancestral samples are too noisy or too smooth, most of all in few steps, and so is every term of the bound",
+)
+def variances(setting: Setting) -> Errors:
     """beta~, beta and IDDPM Eq. 15 between them in plain numbers, on neighbours and on steps of a respaced chain."""
     schedule, abars, x_t, errors = Linear(), _product(_betas(1)), setting.random(7, 4, 2, 3, 3), []
     for s, t in ((1, 2), (499, 500), (20, 40), (900, 1000)):
@@ -164,12 +223,7 @@ def variances(setting: Setting) -> Finding:
             (Learned(), 0.3 * math.log(beta) + 0.7 * math.log(tilde)),
         )
         errors += [rule.logvar(schedule(s / 1000), schedule(t / 1000), prediction) - log for rule, log in expected]
-    return Finding(
-        largest(*errors),
-        setting.limit(1e-9, 1e-4),
-        "fixed and learned variances are the papers', on the whole chain and on a respaced one",
-        "ancestral samples are too noisy or too smooth, most of all in few steps, and so is every term of the bound",
-    )
+    return errors
 
 
 def _constant(output: Tensor) -> Network:
@@ -177,7 +231,13 @@ def _constant(output: Tensor) -> Network:
     return lambda x, time, condition: output
 
 
-def convert(setting: Setting) -> Finding:
+@EXAMINATIONS.add(
+    "parameterisations: convert",
+    (1e-9, 1e-2),
+    "eps, x0, v and mu-networks are all read as the image and noise that they mean",
+    "a network's output is misread: samples of some parameterisations are noise or tinted",
+)
+def convert(setting: Setting) -> Errors:
     """A network that outputs the truth, in each parameterisation by its own formula, must be read as the truth."""
     schedule, betas, errors = Linear(), _betas(1), []
     abars, x_0, eps = _product(betas), setting.random(5, 4, 2, 3, 3), setting.random(6, 4, 2, 3, 3)
@@ -195,9 +255,4 @@ def convert(setting: Setting) -> Finding:
         for name, output in outputs.items():
             actual = NetworkDenoiser(_constant(output), schedule, PARAMETERIZATIONS[name])(x_t, i / 1000)
             errors += [actual.x0 - x_0, actual.eps - eps]
-    return Finding(
-        largest(*errors),
-        setting.limit(1e-9, 1e-2),
-        "eps, x0, v and mu-networks are all read as the image and noise that they mean",
-        "a network's output is misread: samples of some parameterisations are noise or tinted",
-    )
+    return errors
