@@ -7,11 +7,12 @@ import math
 import pytest
 import torch
 
+from sfumato.conditions.table import Attributes
 from sfumato.diffusion.decoder import Discretized, density
 from sfumato.diffusion.denoiser import NetworkDenoiser
 from sfumato.diffusion.flow import Flow, integrate, variational_bits
 from sfumato.diffusion.noise import Purpose, normal
-from sfumato.diffusion.oracle import GaussianOracle, MixtureOracle
+from sfumato.diffusion.oracle import ConditionalMixtureOracle, GaussianOracle, MixtureOracle
 from sfumato.diffusion.parameterization import PARAMETERIZATIONS
 from sfumato.diffusion.process import marginal
 from sfumato.diffusion.schedule import Cosine, Linear, Schedule, ZeroTerminalSNR
@@ -80,6 +81,18 @@ def test_an_example_does_not_depend_on_its_company() -> None:
         alone = Flow(denoiser).log_prob(x[i : i + 1], probes[:, i : i + 1])
         assert float(together.log_prob[i]) == pytest.approx(float(alone.log_prob[0]), abs=1e-8)
         assert int(together.evaluations[i]) == int(alone.evaluations[0])
+
+
+def test_each_example_keeps_its_condition() -> None:
+    """The solver asks about the rows that are not finished; theirs are the conditions."""
+    variances = torch.tensor([0.01, 2.0])[:, None, None]
+    oracle = ConditionalMixtureOracle(Linear(), torch.ones(2), images(2, SHAPE), variances, torch.tensor([0, 1]))
+    x, condition = images(4, SHAPE, seed=5), Attributes(torch.tensor([[1.0], [0.0], [torch.nan], [0.0]]))
+    together = Flow(oracle).log_prob(x, None, condition)
+    assert len(together.evaluations.unique()) > 1
+    for i in range(4):
+        alone = Flow(oracle).log_prob(x[i : i + 1], None, condition.take(torch.tensor([i])))
+        assert float(together.log_prob[i]) == pytest.approx(float(alone.log_prob[0]), abs=1e-6)
 
 
 def test_the_solver_meets_its_tolerance_with_order_five() -> None:
