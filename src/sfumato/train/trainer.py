@@ -163,7 +163,7 @@ class Trainer:
 
     def held_out(self) -> HeldOutLosses | None:
         """Return the losses of the average on the held-out set; None where no image is held out."""
-        return held_out_losses(self)
+        return held_out_losses(self.model(), self.data)
 
     @property
     def grid_steps(self) -> int:

@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from sfumato.data import Dataset
 from sfumato.diffusion import Bound, Noised, Terms, marginal, sample_timesteps
 from sfumato.diffusion.noise import Purpose, normal, uniform
-
-if TYPE_CHECKING:
-    from sfumato.train.trainer import Trainer
+from sfumato.model import Model
 
 __all__ = ["Z_SCORE", "Best", "HeldOutLosses", "held_out_losses"]
 
@@ -47,36 +45,35 @@ class HeldOutLosses:
     train: float
 
 
-def held_out_losses(trainer: Trainer) -> HeldOutLosses | None:
-    """Return the losses of the averaged weights on the held-out set; None where no image is held out.
+def held_out_losses(model: Model, data: Dataset) -> HeldOutLosses | None:
+    """Return a model's losses on the held-out set; None where no image is held out.
 
     The times are stratified, t of image j from the j-th of n equal parts, so a few images cover all noise levels.
     """
-    data = trainer.data
-    index = torch.from_numpy(data.held_out[: trainer.config.train.held_out_images])
+    index = torch.from_numpy(data.held_out[: model.config.train.held_out_images])
     if not len(index):
         return None
-    held_out, bound = _losses(trainer, index)
-    train, _ = _losses(trainer, torch.from_numpy(data.train[: len(index)]))
+    held_out, bound = _losses(model, data, index)
+    train, _ = _losses(model, data, torch.from_numpy(data.train[: len(index)]))
     return HeldOutLosses(held_out, bound, float(train.loss.double().mean()))
 
 
 @torch.no_grad()
-def _losses(trainer: Trainer, index: Tensor) -> tuple[Terms, Terms]:
+def _losses(model: Model, data: Dataset, index: Tensor) -> tuple[Terms, Terms]:
     """Return the objective's losses and the bound's terms of images."""
-    num, denoiser, parts = len(index), trainer.model("ema").denoiser, []
-    bound = Bound(trainer.config.diffusion.build_variance(), trainer.codec.decoder)
-    for part in torch.split(torch.arange(num), trainer.config.train.batch):
-        values, condition = trainer.data.rows(index[part])
-        x_0 = trainer.encode(values)
-        u = (part + uniform(SEED, Purpose.HELD_OUT_TIME, part)) / num
-        t = sample_timesteps(u, trainer.schedule.num_steps).to(trainer.device)
-        eps = normal(SEED, Purpose.HELD_OUT_NOISE, part.to(trainer.device), tuple(x_0.shape[1:]))
-        condition = None if condition is None else condition.to(trainer.device)
-        x_t = marginal(x_0, trainer.schedule(t)).sample(eps)
-        prediction, noised = denoiser(x_t, t, condition), Noised(x_0, eps, x_t, t, trainer.schedule)
-        bits = bound.losses(prediction, noised) / math.log(2)
-        parts.append((trainer.objective.losses(prediction, noised), bits, t))
+    diffusion, device, schedule, parts = model.config.diffusion, model.device, model.schedule, []
+    objective = diffusion.build_objective(model.codec.decoder)
+    bound = Bound(diffusion.build_variance(), model.codec.decoder)
+    for part in torch.split(torch.arange(len(index)), model.config.train.batch):
+        values, condition = data.rows(index[part])
+        x_0 = model.codec.encode(values.to(device)).contiguous(memory_format=torch.channels_last)
+        u = (part + uniform(SEED, Purpose.HELD_OUT_TIME, part)) / len(index)
+        t = sample_timesteps(u, schedule.num_steps).to(device)
+        eps = normal(SEED, Purpose.HELD_OUT_NOISE, part.to(device), tuple(x_0.shape[1:]))
+        condition = None if condition is None else condition.to(device)
+        x_t = marginal(x_0, schedule(t)).sample(eps)
+        prediction, noised = model.denoiser(x_t, t, condition), Noised(x_0, eps, x_t, t, schedule)
+        parts.append((objective.losses(prediction, noised), bound.losses(prediction, noised) / math.log(2), t))
     losses, bits, t = (torch.cat(part) for part in zip(*parts, strict=True))
     return Terms(losses, t), Terms(bits, t)
 
