@@ -1,7 +1,7 @@
 """The evidence: what was measured about a run, as frozen records, and how each figure was measured.
 
-Nothing here is a judgement. `measurements` and `history` fill these records in; `symptoms` and `causes` read them.
-Each field's metadata says how it was measured, and has its key in the JSON where that is not the field's name.
+Nothing here is a judgement. Each field's metadata says how it was measured, and has its key in the JSON where that is
+not the field's name.
 """
 
 from __future__ import annotations

@@ -16,13 +16,7 @@ PARTS = 10
 
 
 def read_training(summary: RunSummary, config: Config, images: int) -> Training:
-    """Return what a run's events say of its training.
-
-    Args:
-        summary: of the run.
-        config: its configuration.
-        images: images that the weights had seen.
-    """
+    """Return what a run's events say of its training, whose weights had seen `images` images."""
     parts, planned, batch = summary.stepped(PARTS), config.train.images or images, config.train.batch
     initial, half_life = initial_fraction(config.ema, images, batch, planned)
     return Training(
@@ -45,16 +39,8 @@ def read_training(summary: RunSummary, config: Config, images: int) -> Training:
 
 
 def initial_fraction(config: EMAConfig, images: int, batch: int, planned: int) -> tuple[float, float]:
-    """Return what is left of the initial weights in their average, prod_k d_k, and its half-life at the end in images.
-
-    The half-life h of a decay d a step of B images is 1/2 = d^(h / B).
-
-    Args:
-        config: how the average forgets.
-        images: images seen.
-        batch: images a step.
-        planned: planned length in images.
-    """
+    """Return what is left of the initial weights in their average, prod_k d_k, and its half-life at the end in images:
+    that of a decay d a step of B images is h with 1/2 = d^(h / B)."""
     left, decay = 1.0, 1.0
     for start in range(0, images, batch):
         decay = config.decay(start, batch, planned)

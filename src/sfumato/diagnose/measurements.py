@@ -1,16 +1,9 @@
 r"""Measuring a run: the same images and noise for every reading, the same seeds for all samples.
 
-A diagnosis compares what differs in one thing alone. So the probe, up to `num` held-out images noised to ten levels,
-is one for all weights and all readings of the output, and sample i always starts from the same noise. What then
-differs is due to the one thing that was changed:
-
-    weights         their average, the weights as trained, those of the lowest held-out loss
-    steps           few, the default number, many
-    the start       pure noise, or training images noised to the chain's end, which is the same where the schedule ends
-                    in noise
-    clipping        on or off
-    the reading     the output taken for eps, x0, v, mu
-    the condition   an image's own, another's, none
+A diagnosis compares what differs in one thing alone: the weights (average, as trained, best), the number of steps, the
+start (noise, or noised training images, the same where the schedule ends in noise), clipping, as what the output is
+read, whose label is given. So the probe, up to `num` held-out images noised to ten levels, is one for all, and sample i
+always starts from the same noise.
 
 The trivial guess at each level looks at one coordinate at a time, E[x_0 | x_t] for data that is N(m, s^2) at each
 (`GaussianOracle`): a network that has learned anything about images beats it. Both are clipped as in sampling, where
@@ -87,13 +80,9 @@ class Probe:
 
 
 class Bench:
-    """A model and its images: the probe, and samples.
+    """A model and its images: the probe, of at most `num` images, and `num` samples at a time.
 
-    Args:
-        target: the model and the images.
-        num: images to sample, and at most to probe with.
-        seed: of noise and samples.
-        on_progress: called with (steps done, in all), a prediction of the probe being one.
+    `on_progress` is called with (steps done, in all), a prediction of the probe being one.
     """
 
     def __init__(self, target: Target, num: int, seed: int, on_progress: Progress) -> None:
@@ -237,17 +226,10 @@ class Bench:
 
 
 def measure(path: Path, num: int, seed: int, device: torch.device | str, on_progress: Progress) -> Evidence:
-    """Measure everything about a run.
+    """Measure everything about a run folder or a weights file, with `num` (at least 2) samples each time.
 
-    Args:
-        path: the run folder, or a weights file.
-        num: images to sample each time, at least 2.
-        seed: of noise and samples.
-        device: where to compute.
-        on_progress: called with (steps done, in all).
-
-    Raises:
-        UserError: no such run or weights, or its images cannot be opened.
+    `on_progress` is called with (steps done, in all). Raises `UserError` for no such run or weights, or where its
+    images can't be opened.
     """
     target = open_target(path, device=device)
     model, summary = target.model, RunSummary.read(Run(path)) if Run(path).exists() else None

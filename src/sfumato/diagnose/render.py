@@ -17,13 +17,8 @@ KINDS = {"ema": "the average of the weights", "raw": "the weights as trained", "
 
 
 def as_text(evidence: Evidence, symptoms: Sequence[Symptom], findings: Sequence[Finding]) -> str:
-    """Return the diagnosis for people: the verdict, the samples beside the data, the causes with figures and remedies.
-
-    Args:
-        evidence: what was measured.
-        symptoms: what is visibly wrong.
-        findings: why, the gravest first.
-    """
+    """Return the diagnosis for people: the verdict, the samples beside the data, the causes with figures and
+    remedies."""
     parts = [
         wrapped(f"{evidence.path}: {verdict(symptoms, findings)}", indent="  "),
         _statistics(evidence),

@@ -34,14 +34,8 @@ SIDE = 32
 
 @dataclass(frozen=True)
 class ImageStatistics:
-    """Statistics of a set of images, pixels in [-1, 1], defined above.
-
-    Attributes:
-        low: the value below which 1 % of a channel's pixels lie.
-        high: the value below which 99 % of a channel's pixels lie.
-        black: fraction of values that become byte 0.
-        white: fraction of values that become byte 255.
-    """
+    """Statistics of a set of images, pixels in [-1, 1], defined above: `low` and `high` are the values below which 1 %
+    and 99 % of a channel's pixels lie, `black` and `white` the fractions of values that become byte 0 and 255."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -83,13 +77,9 @@ def image_statistics(images: Tensor) -> ImageStatistics:
 
 
 def energy_distance(x: Tensor, y: Tensor) -> float:
-    """Return the energy distance of two sets of images relative to the distance between them, in about [0, 1].
+    """Return the energy distance of two sets of images (N, C, H, W), N > 1, relative to the distance between them.
 
-    Sets of one distribution give 0 up to chance, which may be a little below it.
-
-    Args:
-        x: (N, C, H, W), N > 1; clamped to [-1, 1], NaN is -1.
-        y: (M, C, H, W), M > 1.
+    It is in about [0, 1]; sets of one distribution give 0 up to chance, which may be a little below it.
     """
     x, y = _clamped(x), _clamped(y)
     between = float(_distances(x, y).mean())

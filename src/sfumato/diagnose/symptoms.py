@@ -1,11 +1,9 @@
 """What is visibly wrong with the samples, by their statistics and the data's.
 
 A symptom is no cause: noise can come from an average that still holds the initial weights, from a training that
-diverged or from weights read the wrong way. Symptoms say what `causes` has to explain.
-
-The thresholds are between healthy runs and planted faults; docs/diagnose.md has the figures of both. Healthy small
-networks fall short of the data's contrast, grain and diversity by up to a fifth, so everything below begins at a
-quarter.
+diverged or from weights read the wrong way. The thresholds are between healthy runs and planted faults
+(docs/diagnose.md has the figures). Healthy small networks fall short of the data's contrast, grain and diversity by up
+to a fifth, so everything below begins at a quarter.
 """
 
 from __future__ import annotations
@@ -38,12 +36,7 @@ CHANNELS = {1: ("grey",), 2: ("grey", "alpha"), 3: ("red", "green", "blue"), 4: 
 
 @dataclass(frozen=True)
 class Symptom:
-    """One thing that is wrong.
-
-    Attributes:
-        name: one word or two.
-        sentence: with the figures.
-    """
+    """One thing that is wrong: one word or two, and a sentence with the figures."""
 
     name: str
     sentence: str
@@ -100,7 +93,5 @@ def _observed(samples: Samples, data: Data) -> Iterator[tuple[str, str]]:
         alike = f"{ours.diversity / real.diversity:.2f} times as much as two training images"
         yield "collapsed", f"too much alike: two of them differ {alike}"
     if data.nearest and samples.nearest <= COPIED * data.nearest:
-        yield (
-            "copies",
-            f"copies: {samples.nearest / data.nearest:.2f} times as far from a training image as held-out images",
-        )
+        apart = f"{samples.nearest / data.nearest:.2f} times as far"
+        yield "copies", f"copies: {apart} from a training image as held-out images"

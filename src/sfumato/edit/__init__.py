@@ -19,23 +19,6 @@ from sfumato.edit.sampling import Options, rmse
 from sfumato.edit.vary import vary
 
 __all__ = [
-    "INPAINTERS",
-    "POSTERIORS",
-    "Options",
-    "colorize",
-    "deblur",
-    "decode",
-    "encode",
-    "inpaint",
-    "interpolate",
-    "invert",
-    "read_box",
-    "read_image",
-    "read_mask",
-    "read_transparency",
-    "restore",
-    "rmse",
-    "slerp",
-    "upscale",
-    "vary",
-]
+    "INPAINTERS", "POSTERIORS", "Options", "colorize", "deblur", "decode", "encode", "inpaint", "interpolate", "invert",
+    "read_box", "read_image", "read_mask", "read_transparency", "restore", "rmse", "slerp", "upscale", "vary",
+]  # fmt: skip

@@ -36,24 +36,16 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Fitted:
-    """An image as a model takes it.
-
-    Attributes:
-        x: pixels (C, H, W), float32 from -1 to 1.
-        note: what was done to the file's pixels, such as "cut from 90x120 to 90x90, resized to 16x16".
-    """
+    """An image as a model takes it: pixels (C, H, W), float32 from -1 to 1, and what was done to the file's pixels,
+    such as "cut from 90x120 to 90x90, resized to 16x16"."""
 
     x: Tensor
     note: str
 
 
 def read_image(model: Model, path: Path, size: Size | None = None) -> Fitted:
-    """Read an image and fit it to a model, or to another size (H, W).
-
-    Raises:
-        UserError: no such file, not an image that is read here, or one whose values or channels can't become the
-            model's.
-    """
+    """Read an image and fit it to a model, or to another size (H, W); raises `UserError` for no such file, not an
+    image, or values or channels that can't become the model's."""
     data, form, (channels, *own) = model.config.data, model.codec.format, model.codec.image_shape
     height, width = size or own
     picture = _read(path, lambda: read_picture(path))
@@ -77,11 +69,8 @@ def read_mask(path: Path, size: Size) -> Tensor:
 
 
 def read_transparency(path: Path, size: Size) -> Tensor:
-    """Read which pixels of an image are transparent, (H, W) bool of the size wanted.
-
-    Raises:
-        UserError: as `read_image`, or an image without transparency.
-    """
+    """Read which pixels of an image are transparent, (H, W) bool of the size wanted. Errors as `read_image`, or an
+    image without transparency."""
     picture = _read(path, lambda: read_picture(path))
     if not picture.alpha:
         raise UserError(
@@ -92,11 +81,7 @@ def read_transparency(path: Path, size: Size) -> Tensor:
 
 def read_box(path: Path, box: tuple[int, int, int, int], size: Size) -> Tensor:
     """Make a mask of a rectangle (left, top, width, height) in pixels of an image's file, (H, W) bool of the size
-    wanted.
-
-    Raises:
-        UserError: as `read_image`, or a rectangle that is not within the image.
-    """
+    wanted. Errors as `read_image`, or a rectangle that is not within the image."""
     rows, columns = _read(path, lambda: header_size(path))
     left, top, width, height = box
     if not (left >= 0 and top >= 0 and width >= 1 and height >= 1 and left + width <= columns and top + height <= rows):

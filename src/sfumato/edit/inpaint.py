@@ -32,12 +32,8 @@ INPAINTERS = ("repaint", *POSTERIORS)
 
 @dataclass(frozen=True)
 class Inpainted:
-    """Images made anew in part.
-
-    Attributes:
-        images: pixels (num, C, H, W), equal to the given image outside the hole.
-        painted: the fraction of the image that the hole is.
-    """
+    """Pixels (num, C, H, W), equal to the given image outside the hole, and the fraction of the image that the hole
+    is."""
 
     images: Tensor
     painted: float
@@ -52,20 +48,14 @@ def inpaint(
     repeats: int = 10,
     **options: Unpack[Options],
 ) -> Inpainted:
-    """Paint a part of an image, pixels (C, H, W) of the model's shape, anew.
+    """Make `num` images in which the hole, (H, W) bool, of an image, pixels (C, H, W) of the model's shape, is painted
+    anew.
 
-    Args:
-        model: what it samples from.
-        image: its values inside the hole have no effect.
-        hole: (H, W) bool, True where to paint.
-        num: how many results.
-        method: a name of `INPAINTERS`.
-        repeats: how often RePaint makes each step; 1 is plain replacement.
-        options: `Options`; the default recipe is ancestral sampling.
+    What the image has inside the hole has no effect. `method` is a name of `INPAINTERS`; RePaint makes each step
+    `repeats` times, 1 being plain replacement. The default recipe is ancestral sampling.
 
-    Raises:
-        UserError: an image or a hole of another shape, an unknown method, repeats below 1, pixels that are not linear
-            in x_0.
+    Raises `UserError` for an image or a hole of another shape, an unknown method, repeats out of 1 .. 1024, or pixels
+    that are not linear in x_0.
     """
     check_image(model, image)
     size = model.codec.image_shape[1:]

@@ -51,17 +51,9 @@ from sfumato.generate.sample import Sampling
 from sfumato.model import Model
 
 __all__ = [
-    "CORRECTIONS",
-    "Interpolated",
-    "Inverted",
-    "decode",
-    "deterministic",
-    "encode",
-    "interpolate",
-    "inverse_step",
-    "invert",
-    "slerp",
-]
+    "CORRECTIONS", "Interpolated", "Inverted", "decode", "deterministic", "encode", "interpolate", "inverse_step",
+    "invert", "slerp",
+]  # fmt: skip
 
 CORRECTIONS = 4
 """Evaluations that correct each step."""
@@ -73,8 +65,7 @@ class Inverted:
 
     Attributes:
         noise: x_T (C, H, W), from which DDIM makes approximately the image.
-        reconstruction: pixels (C, H, W), what it makes.
-        rmse: of the reconstruction, in units of stored values.
+        reconstruction: pixels (C, H, W), what it makes; `rmse` is its error in units of stored values.
         psnr: the same as a peak signal-to-noise ratio, 20 log10((high - low) / RMSE), in dB.
         std: standard deviation of the noise's coordinates; 1 for an image like the model's own.
     """
@@ -87,12 +78,11 @@ class Inverted:
 
 
 def invert(model: Model, image: Tensor, corrections: int = CORRECTIONS, **options: Unpack[Options]) -> Inverted:
-    """Find the noise of an image, pixels (C, H, W) of the model's shape, and what the model makes of it.
+    """Find the noise of an image, pixels (C, H, W) of the model's shape, and what the model makes of it by DDIM with
+    eta = 0.
 
-    Each step has so many fixed-point corrections; 0 is plain inversion. The sampler is DDIM with eta = 0.
-
-    Raises:
-        UserError: an image of another shape, a grid of a single step, another sampler.
+    Each step has so many fixed-point corrections; 0 is plain inversion. Raises `UserError` for an image of another
+    shape, a grid of a single step, or another sampler.
     """
     check_image(model, image)
     noise = encode(model, image[None], corrections, **options)
@@ -157,12 +147,10 @@ def inverse_step(
 
 @dataclass(frozen=True)
 class Interpolated:
-    """Images from one to another.
+    """Images from one to another: pixels (num, C, H, W), the two ends included.
 
-    Attributes:
-        images: pixels (num, C, H, W), the two ends included.
-        angle: between the two noises, in degrees; independent noises of many coordinates have about 90.
-        rmse: of each end's reconstruction, in units of stored values; None for an end that was a seed.
+    The angle is that between the two noises, in degrees; independent noises of many coordinates have about 90. `rmse`
+    is that of each end's reconstruction, in units of stored values; None for an end that was a seed.
     """
 
     images: Tensor
@@ -173,12 +161,10 @@ class Interpolated:
 def interpolate(
     model: Model, a: Tensor | int, b: Tensor | int, num: int = 8, **options: Unpack[Options]
 ) -> Interpolated:
-    """Make `num` images between two, the ends included.
+    """Make `num` images between two, the ends included, by DDIM with eta = 0.
 
-    An end is an image, pixels (C, H, W), or a seed, of which image 0 is meant. The sampler is DDIM with eta = 0.
-
-    Raises:
-        UserError: as `invert`, or fewer than 2 images.
+    An end is an image, pixels (C, H, W), or a seed, of which image 0 is meant. Raises `UserError` as `invert`, or for
+    fewer than 2 images.
     """
     if num < 2:
         raise UserError(f"num is {num}: ask for at least 2 images, the ends")

@@ -43,8 +43,10 @@ from sfumato.edit.sampling import STOCHASTIC, Options, images_of, prepared, rmse
 from sfumato.errors import UserError, nearest
 from sfumato.model import Model
 
-__all__ = ["POSTERIORS", "Restored", "blur", "colorize", "deblur", "degraded", "downscale", "enlarged"]
-__all__ += ["luma", "on_pixels", "posterior", "restore", "rounding", "upscale"]
+__all__ = [
+    "POSTERIORS", "Restored", "blur", "colorize", "deblur", "degraded", "downscale", "enlarged", "luma", "on_pixels",
+    "posterior", "restore", "rounding", "upscale",
+]  # fmt: skip
 
 Posterior = Callable[[Denoiser, LinearOperator, Tensor, float], Denoiser]
 """(denoiser, operator, y, noise_std) -> the denoiser of the images that explain y."""
@@ -62,12 +64,8 @@ class Restoring(Options, total=False):
 
 @dataclass(frozen=True)
 class Restored:
-    """Images that explain a measurement.
-
-    Attributes:
-        images: pixels (num, C, H, W).
-        residual: (num,) float64, RMSE between y and A x of each image x, in units of stored values.
-    """
+    """Images that explain a measurement, pixels (num, C, H, W), and for each the RMSE between y and A x in units of
+    stored values, (num,) float64."""
 
     images: Tensor
     residual: Tensor
@@ -82,20 +80,13 @@ def restore(
     method: str = "pigdm",
     **options: Unpack[Options],
 ) -> Restored:
-    """Find images that explain a measurement.
+    """Find `num` images that explain a measurement y: the operator's output for one image, without the batch's axis.
 
-    Args:
-        model: what it samples from; its denoiser needs a gradient, which a network has.
-        y: the operator's output for one image, without the batch's axis.
-        operator: A, of pixels from -1 to 1.
-        num: how many images.
-        noise_std: s_y, in the same units; None is what rounding to the model's format gives.
-        method: `pigdm`, `moments` or `dps`.
-        options: `Options`; the default recipe is ancestral sampling.
+    The operator takes pixels from -1 to 1. `noise_std` is s_y in the same units; None is what rounding to the model's
+    format gives. The default recipe is ancestral sampling.
 
-    Raises:
-        UserError: an unknown method, y of another shape than the operator's output, negative noise, pixels that are
-            not linear in x_0.
+    Raises `UserError` for an unknown method, y of another shape than the operator's output, negative noise, or pixels
+    that are not linear in x_0.
     """
     std = rounding(model.codec.format) if noise_std is None else noise_std
     if not (std >= 0 and isfinite(std)):

@@ -30,12 +30,8 @@ STOCHASTIC = Recipe(sampler="ddim", eta=1.0)
 
 
 class Options(TypedDict, total=False):
-    """The keywords of every edit; `condition`, `seed`, `batch`, `report` as `Sampling.stream` has them.
-
-    Keys:
-        recipe: sampler, steps, guidance; each edit has its own default.
-        variance: the measured one, for a recipe with the variance `analytic`.
-    """
+    """The keywords of every edit, as `prepare` and `Sampling.stream` have them; each edit has its own default
+    recipe."""
 
     recipe: Recipe
     condition: Condition | None
@@ -46,10 +42,7 @@ class Options(TypedDict, total=False):
 
 
 def prepared(
-    model: Model,
-    options: Options,
-    recipe: Recipe = Recipe(),
-    inside: Callable[[Denoiser], Denoiser] | None = None,
+    model: Model, options: Options, recipe: Recipe = Recipe(), inside: Callable[[Denoiser], Denoiser] | None = None
 ) -> Sampling:
     """Make the recipe of the options, or a default one, ready for a model, with `inside` put around its denoiser,
     inside of guidance and clipping."""

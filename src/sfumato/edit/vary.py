@@ -25,13 +25,8 @@ __all__ = ["Varied", "below", "vary"]
 
 @dataclass(frozen=True)
 class Varied:
-    """Variations of an image.
-
-    Attributes:
-        images: pixels (num, C, H, W).
-        t: the time that the image was noised to.
-        steps: of the sampler below t.
-    """
+    """Variations of an image, pixels (num, C, H, W), the time that it was noised to, and the sampler's steps below
+    that."""
 
     images: Tensor
     t: float
@@ -39,13 +34,10 @@ class Varied:
 
 
 def vary(model: Model, image: Tensor, strength: float, num: int = 8, **options: Unpack[Options]) -> Varied:
-    """Make `num` variations of an image, pixels (C, H, W) of the model's shape.
+    """Make `num` variations of an image, pixels (C, H, W) of the model's shape; raises `UserError` for another shape.
 
     The strength, from 0 to 1, is rounded to a step of the chain, but never to 0. Of the recipe's times those below it
     are used.
-
-    Raises:
-        UserError: strength outside [0, 1], or an image of another shape.
     """
     check_image(model, image)
     if not 0 <= strength <= 1:

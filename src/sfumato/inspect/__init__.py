@@ -4,8 +4,8 @@
     outliers     outliers, typical images, the mirror test       report       `check`: all of it, and the figures
     advice       sentences with their evidence                   render       the report as text and as a page
 
-Nothing is written but what the caller asks for, and nothing is read but the images. The names below are loaded when
-they are first used, so that the processes of `scan` don't import torch.
+Nothing is written but what the caller asks for. The names below are loaded when they are first used, so that the
+processes of `scan` don't import torch.
 """
 
 from typing import TYPE_CHECKING

@@ -25,13 +25,8 @@ PAPERS = "Gu et al. 2023 (arXiv 2310.02664), Carlini et al. 2023 (2301.13188), S
 
 @dataclass(frozen=True)
 class Advice:
-    """One thing to know.
-
-    Attributes:
-        level: `trouble` (training would be wrong or useless), `mind` (decide about it), or `good`.
-        topic: a word or two.
-        text: what was found and what to do about it.
-    """
+    """One thing to know. The level is `trouble` (training would be wrong or useless), `mind` (decide about it) or
+    `good`."""
 
     level: str
     topic: str
@@ -39,12 +34,7 @@ class Advice:
 
 
 def advise(report: Report, preset: str | None = None) -> list[Advice]:
-    """Return the advice, trouble first.
-
-    Args:
-        report: what was found.
-        preset: the user's settings; None recommends some.
-    """
+    """Return the advice, trouble first; a preset is recommended where none is given."""
     if not len(report.records):
         return [Advice("trouble", "nothing to train on", "not one image can be read; see the reasons with the files")]
     rules = (_unreadable, _size, _memorisation, _duplicates, _mirror, _balance, _contents, _sample)

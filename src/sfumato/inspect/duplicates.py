@@ -58,8 +58,8 @@ class Duplicates:
     """Groups of duplicates, as rows of the records; the first of each group is its earliest image.
 
     Attributes:
-        exact: groups with the same pixels.
-        near: groups whose first image the others are near duplicates of; of exact duplicates only the first takes part.
+        exact: groups with the same pixels; of each only the first takes part in `near` and `mirrored`.
+        near: groups whose first image the others are near duplicates of.
         mirrored: pairs of which one is a near duplicate of the other's mirror image.
         exhaustive: whether every pair within the radius was compared.
     """
@@ -96,20 +96,13 @@ def find_duplicates(records: Records) -> Duplicates:
 
 def hamming(a: Hashes, b: Hashes) -> NDArray[np.uint8]:
     """Return in how many bits hashes differ."""
-    difference = a ^ b
     if hasattr(np, "bitwise_count"):
-        return np.asarray(np.bitwise_count(difference), np.uint8)
-    return np.asarray(_ones()[difference[..., None].view(np.uint8)].sum(-1, dtype=np.uint8))  # numpy 1
+        return np.asarray(np.bitwise_count(a ^ b), np.uint8)
+    return np.asarray(np.unpackbits((a ^ b)[..., None].view(np.uint8), axis=-1).sum(-1, dtype=np.uint8))  # numpy 1
 
 
 def close_pairs(a: Hashes, b: Hashes, radius: int = RADIUS) -> tuple[Index, Index, bool]:
-    """Return every i < j with hashes a[i] and b[j] within a radius, and whether all were compared.
-
-    Args:
-        a: (N,) hashes.
-        b: (N,) hashes; `a` itself, or those of the mirror images.
-        radius: bits, at most 7.
-    """
+    """Return every i < j with hashes a[i] and b[j], each (N,), within `radius` bits, and whether all were compared."""
     assert radius <= 7, "four bands and one flipped bit find all pairs within 7 bits"
     found, exhaustive = np.zeros(0, np.int64), True
     for band in range(4):
@@ -131,13 +124,8 @@ def close_pairs(a: Hashes, b: Hashes, radius: int = RADIUS) -> tuple[Index, Inde
 
 
 def correlation(a: NDArray[np.uint8], b: NDArray[np.uint8], cut: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return the correlation of pairs of thumbnails, (P,).
-
-    Args:
-        a: (P, S, S, 3).
-        b: (P, S, S, 3).
-        cut: (P,), pairs of which one may be cut out of the other: their best correlation over all `BORDERS` counts.
-    """
+    """Return the correlation of pairs of thumbnails (P, S, S, 3), (P,); where `cut` (P,) says that one may be cut out
+    of the other, their best correlation over all `BORDERS`."""
     best: NDArray[np.float64] = (_centred(a) * _centred(b)).sum(1)
     where = np.flatnonzero(cut)
     for border in BORDERS if len(where) else ():
@@ -185,8 +173,8 @@ def closest(distance: NDArray[np.uint8], most: int) -> NDArray[np.bool_]:
 def coarse(thumbs: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return (N, 48), blocks of 4 x 4 pixels of the centred thumbnails, summed over 4: an orthogonal projection.
 
-    It shortens distances and never lengthens them, and unit vectors with correlation rho are sqrt(2 - 2 rho) apart, so
-    a pair whose projections are further apart than that is dropped without comparing the thumbnails.
+    It never lengthens distances, and unit vectors with correlation rho are sqrt(2 - 2 rho) apart, so a pair whose
+    projections are further apart than that is dropped without comparing the thumbnails.
     """
     parts = [_centred(thumbs[n : n + 4096]) for n in range(0, len(thumbs), 4096)]
     blocks = [part.reshape(-1, 4, THUMB // 4, 4, THUMB // 4, 3).sum((2, 4)).reshape(-1, 48) / 4 for part in parts]
@@ -231,9 +219,3 @@ def _zoom(border: float) -> NDArray[np.float64]:
     """(S, S): resample a row of S pixels linearly to its middle, with a fraction cut off at either end."""
     x = ((np.arange(THUMB) + 0.5) * (1 - 2 * border) + border * THUMB - 0.5).clip(0, THUMB - 1)
     return np.asarray(np.maximum(0.0, 1 - np.abs(x[:, None] - np.arange(THUMB))))
-
-
-@cache
-def _ones() -> NDArray[np.uint8]:
-    """How many bits are set in each byte."""
-    return np.asarray(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1, dtype=np.uint8))

@@ -43,12 +43,8 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Outliers:
-    """How far each of N images is from the others.
-
-    Attributes:
-        z: (N, 7) robust z of `FEATURES`.
-        first: (N,) projection on the first principal component.
-    """
+    """How far each of N images is from the others: robust z (N, 7) of `FEATURES`, and the projection on the first
+    principal component (N,)."""
 
     z: Floats
     first: Floats
@@ -135,13 +131,8 @@ def outliers(records: Records) -> Outliers:
 
 
 def mirror_test(records: Records, num: int = 1000, among: int = 5000) -> Mirror:
-    """Test whether the mirror images of images look like members of the collection.
-
-    Args:
-        records: of the images, without duplicates.
-        num: how many are tried.
-        among: how many others they are compared with; both are spread evenly over the collection.
-    """
+    """Test whether the mirror images of `num` images look like members of the collection, `among` so many of it; the
+    records are of images without duplicates."""
     thumbs = records["thumb"][evenly(len(records), among)]
     tried, others = evenly(len(thumbs), num), _small(thumbs)
     own = _nearest(others[tried], others, tried)

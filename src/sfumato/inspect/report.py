@@ -32,15 +32,10 @@ class Report:
     """What is known of a collection. A row is an index into `records`.
 
     Attributes:
-        source: the images.
-        config: how training would read them.
-        total: how many there are.
-        records: (N,) of the readable images that were scanned.
-        conditions: (N, A), theirs.
+        config: how training would read the images.
+        total: how many images there are.
+        records: (N,) of the readable images that were scanned; `conditions` (N, A) are theirs.
         faults: (index, reason) of the unreadable images.
-        duplicates: groups of them.
-        outliers: how far each image is from the others.
-        mirror: whether left and right matter.
     """
 
     source: Source
@@ -75,7 +70,7 @@ class Report:
 
     @property
     def channels(self) -> int:
-        """What training would use: as configured, else 1 where no image has colour, else 3."""
+        """The channels that training would use: as configured, else 1 where no image has colour, else 3."""
         return self.config.channels or (1 if self.records["grey"].all() else 3)
 
     def origin(self, row: int) -> str:
@@ -127,8 +122,8 @@ class Report:
     def across_split(self) -> float:
         """How many groups of near duplicates are expected to be on both sides of the split.
 
-        Each image is held out by the hash of its own pixels, so all n near duplicates train with probability (1 - h)^n
-        and all are held out with h^n, where h is the held-out fraction.
+        With the held-out fraction h, all n near duplicates train with probability (1 - h)^n and all are held out with
+        h^n.
         """
         h = self.config.held_out
         return float(sum(1 - h ** len(group) - (1 - h) ** len(group) for group in self.duplicates.near))
@@ -194,14 +189,9 @@ def check(
     on_progress: Callable[[int, int], None] | None = None,
     workers: int | None = None,
 ) -> Report:
-    """Scan a collection, find its duplicates and outliers, and report.
+    """Scan a collection, or `num` of its images spread evenly, find its duplicates and outliers, and report.
 
-    Args:
-        source: the images.
-        config: how training would read them: size, channels, held-out fraction.
-        num: scan so many, spread evenly; all when None.
-        on_progress: called with (images done, in all).
-        workers: processes; see `scan`.
+    `config` says how training would read it; `on_progress` and `workers` are as in `scan`.
     """
     total = len(source)
     records, conditions, faults = scan(
@@ -215,11 +205,8 @@ def check(
 
 
 def listable(source: Source, num: int | None) -> None:
-    """Refuse what `cleaned` cannot list, before anything is scanned.
-
-    Raises:
-        UserError: the images are not files of a folder, or only a sample is to be scanned.
-    """
+    """Raise `UserError` where `cleaned` can't list: images that are not files of a folder, or a scan of only a
+    sample."""
     if folder_of(source) is None:
         raise UserError(f"--fix lists the files of a folder, and '{source.name}' is not a folder of images")
     if num is not None and num < len(source):
@@ -229,23 +216,17 @@ def listable(source: Source, num: int | None) -> None:
 def cleaned(report: Report) -> list[Path]:
     """Return the absolute paths of the files that a model should learn from, in the collection's order.
 
-    Left out are files that cannot be read, exact and near duplicates but the first, and images of a single colour.
-    Outliers stay, since whether they belong is for somebody to decide, and so do mirrored duplicates.
-
-    Raises:
-        UserError: as `listable`; or a path holds a line break, which no list of lines can hold.
+    Left out are files that cannot be read, exact and near duplicates but the first, and images of a single colour;
+    outliers and mirrored duplicates stay. Raises `UserError` as `listable`, or where a path has a line break.
     """
-    source, spare, paths = report.source, report.duplicates.spare, list[Path]()
-    listable(source, report.scanned)
-    files = encoded(source)
+    listable(report.source, report.scanned)
+    files, paths = encoded(report.source), list[Path]()
     assert files is not None
-    for row in np.flatnonzero(~report.records["constant"]).tolist():
-        if row in spare:
-            continue
+    for row in sorted(set(np.flatnonzero(~report.records["constant"]).tolist()) - report.duplicates.spare):
         file = files.file(int(report.records["index"][row]))
         assert isinstance(file, Path)
         paths.append(file)
-        if len(str(paths[-1]).splitlines()) > 1:
+        if len(str(file).splitlines()) > 1:
             raise UserError(f"--fix writes one path a line, and '{report.origin(row)}' has a line break: rename it")
     return paths
 

@@ -73,16 +73,12 @@ def scan(
     workers: int | None = None,
     background: str = "white",
 ) -> tuple[Records, Conditions, list[tuple[int, str]]]:
-    """Return records and conditions of the readable images among `indices`, in order; (index, reason) of the others.
+    """Return records and conditions of the readable images among `indices` (ascending), and (index, reason) of the
+    others.
 
-    Files are decoded by worker processes, so that none can end the scan; images that are no files are read here.
-
-    Args:
-        source: the images.
-        indices: which of them, ascending.
-        on_progress: called with (images done, in all).
-        workers: processes; one a core when None, none when 0.
-        background: the colour under transparent pixels.
+    Files are decoded by worker processes, so that none can end the scan: one a core when `workers` is None, none when
+    0. Images that are no files are read here. `background` is the colour under transparent pixels, `on_progress` is
+    called with (images done, in all).
     """
     records, faults = np.zeros(len(indices), RECORD), list[tuple[int, str]]()
     conditions = np.zeros((len(indices), len(source.attributes)), np.float32)
@@ -130,19 +126,16 @@ def recorder(setup: bytes) -> Callable[[File], bytes]:
 
 
 def record(image: Picture, background: str = "white", file: File | None = None) -> Records:
-    """Return the record of an image, of shape (), but for its index, condition and name; raises `Unreadable`.
-
-    Args:
-        image: decoded.
-        background: the colour under transparent pixels.
-        file: which it was decoded from, if it was.
-    """
+    """Return the record of an image, of shape (), but for its index, condition and name; raises `Unreadable`. `file` is
+    what it was decoded from."""
     out = np.zeros((), RECORD)
     out["animated"] = image.animated
     pixels = rendered(flattened(image, background))
     out["height"], out["width"], _ = pixels.shape
-    if file is not None:
-        _describe_file(out, file)
+    if file is not None and not (is_array(file) or is_bands(file)):
+        with opened(file) as header:  # through the same guards as the image itself
+            out["format"] = _FAMILY.get(header.format or "", header.format or "")
+            out["mode"], out["bits"], out["alpha"] = header.mode, _bits(header), header.has_transparency_data
     _describe_pixels(out, pixels)
     out["cut_short"] = out["format"] == b"JPEG" and not out["constant"] and _filled(pixels)
     return out
@@ -154,22 +147,11 @@ def difference_hash(rows: NDArray[np.integer]) -> int:
 
 
 def frequency_hash(low: NDArray[np.floating]) -> int:
-    """Return the 64 bits of the frequency hash of the (8, 8) lowest coefficients; the mirror image's are low * MIRROR.
-
-    The bit of the constant is always 0.
-    """
+    """Return the 64 bits of the frequency hash of the (8, 8) lowest coefficients, that of the constant always 0; the
+    mirror image's are low * MIRROR."""
     bits = low > np.sort(low.ravel()[1:])[31]  # the median of 63
     bits[0, 0] = False
     return _packed(bits)
-
-
-def _describe_file(out: Any, file: File) -> None:
-    """Fill in what the header of an image file says, opened through the same guards as the image itself."""
-    if is_array(file) or is_bands(file):
-        return
-    with opened(file) as image:
-        out["format"] = _FAMILY.get(image.format or "", image.format or "")
-        out["mode"], out["bits"], out["alpha"] = image.mode, _bits(image), image.has_transparency_data
 
 
 def _misnamed(origin: str, format: str) -> bool:

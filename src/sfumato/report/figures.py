@@ -1,4 +1,5 @@
-"""Pictures that explain diffusion, made from a schedule, a recipe or a run folder.
+"""Pictures that explain diffusion, made from a schedule, a recipe or a run folder; each takes a seed, so it can be made
+again.
 
 - `forward`: one image becomes noise, by the chain's steps q(x_t | x_{t-1}) and at once by q(x_t | x_0) (DDPM Eq. 2, 4).
   The two rows have different noise and the same distribution.
@@ -6,8 +7,6 @@
 - `through_training`: the same seeds sampled by the network at several moments of its training.
 - `contact_sheet`: images of a data set, a row a value of its first attribute.
 - `album`: the first three from a trained run, written into a folder, with a film; `sfumato demo` shows it.
-
-Each takes a seed, so it can be made again.
 """
 
 from __future__ import annotations
@@ -31,6 +30,7 @@ from sfumato.generate import pictures
 from sfumato.generate.recipe import Recipe
 from sfumato.generate.sample import Sampling, prepare
 from sfumato.generate.writers import Frames, film, save_png
+from sfumato.inspect.outliers import evenly
 from sfumato.model import Model
 from sfumato.run.folder import Run
 
@@ -41,14 +41,10 @@ Shown = Callable[[Tensor], Tensor]
 
 
 def forward(x_0: Tensor, schedule: Schedule, seed: int = 0, columns: int = 10, shown: Shown = to_bytes) -> Image.Image:
-    """Show one image at several times, noised step by step above and in closed form below.
+    """Show one image x_0 (C, H, W) at `columns` times after the clean one, noised step by step above and in closed form
+    below.
 
-    Args:
-        x_0: (C, H, W).
-        schedule: what noises it.
-        seed: of the noise; the chain's steps and the closed form take different noise of it.
-        columns: how many times t, evenly spaced up to T; the clean image stands before them.
-        shown: makes bytes of x.
+    The chain's steps and the closed form take different noise of the seed.
     """
     total, shape = schedule.num_steps, tuple(x_0.shape)
     marks = [round(total * k / columns) for k in range(columns + 1)]
@@ -73,16 +69,7 @@ def reverse(
     condition: Condition | None = None,
     shown: Shown = to_bytes,
 ) -> Image.Image:
-    """Show the way from noise to images: x_t above, the predicted x_0 below.
-
-    Args:
-        sampling: how to sample.
-        seed: of the noise; the images are 0 .. num - 1 of this seed.
-        num: how many images.
-        columns: how many times are shown, the last being 0.
-        condition: rows that the images cycle through; None for nothing.
-        shown: makes bytes of x.
-    """
+    """Show images 0 .. num - 1 of a seed at `columns` times, the last being 0: x_t above, the predicted x_0 below."""
     states: list[State] = []
     for _ in sampling.stream(num, seed, condition=condition, on_state=lambda first, state: states.append(state)):
         pass
@@ -97,15 +84,10 @@ def reverse(
 
 
 def through_training(grids: Sequence[Path], labels: Sequence[str], columns: int = 10) -> Image.Image:
-    """Show the first tiles of several sample grids, a row a grid.
+    """Show the first tiles of several sample grids of the same seeds, a row a grid with a label such as "12,800
+    images".
 
-    Args:
-        grids: PNG files that `pictures.grid` laid out, from the same seeds.
-        labels: one a grid, such as "12,800 images".
-        columns: tiles in a row, at most.
-
-    Raises:
-        UserError: a file is not such a grid.
+    Raises `UserError` for a file that is not such a grid.
     """
     rows = []
     for path in grids:
@@ -119,7 +101,7 @@ def contact_sheet(data: Dataset, num: int) -> Image.Image:
     where it has 2 to 20, else a grid."""
 
     def some(rows: NDArray[np.int64], most: int) -> Any:
-        return data.shown(rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int)])
+        return data.shown(rows[evenly(len(rows), most)])
 
     values = data.attributes[0].values if data.attributes else ()
     if not 2 <= len(values) <= 20:
@@ -135,15 +117,7 @@ def contact_sheet(data: Dataset, num: int) -> Image.Image:
 
 @dataclass(frozen=True)
 class Album:
-    """Where the pictures of a run are.
-
-    Attributes:
-        samples: a grid of new images.
-        training: the same seeds at several moments of the training; None where the run has no grids.
-        forward: an image of the data becoming noise.
-        reverse: noise becoming images.
-        film: the samples emerging, as a GIF.
-    """
+    """Where the pictures of a run are; `training` is None where the run has no sample grids."""
 
     samples: Path
     training: Path | None
@@ -161,19 +135,10 @@ def album(
     recipe: Recipe = Recipe("ddim"),
     report: Callable[[int, int], None] | None = None,
 ) -> Album:
-    """Make every picture of a trained run in a folder.
+    """Make every picture of a trained run in a folder; one image of its training data becomes noise.
 
-    Args:
-        run: whose sample grids show the training.
-        model: what is sampled from.
-        data: its training data, of which one image becomes noise.
-        folder: where the pictures go.
-        seed: of all of them.
-        recipe: how to sample; DDIM in 50 steps shows the way evenly.
-        report: called with (steps done, steps in all), counted over the 100 samples.
-
-    Raises:
-        OSError: the folder can't be written.
+    DDIM in 50 steps shows the way evenly. `report` is called with (steps done, in all), counted over the 100 samples.
+    Raises `OSError` where the folder can't be written.
     """
     shown, condition = model.codec.shown, None if model.vocabulary is None else model.vocabulary.every()
     sampling = prepare(model, recipe, condition)

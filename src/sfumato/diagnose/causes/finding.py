@@ -31,8 +31,7 @@ class Finding:
 
     Attributes:
         severity: 3 ruins the samples, 2 harms them, 1 is worth knowing.
-        sentence: what is wrong, in plain words.
-        figures: what that rests on, a sentence each.
+        figures: what the sentence rests on, a sentence each.
         remedy: what to do, a command each.
         cause: its name, set by `conclude`.
     """

@@ -104,10 +104,7 @@ def skipped_steps(e: Evidence) -> Finding | None:
         severity,
         f"{100 * tr.skipped / total:.1f} % of the training steps were skipped, because their loss or gradient was not "
         "finite.",
-        (
-            f"{tr.skipped:,} of {total:,} steps, at most {tr.in_a_row} in a row.",
-            f"The learning rate is {tr.lr:g}.",
-        ),
+        (f"{tr.skipped:,} of {total:,} steps, at most {tr.in_a_row} in a row.", f"The learning rate is {tr.lr:g}."),
         (again(e, f"--optim.lr {tr.lr / 3:.2g}"),),
     )
 
