@@ -42,13 +42,8 @@ Row = list[float]
 
 @dataclass(frozen=True)
 class Attribute:
-    """A property of images.
-
-    Attributes:
-        name: its name.
-        values: the values it can take, in the order of their indices; () for a number.
-        mean: of a number, over the images.
-        std: of a number, over the images.
+    """A property of images: the values it can take, in the order of their indices, () for a number; of a number the
+    mean and the standard deviation over the images.
 
     Raises:
         UserError: a name or value that is empty or repeated, or a standard deviation that is not positive.
@@ -68,11 +63,8 @@ class Attribute:
             raise UserError(f"attribute '{self.name}': mean {self.mean} and std {self.std} are not a scale")
 
     def number(self, text: str) -> float:
-        """Return the number of a value: "long" -> 1.0, "53" -> (53 - mean) / std.
-
-        Raises:
-            UserError: no such value, or text that is not a number.
-        """
+        """Return the number of a value, "long" -> 1.0, "53" -> (53 - mean) / std; raises `UserError` for no such value,
+        or text that is not a number."""
         if text in self.values:
             return float(self.values.index(text))
         if self.values == ("no", "yes") and text.lower() in YES_NO:
@@ -106,11 +98,8 @@ class Attribute:
 
 
 def parse(attributes: Sequence[Attribute], text: str) -> Row:
-    """Return the one condition that words ask for, NaN for what is not given.
-
-    Raises:
-        UserError: as `rows`, or words that mean several conditions.
-    """
+    """Return the one condition that words ask for, NaN for what is not given; raises `UserError` as `rows`, or for
+    words that mean several conditions."""
     found = rows(attributes, text)
     if len(found) > 1:
         ways = ", ".join(f"'{describe(attributes, row)}'" for row in found[:4])
@@ -119,11 +108,7 @@ def parse(attributes: Sequence[Attribute], text: str) -> Row:
 
 
 def rows(attributes: Sequence[Attribute], text: str) -> list[Row]:
-    """Return the conditions that words ask for; images cycle through them.
-
-    Args:
-        attributes: those that the model knows.
-        text: words, as in this module's docstring.
+    """Return the conditions that words, as in this module's docstring, ask for; images cycle through them.
 
     Raises:
         UserError: no attributes, an unknown name or value (the nearest is named), or an ambiguous word.

@@ -23,12 +23,7 @@ WAVES = 6
 
 
 class ValueEmbedding(nn.Module):
-    """A table of one vector a value, with "not given" in row 0.
-
-    Args:
-        count: how many values there are.
-        width: length of a vector.
-    """
+    """A table of one vector for each of `count` values, with "not given" in row 0."""
 
     def __init__(self, count: int, width: int) -> None:
         super().__init__()
@@ -45,9 +40,6 @@ class NumberEmbedding(nn.Module):
 
     A dense layer of WAVES sines and cosines of pi/8 2^k x. The slowest is one to one within 8 standard deviations of
     the mean, the fastest has two periods in one.
-
-    Args:
-        width: length of the vector.
     """
 
     def __init__(self, width: int) -> None:
@@ -65,29 +57,17 @@ class NumberEmbedding(nn.Module):
 
 
 class AttributeEmbedding(nn.Module):
-    """The sum of one vector an attribute.
-
-    Args:
-        conditions: how many values each attribute has; 0 = a number.
-        width: length of the vector.
-    """
+    """The sum of one vector an attribute; `conditions` says how many values each attribute has, 0 for a number."""
 
     def __init__(self, conditions: Sequence[int], width: int) -> None:
         super().__init__()
         self.parts = nn.ModuleList(ValueEmbedding(n, width) if n else NumberEmbedding(width) for n in conditions)
 
     def forward(self, condition: Attributes | None, num: int) -> Tensor:
-        """Embed `num` conditions, None for nothing given: (num, width).
-
-        Raises:
-            UserError: conditions for another number of images or attributes.
-            IndexError: a value outside its table.
-        """
-        count = len(self.parts)
-        if condition is None:
-            table = torch.full((num, count), math.nan, device=next(self.parameters()).device)
-        else:
-            table = condition.table
+        """Embed `num` conditions, None for nothing given: (num, width); raises `UserError` for conditions of another
+        number of images or attributes, IndexError for a value outside its table."""
+        count, device = len(self.parts), next(self.parameters()).device
+        table = torch.full((num, count), math.nan, device=device) if condition is None else condition.table
         if table.shape != (num, count):
             raise UserError(f"a condition of shape {tuple(table.shape)} for {num} images and {count} attributes")
         total: Tensor = sum(part(column) for part, column in zip(self.parts, table.unbind(1), strict=True))

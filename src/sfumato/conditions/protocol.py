@@ -29,14 +29,11 @@ class Vocabulary(Protocol):
         ...
 
     def parse(self, text: str | None, complete: bool = False) -> Condition | None:
-        """Return the conditions that words ask for, one row each, which images cycle through.
+        """Return the conditions that words ask for, one row each, which images cycle through; None where `text` is
+        None.
 
-        Args:
-            text: the words; None asks for nothing, and None is returned.
-            complete: the model never saw anything left out, so everything must be given.
-
-        Raises:
-            UserError: words that ask for nothing that is known, or too few of them.
+        Where `complete`, the model never saw anything left out, so everything must be given. Raises `UserError` for
+        words that ask for nothing that is known, or too few of them.
         """
         ...
 
@@ -53,11 +50,8 @@ class Vocabulary(Protocol):
         ...
 
     def recode(self, condition: Condition | None, other: Vocabulary | None) -> Condition:
-        """Return the conditions of another vocabulary as conditions of this one.
-
-        Raises:
-            UserError: they say something that this one doesn't know, or not all that it knows.
-        """
+        """Return the conditions of another vocabulary as conditions of this one; raises `UserError` where they say
+        something that this one doesn't know, or not all that it knows."""
         ...
 
     def plain(self) -> dict[str, Any]:

@@ -16,11 +16,8 @@ VOCABULARIES: dict[str, Callable[[Mapping[str, Any]], Vocabulary]] = {"attribute
 
 
 def from_plain(table: Mapping[str, Any] | None) -> Vocabulary | None:
-    """Return the vocabulary that `plain` wrote; None for None.
-
-    Raises:
-        ValueError, KeyError, TypeError: the table does not describe one.
-    """
+    """Return the vocabulary that `plain` wrote, None for None; raises ValueError, KeyError or TypeError where the table
+    does not describe one."""
     if table is None:
         return None
     if table["kind"] not in VOCABULARIES:

@@ -13,11 +13,10 @@ __all__ = ["Attributes"]
 
 @dataclass(frozen=True, eq=False)
 class Attributes:
-    """What is asked of a batch, or known of it; satisfies `Condition`.
+    """What is asked of a batch, or known of it, (B, A) float32; satisfies `Condition`.
 
-    Attributes:
-        table: (B, A) float32; of an attribute with values the position of one in its list, of a number the number
-            standardised, NaN where it is not given.
+    A column of an attribute with values has the position of one in its list, that of a number the number standardised,
+    NaN where it is not given.
     """
 
     table: Tensor
@@ -47,17 +46,13 @@ class Attributes:
         return 2 + self.table.shape[1]
 
     def dropped(self, u: Tensor, probability: float) -> Attributes:
-        """Return the rows with some attributes left out.
+        """Return the rows with some attributes left out, by numbers u (B, 2 + A) uniform in [0, 1).
 
         With the given probability none is left, which is what guidance subtracts (Ho, Salimans 2022). Of the other
         examples half keep all, and half keep each attribute with a chance r that is itself uniform in [0, 1]: a model
         of many attributes is later asked for one or two of them, and with r fixed at 1/2 it would hardly ever have met
         so few. With r uniform, each number of attributes, 0 to A, is equally likely. A single attribute is left out
         with the given probability. At probability 0 everything is kept.
-
-        Args:
-            u: (B, 2 + A) uniform in [0, 1).
-            probability: that nothing is given.
         """
         kept = (u[:, :1] >= probability).expand(-1, self.table.shape[1])
         if self.table.shape[1] > 1 and probability > 0:

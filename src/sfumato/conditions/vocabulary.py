@@ -23,11 +23,7 @@ __all__ = ["AttributeVocabulary"]
 
 @dataclass(frozen=True)
 class AttributeVocabulary:
-    """The attributes that a model knows; satisfies `Vocabulary`.
-
-    Attributes:
-        attributes: at least one, in the order of the table's columns.
-    """
+    """At least one attribute that a model knows, in the order of the table's columns; satisfies `Vocabulary`."""
 
     attributes: tuple[Attribute, ...]
 
@@ -63,11 +59,8 @@ class AttributeVocabulary:
         return Attributes(torch.full((num, len(self.attributes)), math.nan))
 
     def rows(self, rows: Tensor | Sequence[Sequence[float]]) -> Attributes:
-        """Return rows of numbers as a condition.
-
-        Raises:
-            UserError: another number of columns, no row, or a number that stands for no value.
-        """
+        """Return rows of numbers as a condition; raises `UserError` for another number of columns, no row, or a number
+        that stands for no value."""
         table = torch.as_tensor(rows, dtype=torch.float32)
         if table.ndim != 2 or not len(table) or table.shape[1] != len(self.attributes):
             raise UserError(f"conditions of shape {tuple(table.shape)}: give rows of {len(self.attributes)} numbers")

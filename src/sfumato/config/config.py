@@ -80,12 +80,8 @@ class Config:
             object.__setattr__(self, "augment", replace(self.augment, kinds=kinds))
 
     def interface(self, channels: int, vocabulary: Vocabulary | None = None) -> Interface:
-        """Return what the network must fit.
-
-        Args:
-            channels: of x_0, as the codec has them.
-            vocabulary: what the data knows of its images; None for nothing.
-        """
+        """Return what the network must fit: the channels of x_0, and what the data knows of its images, None for
+        nothing."""
         numbers = NUMBERS if self.augment.on else 0
         return Interface(channels, vocabulary, numbers, self.diffusion.variance == "learned")
 
@@ -97,20 +93,14 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def from_dict(table: Mapping[str, Any]) -> Config:
-    """Build a configuration from nested dicts; missing keys take their defaults.
-
-    Raises:
-        UserError: an unknown key, a wrong type, or a value or combination that can't work.
-    """
-    return tree.convert(Config, table, CHOICES)
+    """Build a configuration from nested dicts, missing keys with their defaults; raises `UserError` for an unknown key,
+    a wrong type, or a value or combination that can't work."""
+    config: Config = tree.convert(Config, table, CHOICES)
+    return config
 
 
 def from_stored(table: Mapping[str, Any]) -> Config:
-    """Build the configuration of a run folder or a weights file, also of an earlier version.
-
-    Raises:
-        UserError: as `from_dict`.
-    """
+    """Build the configuration of a run folder or a weights file, also of an earlier version; errors as `from_dict`."""
     stored = without_derived(table)
     if "codec" not in stored and isinstance(stored.get("net"), Mapping):  # from when there was one network
         stored["net"] = {"kind": "unet", **stored["net"]}
@@ -142,11 +132,8 @@ def difference(old: Config, new: Config) -> str:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Return the tables of a TOML file.
-
-    Raises:
-        UserError: no such file, not readable, or not TOML; the line is named.
-    """
+    """Return the tables of a TOML file; raises `UserError` where it can't be read, or is not TOML (the line is
+    named)."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

@@ -31,13 +31,7 @@ HALF_LIFE_STEPS = 6931
 
 @dataclass(frozen=True)
 class Preset:
-    """A configuration with a name.
-
-    Attributes:
-        config: the values.
-        summary: what it is for, in a few words.
-        source: where the values come from, in a sentence or two.
-    """
+    """A configuration with a name: the values, what it is for in a few words, and where the values come from."""
 
     config: Config
     summary: str
@@ -45,22 +39,20 @@ class Preset:
 
 
 def _published(
-    data: DataConfig, net: UNetConfig, variance: str, lr: float, batch: int, steps: int, warmup: int = 5000
+    side: int,
+    multipliers: tuple[int, ...],
+    attention: int,
+    dropout: float,
+    variance: str,
+    lr: float,
+    batch: int,
+    steps: int,
+    warmup: int = 5000,
 ) -> Config:
-    """The settings that the published runs share: linear betas, T = 1000, eps, Adam, decay 0.9999, gradients clipped.
-
-    Args:
-        data: size, flips.
-        net: the network.
-        variance: of ancestral sampling.
-        lr: Adam's rate, constant after warm-up.
-        batch: images a step.
-        steps: planned length in steps.
-        warmup: steps of linear warm-up.
-    """
+    """What the published runs share: linear betas, T = 1000, eps, Adam, decay 0.9999, gradients clipped, flips."""
     return Config(
-        data=data,
-        net=net,
+        data=DataConfig("faces", size=(side, side), flip=True),
+        net=UNetConfig(base=128, multipliers=multipliers, blocks=2, attention=(attention,), dropout=dropout),
         diffusion=DiffusionConfig(schedule=Linear(), parameterization="eps", variance=variance),
         optim=OptimConfig(name="adam", lr=lr, beta2=0.999, warmup=warmup * batch, decay="constant", clip=1.0),
         ema=EMAConfig(half_life=HALF_LIFE_STEPS * batch),
@@ -68,11 +60,21 @@ def _published(
     )
 
 
-def _small(data: DataConfig, net: UNetConfig, batch: int, images: int, lr: float = 1e-3) -> Config:
-    """What our own settings share: v-prediction, cosine schedule, AdamW, a learning rate that decays to zero."""
+def _small(
+    data: DataConfig,
+    base: int,
+    multipliers: tuple[int, ...],
+    attention: tuple[int, ...],
+    batch: int,
+    images: int,
+    lr: float,
+    blocks: int = 1,
+    patch: int = 1,
+) -> Config:
+    """What our own settings share: v-prediction, cosine schedule, AdamW, a rate that decays to zero, no dropout."""
     return Config(
         data=data,
-        net=net,
+        net=UNetConfig(base, multipliers, blocks, attention, dropout=0.0, groups=base // 4, patch=patch),
         diffusion=DiffusionConfig(schedule=Cosine(), parameterization="v"),
         optim=OptimConfig(name="adamw", lr=lr, decay="cosine"),
         ema=EMAConfig(half_life=0.02),
@@ -81,87 +83,44 @@ def _small(data: DataConfig, net: UNetConfig, batch: int, images: int, lr: float
 
 
 _OURS = "Tuned by us on two CPU cores: v-prediction (Salimans and Ho 2022) and the cosine schedule (IDDPM, Sec. 3.2)."
+_SCALED = "Our own settings, scaled from the smaller ones; not tuned on any one data set."
 _HO_CODE = "the authors' code, hojonathanho/diffusion"
 
 PRESETS: dict[str, Preset] = {
     "digits": Preset(
-        _small(
-            DataConfig("digits"),
-            UNetConfig(base=32, multipliers=(1, 2), blocks=1, attention=(1,), dropout=0.0, groups=8),
-            batch=64,
-            images=60_000,
-        ),
+        _small(DataConfig("digits"), 32, (1, 2), (1,), batch=64, images=60_000, lr=1e-3),
         "8x8 handwritten digits, a minute on a CPU",
         _OURS,
     ),
     "faces": Preset(
-        _small(
-            DataConfig("faces"),
-            UNetConfig(base=32, multipliers=(1, 2, 2), blocks=1, attention=(2,), dropout=0.0, groups=8),
-            batch=32,
-            images=100_000,
-            lr=3e-3,
-        ),
+        _small(DataConfig("faces"), 32, (1, 2, 2), (2,), batch=32, images=100_000, lr=3e-3),
         "16x16 drawn faces in colour, minutes on a CPU",
         _OURS,
     ),
     "fashion": Preset(
-        _small(
-            DataConfig("fashion"),
-            UNetConfig(base=32, multipliers=(1, 2, 2), blocks=1, attention=(2,), dropout=0.0, groups=8, patch=2),
-            batch=32,
-            images=120_000,
-            lr=3e-3,
-        ),
+        _small(DataConfig("fashion"), 32, (1, 2, 2), (2,), batch=32, images=120_000, lr=3e-3, patch=2),
         "28x28 clothes in grey, ten minutes on a CPU; patches of 2x2 pixels for speed",
         _OURS,
     ),
     "small64": Preset(
-        _small(
-            DataConfig(flip=True),
-            UNetConfig(base=64, multipliers=(1, 2, 2), blocks=2, attention=(2,), dropout=0.0, groups=16, patch=4),
-            batch=32,
-            images=500_000,
-            lr=5e-4,
-        ),
+        _small(DataConfig(flip=True), 64, (1, 2, 2), (2,), batch=32, images=500_000, lr=5e-4, blocks=2, patch=4),
         "your own images up to 64x64 where there is no GPU: hours; patches of 4x4 pixels",
-        "Our own settings, scaled from the smaller ones; not tuned on any one data set.",
+        _SCALED,
     ),
     "small256": Preset(
-        _small(
-            DataConfig(flip=True),
-            UNetConfig(base=64, multipliers=(1, 2, 2, 4), blocks=2, attention=(2, 3), dropout=0.0, groups=16, patch=8),
-            batch=16,
-            images=500_000,
-            lr=3e-4,
-        ),
+        _small(DataConfig(flip=True), 64, (1, 2, 2, 4), (2, 3), batch=16, images=500_000, lr=3e-4, blocks=2, patch=8),
         "your own larger images where there is no GPU: a day; patches of 8x8 pixels",
-        "Our own settings, scaled from the smaller ones; not tuned on any one data set.",
+        _SCALED,
     ),
     "cifar10-ddpm": Preset(
-        _published(
-            DataConfig("faces", size=(32, 32), flip=True),
-            UNetConfig(base=128, multipliers=(1, 2, 2, 2), blocks=2, attention=(1,), dropout=0.1),
-            variance="large",
-            lr=2e-4,
-            batch=128,
-            steps=800_000,
-        ),
+        _published(32, (1, 2, 2, 2), 1, dropout=0.1, variance="large", lr=2e-4, batch=128, steps=800_000),
         "the published CIFAR-10 network (35.7M parameters), 32x32, days on a GPU",
         "DDPM (Ho, Jain, Abbeel 2020, arXiv 2006.11239), Sec. 4 and Appendix B: T = 1000, beta 1e-4 to 0.02, Adam "
         f"2e-4, batch 128, 800k steps, dropout 0.1, flips, EMA 0.9999; {_HO_CODE} (scripts/run_cifar.py): warm-up of "
         "5,000 steps, gradient norm clipped to 1, fixed large variance.",
     ),
     "celeba64-ddpm": Preset(
-        _published(
-            DataConfig("faces", size=(64, 64), flip=True),
-            UNetConfig(base=128, multipliers=(1, 2, 2, 2, 4), blocks=2, attention=(2,), dropout=0.1),
-            variance="large",
-            lr=2e-4,
-            batch=128,
-            steps=500_000,
-            warmup=0,
-        ),
+        _published(64, (1, 2, 2, 2, 4), 2, dropout=0.1, variance="large", lr=2e-4, batch=128, steps=500_000, warmup=0),
         "the published CelebA network at 64x64 (79M parameters), days on a GPU",
         "DDIM (Song, Meng, Ermon 2020, arXiv 2010.02502), whose CelebA network PNDM uses too; the authors' code, "
         "ermongroup/ddim (configs/celeba.yml): 128 channels times 1, 2, 2, 2, 4, two blocks, attention at 16x16, "
@@ -169,14 +128,7 @@ PRESETS: dict[str, Preset] = {
         "configuration states no length: 500k steps is DDPM's for its larger images.",
     ),
     "celebahq256-ddpm": Preset(
-        _published(
-            DataConfig("faces", size=(256, 256), flip=True),
-            UNetConfig(base=128, multipliers=(1, 1, 2, 2, 4, 4), blocks=2, attention=(4,), dropout=0.0),
-            variance="small",
-            lr=2e-5,
-            batch=64,
-            steps=500_000,
-        ),
+        _published(256, (1, 1, 2, 2, 4, 4), 4, dropout=0.0, variance="small", lr=2e-5, batch=64, steps=500_000),
         "the published CelebA-HQ network at 256x256 (114M parameters), a week on several GPUs",
         "DDPM (Ho, Jain, Abbeel 2020, arXiv 2006.11239), Appendix B: Adam 2e-5, batch 64, 0.5M steps, no dropout, "
         f"flips, EMA 0.9999; {_HO_CODE} (scripts/run_celebahq.py, diffusion_utils.py): 128 channels times 1, 1, 2, 2, "
@@ -200,12 +152,7 @@ _RENAMED = {"net.fold": "net.patch"}
 
 
 def choose(shape: Sequence[int], count: int, device: str = "cpu") -> tuple[str, str]:
-    """Choose a preset for a set of images.
-
-    Args:
-        shape: (C, H, W).
-        count: number of training images.
-        device: where they are trained on.
+    """Choose a preset for `count` training images (C, H, W) on a device.
 
     Returns:
         The preset's name and the reason, one sentence.
@@ -224,12 +171,9 @@ def choose(shape: Sequence[int], count: int, device: str = "cpu") -> tuple[str, 
 def resolve(
     preset: str | None = None, file: Path | str | None = None, overrides: Mapping[str, str] | None = None
 ) -> Config:
-    """Return the configuration: a preset, a file over it, overrides over both.
+    """Return the configuration: a preset or the defaults, a TOML file over it, overrides over both.
 
-    Args:
-        preset: name of a preset; None starts from the defaults.
-        file: a TOML file.
-        overrides: text by dotted key, such as {"net.base": "64", "diffusion.schedule.kind": "linear"}.
+    Overrides are text by dotted key, such as {"net.base": "64", "diffusion.schedule.kind": "linear"}.
 
     Raises:
         UserError: an unknown preset or key (the nearest valid one is named), an unreadable file, a wrong type, or a

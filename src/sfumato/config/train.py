@@ -14,16 +14,9 @@ __all__ = ["DECAYS", "OPTIMIZERS", "EMAConfig", "OptimConfig", "TrainConfig", "i
 
 OPTIMIZERS = ("adam", "adamw")
 DECAYS = ("constant", "cosine", "linear")
-_LEAST: dict[str, int] = {
-    "batch": 1,
-    "images": 1,
-    "seed": 0,
-    "grids": 0,
-    "grid_images": 1,
-    "grid_steps": 1,
-    "held_outs": 0,
-    "held_out_images": 0,
-    "save_every": 0,
+_LEAST = {
+    1: ("batch", "images", "grid_images", "grid_steps"),
+    0: ("seed", "grids", "held_outs", "held_out_images", "save_every"),
 }
 
 
@@ -64,7 +57,7 @@ class TrainConfig:
     save_every: float = 30.0
 
     def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
+        for least, name in ((least, name) for least, names in _LEAST.items() for name in names):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} = {value}: must be at least {least}")
@@ -150,13 +143,8 @@ class EMAConfig:
             raise ValueError(f"ramp = {self.ramp}: must be above 0, or none")
 
     def decay(self, images: int, batch: int, planned: int) -> float:
-        """Return d_k for the step that starts when `images` have been seen.
-
-        Args:
-            images: n_k, seen before the step.
-            batch: B, images of the step.
-            planned: length of the run in images, which a half-life below 1 is a fraction of.
-        """
+        """Return d_k for the step of B = `batch` images that starts when n_k = `images` have been seen, of `planned` in
+        all."""
         half_life = in_images(self.half_life, planned)
         if self.ramp is not None:
             half_life = min(half_life, self.ramp * images)

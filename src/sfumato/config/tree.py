@@ -19,7 +19,7 @@ import math
 import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 from sfumato.errors import UserError, nearest
 
@@ -27,8 +27,6 @@ __all__ = ["Choices", "Text", "convert", "difference", "flatten", "merge", "nest
 
 Choices = Mapping[Any, Mapping[str, type[Any]]]
 """Which dataclasses a field of an abstract type may hold, by the name that its table's `kind` gives."""
-
-T = TypeVar("T")
 
 _EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
@@ -48,13 +46,8 @@ def _fields(cls: type[Any]) -> dict[str, Any]:
 def plain(value: Any, choices: Choices, hint: Any = None) -> Any:
     """Return a tree of dataclasses as JSON-able values: the inverse of `convert`.
 
-    Args:
-        value: a dataclass, or anything inside one.
-        choices: the register of choices.
-        hint: the annotation of the field that holds the value.
-
-    Raises:
-        UserError: a field holds a dataclass that its register doesn't name.
+    `hint` is the annotation of the field that holds the value. Raises `UserError` where a field holds a dataclass that
+    its register doesn't name.
     """
     hint = _inner(hint)
     if is_dataclass(value) and not isinstance(value, type):
@@ -72,7 +65,7 @@ def plain(value: Any, choices: Choices, hint: Any = None) -> Any:
     return value
 
 
-def convert(hint: type[T], value: Any, choices: Choices, where: str = "") -> T:
+def convert(hint: Any, value: Any, choices: Choices, where: str = "") -> Any:
     """Build a value of an annotated type from plain values, every type checked.
 
     Args:
@@ -85,18 +78,12 @@ def convert(hint: type[T], value: Any, choices: Choices, where: str = "") -> T:
         UserError: an unknown key or kind (the nearest valid one is named), a wrong type, or a value that the dataclass
             itself refuses.
     """
-    kind: Any = hint
-    return cast(T, _converted(kind, value, choices, where))
-
-
-def _converted(hint: Any, value: Any, choices: Choices, where: str) -> Any:
-    """Dispatch on the five kinds of node."""
     if hint in choices:
         return _chosen(choices[hint], value, choices, where)
     if is_dataclass(hint):
         return _table(cast(type[Any], hint), value, choices, where)
     if _inner(hint) is not hint:
-        return None if value is None or value == "none" else _converted(_inner(hint), value, choices, where)
+        return None if value is None or value == "none" else convert(_inner(hint), value, choices, where)
     if get_origin(hint) is tuple:
         return _list(hint, value, choices, where)
     return _scalar(hint, value, where)
@@ -123,7 +110,7 @@ def _table(cls: type[Any], value: Any, choices: Choices, where: str) -> Any:
     for key in table:
         if key not in hints:
             raise UserError(f"unknown key {prefix}{key}{nearest(str(key), hints)}")
-    known = {key: _converted(hints[key], item, choices, prefix + key) for key, item in table.items()}
+    known = {key: convert(hints[key], item, choices, prefix + key) for key, item in table.items()}
     try:
         return cls(**known)
     except UserError:
@@ -154,7 +141,7 @@ def _list(hint: Any, value: Any, choices: Choices, where: str) -> tuple[Any, ...
         count = "a list of values" if variable else f"{len(inner)} values"
         raise UserError(f"{where} = {_shown(value)}: expected {count}, as in {where.rpartition('.')[2]}=1,2")
     kinds = [inner[0]] * len(value) if variable else list(inner)
-    return tuple(_converted(kind, item, choices, where) for kind, item in zip(kinds, value, strict=True))
+    return tuple(convert(kind, item, choices, where) for kind, item in zip(kinds, value, strict=True))
 
 
 def _scalar(hint: Any, value: Any, where: str) -> Any:
@@ -185,11 +172,8 @@ def _shown(value: Any) -> str:
 
 
 def nest(overrides: Mapping[str, str]) -> dict[str, Any]:
-    """Return dotted keys as nested tables: {"net.base": "64"} becomes {"net": {"base": Text("64")}}.
-
-    Raises:
-        UserError: one key is both a value and a table.
-    """
+    """Return dotted keys as nested tables, {"net.base": "64"} as {"net": {"base": Text("64")}}; raises `UserError`
+    where one key is both a value and a table."""
     root: dict[str, Any] = {}
     for key, value in overrides.items():
         *path, last = key.split(".")
@@ -234,11 +218,8 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def to_toml(table: Mapping[str, Any], prefix: str = "") -> str:
-    """Write nested tables as TOML that `tomllib` reads back to equal values ("none" standing for None).
-
-    Raises:
-        UserError: text that is not valid Unicode, such as a file name of undecodable bytes.
-    """
+    """Write nested tables as TOML that `tomllib` reads back to equal values ("none" standing for None); raises
+    `UserError` for text that is not valid Unicode, such as a file name of undecodable bytes."""
     scalars = [f"{key} = {_toml(value)}\n" for key, value in table.items() if not isinstance(value, Mapping)]
     head = f"[{prefix}]\n" if prefix and scalars else ""
     inner = {key: value for key, value in table.items() if isinstance(value, Mapping)}

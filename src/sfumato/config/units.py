@@ -13,11 +13,8 @@ _SUFFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 
 
 def parse_seconds(text: str) -> float:
-    """Read a duration: `90`, `90s`, `2m`, `1h30m`, `1.5h`, `2d`; a bare number is seconds.
-
-    Raises:
-        UserError: anything else, or nothing above zero.
-    """
+    """Read a duration, `90`, `90s`, `2m`, `1h30m`, `1.5h`, `2d`, a bare number being seconds; raises `UserError` for
+    anything else, or nothing above zero."""
     compact = text.strip().lower().replace(" ", "")
     parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", compact + ("s" if compact[-1:].isdigit() else ""))
     written = "".join(number + unit for number, unit in parts)
@@ -28,11 +25,8 @@ def parse_seconds(text: str) -> float:
 
 
 def parse_count(text: str) -> int:
-    """Read a number of images: `50000`, `50_000`, `500k`, `1.5M`.
-
-    Raises:
-        UserError: anything else, or less than one.
-    """
+    """Read a number of images, `50000`, `50_000`, `500k`, `1.5M`; raises `UserError` for anything else, or less than
+    one."""
     match = re.fullmatch(r"(\d[\d_]*(?:\.\d+)?)([kmg]?)", text.strip().lower())
     count = round(float(match[1].replace("_", "")) * _SUFFIXES[match[2]]) if match else 0
     if count < 1:

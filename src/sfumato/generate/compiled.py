@@ -25,24 +25,15 @@ LOG = logging.getLogger("sfumato")
 
 @dataclass(frozen=True, eq=False)
 class Compiled:
-    """A network that has faster code for some batch sizes.
-
-    Attributes:
-        net: the network, in evaluation mode.
-        fast: the same, compiled.
-        sizes: the batch sizes that `fast` is used for.
-    """
+    """A network in evaluation mode that has faster code, `fast`, for batches of some sizes."""
 
     net: Callable[..., Tensor]
     fast: Callable[..., Tensor]
     sizes: frozenset[int]
 
     def __call__(self, x: Tensor, time: Tensor, condition: Any = None) -> Tensor:
-        """Run the compiled code where there is some for the batch.
-
-        Raises:
-            UserError: this machine can't compile.
-        """
+        """Run the compiled code where there is some for the batch; raises `UserError` where this machine can't
+        compile."""
         if len(x) not in self.sizes or torch.is_grad_enabled():  # frozen weights have no gradients
             return self.net(x, time, condition)
         try:
@@ -54,12 +45,7 @@ class Compiled:
 
 
 def compiled(model: Model, batch: int) -> Model:
-    """Return a model whose denoiser runs compiled for batches of one size and of its double.
-
-    Args:
-        model: as loaded.
-        batch: images at a time.
-    """
+    """Return a model whose denoiser runs compiled for batches of one size and of its double."""
     fast = torch.compile(model.net, dynamic=False, options={"freezing": True})
     net = Compiled(model.net, fast, frozenset({batch, 2 * batch}))
     return replace(model, denoiser=replace(model.denoiser, net=net))

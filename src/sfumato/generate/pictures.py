@@ -1,12 +1,9 @@
 """Pictures of arrays: a grid, and rows with labels.
 
-Everything here takes bytes, `uint8 (N, C, H, W)`, as `codec.shown` returns them, and knows nothing of diffusion. One
-channel is shown as grey, three as RGB; of any other number the first three are shown, or the first where there are two.
-
-A tile is enlarged by a whole number k: every source pixel becomes k x k equal pixels, so nothing is blurred. k is
-chosen so that the picture is about `WIDTH` pixels wide.
-
-A grid keeps its layout (`Layout`, in the PNG's text), so `tiles` returns the very bytes from the file.
+Everything here takes bytes, `uint8 (N, C, H, W)`, as `codec.shown` returns them. One channel is shown as grey, three as
+RGB; of any other number the first three are shown, or the first where there are two. A tile is enlarged by a whole
+number k, without blur, so that the picture is about `WIDTH` pixels wide. A grid keeps its layout (`Layout`, in the
+PNG's text), so `tiles` returns the very bytes from the file.
 """
 
 from __future__ import annotations
@@ -36,15 +33,8 @@ LAYOUT_KEY = "sfumato.layout"
 
 @dataclass(frozen=True)
 class Layout:
-    """How a grid was laid out: enough to cut the tiles out again.
-
-    Attributes:
-        num: of tiles.
-        columns: tiles in a row.
-        gap: paper between and around the tiles, in source pixels.
-        scale: pixels of the picture for one source pixel.
-        shape: (C, H, W) of one tile, C as shown (1 or 3).
-    """
+    """How a grid was laid out, enough to cut the tiles out again: the gap of paper in source pixels, the scale as
+    pixels of the picture for one source pixel, the shape (C, H, W) of one tile, C as shown (1 or 3)."""
 
     num: int
     columns: int
@@ -87,13 +77,9 @@ def scale_for(size: int, width: int = WIDTH) -> int:
 
 
 def grid(images: Any, columns: int | None = None, gap: int = 1, scale: int | None = None) -> Image.Image:
-    """Return images in a grid, left to right and top to bottom; its `info` holds the `Layout` that `tiles` reads.
+    """Return images, uint8 (N, C, H, W), N >= 1, in a grid, left to right and top to bottom, `gap` source pixels apart.
 
-    Args:
-        images: uint8 (N, C, H, W), N >= 1.
-        columns: tiles in a row; None is about square.
-        gap: paper between the tiles, in source pixels.
-        scale: enlargement; None is a width of about `WIDTH`.
+    By default it is about square, and about `WIDTH` wide. Its `info` holds the `Layout` that `tiles` reads.
     """
     array = _shown(images)
     num, channels, height, width = array.shape
@@ -116,11 +102,8 @@ def single(image: Any) -> Image.Image:
 
 
 def tiles(picture: Image.Image) -> Bytes:
-    """Return the bytes that `grid` was given, uint8 (N, 1 or 3, H, W), from its picture or the PNG of it.
-
-    Raises:
-        UserError: the picture is not a grid of ours.
-    """
+    """Return the bytes that `grid` was given, uint8 (N, 1 or 3, H, W), from its picture or the PNG of it; raises
+    `UserError` for any other picture."""
     try:
         layout = Layout.parse(str(picture.info[LAYOUT_KEY]))
     except (KeyError, ValueError):
@@ -141,14 +124,10 @@ def strip(
     scale: int | None = None,
     group: int = 0,
 ) -> Image.Image:
-    """Return rows of images with a label before each row and a caption above each column.
+    """Return rows of images, each uint8 (N, C, H, W), with a label before each row and a caption above each column.
 
-    Args:
-        rows: each uint8 (N, C, H, W), all of one shape.
-        labels: one a row, or none; a line break makes two lines.
-        captions: one a column, or none.
-        scale: enlargement of the tiles; None is a width of about `WIDTH`.
-        group: so many rows belong together, and a wider space follows them; 0 has no groups.
+    A line break in a label makes two lines. By default the picture is about `WIDTH` wide. A wider space follows every
+    `group` rows; 0 has no groups.
     """
     arrays = [_shown(row) for row in rows]
     num, _, height, width = arrays[0].shape

@@ -120,14 +120,8 @@ class Recipe:
             raise UserError("interval and rescale belong to guidance: give a guidance other than 1")
 
     def resolve(self, model: Model) -> Recipe:
-        """Return the recipe with every default filled in for a model.
-
-        Args:
-            model: its chain and its variance decide.
-
-        Raises:
-            UserError: more steps than the chain has, or a variance that the model has not learned.
-        """
+        """Return the recipe with every default filled in for a model; raises `UserError` for more steps than its chain
+        has, or a variance that it has not learned."""
         chain, own = model.schedule.num_steps, model.config.diffusion.variance
         sampler, steps, grid = AUTO[self.quality] if self.sampler == "auto" else _usual(self.sampler, chain)
         steps = self.steps or min(steps, chain)
@@ -143,15 +137,10 @@ class Recipe:
         return resolved
 
     def denoiser(self, plain: Denoiser, codec: Codec, weak: Denoiser | None = None) -> Denoiser:
-        """Return the denoiser to sample with: guided, and clipped outside of the guidance.
+        """Return the denoiser to sample with: the model's own, guided, and clipped outside of the guidance.
 
-        Args:
-            plain: the model's own.
-            codec: what it clips to.
-            weak: a worse model's; guidance then leads away from it, and not from the missing condition.
-
-        Raises:
-            UserError: the weak one has another schedule, or thresholding where x_0 has no range.
+        Guidance leads away from the missing condition, or from `weak`, a worse model's denoiser. Raises `UserError`
+        where that has another schedule, or for thresholding where x_0 has no range.
         """
         guided = plain
         if weak is not None:
@@ -170,11 +159,7 @@ class Recipe:
         return Clipped(guided, codec.clip) if self.range == "clip" else guided
 
     def build(self, variance: Variance | None = None) -> Sampler:
-        """Return the sampler of a resolved recipe.
-
-        Args:
-            variance: the measured one, where the recipe says `analytic`.
-        """
+        """Return the sampler of a resolved recipe; `variance` is the measured one, where the recipe says `analytic`."""
         assert self.sampler != "auto", "resolve a recipe before it is used"
         options: dict[str, Any] = {}
         if takes(self.sampler, "eta"):
@@ -188,13 +173,10 @@ class Recipe:
     def times(
         self, denoiser: Denoiser, shape: tuple[int, ...], condition: Condition | None = None, device: Any = "cpu"
     ) -> Tensor:
-        """Return the (steps + 1,) times of a resolved recipe; a fitted grid is measured here on 16 trajectories.
+        """Return the (steps + 1,) times of a resolved recipe.
 
-        Args:
-            denoiser: to sample with.
-            shape: (C, H, W) of x_0.
-            condition: rows that the images cycle through, for a fitted grid; None for nothing.
-            device: of the denoiser.
+        A grid fitted to the denoiser is measured here on 16 trajectories of x_0 (C, H, W), which cycle through the
+        condition.
         """
         assert self.steps is not None, "resolve a recipe before it is used"
         if self.grid != "fitted":
@@ -211,8 +193,8 @@ class Recipe:
         return self.steps * self.build(VARIANCES["small"]).evaluations * twice
 
     def describe(self) -> dict[str, Any]:
-        """Return what decides an image besides the model, its seed and its condition; options without effect are left
-        out."""
+        """Return what decides an image besides the model, its seed and its condition, without options that have no
+        effect."""
         known: dict[str, Any] = {"sampler": self.sampler, "steps": self.steps, "grid": self.grid}
         known |= {name: getattr(self, name) for name in ("eta", "variance") if getattr(self, name) is not None}
         known["range"] = self.range

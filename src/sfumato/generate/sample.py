@@ -39,16 +39,8 @@ Report = Callable[[int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class Sampling:
-    """A recipe made ready for a model.
-
-    Attributes:
-        recipe: resolved.
-        denoiser: guided and clipped.
-        sampler: how to step.
-        times: (N + 1,) decreasing, as from `diffusion.grid`.
-        shape: (C, H, W) of x_0.
-        device: of the denoiser.
-    """
+    """A recipe made ready for a model: resolved, its denoiser guided and clipped, its times (N + 1,) decreasing, the
+    shape (C, H, W) of x_0."""
 
     recipe: Recipe
     denoiser: Denoiser
@@ -72,14 +64,10 @@ class Sampling:
         """Yield images `first` .. `first + num - 1` of a seed, a batch at a time.
 
         Args:
-            num: how many images.
-            seed: their seed.
             condition: rows that the images cycle through, image i taking row i modulo their number; None for nothing.
             batch: images at a time; halved, for good, whenever it does not fit into memory.
-            first: index of the first image.
             on_state: sees every state; a batch that was too large comes again, halved, from its prior.
             start: makes a batch's images at times[0], (b, C, H, W), out of its noise; None is the prior.
-            report: called with the progress.
 
         Yields:
             (index of the batch's first image, float32 x_0 (b, C, H, W) on the CPU).
@@ -154,17 +142,12 @@ def prepare(
     weak: Model | None = None,
     variance: Variance | None = None,
 ) -> Sampling:
-    """Make a recipe ready for a model.
+    """Make a recipe ready for a model; raises `UserError` where it can't be done with this model.
 
     Args:
-        model: to sample from.
-        recipe: how.
         condition: what a grid fitted to the model is fitted with; None for nothing.
         weak: a worse model to guide away from.
         variance: the measured one (`generate.variance`), where the recipe says `analytic`.
-
-    Raises:
-        UserError: the recipe can't be done with this model.
     """
     resolved = recipe.resolve(model)
     denoiser = resolved.denoiser(model.denoiser, model.codec, None if weak is None else weak.denoiser)
@@ -205,11 +188,8 @@ def sample(
 
 
 def asked(model: Model, words: str | None) -> Condition | None:
-    """Return the rows that words ask of a model, None where nothing is asked for.
-
-    Raises:
-        UserError: words that the model's vocabulary does not have, or too few for one that never saw any left out.
-    """
+    """Return the rows that words ask of a model, None where nothing is asked for; raises `UserError` for words that its
+    vocabulary does not have, or too few for one that never saw any left out."""
     if model.vocabulary is None:
         if words is not None:
             raise UserError(f"the model was trained without labels: leave out '{words}'")

@@ -32,15 +32,8 @@ def measured_variance(
 ) -> Variance:
     """Measure the optimal variance of the reverse step; `prepare` takes it where a recipe says `analytic`.
 
-    Args:
-        model: to sample from.
-        data: its images.
-        clip: whether predicted images are clipped, as they are in sampling with the range `clip`.
-        batch: images at a time.
-        on_progress: called with (images done, images in all).
-
-    Raises:
-        UserError: the model predicts values that are not finite.
+    `clip` says whether predicted images are clipped, as they are in sampling with the range `clip`; `on_progress` is
+    called with (images done, in all). Raises `UserError` where the model predicts values that are not finite.
     """
     denoiser: Denoiser = Clipped(model.denoiser, model.codec.clip) if clip else model.denoiser
     rows, times = training_rows(data)[:MEASURED_ON], measured_times(model.schedule.num_steps)
@@ -71,11 +64,8 @@ def measure_errors(
     batch: int = 64,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """Return the mean squared error of eps at each time, (K,) float64.
-
-    Raises:
-        UserError: the model predicts values that are not finite.
-    """
+    """Return the mean squared error of eps at each time, (K,) float64; raises `UserError` where the model predicts
+    values that are not finite."""
     error = torch.zeros(len(times), dtype=torch.float64)
     for index in torch.split(torch.arange(len(rows)), batch):
         values, condition = data.rows(rows[index])

@@ -47,12 +47,8 @@ SOFTWARE = {"Software": "sfumato"}
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Images that are sampled while they are written; the fields are as `Sampling.stream` has them.
-
-    Attributes:
-        model: its codec and its vocabulary say what the images are.
-        facts: what the files say of themselves.
-    """
+    """Images that are sampled while they are written, as `Sampling.stream` has them; `facts` is what the files say of
+    themselves."""
 
     model: Model
     sampling: Sampling
@@ -86,12 +82,8 @@ class Samples:
 
 
 def write(samples: Samples, out: Path) -> Path:
-    """Generate images into a file or a folder and return its path.
-
-    Raises:
-        UserError: an unknown suffix, a folder that holds other files, or a path that can't be written, which is found
-            out before anything is generated.
-    """
+    """Generate images into a file or a folder and return its path; raises `UserError` for an unknown suffix, a folder
+    that holds other files, or a path that can't be written, before anything is generated."""
     suffix = out.suffix.lower()
     if out.is_dir() or not suffix:
         return _folder(samples, out)
@@ -150,13 +142,7 @@ def _pages(samples: Samples, out: Path) -> None:
     write_atomic(out, content.getvalue())
 
 
-_WRITERS: dict[str, Callable[[Samples, Path], None]] = {
-    ".png": _grid,
-    ".gif": _film,
-    ".npz": _array,
-    ".tif": _pages,
-    ".tiff": _pages,
-}
+_WRITERS = {".png": _grid, ".gif": _film, ".npz": _array, ".tif": _pages, ".tiff": _pages}
 
 
 def _folder(samples: Samples, out: Path) -> Path:
@@ -215,24 +201,16 @@ def _png(picture: Image.Image, text: Mapping[str, object]) -> bytes:
 
 
 def save_png(picture: Image.Image, path: Path | str, text: Mapping[str, object] | None = None) -> Path:
-    """Write a PNG with facts in its text chunks, such as {"seed": 0}, and a grid's layout; return the path.
-
-    Pillow reads them as `Image.open(path).text`.
-    """
+    """Write a PNG with facts in its text chunks, such as {"seed": 0}, and a grid's layout, and return the path; Pillow
+    reads them as `Image.open(path).text`."""
     layout = {LAYOUT_KEY: picture.info[LAYOUT_KEY]} if LAYOUT_KEY in picture.info else {}
     write_atomic(Path(path), _png(picture, {**layout, **(text or {})}))
     return Path(path)
 
 
 class Frames:
-    """Collects a film's frames, as an `on_state` of the sampling loop.
-
-    Args:
-        shown: the codec's, which makes bytes of x.
-        num: how many images the film shows; later ones are left out.
-        steps: of the sampler.
-        limit: frames at most, evenly spaced over the steps, both ends included.
-    """
+    """Collects a film's frames, as an `on_state` of the sampling loop: of the first `num` images, at `limit` of the
+    sampler's steps at most, evenly spaced, both ends included. `shown` is the codec's."""
 
     def __init__(self, shown: Callable[[Tensor], Tensor], num: int, steps: int, limit: int = 36) -> None:
         self.shown, self.num = shown, num
@@ -258,17 +236,11 @@ class Frames:
 def film(
     frames: Sequence[Image.Image], path: Path | str, seconds: float = 4.0, hold: float = 2.5, text: str = ""
 ) -> Path:
-    """Write a looping GIF of pictures of one size, and return the path.
+    """Write a looping GIF of pictures of one size, and return the path. The last one stays for `hold` seconds, all
+    others take `seconds` together; the text, in ASCII, becomes a comment.
 
     Every frame has its own palette: the 256 greys, or 256 colours cut from that frame. (One palette for the whole film
     would spend most colours on the noise.)
-
-    Args:
-        frames: at least one.
-        path: the file.
-        seconds: how long all frames but the last one take together.
-        hold: how long the last one stays.
-        text: a comment for the file, in ASCII.
     """
     assert frames, "a film needs a frame"
     each = max(20, round(1000 * seconds / max(1, len(frames) - 1)))
@@ -290,12 +262,8 @@ def _palette(frame: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True)
 class Row:
-    """Images that belong together, such as an original and its edits.
-
-    Attributes:
-        name: of the row.
-        tiles: (caption, uint8 (C, H, W)), all of one shape.
-    """
+    """Images that belong together, such as an original and its edits: the row's name, and (caption, uint8 (C, H, W)) of
+    each, all of one shape."""
 
     name: str
     tiles: Sequence[tuple[str, Any]]
