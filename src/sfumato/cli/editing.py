@@ -189,7 +189,7 @@ def _check_out(out: Path) -> None:
 def _write(results: Sequence[Result], out: Path, facts: dict[str, Any]) -> None:
     """Write one picture, or a folder of single images."""
     from sfumato.codec.pixels import to_bytes
-    from sfumato.generate.writers import Row, write_rows
+    from sfumato.generate.writers import write_rows
 
-    rows = [Row(result.name, [(caption, to_bytes(image)) for caption, image in result.tiles]) for result in results]
+    rows = [(result.name, [(caption, to_bytes(image)) for caption, image in result.tiles]) for result in results]
     write_rows(rows, out, facts)

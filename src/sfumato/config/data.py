@@ -63,7 +63,13 @@ class DataConfig:
         for name, choices in (("depth", ("auto", *DEPTHS)), ("crop", CROPS)):
             if getattr(self, name) not in choices:
                 raise UserError(f"data.{name} is '{getattr(self, name)}'{nearest(getattr(self, name), choices)}")
-        self._check_range()
+        if self.range is not None and self.depth in ("8", "16"):
+            raise UserError(
+                f"data.range is for floats, and data.depth is {self.depth}: leave it out, or set data.depth=float"
+            )
+        low, high = self.range or (0.0, 1.0)
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise UserError(f"data.range is {low:g},{high:g}: give a lower and a greater finite number")
         if not 0 <= self.held_out < 1:
             raise UserError(f"data.held_out is {self.held_out}: give a fraction from 0 to less than 1")
         if not self.labels.strip():
@@ -76,15 +82,3 @@ class DataConfig:
             ImageColor.getrgb(self.background)
         except ValueError:
             raise UserError(f"data.background is '{self.background}': give a colour such as white or #336699") from None
-
-    def _check_range(self) -> None:
-        """Refuse an empty or unbounded range, and a range for integers."""
-        if self.range is None:
-            return
-        if self.depth in ("8", "16"):
-            raise UserError(
-                f"data.range is for floats, and data.depth is {self.depth}: leave it out, or set data.depth=float"
-            )
-        low, high = self.range
-        if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            raise UserError(f"data.range is {low:g},{high:g}: give a lower and a greater finite number")

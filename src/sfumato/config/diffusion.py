@@ -82,11 +82,6 @@ class DiffusionConfig:
                 'parameterization = "eps" can\'t recover the image where the chain ends in pure noise: '
                 "use diffusion.parameterization=v, or diffusion.zero_terminal_snr=false"
             )
-
-        self._check_objective()
-
-    def _check_objective(self) -> None:
-        """Refuse an objective that leaves a learned variance untaught, or a choice that would have no effect."""
         learned = self.variance == "learned"
         if learned and self.objective == "simple":
             raise ValueError('variance = "learned" is not taught by the simple loss: use objective = hybrid or vlb')
@@ -117,15 +112,11 @@ class DiffusionConfig:
         """Return the variance of an ancestral step."""
         return VARIANCES[self.variance]
 
-    def build_simple(self) -> Objective:
-        """Return L_simple, in the space or with the weights that the configuration names."""
-        if self.weighting is not None:
-            return Weighted(self.weighting)
-        return Simple(PARAMETERIZATIONS[self.loss_space or self.parameterization])
-
     def build_objective(self, decoder: Decoder = Discretized()) -> Objective:
         """Return what is minimised; `decoder` gives the bound's last term (`Codec.decoder`)."""
-        if self.objective == "simple":
-            return self.build_simple()
         bound = Bound(self.build_variance(), decoder)
-        return bound if self.objective == "vlb" else Hybrid(self.build_simple(), bound)
+        if self.objective == "vlb":
+            return bound
+        space = PARAMETERIZATIONS[self.loss_space or self.parameterization]
+        simple = Simple(space) if self.weighting is None else Weighted(self.weighting)
+        return simple if self.objective == "simple" else Hybrid(simple, bound)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 import types
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
@@ -54,12 +55,11 @@ def plain(value: Any, choices: Choices, hint: Any = None) -> Any:
         table = {name: plain(getattr(value, name), choices, inner) for name, inner in _fields(type(value)).items()}
         if hint not in choices:
             return table
-        names = [name for name, cls in choices[hint].items() if cls is type(value)]
-        if not names:
-            raise UserError(
-                f"a {type(value).__name__} can't be written to a configuration; use one of {', '.join(choices[hint])}"
-            )
-        return {"kind": names[0], **table}
+        for name, cls in choices[hint].items():
+            if cls is type(value):
+                return {"kind": name, **table}
+        names = ", ".join(choices[hint])
+        raise UserError(f"a {type(value).__name__} can't be written to a configuration; use one of {names}")
     if isinstance(value, tuple):
         return [plain(item, choices) for item in value]
     return value
@@ -146,22 +146,17 @@ def _list(hint: Any, value: Any, choices: Choices, where: str) -> tuple[Any, ...
 
 def _scalar(hint: Any, value: Any, where: str) -> Any:
     """Check a scalar, or read it from the command line's text."""
-    read: Any = _read(hint, value) if isinstance(value, Text) else value
+    read = value
+    if isinstance(value, Text) and hint is bool:
+        read = {"true": True, "false": False}.get(value.lower())
+    elif isinstance(value, Text):
+        with suppress(ValueError):
+            read = hint(str(value))
     if hint is float and type(read) is int:
         read = float(read)
     if type(read) is not hint or (hint is float and not math.isfinite(read)):
         raise UserError(f"{where} = {_shown(value)}: expected {_EXPECTED[hint]}")
     return read
-
-
-def _read(hint: Any, text: Text) -> Any:
-    """Read text as a scalar type; None where it is not one."""
-    if hint is bool:
-        return {"true": True, "false": False}.get(text.lower())
-    try:
-        return hint(str(text))
-    except ValueError:
-        return None
 
 
 def _shown(value: Any) -> str:

@@ -62,7 +62,8 @@ def image_statistics(images: Tensor) -> ImageStatistics:
     """Measure a set of pixels (N, C, H, W), N > 1, clamped to [-1, 1], as they are when they are shown; NaN is -1."""
     x = _clamped(images)
     channels = x.transpose(0, 1).flatten(1)
-    low, high = _quantiles(channels, 0.01), _quantiles(channels, 0.99)
+    ordered = channels.sort(1).values  # torch.quantile takes 2^24 values at most
+    low, high = (ordered[:, round(q * (channels.shape[1] - 1))] for q in (0.01, 0.99))
     return ImageStatistics(
         mean=tuple(channels.mean(1).tolist()),
         std=tuple(channels.std(1, unbiased=False).tolist()),
@@ -95,16 +96,10 @@ def _clamped(images: Tensor) -> Tensor:
     return images.double().nan_to_num(-1.0, 1.0, -1.0).clamp(-1, 1)
 
 
-def _quantiles(channels: Tensor, q: float) -> Tensor:
-    """A quantile of each row (C, N), of any length: torch.quantile takes 2^24 values at most."""
-    return channels.sort(1).values[:, round(q * (channels.shape[1] - 1))]
-
-
 def _distances(x: Tensor, y: Tensor) -> Tensor:
     """Root-mean-square differences of all pairs, (N, M); by differences, since the usual product loses digits."""
-    exact = "donot_use_mm_for_euclid_dist"
     x, y = reduced(x), reduced(y)
-    distances: Tensor = torch.cdist(x.flatten(1), y.flatten(1), compute_mode=exact)
+    distances: Tensor = torch.cdist(x.flatten(1), y.flatten(1), compute_mode="donot_use_mm_for_euclid_dist")
     return distances.div_(x[0].numel() ** 0.5)
 
 

@@ -16,7 +16,6 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from sfumato.codec.protocol import Codec
 from sfumato.diffusion import Mask, RePaint
 from sfumato.edit.restore import POSTERIORS, on_pixels, posterior, rounding
 from sfumato.edit.sampling import STOCHASTIC, Options, check_image, images_of, prepared
@@ -84,12 +83,8 @@ def _knowing(model: Model, image: Tensor, known: Tensor, method: str, repeats: i
         wrap, std = posterior(method), rounding(model.codec.format)
         return prepared(model, options, STOCHASTIC, lambda denoiser: wrap(denoiser, operator, y, std))
     sampling = prepared(model, options, STOCHASTIC)
-    coordinates = _known_coordinates(model.codec, known)
-    return replace(sampling, sampler=RePaint(sampling.sampler, model.codec.from_pixels(y), coordinates, repeats))
-
-
-def _known_coordinates(codec: Codec, known: Tensor) -> Tensor:
-    """Return which coordinates of x_0 depend on known pixels alone, (C, H, W) bool, for a linear codec."""
-    generator = torch.Generator().manual_seed(0)
+    # the coordinates of x_0 that depend on known pixels alone: the codec is linear
+    generator, codec = torch.Generator().manual_seed(0), model.codec
     unknown = torch.randn(4, *codec.image_shape, generator=generator, dtype=torch.float64).to(known.device) * ~known
-    return (codec.from_pixels(unknown).abs() < 1e-9).all(0)
+    coordinates = (codec.from_pixels(unknown).abs() < 1e-9).all(0)
+    return replace(sampling, sampler=RePaint(sampling.sampler, codec.from_pixels(y), coordinates, repeats))

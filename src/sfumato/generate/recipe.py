@@ -107,10 +107,6 @@ class Recipe:
             raise UserError(f"rescale is {self.rescale:g}: it must lie from 0 to 1")
         if self.interval is not None and not 0 <= self.interval[0] < self.interval[1] <= 1:
             raise UserError("interval: give two times, the lower first, from 0 (data) to 1 (noise)")
-        self._check_options()
-
-    def _check_options(self) -> None:
-        """Refuse an option that the sampler would not use."""
         if self.eta is not None and not takes(self.sampler, "eta"):
             raise UserError(f"eta belongs to ddim: leave it out, or use the sampler ddim, not {self.sampler}")
         if self.variance is not None and not takes(self.sampler, "variance"):

@@ -260,24 +260,19 @@ def _palette(frame: Image.Image) -> Image.Image:
     return frame.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
 
 
-@dataclass(frozen=True)
-class Row:
-    """Images that belong together, such as an original and its edits: the row's name, and (caption, uint8 (C, H, W)) of
-    each, all of one shape."""
-
-    name: str
-    tiles: Sequence[tuple[str, Any]]
+Row = tuple[str, Sequence[tuple[str, Any]]]
+"""Images that belong together, such as an original and its edits: a name, and (caption, uint8 (C, H, W)) of each."""
 
 
 def write_rows(rows: Sequence[Row], out: Path, facts: Mapping[str, Any]) -> None:
-    """Write rows into one .png, or into a folder with one PNG a tile."""
+    """Write rows, all tiles of one shape, into one .png, or into a folder with one PNG a tile."""
     text = {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
     if out.suffix.lower() == ".png" and not out.is_dir():
-        names = [row.name for row in rows] if len(rows) > 1 else []
-        images = [np.stack([np.asarray(tile) for _, tile in row.tiles]) for row in rows]
-        save_png(strip(images, names, [caption for caption, _ in rows[0].tiles]), out, text)
+        names = [name for name, _ in rows] if len(rows) > 1 else []
+        images = [np.stack([np.asarray(tile) for _, tile in tiles]) for _, tiles in rows]
+        save_png(strip(images, names, [caption for caption, _ in rows[0][1]]), out, text)
         return
-    for n, row in enumerate(rows):
+    for n, (name, tiles) in enumerate(rows):
         prefix = "" if len(rows) == 1 else f"{n:03d}-"
-        for caption, tile in row.tiles:
-            save_png(single(tile), out / f"{prefix}{caption.replace(' ', '-')}.png", text | {"row": row.name})
+        for caption, tile in tiles:
+            save_png(single(tile), out / f"{prefix}{caption.replace(' ', '-')}.png", text | {"row": name})
