@@ -10,11 +10,9 @@
       train      TrainConfig       length, batches, seed, how often to look
       augment    AugmentConfig     how training images are altered
 
-Values come from three places, each laid over the one before: a preset, a TOML file, `key=value` from the command line
-(`presets.resolve`). The result is written whole into the run folder and into the header of every weights file, so
-nothing about a model depends on what the defaults are later.
-
-Every value is checked by its own dataclass; combinations that can't work are refused here, before anything is written.
+Values come from a preset, a TOML file over it, and `key=value` from the command line over both (`presets.resolve`). The
+result is written whole into the run folder and into the header of every weights file, so nothing about a model depends
+on what the defaults are later. Every value is checked by its own dataclass, combinations of them here.
 """
 
 from __future__ import annotations

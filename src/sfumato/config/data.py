@@ -19,7 +19,7 @@ CROPS = ("center", "letterbox", "random")
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which images, and how they become training data.
+    """Which images, and how they become training data; raises `UserError` for a value that can't be used.
 
     Attributes:
         source: a built-in name, or the path of a folder, an archive, an array or a table (docs/data.md lists all).
@@ -37,9 +37,6 @@ class DataConfig:
             images); or the path of a CSV or JSON Lines file.
         attributes: which attributes to use, by name; () uses all.
         background: the colour behind transparent pixels: a CSS name or #rrggbb.
-
-    Raises:
-        UserError: a value that can't be used.
     """
 
     source: str = "faces"

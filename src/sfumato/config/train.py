@@ -1,7 +1,7 @@
 """How a network is trained: length and batches, the optimiser, the average of the weights.
 
 Training is measured in images seen. A length below 1 is a fraction of the planned length, so one configuration fits two
-minutes and a week.
+minutes and a week. An unknown name or a value out of its range raises ValueError.
 """
 
 from __future__ import annotations
@@ -38,9 +38,6 @@ class TrainConfig:
         held_out_images: at most this many held-out images are used for it.
         save_every: seconds between checkpoints; saving never takes more than a twentieth of the time. 0 saves after
             every step.
-
-    Raises:
-        ValueError: a value out of its range.
     """
 
     batch: int = 64
@@ -89,9 +86,6 @@ class OptimConfig:
         warmup: images over which the rate rises from 0; a value below 1 is a fraction of the planned length.
         decay: `constant`, `cosine` or `linear`, down to 0 at the planned length.
         clip: greatest norm of the whole gradient; None leaves it alone.
-
-    Raises:
-        ValueError: an unknown name or a value out of its range.
     """
 
     name: str = "adamw"
@@ -127,10 +121,7 @@ class EMAConfig:
 
     Attributes:
         half_life: in images; a value below 1 is a fraction of the planned length.
-        ramp: the half-life is at most this share of the images seen so far; None has no ramp.
-
-    Raises:
-        ValueError: a value that is not above zero.
+        ramp: the half-life is at most this fraction of the images seen so far; None has no ramp.
     """
 
     half_life: float = 0.02

@@ -1,16 +1,14 @@
 r"""Images that explain a measurement: colours for a grey image, detail for a small or a blurred one.
 
 Given is y = A x + s_y n, with A a linear operator on pixels: the luma, block means, a blur, anything of
-`diffusion.inverse`. The results are samples of p(x | y): several, since many images explain one measurement. The
-model's denoiser is corrected by the gradient of log p(y | x_t) and goes into an ordinary sampler; the methods differ in
-how they approximate that likelihood (formulae in `diffusion.inverse.posterior`):
+`diffusion.inverse`. The results are samples of p(x | y). The model's denoiser is corrected by the gradient of log p(y |
+x_t) and goes into an ordinary sampler; the methods differ in how they approximate that likelihood:
 
     pigdm       one variance for all pixels; one backward pass a step
     moments     the denoiser's own covariance; six backward passes a step; the least biased where the truth is known
     dps         the direction of the gradient with a step size; one backward pass; for many steps
 
-Where x_0 is not pixels but pixels are an orthonormal linear map T of it, the operator on x_0 is A T. Other codecs are
-refused.
+Where pixels are an orthonormal linear map T of x_0, the operator on x_0 is A T. Other codecs are refused.
 """
 
 from __future__ import annotations

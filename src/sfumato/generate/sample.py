@@ -2,13 +2,10 @@
 
 Image i of seed s is a function of (s, i) alone: its prior x_T and the noise of its every step are the counter-based
 random numbers of the key (s, i) (`diffusion.noise`). So the batch size, the order, and where a job was interrupted
-change nothing about an image beyond the rounding of matrix kernels, and a batch that does not fit into memory is halved
-and tried again.
+change nothing about an image beyond the rounding of matrix kernels. Everything that samples goes through `stream`:
 
     sample(model, 64, Recipe(), seed=0)              images at once, (64, C, H, W)
     prepare(model, Recipe()).stream(5000, seed=0)    the same, a batch at a time
-
-Everything that samples goes through `stream`: the command line, the grids in training, editing, evaluation, diagnosis.
 """
 
 from __future__ import annotations

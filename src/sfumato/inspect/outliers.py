@@ -8,17 +8,14 @@ logarithms), and appearance, the Mahalanobis distance of its 8 x 8 thumbnail fro
 
 with s_k the projections on the principal components, lambda_k their variances and lambda_rest the mean of those beyond
 the first `COMPONENTS`. Each number becomes a robust z, its distance from the median over 1.4826 times the median of
-such distances (which is the standard deviation for normal data). An image's score is its largest z, and that number is
-named as the reason. Where all images but a few agree exactly, the standard deviation stands in.
+such distances (which is the standard deviation for normal data; that itself where the median distance is 0). An image's
+score is its largest z, and that number is the reason. **Typical** images score no more than the median.
 
-**Typical** images score no more than the median, and are spread evenly along the first principal component.
-
-**Mirror test.** Where left and right do not matter, an image and its mirror image are equally likely members of the
-collection, and it is a toss-up which of the two is nearer to its nearest other image. The fraction of images whose
-mirror image is the farther one is therefore 1/2 with a standard error of 1/(2 sqrt n), whatever the images show; text
-and digits are far above. Images that are their own mirror image are not counted. How much it matters is another
-question: the median of (distance of the mirror image) / (distance of the image) is 1.8 for handwritten digits, 1.2 for
-clothes (2 to 3 for shoes, all of which point one way, and 1.0 for shirts) and 1.0 for emoji.
+**Mirror test.** Where left and right do not matter, it is a toss-up whether an image or its mirror image is nearer to
+its nearest other image. The fraction of images whose mirror image is the farther one is then 1/2 with a standard error
+of 1/(2 sqrt n); text and digits are far above. Images that are their own mirror image are not counted. How much it
+matters is another question: the median of (distance of the mirror image) / (distance of the image) is 1.8 for
+handwritten digits, 1.2 for clothes and 1.0 for emoji.
 """
 
 from __future__ import annotations
@@ -63,7 +60,7 @@ class Outliers:
         return self.farthest()[: int((self.score >= FAR).sum())]
 
     def typical(self, num: int) -> list[int]:
-        """The rows of up to `num` typical images."""
+        """The rows of up to `num` typical images, spread evenly along the first principal component."""
         plain = np.flatnonzero(self.score <= np.median(self.score)) if len(self.score) else np.zeros(0, np.int64)
         order = plain[np.argsort(self.first[plain], kind="stable")]
         return list(map(int, order[evenly(len(order), num)]))

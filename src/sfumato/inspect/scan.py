@@ -1,18 +1,16 @@
 """A scan of a collection: each image is decoded once and leaves a record of a kilobyte.
 
-A million images do not fit into memory, a million records do. Whatever is asked later (sizes, brightness, duplicates,
-outliers) is answered from the records alone, which hold
+Whatever is asked later (sizes, brightness, duplicates, outliers) is answered from the records alone, which hold
 
     the file        format, mode, bits a channel, transparency, further frames, a suffix of another format
     the content     size, mean of each channel, contrast (standard deviation of the luma), whether it is constant
     an identity     128 bits of the SHA-256 of the pixels, equal for exact duplicates
     an appearance   a thumbnail of 16 x 16, and two hashes of 64 bits, of the image and of its mirror image
 
-The hashes are the two usual ones. The difference hash has a bit for each of 8 x 8 pairs of neighbours in a thumbnail
-of 9 x 8: is the right one lighter (here: by more than `LIGHTER` grey levels, so that flat paper stays zero in spite of
-JPEG's noise)? The frequency hash takes the 8 x 8 lowest frequencies of a cosine transform of a thumbnail of 32 x 32:
-is the coefficient above their median? Neither changes much with brightness, size or compression; `duplicates` says how
-much.
+The difference hash has a bit for each of 8 x 8 pairs of neighbours in a thumbnail of 9 x 8: is the right one lighter
+(by more than `LIGHTER` grey levels, so that flat paper stays zero in spite of JPEG's noise)? The frequency hash takes
+the 8 x 8 lowest frequencies of a cosine transform of a thumbnail of 32 x 32: is the coefficient above their median?
+Neither changes much with brightness, size or compression; `duplicates` says how much.
 """
 
 from __future__ import annotations

@@ -1,15 +1,10 @@
-"""Causes in the weights, in how their output is read, in the noise schedule, and in sampling."""
+"""Causes in the weights, in how their output is read, in the noise schedule, and in sampling, each in `CAUSES`."""
 
 from __future__ import annotations
 
 from sfumato.diagnose.causes.finding import BETTER, GAIN, GUESS, UNLEARNED, Finding, again, distances, far, resample
 from sfumato.diagnose.evidence import Evidence
 from sfumato.diagnose.symptoms import shifts
-
-__all__ = [
-    "average_too_long", "broken_weights", "clipping", "first_level", "last_steps", "more_steps", "schedule_end",
-    "shifted_output", "untaught_variance", "wrong_reading",
-]  # fmt: skip
 
 BIASED = 0.1
 """Fraction of the error that a constant a channel removes; healthy runs stay below 0.03."""

@@ -1,4 +1,4 @@
-"""Causes in the images, in the course of the training, and in the labels."""
+"""Causes in the images, in the course of the training, and in the labels, each in `CAUSES`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,6 @@ from sfumato.diagnose.causes.finding import FEW, GUESS, Finding, again, distance
 from sfumato.diagnose.evidence import Evidence
 from sfumato.diagnose.symptoms import COPIED, byte
 from sfumato.report.text import plural
-
-__all__ = [
-    "diverged", "narrow_data", "needs_labels", "one_image", "other_data", "repeats", "skipped_steps", "too_short",
-    "unfinished", "unheeded_labels",
-]  # fmt: skip
 
 NARROW = 0.5
 """Range of the data, of the 2 from black to white, below which it is narrow."""
