@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sfumato.conditions.table import Attributes
-from sfumato.diffusion.decoder import Discretized, density
+from sfumato.diffusion.decoder import Decoder, Discretized, density
 from sfumato.diffusion.denoiser import NetworkDenoiser
 from sfumato.diffusion.flow import Flow, integrate, variational_bits
 from sfumato.diffusion.noise import Purpose, normal
@@ -112,22 +112,6 @@ def test_the_solver_meets_its_tolerance_with_order_five() -> None:
     assert costs[1] / costs[0] < 13
 
 
-def test_bits_of_bytes_bound_the_truth() -> None:
-    """8-bit data rounded from a Gaussian: the bound lies above the true bits, and close with the oracle."""
-    schedule, n, std = Linear(), 4000, 0.25
-    raw = std * images(n, (1,), seed=1)
-    x_0 = 2 * ((raw + 1) * 127.5).round().clamp(0, 255) / 255 - 1
-    oracle = GaussianOracle(schedule, torch.zeros(1).double(), torch.full((1,), std**2).double())
-    normal_cdf = torch.special.ndtr
-    low = torch.where(x_0 <= -1, -torch.inf, (x_0 - 1 / 255) / std)
-    high = torch.where(x_0 >= 1, torch.inf, (x_0 + 1 / 255) / std)
-    truth = float(-(normal_cdf(high) - normal_cdf(low)).log2().mean())
-    flow = Flow(oracle, 1e-6, 1e-6)
-    bound = variational_bits(flow, x_0, images(n, (1,), seed=2), None, Optimal(oracle.posterior_variance))
-    assert bound.shape == (n,)
-    assert truth - 0.02 < float(bound.mean()) < truth + 0.08
-
-
 def test_pure_noise_at_the_end_is_refused() -> None:
     denoiser = NetworkDenoiser(random_function, ZeroTerminalSNR(base=Linear()), PARAMETERIZATIONS["v"])
     with pytest.raises(ValueError, match="alpha_T > 0"):
@@ -140,26 +124,30 @@ def test_the_first_step_is_where_the_flow_begins() -> None:
     assert float(marginal(images(1, SHAPE), Linear()(Flow(oracle).start)).std) == pytest.approx(0.01, rel=1e-3)
 
 
-def test_bits_of_a_density_bound_the_truth() -> None:
-    """Gaussian data that no rounding has touched: the bound on its density lies above it, and close with the oracle."""
-    schedule, n, std = Linear(), 4000, 0.25
-    x_0 = std * images(n, (1,), seed=1)
-    oracle = GaussianOracle(schedule, torch.zeros(1).double(), torch.full((1,), std**2).double())
-    truth = float((x_0.square() / (2 * std**2)).mean() / math.log(2) + 0.5 * math.log2(2 * math.pi * std**2))
-    flow, eps = Flow(oracle, 1e-6, 1e-6), images(n, (1,), seed=2)
-    bound = variational_bits(flow, x_0, eps, None, Optimal(oracle.posterior_variance), decoder=density)
-    assert truth - 0.02 < float(bound.mean()) < truth + 0.02
+STD, RAW = 0.25, 0.25 * images(4000, (1,), seed=1)
+
+
+def bits(x_0: torch.Tensor, decoder: Decoder) -> float:
+    """The mean bound of data N(0, STD^2) under their oracle."""
+    oracle = GaussianOracle(Linear(), torch.zeros(1).double(), torch.full((1,), STD**2).double())
+    flow, eps = Flow(oracle, 1e-6, 1e-6), images(len(x_0), (1,), seed=2)
+    bound = variational_bits(flow, x_0, eps, None, Optimal(oracle.posterior_variance), decoder=decoder)
+    assert bound.shape == (len(x_0),)
+    return float(bound.mean())
+
+
+def test_bits_bound_the_truth() -> None:
+    """The bound lies above the true bits, and close with the oracle: of 8-bit values, and of a density."""
+    x_0 = 2 * ((RAW + 1) * 127.5).round().clamp(0, 255) / 255 - 1
+    low = torch.where(x_0 <= -1, -torch.inf, (x_0 - 1 / 255) / STD)
+    high = torch.where(x_0 >= 1, torch.inf, (x_0 + 1 / 255) / STD)
+    truth = float(-(torch.special.ndtr(high) - torch.special.ndtr(low)).log2().mean())
+    assert truth - 0.02 < bits(x_0, Discretized()) < truth + 0.08
+    truth = float((RAW.square() / (2 * STD**2)).mean() / math.log(2) + 0.5 * math.log2(2 * math.pi * STD**2))
+    assert truth - 0.02 < bits(RAW, density) < truth + 0.02
 
 
 def test_bits_of_sixteen_bit_values_are_eight_more() -> None:
     """Halving a bin costs one bit: of values on the finer grid, log2(65535 / 255) more."""
-    schedule, n, std = Linear(), 2000, 0.25
-    raw = std * images(n, (1,), seed=1)
-    oracle = GaussianOracle(schedule, torch.zeros(1).double(), torch.full((1,), std**2).double())
-    flow, eps, variance = Flow(oracle, 1e-6, 1e-6), images(n, (1,), seed=2), Optimal(oracle.posterior_variance)
-    bits = []
-    for levels in (256, 65536):
-        x_0 = 2 * ((raw + 1) * (levels - 1) / 2).round() / (levels - 1) - 1
-        bound = variational_bits(flow, x_0, eps, None, variance, decoder=Discretized(levels))
-        bits.append(float(bound.mean()))
-    assert bits[1] - bits[0] == pytest.approx(math.log2(65535 / 255), abs=0.02)
+    eight, sixteen = (bits(2 * ((RAW + 1) * (n - 1) / 2).round() / (n - 1) - 1, Discretized(n)) for n in (256, 65536))
+    assert sixteen - eight == pytest.approx(math.log2(65535 / 255), abs=0.02)

@@ -59,21 +59,13 @@ def noisiest(schedule: Schedule) -> float:
     return high
 
 
-def root_of_time(schedule: Schedule, t: torch.Tensor) -> torch.Tensor:
-    return t.sqrt()
-
-
-def log_ratio(schedule: Schedule, t: torch.Tensor) -> torch.Tensor:
-    return schedule(t).logsnr
-
-
-def seventh_root(schedule: Schedule, t: torch.Tensor) -> torch.Tensor:
-    level = schedule(t)
-    return (level.sigma / level.alpha) ** (1 / 7)
-
-
 @pytest.mark.parametrize(
-    ("name", "even"), [("quadratic", root_of_time), ("logsnr", log_ratio), ("karras", seventh_root)]
+    ("name", "even"),
+    [
+        ("quadratic", lambda schedule, t: t.sqrt()),
+        ("logsnr", lambda schedule, t: schedule(t).logsnr),
+        ("karras", lambda schedule, t: (schedule(t).sigma / schedule(t).alpha) ** (1 / 7)),
+    ],
 )
 @pytest.mark.parametrize("schedule", [Linear(), Cosine(50), Shifted(Cosine(), 2.0)])
 def test_what_should_be_even_is_even(name: str, even, schedule: Schedule) -> None:

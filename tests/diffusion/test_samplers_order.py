@@ -68,6 +68,10 @@ def slope(counts: list[int], errors: list[float]) -> float:
     return -float((centred[:, 0] * centred[:, 1]).sum() / centred[:, 0].square().sum())
 
 
+def error(sampler: Sampler, times: torch.Tensor, destination: torch.Tensor) -> float:
+    return float((sample(ORACLE, sampler, times, noise(64), start=START) - destination).abs().mean())
+
+
 DETERMINISTIC: dict[str, tuple[Sampler, list[int]]] = {
     "ddim": (DDIM(), [64, 128, 256]),
     "heun": (Heun(), [32, 64, 128]),
@@ -85,32 +89,24 @@ DETERMINISTIC: dict[str, tuple[Sampler, list[int]]] = {
 
 @pytest.mark.parametrize(("sampler", "counts"), DETERMINISTIC.values(), ids=DETERMINISTIC.keys())
 def test_the_order_is_the_stated_one(sampler: Sampler, counts: list[int], destination: torch.Tensor) -> None:
-    errors = [
-        float((sample(ORACLE, sampler, even_in_logsnr(n), noise(64), start=START) - destination).abs().mean())
-        for n in counts
-    ]
     assert not sampler.stochastic
+    errors = [error(sampler, even_in_logsnr(n), destination) for n in counts]
     assert slope(counts, errors) == pytest.approx(sampler.order, abs=0.15)
 
 
 def test_pndm_has_its_order_on_times_that_are_even(destination: torch.Tensor) -> None:
     counts = [128, 192, 256]
-    errors = [
-        float((sample(ORACLE, PNDM(), even_in_t(n), noise(64), start=START) - destination).abs().mean()) for n in counts
-    ]
+    errors = [error(PNDM(), even_in_t(n), destination) for n in counts]
     assert slope(counts, errors) == pytest.approx(2, abs=0.15)
 
 
 def test_higher_orders_are_worth_their_evaluations(destination: torch.Tensor) -> None:
     """At 48 evaluations each: what the orders are for."""
-
-    def error(sampler: Sampler, num_steps: int) -> float:
-        x = sample(ORACLE, sampler, even_in_logsnr(num_steps), noise(64), start=START)
-        return float((x - destination).abs().mean())
-
-    ddim, heun, second = error(DDIM(), 48), error(Heun(), 24), error(DPMSolver(2), 48)
-    assert error(DPMSolver(3), 48) < second / 3 < heun / 3 < ddim / 3
-    assert error(UniPC(2), 48) < second / 3
+    ddim, second, third, unipc = (
+        error(sampler, even_in_logsnr(48), destination) for sampler in (DDIM(), DPMSolver(2), DPMSolver(3), UniPC(2))
+    )
+    assert third < second / 3 < error(Heun(), even_in_logsnr(24), destination) / 3 < ddim / 3
+    assert unipc < second / 3
 
 
 # In distribution: every sampler is linear on Gaussian data, so its covariance can be had without drawing
@@ -190,7 +186,7 @@ def test_churn_leaves_the_covariance_right() -> None:
 
 
 def test_the_second_order_sde_step_bears_no_other_variance() -> None:
-    """The spread of x_0 is in its extrapolation; with the optimal variance, exact alone, it counts twice."""
+    """The variance of x_0 is in its extrapolation; with the optimal variance, exact alone, it counts twice."""
     oracle = GaussianOracle(SCHEDULE, torch.zeros(1).double(), torch.tensor([0.25]).double())
 
     def variance(sampler: Sampler) -> float:
