@@ -37,7 +37,7 @@ class Denoiser(Protocol):
         """The schedule to which the times `t` belong."""
 
     def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
-        """Predict for x_t (B, C, H, W) and t in (0, 1], a float or (B,), what the condition asks for, if anything."""
+        """Predict x_0 and eps for x_t (B, C, H, W), t in (0, 1], a float or (B,), and an optional condition."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 r"""Guidance: sharpen what a sample is of, at the price of variety.
 
-Wanted is not q(x | c) but a density in which the condition c counts w times. By Bayes' rule, up to a constant,
+The target is not q(x | c) but a density in which the condition c counts w times. By Bayes' rule, up to a constant,
 
     log q_w(x_t | c) = log q(x_t) + w log q(c | x_t) = (1 - w) log q(x_t) + w log q(x_t | c)
 
@@ -48,8 +48,8 @@ class Guided(Wrapped):
     noise and is idle at low).
 
     Large w also stretches the image's contrast. `rescale` takes back a part of what was added to the standard deviation
-    of the predicted x0, all coordinates of an image together (Lin et al. 2023, 2305.08891, Eq. 15-16, who take that of
-    the network's output; x0 means the same for every parameterisation):
+    of the predicted x0, all coordinates of an image together (Lin et al. 2023, 2305.08891, Eq. 15-16, there of the
+    network's output; x0 means the same for every parameterisation):
 
         x0 <- (1 - rescale) x0_w + rescale x0_w std(x0_c) / std(x0_w),       eps recomputed
 

@@ -158,7 +158,7 @@ class FiniteOracle:
     def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         """Return the softmax-weighted mean of the points and the eps that goes with it; the condition is ignored.
 
-        The softmax is over -|| x_t - alpha x_i ||^2 / (2 sigma^2), without the term that all points share. All of it is
+        The softmax is over -|| x_t - alpha x_i ||^2 / (2 sigma^2), without the term that is the same for all. All of it is
         float64: near the data sigma^2 is tiny and the products large.
         """
         x, points = x_t.double().flatten(1), self.points.to(x_t.device, torch.float64).flatten(1)

@@ -79,7 +79,7 @@ class DDIM:
     def step(
         self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition | None = None
     ) -> State:
-        """Go from state.t to s; noise is asked for only where sigma_ts > 0."""
+        """Go from state.t to s; noise is drawn only where sigma_ts > 0."""
         x_t, level_s, level_t = state.x, denoiser.schedule(s), denoiser.schedule(state.t)
         prediction = denoiser(x_t, state.t, condition)
         _, _, posterior_variance = posterior_coefficients(level_s, level_t)
