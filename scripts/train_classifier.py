@@ -53,8 +53,7 @@ def digits() -> tuple[Examples, Examples]:
     data = open_data(DataConfig(source="digits", held_out=0.2, labels="source"))
 
     def examples(rows: NDArray[np.int64]) -> Examples:
-        images, conditions = data.gather(torch.from_numpy(rows))
-        return images, conditions[:, 0].long()
+        return torch.tensor(data.images[rows]), torch.tensor(data.table[rows, 0]).long()
 
     return examples(data.train), examples(data.held_out)
 
@@ -78,7 +77,7 @@ def train(images: Tensor, labels: Tensor, epochs: int) -> Classifier:
 
 @torch.no_grad()
 def accuracy(net: Classifier, images: Tensor, labels: Tensor) -> float:
-    """Return the share of images whose class is right."""
+    """Return the fraction of images whose class is right."""
     right = [net(to_model(x)).argmax(1) == y for x, y in zip(images.split(500), labels.split(500), strict=True)]
     return float(torch.cat(right).double().mean())
 

@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from sfumato.errors import UserError
 from sfumato.evaluate import frechet_distance
 from sfumato.evaluate.metrics.frechet import shrunk
 
@@ -142,10 +141,3 @@ def test_shrinkage_is_of_full_rank_keeps_the_trace_and_comes_nearer() -> None:
 def test_a_mean_far_above_the_deviation_costs_few_digits() -> None:
     x, y = mixed(500, 4, 1), mixed(400, 4, 2)
     assert frechet_distance(x + 1e4, y + 1e4).value == pytest.approx(frechet_distance(x, y).value, rel=1e-8)
-
-
-def test_features_that_are_not_finite_are_refused_by_number() -> None:
-    x = normal(10, 3)
-    x[6, 1] = torch.nan
-    with pytest.raises(UserError, match="gives features that are not finite for image 6"):
-        frechet_distance(x, normal(10, 3))

@@ -88,8 +88,8 @@ GOOD, SPOILT = normal(20, 4), normal(20, 4).index_fill(0, torch.tensor(3), torch
         (GOOD, GOOD, "fid", "no metric 'fid'; did you mean 'kid'"),
         (GOOD, SPOILT, "kid", "not finite for image 3"),
         (GOOD, normal(20, 5), "kid", r"shape \(20, 5\), but pixels makes 4 numbers"),
-        (GOOD, GOOD[:1], "kid", "1 generated images are too few"),
-        (GOOD[:0], GOOD, "kid", "0 real images are too few"),
+        (GOOD, GOOD[:1], "kid", "kid: the sets have 1 and 1 images; at least 2"),
+        (GOOD[:0], GOOD, "kid", "kid: the sets have 0 and 20 images; at least 2"),
         (GOOD, GOOD[:4], "prdc", "4 and 4 images; at least 6"),
     ],
 )

@@ -44,6 +44,7 @@ def test_sets_that_cant_be_compared_are_refused(metric: Metric) -> None:
     for first, second, message in (
         (normal(0, 3), normal(50, 3), "the sets have 0 and 50 images; at least"),
         (normal(50, 3), normal(50, 4), "features of 3 and of 4 numbers"),
+        (normal(50, 3), normal(50, 3).index_fill(0, torch.tensor(6), torch.nan), "not finite for image 6"),
     ):
         with pytest.raises(UserError, match=message):
             metric(first, second, 0)

@@ -29,7 +29,7 @@ class Evaluate(ModelOptions, RecipeOptions):
     training images.
 
     All three where none is named. Results are kept in RUN/evaluation, each with all that it depends on: the same
-    command again reads them, and after an interruption continues. Several processes given the same command, or
+    command again reads them, and after an interruption continues. Several processes with the same command, or
     started by torchrun, share the work.
     """
 
@@ -69,8 +69,8 @@ class Evaluate(ModelOptions, RecipeOptions):
     def perform(self) -> int:
         """Measure."""
         first = os.environ.get("RANK", "0") == "0"
-        asked = [kind for kind in ("bits", "quality", "memorisation") if getattr(self, kind)]
-        kinds = asked or ["bits", "quality", "memorisation"]
+        every = ("bits", "quality", "memorisation")
+        kinds = [kind for kind in every if getattr(self, kind)] or every
         evaluation = self._evaluation(first)
         calls, seconds = evaluation.forecast(kinds)
         if calls and first:
@@ -98,9 +98,9 @@ class Evaluate(ModelOptions, RecipeOptions):
         from sfumato.evaluate.settings import Settings
         from sfumato.evaluate.target import open_target, results_folder
 
-        given = ("num", "seed", "variance", "method", "repeats", "extractor", "real")
+        options = ("num", "seed", "variance", "method", "repeats", "extractor", "real")
         recipe = self.recipe(variance=None)  # scoring takes a variance whatever the sampler
-        settings = Settings(recipe=recipe, **{name: getattr(self, name) for name in given})
+        settings = Settings(recipe=recipe, **{name: getattr(self, name) for name in options})
         device = _local(pick_device(self.device))
         target = open_target(self.source, self.chosen, self.data, device, progress("reading images"))
         folder = self.out or results_folder(self.source)

@@ -6,8 +6,8 @@ Three estimates of the code length of images under a model, all by the denoiser 
     SampledBound   the same bound from a few of its terms an image: unbiased, and more images for the same time
     FlowDensity    the probability-flow density at t_0 = 1/T and the decoder below it (`diffusion.flow`)
 
-Integers are the middles of bins and have probabilities. Floats have none: what is given for them is -log2 of a density
-a dimension, in the data's own units (`Codec.bits_offset`), which may be negative, and which no number of another unit
+Integers are the middles of bins and have probabilities. Floats have none: their figure is -log2 of a density a
+dimension, in the data's own units (`Codec.bits_offset`), which may be negative, and which no number of another unit
 or of integers can be compared with.
 
 Which images were scored and which noise they met are random. With R draws of noise for each of N images, the mean over
@@ -267,8 +267,8 @@ def measure_bits(
     shards: list[Tables] = []
     for index in torch.split(torch.arange(len(images)), batch):
         x_0 = codec.encode(images[index].to(device))
-        given = None if condition is None else condition.take(index).to(device)
+        rows = None if condition is None else condition.take(index).to(device)
         noises = [Noise(seed + r, index.to(device), tuple(x_0.shape[1:])) for r in range(repeats)]
-        draws = [estimator.tables(denoiser, Batch(x_0, noise, given, codec)) for noise in noises]
+        draws = [estimator.tables(denoiser, Batch(x_0, noise, rows, codec)) for noise in noises]
         shards.append({name: torch.stack([draw[name].double().cpu() for draw in draws], 1) for name in draws[0]})
     return Bits.cat(shards)

@@ -75,7 +75,7 @@ def real_features(
 ) -> Tensor:
     """Return features (N, D) of `split_rows(data, split)[:num]`, from the cache as far as they are there.
 
-    `on_progress` is told the number of images newly done.
+    `on_progress` is called with the number of images newly done.
 
     Raises:
         UserError: the split is empty, or features are not finite.

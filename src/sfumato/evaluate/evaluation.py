@@ -42,11 +42,11 @@ class Evaluation:
 
     Attributes:
         target: the model and its images.
-        settings: what is asked.
+        settings: what to measure, and how.
         folder: for the results.
         batch: images at a time; it changes no result.
         first: whether this process writes the results; others only run jobs.
-        progress: given what is being done, returns who is told how far it is.
+        progress: called with what is being done; returns what is called with (done, total).
     """
 
     target: Target
@@ -63,20 +63,20 @@ class Evaluation:
 
     @cached_property
     def extractor(self) -> Extractor:
-        """The feature extractor that is asked for, or the best that needs no file."""
+        """The feature extractor that the settings name, or the best that needs no file."""
         data, device = self.target.data, str(self.target.model.device)
         return open_extractor(self.settings.extractor, data.shape, device, data.format)
 
     def needed(self, kinds: Sequence[str] = KINDS) -> list[Stage]:
-        """Return the stages to run for those kinds whose results are not known yet.
+        """Return the stages to run for those kinds whose results are not stored yet.
 
         Raises:
             UserError: settings that the model or its images can't meet, or an extractor that can't be opened.
         """
-        unknown = [kind for kind in kinds if self.known(kind) is None]
-        if "memorisation" in unknown:
+        missing = [kind for kind in kinds if self.stored(kind) is None]
+        if "memorisation" in missing:
             self.target.held_out(1)
-        return self.stages.needed(sample=bool({"quality", "memorisation"} & set(unknown)), score="bits" in unknown)
+        return self.stages.needed(sample=bool({"quality", "memorisation"} & set(missing)), score="bits" in missing)
 
     def forecast(self, kinds: Sequence[str] = KINDS) -> tuple[int, float]:
         """Return how many evaluations of the network are to be made, and about how many seconds they will take."""
@@ -92,9 +92,9 @@ class Evaluation:
         """
         for stage in self.needed(kinds):
             stage.run(self.progress)
-        return {kind: self.known(kind) or self._measure(kind) for kind in kinds} if self.first else {}
+        return {kind: self.stored(kind) or self._measure(kind) for kind in kinds} if self.first else {}
 
-    def known(self, kind: str) -> Report | None:
+    def stored(self, kind: str) -> Report | None:
         """Return a result that was measured before with the same settings, or None."""
         file = self._file(kind)
         try:
@@ -133,15 +133,15 @@ class Evaluation:
             "environment": environment(str(model.device)),
         }
         write_atomic(self._file(kind), json.dumps(_plain(report), indent=2, allow_nan=False) + "\n")
-        written = self.known(kind)
+        written = self.stored(kind)
         assert written is not None, f"{self._file(kind)} can't be read back"
         return written
 
     def _bits(self) -> tuple[Report, list[str]]:
-        bits, format, asked = self.stages.bits(), self.target.data.format, self.settings.num
+        bits, format, num = self.stages.bits(), self.target.data.format, self.settings.num
         notes = _format_notes(format)
-        if asked is not None and bits.images < asked:
-            notes.append(f"all {bits.images:,} held-out images were scored; {asked:,} were asked for")
+        if num is not None and bits.images < num:
+            notes.append(f"all {bits.images:,} held-out images were scored; {num:,} were asked for")
         if self.target.conditional:
             notes.append("each image was scored given its own labels")
         how = {"kind": self.settings.method, "steps": self.stages.scoring.get("steps", 0), "levels": format.levels}
@@ -158,12 +158,11 @@ class Evaluation:
 
     def _memorisation(self) -> tuple[Report, list[str]]:
         images, data = self.stages.images(), self.target.data
-        found = find_memorised(data, images, self.extractor)
-        file = save_png(
-            contact_sheet(data, images, found), self._file("memorisation", "png"), {"found": found.sentence}
-        )
+        memorisation = find_memorised(data, images, self.extractor)
+        sheet, text = contact_sheet(data, images, memorisation), {"found": memorisation.sentence}
+        file = save_png(sheet, self._file("memorisation", "png"), text)
         notes = ["the model was trained on mirrored images too; mirrored copies are not looked for"]
-        return {**found.to_dict(), "contact_sheet": file.name}, notes if data.config.flip else []
+        return {**memorisation.to_dict(), "contact_sheet": file.name}, notes if data.config.flip else []
 
 
 def _format_notes(format: PixelFormat) -> list[str]:

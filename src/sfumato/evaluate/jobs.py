@@ -6,7 +6,7 @@
 A job is a function of its name alone, so it doesn't matter which process runs it. Every process goes through the same
 list: it takes what is there, locks and runs what no other is running, and then waits for what others run. A dead
 process's job is taken over by one that waits. Processes need not know of one another: those of a launcher share the
-jobs, and so do two shells that were given the same command. Where files can't be locked every process runs everything.
+jobs, and so do two shells that run the same command. Where files can't be locked every process runs everything.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from torch import Tensor
 from sfumato.data import Dataset
 from sfumato.errors import UserError, nearest
 from sfumato.evaluate.cache import check_shape, real_features, split_rows
-from sfumato.evaluate.features import Extractor, check_finite, extract
+from sfumato.evaluate.features import Extractor, extract
 from sfumato.evaluate.jobs import Progress, silent
 from sfumato.evaluate.metrics.registry import METRICS, usual
 
@@ -84,22 +84,26 @@ def compare(
     """
     if unknown := [name for name in metrics or () if name not in METRICS]:
         raise UserError(f"there is no metric '{unknown[0]}'{nearest(unknown[0], METRICS)}")
-    _check(real, extractor, "real")
-    _check(generated, extractor, "generated")
+    for features in (real, generated):
+        if features.ndim != 2 or features.shape[1] != extractor.dim:
+            raise UserError(
+                f"features of shape {tuple(features.shape)}, but {extractor.name} makes {extractor.dim} numbers an "
+                "image: use the features of this extractor"
+            )
     ours, half = real[: len(generated)], min(len(generated), len(real) // 2)
     half = half if half >= FEWEST else 0
     metrics = usual(min(len(ours), len(generated)), extractor.dim) if metrics is None else metrics
     measured: list[Measurement] = []
     for metric in (METRICS[name] for name in metrics):
         baselines = metric(real[:half], real[half : 2 * half], seed) if half else {}
-        for name, found in metric(ours, generated, seed).items():
-            low, high, error = found.interval(seed) or (None, None, None)
+        for name, result in metric(ours, generated, seed).items():
+            low, high, error = result.interval(seed) or (None, None, None)
             measured.append(
                 Measurement(
-                    name, found.value, low, high, error,
+                    name, result.value, low, high, error,
                     baselines[name].value if half else None, half,
                     len(ours), len(generated), extractor.name, extractor.sha256, extractor.recipe,
-                    tuple(filter(None, (found.note, _baseline_note(len(ours), len(generated), half)))),
+                    tuple(filter(None, (result.note, _baseline_note(len(ours), len(generated), half)))),
                 )
             )  # fmt: skip
     return tuple(measured)
@@ -120,7 +124,7 @@ def quality(
     Args:
         split: which real images, `train` or `held_out`; their features are kept in the cache.
         cache: the cache folder; None is the default one.
-        progress: given what is being done, returns who is told how far it is.
+        progress: called with what is being done; returns what is called with (done, total).
     """
     check_shape(data, generated)
     num, num_real = len(generated), min(2 * len(generated), len(split_rows(data, split)))
@@ -129,18 +133,6 @@ def quality(
     report_ours = progress("features of generated images")
     ours = extract(extractor, torch.split(generated, 64), lambda done: report_ours(done, num), data.format)
     return compare(real, ours, extractor, metrics, seed)
-
-
-def _check(features: Tensor, extractor: Extractor, which: str) -> None:
-    """Refuse features that can't be measured."""
-    if len(features) < 2:
-        raise UserError(f"{len(features)} {which} images are too few to compare: give at least two, and best thousands")
-    if features.ndim != 2 or features.shape[1] != extractor.dim:
-        raise UserError(
-            f"the {which} features have shape {tuple(features.shape)}, but {extractor.name} makes {extractor.dim} "
-            "numbers an image: use the features of this extractor"
-        )
-    check_finite(features, extractor.name)
 
 
 def _baseline_note(real: int, generated: int, half: int) -> str | None:

@@ -131,7 +131,7 @@ class NearestDistances:
 
 @dataclass(frozen=True, eq=False)
 class Memorisation:
-    """What was found.
+    """Whether training images are repeated, and the evidence.
 
     Attributes:
         spaces: by pixels, and by features where an extractor was given.
@@ -248,21 +248,21 @@ def mann_whitney(low: Tensor, high: Tensor) -> tuple[float, float]:
 
 
 def contact_sheet(
-    data: Dataset, generated: Tensor, found: Memorisation, num: int = 40, columns: int = 10
+    data: Dataset, generated: Tensor, memorisation: Memorisation, num: int = 40, columns: int = 10
 ) -> Image.Image:
     """Draw the `num` most suspicious of the generated images above their nearest training images in each space.
 
     Each band has a row of generated images, the smallest ratios (by pixels) first; as many bands as can be filled.
     """
-    worst = found.spaces[0].ratio.argsort()[:num]
+    worst = memorisation.spaces[0].ratio.argsort()[:num]
     columns = min(columns, len(worst))
     rows: list[Any] = []
     labels: list[str] = []
     for band in torch.split(worst[: len(worst) // columns * columns], columns):
-        near = (data.shown(space.row[band].numpy()) for space in found.spaces)
+        near = (data.shown(space.row[band].numpy()) for space in memorisation.spaces)
         rows += [data.format.shown(generated[band]).numpy(), *near]
-        labels += ["generated", *(f"nearest by\n{space.space}" for space in found.spaces)]
-    return strip(rows, labels, group=1 + len(found.spaces))
+        labels += ["generated", *(f"nearest by\n{space.space}" for space in memorisation.spaces)]
+    return strip(rows, labels, group=1 + len(memorisation.spaces))
 
 
 @dataclass(frozen=True, eq=False)

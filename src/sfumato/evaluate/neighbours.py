@@ -20,8 +20,8 @@ def nearest(queries: Any, base: Any, k: int, itself: bool = False) -> tuple[Tens
     map; it is read in pieces. `itself` says that the queries are the base, and none is its own neighbour.
     """
     assert k <= len(base) - itself, f"{k} neighbours among {len(base)}"
-    found = [_nearest(x, base, k, first if itself else None) for first, x in pieces(queries)]
-    return torch.cat([d for d, _ in found]), torch.cat([rows for _, rows in found])
+    parts = [_nearest(x, base, k, first if itself else None) for first, x in pieces(queries)]
+    return torch.cat([distances for distances, _ in parts]), torch.cat([rows for _, rows in parts])
 
 
 def pieces(rows: Any) -> Iterator[tuple[int, Tensor]]:

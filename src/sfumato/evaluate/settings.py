@@ -1,4 +1,4 @@
-"""What is asked of an evaluation, checked before anything is done."""
+"""The settings of an evaluation, checked before anything is done."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHOICES = {"method": ("sampled", "vlb", "flow"), "real": SPLITS, "variance": (*V
 
 @dataclass(frozen=True)
 class Settings:
-    """What is asked.
+    """What to measure, and how.
 
     Attributes:
         num: images generated, and held-out images scored; None is 1,000 and 256.
@@ -62,7 +62,7 @@ class Settings:
 
     @property
     def num_scored(self) -> int:
-        """How many held-out images are asked for."""
+        """How many held-out images are scored, if there are so many."""
         return self.num or 256
 
     @property

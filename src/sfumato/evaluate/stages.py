@@ -3,7 +3,7 @@
     FOLDER/NAME-KEY/     KEY is a hash of all that decides the results of its jobs (`jobs` keeps them)
 
 Image i of seed s is generated from the random key (s, i). Held-out images are scored in shards of `SHARD` with a seed
-made of (seed, shard). Neither depends on the batch, on which process does it, or on how many are asked for, so a larger
+made of (seed, shard). Neither depends on the batch, on which process does it, or on how many there are, so a larger
 number continues a smaller one.
 """
 
@@ -118,7 +118,7 @@ class Stages:
     def _model_facts(self) -> dict[str, Any]:
         """Which model, and the version of the rules."""
         model = self.target.model
-        return {"rules": RULES, "weights": self.target.sha256, "weights_kind": model.kind, "images_seen": model.images}
+        return {"rules": RULES, "weights": model.sha256, "weights_kind": model.kind, "images_seen": model.images}
 
     @property
     def _measured(self) -> dict[str, Any]:
@@ -168,7 +168,7 @@ class Stages:
 
     @cached_property
     def _sampling(self) -> tuple[Sampling, Condition | None]:
-        """The recipe, ready for the model, and what each image is asked to be."""
+        """The recipe, ready for the model, and the condition of each image."""
         fitted_for = self.target.condition(0, FITTED_ON) if self.recipe.grid == "fitted" else None
         variance = self.variance if self.recipe.variance == "analytic" else None
         condition = self.target.condition(self.settings.seed, self.settings.num_generated)
@@ -249,8 +249,8 @@ class Stages:
         """The variance of the reverse step, measured where it has to be."""
         if self.variance_name != "analytic":
             return VARIANCES[self.variance_name]
-        found = json.loads(self._variance_stage.run(self.progress)[0])
-        times, error = (torch.tensor(found[name], dtype=torch.float64) for name in ("times", "error"))
+        table = json.loads(self._variance_stage.run(self.progress)[0])
+        times, error = (torch.tensor(table[name], dtype=torch.float64) for name in ("times", "error"))
         return Optimal(MeasuredVariance(self.target.model.schedule, times, error))
 
     @property

@@ -7,10 +7,8 @@ own.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -50,12 +48,6 @@ class Target:
     model: Model
     data: Dataset
     own: bool
-
-    @cached_property
-    def sha256(self) -> str:
-        """The hash of the file of weights."""
-        with self.model.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
 
     @property
     def conditional(self) -> bool:

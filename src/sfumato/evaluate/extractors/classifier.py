@@ -68,9 +68,9 @@ def open_features(path: Path, shape: Shape, device: str, format: PixelFormat) ->
         UserError: there is none for such images.
     """
     if shape not in CLASSIFIERS:
-        known = ", ".join(f"{'x'.join(map(str, s))} ({name})" for s, name in CLASSIFIERS.items())
+        sizes = ", ".join(f"{'x'.join(map(str, s))} ({name})" for s, name in CLASSIFIERS.items())
         raise UserError(
-            f"'classifier' knows images of {known} and these are {'x'.join(map(str, shape))}: use 'pixels', or "
+            f"'classifier' knows images of {sizes} and these are {'x'.join(map(str, shape))}: use 'pixels', or "
             "inception:PATH or dinov2:PATH"
         )
     path = asset(CLASSIFIERS[shape])

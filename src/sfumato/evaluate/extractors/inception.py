@@ -65,7 +65,12 @@ _BLOCKS = {
 }
 """Each block's channels in, and its paths, one a line: chains of convolutions (name, channels out, kernel / stride) and
 of pooling over 3x3 (mean, max, halve). They start at the block's input and are joined along the channels; paths that
-begin alike share their beginning."""
+begin alike share its convolutions."""
+POOLS = {
+    "mean": nn.AvgPool2d(3, 1, 1, count_include_pad=False),
+    "max": nn.MaxPool2d(3, 1, 1),
+    "halve": nn.MaxPool2d(3, 2),
+}
 
 
 class Convolution(nn.Module):
@@ -87,34 +92,21 @@ class Block(nn.Module):
 
     def __init__(self, ins: int, paths: str) -> None:
         super().__init__()
-        self.paths = [path.split(", ") for path in paths.splitlines()]
-        for path in self.paths:
-            width = ins
-            for name, *spec in map(str.split, path):
+        self.paths: list[nn.Sequential] = []  # of the modules below, not modules of their own
+        for line in paths.splitlines():
+            width, path = ins, nn.Sequential()
+            for name, *spec in (step.split() for step in line.split(", ")):
                 if spec and not hasattr(self, name):
                     kernel, _, stride = spec[1].partition("/")
-                    height, _, across = kernel.partition("x")
-                    sides = (int(height), int(across))
-                    self.add_module(name, Convolution(width, int(spec[0]), sides, int(stride or 1)))
+                    height, across = map(int, kernel.split("x"))
+                    self.add_module(name, Convolution(width, int(spec[0]), (height, across), int(stride or 1)))
+                path.append(self.get_submodule(name) if spec else POOLS[name])
                 width = int(spec[0]) if spec else width
+            self.paths.append(path)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, ins, H, W) -> (B, the paths' channels, H', W')."""
-        known: dict[tuple[str, ...], Tensor] = {(): x}
-        for path in self.paths:
-            for end in range(1, len(path) + 1):
-                key = tuple(path[:end])
-                if key not in known:
-                    known[key] = self._step(known[key[:-1]], path[end - 1].split()[0])
-        return torch.cat([known[tuple(path)] for path in self.paths], 1)
-
-    def _step(self, x: Tensor, name: str) -> Tensor:
-        if name == "mean":
-            return F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
-        if name in ("max", "halve"):
-            return F.max_pool2d(x, 3, stride=1, padding=1) if name == "max" else F.max_pool2d(x, 3, stride=2)
-        out: Tensor = self.get_submodule(name)(x)
-        return out
+        return torch.cat([path(x) for path in self.paths], 1)
 
 
 class Inception(nn.Module):

@@ -54,10 +54,10 @@ def fill(net: Net, state: Mapping[str, Tensor], path: Path, name: str) -> Net:
         UserError: a tensor is missing, too many, or of another shape; it names the first.
     """
     wanted = {key: tuple(t.shape) for key, t in net.state_dict().items() if not key.endswith("num_batches_tracked")}
-    given = {key: tuple(t.shape) for key, t in state.items() if not key.endswith("num_batches_tracked")}
-    for key in [*wanted, *given]:
-        if wanted.get(key) != given.get(key):
-            what = f"'{key}' is {given.get(key, 'missing')}, expected {wanted.get(key, 'no such tensor')}"
+    present = {key: tuple(t.shape) for key, t in state.items() if not key.endswith("num_batches_tracked")}
+    for key in [*wanted, *present]:
+        if wanted.get(key) != present.get(key):
+            what = f"'{key}' is {present.get(key, 'missing')}, expected {wanted.get(key, 'no such tensor')}"
             raise UserError(f"'{path}' does not hold the weights of {name}: {what}; give the published file")
     net.load_state_dict({key: state[key].float() for key in wanted}, strict=False, assign=True)
     for module in net.modules():

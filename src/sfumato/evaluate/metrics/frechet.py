@@ -35,7 +35,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sfumato.evaluate.features import check_finite
 from sfumato.evaluate.metrics.protocol import MetricValue, check_sets
 
 __all__ = ["frechet_distance", "shrunk"]
@@ -87,7 +86,6 @@ class _Cloud:
 
     @classmethod
     def of(cls, features: Tensor, shrink: bool) -> _Cloud:
-        check_finite(features, "the extractor")
         mean = features.double().mean(0)
         centred, count = features.double() - mean, len(features)
         if count <= len(mean) and not shrink:

@@ -27,6 +27,7 @@ from torch import Tensor
 from sfumato.diffusion.noise import Purpose, uniform
 from sfumato.errors import UserError
 from sfumato.evaluate.cache import derived_seed
+from sfumato.evaluate.features import check_finite
 
 __all__ = ["Interval", "Metric", "MetricValue", "check_sets", "resamples"]
 
@@ -88,7 +89,7 @@ def resamples(seed: int, replicates: Tensor, count: int, group: int) -> Tensor:
 
 
 def check_sets(metric: str, first: Tensor, second: Tensor, fewest: int) -> None:
-    """Refuse sets of fewer images than the metric needs, and features of different extractors."""
+    """Refuse sets of fewer images than the metric needs, features of different extractors, and what is not finite."""
     if min(len(first), len(second)) < fewest:
         raise UserError(
             f"{metric}: the sets have {len(first)} and {len(second)} images; at least {fewest} of each are needed"
@@ -98,3 +99,5 @@ def check_sets(metric: str, first: Tensor, second: Tensor, fewest: int) -> None:
             f"{metric}: features of {first.shape[1]} and of {second.shape[1]} numbers can't be compared: use one "
             "extractor for both sets"
         )
+    for features in (first, second):
+        check_finite(features, "the extractor")
