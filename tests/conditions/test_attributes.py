@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from sfumato.conditions.attributes import Attribute, describe, every_value, from_plain, parse, plain, rows
+from sfumato.conditions.attributes import Attribute, describe, every_value, from_plain, plain, rows
 from sfumato.errors import UserError
 
 HAIR, GLASSES = Attribute("hair", ("short", "long")), Attribute("glasses", ("none", "clear", "dark"))
@@ -49,11 +49,6 @@ def same(found: list[list[float]], wanted: list[list[float]]) -> bool:
 )
 def test_words_of_several_attributes(text: str, wanted: list[list[float]]) -> None:
     assert same(rows(FACES, text), wanted)
-    if len(wanted) == 1:
-        assert same([parse(FACES, text)], wanted)
-    else:
-        with pytest.raises(UserError, match="several conditions"):
-            parse(FACES, text)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +119,8 @@ def test_what_is_described_is_read_back() -> None:
         if not text:
             assert all(map(math.isnan, condition))
             continue
-        for found, wanted in zip(parse(FACES, text), condition, strict=True):
+        (read,) = rows(FACES, text)
+        for found, wanted in zip(read, condition, strict=True):
             assert found == pytest.approx(wanted, abs=1e-4, nan_ok=True)
     assert describe(DIGITS, [7.0]) == "7"
     assert describe(FACES, row(age=1.0, hair=0)) == "hair=short,age=53"

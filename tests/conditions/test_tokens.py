@@ -55,7 +55,7 @@ def test_it_is_sampled_by_its_words_and_guided(run: Run) -> None:
     model, recipe = load(run), Recipe("ddim", steps=5)
     zero, three = (sample(model, 4, recipe, condition=f"a {word}") for word in ("zero", "three"))
     assert not torch.allclose(zero, three)
-    torch.testing.assert_close(sample(model, 4, recipe), sample(model, 4, recipe, condition=WORDS.absent(4)))
+    torch.testing.assert_close(sample(model, 4, recipe), sample(model, 4, recipe, condition=WORDS.every().absent()))
     one = Recipe("ddim", steps=5, guidance=1.0)
     assert torch.equal(sample(model, 4, one, condition="a zero"), zero)
     guided = sample(model, 4, Recipe("ddim", steps=5, guidance=3.0), condition="a zero")

@@ -68,9 +68,6 @@ class Words:
         rows = [self.parse(word) for word in self.words]
         return Tokens(torch.cat([row.ids for row in rows if row is not None]))
 
-    def absent(self, num: int) -> Tokens:
-        return Tokens(torch.full((num, self.length), ABSENT))
-
     def recode(self, condition: Any, other: Any) -> Tokens:
         raise UserError("their words are others")
 

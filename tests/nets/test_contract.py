@@ -50,11 +50,11 @@ def test_what_it_is_told_has_an_effect(config: NetworkConfig) -> None:
     plain = net(x, time)
     assert not torch.allclose(plain, net(x, time + 400))
     assert not torch.allclose(plain, net(x, time, VOCABULARY.rows([[0.0, 0.5], [1.0, -1.0]])))
-    torch.testing.assert_close(plain, net(x, time, VOCABULARY.absent(2)))
+    torch.testing.assert_close(plain, net(x, time, VOCABULARY.rows([[0.0, 0.5]] * 2).absent()))
     assert not torch.allclose(plain, net(x, time, augment=torch.ones(2, 9)))
     torch.testing.assert_close(plain, net(x, time, augment=torch.zeros(2, 9)))
     with pytest.raises(UserError):
-        awake(config, Interface(2))(x, time, VOCABULARY.absent(2))
+        awake(config, Interface(2))(x, time, VOCABULARY.rows([[0.0, 0.5]] * 2).absent())
 
 
 def test_rows_of_a_batch_are_independent_and_every_weight_learns(config: NetworkConfig) -> None:

@@ -30,7 +30,7 @@ from typing import Any
 
 from sfumato.errors import UserError, nearest
 
-__all__ = ["YES_NO", "Attribute", "describe", "every_value", "from_plain", "parse", "plain", "rows"]
+__all__ = ["YES_NO", "Attribute", "describe", "every_value", "from_plain", "plain", "rows"]
 
 YES_NO = {"no": 0.0, "false": 0.0, "0": 0.0, "-1": 0.0, "yes": 1.0, "true": 1.0, "1": 1.0}
 """How the two values of a yes-or-no attribute may be written."""
@@ -97,16 +97,6 @@ class Attribute:
         return [float(k) for k in range(len(self.values))] or [-1.0, 0.0, 1.0]
 
 
-def parse(attributes: Sequence[Attribute], text: str) -> Row:
-    """Return the one condition that words ask for, NaN for what is not given; raises `UserError` as `rows`, or for
-    words that mean several conditions."""
-    found = rows(attributes, text)
-    if len(found) > 1:
-        ways = ", ".join(f"'{describe(attributes, row)}'" for row in found[:4])
-        raise UserError(f"'{text}' means several conditions ({ways}{', ...' * (len(found) > 4)}): choose one")
-    return found[0]
-
-
 def rows(attributes: Sequence[Attribute], text: str) -> list[Row]:
     """Return the conditions that words, as in this module's docstring, ask for; images cycle through them.
 
@@ -140,7 +130,7 @@ def every_value(attributes: Sequence[Attribute]) -> list[Row]:
 
 
 def describe(attributes: Sequence[Attribute], row: Sequence[float]) -> str:
-    """Return a condition in words that `parse` reads, `glasses=dark,age=53`; of a single attribute its value alone."""
+    """Return a condition in words that `rows` reads, `glasses=dark,age=53`; of a single attribute its value alone."""
     given = [(attribute, number) for attribute, number in zip(attributes, row, strict=True) if not math.isnan(number)]
     if len(attributes) == 1:
         return "".join(attribute.text(number) for attribute, number in given)

@@ -45,10 +45,6 @@ class Vocabulary(Protocol):
         """Return one row for each thing that can be asked for alone, as a grid of samples shows them."""
         ...
 
-    def absent(self, num: int) -> Condition:
-        """Return `num` rows that give nothing."""
-        ...
-
     def recode(self, condition: Condition | None, other: Vocabulary | None) -> Condition:
         """Return the conditions of another vocabulary as conditions of this one; raises `UserError` where they say
         something that this one doesn't know, or not all that it knows."""

@@ -54,10 +54,6 @@ class AttributeVocabulary:
         """Return one row for each value of each attribute, the others not given."""
         return self.rows(words.every_value(self.attributes))
 
-    def absent(self, num: int) -> Attributes:
-        """Return rows of NaN."""
-        return Attributes(torch.full((num, len(self.attributes)), math.nan))
-
     def rows(self, rows: Tensor | Sequence[Sequence[float]]) -> Attributes:
         """Return rows of numbers as a condition; raises `UserError` for another number of columns, no row, or a number
         that stands for no value."""

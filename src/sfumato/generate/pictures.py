@@ -42,11 +42,6 @@ class Layout:
     scale: int
     shape: tuple[int, int, int]
 
-    @property
-    def rows(self) -> int:
-        """Rows of tiles; the last may not be full."""
-        return -(-self.num // self.columns)
-
     def corner(self, n: int) -> tuple[int, int]:
         """Return top and left of tile n, in source pixels."""
         row, column = divmod(n, self.columns)
@@ -87,7 +82,8 @@ def grid(images: Any, columns: int | None = None, gap: int = 1, scale: int | Non
     columns = min(num, columns or int(np.ceil(np.sqrt(num * height / width))))
     scale = scale or scale_for(gap + columns * (width + gap))
     layout = Layout(num, columns, gap, scale, (channels, height, width))
-    canvas = np.full((channels, gap + layout.rows * (height + gap), gap + columns * (width + gap)), PAPER, np.uint8)
+    rows = -(-num // columns)
+    canvas = np.full((channels, gap + rows * (height + gap), gap + columns * (width + gap)), PAPER, np.uint8)
     for n in range(num):
         top, left = layout.corner(n)
         canvas[:, top : top + height, left : left + width] = array[n]
