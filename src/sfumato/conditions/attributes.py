@@ -160,20 +160,20 @@ def _exact(attributes: Sequence[Attribute], word: str) -> list[tuple[Attribute, 
         if value in one.values:
             return [(one, [float(one.values.index(value))])]
         return [(one, one.every)] if value == "all" and one.values else []
-    found = [(one, [float(one.values.index(word))]) for one in attributes if word in one.values]
+    readings = [(one, [float(one.values.index(word))]) for one in attributes if word in one.values]
     if word in named and named[word].having:
-        found.append((named[word], named[word].having))
-    return found
+        readings.append((named[word], named[word].having))
+    return readings
 
 
 def _meaning(attributes: Sequence[Attribute], word: str) -> tuple[Attribute, Row]:
     """The only reading of a word; raises `UserError` where there is none, or more than one."""
-    found = _exact(attributes, word)
-    if len(found) > 1:
-        ways = " or ".join(f"{attribute.name}={attribute.text(numbers[0])}" for attribute, numbers in found)
+    readings = _exact(attributes, word)
+    if len(readings) > 1:
+        ways = " or ".join(f"{attribute.name}={attribute.text(numbers[0])}" for attribute, numbers in readings)
         raise UserError(f"'{word}' can mean {ways}: write one of them")
-    if found:
-        return found[0]
+    if readings:
+        return readings[0]
     named = {attribute.name: attribute for attribute in attributes}
     name, equals, value = (part.strip() for part in word.partition("="))
     if equals and name in named:
@@ -182,14 +182,13 @@ def _meaning(attributes: Sequence[Attribute], word: str) -> tuple[Attribute, Row
         raise UserError(f"there is no attribute '{name}'{nearest(name, named)}")
     if word in named:
         example = named[word].text(named[word].every[-1])
-        more = f", or {word}=all for each value in turn" if named[word].values else ""
-        raise UserError(f"which {word}? write {word}={example}{more}")
+        more = f", or {word}=all to cycle through its values" if named[word].values else ""
+        raise UserError(f"'{word}' needs a value: write {word}={example}{more}")
     if len(attributes) == 1:
         return attributes[0], _of_one(attributes[0], word)
     if word == "all":
-        raise UserError(f"all of which attribute? write {attributes[0].name}=all; there are {', '.join(named)}")
-    known = [*named, *(value for attribute in attributes for value in attribute.values)]
-    hint = nearest(word, known)
+        raise UserError(f"'all' needs an attribute: write {attributes[0].name}=all; there are {', '.join(named)}")
+    hint = nearest(word, [*named, *(value for attribute in attributes for value in attribute.values)])
     if not hint.startswith("; did"):  # all values of all attributes are too many to choose from
         hint = f"; write ATTRIBUTE=VALUE, or one of {', '.join(named)}"
     raise UserError(f"there is no label '{word}'{hint}")

@@ -40,9 +40,11 @@ class AttributeVocabulary:
             return self.every()
         rows = None if text is None else words.rows(self.attributes, text)
         if complete and (rows is None or any(map(math.isnan, rows[0]))):
-            given = ",".join(f"{attribute.name}={attribute.text(attribute.every[0])}" for attribute in self.attributes)
+            example = ",".join(
+                f"{attribute.name}={attribute.text(attribute.every[0])}" for attribute in self.attributes
+            )
             raise UserError(
-                f"this model was trained with label_dropout 0, so all attributes must be given, such as {given}"
+                f"this model was trained with label_dropout 0, so all attributes must be given, such as {example}"
             )
         return None if rows is None else self.rows(rows)
 
@@ -61,10 +63,10 @@ class AttributeVocabulary:
         if table.ndim != 2 or not len(table) or table.shape[1] != len(self.attributes):
             raise UserError(f"conditions of shape {tuple(table.shape)}: give rows of {len(self.attributes)} numbers")
         for column, attribute in zip(table.T, self.attributes, strict=True):
-            given, count = column[~column.isnan()], len(attribute.values)
-            if count and not set(given.tolist()) <= set(range(count)):
+            numbers, count = column[~column.isnan()], len(attribute.values)
+            if count and not set(numbers.tolist()) <= set(range(count)):
                 raise UserError(f"{attribute.name} has {count} values: give 0 to {count - 1}, or NaN for not given")
-            if not bool(given.isfinite().all()):
+            if not bool(numbers.isfinite().all()):
                 raise UserError(f"{attribute.name} is not finite: give numbers, or NaN for not given")
         return Attributes(table)
 

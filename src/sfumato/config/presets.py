@@ -184,5 +184,5 @@ def resolve(
     table = to_dict(PRESETS[preset].config if preset is not None else Config())
     if file is not None:
         table = tree.merge(table, without_derived(read_toml(Path(file))))
-    given = {_RENAMED.get(key, key): value for key, value in (overrides or {}).items()}
-    return from_dict(tree.merge(table, tree.nest(given)))
+    renamed = {_RENAMED.get(key, key): value for key, value in (overrides or {}).items()}
+    return from_dict(tree.merge(table, tree.nest(renamed)))

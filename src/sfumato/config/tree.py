@@ -110,9 +110,9 @@ def _table(cls: type[Any], value: Any, choices: Choices, where: str) -> Any:
     for key in table:
         if key not in hints:
             raise UserError(f"unknown key {prefix}{key}{nearest(str(key), hints)}")
-    known = {key: convert(hints[key], item, choices, prefix + key) for key, item in table.items()}
+    values = {key: convert(hints[key], item, choices, prefix + key) for key, item in table.items()}
     try:
-        return cls(**known)
+        return cls(**values)
     except UserError:
         raise
     except ValueError as error:

@@ -50,13 +50,13 @@ def read_image(model: Model, path: Path, size: Size | None = None) -> Fitted:
     height, width = size or own
     picture = _read(path, lambda: read_picture(path))
     alpha = picture.alpha and data.channels == channels and channels in (2, 4)
-    given = picture.pixels if alpha else flattened(picture, data.background)
-    pixels = _read(path, lambda: converted(given, form.kind))
+    original = picture.pixels if alpha else flattened(picture, data.background)
+    pixels = _read(path, lambda: converted(original, form.kind))
     fitted = fit(pixels, (height, width), alpha=alpha)
     done = _fitting(pixels.shape[:2], (height, width))
     if channels == 1 and not is_grey(fitted):
         done.append("made grey")
-    if kind_of(given) != form.kind:
+    if kind_of(original) != form.kind:
         done.append(f"brought to {form.words}")
     values = _read(path, lambda: with_channels(fitted, channels, alpha))
     return Fitted(form.to_model(torch.from_numpy(values.transpose(2, 0, 1).copy())), ", ".join(done))

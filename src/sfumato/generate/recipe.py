@@ -178,8 +178,8 @@ class Recipe:
         if self.grid != "fitted":
             return GRIDS[str(self.grid)](self.steps, denoiser.schedule)
         index = torch.arange(FITTED_ON, device=device)
-        given = None if condition is None else cycled(condition, FITTED_ON).to(device)
-        return fit_grid(denoiser, Noise(FITTED_SEED, index, shape), self.steps, given, SAMPLERS[self.sampler]())
+        rows = None if condition is None else cycled(condition, FITTED_ON).to(device)
+        return fit_grid(denoiser, Noise(FITTED_SEED, index, shape), self.steps, rows, SAMPLERS[self.sampler]())
 
     @property
     def evaluations(self) -> int:
@@ -191,14 +191,14 @@ class Recipe:
     def describe(self) -> dict[str, Any]:
         """Return what decides an image besides the model, its seed and its condition, without options that have no
         effect."""
-        known: dict[str, Any] = {"sampler": self.sampler, "steps": self.steps, "grid": self.grid}
-        known |= {name: getattr(self, name) for name in ("eta", "variance") if getattr(self, name) is not None}
-        known["range"] = self.range
+        options: dict[str, Any] = {"sampler": self.sampler, "steps": self.steps, "grid": self.grid}
+        options |= {name: getattr(self, name) for name in ("eta", "variance") if getattr(self, name) is not None}
+        options["range"] = self.range
         if self.guidance != 1:
-            known["guidance"] = self.guidance
-            known |= {"interval": list(self.interval)} if self.interval else {}
-            known |= {"rescale": self.rescale} if self.rescale else {}
-        return known
+            options["guidance"] = self.guidance
+            options |= {"interval": list(self.interval)} if self.interval else {}
+            options |= {"rescale": self.rescale} if self.rescale else {}
+        return options
 
 
 def takes(sampler: str, option: str) -> bool:

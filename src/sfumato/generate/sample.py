@@ -77,8 +77,8 @@ class Sampling:
         done = 0
         while done < num:
             index = first + torch.arange(done, min(done + batch, num))
-            given = None if condition is None else condition.take(index % len(condition)).to(self.device)
-            images = self._run(Noise(seed, index.to(self.device), self.shape), given, first + done, on_state, start)
+            rows = None if condition is None else condition.take(index % len(condition)).to(self.device)
+            images = self._run(Noise(seed, index.to(self.device), self.shape), rows, first + done, on_state, start)
             if images is not None:
                 yield first + done, images
                 done += len(index)

@@ -69,10 +69,10 @@ def measure_errors(
     error = torch.zeros(len(times), dtype=torch.float64)
     for index in torch.split(torch.arange(len(rows)), batch):
         values, condition = data.rows(rows[index])
-        given = condition.to(model.device) if condition is not None and model.vocabulary is not None else None
+        labels = condition.to(model.device) if condition is not None and model.vocabulary is not None else None
         noise = Noise(0, index.to(model.device), model.shape)
         x_0 = model.codec.encode(values.to(model.device))
-        error += noise_errors(denoiser, x_0, times, noise, given).double().sum(0).cpu()
+        error += noise_errors(denoiser, x_0, times, noise, labels).double().sum(0).cpu()
         if on_progress is not None:
             on_progress(int(index[-1]) + 1, len(rows))
     if not bool(error.isfinite().all()):
