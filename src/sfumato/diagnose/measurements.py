@@ -14,7 +14,7 @@ pixels, whatever x_0 is.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +44,7 @@ from sfumato.diffusion.variance import VARIANCES
 from sfumato.evaluate.cache import split_rows
 from sfumato.evaluate.target import Target, open_target
 from sfumato.generate.recipe import Recipe
-from sfumato.generate.sample import prepare
+from sfumato.generate.sample import Report, prepare
 from sfumato.model import Model, load
 from sfumato.run.folder import Run
 from sfumato.run.summary import RunSummary
@@ -65,8 +65,6 @@ FEW, MANY = 10, 250
 """Steps that are tried besides the default number."""
 BATCH = 64
 
-Progress = Callable[[int, int], None]
-
 
 @dataclass(frozen=True, eq=False)
 class Probe:
@@ -85,7 +83,7 @@ class Bench:
     `on_progress` is called with (steps done, in all), a prediction of the probe being one.
     """
 
-    def __init__(self, target: Target, num: int, seed: int, on_progress: Progress) -> None:
+    def __init__(self, target: Target, num: int, seed: int, on_progress: Report) -> None:
         self.target, self.model, self.num, self.seed = target, target.model, num, seed
         self.codec, self.device, self.default = self.model.codec, self.model.device, Recipe().resolve(self.model)
         self.train = split_rows(target.data, "train")
@@ -225,7 +223,7 @@ class Bench:
         )
 
 
-def measure(path: Path, num: int, seed: int, device: torch.device | str, on_progress: Progress) -> Evidence:
+def measure(path: Path, num: int, seed: int, device: torch.device | str, on_progress: Report) -> Evidence:
     """Measure everything about a run folder or a weights file, with `num` (at least 2) samples each time.
 
     `on_progress` is called with (steps done, in all). Raises `UserError` for no such run or weights, or where its

@@ -28,7 +28,7 @@ from sfumato.diffusion import Noise, Schedule, State, forward_step, marginal
 from sfumato.diffusion.condition import Condition
 from sfumato.generate import pictures
 from sfumato.generate.recipe import Recipe
-from sfumato.generate.sample import Sampling, prepare
+from sfumato.generate.sample import Report, Sampling, prepare
 from sfumato.generate.writers import Frames, film, save_png
 from sfumato.inspect.outliers import evenly
 from sfumato.model import Model
@@ -133,7 +133,7 @@ def album(
     folder: Path,
     seed: int = 0,
     recipe: Recipe = Recipe("ddim"),
-    report: Callable[[int, int], None] | None = None,
+    report: Report | None = None,
 ) -> Album:
     """Make every picture of a trained run in a folder; one image of its training data becomes noise.
 
