@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from sfumato.codec.format import EIGHT
 from sfumato.codec.pixels import Pixels, to_bytes, to_model
+from sfumato.codec.protocol import Codec
 from sfumato.conditions.attributes import Attribute
 from sfumato.conditions.table import Attributes
 from sfumato.conditions.vocabulary import AttributeVocabulary
@@ -29,6 +31,8 @@ from sfumato.model import Model
 SCHEDULE, SHAPE, STD = Cosine(num_steps=50), (1, 3, 4), 0.25
 ORACLE = GaussianOracle(SCHEDULE, torch.zeros(SHAPE), torch.full(SHAPE, STD**2))
 CODEC = Pixels(EIGHT, SHAPE)
+TRUTH = math.log2(127.5 * STD) + 0.5 * math.log2(2 * math.pi * math.e)
+"""Entropy of the rounded Gaussian, whose bins are fine, in bits."""
 FILE = Path(__file__)
 """What stands for a file of weights: only its hash is asked for."""
 
@@ -37,8 +41,8 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def gaussian_bytes(num: int, seed: int) -> Tensor:
-    return to_bytes(STD * torch.randn(num, *SHAPE, generator=torch.Generator().manual_seed(seed)))
+def gaussian_bytes(num: int, seed: int, shape: tuple[int, ...] = SHAPE) -> Tensor:
+    return to_bytes(STD * torch.randn(num, *shape, generator=torch.Generator().manual_seed(seed)))
 
 
 def dataset(images: Tensor, train: int, table: Tensor | None = None, attributes: tuple[Attribute, ...] = ()) -> Dataset:
@@ -58,11 +62,11 @@ def dataset(images: Tensor, train: int, table: Tensor | None = None, attributes:
     )
 
 
-def target(denoiser: Any, data: Dataset) -> Target:
-    """An oracle in the place of a network."""
-    codec = Pixels(data.format, data.shape)
-    net: Any = nn.Linear(1, 1)
-    return Target(Model(net, Config(), denoiser, codec, data.vocabulary, 1000, "ema", FILE), data, own=True)
+def target(denoiser: Any, data: Dataset, codec: Codec | None = None) -> Target:
+    """An oracle in the place of a network, of pixels by default."""
+    codec, net = codec or Pixels(data.format, data.shape), nn.Linear(1, 1)
+    model = Model(net, Config(), denoiser, codec, data.vocabulary, 1000, "ema", FILE)  # type: ignore[arg-type]
+    return Target(model, data, own=True)
 
 
 def asked(**settings: Any) -> Settings:

@@ -26,7 +26,6 @@ from sfumato.evaluate.bits import (
 from .targets import CODEC, ORACLE, SCHEDULE, SHAPE, STD, gaussian_bytes
 
 BEST = Optimal(ORACLE.posterior_variance)
-TRUTH = math.log2(127.5 * STD) + 0.5 * math.log2(2 * math.pi * math.e)  # entropy of the rounded Gaussian, fine bins
 METHODS = pytest.mark.parametrize("method", ["vlb", "sampled", "flow"])
 
 

@@ -15,15 +15,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from sfumato.codec.pixels import to_model
-from sfumato.diffusion import FiniteOracle, Prediction, Schedule
+from sfumato.codec.pixels import Pixels, to_model
+from sfumato.diffusion import FiniteOracle, GaussianOracle, Prediction, Schedule
 from sfumato.errors import UserError
 from sfumato.evaluate import stages
 from sfumato.evaluate.stages import RULES
 from sfumato.evaluate.target import Target
 from sfumato.evaluate.text import words
+from tests.codec.haar import Haar
 
-from .targets import FILE, SCHEDULE, changed, dataset, evaluation, gaussian_bytes, measure, target
+from .targets import FILE, SCHEDULE, STD, TRUTH, asked, changed, dataset, evaluation, gaussian_bytes, measure, target
 
 
 def test_the_oracle_is_as_good_as_its_baseline(gaussian: Target, tmp_path: Path) -> None:
@@ -47,6 +48,18 @@ def test_a_planted_memoriser_is_flagged_and_the_oracle_is_not(gaussian: Target, 
         assert (report["result"]["copies"] > 0.9) == planted
         sheet = Path(report["file"]).with_name(report["result"]["contact_sheet"])
         assert sheet.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_model_of_another_codec_is_measured_as_one_of_pixels(gaussian: Target, tmp_path: Path) -> None:
+    """An orthonormal transform of independent Gaussian pixels leaves them so: the same oracle, the same entropy."""
+    data = dataset(gaussian_bytes(600, 0, (1, 4, 4)), 300)
+    codec = Haar(Pixels(data.format, data.shape))
+    oracle = GaussianOracle(SCHEDULE, torch.zeros(codec.shape), torch.full(codec.shape, STD**2))
+    reports = evaluation(target(oracle, data, codec), tmp_path, num=150, range="free", variance="analytic").perform()
+    bits, measures = reports["bits"]["result"]["total"], reports["quality"]["result"]["measures"]
+    assert abs(bits["mean"] - TRUTH) < 1.5 * bits["half_width"] + 0.01
+    assert measures[0]["value"] < 2 * measures[0]["floor"]
+    assert not reports["memorisation"]["result"]["memorised"]
 
 
 # Results
@@ -190,3 +203,32 @@ def test_what_cant_be_measured_is_one_line(
         measure(spoilt(gaussian), tmp_path, kind, **settings)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.glob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num": 0}, "num is 0"),
+        ({"steps": -1}, "steps is -1"),
+        ({"repeats": 0}, "repeats is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"sampler": "ddim", "eta": 1.5}, "eta is 1.5"),
+        ({"sampler": "ddim", "eta": math.nan}, "eta is nan"),
+        ({"eta": 0.5}, "eta belongs to ddim"),
+        ({"grid": "leeding"}, "did you mean 'leading'"),
+        ({"guidance": -1.0}, "guidance is -1"),
+        ({"sampler": "ddpm", "eta": 0.5}, "eta belongs to ddim"),
+        ({"sampler": "dddpm"}, "'dddpm'.*; did you mean"),
+        ({"method": "vbl"}, "did you mean 'vlb'"),
+        ({"variance": "smal"}, "did you mean 'small'"),
+        ({"real": "test"}, "real can't be 'test'"),
+    ],
+)
+def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        asked(**settings)
+
+
+def test_a_variance_is_of_scoring_and_of_a_sampler_that_takes_one() -> None:
+    assert asked(variance="large").recipe.variance is None
+    assert asked(variance="large", sampler="ddpm").recipe.variance == "large"

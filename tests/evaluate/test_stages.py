@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from .targets import (
     SCHEDULE,
     SHAPE,
     STD,
+    TRUTH,
     changed,
     drawn_as,
     evaluation,
@@ -30,9 +30,6 @@ from .targets import (
     relabelled,
     target,
 )
-
-TRUTH = math.log2(127.5 * STD) + 0.5 * math.log2(2 * math.pi * math.e)  # entropy of the rounded Gaussian, fine bins
-
 
 METHODS = pytest.mark.parametrize("method", ["vlb", "sampled", "flow"])
 

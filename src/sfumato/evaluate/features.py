@@ -95,7 +95,7 @@ def extract(
 ) -> Tensor:
     """Return the features, (N, dim) float32 on the CPU, of stored values that come in batches (B, C, H, W).
 
-    An extractor of bytes gets values of another format rendered in 8 bits. `on_progress` takes the number of images done.
+    An extractor of bytes gets other values rendered in 8 bits. `on_progress` takes the number of images done.
 
     Raises:
         UserError: no image at all, or features that are not finite.
