@@ -70,7 +70,7 @@ def condition_of(model: Model, label: str | None, guided: bool) -> Condition | N
 
     condition = asked(model, label)
     if guided and condition is None:
-        raise UserError("--guidance needs something to guide towards: give --label, or to `sample` --weak")
+        raise UserError("--guidance needs something to guide towards: give --label (or, to `sample`, --weak)")
     return condition
 
 
