@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -158,17 +159,21 @@ def test_a_build_that_is_going_on_is_not_taken_over(make_folder: MakeFolder, own
     assert not list(own_cache.glob("store/*/.build-*"))
 
 
-def test_an_interrupt_keeps_what_is_done(make_folder: MakeFolder, own_cache: Path) -> None:
+@pytest.mark.parametrize("after", [1, 25])
+def test_an_interrupt_keeps_what_is_done_and_else_leaves_nothing(
+    make_folder: MakeFolder, own_cache: Path, after: int
+) -> None:
     def interrupt(done: int, total: int) -> None:
-        if done == 25:
+        if done == after:
             raise KeyboardInterrupt
 
     folder = make_folder("set", 35)
     with pytest.raises(KeyboardInterrupt):
         open_store(folder_source(folder), CONFIG, on_progress=interrupt)
+    assert len(list(own_cache.glob("store/*/.build-*"))) == (after > STEP)
     source, seen = counted(folder)
     open_store(source, CONFIG)
-    assert seen == list(range(20, 35))
+    assert seen == list(range(20 if after == 25 else 0, 35))
 
 
 def test_a_journal_says_what_it_was_told(tmp_path: Path) -> None:
@@ -231,3 +236,19 @@ def test_a_folder_that_was_taken_before_its_maker_could_lock_it_is_left_to_the_t
     assert len(open_store(folder_source(make_folder("set", 12)), CONFIG).images) == 12
     assert sorted(path.name for path in Path(taken[0][1]).iterdir()) == ["lock"]
     os.close(taken[0][0])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+def test_what_a_killed_build_left_is_removed_when_it_is_old(make_folder: MakeFolder, own_cache: Path) -> None:
+    folder = make_folder("set", 15)
+    killed(folder, 3)
+    assert not list(own_cache.glob("store/*/[!.]*/index.json"))
+    remains = left(own_cache)
+    make_folder("set", 1, first=15)
+    assert len(open_store(folder_source(folder), CONFIG).images) == 16
+    assert remains.exists()  # it is of other pictures, and might belong to a build that still runs
+    for path in (remains, *remains.iterdir()):
+        os.utime(path, (time.time() - build.ABANDONED - 60,) * 2)
+    make_folder("set", 1, first=16)
+    open_store(folder_source(folder), CONFIG)
+    assert not list(own_cache.glob("store/*/.build-*"))

@@ -5,7 +5,6 @@ import json
 import math
 import multiprocessing
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ from sfumato.conditions.attributes import Attribute
 from sfumato.config.data import DataConfig
 from sfumato.data.sources.files import folder_source
 from sfumato.data.sources.protocol import Picture, Unreadable
-from sfumato.data.store.build import ABANDONED, choose_size
+from sfumato.data.store.build import choose_size
 from sfumato.data.store.open import cache_folder, open_store
 from sfumato.errors import UserError
 
@@ -222,35 +221,6 @@ def test_two_processes_may_build_at_once(make_folder: MakeFolder, tmp_path: Path
     assert leftovers(cache) == []
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from sfumato.data.sources.files import folder_source
-from sfumato.config.data import DataConfig
-from sfumato.data.store.open import open_store
-def die(done, total):
-    if done == 3: os.kill(os.getpid(), signal.SIGKILL)
-open_store(folder_source(Path(sys.argv[1])), DataConfig(), on_progress=die)
-"""
-
-
-@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
-def test_a_killed_build_leaves_nothing_broken(make_folder: MakeFolder, own_cache: Path) -> None:
-    folder = make_folder("set", 6)
-    done = subprocess.run([sys.executable, "-c", KILLED, str(folder)], check=False)
-    assert done.returncode == -signal.SIGKILL
-    assert entries(own_cache) == []
-    (left,) = leftovers(own_cache)
-    make_folder("set", 1, first=6)
-    assert len(open_store(folder_source(folder), DataConfig()).images) == 7
-    assert left.exists()  # it is of other pictures, and might belong to a build that still runs
-    for path in (left, *left.iterdir()):
-        os.utime(path, (time.time() - ABANDONED - 60,) * 2)
-    make_folder("set", 1, first=7)
-    open_store(folder_source(folder), DataConfig())
-    assert leftovers(own_cache) == []
-
-
 FULL = """
 import resource, sys
 from pathlib import Path
@@ -282,15 +252,6 @@ def test_a_cache_that_cannot_be_made_is_one_line(make_folder: MakeFolder, tmp_pa
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="SFUMATO_CACHE"):
         open_store(folder_source(make_folder("set", 2)), DataConfig(), tmp_path / "file" / "cache")
-
-
-def test_an_interrupt_leaves_nothing(make_folder: MakeFolder, own_cache: Path) -> None:
-    def interrupt(done: int, total: int) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        open_store(folder_source(make_folder("set", 2)), DataConfig(), on_progress=interrupt)
-    assert leftovers(own_cache) == []
 
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
