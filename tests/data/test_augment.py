@@ -190,11 +190,7 @@ def test_leaving_a_kind_out_changes_nothing_about_the_others():
 
 @pytest.mark.parametrize(
     ("values", "said"),
-    [
-        ({"p": 1.5}, "lie in"),
-        ({"kinds": ("rotat",)}, "rotate"),
-        ({"kinds": ("scale", "scale")}, "twice"),
-    ],
+    [({"p": 1.5}, "lie in"), ({"kinds": ("rotat",)}, "rotate"), ({"kinds": ("scale", "scale")}, "twice")],
 )
 def test_what_makes_no_sense_is_refused(values, said):
     with pytest.raises(ValueError, match=said):

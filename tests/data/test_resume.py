@@ -201,14 +201,14 @@ def test_a_journal_says_what_it_was_told(tmp_path: Path) -> None:
     write_index(tmp_path, attributes, plain)
     stored = load(tmp_path)
     assert stored is not None
-    assert (stored.origins, list(stored.digests), stored.captions) == (
+    assert (stored.origins, list(stored.digests), stored.labels.captions) == (
         tuple(first.origins),
         first.digests,
         (None, first.captions[1]),
     )
     assert stored.skipped == second.skipped
-    np.testing.assert_array_equal(stored.conditions, np.float32([[1, nan], [0, 2]]))
-    assert stored.attributes == attributes
+    np.testing.assert_array_equal(stored.labels.conditions, np.float32([[1, nan], [0, 2]]))
+    assert stored.labels.attributes == attributes
 
 
 def test_a_million_rows_open_fast_because_no_row_is_json(make_folder: MakeFolder, own_cache: Path) -> None:

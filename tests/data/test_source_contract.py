@@ -252,7 +252,9 @@ def test_processes_store_what_one_does(make: Maker, tmp_path: Path, monkeypatch:
     for workers in ("0", "1"):
         monkeypatch.setenv("SFUMATO_WORKERS", workers)
         stored = open_store(make(tmp_path, IMAGES, LABELS), DataConfig(size=(16, 16)), tmp_path / workers)
-        found.append((np.array(stored.images).tobytes(), stored.digests, stored.origins, stored.conditions.tobytes()))
+        found.append(
+            (np.array(stored.images).tobytes(), stored.digests, stored.origins, stored.labels.conditions.tobytes())
+        )
     assert found[0] == found[1]
     assert len(found[0][1]) == COUNT
 

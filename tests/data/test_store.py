@@ -121,8 +121,8 @@ def test_values_without_a_picture_are_dropped(make_folder: MakeFolder, tmp_path:
     (tmp_path / "set" / "b").mkdir()
     (tmp_path / "set" / "b" / "readme.txt").write_text("no picture here")
     stored = open_store(folder_source(tmp_path / "set"), DataConfig())
-    assert stored.attributes == (Attribute("class", ("a", "c")),)
-    assert stored.conditions.tolist() == [[0], [0], [1], [1]]
+    assert stored.labels.attributes == (Attribute("class", ("a", "c")),)
+    assert stored.labels.conditions.tolist() == [[0], [0], [1], [1]]
 
 
 def test_no_readable_picture_is_one_line_and_leaves_nothing(tmp_path: Path, own_cache: Path) -> None:
@@ -159,7 +159,7 @@ def test_the_second_opening_decodes_nothing(make_folder: MakeFolder) -> None:
     )
     assert ticks == [(k, 6) for k in range(1, 7)]
     assert np.array_equal(a.images, b.images)
-    assert (a.digests, a.origins, a.notes, a.attributes) == (b.digests, b.origins, b.notes, b.attributes)
+    assert (a.digests, a.origins, a.notes, a.labels.attributes) == (b.digests, b.origins, b.notes, b.labels.attributes)
 
 
 def test_training_options_share_a_store_and_decoding_options_do_not(make_folder: MakeFolder, own_cache: Path) -> None:
@@ -293,8 +293,8 @@ def test_any_source_can_be_stored() -> None:
     assert stored.images[:, 0, 0, 0].tolist() == [0, 1, 3]
     assert stored.skipped == [("number 2", "too even")]
     # nobody is even, so the value goes, and odd is the first; the number stays as it is
-    assert stored.attributes == (Attribute("size", mean=2.0, std=4.0), Attribute("parity", ("odd",)))
-    np.testing.assert_array_equal(stored.conditions, np.float32([[0, math.nan], [0.5, 0], [1.5, 0]]))
+    assert stored.labels.attributes == (Attribute("size", mean=2.0, std=4.0), Attribute("parity", ("odd",)))
+    np.testing.assert_array_equal(stored.labels.conditions, np.float32([[0, math.nan], [0.5, 0], [1.5, 0]]))
     again = open_store(Numbers(), DataConfig())
-    assert again.attributes == stored.attributes
-    np.testing.assert_array_equal(again.conditions, stored.conditions)
+    assert again.labels.attributes == stored.labels.attributes
+    np.testing.assert_array_equal(again.labels.conditions, stored.labels.conditions)

@@ -196,10 +196,7 @@ class Dataset:
 
 
 def open_data(
-    config: DataConfig,
-    cache: Path | None = None,
-    on_progress: Progress | None = None,
-    source: Source | None = None,
+    config: DataConfig, cache: Path | None = None, on_progress: Progress | None = None, source: Source | None = None
 ) -> Dataset:
     """Open what a config asks for: find the source, decode it once, split it.
 
@@ -250,11 +247,7 @@ def _centre(images: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def _format(stored: Stored, config: DataConfig) -> tuple[PixelFormat, str | None]:
-    """What the values are, in the range that the configuration gives, and a sentence where it doesn't hold them all.
-
-    Raises:
-        UserError: a range for what is not floats.
-    """
+    """What the values are, in the range that the configuration gives, and a sentence where it doesn't hold them all."""
     own = stored.format
     if config.range is None:
         return own, None
@@ -265,12 +258,15 @@ def _format(stored: Stored, config: DataConfig) -> tuple[PixelFormat, str | None
     format = PixelFormat("float", *config.range)
     if own.low >= format.low and own.high <= format.high:
         return format, None
-    return format, f"values reach from {own.low:.5g} to {own.high:.5g}, beyond data.range: clipped samples do not"
+    return (
+        format,
+        f"values reach from {own.low:.5g} to {own.high:.5g}, beyond data.range, which clipped samples don't leave",
+    )
 
 
 def _labels(stored: Stored, config: DataConfig, name: str) -> Labels:
     """What the configuration wants to be known of the images."""
-    own = Labels(stored.attributes, stored.conditions, (), stored.captions)
+    own = stored.labels
     if config.labels == "none":
         names = ", ".join(attribute.name for attribute in own.attributes[:6]) + ", ..." * (len(own.attributes) > 6)
         note = f"what is known of them ({names}) is not used; data.labels=source trains with it"

@@ -278,7 +278,6 @@ def _names(names: Iterable[str], shown: str) -> list[str]:
 
 
 def _csv(lines: Sequence[str], shown: str) -> Parsed:
-    """A table with a header."""
     separator, rows = max(",;\t", key=lines[0].count), list[tuple[str, Cells]]()
     reader = csv.reader((line + "\n" for line in lines), delimiter=separator, strict=True)
     try:

@@ -208,7 +208,6 @@ def border(colour: str, channels: int, kind: str) -> Pixels:
 
 
 def _resized(pixels: Pixels, size: tuple[int, int], resample: Image.Resampling, alpha: bool) -> Pixels:
-    """Resample (H, W, C) pixels to a size."""
     height, width = size
     if pixels.shape[:2] == size:
         return pixels

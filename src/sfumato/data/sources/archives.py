@@ -76,7 +76,6 @@ def _source(
     unpacked: Callable[[_Member], bytes],
     labels: Callable[[], Labels],
 ) -> FileSource:
-    """A source of the members of archives."""
     if not members:
         raise UserError(f"'{printable(str(paths[0]))}' holds no files: give an archive of images")
 

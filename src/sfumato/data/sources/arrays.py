@@ -105,7 +105,6 @@ def array_source(path: Path) -> ArraySource:
 
 
 def _load(path: Path) -> Arrays:
-    """Read all pictures of a file, and their labels."""
     shown = printable(str(path))
     try:
         images, labels, classes = _unpacked(path) if zipfile.is_zipfile(path) else (mapped(path), None, None)
@@ -138,7 +137,6 @@ def _unpacked(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[An
 
 
 def _class_labels(count: int, labels: NDArray[Any] | None, classes: NDArray[Any] | None, shown: str) -> Labels:
-    """The attribute `class` of a file's images."""
     if labels is None:
         return Labels.none(count)
     if labels.shape != (count,) or labels.dtype.kind not in "iuU":
@@ -281,7 +279,6 @@ def _scanned(items: _Items, classes: Sequence[str] | None) -> tuple[str, list[An
 
 
 def _item_labels(labels: list[Any], classes: Sequence[str] | None) -> Labels:
-    """What the items' labels say."""
     if all(label is None for label in labels):
         return Labels.none(len(labels))
     plain = [label.item() if hasattr(label, "item") else label for label in labels]
@@ -312,5 +309,4 @@ def _picture(image: Any) -> Pixels:
 
 
 def _numpy(values: Any) -> NDArray[Any]:
-    """An array of what may be a tensor."""
     return np.asarray(values.detach().cpu().numpy() if hasattr(values, "detach") else values)

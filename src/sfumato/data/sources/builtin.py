@@ -57,7 +57,6 @@ def describe_sources() -> list[str]:
 
 
 def _shipped(name: str) -> Callable[[], ArraySource]:
-    """Make the opener of a shipped source."""
     path = Path(str(files("sfumato.data").joinpath("assets", f"{name}.npz")))
 
     def load() -> Arrays:

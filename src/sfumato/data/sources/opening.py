@@ -73,7 +73,6 @@ def open_source(name: str) -> Source:
 
 
 def _folder(path: Path) -> Source:
-    """The source that a folder is."""
     if (faces := find_celeba(path)) is not None:
         return celeba_source(*faces)
     if (images := find_idx(path)) is not None:
@@ -100,7 +99,6 @@ def _alone(folder: Path, kind: Callable[[Path], bool]) -> list[Path]:
 
 
 def _file(path: Path) -> Source:
-    """The source that a file is."""
     if is_idx(path):
         return idx_source(path)
     if batches := find_cifar(path):
@@ -115,7 +113,6 @@ def _file(path: Path) -> Source:
 
 
 def _several(paths: list[Path], name: str | None) -> Source:
-    """The source that archives or tables are together."""
     if all(map(is_tar, paths)):
         return tar_source(paths, name)
     if all(map(_is_parquet, paths)):
@@ -124,7 +121,6 @@ def _several(paths: list[Path], name: str | None) -> Source:
 
 
 def _is_parquet(path: Path) -> bool:
-    """Whether a file is called like a Parquet file."""
     return path.suffix.lower() == ".parquet"
 
 

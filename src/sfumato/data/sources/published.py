@@ -122,7 +122,6 @@ def cifar_source(path: Path, batches: Sequence[Path]) -> ArraySource:
 
 
 def _binary(folder: Path, batches: Sequence[Path], classes: int) -> Arrays:
-    """Read binary batches."""
     files = {key: folder / names[0] for key, names in _NAMES[classes].items()}
     length, records = _PIXELS + len(files), []
     for batch in batches:
@@ -136,7 +135,6 @@ def _binary(folder: Path, batches: Sequence[Path], classes: int) -> Arrays:
 
 
 def _pickled(folder: Path, batches: Sequence[Path], classes: int) -> Arrays:
-    """Read batches that are pickles."""
     meta, *tables = read_guarded([folder / ("batches.meta" if classes == 10 else "meta"), *batches])
     try:
         images = np.concatenate([table["data"] for table in tables])
@@ -229,7 +227,6 @@ def idx_source(images: Path, classes: tuple[str, ...] | None = None, name: str |
 
 
 def _idx(files: Sequence[Path], classes: tuple[str, ...] | None) -> Arrays:
-    """Read a file of images, and that of their labels."""
     images, *rest = map(read_idx, files)
     if images.ndim != 3:
         raise UserError(f"'{files[0]}' has {images.ndim} dimensions, where images have 3")

@@ -210,7 +210,6 @@ def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]
 
 
 def _text(value: Any) -> str | None:
-    """A plain value as text."""
     if value is None or value == "" or value != value:
         return None
     return ("no", "yes")[value] if isinstance(value, bool) else printable(str(value))

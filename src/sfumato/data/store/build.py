@@ -263,7 +263,6 @@ def _digest(row: bytes, width: int) -> str:
 
 
 def _finish(built: Path, source: Source, plan: Plan, counts: Counter[str]) -> None:
-    """Make a store of a build whose rows are written."""
     path = built / "images.npy"
     channels = plan.form.channels or (1 if plan.width == 3 and not counts["coloured"] else plan.width)
     if channels < plan.width:

@@ -37,6 +37,7 @@ from sfumato.codec import format as formats
 from sfumato.codec.format import PixelFormat, format_of
 from sfumato.conditions.attributes import Attribute, from_plain, plain
 from sfumato.data.formats.fitting import Form
+from sfumato.data.labels import Labels
 from sfumato.data.sources.protocol import Pixels
 from sfumato.files import sync
 
@@ -56,25 +57,21 @@ class Stored:
         images: (N, C, H, W), mapped read-only.
         size: (height, width) of an image, smaller than a row's where it is to be cut out of it.
         format: of the values; of floats, from the least to the greatest that there is.
-        conditions: (N, A) float32, NaN where not given.
+        labels: what the source knows of its pictures; values that none of them has are left out.
         digests: N times 64 hexadecimal digits.
         origins: where each row comes from.
-        attributes: what the source knows of its pictures; values that none of them has are left out.
         skipped: (origin, reason) of every picture that could not be used.
         notes: what was chosen and found, in sentences.
-        captions: N texts, None where an image has none; None where no image has one.
     """
 
     images: Pixels
     size: tuple[int, int]
     format: PixelFormat
-    conditions: NDArray[np.float32]
+    labels: Labels
     digests: tuple[str, ...]
     origins: tuple[str, ...]
-    attributes: tuple[Attribute, ...]
     skipped: list[tuple[str, str]]
     notes: tuple[str, ...]
-    captions: tuple[str | None, ...] | None
 
 
 def load(entry: Path) -> Stored | None:
@@ -99,13 +96,11 @@ def load(entry: Path) -> Stored | None:
             images=images,
             size=(int(height), int(width)),
             format=format,
-            conditions=conditions,
+            labels=Labels(attributes, conditions, (), captions),
             digests=tuple(digits[start : start + 64] for start in range(0, len(digits), 64)),
             origins=tuple(origins),
-            attributes=attributes,
             skipped=[(origin, reason) for origin, reason in index["quarantined"]],
             notes=tuple(index["notes"]),
-            captions=captions,
         )
     except (FileNotFoundError, EOFError, ValueError, KeyError, TypeError):
         return None
