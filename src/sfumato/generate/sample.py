@@ -21,6 +21,7 @@ from sfumato.diffusion import Denoiser, Noise, Sampler, State, Variance, traject
 from sfumato.diffusion.condition import Condition
 from sfumato.errors import UserError
 from sfumato.generate.recipe import Recipe
+from sfumato.generate.variance import measured_variance
 from sfumato.model import Model
 
 __all__ = ["OnState", "Report", "Sampling", "asked", "out_of_memory", "prepare", "sample"]
@@ -144,9 +145,11 @@ def prepare(
     Args:
         condition: what a grid fitted to the model is fitted with; None for nothing.
         weak: a worse model to guide away from.
-        variance: the measured one (`generate.variance`), where the recipe says `analytic`.
+        variance: the measured one, where the recipe says `analytic`; None measures it on the model's own images.
     """
     resolved = recipe.resolve(model)
+    if resolved.variance == "analytic" and variance is None:
+        variance = measured_variance(model, model.data(), resolved.range == "clip")
     denoiser = resolved.denoiser(model.denoiser, model.codec, None if weak is None else weak.denoiser)
     times = resolved.times(denoiser, model.shape, condition, model.device)
     return Sampling(resolved, denoiser, resolved.build(variance), times, model.shape, model.device)

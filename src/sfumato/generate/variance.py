@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -12,7 +13,6 @@ from sfumato.diffusion import Clipped, Denoiser, Noise, Optimal, Variance
 from sfumato.diffusion.noise import Purpose, permutation
 from sfumato.diffusion.variance import MeasuredVariance, noise_errors
 from sfumato.errors import UserError
-from sfumato.generate.sample import Report
 from sfumato.model import Model
 
 __all__ = ["MEASURED_ON", "measure_errors", "measured_times", "measured_variance", "training_rows"]
@@ -24,7 +24,11 @@ TIMES = 24
 
 
 def measured_variance(
-    model: Model, data: Dataset, clip: bool = True, batch: int = 64, on_progress: Report | None = None
+    model: Model,
+    data: Dataset,
+    clip: bool = True,
+    batch: int = 64,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Variance:
     """Measure the optimal variance of the reverse step; `prepare` takes it where a recipe says `analytic`.
 
@@ -58,7 +62,7 @@ def measure_errors(
     rows: Tensor,
     times: Tensor,
     batch: int = 64,
-    on_progress: Report | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Return the mean squared error of eps at each time, (K,) float64; raises `UserError` where the model predicts
     values that are not finite."""
