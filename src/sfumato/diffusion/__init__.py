@@ -1,10 +1,9 @@
 """The mathematics of denoising diffusion: imports torch and nothing else.
 
 Read in this order: `schedule` (levels), `gaussian`, `process` (forward, posterior), `prediction`, `parameterization`,
-`variance` (the reverse step), `denoiser`, `guidance`, `likelihood`, `objective`, `samplers`; `condition`
-(what is asked of images), `decoder` (L_0), `noise` (random numbers), `grid` (which times), `fit` (which suit a model),
-`oracle` (exact denoisers), `flow` (the ODE's likelihood) and `inverse` (sampling given a measurement) stand beside
-them.
+`variance` (the reverse step), `denoiser`, `guidance`, `likelihood`, `objective`, `samplers`. Beside them: `condition`
+(what images should be), `decoder` (L_0), `noise` (random numbers), `grid` (which times), `fit` (which suit a model),
+`oracle` (exact denoisers), `flow` (the ODE's likelihood) and `inverse` (sampling given a measurement).
 """
 
 from sfumato.diffusion.condition import Condition as Condition

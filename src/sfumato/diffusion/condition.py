@@ -1,4 +1,4 @@
-"""What is asked of a batch of images, as a value: labels, text, boxes, anything a network was trained to follow.
+"""What a batch of images should be, as a value: labels, text, boxes, anything a network was trained to follow.
 
 This package hands conditions on and never looks inside. Guidance asks for the counterpart that gives nothing, and the
 flow's solver for some rows of a batch; the trainer drops a condition at random, so that one network learns the

@@ -45,8 +45,7 @@ class Gaussian:
         return -0.5 * ((x - self.mean).square() * (-self.logvar).exp() + self.logvar + math.log(2 * math.pi))
 
     def kl(self, other: Gaussian) -> Tensor:
-        """Return KL(self || other) in nats: 1/2 [ log(v_o / v) - 1 + v / v_o + (m - m_o)^2 / v_o ] (Luo 2022, Eq.
-        88)."""
+        """Return KL(self || other) in nats: 1/2 [ log(v_o / v) - 1 + v / v_o + (m - m_o)^2 / v_o ]."""
         log_ratio = self.logvar - other.logvar
         squared = (self.mean - other.mean).square() * (-other.logvar).exp()
         return 0.5 * (torch.expm1(log_ratio) - log_ratio + squared)

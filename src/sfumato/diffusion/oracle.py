@@ -43,9 +43,9 @@ def _log_normal(x_t: Tensor, level: Level, mean: Tensor, variance: Tensor) -> Te
 
 
 def _conditional_mean(x_t: Tensor, level: Level, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-    """(E[x_0 | x_t], E[eps | x_t]) of data N(mean, variance)."""
+    """(E[x_0 | x_t], E[eps | x_t] / sigma) of data N(mean, variance)."""
     scaled = (x_t - level.alpha * mean) / (level.alpha.square() * variance + level.sigma.square())
-    return mean + level.alpha * variance * scaled, level.sigma * scaled
+    return mean + level.alpha * variance * scaled, scaled
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ class GaussianOracle:
     def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         """Return E[x_0 | x_t] and E[eps | x_t]; the condition is ignored."""
         level = self.schedule(t).like(x_t)
-        return Prediction(*_conditional_mean(x_t, level, self.mean.to(x_t), self.variance.to(x_t)))
+        x0, scaled = _conditional_mean(x_t, level, self.mean.to(x_t), self.variance.to(x_t))
+        return Prediction(x0, level.sigma * scaled)
 
     def posterior_variance(self, level: Level) -> Tensor:
         """Return Var[x_0 | x_t] at a level, coordinate by coordinate, for `Optimal`."""
@@ -116,8 +117,9 @@ class MixtureOracle:
         """The components' conditional means weighted by the softmax of log_components, (B, K)."""
         weight = log_components.softmax(1)
         weight = weight.reshape(*weight.shape, *[1] * (x_t.ndim - 1))
-        means = _conditional_mean(x_t[:, None], self._level(x_t, t), self.means.to(x_t), self.variances.to(x_t))
-        return Prediction(*((weight * mean).sum(1) for mean in means))
+        level = self._level(x_t, t)
+        x0, scaled = _conditional_mean(x_t[:, None], level, self.means.to(x_t), self.variances.to(x_t))
+        return Prediction((weight * x0).sum(1), (weight * level.sigma * scaled).sum(1))
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ class FiniteOracle:
     def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         """Return the softmax-weighted mean of the points and the eps that goes with it; the condition is ignored.
 
-        The softmax is over -|| x_t - alpha x_i ||^2 / (2 sigma^2), without the term that is the same for all. All of it is
+        The softmax is over -|| x_t - alpha x_i ||^2 / (2 sigma^2), without the term that is the same for all, and in
         float64: near the data sigma^2 is tiny and the products large.
         """
         x, points = x_t.double().flatten(1), self.points.to(x_t.device, torch.float64).flatten(1)
