@@ -379,10 +379,10 @@ MUTATIONS = [
     ),
     M(
         "pixels: 256 in place of 255",
-        "data/pixels.py",
-        "127.5",
-        "128.0",
-        "tests/data/test_pixels.py",
+        "codec/format.py",
+        "return (self.high - self.low) / 2",
+        "return (self.high - self.low + 1) / 2",
+        "tests/codec/test_pixels.py",
     ),
     M(
         "network: cosines before sines",
@@ -491,10 +491,10 @@ MUTATIONS = [
     ),
     M(
         "conditions: not given is the first value",
-        "nets/embedding.py",
+        "conditions/embedding.py",
         "torch.where(number.isnan(), -1.0, number).long() + 1",
         "number.nan_to_num(0.0).long() + 1",
-        "tests/nets/test_embedding.py",
+        "tests/conditions/test_embedding.py",
     ),
     M(
         "conditions: every batch is scored given the first images' labels",
@@ -527,10 +527,10 @@ MUTATIONS = [
     ),
     M(
         "conditions: images take rows in blocks, not in turn",
-        "generate.py",
-        "torch.arange(num) % len(table)",
-        "torch.arange(num) * len(table) // num",
-        "tests/test_generate.py",
+        "generate/sample.py",
+        "condition.take(index % len(condition))",
+        "condition.take(index * len(condition) // num % len(condition))",
+        "tests/generate/test_generate.py",
     ),
     M(
         "augment: turned the other way",
@@ -573,6 +573,41 @@ MUTATIONS = [
         "augment(x_0, numbers), numbers.to(self.device)",
         "augment(x_0, numbers), 0 * numbers.to(self.device)",
         "tests/train/test_augment.py",
+    ),
+    M(
+        "codec: L_0 of the oracle in another space",
+        "diffusion/likelihood.py",
+        "decoder(step, x_0)",
+        "decoder(step, x_0.clamp(-0.5, 0.5))",
+        "tests/codec/test_haar.py",
+    ),
+    M(
+        "codec: predictions are clipped to pixels' range whatever the codec",
+        "generate/recipe.py",
+        "Clipped(guided, codec.clip)",
+        "Clipped(guided)",
+        "tests/codec tests/generate/test_recipe.py",
+    ),
+    M(
+        "conditions: guidance subtracts the condition itself",
+        "diffusion/guidance.py",
+        "condition.absent()",
+        "condition",
+        "tests/conditions/test_tokens.py",
+    ),
+    M(
+        "network: augmentation's numbers do not reach the network",
+        "nets/unet/unet.py",
+        "emb = emb + self.augment(augment)",
+        "emb = emb + 0 * self.augment(augment)",
+        "tests/nets/test_contract.py",
+    ),
+    M(
+        "network: cost counts the network at half the size",
+        "nets/protocol.py",
+        'torch.empty(1, self.interface.channels, height, width, device="meta")',
+        'torch.empty(1, self.interface.channels, height // 2, width // 2, device="meta")',
+        "tests/nets/test_cost.py",
     ),
 ]
 
