@@ -1,8 +1,8 @@
 """What a batch of images should be, as a value: labels, text, boxes, anything a network was trained to follow.
 
-This package hands conditions on and never looks inside. Guidance asks for the counterpart that gives nothing, and the
-flow's solver for some rows of a batch; the trainer drops a condition at random, so that one network learns the
-unconditional distribution too.
+This package hands conditions on and never looks inside. Guidance needs the unconditional counterpart, and the flow's
+solver some rows of a batch; the trainer drops conditions at random, so that one network learns the unconditional
+distribution too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Condition(Protocol):
         """Return the condition on a device."""
 
     def absent(self) -> Self:
-        """Return a condition of the same length that gives nothing."""
+        """Return a batch of the same length in which every row is unconditional."""
 
     def cat(self, other: Self) -> Self:
         """Return this batch followed by another of the same kind."""

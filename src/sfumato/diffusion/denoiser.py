@@ -1,10 +1,10 @@
-r"""A denoiser turns a noisy image and its time into a prediction of what it was made of.
+r"""A denoiser predicts, from a noisy image and its time, the image and the noise that it was made of.
 
     (x_t, t, condition) -> Prediction(x0, eps),        x_t = alpha_t x0 + sigma_t eps
 
 How a network is parameterised is decided inside `NetworkDenoiser`; samplers, likelihoods and edits see predictions
-only. Whatever else can make a prediction is a denoiser too: an exact oracle, or a wrapper around another denoiser that
-clips or guides it. A wrapper has the type of what it wraps, so wrappers compose in any order.
+only. An exact oracle is a denoiser too, and so is a wrapper that clips or guides another denoiser. A wrapper has the
+type of what it wraps, so wrappers compose in any order.
 
 A prediction is consistent: x0 and eps explain the given x_t exactly. Code that changes one recomputes the other
 (`Prediction.with_x0`).
@@ -74,7 +74,7 @@ class NetworkDenoiser:
 
 @dataclass(frozen=True, eq=False)
 class Wrapped:
-    """Base of the denoisers around a denoiser, whose schedule is theirs too."""
+    """Base of the denoisers that wrap another one and share its schedule."""
 
     denoiser: Denoiser
 
@@ -110,7 +110,7 @@ class Thresholded(Wrapped):
 
     Where guidance pushes many values out of range, clamping them to 1 would leave flat, saturated areas; dividing
     keeps their differences. An image with no more than the percentile, a fraction in (0, 1], out of range is clipped.
-    `ceiling` is the greatest s, at least 1, which is plain clipping.
+    `ceiling`, at least 1, is the greatest s; a ceiling of 1 is plain clipping.
     """
 
     percentile: float = 0.995

@@ -1,6 +1,6 @@
 r"""A grid fitted to the model: the N steps that deviate least from its own fine trajectory.
 
-Where steps must be short depends on where the model's flow bends (GITS, Chen et al. 2024, 2405.11326). Sample a few
+Steps must be short where the model's flow bends (GITS, Chen et al. 2024, 2405.11326). Sample a few
 images on a fine grid of F times and keep the images x_i and the predictions m_i = x0^_i. Then a step from time i to any
 later j, with the fine trajectory's history, costs no evaluation (see `dpm`; h = lambda_j - lambda_i):
 
@@ -15,11 +15,11 @@ a shortest path over pairs of neighbours, found by dynamic programming:
 
 GITS is the case g = 0, with the error measured in x / alpha and w = 1.15. Here it is measured in x, whose size the flow
 preserves for data N(0, 1). On other data it contracts some errors and amplifies others, such as those made just before
-it is decided which of two images this one becomes. So the sum of costs only proposes: both costs with three weights w,
-and the grids that have names, are tried with the sampler itself, and the one that ends nearest to the end of the fine
-trajectory is taken: about F + 12 N evaluations in all.
+it is decided which of two images this one becomes. So the sum of costs only proposes candidates: the grids of both
+costs with three weights w and the named grids are tried with the sampler itself, and the one that ends nearest to the
+end of the fine trajectory is taken: about F + 12 N evaluations in all.
 
-All x^_j - x_j are sums of a few stored images, so their sizes follow from the images' products with one another, and a
+All x^_j - x_j are sums of a few stored images, so their norms follow from the images' inner products, and a
 hundred thousand steps are tried in a second.
 """
 
@@ -57,7 +57,7 @@ def fit_grid(
         denoiser: the model as it will be sampled, clipping and guidance included.
         noise: the prior of a few images; 16 are enough.
         num_steps: N, at most F.
-        sampler: the grid's. A stochastic one has no end of its own; DDIM or DPM-Solver++ of its order stands in.
+        sampler: the grid's. A stochastic one has no fixed end; DDIM or DPM-Solver++ of its order is tried in its place.
         fine: (F + 1,) decreasing to 0, the times to choose from; `quadratic`, F = 100, by default.
     """
     schedule = denoiser.schedule
@@ -108,7 +108,7 @@ def step_costs(products: Tensor, denoiser: Denoiser, fine: Tensor, order: int) -
         ratio = level.sigma[later] / level.sigma[i]
         image = -level.alpha[later] * torch.expm1(-h)
         slope = h / (2 * (half[i] - half[before, None]))  # (p, j)
-        first = slope.isinf() | slope.isnan() | (order == 1)  # no history, or an end without lambda
+        first = slope.isinf() | slope.isnan() | (order == 1)  # no history, or an infinite lambda
         slope = image * torch.where(first, 0.0, slope)
         x_i, x_j, m_i, m_p = i, later, last + 1 + i, slice(last + 1, last + 2 + i)
         g = products

@@ -1,7 +1,7 @@
 r"""Likelihood by the probability-flow ODE.
 
 The noised data move along a deterministic flow with the same marginals as the random process (Song et al. 2021,
-2011.13456, Sec. 4.3). Divide the image by alpha and take the noise that is then in it for time,
+2011.13456, Sec. 4.3). Divide the image by alpha and use the noise level r that it then has as time,
 
     y = x_t / alpha_t,   r = sigma_t / alpha_t,   u = log r = -logsnr / 2:          dy/du = r eps^(x_t, t)
 
@@ -9,10 +9,10 @@ and the flow needs no drift term. A density carried along changes by the diverge
 
     log p(y at r_0) = log p(y at r_1) + int_{u_0}^{u_1} div_y ( r eps^ ) du
 
-so solving both from the data's end to the noise, where the model says N(0, I), gives an exact density. The divergence
-is a trace: summed over every coordinate (exact, d gradients), or estimated without bias as v^T (d eps^/dy) v with
-random signs v (Hutchinson 1990), one gradient. Every example has a step size of its own, so that none depends on its
-batch.
+so solving both from the data's end to the noise, where the model's density is N(0, I), gives an exact density. The
+divergence is a trace: summed over every coordinate (exact, d gradients), or estimated without bias as v^T (d eps^/dy) v
+with random signs v (Hutchinson 1990), one gradient. Every example has a step size of its own, so that none depends on
+its batch.
 
 The flow starts at the chain's first step t_0 = 1/T and not at 0: the density is that of x_{t_0}. A bound leads from it
 to bits of stored values, the noise of the first step being the dequantisation:
@@ -194,7 +194,7 @@ def variational_bits(
     """Return a bound on -log2 p(x_0) in bits a dimension, (B,): the flow from t_0, the decoder below it.
 
     Args:
-        x_0: (B, C, H, W), values that the decoder knows.
+        x_0: (B, C, H, W), values for which the decoder is defined.
         noise: (B, C, H, W) ~ N(0, I), the eps of x_{t_0}.
         probes, condition: as `Flow.log_prob`.
         variance, decoder: as in the bound; with `density` the bits are of a density.

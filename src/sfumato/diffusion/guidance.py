@@ -1,4 +1,4 @@
-r"""Guidance: sharpen what a sample is of, at the price of variety.
+r"""Guidance: samples follow their condition more closely, at the price of variety.
 
 The target is not q(x | c) but a density in which the condition c counts w times. By Bayes' rule, up to a constant,
 
@@ -11,8 +11,8 @@ score = -eps / sigma this is a line through two predictions, in eps and, as x_t 
 
 w = 0 is the unconditional model, 1 the conditional one, more is guidance. (The paper's own w is ours less one.)
 
-    Guided              both ends from one network that was trained with and without its condition
-    AutoGuided          the far end from a worse network: away from its mistakes, not away from the other classes
+    Guided              both predictions from one network trained with and without its condition
+    AutoGuided          the first from a worse network: away from its mistakes, not from the other classes
     ClassifierGuided    the gradient of any log q(c | x_t) added to the score
     ImageGuided         the same for a function of clean images, applied to the predicted one
 """
@@ -45,7 +45,7 @@ class Guided(Wrapped):
 
     One evaluation of twice the batch; a single one of the batch where w is 0 or 1, or t lies outside the interval,
     where the conditional prediction is returned as it is (Kynkäänniemi et al. 2024, 2404.07724: guidance harms at high
-    noise and is idle at low).
+    noise and has no effect at low noise).
 
     Large w also stretches the image's contrast. `rescale` takes back a part of what was added to the standard deviation
     of the predicted x0, all coordinates of an image together (Lin et al. 2023, 2305.08891, Eq. 15-16, there of the
@@ -67,7 +67,7 @@ class Guided(Wrapped):
             raise ValueError(f"rescale = {self.rescale}: choose from 0 (none) to 1 (the conditional contrast)")
 
     def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
-        """Predict with and without the condition, and go w times the way from the one to the other."""
+        """Return the prediction without the condition plus w times its difference to the one with it."""
         if condition is None:
             raise ValueError("guidance needs a condition to guide towards: give one, or sample without guidance")
         weight = _weight(self.scale, self.interval, t)
@@ -105,7 +105,7 @@ class AutoGuided(Wrapped):
             )
 
     def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
-        """Predict with both, and go w times the way from the weak prediction to the strong one."""
+        """Return weak + w (strong - weak)."""
         weight = _weight(self.scale, self.interval, t)
         if isinstance(weight, float) and weight in (0.0, 1.0):
             return (self.denoiser if weight else self.weak)(x_t, t, condition)
@@ -114,7 +114,7 @@ class AutoGuided(Wrapped):
 
 @dataclass(frozen=True)
 class _ByGradient(Wrapped):
-    """What guidance by a gradient needs, and when it cannot be."""
+    """Base of guidance by a gradient; the schedule must not end in pure noise."""
 
     log_prob: LogProb
     scale: float = 1.0
@@ -145,7 +145,7 @@ class ImageGuided(_ByGradient):
     """Guidance by a function of clean images: eps - w sigma grad_{x_t} log p(c | x0(x_t)), the gradient taken through
     the denoiser (Bansal et al. 2023, 2302.07121).
 
-    Any torch classifier will do, it need not know noise, but E[x_0 | x_t] is not x_0, so this is an approximation
+    Any torch classifier works, also one that never saw noise; but E[x_0 | x_t] is not x_0, so this is an approximation
     unless little noise is left. One evaluation of the denoiser, with its gradient; otherwise as `ClassifierGuided`.
     """
 

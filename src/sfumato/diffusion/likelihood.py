@@ -96,7 +96,7 @@ def vlb(
     """Return every term of the bound, each estimated with one sample of x_t.
 
     Args:
-        x_0: (B, C, H, W), values that the decoder knows.
+        x_0: (B, C, H, W), values for which the decoder is defined.
         times: (N + 1,) decreasing to 0, as from `grid`.
         noise: `noise.step(i)` noises the images at times[i].
         variance, decoder: of the reverse step, and of L_0.

@@ -1,10 +1,10 @@
-r"""Training objectives: how wrong is the denoiser, example by example.
+r"""Training objectives: the error of a denoiser, example by example.
 
 Algorithm 1 of DDPM draws x_0 from the data, t ~ Uniform{1..T}, eps ~ N(0, I), and takes a gradient step on
 
     L_simple = || eps - eps_theta( alpha_t x_0 + sigma_t eps, t ) ||^2                                       DDPM Eq. 14
 
-The bound on -log p(x_0) that it stands for is a sum over the chain, L_vlb = L_T + sum_t L_{t-1} (`likelihood`), so its
+The bound on -log p(x_0) behind it is a sum over the chain, L_vlb = L_T + sum_t L_{t-1} (`likelihood`), so its
 estimate from one uniform t is T times the term at t. Where the variance is learned the two are added, the bound's mean
 detached so that it trains the variance alone:
 
@@ -14,7 +14,7 @@ An objective takes a prediction, not a network's output: its error in any parame
 (eps^ - eps) (see `parameterization`), so the space in which the loss is measured and the one in which the network
 predicts are two choices, and an exact oracle can be scored by the same code. "Which space" and "which weight by noise
 level" are one question: an x0 loss is one of eps with the weight 1 / SNR, a v loss with 1 + 1 / SNR. Losses stay per
-example, next to the t that produced them: curves by noise level and importance sampling cost nothing.
+example, next to the t that produced them: curves by noise level and importance sampling need no further evaluations.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Weighting(Protocol):
 
 @dataclass(frozen=True)
 class MinSNR:
-    """Min-SNR-gamma, min(SNR, gamma) / SNR: the clean end is held back (Hang et al. 2023, 2303.09556, Eq. 10)."""
+    """Min-SNR-gamma, min(SNR, gamma) / SNR: less weight at the clean end (Hang et al. 2023, 2303.09556, Eq. 10)."""
 
     gamma: float = 5.0
 
@@ -189,7 +189,7 @@ _UNIFORM = 1e-3
 
 @dataclass(frozen=True)
 class LossHistory:
-    """The newest ten losses at each step of the chain, (T, 10), in no order, and how many each has had, (T,) int64.
+    """The newest ten losses at each step of the chain, (T, 10), in no order, and the number seen at each, (T,) int64.
 
     Importance sampling of t, for losses that differ by orders of magnitude over the chain, where a uniform t makes a
     noisy gradient. Drawing t with probability p_t and weighing its loss by 1 / (T p_t) leaves the mean as it is, and
@@ -197,8 +197,8 @@ class LossHistory:
 
         p_t ~ sqrt( E[L_t^2] ),     E[L_t^2] from the last 10 losses seen at t                         IDDPM Eq. 18
 
-    Until every t has been seen 10 times t is uniform; afterwards a thousandth of the probability is, so that no t is
-    left out. The history is a value, and its tensors are saved with a checkpoint.
+    Until every t has been seen 10 times t is uniform; afterwards a thousandth of the probability stays uniform, so that
+    no t is left out. The history is a value, and its tensors are saved with a checkpoint.
     """
 
     losses: Tensor

@@ -124,7 +124,7 @@ class MixtureOracle:
 
 @dataclass(frozen=True)
 class ConditionalMixtureOracle(MixtureOracle):
-    """A mixture with labelled components: a conditional denoiser with everything that guides it known.
+    """A mixture with labelled components: an exact conditional denoiser with its exact classifier.
 
     A condition whose `table` is (B, 1) selects the components of one of the labels (K,), NaN all of them: the
     unconditional distribution is the mixture itself, q(x_t) = sum_c q(c) q(x_t | c).

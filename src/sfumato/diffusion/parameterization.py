@@ -5,9 +5,9 @@ the two unknowns:
 
     output = p x_0 + q eps        eps: (0, 1)     x0: (1, 0)     v: (-sigma_t, alpha_t)     mu~: (alpha_s, a sigma_t)
 
-with a = alpha_ts sigma_s^2 / sigma_t^2, s = t - 1/T: the posterior's mean is a x_t + b x_0 (see `process`); put x_t in,
-and p = a alpha_t + b = alpha_s, q = a sigma_t. Together with x_t = alpha x_0 + sigma eps that makes two equations for
-two unknowns, with determinant d = alpha q - sigma p:
+with a = alpha_ts sigma_s^2 / sigma_t^2, s = t - 1/T: the posterior's mean is a x_t + b x_0 (see `process`);
+substituting x_t gives p = a alpha_t + b = alpha_s, q = a sigma_t. Together with x_t = alpha x_0 + sigma eps that makes
+two equations for two unknowns, with determinant d = alpha q - sigma p:
 
     x_0 = ( q x_t - sigma output ) / d,        eps = ( alpha output - p x_t ) / d
 

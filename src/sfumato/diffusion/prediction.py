@@ -1,4 +1,4 @@
-"""What a noisy image is thought to be made of: what every denoiser returns and every sampler reads."""
+"""A prediction: the image and the noise in a noisy image, as every denoiser returns and every sampler reads them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sfumato.diffusion.schedule import Level
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a noisy image x_t = alpha x0 + sigma eps is thought to be made of.
+    """The predicted image and noise of a noisy image x_t = alpha x0 + sigma eps.
 
     Attributes:
         x0: (B, C, H, W), the predicted image (the mean of q(x_0 | x_t) where exact).

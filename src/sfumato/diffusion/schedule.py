@@ -1,4 +1,4 @@
-r"""A noise level is one number; a schedule says which level belongs to which time.
+r"""A noise level is one number; a schedule maps time to level.
 
 The noised image is x_t = alpha_t x_0 + sigma_t eps with alpha_t^2 + sigma_t^2 = 1 (variance preserving). One number
 fixes a level:
@@ -31,7 +31,7 @@ _BETA_MAX = 0.999  # no published table lets one step destroy everything (IDDPM,
 def broadcast(coefficient: Tensor, x: Tensor) -> Tensor:
     """Return a coefficient, () or (B,), in the dtype and on the device of x (B, ...), as () or (B, 1, ..., 1).
 
-    Levels are float64, images usually are not: this is the one place where they meet.
+    Levels are float64, images usually are not: only this function converts between them.
     """
     coefficient = coefficient.to(device=x.device, dtype=x.dtype)
     return coefficient if coefficient.ndim == 0 else coefficient.reshape(-1, *[1] * (x.ndim - 1))

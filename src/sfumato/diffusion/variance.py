@@ -1,6 +1,6 @@
 r"""The model's reverse step p(x_s | x_t), and its variance.
 
-The step is the posterior with the predicted image in the place of the true one; its variance lies between two bounds
+The step is the posterior with the predicted image instead of the true one; its variance lies between two bounds
 (DDPM Sec. 3.2). If the data were a single point the posterior's beta~ would be exact, if the data were N(0, I) the
 forward step's beta would be (see `process`):
 

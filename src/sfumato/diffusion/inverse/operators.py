@@ -1,17 +1,18 @@
-r"""What a measurement sees of an image: linear operators A in y = A x_0 + s_y n, n ~ N(0, I).
+r"""Linear measurements of an image: the operators A in y = A x_0 + s_y n, n ~ N(0, I).
 
 Inpainting, colouring, enlarging and deblurring differ only in A. A posterior method needs four things of it: A, its
 adjoint A^T, its pseudoinverse A+, and the solution of the measurement's own covariance,
 
     ( A diag(v) A^T + s_y^2 I ) u = residual,            v: the image's variance, s_y^2: the noise's
 
-Where each measured number sees pixels of its own (a mask, a luma, a block's mean) A diag(v) A^T is diagonal for any v;
-a circular blur with one v for the whole image is diagonal in Fourier space, where frequency f is multiplied by K_f:
+Where no two measured numbers depend on the same pixel (a mask, a luma, a block's mean) A diag(v) A^T is diagonal for
+any v; a circular blur with one v for the whole image is diagonal in Fourier space, where frequency f is multiplied by
+K_f:
 
     mask: v          grey: sum_c w_c^2 v_c          area mean: mean(v) / factor^2          blur: v |K_f|^2
 
 Everything else is solved by conjugate gradients, which need products only. Where the noise and v both vanish the
-solution is the pseudoinverse's: a number that nothing explains gets 0.
+solution is the pseudoinverse's: a number that no pixel explains gets 0.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _ITERATIONS = 200
 
 
 class LinearOperator(ABC):
-    """A linear map of images; implementations are frozen values. A batch in, a batch out."""
+    """A linear map of images; implementations are frozen values and map batches to batches."""
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -164,8 +165,8 @@ class Blur(LinearOperator):
     """Convolution of each channel with a kernel, around the edges: y_p = sum_q k_q x_(p - q + centre).
 
     A frequency f is multiplied by K_f, the kernel's Fourier transform. Frequencies that the blur removes, |K_f|^2 < eps
-    max |K|^2 (eps of the dtype), cannot be told from rounding errors: the pseudoinverse leaves them 0, and so does
-    `solve` where there is no noise.
+    max |K|^2 (eps of the dtype), cannot be distinguished from rounding errors: the pseudoinverse leaves them 0, and so
+    does `solve` where there is no noise.
 
     Attributes:
         kernel: (h, w), its centre at (h // 2, w // 2); may be larger than the image.

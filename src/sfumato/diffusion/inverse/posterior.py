@@ -13,7 +13,7 @@ Approximating the latter by a Gaussian with the predicted mean and some covarian
 
 J = d x0^ / d x_t, and the methods differ in V:
 
-    DPS               V = 0, and a step size in the place of 1 / s_y^2              Chung et al. 2022, 2209.14687
+    DPS               V = 0, and a step size instead of 1 / s_y^2                   Chung et al. 2022, 2209.14687
     PiGDM             V = r_t^2 I, or any diagonal that is known                    Song et al. 2023, ICLR
     MomentMatching    V = sigma_t^2 / alpha_t J, which is Cov[x_0 | x_t] itself      2310.06721, 2405.13712
 
@@ -79,11 +79,11 @@ class DPS(_Posterior):
 
         g = -scale sqrt(1 - beta_t) / beta_t grad |y - A x0^|,        beta_t of the trained chain:
 
-    T ancestral steps are DPS exactly, and any other sampler or grid follows the same field. Only the direction is left
-    of the likelihood: no value of `scale` makes DPS right, not even on Gaussian data.
+    T ancestral steps are DPS exactly, and any other sampler or grid follows the same field. Only the likelihood's
+    direction is kept: no value of `scale` makes DPS right, not even on Gaussian data.
 
     Where the residual is below what the noise explains, |y - A x0^| < s_y sqrt(m) for m measured numbers, it is divided
-    by that instead, so that the correction vanishes where y is met; with noise_std = 0 it is the paper's.
+    by that instead, so that the correction vanishes where y is reproduced; with noise_std = 0 it is the paper's.
     """
 
     scale: float = 0.5

@@ -46,7 +46,7 @@ class _Offset:
 
 @dataclass(frozen=True, eq=False)
 class RePaint:
-    """A sampler that paints what a mask leaves open (Lugmayr et al. 2022, 2201.09865, Alg. 1). At the end the known
+    """A sampler that fills the pixels outside a mask (Lugmayr et al. 2022, 2201.09865, Alg. 1). At the end the known
     pixels are exactly those of `known`, (1 or B, C, H, W), where the mask, (1 or C, H, W) or (B, ...) bool, is True.
 
     Each stretch of `jump` steps (10 of 250 in the paper) is sampled `repeats` times (10 in the paper; 1 is plain

@@ -8,8 +8,8 @@ A network's Jacobian is only nearly symmetric and positive, and there conjugate 
 with every step. Minimal residuals ("GCR", Eisenstat, Elman and Schultz 1983) need neither: of all combinations of b, S
 b, S^2 b, ... so far they take the one with the least |b - S u|, which can only fall. They keep all former directions.
 
-Each example of a batch has a system of its own: inner products are taken within examples, and one that is solved stands
-still while the others go on.
+Each example of a batch has a system of its own: inner products are taken within examples, and a solved one no longer
+changes while the others go on.
 """
 
 from __future__ import annotations

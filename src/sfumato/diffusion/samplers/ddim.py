@@ -6,7 +6,7 @@ r"""DDPM's sampler, and DDIM: a family of processes with DDPM's marginals, from 
     x_s      = alpha_s x0^ + sqrt( 1 - abar_s - sigma_ts^2 ) eps^ + sigma_ts z                              DDIM Eq. 12
 
 eta = 1 is ancestral sampling with the small variance. eta = 0 is Euler's method on the probability-flow ODE: divide the
-image by alpha and take rho, the noise that is then in it, for time (DDIM Eq. 14; EDM Eq. 1),
+image by alpha and use rho, the noise level that it then has, as time (DDIM Eq. 14; EDM Eq. 1),
 
     y = x / alpha,   rho = sigma / alpha:          dy / drho = eps^(x, t)
 
@@ -111,7 +111,7 @@ def correctable(level_s: Level, level_t: Level) -> bool:
     image that is tolerated here; from the rho = 20 000 at which a cosine chain ends it is many images.
     """
     if float(level_s.sigma) == 0:
-        return False  # the image itself: there is no slope to be had
+        return False  # the slope at the image itself is not defined
     cos = float(level_s.alpha * level_t.alpha + level_s.sigma * level_t.sigma)
     # infinite, so no, from pure noise
     moved = rho_step(level_s, level_t) / 2 * (float(level_s.sigma) * cos - float(level_t.sigma))

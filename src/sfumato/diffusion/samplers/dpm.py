@@ -23,10 +23,10 @@ m_1 is what the last step's noise revealed of x_0, and adding it again supplies 
 variance leaves out. A large, learned or optimal variance contains it already, and here it would count twice; those
 belong to `Ancestral`.
 
-Two ends have no lambda. In the last step sigma_s = 0 and h is infinite: a polynomial would be followed infinitely far,
-so the step is of first order and returns x0^. At a first step from pure noise, alpha_t = 0, h is infinite too: the step
-is of first order, and the prediction made there, infinitely far off in lambda, is not kept. The history grows by one
-prediction a step, and with it the order.
+lambda is infinite at both ends. In the last step sigma_s = 0 and h is infinite: a polynomial would be followed
+infinitely far, so the step is of first order and returns x0^. At a first step from pure noise, alpha_t = 0, h is
+infinite too: the step is of first order, and the prediction made there, infinitely far off in lambda, is not kept. The
+history grows by one prediction a step, and with it the order.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-r"""Samplers are frozen values; what changes along the way is a value too.
+r"""A sampler is a frozen value, and so is the state that it steps from.
 
 A sampler goes from the image at time t to the image at an earlier time s:
 
     step(denoiser, state, s, noise) -> State
 
-and knows nothing about networks, schedules' tables or the number of steps. One generator goes through a grid of times
+independently of networks, schedules' tables and the number of steps. One generator goes through a grid of times
 and yields every state, so a film, a progress bar or a stream to a browser is the caller's business, and one sampler
 object serves any number of runs at once.
 """
@@ -78,7 +78,7 @@ def trajectory(
     Args:
         times: (N + 1,) decreasing, as from `diffusion.grid`.
         noise: prior and step noise of the batch.
-        condition: what is asked of the images.
+        condition: what the images are conditioned on.
         start: (B, C, H, W), the image at times[0]; None is the prior, x_T ~ N(0, I).
 
     Raises:

@@ -14,7 +14,7 @@ The paper writes w_i = B(h) a_i; B cancels, except where there is one point and 
 
 The predictor (UniP-p) uses p predictions and arrives at x~_s. The next step evaluates the denoiser there anyway; its
 answer m_s, at r = 1, is one point more, and the corrector (UniC-p) takes the step again with it. So the corrector works
-on arrival: a step first corrects where it stands, with the prediction just made, and then predicts.
+on arrival: a step first corrects the image it starts from, with the prediction just made, and then predicts.
 """
 
 from __future__ import annotations
@@ -75,12 +75,13 @@ class UniPC:
     """UniPC-p with the data prediction (Zhao et al. 2023, 2302.04867, Alg. 5 and 6). Order p + 1, one evaluation a
     step.
 
-    The predictor combines p predictions, 1 to 3; the first steps use what there are. The last step, s = 0, is of first
-    order and returns the image predicted at x~_t, for the reasons in `dpm`. A first step from pure noise (alpha = 0) is
-    too, and is neither corrected nor kept. `variant` is B(h); the paper prefers bh1 unguided in very few steps.
+    The predictor combines p predictions, 1 to 3; the first steps use those made so far. The last step, s = 0, is of
+    first order and returns the image predicted at x~_t, for the reasons in `dpm`. A first step from pure noise (alpha =
+    0) is of first order too; it is not corrected, nor its prediction kept. `variant` is B(h); the paper prefers bh1
+    unguided in very few steps.
 
     The state's image is the predictor's x~; the corrected image exists only inside the next step, which corrects the
-    very tensor that this one returned. Changing x between steps loses the correction of that step, no more.
+    very tensor that this one returned. A caller that changes x between steps loses the correction of that step only.
     """
 
     p: int = 2
