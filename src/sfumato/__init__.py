@@ -10,7 +10,7 @@
     images = sfumato.sample(model, num=64, seed=0)  # (64, 3, 16, 16) in [-1, 1]
     sfumato.save_png(sfumato.grid(sfumato.to_bytes(images)), "faces.png")
 
-Everything named here is loaded when it is first used (PEP 562), so `import sfumato` costs nothing by itself.
+Every name here is loaded on first use (PEP 562), so `import sfumato` alone is fast.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""The one exception that stands for a mistake of the user's.
+"""The exception for mistakes of the user.
 
 A `UserError` carries a single line that says what is wrong, where, and what to do about it. The command line prints
 that line alone and exits with code 2; a library user sees an ordinary `ValueError`.
@@ -13,7 +13,7 @@ __all__ = ["UserError", "nearest"]
 
 
 class UserError(ValueError):
-    """A mistake that the user can mend; its message is one line: what, where, what to do."""
+    """A mistake that the user can correct; its message is one line: what, where, what to do."""
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

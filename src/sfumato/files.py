@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and locks that end with their process.
+"""Atomic writes, and locks that end with their process.
 
 A file is written under a hidden name beside its own, flushed to the disk and renamed; then the folder is flushed too,
 because a rename is stored in the folder.
@@ -24,7 +24,7 @@ def sync(path: Path) -> None:
     """Flush a file, or the names in a folder, to the disk."""
     try:
         handle = os.open(path, os.O_RDONLY)
-    except PermissionError:  # a folder may be writable and yet not readable
+    except PermissionError:  # a folder may be writable and not readable
         return
     try:
         os.fsync(handle)
@@ -57,7 +57,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 class Lock:
     """An exclusive lock on a file, for a `with` block. It never waits: `held` says whether the lock was free.
 
-    The kernel holds it (`flock`) and releases it when the process ends, however it ends, so no lock goes stale. The
+    The kernel holds it (`flock`) and releases it when the process ends, however it ends, so no lock is left behind. The
     file stays behind; its text names the process that took the lock last. Entering raises `OSError` where the file
     can't be opened, or does not exist and `create` is False.
 

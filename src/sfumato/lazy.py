@@ -1,4 +1,4 @@
-"""Names of a package that are loaded when they are first used (PEP 562), so that importing it costs nothing."""
+"""Load the names of a package on first use (PEP 562), so that importing it is fast."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def lazy(package: str, homes: Mapping[str, str] | str) -> tuple[Callable[[str], 
 
     Args:
         package: its name.
-        homes: the package's `__file__`, whose imports under `if TYPE_CHECKING:` say which module holds each name; or
-            these modules by name, relative to the package, a name that is its own home being a module.
+        homes: the package's `__file__`, whose imports under `if TYPE_CHECKING:` give the module of each name; or these
+        modules by name, relative to the package; a name mapped to itself is a module.
     """
     known = _imports(package, Path(homes)) if isinstance(homes, str) else homes
 

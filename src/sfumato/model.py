@@ -1,8 +1,8 @@
-"""A trained model: the network out of a weights file with all that sampling, editing and scoring need.
+"""A trained model: the network of a weights file with everything that sampling, editing and scoring need.
 
-A file is a stranger until its digest and its shapes are right. The network is first built without memory (torch's meta
-device), the shapes are compared, and only then are the weights given any; a header that promises a thousand blocks or a
-billion channels is refused for the price of reading it.
+A file is not trusted before its digest and its shapes are checked. The network is first built without memory (torch's
+meta device), the shapes are compared, and only then is memory allocated; a header with a thousand blocks or a billion
+channels is refused at once.
 """
 
 from __future__ import annotations
@@ -36,21 +36,20 @@ from sfumato.weights import pack, read, unusable
 __all__ = ["WEIGHTS", "Model", "cost_of", "load", "locate", "packed", "save", "untrained"]
 
 WEIGHTS = ("ema", "raw", "best")
-"""The weights that a run folder holds: the average, the trained ones, and the average where the held-out loss was
-least."""
+"""The weights of a run folder: the average, the trained ones, and the average with the lowest held-out loss."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A network out of a weights file, ready to sample from.
+    """A network from a weights file, ready to sample from.
 
     Attributes:
         net: the network, in evaluation mode.
         config: the configuration that it was trained with.
         denoiser: the network with its schedule and parameterisation.
-        codec: stored images to x_0 and back.
-        vocabulary: what can be asked for; None for nothing.
-        images: how many images it had seen.
+        codec: converts stored images to x_0 and back.
+        vocabulary: of its conditions; None where it has none.
+        images: number of training images seen.
         kind: `ema`, the average of the weights, or `raw`.
         path: the file; empty for a model in training.
     """
@@ -76,12 +75,12 @@ class Model:
 
     @property
     def attributes(self) -> tuple[Attribute, ...]:
-        """The attributes that can be asked for; () where the vocabulary is of another kind."""
+        """The attributes of the vocabulary; () where it is of another kind."""
         return self.vocabulary.attributes if isinstance(self.vocabulary, AttributeVocabulary) else ()
 
     @cached_property
     def sha256(self) -> str:
-        """The hash of the file: it names the model in what is made with it."""
+        """The hash of the file: it identifies the model in results."""
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -91,7 +90,7 @@ class Model:
         return next(self.net.parameters()).device
 
     def describe(self) -> dict[str, Any]:
-        """Return what the weights file says of itself, as JSON has it."""
+        """Return the facts in the weights file, as JSON has them."""
         cost = self.net.cost(*self.shape[1:])
         return {
             "parameters": cost.parameters,
@@ -113,14 +112,14 @@ class Model:
 
 
 def untrained(config: Config, data: Dataset) -> Network:
-    """Return the network that a configuration would train on data, on the meta device: to be counted, not to be run."""
+    """Return the network that a configuration would train on data, on the meta device: it can be counted, not run."""
     channels = config.codec.build(data.format, data.shape).shape[0]
     with torch.device("meta"):
         return config.net.build(config.interface(channels, data.vocabulary))
 
 
 def cost_of(config: Config, data: Dataset) -> Cost:
-    """Return what one image costs the network that a configuration would train on data."""
+    """Return the cost of an image for the network that a configuration would train on data."""
     _, height, width = config.codec.build(data.format, data.shape).shape
     return untrained(config, data).cost(height, width)
 
@@ -139,9 +138,8 @@ def packed(
         state: the network's `state_dict()`.
         config: the configuration that it was trained with.
         codec: of its images.
-        vocabulary: what it can be asked for; None for nothing.
-        kind: `ema` or `raw`.
-        images: how many images it has seen.
+        vocabulary: of its conditions; None where it has none. kind: `ema` or `raw`. images: number of training images
+        seen.
     """
     assert kind in ("ema", "raw"), kind
     facts = {
@@ -166,11 +164,11 @@ def load(path: Path | str | Run, weights: str = "ema", device: torch.device | st
     Args:
         path: a weights file, or a run folder.
         weights: which of a run folder's weights, `ema`, `raw` or `best`, or a weights file.
-        device: where the network shall be.
+        device: for the network.
 
     Raises:
-        UserError: no such file, not one of ours, truncated, altered, or its tensors are not the network's that its
-            header describes.
+        UserError: no such file, not written by sfumato, truncated, altered, or with other tensors than its header's
+        network.
     """
     file = locate(path, weights)
     facts, tensors = read(file)
@@ -207,14 +205,14 @@ def locate(path: Path | str | Run, weights: str = "ema") -> Path:
 
 
 def _plausible(table: dict[str, Any]) -> dict[str, Any]:
-    """Return a configuration's table, unless its network has a number so absurd that even checking it takes for ever.
+    """Return a configuration's table, unless a number of its network is so large that even checking it takes too long.
 
     Raises:
         ValueError: such a number.
     """
     lists = [value if isinstance(value, list) else [value] for value in table["net"].values()]
     if any(len(values) > 1000 or any(isinstance(n, int) and n > 1_000_000 for n in values) for values in lists):
-        raise ValueError("its network is absurdly large")
+        raise ValueError("its network is too large to be built")
     return table
 
 
@@ -226,9 +224,9 @@ def _size(value: Any) -> int:
 
 
 def _build(config: NetworkConfig, interface: Interface, tensors: dict[str, Tensor], file: Path) -> Network:
-    """Build the network around the tensors, or refuse when they are not its own."""
-    mismatch = UserError(f"{file}: its tensors are not those of the network that its header describes; take another")
-    if config.least_tensors > len(tensors):  # it can't be built of them, nor in time
+    """Build the network and give it the tensors; raise `UserError` where they do not fit."""
+    mismatch = UserError(f"{file}: its tensors do not fit the network in its header: use another file")
+    if config.least_tensors > len(tensors):  # too few tensors: do not even build it
         raise mismatch
     with torch.device("meta"):
         net = config.build(interface)

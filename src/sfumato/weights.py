@@ -1,13 +1,13 @@
-"""Weights files that say what they are: one file is enough to rebuild the denoiser, or to refuse.
+"""Self-describing weights files: one file is enough to rebuild the denoiser, or to refuse it.
 
 A weights file is a safetensors file, tensors behind a JSON header, so reading one can't run code. The header's metadata
-has one entry, "sfumato", itself JSON (one, since safetensors writes several in random order, and equal weights should
-be equal files):
+has one entry, "sfumato", itself JSON (only one, since safetensors writes several in random order, and equal weights
+should give equal files):
 
     version   of this layout                kind         "ema" or "raw"
     config    the whole configuration       images       seen when it was written
-    shape     (C, H, W) of a stored image   depth        what its values are (`codec.format`); without it, bytes
-    sha256    of everything else here       vocabulary   what can be asked for, null for nothing
+    shape     (C, H, W) of a stored image   depth        the format of its values (`codec.format`); without it, bytes
+    sha256    of everything else here       vocabulary   of the conditions; null where there are none
               and of every tensor
 
 Safetensors itself has no checksum, and one flipped bit loads silently as another weight; hence the digest, over the
@@ -41,7 +41,7 @@ Facts = dict[str, Any]
 
 
 def tensors_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors as safetensors wants them: on the CPU, contiguous, none sharing memory with another."""
+    """Return tensors as safetensors needs them: on the CPU, contiguous, none sharing memory with another."""
     return {
         name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, tensor in state.items()
@@ -73,10 +73,10 @@ def pack(state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bytes:
 
 
 def read(file: Path) -> tuple[Facts, dict[str, Tensor]]:
-    """Return a weights file's facts, in the present layout, and its tensors; both are what was written.
+    """Return a weights file's facts, in the present layout, and its tensors; verified by their digest.
 
     Raises:
-        UserError: not one of ours, truncated, altered, or of a version to come.
+        UserError: not written by sfumato, truncated, altered, or of a later version.
     """
     try:
         with safetensors.safe_open(file, framework="pt", device="cpu") as content:
@@ -99,7 +99,7 @@ def unusable(file: Path, error: Exception) -> UserError:
 
 
 def _facts(entry: str | None, file: Path) -> Facts:
-    """Return what the header's entry says, if it is ours and of a version that is known."""
+    """Return the facts of the header's entry, after a check of its version."""
     try:
         facts = json.loads(entry or "null")
     except (ValueError, RecursionError):

@@ -92,8 +92,8 @@ def test_other_images_are_brought_to_the_models_size(sfumato: Command, plain: Pa
         Image.new("RGB", (20, 30), (4 * n, 0, 255 - 4 * n)).save(folder / f"{n}.png")
     report = json.loads(sfumato("evaluate", plain, "--bits", *FEW, "--data", folder, "--json", "--out", "out").out)
     assert report["bits"]["images"] == str(folder)
-    assert any("as asked" in note for note in report["bits"]["notes"])
-    assert any("held-out images were scored; 12 were asked for" in note for note in report["bits"]["notes"])
+    assert any("was given as the data" in note for note in report["bits"]["notes"])
+    assert any("held-out images were scored; 12 were requested" in note for note in report["bits"]["notes"])
 
 
 SHARED = ("--num", 48, "--steps", 3, "--method", "vlb", "--batch", 8, "--device", "cpu", "--json")

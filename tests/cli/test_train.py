@@ -113,7 +113,7 @@ def test_a_preset_is_chosen_by_size_or_taken_as_asked(sfumato: Command, tmp_path
         ("bad --run bad/run", "no readable image"),
         ("good --run good/run --data.size 8,8", "lies inside the data"),
         ("good --run bad --data.size 8,8", "bad holds files, but no run"),
-        ("good --data.labels source", "good' carries no labels"),
+        ("good --data.labels source", "good' has no labels"),
         ("good --data.labels true", "data.labels: 'true' can't be read (No such file or directory)"),
     ],
 )

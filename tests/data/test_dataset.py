@@ -204,7 +204,7 @@ def test_labels_are_known_only_when_asked_for(make_folder: MakeFolder, tmp_path:
 
 
 def test_labels_that_are_not_there_are_an_error(make_folder: MakeFolder) -> None:
-    with pytest.raises(UserError, match="carries no labels"):
+    with pytest.raises(UserError, match="has no labels"):
         open_data(DataConfig(source=str(make_folder("set", 3)), labels="source"))
 
 
@@ -294,7 +294,7 @@ def test_identical_images_are_said(tmp_path: Path) -> None:
         ("./nowhere", "there is no './nowhere'"),
         ("/nowhere/at/all", "there is no '/nowhere/at/all'"),
         ("~/nowhere at all", "there is no"),
-        ("", "no data is named"),
+        ("", "no data is given"),
         ("x" * 5000, "cannot be read|there is no"),
     ],
 )

@@ -115,7 +115,7 @@ def test_a_range_that_is_given_counts(folder: Path) -> None:
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_bands_cannot_be_other_channels(folder: Path, channels: int) -> None:
     np.save(folder.with_suffix(".npy"), BANDS)
-    with pytest.raises(UserError, match=f"5 channels, where {channels} are wanted"):
+    with pytest.raises(UserError, match=f"5 channels can't be converted to {channels}"):
         opened(folder.with_suffix(".npy"), channels=channels)
 
 

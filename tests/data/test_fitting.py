@@ -99,7 +99,7 @@ def test_channels() -> None:
 
 @pytest.mark.parametrize(("own", "wanted", "alpha"), [(5, 3, False), (4, 3, False), (2, 1, True), (4, 5, False)])
 def test_bands_do_not_become_other_bands(own: int, wanted: int, alpha: bool) -> None:
-    with pytest.raises(Unreadable, match=f"{own} channels, where {wanted} are wanted"):
+    with pytest.raises(Unreadable, match=f"{own} channels can't be converted to {wanted}"):
         with_channels(np.zeros((2, 2, own), np.uint8), wanted, alpha)
 
 

@@ -98,8 +98,8 @@ def test_what_does_not_fit_is_counted(read: Read) -> None:
     assert labels.attributes == (Attribute("a", ("x",)),), "values of images that are not here are none"
     assert labels.notes == (
         "2 images have no row in labels.csv: they train without labels",
-        "2 rows of labels.csv name an image that is not here",
-        "1 rows of labels.csv name an image that had a row already: the first one counts",
+        "2 rows of labels.csv name an image that is not in the data",
+        "1 rows of labels.csv repeat an image: its first row counts",
     )
 
 

@@ -310,7 +310,7 @@ def test_a_stream_and_an_empty_dataset_are_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("file.xyz", "a file of another kind"),
+        ("file.xyz", "a file of an unsupported kind"),
         ("missing/{000..002}.tar", "there is no"),
         ("*.tar", "there is no"),
         ("nul\0byte", "there is no folder"),

@@ -191,7 +191,7 @@ def test_a_model_that_diverged_is_one_line(gaussian: Target, tmp_path: Path) -> 
         ("bits", lambda s: s, {"steps": 51}, "steps is 51, and the model's chain has 50"),
         ("quality", lambda s: s, {"steps": 51}, "steps is 51, and the model's chain has 50"),
         ("quality", lambda s: s, {"num": 5}, "at least 6 of each are needed"),
-        ("quality", lambda s: s, {"extractor": "classifier"}, "'classifier' knows images of"),
+        ("quality", lambda s: s, {"extractor": "classifier"}, "'classifier' is for images of"),
         ("quality", lambda s: s, {"extractor": "inception:nowhere.pth"}, "there is no file of weights"),
     ],
 )

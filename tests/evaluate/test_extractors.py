@@ -121,7 +121,7 @@ def test_the_best_extractor_that_needs_no_file_is_the_default() -> None:
         ("pixels:weights.pt", (3, 16, 16), "takes no file of weights"),
         ("inception:missing.pth", (3, 16, 16), "there is no file of weights 'missing.pth'"),
         ("dinov2:missing.pth", (5, 16, 16), "takes images of 1 or 3 channels and these have 5"),
-        ("classifier", (3, 16, 16), r"knows images of 1x28x28 \(fashion\), 1x8x8 \(digits\) and these are 3x16x16"),
+        ("classifier", (3, 16, 16), r"is for images of 1x28x28 \(fashion\), 1x8x8 \(digits\), and these are 3x16x16"),
     ],
 )
 def test_what_cannot_be_opened_is_one_line(spec: str, shape: tuple[int, int, int], message: str) -> None:

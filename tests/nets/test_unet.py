@@ -134,7 +134,7 @@ def test_a_condition_is_a_shift_of_the_time_vector() -> None:
 def test_conditions_of_a_network_without_any() -> None:
     net = network()
     x, time = batch(2)
-    with pytest.raises(UserError, match=r"knows none.*data\.labels"):
+    with pytest.raises(UserError, match=r"trained without labels.*data\.labels"):
         net(x, time, Attributes(torch.tensor([[math.nan], [0.0]])))
 
 

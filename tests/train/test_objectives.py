@@ -101,7 +101,7 @@ def test_the_best_weights_are_kept(digits, run) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"diffusion__variance": "learned"}, "not taught by the simple loss"),
+        ({"diffusion__variance": "learned"}, "not trained by the simple loss"),
         ({"diffusion__objective": "hybrid"}, "set variance = learned"),
         ({"diffusion__objective": "vlb", "diffusion__weighting__kind": "p2"}, "leave out weighting"),
         ({"diffusion__weighting__kind": "p2", "diffusion__loss_space": "x0"}, "leave out loss_space"),

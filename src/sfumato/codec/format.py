@@ -1,9 +1,9 @@
-r"""Pixel formats: what a stored value v is, and its place x in [-1, 1].
+r"""Pixel formats: the type of a stored value v, and its value x in [-1, 1].
 
     x = 2 (v - low) / (high - low) - 1            8 bits: low 0, high 255      16 bits: 0, 65535      floats: recorded
 
 (DDPM, Sec. 3.3, for bytes: "linearly scaled to [-1, 1]"). On the way back integers are rounded and clamped to low ..
-high; floats are left as they are. There and back changes no integer.
+high; floats are left as they are. The round trip changes no integer.
 
 A likelihood depends on the format too. Integers are the middles of `levels` bins, so they have probabilities. Floats
 have only a density, which depends on the unit: with dx = dv / scale in each of the D values of an image,
@@ -33,7 +33,7 @@ _LEVELS = {"8": 256, "16": 65536, "float": None}
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """What stored values are.
+    """The format of stored values.
 
     Attributes:
         kind: `8` (uint8), `16` (uint16) or `float` (float32).
@@ -50,9 +50,11 @@ class PixelFormat:
 
     def __post_init__(self) -> None:
         if self.kind not in DEPTHS:
-            raise ValueError(f"depth '{self.kind}' is none of {', '.join(DEPTHS)}")
+            raise ValueError(f"depth '{self.kind}' is unknown: choose from {', '.join(DEPTHS)}")
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
-            raise ValueError(f"a depth from {self.low} to {self.high}: give a lower and a greater finite number")
+            raise ValueError(
+                f"the range of this depth is {self.low} to {self.high}: give a lower and a greater finite number"
+            )
         if self.levels is not None and (self.low, self.high) != (0, self.levels - 1):
             raise ValueError(f"{self.kind} bits go from 0 to {self.levels - 1}, not from {self.low} to {self.high}")
 
@@ -80,12 +82,12 @@ class PixelFormat:
 
     @property
     def bits_offset(self) -> float:
-        """What turns bits a dimension of a model into those of the values: log2 scale for a density, else 0."""
+        """Added to bits a dimension of x_0 to get those of the stored values: log2 scale for a density, else 0."""
         return math.log2(self.scale) if self.levels is None else 0.0
 
     @property
     def words(self) -> str:
-        """In a few words: "8-bit", "16-bit", "floating-point, -0.2 to 1.3"."""
+        """A short description: "8-bit", "16-bit", "floating-point, -0.2 to 1.3"."""
         return f"{self.kind}-bit" if self.levels else f"floating-point, {self.low:.5g} to {self.high:.5g}"
 
     def to_model(self, values: Tensor) -> Tensor:
@@ -135,5 +137,5 @@ def plain(depth: PixelFormat) -> dict[str, Any]:
 
 
 def from_plain(table: dict[str, Any] | None) -> PixelFormat:
-    """Return what `plain` was given, 8 bits for None; ValueError, KeyError or TypeError where it is not a format."""
+    """Return the inverse of `plain`, 8 bits for None; ValueError, KeyError or TypeError where it is not a format."""
     return EIGHT if table is None else PixelFormat(str(table["kind"]), float(table["low"]), float(table["high"]))

@@ -14,7 +14,7 @@ __all__ = ["Pixels", "PixelsConfig", "to_bytes", "to_model"]
 
 @dataclass(frozen=True)
 class PixelsConfig:
-    """Pixels are modelled as they are."""
+    """The configuration of the codec of pixels, which has no options."""
 
     def build(self, format: PixelFormat, shape: tuple[int, int, int]) -> Pixels:
         """Return the codec; it takes any image."""
@@ -47,7 +47,7 @@ class Pixels:
 
     @property
     def bits_offset(self) -> float:
-        """What turns bits a dimension of x_0 into those of the stored values."""
+        """Added to bits a dimension of x_0 to get those of the stored values."""
         return self.format.bits_offset
 
     @property

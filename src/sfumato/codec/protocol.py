@@ -1,10 +1,10 @@
-"""What stands between stored values and the x_0 of diffusion.
+"""The interface of a codec: stored values to the x_0 of diffusion and back.
 
     stored values (B, C, H, W) of a `PixelFormat`  --encode-->  x_0, float32  --decode-->  stored values
 
-Pixels in [-1, 1] are one codec (`pixels`), latents of an autoencoder would be another. Whatever depends on the meaning
-of x_0 is asked here: what predictions are clipped to, the likelihood of a stored value, what a preview shows. A new
-codec is one file that defines the two classes below, and one line in `registry`.
+Pixels in [-1, 1] are one codec (`pixels`), latents of an autoencoder would be another. Everything that depends on the
+meaning of x_0 is a method here: the clipping of predictions, the likelihood of a stored value, previews. A new codec is
+one file that defines the two classes below, and one line in `registry`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Codec", "CodecConfig"]
 
 
 class Codec(Protocol):
-    """Stored values to x_0 and back; a frozen value.
+    """Converts stored values to x_0 and back; a frozen value.
 
     Attributes:
         format: of the stored values.
@@ -86,6 +86,6 @@ class CodecConfig(Protocol):
             shape: (C, H, W).
 
         Raises:
-            UserError: it has no such images.
+            UserError: it does not support such images.
         """
         ...

@@ -1,1 +1,1 @@
-"""What images can be asked for, and batches of it as values."""
+"""Conditions: what samples can be conditioned on, and batches of conditions as values."""

@@ -1,4 +1,4 @@
-"""Attributes: what images can be asked for, and the words of `--label`.
+"""Attributes: the properties that samples can be conditioned on, and the syntax of `--label`.
 
 A condition is a row of numbers, one for each attribute. For an attribute with values it is the index of a value, for a
 number the number standardised, (x - mean) / std, and NaN where the attribute is not given:
@@ -6,7 +6,7 @@ number the number standardised, (x - mean) / std, and NaN where the attribute is
     hair (short, long), glasses (none, clear, dark), age (mean 41, std 12)         "glasses=dark,age=53"
     [NaN, 2.0, 1.0]
 
-The words:
+The syntax:
 
     glasses=dark        an attribute and its value; for a number the number itself: age=35
     hair=long,age=35    several, separated by commas; the others are not given
@@ -16,8 +16,8 @@ The words:
     hair=all            cycles through every value of an attribute; with two attributes, through every pair
     all, 3, 35          with a single attribute: all of its values, the value with index 3, the number
 
-A word with two meanings is refused, with the ways to write each. An attribute with the values no and yes also takes
-false, 0, -1 and true, 1. Nothing here imports torch.
+An ambiguous word is refused; the message lists how to write each meaning. An attribute with the values no and yes also
+takes false, 0, -1 and true, 1. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -60,7 +60,10 @@ class Attribute:
         if len(set(self.values)) < len(self.values) or not all(self.values):
             raise UserError(f"attribute '{self.name}': a value is empty or repeated")
         if not (math.isfinite(self.mean) and math.isfinite(self.std) and self.std > 0):
-            raise UserError(f"attribute '{self.name}': mean {self.mean} and std {self.std} are not a scale")
+            raise UserError(
+                f"attribute '{self.name}': mean {self.mean} and std {self.std} can't standardise it: give finite "
+                "numbers, std above 0"
+            )
 
     def number(self, text: str) -> float:
         """Return the number of a value, "long" -> 1.0, "53" -> (53 - mean) / std; raises `UserError` for no such value,

@@ -69,6 +69,9 @@ class AttributeEmbedding(nn.Module):
         count, device = len(self.parts), next(self.parameters()).device
         table = torch.full((num, count), math.nan, device=device) if condition is None else condition.table
         if table.shape != (num, count):
-            raise UserError(f"a condition of shape {tuple(table.shape)} for {num} images and {count} attributes")
+            raise UserError(
+                f"a condition of shape {tuple(table.shape)} does not fit {num} images and {count} attributes: give "
+                f"({num}, {count})"
+            )
         total: Tensor = sum(part(column) for part, column in zip(self.parts, table.unbind(1), strict=True))
         return total

@@ -1,7 +1,7 @@
-"""What a kind of condition must offer, so that training, guidance and sampling need not know what it is.
+"""The interface of a kind of condition, so that training, guidance and sampling work with any kind.
 
-    Condition     a batch of what images should be, as a value (`sfumato.diffusion.condition`)
-    Vocabulary    what can be asked for: its words, its embedding, how it is written into a weights file
+    Condition     the conditions of a batch, as a value (`sfumato.diffusion.condition`)
+    Vocabulary    the possible conditions: their text, their embedding, their form in a weights file
 
 Attributes (`table`) are one kind, a table with NaN for "not given". Another is one file that defines both values, and
 one line in `registry`.
@@ -22,10 +22,10 @@ C = TypeVar("C", bound=Condition)
 
 
 class Vocabulary(Protocol):
-    """What a model's images can be asked for; a frozen value."""
+    """The conditions that a model was trained with; a frozen value."""
 
     def embedding(self, width: int) -> nn.Module:
-        """Return a new module: (Condition or None, number of images B) -> (B, width); None gives nothing to any."""
+        """Return a new module: (Condition or None, number of images B) -> (B, width); None is unconditional."""
         ...
 
     def parse(self, text: str | None, complete: bool = False) -> Condition | None:
@@ -38,11 +38,11 @@ class Vocabulary(Protocol):
         ...
 
     def describe(self, condition: Any) -> list[str]:
-        """Return each row of a condition of this kind in words that `parse` reads."""
+        """Return each row of a condition of this kind as text that `parse` reads."""
         ...
 
     def every(self) -> Condition:
-        """Return one row for each thing that can be asked for alone, as a grid of samples shows them."""
+        """Return one row for each condition that can be given alone, as a grid of samples shows them."""
         ...
 
     def recode(self, condition: Condition | None, other: Vocabulary | None) -> Condition:

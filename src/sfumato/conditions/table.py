@@ -33,7 +33,7 @@ class Attributes:
         return Attributes(self.table.to(device))
 
     def absent(self) -> Attributes:
-        """Return as many rows that give nothing."""
+        """Return as many rows in which nothing is given."""
         return Attributes(torch.full_like(self.table, math.nan))
 
     def cat(self, other: Attributes) -> Attributes:

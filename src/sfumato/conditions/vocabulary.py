@@ -1,4 +1,4 @@
-"""The attributes that a model knows, as a vocabulary: their words, their embedding, their plain form."""
+"""The vocabulary of attributes: their text, their embedding, their plain form."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class AttributeVocabulary:
         return AttributeEmbedding([len(attribute.values) for attribute in self.attributes], width)
 
     def parse(self, text: str | None, complete: bool = False) -> Attributes | None:
-        """Return the rows that words ask for (`attributes` has the spellings).
+        """Return the rows that a text means (`attributes` has the syntax).
 
-        A complete condition of a single attribute cycles through its values where no words are given.
+        For a single attribute, `complete` without a text cycles through its values.
         """
         if text is None and complete and len(self.attributes) == 1:
             return self.every()
@@ -49,7 +49,7 @@ class AttributeVocabulary:
         return None if rows is None else self.rows(rows)
 
     def describe(self, condition: Attributes) -> list[str]:
-        """Return each row in words, `glasses=dark,age=53`."""
+        """Return each row as text, `glasses=dark,age=53`."""
         return [words.describe(self.attributes, row) for row in condition.table.tolist()]
 
     def every(self) -> Attributes:

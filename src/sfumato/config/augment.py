@@ -1,4 +1,4 @@
-"""How training images are altered, which the network is told (`data.augment`)."""
+"""Augmentation of training images, whose parameters the network gets as an input (`data.augment`)."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ __all__ = ["KINDS", "NUMBERS", "AugmentConfig"]
 
 KINDS = ("x-flip", "y-flip", "scale", "rotate", "stretch", "translate")
 NUMBERS = 9
-"""How many numbers say what was done to an image."""
+"""How many numbers describe how an image was altered."""
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How training images are altered, which the network is told.
+    """Augmentation of training images, whose parameters the network gets as an input.
 
     Attributes:
-        p: chance of each kind; mirroring is drawn from a coin besides, and x-flip from the coin alone. 0 = nothing is
-            altered. EDM takes 0.12 for CIFAR-10 and 0.15 for sets of 70,000 and 15,000 faces.
-        kinds: which there are.
+        p: probability of each kind, for y-flip half of it; x-flip always has 1/2. 0 = nothing is altered. EDM takes
+        0.12 for CIFAR-10 and 0.15 for sets of 70,000 and 15,000 faces. kinds: those in use.
 
     Raises:
-        ValueError: p is no probability, or a kind is unknown or stands twice.
+        ValueError: p outside [0, 1], or a kind that is unknown or repeated.
     """
 
     p: float = 0.0

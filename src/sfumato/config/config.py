@@ -2,12 +2,12 @@
 
     Config
       data       DataConfig        which images, and how they are read
-      codec      a CodecConfig     what stored values are to the network; chosen by `kind`
+      codec      a CodecConfig     how stored values become x_0; chosen by `kind`
       net        a NetworkConfig   the network; chosen by `kind`
       diffusion  DiffusionConfig   schedule, what the network predicts, variance, objective
       optim      OptimConfig       the optimiser, its rate and decay
       ema        EMAConfig         the average of the weights
-      train      TrainConfig       length, batches, seed, how often to look
+      train      TrainConfig       length, batches, seed, how often to sample and validate
       augment    AugmentConfig     how training images are altered
 
 Values come from a preset, a TOML file over it, and `key=value` from the command line over both (`presets.resolve`). The
@@ -51,10 +51,10 @@ _DERIVED = ("channels", "conditions", "augment", "learned_variance", "num_classe
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides what a run will be. See the module's docstring for its branches.
+    """Everything that determines a run. See the module's docstring for its branches.
 
-    Where `data.flip` mirrors images, a mirror image is an image like any other: `x-flip` is taken out of the
-    augmentation, since nothing is left to tell the network about it.
+    Where `data.flip` mirrors images, mirror images are part of the data: `x-flip` is removed from the augmentation,
+    since the network need not be told of it.
     """
 
     data: DataConfig = DataConfig()
@@ -125,7 +125,7 @@ def digest(config: Config) -> str:
 
 
 def difference(old: Config, new: Config) -> str:
-    """Return where two configurations differ, as `key old -> new, key old -> new`; empty where they are the same."""
+    """Return the differences of two configurations as `key old -> new, key old -> new`; empty where they are equal."""
     return ", ".join(tree.difference(to_dict(old), to_dict(new)))
 
 

@@ -31,7 +31,7 @@ class DataConfig:
         range: the values of floats that become -1 and 1; None takes the least and the greatest of all images.
         crop: how an image of another shape is fitted: `center` cuts out a centred rectangle, `letterbox` keeps the
             whole image and fills the rest with the background, `random` cuts out another rectangle each time.
-        flip: mirror half of the training images, chosen anew at every position of the stream.
+        flip: mirror each training image with probability 1/2, at every position of the stream.
         held_out: fraction of the images kept out of training, in [0, 1), chosen by content.
         labels: `none`; `source`, what the source knows (sub-folders, labels of idx files, attributes of built-in
             images); or the path of a CSV or JSON Lines file.

@@ -29,14 +29,14 @@ __all__ = ["DiffusionConfig"]
 _OBJECTIVES = ("simple", "hybrid", "vlb")
 
 MARKS = (0.001, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
-"""Times at which `describe_schedule` looks."""
+"""Number of times in `describe_schedule`."""
 MOST_STEPS = 1_000_000
-"""The longest chain: the table of levels of a longer one would fill the memory."""
+"""The longest chain: the table of levels of a longer one may not fit into memory."""
 
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    """The diffusion process and what is minimised.
+    """The diffusion process and the training objective.
 
     Attributes:
         schedule: the chain of noise levels.
@@ -45,14 +45,14 @@ class DiffusionConfig:
         objective: what is minimised: `simple` (DDPM Eq. 14), `hybrid` (simple, and the bound for the variance alone,
             IDDPM Eq. 16), or `vlb` (the bound).
         weighting: of the simple loss by noise level, on the error of eps; None is the plain mean in `loss_space`.
-        importance: draw t by the history of losses (IDDPM Eq. 18) and not uniformly; made for `vlb`.
+        importance: sample t by the history of losses (IDDPM Eq. 18) instead of uniformly; meant for `vlb`.
         zero_terminal_snr: rescale the chain so that it ends in pure noise (Lin et al. 2023).
         logsnr_shift: added to every level's logsnr; `diffusion.resolution_shift(size)` gives the usual one.
-        loss_space: where the squared error is taken, by parameterisation; None is where the network predicts.
+        loss_space: the parameterisation in which the squared error is taken; None is the network's own.
 
     Raises:
         ValueError: an unknown name, a chain of no or too many steps, eps-prediction on a chain that ends in pure noise,
-            or an objective that can't teach the variance or has nothing to weigh.
+            an objective that does not train the variance, or a weighting without effect.
     """
 
     schedule: Chain = Cosine()
@@ -84,13 +84,15 @@ class DiffusionConfig:
             )
         learned = self.variance == "learned"
         if learned and self.objective == "simple":
-            raise ValueError('variance = "learned" is not taught by the simple loss: use objective = hybrid or vlb')
+            raise ValueError('variance = "learned" is not trained by the simple loss: use objective = hybrid or vlb')
         if self.objective == "hybrid" and not learned:
-            raise ValueError('objective = "hybrid" teaches a variance: set variance = learned, or objective = simple')
+            raise ValueError(
+                'objective = "hybrid" trains a learned variance: set variance = learned, or objective = simple'
+            )
         if self.objective == "vlb" and (self.weighting is not None or self.loss_space is not None):
             raise ValueError('objective = "vlb" has its own weights and space: leave out weighting and loss_space')
         if self.weighting is not None and self.loss_space is not None:
-            raise ValueError("weighting is of the error of eps: leave out loss_space")
+            raise ValueError("weighting applies to the error of eps: leave out loss_space, or weighting")
 
     def build_schedule(self) -> Schedule:
         """Return the schedule, rescaled and shifted as the configuration says."""
@@ -105,7 +107,7 @@ class DiffusionConfig:
         return [{"t": step} | {name: float(getattr(level, name)) for name in names} for step, level in levels]
 
     def build_parameterization(self) -> Parameterization:
-        """Return what the network's output means."""
+        """Return the network's parameterisation."""
         return PARAMETERIZATIONS[self.parameterization]
 
     def build_variance(self) -> Variance:

@@ -1,4 +1,4 @@
-"""Presets: named configurations with their sources, the choice of one for a set of images, and `resolve`.
+"""Presets: named configurations with their sources, the recommended one for a set of images, and `resolve`.
 
 Three are for two CPU cores and a few minutes (`digits`, `faces`, `fashion`), two for larger images without a GPU
 (`small64`, `small256`), and three are published settings, which take days on a large GPU. Their numbers are those of
@@ -136,9 +136,9 @@ PRESETS: dict[str, Preset] = {
         "variance.",
     ),
 }
-"""Every preset by name. Where one names a built-in source, that stands until another is given."""
+"""Every preset by name. A built-in source in a preset is used unless another is given."""
 
-# (largest side, preset without a GPU, preset with one)
+# (largest side, preset without a GPU, preset with a GPU)
 _BY_SIDE = (
     (12, "digits", "digits"),
     (20, "faces", "faces"),

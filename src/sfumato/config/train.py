@@ -74,7 +74,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """How the weights are changed.
+    """The optimiser.
 
     Attributes:
         name: `adamw` (decoupled weight decay, Loshchilov and Hutter 2019) or `adam` (Kingma and Ba 2015).
@@ -82,7 +82,7 @@ class OptimConfig:
         beta1: decay of the first moment.
         beta2: decay of the second moment.
         eps: added to the root of the second moment.
-        weight_decay: as the named optimiser means it.
+        weight_decay: as the optimiser defines it.
         warmup: images over which the rate rises from 0; a value below 1 is a fraction of the planned length.
         decay: `constant`, `cosine` or `linear`, down to 0 at the planned length.
         clip: greatest norm of the whole gradient; None leaves it alone.
@@ -117,7 +117,7 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class EMAConfig:
-    """How long the average of the weights remembers.
+    """The half-life of the average of the weights.
 
     Attributes:
         half_life: in images; a value below 1 is a fraction of the planned length.

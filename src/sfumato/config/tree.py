@@ -1,7 +1,7 @@
 """Trees of frozen dataclasses to and from plain tables: JSON, TOML, and `key=value` from the command line.
 
-The type annotations of the dataclasses say which keys there are and what each may hold. This module reads them, once
-for all three sources. There are five kinds of node:
+The type annotations of the dataclasses define the keys and their types. This module reads them, for all three sources.
+There are five kinds of node:
 
     int, float, bool, str      a scalar; an int serves as a float, a bool never as a number
     tuple[T, ...], tuple[T, U] a list, of any or of a fixed length
@@ -76,7 +76,7 @@ def convert(hint: Any, value: Any, choices: Choices, where: str = "") -> Any:
 
     Raises:
         UserError: an unknown key or kind (the nearest valid one is named), a wrong type, or a value that the dataclass
-            itself refuses.
+        refuses.
     """
     if hint in choices:
         return _chosen(choices[hint], value, choices, where)
@@ -184,7 +184,7 @@ def nest(overrides: Mapping[str, str]) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` with the values of `over` laid over it, table by table.
+    """Return `base` with its values replaced by those of `over`, table by table.
 
     A table that changes its `kind` starts from that kind's own defaults: nothing of the base's table is kept.
     """
@@ -207,7 +207,7 @@ def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Return where two nested tables differ, as `key old -> new`, in order of the keys."""
+    """Return the differences of two nested tables as `key old -> new`, in order of the keys."""
     a, b = flatten(old), flatten(new)
     return [f"{key} {_toml(a.get(key))} -> {_toml(b.get(key))}" for key in sorted(a | b) if a.get(key) != b.get(key)]
 

@@ -1,6 +1,6 @@
 """Images: sources, checking, the decoded store, and batches as functions of position.
 
-The names below are loaded when they are first used, so that listing the sources doesn't import torch.
+The names below are loaded on first use, so that listing the sources doesn't import torch.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-r"""What is done to an image when it is met in training: cut out, mirrored, or altered in a way that the network is
-told.
+r"""Augmentation: random crops, mirroring, and alterations whose parameters the network gets as an input.
 
 **Crop and mirror** make images that could be in the data. With `data.crop=random` an image is cut out of a larger
-picture where `uniform(s, CROP, n)` says, and with `data.flip` it is mirrored where `uniform(s, FLIP, n) < 1/2`, s the
-seed and n the position in the training stream.
+picture at `uniform(s, CROP, n)`, and with `data.flip` it is mirrored where `uniform(s, FLIP, n) < 1/2`, s the seed and
+n the position in the training stream.
 
-**Augmentation that doesn't leak.** A network that meets few images memorises them. Met moved, turned and stretched they
-are many more, but a model of such images would sample moved, turned and stretched ones. Karras et al. 2022 (EDM, arXiv
-2206.00364, Appendix F.2 and Table 6) give the network what was done as nine more numbers, all zero where nothing was.
-Zeros at sampling time then ask for images as they came. An image goes through the table from top to bottom:
+**Augmentation that doesn't leak.** A network trained on few images memorises them. Moving, rotating and stretching
+makes them many more, but a model of such images would also sample moved, rotated and stretched ones. Karras et al. 2022
+(EDM, arXiv 2206.00364, Appendix F.2 and Table 6) give the network the alteration as nine more inputs, all zero for an
+unaltered image. Zeros at sampling time then give unaltered images. The rows of the table are applied from top to
+bottom:
 
-    kind        chance   what is done                                            numbers
+    kind        chance   alteration                                              numbers
     x-flip      1/2      mirrored left to right                                  1
     y-flip      p/2      mirrored top to bottom                                  1
     scale       p        enlarged 2^(0.2 w)-fold, w ~ N(0, 1)                    w
@@ -19,17 +19,17 @@ Zeros at sampling time then ask for images as they came. An image goes through t
     translate   p        moved by W/8 w_x to the right, H/8 w_y down             w_x, w_y
 
 r is 0 in half of the cases and any direction in the other half. Chances and strengths are those of the paper's code for
-CIFAR-10 (NVlabs/edm, train.py and training/augment.py), where p = 0.12. One thing is ours: there the numbers of a
-stretch are w cos r, w sin r, and those of (w, r) and (-w, r + pi) are the same though one stretch undoes the other. The
-doubled angle has no such pairs, so here the numbers say everything, and `augment` is a function of them.
+CIFAR-10 (NVlabs/edm, train.py and training/augment.py), where p = 0.12. One thing differs: there the numbers of a
+stretch are w cos r, w sin r, which are the same for (w, r) and (-w, r + pi) though one stretch undoes the other. The
+doubled angle has no such pairs, so here the numbers determine the alteration, and `augment` is a function of them.
 
 Mirroring moves pixels. The rest is one affine map an image, and one resampling: the pixel at d from the middle of the
-result shows what was at M^-1 (d - shift) from the middle of the original, M = stretch rotate scale. Between pixels the
-image is the cubic spline through them (Unser 1999, "Splines: a perfect fit for signal and image processing"): a sum of
-B-splines whose coefficients are the pixels times the inverse of a band matrix, a product a side. Beyond its edge the
-image continues as its mirror image about the last pixel's middle, and so do the coefficients. A B-spline covers 4 x 4
-pixels, and since its weights are positive, two of a row at a time are one bilinear look between them: four looks in all
-(Sigg, Hadwiger 2005, GPU Gems 2, chapter 20). Images for which nothing was drawn stay as they are, bit for bit.
+result is the original at M^-1 (d - shift) from its middle, M = stretch rotate scale. Between pixels the image is the
+cubic spline through them (Unser 1999, "Splines: a perfect fit for signal and image processing"): a sum of B-splines
+whose coefficients are the pixels times the inverse of a band matrix, a product a side. Beyond its edge the image
+continues as its mirror image about the last pixel's middle, and so do the coefficients. A B-spline covers 4 x 4 pixels,
+and since its weights are positive, two of a row at a time are one bilinear sample between them: four samples in all
+(Sigg, Hadwiger 2005, GPU Gems 2, chapter 20). Unaltered images stay as they are, bit for bit.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from sfumato.diffusion.noise import Purpose, normal, uniform
 __all__ = ["augment", "cut_out", "draw", "inverse", "mirror", "resample"]
 
 BLOCK = 1024
-"""Positions whose mirroring is drawn at once."""
+"""Positions whose mirroring is computed at once."""
 _SCALE, _STRETCH, _SHIFT = 0.2, 0.2, 1 / 8
 
 
@@ -87,22 +87,22 @@ def mirror(x: Tensor, seed: int, positions: Tensor) -> None:
 
 @lru_cache(maxsize=4)
 def _mirrored(seed: int, block: int) -> Tensor:
-    """Which positions of a block are mirrored; kept, since drawing sixteen numbers costs as much as a thousand."""
+    """Which positions of a block are mirrored; cached, since sixteen random numbers cost as much as a thousand."""
     return uniform(seed, Purpose.FLIP, torch.arange(block * BLOCK, (block + 1) * BLOCK), ()) < 0.5
 
 
 def draw(config: AugmentConfig, seed: int, positions: Tensor) -> Tensor:
-    """Draw what is done to examples, by random numbers of purpose AUGMENT.
+    """Return the alterations of examples, from random numbers of purpose AUGMENT.
 
     Each kind has random numbers of its own, so leaving one out changes nothing about the others.
 
     Args:
-        config: how often what is done.
+        config: the kinds and their probability.
         seed: the run's.
         positions: (B,) int64, of the training stream.
 
     Returns:
-        (B, NUMBERS) float32, in the order of the module's table; zeros where nothing is done.
+        (B, NUMBERS) float32, in the order of the module's table; zeros where an image is unaltered.
     """
     u = uniform(seed, Purpose.AUGMENT, positions, (len(KINDS) + 2,))
     scale, stretch, x, y = normal(seed, Purpose.AUGMENT, positions, (4,), step=1, dtype=torch.float64).unbind(1)
@@ -124,11 +124,12 @@ def draw(config: AugmentConfig, seed: int, positions: Tensor) -> Tensor:
 
 
 def augment(x: Tensor, numbers: Tensor) -> Tensor:
-    """Do to images what was drawn.
+    """Alter images.
 
     Args:
         x: (B, C, H, W) float32, on any device.
-        numbers: (B, NUMBERS) on the CPU, as drawn: which images change is known without asking the device.
+        numbers: (B, NUMBERS) on the CPU, from `draw`, so that finding the images that change does not wait for the
+        device.
 
     Returns:
         (B, C, H, W) in x's memory layout; rows of zeros leave their image as it is.
@@ -144,10 +145,10 @@ def augment(x: Tensor, numbers: Tensor) -> Tensor:
 
 
 def inverse(numbers: Tensor, height: int, width: int) -> Tensor:
-    """Return where each pixel of a result comes from, mirroring aside: (M^-1, -M^-1 shift).
+    """Return the map from each pixel of a result to its origin, without mirroring: (M^-1, -M^-1 shift).
 
     Args:
-        numbers: (B, NUMBERS), as drawn.
+        numbers: (B, NUMBERS), from `draw`.
         height, width: of the images.
 
     Returns:
@@ -170,13 +171,13 @@ def _matrix(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
 
 
 def resample(x: Tensor, matrix: Tensor) -> Tensor:
-    """Read images at other points, between their pixels by cubic splines, beyond their edge as in a mirror.
+    """Resample images by cubic splines, mirrored beyond their edge.
 
     No value leaves the range that its channel of the image had.
 
     Args:
         x: (B, C, H, W) float32.
-        matrix: (B, 2, 3), where each pixel comes from, as `inverse` has it.
+        matrix: (B, 2, 3), where each pixel comes from, as `inverse` returns it.
     """
     height, width = x.shape[-2:]
     coefficients = _unmixing(height).to(x) @ x @ _unmixing(width).to(x).T
@@ -195,7 +196,7 @@ def resample(x: Tensor, matrix: Tensor) -> Tensor:
 
 
 def _looks(point: Tensor, count: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Return the two points between pixels, and their weights, that stand for the four B-splines around a point.
+    """Return two points between pixels, and their weights, that are equivalent to the four B-splines around a point.
 
     Args:
         point: along a side, in pixels.

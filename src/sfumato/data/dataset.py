@@ -1,8 +1,8 @@
-"""The training stream and the held-out set: which image is met when, as a function of random keys alone.
+"""The training stream and the held-out set: the order of images is a function of random keys alone.
 
 Position n of the stream with seed s is index n mod N of epoch n div N, where N images train. Each epoch visits all of
 them once, in the order `permutation(s, ORDER, N, step=epoch)`; `augment` says how an image is cut out and mirrored
-there. Nothing else is remembered, so batches of any size, made by any number of processes or after any interruption,
+there. There is no other state, so batches of any size, made by any number of processes or after any interruption,
 are slices of the same stream.
 """
 
@@ -46,7 +46,7 @@ class Batch:
 
     Attributes:
         x: (B, C, H, W), stored values.
-        condition: what is known of each image; None for nothing.
+        condition: of each image; None where there are none.
         index: (B,) int64, the rows of `Dataset.images`.
     """
 
@@ -60,18 +60,18 @@ class Dataset:
     """Checked, decoded images.
 
     Attributes:
-        config: how they were asked for.
+        config: the configuration that they were opened with.
         source_name: the built-in name, or the absolute path.
         images: (N, C, H, W), stored values, mapped from the store.
-        vocabulary: what is known of the images, as `config.labels` asks; None for nothing.
-        conditions: what is known of each, N rows; None for nothing.
+        vocabulary: of the conditions, as `config.labels` chooses; None where there are none.
+        conditions: N rows, one an image; None where there are none.
         origins: where each image comes from.
         digests: the SHA-256 of each image's pixels, in hexadecimal.
         train: int64, the rows that train.
         held_out: int64, the other rows.
         skipped: (origin, reason) of every file that could not be used.
-        notes: what was chosen and found, and what follows from it, in sentences.
-        format: what the values are.
+        notes: choices, findings and warnings, in sentences.
+        format: of the stored values.
         whole: (N, C, H', W') the larger pictures out of which `images` are cut from the centre, and `batch` at random;
             None where there are none.
         captions: a text for each image, empty where it has none; None where no image has one. Nothing trains on them.
@@ -103,12 +103,12 @@ class Dataset:
 
     @property
     def attributes(self) -> tuple[Attribute, ...]:
-        """The attributes that are known of the images; () where something else is."""
+        """The attributes of the images; () where the vocabulary is of another kind."""
         return getattr(self.vocabulary, "attributes", ())
 
     @property
     def table(self) -> NDArray[np.float32]:
-        """What is known of each image as numbers, (N, A): a column an attribute, NaN where it is not given."""
+        """The attributes of each image as numbers, (N, A), NaN where one is not given."""
         if not self.attributes:
             return np.empty((len(self), 0), np.float32)
         assert isinstance(self.conditions, Attributes)
@@ -120,7 +120,7 @@ class Dataset:
         digest = hashlib.sha256(repr((self.images.shape, self.attributes)).encode())
         if self.whole is not None:
             digest.update(repr(self.whole.shape).encode())
-        if self.format != EIGHT:  # in the words of the first version, so that runs of that time resume
+        if self.format != EIGHT:  # in the format of the first version, so that its runs resume
             own = self.format
             digest.update(f"Depth(kind={own.kind!r}, low={own.low!r}, high={own.high!r})".encode())
         if self.vocabulary is not None and not self.attributes:
@@ -160,7 +160,7 @@ class Dataset:
         return Batch(x, condition, index)
 
     def rows(self, index: Tensor) -> tuple[Tensor, Condition | None]:
-        """Return images by row: stored values (B, C, H, W), copied, and what is known of them.
+        """Return images by row: stored values (B, C, H, W), copied, and their conditions.
 
         Args:
             index: (B,) int64, rows of `images`.
@@ -174,7 +174,7 @@ class Dataset:
         return bytes_
 
     def summary(self) -> str:
-        """Return a few lines for people: how many of what, the labels, the notes, the skipped files."""
+        """Return a few lines for people: counts, labels, notes, skipped files."""
         shape, deep = "x".join(map(str, self.shape)), "" if self.format == EIGHT else f", {self.format.words}"
         lines = [
             f"{self.source_name}: {len(self):,} images of {shape} (channels x height x width){deep}, "
@@ -198,26 +198,27 @@ class Dataset:
 def open_data(
     config: DataConfig, cache: Path | None = None, on_progress: Progress | None = None, source: Source | None = None
 ) -> Dataset:
-    """Open what a config asks for: find the source, decode it once, split it.
+    """Open the images of a configuration: find the source, decode it once, split it.
 
     Args:
-        config: which images, and how.
+        config: the images and their size, depth, labels, ...
         cache: the folder of decoded stores; None is $SFUMATO_CACHE or the user's cache folder.
-        on_progress: called with (pictures done, pictures in all) while images are decoded; not at all when they
-            were decoded before.
-        source: the pictures themselves, in place of those that `config.source` names: what `from_arrays`,
-            `from_dataset` or `from_huggingface` made, or a source of your own.
+        on_progress: called with (pictures done, pictures in all) while images are decoded; not called when they were
+            decoded before. source: the pictures themselves, in place of those that `config.source` names: what
+            `from_arrays`, `from_dataset` or `from_huggingface` made, or a source of your own.
 
     Raises:
-        UserError: the source doesn't exist or holds fewer than two images, labels are asked for and there are none or
-            their file can't be used, or the cache can't be written.
+        UserError: the source doesn't exist or holds fewer than two images, labels are requested but missing or
+        unreadable, or the cache can't be written.
     """
     source = source or open_source(config.source)
     if (folder := folder_of(source)) is not None:
         _keep_apart(folder, cache_folder(cache))
     stored = open_store(source, config, cache, on_progress)
     if len(stored.digests) < 2:
-        raise UserError(f"'{source.name}' holds one readable image: a model needs at least 2, and a good one thousands")
+        raise UserError(
+            f"'{source.name}' holds only one readable image: training needs at least 2, and a good model thousands"
+        )
     format, range_note = _format(stored, config)
     labels = _labels(stored, config, source.name)
     train, held_out, split_note = split(stored.digests, config.held_out)
@@ -253,7 +254,7 @@ def _format(stored: Stored, config: DataConfig) -> tuple[PixelFormat, str | None
         return own, None
     if own.levels is not None:
         raise UserError(
-            f"data.range is of floats, and the images are {own.words}: set data.depth=float, or leave it out"
+            f"data.range is for floats, and the images are {own.words}: set data.depth=float, or leave it out"
         )
     format = PixelFormat("float", *config.range)
     if own.low >= format.low and own.high <= format.high:
@@ -269,14 +270,14 @@ def _labels(stored: Stored, config: DataConfig, name: str) -> Labels:
     own = stored.labels
     if config.labels == "none":
         names = ", ".join(attribute.name for attribute in own.attributes[:6]) + ", ..." * (len(own.attributes) > 6)
-        note = f"what is known of them ({names}) is not used; data.labels=source trains with it"
+        note = f"the source's labels ({names}) are not used; data.labels=source trains with them"
         return Labels((), own.conditions[:, :0], (note,) if own.attributes else (), own.captions)
     if config.labels != "source":
         labels = read_labels(Path(config.labels).expanduser(), stored.origins, config.attributes)
         return labels if labels.captions else replace(labels, captions=own.captions)
     if not own.attributes:
         raise UserError(
-            f"data.labels is source, but '{name}' carries no labels: put images in one sub-folder a class, or name a "
+            f"data.labels is source, but '{name}' has no labels: put each class into a sub-folder, or name a "
             "CSV or JSON Lines file"
         )
     return pick(own, config.attributes, name)
@@ -284,12 +285,14 @@ def _labels(stored: Stored, config: DataConfig, name: str) -> Labels:
 
 @lru_cache(maxsize=4)
 def _order(seed: int, count: int, epoch: int) -> Tensor:
-    """The training images of an epoch in order; kept, since every batch of the epoch asks."""
+    """The training images of an epoch in order; cached, since every batch of the epoch needs it."""
     return permutation(seed, Purpose.ORDER, count, step=epoch)
 
 
 def _keep_apart(folder: Path, cache: Path) -> None:
-    """Refuse a cache that the next listing of the folder would meet."""
+    """Refuse a cache inside the folder of images, which the next listing would include."""
     cache = cache.resolve()
     if cache.is_relative_to(folder) and not any(part.startswith(".") for part in cache.relative_to(folder).parts):
-        raise UserError(f"the image cache '{cache}' lies inside the images' folder: set SFUMATO_CACHE to another place")
+        raise UserError(
+            f"the image cache '{cache}' lies inside the images' folder: set SFUMATO_CACHE to a folder outside it"
+        )

@@ -1,4 +1,4 @@
-"""What is known of images: attributes and captions, from columns of text, and from a file beside the images.
+"""Labels of images: attributes and captions, from columns of text or from a file beside the images.
 
     file,hair,age              {"file": "a/1.png", "hair": "long"}          202599
     a/1.png,long,35            {"file": "a/2.png", "age": 53}               5_o_Clock_Shadow Bald ...
@@ -6,10 +6,10 @@
 
 The first column (in JSON the key `file` or `file_name`) is the path of an image within the folder, with forward
 slashes; images that are rows of an array go by their number, from 0. Every other column is an attribute, and an empty
-cell (or `nan`, or null) is a value that is not given. A CSV's commas may be semicolons or tabs: what its header has
-most of. The third format is CelebA's list of attributes.
+cell (or `nan`, or null) is a value that is not given. A CSV may be separated by semicolons or tabs instead of commas:
+the separator is the most frequent one in the header. The third format is CelebA's list of attributes.
 
-The cells of a column decide what it is:
+The cells of a column determine its kind:
 
     yes or no       all are of one of the pairs no/yes, false/true, 0/1, -1/1, in any case
     a number        all are numbers, and one is not an integer, or there are more than `MOST_INTEGERS` different ones
@@ -54,9 +54,9 @@ __all__ = [
 ]
 
 MOST_INTEGERS = 20
-"""So many different integers are names of classes; more of them are a scale."""
+"""At most this many different integers are classes; more are a number."""
 MOST_VALUES = 1000
-"""A column with more different texts than this identifies images and does not group them."""
+"""A column with more different texts than this identifies images instead of grouping them."""
 CAPTIONS = ("caption", "text")
 """Names of columns of captions, in any case, the preferred one first."""
 
@@ -66,17 +66,17 @@ _NUMBERED = re.compile(r".*\[(\d+)\]")
 Table = NDArray[np.float32]
 Cells = Sequence[str | None]
 Parsed = tuple[list[str], list[tuple[str, Cells]]]
-"""Names of columns, and of each row the image and the cells."""
+"""The columns' names, and each row's image and cells."""
 
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """What is known of N images.
+    """The labels of N images.
 
     Attributes:
         attributes: the A attributes.
         conditions: (N, A) float32, NaN where not given.
-        notes: what was found while reading, in sentences.
+        notes: findings while reading, in sentences.
         captions: N texts, None where an image has none; None where no image has one.
     """
 
@@ -87,7 +87,7 @@ class Labels:
 
     @classmethod
     def none(cls, count: int) -> Labels:
-        """Return the labels of so many images of which nothing is known."""
+        """Return the labels of `count` images without any."""
         return cls((), np.zeros((count, 0), np.float32))
 
     @classmethod
@@ -97,7 +97,7 @@ class Labels:
 
 
 def read_labels(path: Path, origins: Sequence[str], chosen: Sequence[str] = ()) -> Labels:
-    """Read what a file says of images.
+    """Read a file of labels.
 
     Args:
         path: the file.
@@ -110,7 +110,7 @@ def read_labels(path: Path, origins: Sequence[str], chosen: Sequence[str] = ()) 
     shown = printable(str(path))
     names, lines = _parsed(path, shown)
     if not names:
-        raise UserError(f"'{shown}' has only the column of files: add a column for each attribute")
+        raise UserError(f"'{shown}' has only the column of file names: add a column for each attribute")
     table: dict[str, Cells] = {}
     for file, cells in lines:
         table.setdefault(printable(file.removeprefix("./")), cells)
@@ -129,8 +129,8 @@ def read_labels(path: Path, origins: Sequence[str], chosen: Sequence[str] = ()) 
         raise UserError(f"'{shown}': {error}") from None
     counts = {
         "{:,} images have no row in {}: they train without labels": sum(row is None for row in rows),
-        "{:,} rows of {} name an image that is not here": len(table.keys() - set(keys)),
-        "{:,} rows of {} name an image that had a row already: the first one counts": len(lines) - len(table),
+        "{:,} rows of {} name an image that is not in the data": len(table.keys() - set(keys)),
+        "{:,} rows of {} repeat an image: its first row counts": len(lines) - len(table),
     }
     notes = tuple(note.format(count, printable(path.name)) for note, count in counts.items() if count)
     return _joined(found, columns, len(rows), notes)
@@ -139,12 +139,12 @@ def read_labels(path: Path, origins: Sequence[str], chosen: Sequence[str] = ()) 
 def from_columns(
     columns: Mapping[str, Cells], count: int, classes: Mapping[str, Sequence[str]] | None = None
 ) -> Labels:
-    """Return what columns beside the pictures say; those that identify pictures or say nothing are not attributes.
+    """Return the labels in columns beside the pictures; columns that identify pictures or are empty are not attributes.
 
     Args:
         columns: by name, a text for each picture, None where not given.
         count: of pictures.
-        classes: of columns of integers that count names: the names.
+        classes: of columns of integers: the names that they index.
     """
     found = []
     for name, cells in columns.items():
@@ -173,7 +173,7 @@ def pick(labels: Labels, chosen: Sequence[str], where: str) -> Labels:
 
 
 def column(name: str, cells: Cells) -> tuple[Attribute, Table]:
-    """Return the attribute that a column is, by the rule of the module's docstring, and its (N,) float32 numbers.
+    """Return a column's attribute, by the rule of the module's docstring, and its (N,) float32 numbers.
 
     Args:
         name: of the attribute.
@@ -195,7 +195,7 @@ def column(name: str, cells: Cells) -> tuple[Attribute, Table]:
         code = {cell: (x - attribute.mean) / attribute.std for cell, x in numbers.items()}
     elif len(texts) > MOST_VALUES:
         raise UserError(
-            f"the column '{name}' has {len(texts):,} different texts: leave it out, by naming the others in "
+            f"the column '{name}' has {len(texts):,} different texts: leave it out by naming the others in "
             "data.attributes"
         )
     else:
@@ -267,7 +267,7 @@ def _cell(text: str) -> str | None:
 
 
 def _names(names: Iterable[str], shown: str) -> list[str]:
-    """The names of the attributes' columns, all of them there and different."""
+    """The names of the attributes' columns, after a check that none is missing or repeated."""
     found = [printable(name.strip()) for name in names]
     for k, name in enumerate(found):
         if not name:
@@ -293,7 +293,7 @@ def _csv(lines: Sequence[str], shown: str) -> Parsed:
 
 
 def _json_lines(lines: Sequence[str], shown: str) -> Parsed:
-    """An object a line; keys that a line lacks are not given."""
+    """An object a line; missing keys are not given."""
     tables: list[tuple[str, dict[str, str | None]]] = []
     for number, line in enumerate(lines, 1):
         try:

@@ -1,9 +1,9 @@
 """Which images are held out, by their content alone.
 
-The first 52 bits of an image's SHA-256, as a number u in [0, 1), decide: it is held out where u < held_out. So an image
-stays on its side when others come, go or are renamed, copies are never on both sides, and two people with the same
-images have the same split. Where that would hold out nothing and there are at least `FEWEST_TO_SPLIT` images, those
-with the smallest u are held out; where it would leave nothing to train on, nothing is held out.
+The first 52 bits of an image's SHA-256, as a number u in [0, 1), decide: the image is held out if u < held_out. So an
+image stays on its side when others come, go or are renamed, copies are never on both sides, and two people with the
+same images have the same split. If that holds out nothing and there are at least `FEWEST_TO_SPLIT` images,
+those with the smallest u are held out; if it would leave nothing to train on, nothing is held out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["FEW", "FEWEST_TO_SPLIT", "split", "warnings"]
 
 FEWEST_TO_SPLIT = 20
 FEW = 1000
-"""Below this many training images a model of usual size repeats them rather than invents (Gu et al. 2023, arXiv
+"""With fewer training images than this a model of usual size repeats them (Gu et al. 2023, arXiv
 2310.02664)."""
 
 
@@ -54,5 +54,5 @@ def warnings(digests: Sequence[str], num_train: int) -> list[str]:
     elif copies:
         notes.append(f"{copies:,} images are exact copies of others; all copies are on one side of the split")
     if num_train < FEW:
-        notes.append(f"only {num_train:,} training images: expect a model to repeat them rather than invent new ones")
+        notes.append(f"only {num_train:,} training images: expect the model to memorise them")
     return notes

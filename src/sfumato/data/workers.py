@@ -1,22 +1,22 @@
-"""One pool of worker processes: a function of files, whatever the files do to the processes.
+"""A pool of worker processes that applies a function to files and survives files that crash it.
 
     for answer in run("sfumato.data.store.build:decoder", setup, files, workers=2): ...
 
 The answers are bytes, or a text that says why there is none. They come in the order of the files and don't depend on
-the number of processes; a few batches are waiting at a time, however many files there are. A process that dies is
-replaced and its file tried once more; if that one dies too, or a file takes longer than `patience` seconds, at which a
-worker ends itself, the answer says so, and the rest goes on.
+the number of processes; only a few batches are in flight at a time. A process that dies is replaced and its file tried
+once more; if that one dies too, or a file takes longer than `patience` seconds, at which a worker ends itself, the
+answer says so, and the rest goes on.
 
 A worker is a plain `python` process with pipes, on every system alike. So it inherits no threads, locks or open files,
-and the program that asked is not run again. It imports the module of the function `module:name`, calls it with `setup`,
+and the calling program is not run again. It imports the module of the function `module:name`, calls it with `setup`,
 and what that returns with each file:
 
     to the worker      the setup; then batches: a number n, and n files, each `P` + path or `B` + bytes
     from the worker    `ready`; then for each file `+` and the answer, or `-` and why there is none
-    on a third pipe    a byte for each file that is begun, which says at which one it was when it died
+    on a third pipe    a byte for each file that is begun, which tells at which file it died
 
-Each item stands behind its length. Answers are sent several at once, since each sending wakes the other side. A worker
-ends when its input does.
+Each item follows its length. Several answers are sent at once, since each write wakes the other side. A worker ends
+when its input does.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ __all__ = ["PATIENCE", "SMALL", "count_workers", "main", "run"]
 PATIENCE = 25.0
 """Seconds that a file may take."""
 SMALL = 1000
-"""Fewer files than this are decoded without further processes, which take a third of a second to begin."""
+"""Fewer files than this are decoded without worker processes, which take a third of a second to start."""
 OFTEN = 0.05
 """Seconds after which answers are sent."""
 
@@ -56,7 +56,7 @@ _LATE = -signal.SIGALRM if hasattr(signal, "SIGALRM") else 1
 _LENGTH = struct.Struct("<Q")
 _START = """
 import sys
-if sys.argv[1] not in sys.path:  # so that it is this program's sfumato, whatever else is installed
+if sys.argv[1] not in sys.path:  # use this program's sfumato, whatever else is installed
     sys.path.insert(0, sys.argv[1])
 from sfumato.data.workers import main
 main(*sys.argv[2:])
@@ -91,12 +91,12 @@ def run(
 
     Args:
         function: `module:name`; what it returns may raise `Unreadable`.
-        setup: what it is called with in each worker.
-        files: taken one after another, a few batches ahead of what was yielded; in place of a file why there is none.
-        workers: processes; 0 answers here, without protection from what the files do.
+        setup: its argument in each worker.
+        files: read a few batches ahead; a text in place of a file is its answer.
+        workers: processes; 0 runs in this process, without protection from crashes.
         patience: seconds that a file may take.
         batch: files that are sent at once.
-        tries: processes that may die of a file before it is given up.
+        tries: processes that a file may crash before it is skipped.
 
     Raises:
         UserError: processes can't be started.
@@ -122,7 +122,7 @@ def run(
 
 
 class _Crew:
-    """The processes, one for each thread that asks, started when it is first needed."""
+    """The processes, one for each calling thread, started on first use."""
 
     def __init__(self, start: Callable[[], _Worker], workers: int, tries: int) -> None:
         self.start, self.tries, self.ended = start, tries, False
@@ -132,7 +132,7 @@ class _Crew:
             self.idle.put(None)
 
     def answers(self, items: list[bytes]) -> list[bytes]:
-        """Have a batch answered by an idle process, and by others after it where it dies."""
+        """Have an idle process answer a batch; where it dies, another continues."""
         worker, found = self.idle.get(), [b""] * len(items)
         todo, deaths = list(range(len(items))), Counter[int]()
         try:
@@ -144,7 +144,7 @@ class _Crew:
                         found[todo[0]] = worker.answer()
                         del todo[0]
                 except (OSError, EOFError):
-                    # answers that it had not sent are asked for again; it died at the last file that it began
+                    # answers that it had not sent are requested again; it died at the last file that it began
                     k, status = todo[max(0, worker.begun() - 1)], worker.close()
                     deaths[k] += 1
                     if status == _LATE or deaths[k] == self.tries:
@@ -158,13 +158,13 @@ class _Crew:
         return found
 
     def end(self) -> None:
-        """End the processes, so that the threads which wait for them are woken and ask nothing more."""
+        """End the processes, which wakes the threads that wait for them."""
         self.ended = True
         for worker in list(self.live):
             worker.kill()
 
     def close(self) -> None:
-        """Close the pipes, when no thread asks any more."""
+        """Close the pipes, when no thread uses them."""
         for worker in self.live:
             worker.close()
 
@@ -203,7 +203,7 @@ class _Worker:
         _receive(self._from)
 
     def ask(self, items: list[bytes]) -> None:
-        """Send a batch; the answers to the last one were all taken."""
+        """Send a batch, after all answers to the last one were read."""
         _send(self._to, str(len(items)).encode(), *items)
         self._to.flush()
 
@@ -214,14 +214,14 @@ class _Worker:
         return found
 
     def begun(self) -> int:
-        """Return how many files it had begun besides those it answered, when it is dead."""
+        """Return how many files a dead process had begun and not answered."""
         return len(self._begun.read())
 
     def close(self) -> int:
         """End the process, close its pipes, and return the status with which it ended."""
         self.kill()
         for pipe in (self._from, self._begun, self._to):
-            with suppress(OSError):  # what had not been sent yet
+            with suppress(OSError):  # unsent data
                 pipe.close()
         return self._process.wait()
 
@@ -230,11 +230,11 @@ class _Worker:
 
 
 def main(function: str, patience: str) -> None:
-    """Answer files until the input ends: the life of a worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the one that asks decides
+    """Answer files until the input ends: a worker's main loop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent handles it
     source, sink, begun = sys.stdin.buffer, os.fdopen(os.dup(1), "wb", _PIPE), os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)  # what a library prints must not get among the answers
+    os.dup2(nowhere, 1)  # a library's prints must not mix with the answers
     os.dup2(nowhere, 2)
     try:
         answer = _loaded(function, _receive(source))
@@ -256,7 +256,7 @@ def main(function: str, patience: str) -> None:
 
 
 def _end_after(seconds: float) -> None:
-    """End this process with the status `_LATE` after so many seconds, whatever it does; 0 calls that off."""
+    """End this process with the status `_LATE` after so many seconds, whatever it does; 0 cancels that."""
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, seconds)
     elif seconds:  # Windows: a thread, which costs more
@@ -280,8 +280,8 @@ def _answer(function: Callable[[File], bytes], item: bytes) -> bytes:
     except Unreadable as fault:
         return _packed(fault.reason)
     except MemoryError:
-        return _packed("it needs more memory than there is")
-    except Exception as error:  # a mistake of ours, which must not cost the other files; it is named with the file
+        return _packed("it needs more memory than is available")
+    except Exception as error:  # a bug here must not stop the other files; it is reported with the file
         return _packed(f"unexpected {type(error).__name__}: {printable(str(error))[:80]}")
 
 

@@ -1,9 +1,8 @@
-"""How good a model is: features, distances between sets of them, and whether training images are repeated.
+"""Evaluation: features, distances between sets of them, and whether a model repeats training images.
 
-Read in this order: `features` (what an extractor is, and which there are), `metrics` (what is measured, and how every
-number gets its interval), `measurement` (a number with all that makes it comparable), `cache` (features of real
-images), `memorisation`. `bits`, how many bits a model needs for an image, stands apart. `evaluation` runs all of it,
-as `stages` of `jobs`.
+Read in this order: `features` (the extractors), `metrics` (the metrics and their intervals), `measurement` (a number
+with everything that makes it comparable), `cache` (features of real images), `memorisation`. `bits` measures the code
+length of images. `evaluation` runs all of it, as `stages` of `jobs`.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-r"""Bits a dimension of held-out images, with intervals that say how far to trust them.
+r"""Bits a dimension of held-out images, with confidence intervals.
 
 Three estimates of the code length of images under a model, all by the denoiser that samples:
 
@@ -10,7 +10,7 @@ Integers are the middles of bins and have probabilities. Floats have none: their
 dimension, in the data's own units (`Codec.bits_offset`), which may be negative, and which no number of another unit
 or of integers can be compared with.
 
-Which images were scored and which noise they met are random. With R draws of noise for each of N images, the mean over
+The scored images and their noise are random. With R draws of noise for each of N images, the mean over
 draws has the variance of the images (and what noise is left in it) over N, which gives the interval; the part due to
 noise alone is the mean within-image variance over N R. `Bits` keeps the tables of single terms for that.
 """
@@ -37,14 +37,14 @@ __all__ = ["Bits", "Estimate", "Estimator", "FlowDensity", "SampledBound", "Whol
 
 Z = NormalDist().inv_cdf(0.975)
 BUCKETS = 20
-"""Stretches of t over which a curve of sampled terms is averaged."""
+"""Number of intervals of t over which a curve of sampled terms is averaged."""
 Tables = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean in bits a dimension with its 95 % interval, mean +- half_width, over images and the noise they met;
-    `noise_half_width` is of the noise alone, None with one draw an image."""
+    """A mean in bits a dimension with its 95 % interval, mean +- half_width, over images and their noise;
+    `noise_half_width` is for the noise alone, None with one draw an image."""
 
     mean: float
     half_width: float
@@ -66,13 +66,13 @@ def estimate(values: Tensor) -> Estimate:
 
 @dataclass(frozen=True, eq=False)
 class Bits:
-    """What images cost, and where.
+    """The bits of images, by term of the bound.
 
     Attributes:
         tables: of N images and R draws of noise, float64: `total`, (N, R), the upper bound on -log2 p(x_0) a dimension,
-            p a density where the data are floats; and but for flow `prior`, (N, R), L_T, `terms`, (N, R, K), those of
-            the bound that were evaluated, the last L_0, and `times`, (N, R, K), that they step down from; for the whole
-            bound `mse`, (N, R, K), the mean squared error of x0^ there, in the data's units.
+            p a density where the data are floats; except for flow also `prior`, (N, R), L_T, `terms`, (N, R, K), those
+            of the bound that were evaluated, the last L_0, and `times`, (N, R, K), that they step down from; for the
+            whole bound `mse`, (N, R, K), the mean squared error of x0^ there, in the data's units.
     """
 
     tables: Tables
@@ -99,7 +99,7 @@ class Bits:
 
     @property
     def parts(self) -> dict[str, Estimate]:
-        """`prior`, L_T, `rate`, L_T and every L_s, what is sent before the last step, and `distortion`, L_0; {} for a
+        """`prior`, L_T, `rate`, L_T and every L_s, the bits before the last step, and `distortion`, L_0; {} for a
         flow."""
         if "terms" not in self.tables:
             return {}
@@ -142,7 +142,7 @@ class Bits:
 
 
 class Batch(NamedTuple):
-    """Images x_0 (B, C, H, W) with one draw of noise, and what they are."""
+    """Images x_0 (B, C, H, W) with one draw of noise, their indices and conditions."""
 
     x_0: Tensor
     noise: Noise
@@ -151,7 +151,7 @@ class Batch(NamedTuple):
 
 
 class Estimator(Protocol):
-    """How images are scored; implementations are frozen values."""
+    """A method of scoring images; implementations are frozen values."""
 
     def tables(self, denoiser: Denoiser, batch: Batch) -> Tables:
         """Return the tables of one draw of noise, (B,) and (B, K), as `Bits` has them."""
@@ -165,7 +165,7 @@ class WholeBound:
     variance: Variance
 
     def tables(self, denoiser: Denoiser, batch: Batch) -> Tables:
-        """Walk down the chain."""
+        """Evaluate every term, from the noisiest."""
         x_0, noise, condition, codec = batch
         bound = vlb(denoiser, x_0, self.times, noise, self.variance, condition, codec.decoder)
         return {
@@ -181,8 +181,8 @@ class WholeBound:
 class SampledBound:
     """A few terms of the full chain's bound for each image: L_T and L_0 always, the others sampled.
 
-    The terms grow towards the data about as 1 / t, so step i of 2..T is drawn with probability p_i, nine parts in ten
-    of it in proportion to 1 / i and one part even, in `terms` strata of equal probability:
+    The terms grow towards the data about as 1 / t, so step i of 2..T is drawn with probability p_i, nine tenths of it
+    proportional to 1 / i and one tenth uniform, in `terms` strata of equal probability:
 
         L ~ L_T + L_0 + mean over the terms drawn of L_i / p_i,       exact in the mean.
     """
@@ -192,7 +192,7 @@ class SampledBound:
 
     @torch.no_grad()
     def tables(self, denoiser: Denoiser, batch: Batch) -> Tables:
-        """Score the last step and those that are drawn."""
+        """Score the last step and the sampled ones."""
         x_0, noise, condition, codec = batch
         num_steps, bound = denoiser.schedule.num_steps, Bound(self.variance, codec.decoder)
         count = min(self.terms, num_steps - 1)
@@ -252,7 +252,7 @@ def measure_bits(
     """Score images (N, C, H, W), stored values of a codec.
 
     Args:
-        seed: of the first draw of noise; the others count up from it.
+        seed: of the first draw of noise; the others add 1, 2, ...
         repeats: draws of noise an image.
         batch: images at a time; it does not change the result.
         condition: of each image; None for nothing.

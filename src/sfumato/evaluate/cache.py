@@ -2,10 +2,10 @@
 
     CACHE/features/FINGERPRINT-EXTRACTOR-SPLIT.safetensors      features (N, D) float32
 
-FINGERPRINT is of the data's contents, EXTRACTOR the hash of the weights and of the recipe, each the first 20 of its
-digits; the whole of both is in the header, with the SHA-256 of the tensor. CACHE is that of the decoded images. A
-split's rows are taken in one random order, always the same, so a file with more rows answers for fewer, and one with
-fewer is continued. A cache that is damaged is made anew, and one that can't be written is done without.
+FINGERPRINT is of the data's contents, EXTRACTOR the hash of the weights and of the recipe, 20 digits each; the header
+has both in full, and the SHA-256 of the tensor. CACHE is the same as for decoded images. A split's rows are taken in
+one random order, always the same, so a file with more rows serves for fewer, and one with fewer is continued. A damaged
+file is computed again, and where the cache can't be written, features are not kept.
 """
 
 from __future__ import annotations
@@ -34,12 +34,13 @@ SPLITS = ("train", "held_out")
 
 
 def derived_seed(use: str, size: int = 8) -> int:
-    """Return the first bytes of SHA-256(use) as a seed, so that a measurement's random numbers are never a sample's."""
+    """Return the first bytes of SHA-256(use) as a seed, so that measurements and samples have different random
+    numbers."""
     return int.from_bytes(hashlib.sha256(use.encode()).digest()[:size], "big")
 
 
 def split_rows(data: Dataset, split: str = "train") -> Tensor:
-    """Return the rows of a split in the order in which measurements take them; `UserError` where there are none."""
+    """Return the rows of a split in the order of measurements; `UserError` where there are none."""
     if split not in SPLITS:
         raise UserError(f"there is no split '{split}'{nearest(split, SPLITS)}")
     rows = torch.from_numpy(data.train if split == "train" else data.held_out)
@@ -73,7 +74,7 @@ def real_features(
     cache: Path | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """Return features (N, D) of `split_rows(data, split)[:num]`, from the cache as far as they are there.
+    """Return features (N, D) of `split_rows(data, split)[:num]`, from the cache where possible.
 
     `on_progress` is called with the number of images newly done.
 
@@ -96,7 +97,7 @@ def real_features(
 
 
 def _load(path: Path, facts: dict[str, str], dim: int) -> Tensor:
-    """The features in a file; of no image where there is none, or it is not the one meant, or damaged."""
+    """The features in a file; empty where the file is missing, damaged or of other data."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             header, features = file.metadata(), file.get_tensor("features")

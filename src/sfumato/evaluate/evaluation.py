@@ -1,12 +1,12 @@
-"""Measuring a model: what comes out is a file that says how it was come by.
+"""Evaluating a model: each result is a file with its figures and its settings.
 
-    FOLDER/bits-KEY.json  quality-KEY.json  memorisation-KEY.json     results; KEY is a hash of all that decides them
+    FOLDER/bits-KEY.json  quality-KEY.json  memorisation-KEY.json     results; KEY is a hash of their settings
     FOLDER/memorisation-KEY.png                                       generated images above the nearest training images
-    FOLDER/parts/                                                     what has been generated and scored so far
+    FOLDER/parts/                                                     intermediate results of generating and scoring
 
 A result is a function of its settings: the weights and the images, by their hashes, the seed, the numbers, the sampler,
-the extractor. The same settings are answered from the file. All that takes long is done in jobs, by any number of
-processes; the first process puts their results together and writes the files.
+the extractor. For the same settings the file is read. All long work is done in jobs, by any number of processes; the
+first process combines their results and writes the files.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Evaluation:
         """Return the stages to run for those kinds whose results are not stored yet.
 
         Raises:
-            UserError: settings that the model or its images can't meet, or an extractor that can't be opened.
+            UserError: settings that do not fit the model or its images, or an extractor that can't be opened.
         """
         missing = [kind for kind in kinds if self.stored(kind) is None]
         if "memorisation" in missing:
@@ -79,12 +79,12 @@ class Evaluation:
         return self.stages.needed(sample=bool({"quality", "memorisation"} & set(missing)), score="bits" in missing)
 
     def forecast(self, kinds: Sequence[str] = KINDS) -> tuple[int, float]:
-        """Return how many evaluations of the network are to be made, and about how many seconds they will take."""
+        """Return the number of network evaluations left, and an estimate of their seconds."""
         left = sum(stage.left for stage in self.needed(kinds))
         return left, left * self.stages.seconds() if left else 0.0
 
     def perform(self, kinds: Sequence[str] = KINDS) -> dict[str, Report]:
-        """Measure, and return what each file of results holds, with its path as `file`; nothing where not `first`.
+        """Measure, and return the contents of each file of results, with its path as `file`; {} where not `first`.
 
         Raises:
             UserError: as `needed`.
@@ -105,7 +105,7 @@ class Evaluation:
         return {**report, "file": str(file)} if same else None
 
     def described(self, kind: str) -> dict[str, Any]:
-        """Return all that decides a result, as JSON has it."""
+        """Return the settings that determine a result, as JSON has them."""
         if kind == "bits":
             return {"num": len(self.target.held_out(self.settings.num_scored)), **self.stages.scoring}
         extractor = {name: getattr(self.extractor, name) for name in ("name", "sha256", "recipe")}
@@ -117,12 +117,12 @@ class Evaluation:
         return self.folder / f"{kind}-{key(self.described(kind))}.{suffix}"
 
     def _measure(self, kind: str) -> Report:
-        """Put the results of the jobs together, write the result and return it."""
+        """Combine the results of the jobs, write the result and return it."""
         measure = {"bits": self._bits, "quality": self._quality, "memorisation": self._memorisation}
         result, notes = measure[kind]()
         model, data = self.target.model, self.target.data
         if not self.target.own:
-            notes.insert(0, f"the images are {data.source_name}, as asked, and may not be the model's training images")
+            notes.insert(0, f"{data.source_name} was given as the data and may not be the model's training images")
         report = {
             "kind": kind,
             "weights": str(model.path),
@@ -153,7 +153,7 @@ class Evaluation:
         # a note is of one number, or of all
         notes = list(dict.fromkeys(note for measurement in measured for note in measurement.notes))
         if extractor.format != data.format:
-            notes.append(f"the images are {data.format.words}; {extractor.name} got them rendered in 8 bits")
+            notes.append(f"the images are {data.format.words}; for {extractor.name} they were converted to 8 bits")
         return {"split": settings.real, "measures": [measurement.to_dict() for measurement in measured]}, notes
 
     def _memorisation(self) -> tuple[Report, list[str]]:
@@ -166,11 +166,11 @@ class Evaluation:
 
 
 def _format_notes(format: PixelFormat) -> list[str]:
-    """What to know of bits that are not of bytes."""
+    """Notes on bits of other formats than 8 bits."""
     if format == EIGHT:
         return []
     if format.levels is not None:
-        return [f"of {format.levels:,} levels, not of 256: no figure for 8-bit images can be compared with these"]
+        return [f"the values have {format.levels:,} levels: these figures can't be compared with those of 8-bit images"]
     return [
         "floats have no 256-bin likelihood: this is -log2 of the density, in the data's own units "
         f"({format.low:.5g} to {format.high:.5g}); it may be negative, and figures of other units or of integers can't "

@@ -1,7 +1,7 @@
-"""Features: what two sets of images are compared by.
+"""Features, by which two sets of images are compared.
 
-An `Extractor` makes them of bytes, so that resizing and scaling, on which published numbers differ by more than models
-do (Parmar, Zhang and Zhu 2022, arXiv 2104.11222), belong to it and to its hash. Images of 16 bits and of floats are
+An `Extractor` computes them from bytes. Resizing and scaling, which change published numbers by more than models do
+(Parmar, Zhang and Zhu 2022, arXiv 2104.11222), are part of it and of its hash. Images of 16 bits and of floats are
 rendered in 8 bits for it (`PixelFormat.shown`), except for `pixels`, which takes them as they are.
 
     pixels             the image itself, area-averaged down to at most 1,024 numbers; always works
@@ -30,7 +30,7 @@ __all__ = ["EXTRACTORS", "Extractor", "Shape", "check_finite", "extract", "open_
 Shape = tuple[int, int, int]
 """(C, H, W) of an image."""
 CLASSIFIERS: dict[Shape, str] = {(1, 28, 28): "fashion", (1, 8, 8): "digits"}
-"""What the classifier for images of a shape was trained on."""
+"""The training set of the classifier for images of a shape."""
 
 EXTRACTORS = {
     "pixels": "",
@@ -46,7 +46,7 @@ class Extractor:
     """Images in, features out.
 
     Attributes:
-        name: what it is called in a table.
+        name: in a table.
         sha256: the hash of its weights and its recipe: equal hashes give equal features.
         dim: how many numbers describe an image.
         recipe: how an image is resized and scaled before the network sees it, in one line.
@@ -110,7 +110,7 @@ def extract(
         if on_progress is not None:
             on_progress(done)
     if not done:
-        raise UserError("there are no images to take features of: give at least two")
+        raise UserError("there are no images to compare: give at least two")
     return torch.cat(parts)
 
 

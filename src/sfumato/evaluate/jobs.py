@@ -1,4 +1,4 @@
-"""Long work in jobs whose results are kept: interrupted, repeated, or done by several processes, no job runs twice.
+"""Long work in jobs whose results are kept: no job runs twice, also with interruptions and several processes.
 
     FOLDER/NAME.part     the result of a job: its SHA-256, 32 bytes, then itself
     FOLDER/NAME.lock     locked by the process that runs the job
@@ -22,15 +22,15 @@ from sfumato.files import Lock, write_atomic
 __all__ = ["Job", "Progress", "Stage", "Tick", "silent"]
 
 Tick = Callable[[int], None]
-"""Called with an amount of work when it is done."""
+"""Called with an amount of finished work."""
 Progress = Callable[[int, int], None]
-"""Called with the amount done, and that in all."""
+"""Called with the amount done and the total amount."""
 PATIENCE = 0.2
-"""Seconds between two looks at what other processes do."""
+"""Seconds between two checks of the jobs of other processes."""
 
 
 def silent(what: str) -> Progress:
-    """Report nothing of what is being done."""
+    """Report no progress."""
     return lambda done, total: None
 
 
@@ -48,8 +48,8 @@ class Stage:
     """Jobs that belong together.
 
     Attributes:
-        what: they do, for the reader: "generating images".
-        folder: where their results are kept; made where there is none.
+        what: a description such as "generating images".
+        folder: where their results are kept; created if missing.
         jobs: the jobs, their sizes in evaluations of the network.
         unit: evaluations for one image.
     """
@@ -65,7 +65,7 @@ class Stage:
         return sum(job.size for job in self.jobs if self._read(job) is None)
 
     def run(self, progress: Callable[[str], Progress] = silent) -> list[bytes]:
-        """Run what is missing, together with other processes, and return every result; reports images.
+        """Run the missing jobs, together with other processes, and return every result; progress counts images.
 
         Raises:
             OSError: the folder can't be written.
@@ -96,7 +96,7 @@ class Stage:
         with Lock(self.folder / f"{job.name}.lock") as lock:
             if not lock.held:
                 return None
-            result = self._read(job)  # another process may have finished it a moment ago
+            result = self._read(job)  # another process may have finished it meanwhile
             if result is None:
                 result = job.run(tick)
                 write_atomic(self._file(job), hashlib.sha256(result).digest() + result)

@@ -1,9 +1,9 @@
 """Measured numbers with everything that makes them comparable.
 
-A distance between finite sets is not 0 where nothing differs, and depends on how many images there are, which extractor
-made the features, and how it resized the images. So a `Measurement` carries all of that, an interval, and a baseline:
-the same metric between two disjoint halves of real data, each of as many images as were generated (or as many as there
-are). A model can't do better than its baseline except by chance; a distance is read as "so many times the baseline".
+A distance between finite sets of equal distributions is not 0, and depends on the number of images, the extractor, and
+how it resized the images. So a `Measurement` carries all of that, an interval, and a baseline: the same metric between
+two disjoint halves of real data, each of as many images as were generated (or as many as there are). A model can't do
+better than its baseline except by chance; a distance is read as "so many times the baseline".
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sfumato.evaluate.metrics.registry import METRICS, usual
 __all__ = ["Measurement", "compare", "quality"]
 
 FEWEST = 6
-"""Real images in each half of a baseline, at the least."""
+"""The fewest real images in each half of a baseline."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Measurement:
         baseline_num: images in each half.
         num_real, num_generated: images compared.
         extractor, extractor_sha256, recipe: as in `Extractor`.
-        notes: what to know about the number, in sentences.
+        notes: on the number, in sentences.
     """
 
     name: str
@@ -74,10 +74,9 @@ def compare(
     """Compare features of generated images (M, D) with those of real ones (N, D), both of one extractor.
 
     Args:
-        real: in random order, best twice as many as generated: the first M are compared with those generated, and the
-            baseline is the first against the second M.
-        metrics: names out of `METRICS`; None is all that suit so many images.
-        seed: of the bootstrap and of what is random in a metric.
+        real: in random order, ideally 2 M: the first M are compared with the generated ones, and the baseline is the
+        first against the second M. metrics: names out of `METRICS`; None is all that are suitable for this number of
+        images. seed: of the bootstrap and of random metrics.
 
     Raises:
         UserError: too few images, features that are not finite or not the extractor's, or no such metric.
@@ -136,12 +135,12 @@ def quality(
 
 
 def _baseline_note(real: int, generated: int, half: int) -> str | None:
-    """What to know about the baseline, where it is not of as many images as were generated."""
+    """A note on the baseline, where it has fewer images than were generated."""
     if not half:
         return f"no baseline: {real:,} real images are too few to compare two halves of them"
     if half < generated:
         return (
-            f"the baseline compares {half:,} with {half:,} real images, all that there are, and so is higher than one "
+            f"the baseline compares {half:,} with {half:,} real images, all that there are, so it is higher than one "
             f"of {generated:,} would be"
         )
     return None

@@ -1,16 +1,16 @@
-r"""Does a model repeat its training images?
+r"""Detection of memorised training images.
 
-A generated image that is nearer to a training image than unseen images of the same kind are is suspicious. "Near"
-alone misleads, though: a smooth or plain image is near to many others, a rich one to none. So each image is judged by
-how much nearer its nearest training image is than the next ones (Yoon et al. 2023; Carlini et al. 2023, 2301.13188),
+A generated image is suspicious if it is nearer to a training image than unseen images are. But the distance alone
+misleads: a smooth image is near many others, a detailed one near none. So each image's distance to its nearest training
+image is compared with those to the next ones (Yoon et al. 2023; Carlini et al. 2023, 2301.13188),
 
     ratio = d_1 / mean(d_2 .. d_(k+1)),    near 1: no training image stands out;  near 0: a copy
 
 and a generated image's ratio is compared with those of held-out images, which no model can have copied. If the model
-has not memorised, both come from one distribution, and two facts follow that need no assumption about it:
+has not memorised, both come from one distribution, and two tests follow without an assumption about it:
 
-- **The tail.** The line is drawn at the m-th smallest of the H held-out ratios, m about H / 100, and generated images
-  below it are *flagged*. The chance that g or more of the N generated come before m of the held-out ones, all orders
+- **The tail.** The threshold is the m-th smallest of the H held-out ratios, m about H / 100; generated images below it
+are *flagged*. The chance that g or more of the N generated come before m of the held-out ones, all orders
   being equally likely, is that of finding fewer than m held-out images among the first g + m - 1:
 
       p = sum over j < m of C(H, j) C(N, g + m - 1 - j) / C(H + N, g + m - 1)
@@ -18,12 +18,12 @@ has not memorised, both come from one distribution, and two facts follow that ne
 - **The whole.** AUC, the chance that a generated image's ratio is below a held-out one's, is 1/2; its one-sided p is
   that of Mann and Whitney (1947), with their normal approximation and the correction for ties.
 
-Copies, byte for byte, are a third sign, with a chance of their own: where R of the M training images are not the only
-one of their kind, a new image is a copy with a chance of about R / M (Good 1953), and copies among N are binomial. Of
-training images with the same bytes only the first counts as a neighbour, else ratios of copied images would be 1.
+Copies, byte for byte, are a third sign, with its own probability: where R of the M training images are duplicated, a
+new image is a copy with a chance of about R / M (Good 1953), and copies among N are binomial. Of training images with
+the same bytes only the first counts as a neighbour, else ratios of copied images would be 1.
 
-The verdict is given where p < 0.001 for copies or for the tail of some space. AUC has no say in it: a model that copies
-one image in twenty leaves it almost unmoved.
+The verdict is "memorised" where p < 0.001 for copies or for the tail of some space. AUC is only reported: a model that
+copies one image in twenty hardly changes it.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ NEAR = 2.0
 SAME = 1e-3
 """The same up to which floats, whose distances are rounded, are called copies."""
 TAIL, LINE = 0.01, 0.001
-"""The fraction of held-out images below the flagging line, and the chance below which the verdict is given."""
+"""The fraction of held-out images below the flagging line, and the p below which the verdict is "memorised"."""
 
 
 @dataclass(frozen=True, eq=False)
 class NearestDistances:
-    """Generated images and their nearest training images in one space.
+    """The distances of generated images to their nearest training images in one space.
 
     Attributes:
         space: `pixels` (distances are root mean squares in levels of 255) or an extractor's name (Euclidean).
@@ -151,7 +151,7 @@ class Memorisation:
 
     @property
     def memorised(self) -> bool:
-        """The verdict: more images are copies, or flagged in some space, than chance explains."""
+        """Whether more images are copies, or flagged in some space, than chance explains."""
         return min(self.copies_p, *(space.tail_p for space in self.spaces)) < LINE
 
     @property
@@ -177,11 +177,11 @@ class Memorisation:
 def find_memorised(
     data: Dataset, generated: Tensor, extractor: Extractor | None = None, cache: Path | None = None
 ) -> Memorisation:
-    """Look for training images among generated ones (N, C, H, W), stored values.
+    """Search for training images among generated ones (N, C, H, W), stored values.
 
     Args:
         data: what the model was trained on, with its held-out images.
-        extractor: a second space to look in; pixels always are one.
+        extractor: a second space, besides pixels.
         cache: where features of the data set are kept; None is the default folder.
 
     Raises:
@@ -280,7 +280,7 @@ class _Vectors:
 
 
 def _different(digests: Sequence[str]) -> tuple[Tensor, int]:
-    """The positions of digests that are met for the first time, and how many images have a digest that is repeated."""
+    """The positions of each digest's first occurrence, and the number of images with a repeated digest."""
     first: dict[str, int] = {}
     for position, digest in enumerate(digests):
         first.setdefault(digest, position)

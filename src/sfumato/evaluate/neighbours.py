@@ -1,4 +1,4 @@
-"""Nearest neighbours by Euclidean distance, exact and piece by piece."""
+"""Exact nearest neighbours by Euclidean distance, computed in pieces."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def nearest(queries: Any, base: Any, k: int, itself: bool = False) -> tuple[Tens
     """Return the distances (N, k) of queries (N, D) to their nearest neighbours in a base (M, D), and its rows (N, k).
 
     Everything is in float64, so the distances of bytes are exact and a copy is at distance 0. The base may be a memory
-    map; it is read in pieces. `itself` says that the queries are the base, and none is its own neighbour.
+    map; it is read in pieces. With `itself` the queries are the base, and a row is not its own neighbour.
     """
     assert k <= len(base) - itself, f"{k} neighbours among {len(base)}"
     parts = [_nearest(x, base, k, first if itself else None) for first, x in pieces(queries)]

@@ -12,7 +12,7 @@ from sfumato.generate.recipe import Recipe, takes
 __all__ = ["KINDS", "Settings"]
 
 KINDS = ("bits", "quality", "memorisation")
-"""What can be measured, in the order in which it is."""
+"""The kinds of measurements, in their order."""
 CHOICES = {"method": ("sampled", "vlb", "flow"), "real": SPLITS, "variance": (*VARIANCES, "analytic")}
 
 
@@ -22,7 +22,7 @@ class Settings:
 
     Attributes:
         num: images generated, and held-out images scored; None is 1,000 and 256.
-        seed: of the generated images, of the noise that held-out ones meet, and of the bootstrap.
+        seed: of the generated images, of the noise of held-out ones, and of the bootstrap.
         recipe: how images are generated; `vlb` takes the bound of a chain of so many `steps`, evenly spaced, all by
             default; `range` = "clip" clips in scoring too.
         variance: of the reverse step, in scoring and, where the sampler takes one, in sampling; None is the recipe's,
@@ -30,7 +30,7 @@ class Settings:
         method: of the bits: sampled, vlb or flow (see `bits`).
         repeats: draws of noise for each held-out image; None is 2 for sampled, else 1.
         extractor: as `open_extractor`; None is the best that needs no file.
-        real: which real images generated ones are compared with, `train` or `held_out`.
+        real: the real images to compare with, `train` or `held_out`.
 
     Raises:
         UserError: an invalid value.
@@ -67,5 +67,5 @@ class Settings:
 
     @property
     def num_generated(self) -> int:
-        """How many images are generated."""
+        """How many images to generate."""
         return self.num or 1000

@@ -1,6 +1,6 @@
-"""What an evaluation spends its time on, as stages of jobs: measuring a variance, scoring images, generating images.
+"""The long work of an evaluation, as stages of jobs: measuring a variance, scoring images, generating images.
 
-    FOLDER/NAME-KEY/     KEY is a hash of all that decides the results of its jobs (`jobs` keeps them)
+    FOLDER/NAME-KEY/     KEY is a hash of the settings of its jobs (`jobs` keeps their results)
 
 Image i of seed s is generated from the random key (s, i). Held-out images are scored in shards of `SHARD` with a seed
 made of (seed, shard). Neither depends on the batch, on which process does it, or on how many there are, so a larger
@@ -41,12 +41,12 @@ from sfumato.generate.variance import MEASURED_ON, measure_errors, measured_time
 __all__ = ["Stages", "key"]
 
 RULES = 3
-"""The version of how images are generated, scored and compared: a change makes every job and every result anew."""
+"""The version of how images are generated, scored and compared: a change invalidates every job and every result."""
 SHARD = 32
 """Held-out images in a job."""
 TERMS, RTOL = 64, 1e-3
 FLOW_CALLS, FLOW_COST = 120, 3
-"""A guess at how often the flow's solver asks the network, and how many plain calls one with a gradient is worth."""
+"""Estimates of the evaluations of the flow's solver, and of the cost of one with a gradient in plain evaluations."""
 
 
 def key(settings: dict[str, Any]) -> str:
@@ -59,7 +59,7 @@ class Stages:
     """The stages of one evaluation; attributes as of `Evaluation`, with the folder of the jobs' results.
 
     Raises:
-        UserError: settings that the model can't meet.
+        UserError: settings that do not fit the model.
     """
 
     target: Target
@@ -78,7 +78,7 @@ class Stages:
 
     @cached_property
     def recipe(self) -> Recipe:
-        """How this model's images are generated."""
+        """The recipe of this model's images."""
         return self.settings.recipe.resolve(self.target.model)
 
     @property
@@ -88,14 +88,14 @@ class Stages:
 
     @cached_property
     def sampling(self) -> dict[str, Any]:
-        """All that decides a generated image."""
+        """The settings that determine a generated image."""
         labels = {"labels_like": self.target.data.fingerprint} if self.target.conditional else {}
         measured = self._measured if self.recipe.variance == "analytic" else {}
         return {**self._model_facts, "seed": self.settings.seed, **self.recipe.describe(), **labels, **measured}
 
     @cached_property
     def scoring(self) -> dict[str, Any]:
-        """All that decides the bits of a held-out image."""
+        """The settings that determine the bits of a held-out image."""
         chain, settings = self.target.model.schedule.num_steps, self.settings
         ways: dict[str, dict[str, Any]] = {
             "sampled": {"steps": chain, "terms": min(TERMS, chain - 1)},
@@ -116,13 +116,13 @@ class Stages:
 
     @property
     def _model_facts(self) -> dict[str, Any]:
-        """Which model, and the version of the rules."""
+        """The model, and the version of the rules."""
         model = self.target.model
         return {"rules": RULES, "weights": model.sha256, "weights_kind": model.kind, "images_seen": model.images}
 
     @property
     def _measured(self) -> dict[str, Any]:
-        """What decides the measured variance, where that is used."""
+        """The settings that determine the measured variance, where it is used."""
         if self.variance_name != "analytic":
             return {}
         return {"measured_on": self.target.data.fingerprint, "measured_with": [MEASURED_ON, 48]}
@@ -138,10 +138,10 @@ class Stages:
         return stages + ([self._score_stage] if score else []) + ([self._sample_stage] if sample else [])
 
     def seconds(self) -> float:
-        """Measure and return how long one evaluation of the network takes for one image, all around it included."""
+        """Measure and return the seconds of one network evaluation for one image, with all overhead."""
         calls: list[int] = []
         model, denoiser, took = self.target.model, self._denoiser(calls.append), math.inf
-        for look in range(4):  # the first is slower; the last is of a batch, if it won't take more than some seconds
+        for look in range(4):  # the first is slower; the last is of a batch, if that takes only seconds
             count = 1 if look < 3 else max(1, min(self.batch, SHARD, int(0.5 / took)))
             images = torch.zeros(count, *model.codec.image_shape, dtype=model.codec.format.tensor_dtype)
             calls.clear()
@@ -224,7 +224,7 @@ class Stages:
         model, (images, condition) = self.target.model, self.target.rows(rows)
         cost = FLOW_COST if self.settings.method == "flow" else 1
         denoiser = self._denoiser(lambda count: tick(cost * count))
-        seed = derived_seed(f"bits {self.settings.seed} {shard}", 7)  # repeats count up from it
+        seed = derived_seed(f"bits {self.settings.seed} {shard}", 7)  # repeats add 1, 2, ...
         repeats, batch = self.scoring["repeats"], min(self.batch, SHARD)
         try:
             bits = measure_bits(
@@ -232,8 +232,8 @@ class Stages:
             )
         except UserError:
             raise
-        except ValueError as error:  # the flow's solver gave up
-            raise UserError(f"the flow of {model.path} can't be followed: {error}") from None
+        except ValueError as error:  # the flow's solver needs too many steps
+            raise UserError(f"the flow of {model.path} can't be solved: {error}") from None
         if not math.isfinite(bits.total.mean):
             raise UserError(
                 f"the bits of held-out images are not finite under {model.path} with the variance "
@@ -246,7 +246,7 @@ class Stages:
 
     @cached_property
     def variance(self) -> Variance:
-        """The variance of the reverse step, measured where it has to be."""
+        """The variance of the reverse step, measured if it is analytic."""
         if self.variance_name != "analytic":
             return VARIANCES[self.variance_name]
         table = json.loads(self._variance_stage.run(self.progress)[0])

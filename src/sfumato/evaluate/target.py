@@ -1,8 +1,7 @@
 """The target of an evaluation: a model, and the images that it is compared with.
 
-A conditional model is measured with conditions throughout, since that is what it was trained for: an image is generated
-for the condition of a training image, chosen at random by the image's index, and a held-out image is scored given its
-own.
+A conditional model is always measured with conditions: an image is generated for the condition of a training image,
+chosen at random by the image's index, and a held-out image is scored given its own.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ __all__ = ["Counted", "Target", "open_target", "results_folder"]
 
 @dataclass(frozen=True)
 class Counted(Wrapped):
-    """A denoiser that reports how many images it was asked about: `tick` is called with the size of each batch."""
+    """A denoiser that calls `tick` with the size of each batch."""
 
     tick: Callable[[int], None]
 
@@ -43,7 +42,7 @@ class Counted(Wrapped):
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """A model and images; `own` where these are what it was trained on, rather than named by the user."""
+    """A model and images; `own` where these are its training data and not given by the user."""
 
     model: Model
     data: Dataset
@@ -67,7 +66,7 @@ class Target:
         """
         if not len(self.data.held_out):
             raise UserError(
-                f"no image of {self.data.source_name} is held out, so neither bits nor memorisation can be measured: "
+                f"no image of {self.data.source_name} is held out, so bits and memorisation can't be measured: "
                 "train with data.held_out=0.05, or measure --quality alone"
             )
         return split_rows(self.data, "held_out")[:num]
@@ -75,7 +74,7 @@ class Target:
     def condition(self, seed: int, num: int) -> Condition | None:
         """Return the conditions of the first `num` generated images of a seed, or None.
 
-        Each is that of one training image chosen at random, so that attributes come together as often as they do among
+        Each is that of one training image chosen at random, so that combinations of attributes are as frequent as among
         the images.
         """
         if self.data.conditions is None or not self.conditional:
@@ -95,7 +94,7 @@ def open_target(
     """Load a model, as `load`, and open its images, or those that `data` names, in its size, format and vocabulary.
 
     Raises:
-        UserError: no such weights, images that can't be opened, or labels that the model doesn't know.
+        UserError: no such weights, images that can't be opened, or labels that the model doesn't have.
     """
     model = load(source, weights, device)
     images = _open(model, data, on_progress)
@@ -126,7 +125,7 @@ def _open(model: Model, data: str | None, on_progress: Progress | None) -> Datas
 
 
 def results_folder(source: Path) -> Path:
-    """Return the folder that keeps what is measured of a source: a run's own, or one beside a file of weights."""
+    """Return the folder of a source's results: a run's own, or one beside a weights file."""
     if source.is_dir():
         return Run(source).evaluation
     weights = source.absolute().parent

@@ -12,11 +12,11 @@ TITLES = {
     "kid": "kernel distance",
     "sliced-wasserstein": "sliced Wasserstein",
 }
-"""What a table calls the numbers whose names are short for something."""
+"""The names in a table where they differ from the metric's."""
 
 
 def words(report: dict[str, Any]) -> str:
-    """Return a result, as a file of results holds it, as a few lines for people."""
+    """Return a result file's contents as a few lines for people."""
     say = {"bits": _bits, "quality": _quality, "memorisation": _memorisation}[report["kind"]]
     return "\n".join([*say(report["result"], report["settings"]), *(f"- {note}" for note in report["notes"])])
 
@@ -46,7 +46,7 @@ def _bits(result: dict[str, Any], settings: dict[str, Any]) -> list[str]:
 
 
 def _quality(result: dict[str, Any], settings: dict[str, Any]) -> list[str]:
-    """A table: each number with its interval and what real images have among themselves."""
+    """A table: each number with its interval and its baseline, real images against real images."""
     first = result["measures"][0]
     split = {"train": "training", "held_out": "held-out"}[result["split"]]
     lines = [
@@ -64,5 +64,5 @@ def _quality(result: dict[str, Any], settings: dict[str, Any]) -> list[str]:
 
 
 def _memorisation(result: dict[str, Any], settings: dict[str, Any]) -> list[str]:
-    """The verdict, and where to look."""
+    """The verdict, and the path of the contact sheet."""
     return [result["sentence"], f"- the most suspicious images above their neighbours: {result['contact_sheet']}"]

@@ -1,4 +1,5 @@
-"""Samples: how they are drawn (`recipe`), the one loop (`sample`), pictures of them (`pictures`), files (`writers`)."""
+"""Sampling: its configuration (`recipe`), the one loop (`sample`), pictures of samples (`pictures`), files
+(`writers`)."""
 
 from sfumato.lazy import lazy
 

@@ -1,8 +1,8 @@
-"""A network compiled for sampling: the same images within 1e-4, a little sooner, after a minute of compiling.
+"""A network compiled for sampling: the same images within 1e-4, a little faster, after a minute of compiling.
 
-`torch.compile` makes code for one batch size at a time, and each takes about a minute on two cores. So it is used for
-the batch size and its double (guidance evaluates both predictions at once); a shorter last batch runs eagerly. The
-weights become constants of the code ("freezing"), which only sampling allows.
+`torch.compile` compiles for one batch size at a time, about a minute each on two cores. So it is used for the batch
+size and its double (guidance evaluates both predictions at once); a shorter last batch runs eagerly. The weights become
+constants of the code ("freezing"), which only sampling allows.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ __all__ = ["LAYOUT_KEY", "PAPER", "WIDTH", "Layout", "evenly", "grid", "scale_fo
 Bytes = NDArray[np.uint8]
 
 WIDTH = 880
-"""Pixels that a picture's width aims at; between about 600 and 1000 for any tile."""
+"""The intended width of a picture in pixels; it becomes 600 to 1000 for any tile."""
 PAPER = 255
 """The grey level between and around the tiles."""
 INK = (60, 60, 66)

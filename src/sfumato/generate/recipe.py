@@ -1,14 +1,14 @@
 """A recipe: sampler, steps, time grid, guidance and clipping, by name.
 
-    Recipe(sampler="unipc", steps=20, guidance=2.0).resolve(model)      every default filled in, or one clear message
+    Recipe(sampler="unipc", steps=20, guidance=2.0).resolve(model)      every default filled in
         .denoiser(model.denoiser, model.codec)                           guided, then clipped
         .build(variance)                                                 the sampler
         .times(denoiser, shape)                                          the grid
-        .describe()                                                      what is written beside every image
+        .describe()                                                      the facts stored with every image
 
-`Recipe()` is the one default: the command line, `sfumato.sample`, the grids in training, editing, evaluation and
-diagnosis all sample by it. A field that is None is filled in by `resolve`: the sampler's usual number of steps, its
-grid, the model's own variance. `auto` follows what was measured (docs/choose-a-sampler.md).
+`Recipe()` is the default of the command line, `sfumato.sample`, the grids in training, editing, evaluation and
+diagnosis. `resolve` fills in a field that is None: the sampler's usual number of steps, its grid, the model's own
+variance. `auto` follows measurements (docs/choose-a-sampler.md).
 """
 
 from __future__ import annotations
@@ -43,33 +43,34 @@ from sfumato.model import Model
 __all__ = ["AUTO", "QUALITIES", "RANGES", "Recipe", "takes"]
 
 AUTO: dict[str, tuple[str, int, str]] = {"fast": ("dpmpp-2", 10, "logsnr"), "best": ("dpmpp-2", 20, "logsnr")}
-"""What `auto` means: sampler, steps and grid for each quality; measured, see docs/choose-a-sampler.md."""
+"""`auto`: sampler, steps and grid for each quality, as measured in docs/choose-a-sampler.md."""
 
 QUALITIES = tuple(AUTO)
 RANGES = ("clip", "threshold", "free")
-"""What is done with each predicted image: clipped to what images can be, dynamically thresholded, or nothing."""
+"""The treatment of each predicted image: clipped to the range of images, dynamically thresholded, or unchanged."""
 
 FITTED_ON, FITTED_SEED = 16, 0
-"""Images, and their seed, that a fitted grid is measured on: always the same, so that it depends on the model alone."""
+"""The number of images for a fitted grid, and their seed: always the same, so that the grid depends only on the
+model."""
 EVALUATIONS = 20
-"""Network evaluations of a solver of higher order where no steps are given."""
+"""Network evaluations of a higher-order solver where no steps are given."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to sample. None leaves a choice to `resolve`.
+    """A sampling configuration. `resolve` replaces None by a default.
 
     Attributes:
         sampler: a name of `SAMPLERS`, or `auto`.
-        quality: what `auto` aims at, `fast` or `best`.
+        quality: of `auto`: `fast` or `best`.
         steps: of the sampler.
-        grid: which times it visits, a name of `GRIDS`, or `fitted` to the model.
+        grid: its times: a name of `GRIDS`, or `fitted` to the model.
         eta: noise of ddim.
         variance: of a step of ddpm: small, large, learned, or analytic (measured, see `generate.variance`).
         range: `clip`, `threshold` or `free`.
         guidance: scale w of guidance; 1 is none.
         interval: (low, high) of t where guidance acts; None is everywhere.
-        rescale: fraction of the contrast added by guidance that is taken back.
+        rescale: fraction of the contrast added by guidance that is removed.
 
     Raises:
         UserError: a value out of its range, or an option that the sampler does not have.
@@ -183,7 +184,7 @@ class Recipe:
 
     @property
     def evaluations(self) -> int:
-        """Network evaluations of an image by a resolved recipe, guidance counted, a shorter last step not."""
+        """Network evaluations of an image by a resolved recipe, guidance included, without saving in the last step."""
         assert self.steps is not None, "resolve a recipe before it is used"
         twice = 2 if self.guidance not in (0, 1) and self.interval is None else 1
         return self.steps * self.build(VARIANCES["small"]).evaluations * twice

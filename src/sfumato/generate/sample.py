@@ -88,7 +88,10 @@ class Sampling:
                 raise UserError(f"one image of {size} does not fit into memory; use --device cpu")
             else:
                 batch = len(index) // 2
-                LOG.warning("a batch does not fit into memory; going on with %d at a time, with the same images", batch)
+                LOG.warning(
+                    "a batch does not fit into memory; continuing with %d images at a time, with the same results",
+                    batch,
+                )
 
     @torch.no_grad()
     def _run(
@@ -111,7 +114,7 @@ class Sampling:
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
-        # only now, with the exception and its frames gone, can the cache give the memory back
+        # the cache can free the memory only after the exception and its frames are gone
         state = None
         if noise.index.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -171,15 +174,15 @@ def sample(
         num: how many images.
         recipe: sampler, steps, guidance; the default is the command line's.
         seed: image i of a seed is always the same image.
-        condition: what to sample, in words (`"glasses=dark"`) or as the vocabulary's value; None for nothing.
+        condition: a text (`"glasses=dark"`) or a value of the vocabulary; None is unconditional.
         batch: images at a time.
 
     Returns:
         (num, C, H, W) float32 x_0: with the codec of pixels, pixels in [-1, 1]. `model.codec.shown` makes bytes of it,
-        and `model.codec.decode` the values that the data were made of.
+        and `model.codec.decode` stored values.
 
     Raises:
-        UserError: the recipe or the condition can't be done with this model.
+        UserError: the recipe or the condition does not fit this model.
     """
     if isinstance(condition, str) or condition is None:
         condition = asked(model, condition)
@@ -198,6 +201,6 @@ def asked(model: Model, words: str | None) -> Condition | None:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Tell a failed allocation, which torch raises under several names, from other errors."""
+    """Return whether an error is a failed allocation, for which torch has several exceptions."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text

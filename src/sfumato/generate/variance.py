@@ -18,9 +18,9 @@ from sfumato.model import Model
 __all__ = ["MEASURED_ON", "measure_errors", "measured_times", "measured_variance", "training_rows"]
 
 MEASURED_ON = 128
-"""Training images that a variance is measured on."""
+"""The number of training images for measuring a variance."""
 TIMES = 24
-"""Times spaced evenly, and as many crowded towards the data."""
+"""Number of evenly spaced times, and of those dense near the data."""
 
 
 def measured_variance(
@@ -43,7 +43,7 @@ def measured_variance(
 
 
 def measured_times(chain: int) -> Tensor:
-    """Return times of a chain, half of them evenly spaced and half crowded towards the data, ascending, (K,)."""
+    """Return times of a chain, half of them evenly spaced and half dense near the data, ascending, (K,)."""
     steps = [1 + (chain - 1) * k / (TIMES - 1) for k in range(TIMES)]
     steps += [chain ** (k / (TIMES - 1)) for k in range(TIMES)]
     return torch.tensor(sorted({round(step) for step in steps}), dtype=torch.float64) / chain

@@ -1,12 +1,12 @@
 """Files of images: a grid, a film, an array, a stack of pages, a folder.
 
 `write` chooses by the name: .png, .gif, .npz, .tif; a name without a suffix is a folder with one file an image. Grids
-and films are for looking and have 8 bits; the others hold the stored values of the model's data, and a folder's files
-can be read as data again (`image_file`). Each holds the facts that it was sampled with: PNG text, a GIF comment, the
-array's `metadata`, a page's description, the folder's `samples.json`. A folder that was interrupted continues with the
-missing images, since image i of a seed is always the same.
+and films are previews of 8 bits; the others hold the stored values of the model's data, and a folder's files can be
+read as data again (`image_file`). Each holds the facts of its sampling: PNG text, a GIF comment, the array's
+`metadata`, a page's description, the folder's `samples.json`. A folder that was interrupted continues with the missing
+images, since image i of a seed is always the same.
 
-A file appears whole or not at all, so nobody reads half a picture.
+Files are written atomically, so nobody reads half a picture.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = ["Frames", "Row", "Samples", "check_writable", "film", "image_file", "
 
 MANIFEST = "samples.json"
 MOST_COLUMNS = 32
-"""Of a grid whose columns are conditions."""
+"""The most columns of a grid whose columns are conditions."""
 SOFTWARE = {"Software": "sfumato"}
 
 
@@ -75,7 +75,7 @@ class Samples:
 
     @property
     def labels(self) -> list[str]:
-        """What each image is asked to be, in words; empty where nothing is asked for."""
+        """The condition of each image as text; empty for unconditional samples."""
         if self.condition is None or self.model.vocabulary is None:
             return []
         return self.model.vocabulary.describe(cycled(self.condition, self.num))
@@ -217,7 +217,7 @@ class Frames:
         self._frames: dict[int, Tensor | None] = dict.fromkeys(evenly(steps + 1, limit))
 
     def __call__(self, first: int, state: State) -> None:
-        """Keep a batch's state if its step is one of the film's."""
+        """Store a batch's state if its step is one of the film's."""
         images = self.shown(state.x[: max(0, self.num - first)]).cpu()
         if state.step not in self._frames or not len(images):
             return

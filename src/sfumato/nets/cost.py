@@ -1,8 +1,8 @@
-"""What a network costs before it is run: its parameters, the arithmetic and the memory of one image.
+"""The cost of a network, counted before it is run: its parameters, and one image's FLOPs and memory.
 
-A multiplication and an addition count as 2 FLOPs (papers that say "MACs" mean half of it). Counted are convolutions,
-dense layers and the products of attention, as the code executes them; not normalisation, silu, softmax, biases, sums,
-which are bound by memory. A training step costs about three forward passes.
+A multiplication and an addition count as 2 FLOPs (papers that say "MACs" mean half of it). Convolutions, dense layers
+and the products of attention are counted, as the code executes them; normalisation, silu, softmax, biases and sums are
+not, since memory bounds them. A training step costs about three forward passes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["Cost", "activation_bytes", "flops", "parameters"]
 
 @dataclass(frozen=True)
 class Cost:
-    """What one image costs.
+    """The cost of one image.
 
     Attributes:
         parameters: numbers that the network learns.
@@ -45,12 +45,12 @@ def flops(net: nn.Module, example: tuple[Tensor, ...]) -> int:
 
 
 def activation_bytes(net: nn.Module, example: tuple[Tensor, ...]) -> int:
-    """Count the bytes that a forward pass keeps for the backward pass: each storage once, the weights not."""
+    """Count the bytes that a forward pass keeps for the backward pass: each storage once, without the weights."""
     kept: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        kept[storage._cdata] = storage  # held, so that no address is given out twice
+        kept[storage._cdata] = storage  # kept alive, so that no address is reused
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):

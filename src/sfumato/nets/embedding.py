@@ -1,18 +1,18 @@
-"""Time, and how an image was altered, as vectors that every residual block can read.
+"""Embeddings of the time, and of how an image was altered, for every residual block.
 
-The network is one function for all noise levels, so its time is an input. A bare number is a poor one: t = 3 and t = 4
-are almost equal as numbers, yet the network must tell them apart. As Transformers do for positions (Vaswani et al.
+The network is one function for all noise levels, so its time is an input. A bare number is a poor input: t = 3 and t =
+4 are almost equal as numbers, yet the network must distinguish them. As Transformers do for positions (Vaswani et al.
 2017, Sec. 3.5), the number becomes a row of sines and cosines,
 
     e_i(t) = sin(w_i t),  e_{i + h}(t) = cos(w_i t),   w_i = 10000^(-i / (h - 1)),   i = 0 .. h - 1,  h = dim / 2,
 
 the fastest turning by one radian a step, the slowest by one ten-thousandth. The inner product of two rows,
 sum_i cos(w_i (s - t)), depends on the distance of the two times alone. The sines come first and the exponent runs to
-exactly one (h - 1, not h), as in the published DDPM networks; their weights are useless under another convention. Two
+exactly one (h - 1, not h), as in the published DDPM networks; their weights do not work with another convention. Two
 dense layers turn the row into the vector that the blocks share.
 
-What is asked of the image is added to it (`sfumato.conditions.embedding` for attributes). So is a linear map of the
-numbers that say how a training image was altered (`data.augment`), without a bias: an image as it is adds nothing.
+The embedding of the condition is added to it (`sfumato.conditions.embedding` for attributes). So is a linear map of the
+numbers that describe how a training image was altered (`data.augment`), without a bias: an unaltered image adds 0.
 """
 
 from __future__ import annotations

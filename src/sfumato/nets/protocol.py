@@ -1,4 +1,4 @@
-"""What the rest of the house knows of a network.
+"""The interface between networks and the other packages.
 
     interface = Interface(channels=3, vocabulary=..., augment=0, learned_variance=False)    what it must fit
     net = config.net.build(interface)       `config.net` is a NetworkConfig
@@ -31,10 +31,10 @@ class Interface:
 
     Attributes:
         channels: of x_0.
-        vocabulary: what it can be asked for; None for nothing.
-        augment: how many numbers say how a training image was altered; 0 for none.
-        learned_variance: give out twice the channels: the second half is the variance of the reverse step, as a
-            position in about [-1, 1] between its bounds (IDDPM, Sec. 3.1).
+        vocabulary: its conditions; None where it has none.
+        augment: how many numbers describe how a training image was altered; 0 for none.
+        learned_variance: output twice the channels: the second half is the variance of the reverse step, a number in
+        about [-1, 1] between its bounds (IDDPM, Sec. 3.1).
     """
 
     channels: int = 3
@@ -44,7 +44,7 @@ class Interface:
 
     @property
     def outputs(self) -> int:
-        """Channels that the network gives out."""
+        """Output channels."""
         return self.channels * (2 if self.learned_variance else 1)
 
 
@@ -66,19 +66,19 @@ class Network(nn.Module, ABC):
         Args:
             x: (B, C, H, W), in the dtype of the weights.
             time: (B,) floating point, in steps of the chain (0 .. T - 1).
-            condition: B rows, as the vocabulary has them; None gives nothing to any.
-            augment: (B, interface.augment), how the images were altered; None is not at all.
+            condition: B rows, as the vocabulary has them; None is unconditional.
+            augment: (B, interface.augment), how the images were altered; None is unaltered.
 
         Returns:
             (B, interface.outputs, H, W).
 
         Raises:
-            UserError: a condition for a network that knows none.
+            UserError: a condition for an unconditional network.
         """
 
     @abstractmethod
     def summary(self) -> str:
-        """Return what it is made of, in one line."""
+        """Return a description of one line."""
 
     def cost(self, height: int, width: int) -> Cost:
         """Count what one image of x_0 costs, from the network's own modules; nothing is allocated."""
@@ -98,10 +98,10 @@ class NetworkConfig(Protocol):
         ...
 
     def inside(self, height: int, width: int) -> tuple[int, int]:
-        """Return the size that images are extended to inside; `UserError` where it takes no images of that size."""
+        """Return the size to which the network extends images; `UserError` where it takes no images of that size."""
         ...
 
     @property
     def least_tensors(self) -> int:
-        """A lower bound on the number of weight tensors, known without building: a guard against hostile headers."""
+        """A lower bound on the number of weight tensors, found without building it: a guard against hostile headers."""
         ...

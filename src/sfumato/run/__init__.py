@@ -1,4 +1,4 @@
-"""The run folder: its names, its event log, and what can be read from them."""
+"""The run folder: its files, its event log, and summaries of them."""
 
 from typing import TYPE_CHECKING
 

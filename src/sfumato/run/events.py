@@ -1,4 +1,4 @@
-"""What a training reports: frozen values of plain data, and their JSON, which is a line of the event log.
+"""The events of a training: frozen values of plain data, and their JSON, one line of the event log each.
 
 Losses come by noise level: ten equal parts of t in (0, 1], each with the sum of its losses and the number of its
 examples. Sums, not means, so that reports of several steps add up exactly.
@@ -61,7 +61,7 @@ class Buckets:
 
     @property
     def level_mean(self) -> float:
-        """Mean of the buckets' means: unlike `mean`, independent of which noise levels chance drew."""
+        """Mean of the buckets' means: unlike `mean`, it does not depend on how many examples each noise level has."""
         means = [mean for mean in self.means if mean is not None]
         return sum(means) / len(means)
 

@@ -1,14 +1,14 @@
-"""The run folder: the one thing that the verbs share. Every name in it is given here.
+"""The run folder, which all verbs share. The names of its files are defined here.
 
     RUN/
       config.toml          the configuration, every value
-      environment.json     Python, torch, machine, threads: what else the result may depend on
+      environment.json     Python, torch, machine, threads: the result may depend on them too
       plan.json            the planned length, and the speed that it was planned from
       events.jsonl         what happened, one JSON object a line
       checkpoints/IMAGES/  everything that resuming needs, the newest two
       weights/             ema.safetensors, raw.safetensors and best.safetensors, each enough to sample from
       samples/IMAGES.png   grids of the same seed through training (IMAGES-raw.png: of the raw weights)
-      evaluation/          results of `sfumato evaluate`, and what it computed them from
+      evaluation/          results of `sfumato evaluate`, and their intermediate results
       finished.json        written last
       lock                 held while a process trains here
 
@@ -56,7 +56,7 @@ class _Name:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder, which need not exist yet. The module's docstring says what its names hold."""
+    """A run folder, which need not exist yet. The module's docstring lists its files."""
 
     path: Path
     config_path = _Name("config.toml")
@@ -88,7 +88,7 @@ class Run:
         return self.weights / f"{kind}.safetensors"
 
     def grid(self, images: int, kind: str = "ema") -> Path:
-        """Return the file of the sample grid that weights of a kind drew when so many images had been seen."""
+        """Return the file of the sample grid of a kind of weights when so many images had been seen."""
         return self.samples / f"{images:012d}{'' if kind == 'ema' else f'-{kind}'}.png"
 
     def list_grids(self, kind: str = "ema") -> list[Path]:
@@ -153,13 +153,13 @@ class Run:
             raise UserError(f"{self.path} holds files, but no run: choose a new or an empty --run folder")
 
     def _is_empty(self) -> bool:
-        """Whether the folder holds nothing but what a start that was cut off leaves."""
+        """Whether the folder is empty, apart from the files of an interrupted start."""
         early = {path.name for path in (self.lock_path, self.environment_path, self.plan_path)}
         return all(entry.name in early or entry.name.startswith(".") for entry in self.path.iterdir())
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run folder's lock, making the folder where there is none.
+        """Hold the run folder's lock; the folder is created if missing.
 
         Raises `UserError` where another process trains here, or the folder can't be written.
         """
@@ -173,12 +173,14 @@ class Run:
                 holder = lock.holder or "another process"
                 raise UserError(f"{self.path} is being trained by {holder}: wait for it, or choose another --run")
             if not lock.enforced:
-                warnings.warn(f"{self.path} can't be locked: start no second training in this folder", stacklevel=3)
+                warnings.warn(
+                    f"{self.path} can't be locked here: start no second training in this folder meanwhile", stacklevel=3
+                )
             yield
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:
-    """Return what a result may depend on besides its configuration: software, machine, threads."""
+    """Return what a result depends on besides its configuration: software, machine, threads."""
     import torch
 
     return {
@@ -202,7 +204,7 @@ def _version(package: str) -> str | None:
 
 
 def _cpu() -> str:
-    """The processor's name; on Linux it stands only in a file."""
+    """The processor's name; on Linux only a file has it."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
             if line.startswith("model name"):

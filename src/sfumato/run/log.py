@@ -3,10 +3,10 @@
 A long run takes a million steps, so reports of steps are joined into about a thousand lines. A line also ends before a
 checkpoint is saved, so every step is in exactly one line, whichever checkpoint the run resumes from.
 
-A run that resumes at n images repeats what it did after n. On `Started` the log drops the lines beyond n, and reads as
-if the run had never been interrupted.
+A run that resumes at n images repeats what it did after n. On `Started` the log drops the lines beyond n, as if the run
+had never been interrupted.
 
-A log that can't be written (a full disk) does not stop training: its lines wait in memory.
+A log that can't be written (a full disk) does not stop training: its lines are kept in memory until it can.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["MAX_LINES", "EventLog", "read_events"]
 
 MAX_LINES = 1000
 _REPEATED = {kind.__name__.lower() for kind in (HeldOut, Sampled, Finished)}
-"""What happens again after resuming at exactly this many images."""
+"""Events that are repeated on resuming at exactly this many images."""
 
 
 class EventLog:
@@ -90,7 +90,7 @@ class EventLog:
             self._waiting, self._failing = "", False
 
     def _rewind(self) -> None:
-        """Drop the lines of what happens again after resuming."""
+        """Drop the lines of events that resuming repeats."""
         if self._rewind_to is not None:
             kept = [line for line in read_events(self.path) if _before(line, self._rewind_to)]
             write_atomic(self.path, "".join(json.dumps(line) + "\n" for line in kept))
@@ -98,13 +98,13 @@ class EventLog:
 
 
 def _before(line: dict[str, Any], images: int) -> bool:
-    """Whether a line belongs to what the checkpoint of `images` has behind it."""
+    """Whether a line's event came before the checkpoint of `images`."""
     seen = line.get("images", 0)
     return bool(seen < images or (seen == images and line.get("event") not in _REPEATED))
 
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of an events.jsonl as dicts; nothing without a file, and no line that was cut off."""
+    """Yield the lines of an events.jsonl as dicts; none without a file; a line that was cut off is left out."""
     if not path.exists():
         return
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Where a training stands, summed up from its events as they come; nothing here imports torch."""
+"""The progress of a training, computed from its events as they come; nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FORGET = 0.98
 
 
 class Progress:
-    """Where a training stands, from its events."""
+    """The progress of a training, from its events."""
 
     def __init__(self, run: Run) -> None:
         self.run = run

@@ -1,4 +1,4 @@
-"""What a run folder says of its training, read once: all that `info`, `diagnose`, a report or a studio shows of it.
+"""A summary of a run folder, read once: everything that `info`, `diagnose`, a report or a studio shows of it.
 
 Nothing here imports torch.
 """
@@ -79,7 +79,7 @@ class RunSummary:
         return tuple(reduce(add, lines[a:b]) for a, b in pairwise(ends))
 
     def describe(self) -> dict[str, Any]:
-        """Return what the run folder says of its training, as JSON has it."""
+        """Return the summary of the training, as JSON has it."""
         stepped, held_out = self.of(Stepped), self.held_out
         return {
             "run": str(self.run.path),
@@ -101,7 +101,7 @@ class RunSummary:
 
     @property
     def planned(self) -> int | None:
-        """Planned length in images; None where none is known."""
+        """Planned length in images; None where it is unknown."""
         images = self.config.get("train", {}).get("images")
         return images if isinstance(images, int) else None
 

@@ -5,13 +5,13 @@ A checkpoint is a folder named by the images seen, `checkpoints/000000012800/`:
     raw.safetensors    the weights            (each a complete weights file, see `sfumato.weights`)
     ema.safetensors    their average
     optim.safetensors  the optimiser's moments and step counts
-    manifest.json      where the run stands, and the SHA-256 of every file
+    manifest.json      the position of the run, and the SHA-256 of every file
 
-It holds no random state, because there is none: noise, times, order and dropout are functions of the images seen.
+It holds no random state: noise, times, order and dropout are functions of the images seen.
 
-It is written under a hidden name, each file flushed, then the folder is renamed, which happens wholly or not at all,
-and its parent flushed. Then it is read back and compared, and only after that all but the newest two are deleted. The
-manifest carries its own checksum, so a flipped bit anywhere is noticed, and the checkpoint before it is taken.
+It is written under a hidden name, each file flushed, then the folder is renamed, which is atomic, and its parent
+flushed. Then it is read back and compared, and only then are all but the newest two deleted. The manifest carries
+its own checksum, so a flipped bit anywhere is noticed, and the run resumes from the checkpoint before it.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run stands, and what must be the same when it continues: the digest of the configuration, the fingerprint
-    of the data, the versions of torch and sfumato."""
+    """The position of a run, and what must be the same when it continues: the digest of the configuration, the
+    fingerprint of the data, the versions of torch and sfumato."""
 
     images: int
     step: int
@@ -111,12 +111,12 @@ def find_damage(checkpoint: Path) -> str | None:
 
 
 def newest(run: Run, warn: Callable[[str], None]) -> tuple[Path, Position] | None:
-    """Return the folder and position of the newest good checkpoint; None where there never was one.
+    """Return the folder and position of the newest good checkpoint; None where there is none.
 
-    A damaged newer one is reported by `warn` and renamed to NAME.damaged, so that nothing of it is lost.
+    A damaged newer one is reported by `warn` and renamed to NAME.damaged, not deleted.
 
     Raises:
-        UserError: there are checkpoints and none is good.
+        UserError: every checkpoint is damaged.
     """
     for part in run.checkpoints.glob(".*.part"):  # cut off during a save
         shutil.rmtree(part, ignore_errors=True)
@@ -125,7 +125,10 @@ def newest(run: Run, warn: Callable[[str], None]) -> tuple[Path, Position] | Non
         damage = find_damage(checkpoint)
         if damage is None:
             for bad, reason in damaged:
-                warn(f"checkpoint {bad.name} is damaged ({reason}): set aside, resuming from {checkpoint.name}")
+                warn(
+                    f"checkpoint {bad.name} is damaged ({reason}): renamed to {bad.name}.damaged; resuming from "
+                    f"{checkpoint.name}"
+                )
                 aside = bad.with_name(f"{bad.name}.damaged")
                 with suppress(OSError):
                     shutil.rmtree(aside, ignore_errors=True)

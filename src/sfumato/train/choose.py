@@ -1,4 +1,4 @@
-"""From a preset, a file and overrides to a configuration and its images."""
+"""The configuration of a run, from a preset, a file and overrides, and its images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def choose(
 
     Args:
         preset: its name; None chooses by the images.
-        file: a file of values, laid over the preset's.
+        file: a TOML file, whose values replace the preset's.
         overrides: text by dotted key, `data.source` among them.
         device: what will train.
         on_progress: called while images are read.

@@ -1,4 +1,4 @@
-r"""The exponential moving average of the weights, which is what one samples from.
+r"""The exponential moving average of the weights, from which samples are made by default.
 
 After step k, with a batch of B images and a half-life of h images,
 

@@ -1,14 +1,14 @@
-"""Training as a generator: it records the run and yields what happened. Closing it saves.
+"""Training as a generator: it records the run and yields events. Closing it saves a checkpoint.
 
     for event in train(config, run, data):
         print(event)
 
-The same call on the same run folder resumes at the newest good checkpoint, with the bits of a run that was never
-interrupted. A generator stands still at each `yield`, between two steps, so closing it there (a signal, a `break`)
-saves a whole state. An exception in the middle of a step saves nothing: the last checkpoint stands.
+The same call on the same run folder resumes at the newest good checkpoint, with the same bits as a run that was never
+interrupted. A generator pauses at each `yield`, between two steps, so closing it there (a signal, a `break`) saves a
+complete state. An exception in the middle of a step saves nothing: the last checkpoint remains.
 
 The order at n images is fixed: the step that ends there, the held-out loss and the grids that are due, a checkpoint. On
-resuming at n, what is due at n comes (again) first, so nothing is missed and nothing counts twice.
+resuming at n, what is due at n is done (again) first, so nothing is missed and nothing counts twice.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ __all__ = ["MAX_SKIPS", "Session", "train"]
 Events = Generator[Event, None, None]
 
 MAX_SKIPS = 10
-"""So many steps in a row without a finite gradient end the run: it will not recover."""
+"""Steps in a row without a finite gradient after which the run ends."""
 WINDOW = 16
 """Steps between two reports on a GPU, which has to wait for each."""
 SAVING_FRACTION = 1 / 20
@@ -62,11 +62,12 @@ def train(
     *,
     accept_changes: bool = False,
 ) -> Events:
-    """Train, or resume, in a run folder, and record there what happens.
+    """Train, or resume, in a run folder, and record the events there.
 
     Args:
-        config: with `train.images` None the length is planned from `train.budget` at the first start and then kept.
-        run: the folder; made where there is none, locked while the generator lives.
+        config: where `train.images` is None, the length is planned from `train.budget` at the first start and then
+        kept.
+        run: the folder; created if missing, locked until the generator ends.
         data: the images.
         device: where to train.
         accept_changes: resume although the images or the versions differ from those of the checkpoint.
@@ -174,11 +175,11 @@ class Session:
         yield Saved(self.images, self.run.checkpoint(self.images), self.save_cost)
         try:
             yield finished
-        finally:  # after it was logged, or else the log of a run cut off here would never have an end
+        finally:  # after it was logged, else the log of a run cut off here would lack its last event
             self.run.write(self.run.finished_path, {"images": finished.images, "seconds": finished.seconds})
 
     def _held_out(self) -> Events:
-        """Take the held-out loss if it is due, and keep the weights if it is the lowest so far."""
+        """Compute the held-out loss if it is due, and keep the weights if it is the lowest so far."""
         losses = self.trainer.held_out() if self.step in self.held_outs else None
         if losses is None:
             return
@@ -286,7 +287,7 @@ class Session:
         self.save_cost = self.save_clock - start
 
     def _save_or_warn(self) -> Events:
-        """Save, or report loudly that it failed and continue."""
+        """Save; on failure warn and continue."""
         try:
             self._save()
         except OSError as error:

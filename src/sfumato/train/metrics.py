@@ -1,4 +1,4 @@
-"""What a step measures, and sums over steps that stay on the device: reading a number makes Python wait for a GPU."""
+"""Metrics of a step, and their sums over steps, kept on the device: reading a number makes Python wait for a GPU."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class StepMetrics:
 @dataclass(frozen=True)
 class Totals:
     """Sums over the steps since a meter was last read: steps taken, steps applied, the losses and mean gradient norm of
-    those; `in_a_row` counts the steps skipped since the last one applied, earlier readings included."""
+    the applied ones; `in_a_row` counts the steps skipped since the last applied one, across readings."""
 
     steps: int
     applied: int
@@ -53,7 +53,7 @@ class Meter:
         )
 
     def add(self, metrics: StepMetrics) -> None:
-        """Add a step; one that was not applied leaves no loss and no norm behind."""
+        """Add a step; loss and norm count only where it was applied."""
         applied = metrics.applied.double()
         self._steps += 1
         _add_losses(self._loss, self._count, metrics.terms, applied)

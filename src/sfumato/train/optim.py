@@ -1,13 +1,13 @@
-r"""The optimiser: Adam or AdamW, its learning rate over the run, and gradients kept in bounds.
+r"""The optimiser: Adam or AdamW, its learning rate over the run, and gradient clipping.
 
 The rate follows the images seen: n before the step, B in the step, of N planned,
 
     lr(n) = lr * min( 1, (n + B) / warmup ) * decay( n / N )
     decay(u) = 1  |  (1 + cos pi u) / 2  |  1 - u            constant, cosine, linear
 
-A step whose loss or gradient is not finite must leave no trace, and finding out must not make a GPU wait. So every step
-is launched, and a flag on the device decides, which torch's fused Adam takes for its gradient scaler: where `found_inf`
-is 1 neither weights nor moments nor step counts change, bit for bit.
+A step whose loss or gradient is not finite must change nothing, and the check must not make a GPU wait. So every step
+is launched, and a flag on the device decides; torch's fused Adam has it for its gradient scaler: where `found_inf` is 1
+neither weights nor moments nor step counts change, bit for bit.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""How long a run will be and what it costs: planned, or counted, before training starts.
+"""The length and the cost of a run, computed before training starts.
 
-A learning rate that decays to zero must know the end, so a budget of time is turned into a length once, from the
-measured speed, and the length is then kept. With s seconds a step, g a sample grid, h a held-out loss and e seconds
+A learning rate that decays to zero needs the length of the run, so a budget of time is turned into a length once, from
+the measured speed, and the length is then kept. With s seconds a step, g a sample grid, h a held-out loss and e seconds
 elapsed, the steps that fit are
 
     steps = ( 0.97 (budget - e) - grids * g - held_outs * h ) / s
 
-where three hundredths are left for checkpoints. If grids and held-out losses took more than a quarter of the time,
-there are fewer of them, at least one of each. Speed is measured on a trainer that is then thrown away, so the run has
-the same bits as one whose length was given.
+where 3 % of the time is left for checkpoints. If grids and held-out losses took more than a quarter of the time,
+there are fewer of them, at least one of each. Speed is measured on a trainer that is then discarded, so the run has the
+same bits as one whose length was given.
 
 With P parameters, N images of V bytes, batches of B and A bytes of activations an image, a training needs
 
@@ -44,7 +44,7 @@ MONITORING = 0.25
 """Fraction of the time that grids and held-out losses may take."""
 MIN_STEPS = 10
 CPU_FLOPS = 4e10
-"""A guess at what a CPU does in a second, used only to choose how many images to measure with."""
+"""Estimated FLOPs of a CPU in a second, used only to choose the number of images to measure with."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Speed:
 
 
 def measure(trainer: Trainer, config: TrainConfig, seconds: float = 3.0) -> Speed:
-    """Time steps, grids and held-out losses of a trainer to be thrown away, steps for so many seconds."""
+    """Time the steps (for so many seconds), grids and held-out losses of a trainer that is then discarded."""
     step = _repeat(trainer.step, trainer.wait, seconds)
     few = min(2, trainer.grid_steps)
     grid = _repeat(lambda: trainer.sample_grid(few), trainer.wait, seconds / 6) * trainer.grid_steps / few
@@ -92,7 +92,7 @@ def _repeat(action: Callable[[], object], wait: Callable[[], None], seconds: flo
 def plan_for(config: TrainConfig, speed: Speed, elapsed: float) -> Plan:
     """Return the longest plan within `config.budget`, of which `elapsed` seconds are spent.
 
-    Raises `UserError` where the budget leaves no time for training, and names one that does.
+    Raises `UserError` where the budget leaves no time for training; the message suggests a longer one.
     """
     assert config.budget is not None
     left = SPARE * (config.budget - elapsed)
@@ -155,7 +155,7 @@ def resolve_length(
 
 
 def _with_defaults_of(config: Config, old: Config) -> Config:
-    """Return a configuration with the values of an earlier one where it leaves the choice to the run."""
+    """Return a configuration whose None values are those of an earlier one."""
     names = [name for name in ("images", "grid_steps") if getattr(config.train, name) is None]
     return replace(config, train=replace(config.train, **{name: getattr(old.train, name) for name in names}))
 
@@ -234,10 +234,10 @@ class Forecast:
 def forecast(
     config: Config, data: Dataset, path: Path, device: torch.device | str = "cpu", seconds: float = 20.0
 ) -> Forecast:
-    """Count and measure, for so many seconds, what training in a folder `path` would cost. Nothing is written."""
+    """Return the cost of training in a folder `path`, the speed measured for so many seconds. Nothing is written."""
     device = torch.device(device)
     cost = cost_of(config, data)
-    # the decay of the rate needs a length, its speed does not depend on it
+    # the learning rate's decay needs a length; the speed does not depend on it
     config = _with_images(config, config.train.images or 10**9)
     plan = _given(config.train)
     parent = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir())

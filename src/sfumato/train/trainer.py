@@ -1,7 +1,7 @@
-r"""What is trained, and one step of it: DDPM's Algorithm 1 with random keys.
+r"""The state of a training and one step: DDPM's Algorithm 1 with random keys.
 
 Step k covers the positions n = k B .. (k + 1) B - 1 of the training stream. Everything random about position n is a
-function of n: which image and whether it is mirrored (see `data`), and
+function of n: the image, whether it is mirrored (see `data`), and
 
     t    = sample_timesteps( uniform(seed, TRAIN_TIME, n), T )
     eps  = normal(seed, TRAIN_NOISE, n)
@@ -12,8 +12,8 @@ The initial weights and the dropout masks of step k come from torch's generator,
 restored afterwards. So the whole state is the images seen, weights, average and moments, and resuming gives the same
 bits.
 
-Whether a step's loss and gradient are finite is decided on the device, by a number `applied` that is 1 or 0 and that
-the optimiser and the average multiply by. Python reads it only when a report is due.
+Whether a step's loss and gradient are finite is decided on the device: the optimiser and the average multiply by a
+number `applied`, 1 or 0. Python reads it only when a report is due.
 """
 
 from __future__ import annotations
@@ -193,9 +193,9 @@ class Trainer:
             model.net.train(model.net is self.net)
 
     def grid_condition(self) -> Condition | None:
-        """Return what a grid's images are asked to be: each thing that can be asked for alone, in turn.
+        """Return the conditions of a grid's images, which cycle through each value of each attribute.
 
-        A network that never saw an attribute left out can't be asked for one alone: it gets training images' own.
+        A network that always saw all attributes needs all of them: it gets the conditions of training images.
         """
         num, vocabulary = self.config.train.grid_images, self.data.vocabulary
         if vocabulary is None:

@@ -1,12 +1,12 @@
-r"""The held-out loss: how it is taken, which weights were best, and when a model starts to memorise.
+r"""The held-out loss, the best weights by it, and the detection of overfitting.
 
-The held-out images meet the same times and noise every time, so two results can be compared image by image. With
+The held-out images get the same times and noise every time, so two results can be compared image by image. With
 d_j = loss_j - loss_j(best),
 
     z = mean(d) / ( std(d) / sqrt(N) )
 
-is far more sensitive than two means with their own standard errors. Overfitting is reported when z exceeds 3 while the
-loss on as many training images has fallen: what the network still learns is those images only.
+is far more sensitive than comparing two means by their standard errors. Overfitting is reported when z exceeds 3 while
+the loss on as many training images has fallen: from then on the network learns those images only.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class Best:
 
     @classmethod
     def from_state(cls, tensors: dict[str, Tensor]) -> Best:
-        """Return what a checkpoint's tensors hold; a new one where they hold none."""
+        """Return the value in a checkpoint's tensors, or an empty one."""
         if "watch/facts" not in tensors:
             return cls()
         train, images, warned = tensors["watch/facts"].tolist()

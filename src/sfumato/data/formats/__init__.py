@@ -1,1 +1,1 @@
-"""How one picture is decoded, and how it becomes an array of the size and depth that training uses."""
+"""Decoding of one picture, and its conversion to the size and depth of training."""

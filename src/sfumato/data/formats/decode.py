@@ -1,7 +1,7 @@
-"""One image file becomes pixels by stated rules; nothing here trusts the file.
+"""Decode one image file into pixels by stated rules; nothing here trusts the file.
 
-What is read: the first frame of AVIF, BMP, GIF, JPEG, JPEG 2000, PNG, PPM, QOI, TIFF and WebP, and arrays as numpy
-writes them (`npy`), recognised by content and not by name. Everything else is `Unreadable`, as is anything of more than
+Supported are the first frame of AVIF, BMP, GIF, JPEG, JPEG 2000, PNG, PPM, QOI, TIFF and WebP, and numpy's arrays
+(`npy`), recognised by content and not by name. Everything else is `Unreadable`, as is anything of more than
 `MAX_PIXELS` pixels by its header (a 17 kB PNG can hold 144 million) and anything that doesn't decode to its last row.
 
 How modes become channels (C) of uint8, uint16 or float32:
@@ -16,8 +16,8 @@ How modes become channels (C) of uint8, uint16 or float32:
     many bands               C = any, a TIFF's 8 or 16 bits or floats as they are (`tiff`)
     anything transparent     C = 4, its opacity last; of 16-bit grey 2
 
-Colour profiles are ignored. The orientation in EXIF is applied (Pillow itself applies a TIFF's). Depth, channels,
-opacity and size are brought to what training needs by `fitting`.
+Colour profiles are ignored. The orientation in EXIF is applied (Pillow itself applies a TIFF's). `fitting` converts
+depth, channels, opacity and size for training.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ __all__ = ["MAX_PIXELS", "header_size", "is_array", "opened", "read_picture"]
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TIFF", "WEBP")
 _PLAIN = ("RGB", "RGBX", "P", "CMYK", "YCbCr", "HSV")
 _IN_MEMORY = 2**25
-"""Bytes of a file that is read at once, since decoding opens it several times."""
+"""A file of at most this many bytes is read into memory, since decoding opens it several times."""
 # EXIF orientation -> (transpose, reverse rows, reverse columns), done in that order.
 _TURNS = {2: (0, 0, 1), 3: (0, 1, 1), 4: (0, 1, 0), 5: (1, 0, 0), 6: (1, 0, 1), 7: (1, 1, 1), 8: (1, 1, 0)}
-# What files of other kinds begin with, in small letters.
+# First bytes of other kinds of files, in lower case.
 _OTHERS = {
     b"%pdf": "a PDF",
     b"%!ps": "PostScript (EPS)",
@@ -101,7 +101,7 @@ def header_size(file: File) -> tuple[int, int]:
 
 @contextmanager
 def opened(file: File) -> Iterator[Image.Image]:
-    """Open an image of an allowed format and size; whatever goes wrong until it is closed is `Unreadable`."""
+    """Open an image of an allowed format and size; any error until it is closed becomes `Unreadable`."""
     with _guarded(file), file.open("rb") as stream, Image.open(stream, formats=_formats()) as image:
         if image.width * image.height > MAX_PIXELS:
             raise Unreadable(f"too large: {image.width}x{image.height}, more than {MAX_PIXELS:,} pixels")
@@ -119,9 +119,9 @@ def is_array(file: File) -> bool:
 
 @contextmanager
 def _guarded(file: File) -> Iterator[None]:
-    """Make whatever goes wrong `Unreadable`."""
+    """Turn any error into `Unreadable`."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of what is decided here: bombs, damaged EXIF, odd palettes
+        warnings.simplefilter("ignore")  # bombs, damaged EXIF and unusual palettes are handled here
         try:
             yield
         except Unreadable:
@@ -130,7 +130,7 @@ def _guarded(file: File) -> Iterator[None]:
             raise Unreadable(_what(file)) from None
         except Image.DecompressionBombError:
             raise Unreadable(f"too large: more than {MAX_PIXELS:,} pixels") from None
-        except Exception as error:  # decoders raise anything at all on hostile bytes
+        except Exception as error:  # decoders raise any exception on hostile bytes
             raise Unreadable(_reason(error)) from None
 
 
@@ -145,7 +145,7 @@ def _in_memory(file: File) -> File:
             data = os.read(handle, length) if length <= _IN_MEMORY else b""
         finally:
             os.close(handle)
-    except OSError:  # decoding it will say why
+    except OSError:  # decoding it reports why
         return file
     return Blob(data) if data and len(data) == length else file
 
@@ -165,7 +165,7 @@ def _reason(error: Exception) -> str:
 
 
 def _what(file: File) -> str:
-    """What a file is that is not an image of an allowed format."""
+    """Describe a file that is not an image of an allowed format."""
     try:
         with file.open("rb") as stream:
             head = stream.read(512)
@@ -184,10 +184,10 @@ def _what(file: File) -> str:
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 where there is none or it can't be read."""
     if image.format == "PNG" and not image.info:
-        return 1  # nothing beside its pixels: most are so, and asking costs a tenth of reading them
+        return 1  # no metadata, as for most images; reading EXIF costs a tenth of decoding
     try:
         value = image.getexif().get(Base.Orientation, 1)
-    except Exception:  # damaged EXIF of any kind must not cost the image
+    except Exception:  # damaged EXIF must not make the image unreadable
         return 1
     return value if value in _TURNS else 1
 
@@ -196,7 +196,7 @@ def _animated(image: Image.Image) -> bool:
     """Whether there are further frames or pages; damage beyond the first does not count."""
     try:
         return bool(getattr(image, "is_animated", False))
-    except Exception:  # the first frame is good, and only that is used
+    except Exception:  # only the first frame is used, and it is good
         return False
 
 
@@ -211,14 +211,14 @@ def _covered(image: Image.Image) -> bool:
 def _ends_blank(image: Image.Image, pixels: Pixels) -> bool:
     """Whether one of the last two rows is all zero; of an interlaced picture the odd rows come last."""
     width, height = image.size
-    # what became other pixels (palettes, opacity) is looked at as it was
+    # converted pixels (palettes, opacity) are checked before conversion
     same = image.mode in ("L", "RGB") and not image.has_transparency_data
     rows = pixels[-2:] if same else np.asarray(image.crop((0, max(0, height - 2), width, height)))
     return not all(row.any() for row in rows)
 
 
 def _turned(pixels: Pixels, orientation: int) -> Pixels:
-    """Undo an EXIF orientation (EXIF 2.3, tag 0x0112); an unknown one is none."""
+    """Undo an EXIF orientation (EXIF 2.3, tag 0x0112); an unknown one is ignored."""
     transpose, rows, columns = _TURNS.get(orientation, (0, 0, 0))
     pixels = pixels.swapaxes(0, 1) if transpose else pixels
     return pixels[:: -1 if rows else 1, :: -1 if columns else 1]

@@ -1,8 +1,9 @@
-"""A picture becomes a row of the store: brought to one bit depth, one number of channels and one size.
+"""A picture becomes a row of the store: converted to one bit depth, one number of channels and one size.
 
-Each step follows a stated rule, and none changes pixels that are as wanted already:
+Each step follows a stated rule and leaves pixels unchanged that fit already:
 
-**Opacity** (`flattened`). A picture with opacity is laid over the background, a p + (1 - a) b, unless that is wanted.
+**Opacity** (`flattened`). A picture with opacity is composited onto the background, a p + (1 - a) b, unless the
+channels include opacity.
 
 **Depth** (`converted`). 8 bits become 16 as 257 k, 16 become 8 as round(v / 257), both become floats as they are.
 Floats become integers where all are in [0, 1], scaled by the greatest integer, or, for 8 bits, where all are in [0,
@@ -12,7 +13,7 @@ Floats become integers where all are in [0, 1], scaled by the greatest integer, 
 `letterbox` the whole picture is kept and the rest filled. What is left is resampled with Lanczos-3 stretched by the
 scale, so shrinking does not alias (Parmar et al. 2022, "On Aliased Resizing", shows what aliasing does to metrics):
 bytes with Pillow's arithmetic of bytes, all else by the same filter in float32, channel by channel. Where a channel is
-opacity, colours are resampled in proportion to it, so that what lies hidden under transparent pixels doesn't show.
+opacity, colours are resampled in proportion to it, so that hidden colours of transparent pixels don't show.
 
 **Channels** (`with_channels`). Grey is repeated, colour becomes its luma (BT.601, as Pillow counts it), missing opacity
 is full. Other bands stay as they are.
@@ -46,7 +47,7 @@ _HEAD = struct.Struct("<???BH32s")
 
 @dataclass(frozen=True)
 class Form:
-    """What every row of a store is.
+    """The form of every row of a store.
 
     Attributes:
         size: (height, width).
@@ -69,9 +70,9 @@ class Row:
 
     Attributes:
         planes: the bytes of (C, H, W) pixels, little-endian; C is 1 where `grey`, whatever the store's channels are.
-        digest: SHA-256 of `planes`, which so doesn't depend on whether other pictures have colour.
+        digest: SHA-256 of `planes`, which therefore doesn't depend on whether other pictures have colour.
         enlarged: whether the picture was smaller than the size.
-        kind: of its depth.
+        kind: the kind of its depth.
     """
 
     planes: bytes
@@ -114,7 +115,7 @@ def make_row(picture: Picture, form: Form) -> Row:
 
 
 def flattened(picture: Picture, background: str) -> Pixels:
-    """Return a picture's pixels without opacity: laid over a colour, a CSS name or #rrggbb, rounded."""
+    """Return a picture's pixels composited onto a colour, a CSS name or #rrggbb, rounded."""
     if not picture.alpha:
         return picture.pixels
     rgb = ImageColor.getrgb(background)[:3]
@@ -182,7 +183,7 @@ def fit(
         resample: how; nearest neighbours for masks.
         crop: `center` cuts the largest centred rectangle of the wanted proportions, `letterbox` keeps all of the
             picture, centred. Sides are rounded to whole pixels, at least 1.
-        fill: (C,) the value of what a letterbox leaves free; 0 when None.
+        fill: (C,) the value of the border of a letterbox; 0 when None.
         alpha: whether the last channel is opacity.
     """
     height, width = size
@@ -252,7 +253,7 @@ def with_channels(pixels: Pixels, channels: int, alpha: bool = False) -> Pixels:
         return pixels
     colours = own - alpha
     if colours not in (1, 3) or channels not in ((2, 4) if alpha else (1, 2, 3, 4)):
-        raise Unreadable(f"{own} channels, where {channels} are wanted")
+        raise Unreadable(f"{own} channels can't be converted to {channels}")
     ink, wanted = pixels[..., :colours], channels - (channels in (2, 4))
     if wanted != colours:
         ink = _luma(ink) if wanted == 1 else np.repeat(ink, 3, axis=2)

@@ -1,4 +1,4 @@
-"""Arrays as numpy writes them, and what numbers become as pixels.
+"""Arrays in numpy's format, and the conversion of numbers to pixels.
 
 Nothing is unpickled, and the shape that a file claims is compared with its length before memory is allocated. Of the
 two axes of an array (H, W, C) or (C, H, W) that can be the channels, the shorter one is, and the last where both are
@@ -25,9 +25,9 @@ __all__ = ["MAGIC", "as_pixels", "channels_last", "check_length", "finite", "map
 
 MAGIC = b"\x93NUMPY"
 EXACT = 2**24
-"""Up to which float32 has every integer."""
+"""Float32 represents every integer up to this one."""
 MOST_BYTES = 2**36
-"""Of an array unpacked from an .npz, which has to fit into memory; an .npy is mapped."""
+"""The most bytes of an array from an .npz, which has to fit into memory; an .npy is mapped."""
 
 
 def view_picture(file: File) -> NDArray[Any]:
@@ -83,7 +83,7 @@ def mapped(file: File) -> NDArray[Any]:
             if isinstance(file, Path):
                 return np.load(file, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
             return np.lib.format.read_array(stream, allow_pickle=False)  # type: ignore[no-any-return]
-    except Exception as error:  # the header is foreign text, and numpy raises many things over it
+    except Exception as error:  # numpy raises many exceptions on a foreign header
         raise Unreadable(f"damaged: {printable(str(error) or type(error).__name__)[:80]}") from None
 
 

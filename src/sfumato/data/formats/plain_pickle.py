@@ -1,7 +1,7 @@
-"""A pickle read without running it: containers, text, numbers and arrays of bytes, and nothing else.
+"""Read a pickle of plain data without running it: containers, text, numbers and arrays of bytes only.
 
 A pickle is a program for a stack machine, and one instruction of it, REDUCE, calls whatever the file names. The
-published archives of CIFAR come as pickles, so here is a machine that knows the harmless instructions and three names:
+published archives of CIFAR come as pickles, so this machine implements the harmless instructions and three names:
 
     numpy's `_reconstruct` and `dtype`      an array is made from the bytes that BUILD brings
     `_codecs.encode(text, 'latin1')`        bytes, as Python 3 writes them in protocol 2
@@ -35,11 +35,11 @@ __all__ = ["MAX_BYTES", "NotPlain", "read_guarded", "read_plain", "reader"]
 READER = "sfumato.data.formats.plain_pickle:reader"
 
 MAX_BYTES = 2**29
-"""Of a file; CIFAR-100's largest has 155 million."""
+"""The most bytes of a file; CIFAR-100's largest has 155 million."""
 SECONDS = 60
-"""Of processor time."""
+"""Limit of processor time in seconds."""
 MEMORY = 2**32
-"""Of address space."""
+"""Limit of address space in bytes."""
 
 _ARRAY = ("numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct")
 _DTYPE, _NDARRAY, _ENCODE = "numpy dtype", "numpy ndarray", "_codecs encode"
@@ -68,11 +68,11 @@ class _Mark:
 
 
 class _Name(str):
-    """A name that the file uses; it stands for nothing here."""
+    """A name in the file; it is not resolved."""
 
 
 class _Type:
-    """An array's type, of which there is one: bytes."""
+    """An array's type; only bytes are supported."""
 
 
 class _Array:
@@ -82,7 +82,7 @@ class _Array:
 
 
 class _Machine:
-    """The stack, and what was put aside."""
+    """The stack and the memo."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
@@ -145,7 +145,7 @@ def read_plain(data: bytes) -> Any:
 
     Raises:
         NotPlain: it holds anything else, or is damaged.
-        MemoryError: as it says.
+        MemoryError: it needs too much memory.
     """
     machine = _Machine()
     try:
@@ -154,7 +154,7 @@ def read_plain(data: bytes) -> Any:
         return machine.stack.pop()
     except (NotPlain, MemoryError):
         raise
-    except Exception as error:  # whatever a damaged program does to its stack
+    except Exception as error:  # a damaged program can raise anything
         raise NotPlain(f"damaged ({printable(str(error))[:60] or type(error).__name__})") from None
 
 
@@ -178,7 +178,7 @@ def read_guarded(paths: Sequence[Path]) -> list[dict[str, NDArray[Any]]]:
     for path, answer in zip(paths, run(READER, setup, paths, 1, patience=4 * SECONDS, batch=1, tries=1), strict=True):
         if isinstance(answer, str):
             raise UserError(
-                f"'{printable(str(path))}' is not read: {answer} (a batch of CIFAR holds arrays and names alone, and "
+                f"'{printable(str(path))}' can't be read: {answer} (a batch of CIFAR holds only arrays and names, and "
                 f"needs less than {SECONDS} s and {MEMORY:,} bytes of memory)"
             )
         with np.load(io.BytesIO(answer), allow_pickle=False) as arrays:
@@ -187,9 +187,9 @@ def read_guarded(paths: Sequence[Path]) -> list[dict[str, NDArray[Any]]]:
 
 
 def reader(setup: bytes) -> Callable[[File], bytes]:
-    """Return what the other process does with files: write their entries as an .npz, within limits on it."""
+    """Return the worker's function: write a file's entries as an .npz, within limits on time and memory."""
     memory, seconds = json.loads(setup)
-    with suppress(ImportError):  # Windows: the time limit of the one that asked remains
+    with suppress(ImportError):  # Windows: only the parent's time limit applies
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
@@ -209,7 +209,7 @@ def _as_npz(file: File) -> bytes:
 
 
 def _entries(table: dict[Any, Any]) -> dict[str, Any]:
-    """What of a table is an array or a list of integers or text."""
+    """The entries of a table that are arrays or lists of integers or text."""
     found: dict[str, Any] = {}
     for key, value in table.items():
         name = key.decode("latin-1") if isinstance(key, bytes) else str(key)
@@ -244,7 +244,7 @@ def _name(name: str) -> _Name:
 
 
 def _called(name: _Name, arguments: tuple[Any, ...]) -> Any:
-    """What stands for the result of a call, which isn't made."""
+    """The placeholder for the result of a call, which isn't made."""
     if name in _ARRAY and len(arguments) == 3 and arguments[0] == _NDARRAY:
         return _Array()
     if name == _DTYPE and arguments:

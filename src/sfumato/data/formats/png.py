@@ -1,18 +1,18 @@
-"""PNG where Pillow falls short: are all rows there, and colour of 16 bits in and out.
+"""PNG beyond Pillow: check that all rows are there; read and write 16-bit colour.
 
 **Rows.** A PNG's pixels are one compressed stream. Where the file is cut, decoders notice. Where the stream itself ends
-early but properly (a writer that died and tidied up, or malice), Pillow stops, reports nothing, and the missing rows
+early but properly (an interrupted writer, or malice), Pillow stops, reports nothing, and the missing rows
 stay zero: a picture that is black from some height on. The stream's length is known from the header,
 
     sum over passes of rows x (1 + ceil(columns x bits a pixel / 8)),    the 1 for the filter's byte of each row,
 
 one pass of all pixels, or the seven of Adam7 (PNG specification, second edition, sections 7.2 and 8.2), so it is
-unpacked and counted, a megabyte at a time, and only where the last rows are zero and the question arises.
+unpacked and counted, a megabyte at a time, and only where the last rows are zero.
 
 **16 bits.** Pillow keeps 16 bits of grey; of colour and opacity it keeps the high byte. Here the rows are unpacked and
-their filters undone: each byte is stored as its difference from a guess out of the bytes a of the pixel to the left, b
-above, c above left (section 9.2: 0, a, b, (a + b) div 2, or Paeth's choice of a, b, c). A pixel waits for those three
-alone, so all pixels on a diagonal from lower left to upper right are undone at once.
+their filters undone: each byte is stored as its difference from a prediction from the bytes a of the pixel to the left,
+b above, c above left (section 9.2: 0, a, b, (a + b) div 2, or Paeth's choice of a, b, c). A pixel depends on those
+three only, so all pixels on a diagonal from lower left to upper right are undone at once.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def _unfiltered(raw: bytes, height: int, width: int, channels: int) -> NDArray[n
     if (filters > 4).any():
         raise ValueError(f"filter {filters.max()} doesn't exist")
     out = np.zeros((height + 1, width + 1, 2 * channels), np.int16)  # a row above and a column to the left, of zeros
-    if filters.max() <= 2:  # no guess mixes rows and columns
+    if filters.max() <= 2:  # no prediction mixes rows and columns
         for k, row in enumerate(stored):
             out[k + 1, 1:] = (row.cumsum(0) if filters[k] == 1 else row + (filters[k] == 2) * out[k, 1:]) & 255
     else:
@@ -134,7 +134,7 @@ def _unfiltered(raw: bytes, height: int, width: int, channels: int) -> NDArray[n
 def _guess(
     filters: NDArray[np.uint8], a: NDArray[np.int16], b: NDArray[np.int16], c: NDArray[np.int16]
 ) -> NDArray[np.int16]:
-    """What pixels' bytes are stored against: filters (n, 1), bytes (n, k) to the left, above, above left."""
+    """The predictions of pixels' bytes: filters (n, 1), bytes (n, k) to the left, above, above left."""
     p = a + b - c
     to_a, to_b, to_c = abs(p - a), abs(p - b), abs(p - c)
     paeth = np.where((to_a <= to_b) & (to_a <= to_c), a, np.where(to_b <= to_c, b, c))

@@ -1,4 +1,4 @@
-"""TIFF where Pillow falls short: more than four bands, and several bands of 16 bits or floats.
+"""TIFF beyond Pillow: more than four bands, and several bands of 16 bits or floats.
 
 Satellites and microscopes write them. Pillow reads one band of any depth, and up to four of 8 bits; of 16-bit colour it
 keeps the high byte. Here the first page of such a file is read by the TIFF 6.0 specification (sections 2, 7, 14, 15 and
@@ -38,7 +38,7 @@ _READ = {*(f"{kind}{size}" for kind in "ui" for size in (1, 2, 4)), "f2", "f4", 
 
 @dataclass(frozen=True)
 class _Page:
-    """What the first directory of a file says, the order of bytes, and where the next directory is."""
+    """The first directory of a file, the byte order, and the offset of the next directory."""
 
     tags: dict[int, Any]
     order: str
@@ -50,7 +50,7 @@ class _Page:
         stream.seek(0)
         head = stream.read(8)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about damage, which is found where it matters
+            warnings.simplefilter("ignore")  # about damage, which is checked below
             page = ImageFileDirectory_v2(head)
             stream.seek(page.next)
             page.load(stream)
@@ -88,7 +88,8 @@ class _Page:
 
 
 def is_bands(file: File) -> bool:
-    """Return whether a file is a TIFF that is read here and not by Pillow; a damaged one is Pillow's to refuse."""
+    """Return whether a file is a TIFF that is read here and not by Pillow; a damaged one is left to Pillow to
+    refuse."""
     try:
         with file.open("rb") as stream:
             if stream.read(4) not in _MARKS:

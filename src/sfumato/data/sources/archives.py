@@ -1,8 +1,8 @@
-"""Zip and tar archives of images, read where they lie: nothing is unpacked to the disk.
+"""Zip and tar archives of images, read in place: nothing is unpacked to the disk.
 
-A member's name is only a name. Skipped are members whose name is absolute or climbs with `..`; links, devices and other
-special files; members of more than `MAX_FILE` bytes by the archive's word or in fact; second members of one name. Names
-that begin with a dot are ignored. Folders are labels as in a folder; where all lies in one folder, those in that one.
+These members are skipped: names that are absolute or contain `..`; links, devices and other special files; more than
+`MAX_FILE` bytes, as declared or in fact; a second member of the same name. Names that begin with a dot are ignored.
+Folders are labels as in a folder; where all lies in one folder, those in that one.
 
 **Zip.** The directory at the archive's end lists the members, which come in the order of their names. Encrypted members
 are skipped, and members that share bytes (D. Fifield, "A better zip bomb", 2019). What is unpacked has to have the
@@ -44,16 +44,17 @@ __all__ = ["is_tar", "is_zip", "tar_source", "zip_source"]
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 RATIO = 200
-"""Pictures hardly shrink; what unpacks to more than this many times its length was made to fill a disk."""
+"""Pictures hardly shrink; an archive that unpacks to more than this many times its length was made to fill a disk."""
 _ROOM = 2**28
 _SIDE, _SIDE_BYTES = (".cls", ".json", ".txt"), 2**16
-_OWN = ""  # the name of what a caption's own file says
+_OWN = ""  # the key of the text of a caption's own file
 _MARKS = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open))
 _FAULTS = (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError, ValueError, struct.error)
 _LOCAL = struct.Struct("<4s22sHH")
-"""A zip member's own head: its mark, what the directory says better, the lengths of its name and its extra field."""
+"""A zip member's header: its signature, fields that the directory repeats, the lengths of its name and its extra
+field."""
 _UNIX = 3
-_TWICE = "its name stands twice in the archive: the first is taken"
+_TWICE = "the archive has this name twice: the first is used"
 _LARGE = f"too large: more than {MAX_FILE:,} bytes"
 
 
@@ -99,7 +100,7 @@ def _name_fault(name: str) -> str | None:
 
 
 def _is_hidden(name: str) -> bool:
-    """Whether a member's maker didn't mean to show it, by its name."""
+    """Whether a member's name is hidden."""
     return _name_fault(name) is None and any(part.startswith(".") and part != "." for part in name.split("/"))
 
 
@@ -129,17 +130,17 @@ def zip_source(path: Path) -> FileSource:
 
 def _unzipped(path: Path, member: _Member) -> bytes:
     """The bytes of a member; raises any of `_FAULTS`."""
-    with path.open("rb") as file:  # anew, so that processes and threads don't share a position in it
+    with path.open("rb") as file:  # opened for each read, so that processes and threads don't share a position
         file.seek(member.start)
         mark, _, name, extra = _LOCAL.unpack(file.read(_LOCAL.size))
         file.seek(name + extra, 1)
         data = file.read(member.packed)
     if mark != b"PK\3\4" or len(data) < member.packed:
-        raise ValueError("the archive has no such member where it says")
+        raise ValueError("the archive has no such member at the offset in its directory")
     if member.deflated:
         data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, member.length + 1)
     if len(data) != member.length or zlib.crc32(data) != member.crc:
-        raise ValueError("it is not what the archive's directory says")
+        raise ValueError("its length or checksum differs from the archive's directory")
     return data
 
 
@@ -187,7 +188,7 @@ def _zip_fault(info: zipfile.ZipInfo) -> str | None:
 
 
 def is_tar(path: Path) -> bool:
-    """Return whether a file is called like a tar archive."""
+    """Return whether a file's name is that of a tar archive."""
     return path.name.lower().endswith(SUFFIXES)
 
 
@@ -225,7 +226,7 @@ def tar_source(paths: Sequence[Path], name: str | None = None) -> FileSource:
 
 
 def _tar_labels(members: Sequence[_Member], beside: dict[str, dict[str, str]], unwrap: bool) -> Labels:
-    """What the members beside the pictures say; the class by folders where they say nothing."""
+    """The labels in the members beside the pictures; without any, the class by folders."""
     rows = [beside.get(_stem(member)[0], {}) for member in members] if beside else []
     names = dict.fromkeys(key for row in rows for key in row)
     columns = {name: [row.get(name) or None for row in rows] for name in names}
@@ -244,7 +245,8 @@ def _stream(path: Path) -> IO[bytes]:
 
 
 def _listed_tar(path: Path, number: int, root: list[str], beside: dict[str, dict[str, str]]) -> Iterator[_Member]:
-    """Yield the members of one archive but folders and hidden ones, and note what those beside pictures say."""
+    """Yield the members of one archive except folders and hidden ones, and collect the labels of those beside
+    pictures."""
     seen: set[tuple[str, ...]] = set()
     try:
         with _stream(path) as file:
@@ -270,13 +272,16 @@ def _listed_tar(path: Path, number: int, root: list[str], beside: dict[str, dict
 
 
 def _infos(file: IO[bytes], path: Path) -> Iterator[tarfile.TarInfo]:
-    """Yield the heads of an archive, none kept; raises `UserError` where it is made to fill a disk."""
+    """Yield the headers of an archive, without keeping them; raises `UserError` where it is made to fill a disk."""
     most = RATIO * path.stat().st_size + _ROOM
     with tarfile.open(fileobj=file, mode="r:") as archive:
         while (info := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]
             if info.offset_data + info.size > most:
-                raise UserError(f"'{printable(str(path))}' unpacks to more than {RATIO} times its length: not read")
+                raise UserError(
+                    f"'{printable(str(path))}' unpacks to more than {RATIO} times its length, as no archive of images "
+                    "does: it is not read"
+                )
             yield info
 
 
@@ -297,7 +302,7 @@ def _stem(member: _Member) -> tuple[str, str]:
 
 
 def _said(kind: str, content: bytes) -> dict[str, str]:
-    """What a member beside a picture says, by name; nothing where it can't be understood."""
+    """The labels in a member beside a picture, by name; empty where it can't be parsed."""
     try:
         if kind == ".cls":
             return {"class": str(int(content))}

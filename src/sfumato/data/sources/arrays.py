@@ -1,4 +1,4 @@
-"""Pictures that already are numbers: files of numpy, arrays and tensors in memory, a torch `Dataset`.
+"""Sources of arrays: numpy files, arrays and tensors in memory, a torch `Dataset`.
 
     a .npy or .npz      all pictures: (N, H, W) or (N, H, W, C) or (N, C, H, W); in an .npz the array `images`, or the
     only
@@ -7,9 +7,9 @@
     from_arrays         data = open_data(DataConfig(size=(32, 32)), source=from_arrays(images, labels, ("cat", "dog")))
     from_dataset        data = open_data(DataConfig(), source=from_dataset(torchvision_dataset))
 
-What is in memory is stored like any other source, so it needs a key: a hash of its contents, unless the caller gives a
-better one. Items of a `Dataset` are read once for that and once to be stored; one that makes them anew each time (by a
-random crop) makes a store each time, so leave such transforms out.
+Arrays in memory are stored like any other source, so they need a key: a hash of the contents, unless the caller gives a
+better one. Items of a `Dataset` are read once for that and once to be stored; a `Dataset` with random transforms makes
+a new store each time, so leave these out.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ _IMAGES, _LABELS = ("image", "img", "pixel_values", "x"), ("label", "labels", "c
 
 @dataclass(frozen=True)
 class Arrays:
-    """What an `ArraySource` loads: images (N, H, W, C) of any numbers, and what is known of them."""
+    """What an `ArraySource` loads: images (N, H, W, C) of any numbers, and their labels."""
 
     images: Any
     labels: Labels
 
 
 class ArraySource:
-    """Pictures that are arrays, loaded when they are first asked for.
+    """Pictures that are arrays, loaded on first use.
 
     Args:
         name: the source's, printable.
-        key: what changes when the contents do, or a function that returns it.
+        key: a text that changes when the contents do, or a function that returns it.
         load: returns the arrays.
     """
 
@@ -65,7 +65,7 @@ class ArraySource:
 
     @property
     def attributes(self) -> tuple[Attribute, ...]:
-        """What is known of the pictures."""
+        """The attributes of the pictures."""
         return self.arrays.labels.attributes
 
     def __len__(self) -> int:
@@ -85,7 +85,7 @@ class ArraySource:
         return Picture(as_pixels(self.arrays.images[i]), tuple(self.arrays.labels.conditions[i].tolist()))
 
     def key(self) -> str:
-        """Return what changes when the contents do."""
+        """Return a text that changes when the contents do."""
         return self._key if isinstance(self._key, str) else self._key()
 
 
@@ -98,7 +98,7 @@ def is_array_file(path: Path) -> bool:
 
 
 def array_source(path: Path) -> ArraySource:
-    """Return a source of the pictures in one .npy or .npz, which is read when they are asked for."""
+    """Return a source of the pictures in one .npy or .npz, which is read on first use."""
     status = path.stat()
     key = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
     return ArraySource(printable(str(path.resolve())), key, lambda: _load(path))
@@ -123,7 +123,7 @@ def _load(path: Path) -> Arrays:
 
 
 def _unpacked(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]:
-    """(images, labels, classes) of an .npz; raises what reading it raises."""
+    """(images, labels, classes) of an .npz; raises any exception of reading it."""
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             with archive.open(info) as member:
@@ -166,11 +166,11 @@ def from_arrays(
         images: (N, H, W, C) or (N, H, W), numpy; (N, C, H, W) or (N, H, W), torch. Bytes, 16-bit or floats.
         labels: (N,) indices of `classes`, any integers or texts where it is None; or (N, A) float32 with `attributes`.
         classes: the names of the classes.
-        attributes: what the columns of (N, A) labels are.
+        attributes: of the columns of (N, A) labels.
         name: the source's; a second source of one name takes the place of the first in the cache.
 
     Raises:
-        UserError: shapes that don't fit one another.
+        UserError: shapes that don't fit together.
     """
     pixels = _all_pixels(images)
     told = _given_labels(labels, classes, attributes, len(pixels))
@@ -195,7 +195,7 @@ def _all_pixels(images: Any) -> Pixels:
 
 
 def _given_labels(labels: Any, classes: Sequence[str] | None, attributes: tuple[Attribute, ...], count: int) -> Labels:
-    """What a caller says of so many pictures."""
+    """The labels that a caller gives."""
     if labels is None:
         return Labels.none(count)
     table = _numpy(labels)
@@ -229,7 +229,7 @@ def from_dataset(
     try:
         count = len(dataset)
     except TypeError:
-        raise UserError("the dataset has no length: give one whose items are asked for by number") from None
+        raise UserError("the dataset has no length: give one with __len__ and __getitem__") from None
     if not count:
         raise UserError("the dataset is empty")
     items, classes = _Items(dataset), classes or getattr(dataset, "classes", None)

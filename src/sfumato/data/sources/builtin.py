@@ -1,9 +1,9 @@
 """The images that come with Sfumato: they need no network and no other package.
 
 Each is an .npz of plain arrays beside this file, made by a script in `scripts/`: `images` (N, H, W, C) uint8, `labels`
-(N,) uint8, `classes` (K,) text, which are the attribute `class`. More is known of `faces`: `attributes` (N, A) uint8
-and what its numbers mean, the options that each face was drawn with. `fashion-full` is not shipped: it is read where
-Debian's package dataset-fashion-mnist put it.
+(N,) uint8, `classes` (K,) text, which are the attribute `class`. `faces` has more labels: `attributes` (N, A) uint8 and
+their values, the options that each face was drawn with. `fashion-full` is not shipped: it is read where Debian's
+package dataset-fashion-mnist put it.
 """
 
 from __future__ import annotations
@@ -30,13 +30,12 @@ FASHION_CLASSES = (
 )  # fmt: skip
 FASHION_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 NOT_GIVEN = 255
-"""In the file of the faces: the colour of a part that is not worn."""
+"""In the file of the faces: the colour of a part that a face lacks."""
 
 
 @dataclass(frozen=True)
 class Builtin:
-    """What a built-in source is, without loading it; shape is (C, H, W), labels say in words what is known of
-    images."""
+    """A description of a built-in source, without loading it; shape is (C, H, W), labels a few words on the labels."""
 
     name: str
     count: int

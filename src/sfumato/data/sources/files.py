@@ -1,11 +1,11 @@
-"""Sources whose pictures are encoded files, wherever those lie: in a folder, an archive, a table.
+"""Sources of encoded files: in a folder, an archive or a table.
 
-Such a source knows which bytes picture i is and what is known of it. Decoding is the same for all, and since it takes
-nothing but bytes or a path, other processes can do it that know nothing of the source.
+Such a source has the bytes and the labels of picture i. Decoding is the same for all and needs only bytes or a path, so
+other processes can do it without the source.
 
-A folder is one, with all its sub-folders. Every regular file is a candidate, whatever its name. Names that begin with a
-dot are ignored, files and folders alike. Symbolic links are never followed, so nothing outside the folder is read and a
-loop can't trap the listing: each is among the skipped files, as are pipes, sockets and sub-folders that can't be
+A folder is such a source, with all its sub-folders. Every regular file is a candidate, whatever its name; hidden files
+and folders (a dot first) are ignored. Symbolic links are never followed, so nothing outside the folder is read and a
+loop can't trap the listing: each is listed among the skipped files, as are pipes, sockets and sub-folders that can't be
 listed. Pictures are in the order of their paths.
 """
 
@@ -31,20 +31,20 @@ from sfumato.errors import UserError
 __all__ = ["MAX_FILE", "FileSource", "Listed", "folder_labels", "folder_source", "hashed", "state_of"]
 
 MAX_FILE = 2**28
-"""Bytes of a file in an archive or a table; larger ones are not unpacked."""
+"""The most bytes of a file in an archive or a table; larger ones are not unpacked."""
 
 
 class FileSource:
     """A source of encoded files; satisfies `Encoded`.
 
     Args:
-        name: what it is called, printable.
+        name: printable.
         count: of pictures.
         origin: from the number of a picture to where it comes from.
         file: from its number to its file, not yet opened; raises `Unreadable`.
         key: what changes when the contents do.
-        labels: makes what is known of the pictures.
-        folder: below which each of them is a file of its own.
+        labels: returns the labels of the pictures.
+        folder: the folder that holds each picture as a file, if there is one.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class FileSource:
 
     @cached_property
     def labels(self) -> Labels:
-        """What is known of the pictures."""
+        """The labels of the pictures."""
         return self._labels() if self._labels else Labels.none(len(self))
 
     def __len__(self) -> int:
@@ -79,7 +79,7 @@ class FileSource:
         return self.labels.captions is not None
 
     def condition(self, i: int) -> tuple[float, ...]:
-        """Return a number for each of the attributes of picture i."""
+        """Return the attributes of picture i as numbers."""
         return tuple(self.labels.conditions[i].tolist())
 
     def caption(self, i: int) -> str | None:
@@ -101,7 +101,7 @@ class FileSource:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A file as it was listed: its path within the source, and why it can't be a picture, None where it may be one."""
+    """A listed file: its path within the source, and why it can't be a picture, None where it may be one."""
 
     parts: tuple[str, ...]
     fault: str | None = None
@@ -115,7 +115,7 @@ class Listed:
 def folder_labels(entries: Sequence[Listed], unwrap: bool = False) -> Labels:
     """Return the attribute `class` of files: the names of the first-level folders, where there are two or more.
 
-    The class of a file that lies beside them is not given. With `unwrap`, where all lie in one folder, the folders in
+    The class of a file beside these folders is not given. With `unwrap`, where all lie in one folder, the folders in
     that one are taken.
     """
     good = [entry.parts for entry in entries if entry.fault is None]

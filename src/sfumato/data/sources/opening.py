@@ -1,6 +1,6 @@
-"""From what the user writes to a source: a built-in name, a path, a pattern of paths, an id.
+"""Open the source that the user names: a built-in name, a path, a pattern of paths, an id.
 
-What lies at a path decides what it is. A folder is CelebA's, or one of idx files, of CIFAR's batches, of shards
+The contents of a path decide its kind. A folder is CelebA's, or one of idx files, of CIFAR's batches, of shards
 (nothing but tar archives, with perhaps a list or a note beside them), of Parquet files, and else a folder of images; a
 file is idx, a batch of CIFAR, an array, a zip or tar archive, or Parquet.
 
@@ -49,14 +49,14 @@ def open_source(name: str) -> Source:
             the id of a data set.
 
     Raises:
-        UserError: there is no such thing, or it is of another kind.
+        UserError: it does not exist, or is of another kind.
     """
     if name in BUILTIN:
         return BUILTIN[name].open()
     if name.startswith("hf:"):
         return open_huggingface(name)
     if not name.strip():
-        raise UserError(f"no data is named: give {KINDS}, or one of {', '.join(BUILTIN)}")
+        raise UserError(f"no data is given: name {KINDS}, or one of {', '.join(BUILTIN)}")
     path, shown = Path(name).expanduser(), printable(name)
     try:
         if path.is_dir():
@@ -86,7 +86,7 @@ def _folder(path: Path) -> Source:
 
 
 def _alone(folder: Path, kind: Callable[[Path], bool]) -> list[Path]:
-    """The files of a kind in a folder that holds nothing else, but for lists and notes; none where it does."""
+    """The files of a kind in a folder that holds nothing else except lists and notes; [] where it does."""
     found = []
     with os.scandir(folder) as items:
         for item in items:
@@ -109,7 +109,7 @@ def _file(path: Path) -> Source:
         return _several([path], None)
     if path.is_file() and is_zip(path):
         return zip_source(path)
-    raise UserError(f"'{printable(str(path))}' is a file of another kind: give {KINDS}")
+    raise UserError(f"'{printable(str(path))}' is a file of an unsupported kind: give {KINDS}")
 
 
 def _several(paths: list[Path], name: str | None) -> Source:
@@ -117,7 +117,7 @@ def _several(paths: list[Path], name: str | None) -> Source:
         return tar_source(paths, name)
     if all(map(_is_parquet, paths)):
         return parquet_source(paths, name)
-    raise UserError(f"'{name}' must match tar archives alone, or Parquet files alone: it matches '{paths[0].name}'")
+    raise UserError(f"'{name}' must match only tar archives, or only Parquet files: it also matches '{paths[0].name}'")
 
 
 def _is_parquet(path: Path) -> bool:

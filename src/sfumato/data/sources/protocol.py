@@ -1,15 +1,15 @@
-"""What a source of images is.
+"""The interface of a source of images.
 
-A `Source` is a numbered list of pictures. It knows cheaply how large each is and which state it is in (`key`), and
-reads one at a time. It knows nothing of training: cropping, resizing, caching and splitting come after it, once for all
-sources. A picture that can't be used is `Unreadable`: the store skips and counts it. A source that can't be used at all
-is a `UserError`.
+A `Source` is a numbered list of pictures. It returns each size and a fingerprint of its contents (`key`) without
+decoding, and reads one picture at a time. Cropping, resizing, caching and splitting come after it, in one
+implementation for all sources. A picture that can't be used is `Unreadable`: the store skips and counts it. A source
+that can't be used at all is a `UserError`.
 
-A source may offer more than the protocol asks for; it is asked by these functions, never by its class:
+A source may offer more than the protocol requires; these functions find out, never its class:
 
     encoded(source)      has `file`, `condition` and `caption`: its pictures are encoded files, which other processes
                          can decode
-    folder_of(source)    has `folder`: each of them is a file of its own below this folder
+    folder_of(source)    has `folder`: each picture is a file below this folder
     captioned(source)    has `captioned`: whether there are captions
 
 Nothing here imports torch, so that listing the data is fast.
@@ -35,7 +35,7 @@ __all__ = [
 Pixels = NDArray[Any]
 """uint8, uint16 or float32."""
 MAX_PIXELS = 2**26
-"""Of one picture: 8192 x 8192; three bytes each, 200 MB."""
+"""The most pixels of one picture: 8192 x 8192; three bytes each, 200 MB."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Blob:
 
 
 File = Path | Blob
-"""What can be opened and read as a picture."""
+"""A file that can be opened and read as a picture."""
 
 
 class Unreadable(Exception):
@@ -89,7 +89,7 @@ class Source(Protocol):
 
     @property
     def attributes(self) -> tuple[Attribute, ...]:
-        """What the source knows of its pictures; () for nothing."""
+        """The attributes of the pictures; () without any."""
 
     def __len__(self) -> int:
         """How many pictures there may be, readable or not."""

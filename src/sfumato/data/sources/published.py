@@ -1,4 +1,4 @@
-"""Data sets in the form in which they were published: CelebA, CIFAR-10 and CIFAR-100, and MNIST's idx files.
+"""Data sets in their published formats: CelebA, CIFAR-10 and CIFAR-100, and MNIST's idx files.
 
 **CelebA** (Liu et al. 2015, "Deep Learning Face Attributes in the Wild"), pictures and lists:
 
@@ -6,7 +6,7 @@
     list_attr_celeba.txt                   40 attributes, yes or no (`labels` reads it)
     list_eval_partition.txt                a line a picture: 0 to train, 1 to validate, 2 to test
 
-The source is the pictures that train, where the second list is there.
+Where the second list is there, the source is only the pictures to train on.
 
 **CIFAR** (Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images"):
 
@@ -60,7 +60,7 @@ def find_celeba(folder: Path) -> tuple[Path, Path, Path | None] | None:
 
 
 def celeba_source(folder: Path, attributes: Path, partition: Path | None) -> FileSource:
-    """Return a source of CelebA's pictures and attributes: of what `find_celeba` found, those that train.
+    """Return a source of CelebA's training pictures and attributes, in the files that `find_celeba` found.
 
     Raises:
         UserError: the pictures can't be listed, or no picture trains.
@@ -83,7 +83,7 @@ def _training(partition: Path) -> frozenset[str]:
 
 
 def _there(folders: Sequence[Path], *names: str) -> list[Path]:
-    """Those of the names that are files in the folders."""
+    """The files of these names in the folders."""
     return [folder / name for folder in folders for name in names if (folder / name).is_file()]
 
 
@@ -200,7 +200,7 @@ def read_idx(path: Path) -> Pixels:
             sizes = file.read(4 * start[3])
             shape = struct.unpack(f">{start[3]}I", sizes) if len(sizes) == 4 * start[3] else (0,)
             count = math.prod(shape)
-            # one byte more reaches the end, where gzip's checksum is compared
+            # one byte more reaches the end, where gzip verifies its checksum
             data = file.read(count + 1) if 0 < count <= MOST_BYTES else b""
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"'{path}' cannot be read as idx: {error}") from None

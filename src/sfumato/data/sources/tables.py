@@ -1,9 +1,9 @@
 """Tables with a picture in each row: Parquet files, and data sets of the `datasets` library.
 
-Both hold pictures as the bytes of their files, in a column of type {bytes, path} or binary, and what is known of them
-in columns beside it. The `path` is only a name: a row without bytes has no picture here. The other columns are
-attributes where their cells are plain values that pictures share, or captions, by the rules for columns of a file of
-labels; where the `datasets` library says what integers stand for (ClassLabel), that is used.
+Both hold pictures as the bytes of their files, in a column of type {bytes, path} or binary, and their labels in the
+other columns. The `path` is not opened: a row without bytes has no picture. The other columns are attributes where
+their cells are plain values that pictures share, or captions, by the rules for columns of a file of labels; names that
+the `datasets` library stores for integers (ClassLabel) are used.
 
     train-*.parquet, or a folder of .parquet files      needs pyarrow:   pip install 'sfumato[parquet]'
     hf:NAME, hf:NAME:SPLIT (by default train)           needs datasets:  pip install 'sfumato[datasets]'
@@ -126,7 +126,7 @@ def from_huggingface(dataset: Any, name: str = "dataset", key: str | None = None
     Args:
         dataset: one split, with a column of images or of their bytes.
         name: the source's.
-        key: what changes when the contents do; None is the fingerprint that the data set has.
+        key: a text that changes when the contents do; None is the data set's fingerprint.
 
     Raises:
         UserError: it is several splits, a stream, or has no column of pictures.
@@ -136,7 +136,7 @@ def from_huggingface(dataset: Any, name: str = "dataset", key: str | None = None
         raise UserError(f"'{name}' is not a single split of a data set: choose one, such as dataset['train']")
     kinds = {column: type(feature).__name__ for column, feature in features.items()}
     image = _picture_column({column: kind == "Image" for column, kind in kinds.items()}, name)
-    with suppress(ImportError):  # without the library it is something else of the same make
+    with suppress(ImportError):  # without the library it is another class with the same interface
         dataset = dataset.cast_column(image, import_module("datasets").Image(decode=False))
     plain = [column for column, feature in features.items() if _is_scalar(feature)]
     classes = {column: list(features[column].names) for column in plain if kinds[column] == "ClassLabel"}
@@ -165,7 +165,7 @@ def open_huggingface(name: str) -> FileSource:
         raise UserError(f"'{shown}' needs datasets: pip install 'sfumato[datasets]'") from None
     try:
         dataset = datasets.load_dataset(own, split=split or "train")
-    except Exception as error:  # the network's, the hub's and the files' own troubles
+    except Exception as error:  # errors of the network, the hub or the files
         reason = printable(str(error).split("\n")[0])[:120] or type(error).__name__
         raise UserError(f"'{shown}' can't be loaded: {reason}") from None
     if not isinstance(dataset, datasets.Dataset):
@@ -200,7 +200,7 @@ def _is_scalar(feature: Any) -> bool:
 
 
 def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
-    """What integers stand for, where the `datasets` library wrote the file."""
+    """The names of integers, where the `datasets` library wrote the file."""
     try:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
         named = {key: value["names"] for key, value in features.items() if value.get("_type") == "ClassLabel"}

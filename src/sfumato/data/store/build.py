@@ -1,13 +1,13 @@
-"""Building a store: every picture decoded once, in order, in a folder that a killed build leaves for the next one.
+"""Building a store: every picture is decoded once, in order, in a folder from which a later build continues.
 
 The folder is renamed when it is whole and on the disk. A build that is killed or interrupted leaves it, if it had
-finished a chunk of pictures; the next build of the same pictures takes it over, verifies what is there and continues.
-Bytes are written with `write`, not through a map, since a full disk then is an error and not a signal.
+finished a chunk of pictures; the next build of the same pictures takes it over, verifies it and continues. Bytes are
+written with `write`, not through a map, since a full disk is then an error and not a signal.
 
-The size of the rows is chosen from the pictures' headers before the first is decoded; where pictures are to be cut out
-at random, rows are an eighth larger (`MARGIN`). Where depth and channels are to be the pictures' own, the first row
-decides them: pictures of another number of channels are skipped, and a row of another depth shows that not all are
-alike; then the build begins again and brings all of them to 8 bits.
+The size of the rows is chosen from the pictures' headers before the first is decoded; for random crops, rows are an
+eighth larger (`MARGIN`). Where depth and channels are to be the pictures' own, the first row decides them: pictures of
+another number of channels are skipped, and a row of another depth shows that not all are alike; then the build begins
+again and brings all of them to 8 bits.
 
 Encoded files are decoded in processes (`workers`) where there are many.
 """
@@ -45,13 +45,13 @@ from sfumato.files import Lock, sync
 __all__ = ["ABANDONED", "SIDES", "Progress", "build", "choose_size", "decoder"]
 
 SIDES = (8, 12, 16, 24, 32, 48, 64)
-"""The sides that a size is chosen from where the user gives none."""
+"""The sides to choose from where the user gives no size."""
 MARGIN = 1 / 8
-"""How much larger rows are that random crops are cut out of."""
+"""How much larger than an image a row is for random crops."""
 MOST_HEADERS = 10_000
-"""So many pictures, evenly spaced, are asked for their size before one is chosen."""
+"""The size is chosen from those of at most this many pictures, evenly spaced."""
 ABANDONED = 3600.0
-"""Seconds without a write after which a temporary folder is taken for the remains of a killed build."""
+"""Seconds without a write after which a temporary folder counts as left by a killed build."""
 DECODER = "sfumato.data.store.build:decoder"
 
 _BUFFER = 2**20
@@ -66,12 +66,12 @@ class _Mixed(Exception):
 
 
 def build(source: Source, config: DataConfig, entry: Path, on_progress: Progress) -> None:
-    """Decode everything, or what a killed build left of it, and put it in its place.
+    """Decode everything, or continue a killed build, and publish the store.
 
     Args:
         source: the pictures.
-        config: what is wanted of them.
-        entry: where the store comes to lie.
+        config: size, crop, channels, depth and background.
+        entry: the folder of the store.
         on_progress: called with (pictures done, pictures in all).
 
     Raises:
@@ -86,7 +86,7 @@ def build(source: Source, config: DataConfig, entry: Path, on_progress: Progress
             try:
                 counts = _write_rows(built, source, plan, on_progress)
             except _Mixed:
-                note = "some pictures have 8 bits and others more, or floats: all were brought to 8"
+                note = "some pictures have 8 bits and others more, or floats: all were converted to 8"
                 plan = _begun(built, Plan(plan.size, replace(plan.form, depth="8"), [*plan.notes, note]))
                 counts = _write_rows(built, source, plan, on_progress)
             _finish(built, source, plan, counts)
@@ -124,7 +124,7 @@ def choose_size(sizes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], str]
 
 
 def _plan(built: Path, source: Source, config: DataConfig) -> Plan:
-    """The plan of the build that was begun here; or one made now."""
+    """The plan of the build that was begun here, or a new one."""
     if (begun := plan_of(built / "journal")) is not None:
         return begun
     size, notes = config.size, []
@@ -149,7 +149,7 @@ def _header_sizes(source: Source) -> list[tuple[int, int]]:
     """The sizes of the pictures whose header can be read, of `MOST_HEADERS` where there are more."""
     sizes = []
     for i in np.linspace(0, len(source) - 1, min(len(source), MOST_HEADERS)).astype(int).tolist():
-        with contextlib.suppress(Unreadable):  # reading it will say why
+        with contextlib.suppress(Unreadable):  # reading it reports why
             sizes.append(source.size(i))
     return sizes or [(SIDES[-1], SIDES[-1])]
 
@@ -158,14 +158,14 @@ def _header_sizes(source: Source) -> list[tuple[int, int]]:
 
 
 def decoder(setup: bytes) -> Callable[[File], bytes]:
-    """Return what workers do with files: make rows of the form that JSON describes."""
+    """Return the workers' function: make rows of the form that JSON describes."""
     table = json.loads(setup)
     form = Form(**table | {"size": tuple(table["size"])})
     return lambda file: make_row(read_picture(file), form).pack()
 
 
 def _answers(source: Source, form: Form, first: int) -> Iterator[tuple[Row | str, tuple[float, ...], str | None]]:
-    """Yield of each picture from the first on its row, or why there is none, and what is known of it."""
+    """Yield each picture's row, or why there is none, its condition and its caption, from `first` on."""
     if (known := encoded(source)) is not None:
         workers, setup = count_workers(len(source) - first), json.dumps(asdict(form)).encode()
         batch = max(1, min(16, _BATCH_BYTES // (3 * math.prod(form.size))))
@@ -182,7 +182,8 @@ def _answers(source: Source, form: Form, first: int) -> Iterator[tuple[Row | str
 
 
 def _write_rows(built: Path, source: Source, plan: Plan, on_progress: Progress) -> Counter[str]:
-    """Decode what is not there yet behind what is; raises `UserError` where nothing could be read, and `_Mixed`."""
+    """Decode the pictures without a row and append their rows; raises `UserError` where nothing could be read, and
+    `_Mixed`."""
     path, fault = built / "images.npy", ("", "")
     path.touch()
     with path.open("r+b", buffering=_BUFFER) as file:
@@ -219,7 +220,7 @@ def _write_rows(built: Path, source: Source, plan: Plan, on_progress: Progress) 
 
 
 def _accepted(row: Row, plan: Plan, file: IO[bytes]) -> Row | str:
-    """The row, or why it can't stand with the others; the first decides. Raises `_Mixed`."""
+    """The row, or why it does not fit the first one. Raises `_Mixed`."""
     if not plan.kind:
         plan.width = plan.form.channels or (3 if row.channels in (1, 3) else row.channels)
         plan.kind = row.kind
@@ -232,7 +233,7 @@ def _accepted(row: Row, plan: Plan, file: IO[bytes]) -> Row | str:
 
 
 def _resumed(built: Path, file: IO[bytes], plan: Plan) -> Counter[str]:
-    """Verify the rows that are there, cut off what is not verified, and leave the file at its end."""
+    """Verify the existing rows, truncate the file after the last good one, and seek to its end."""
     total, kept, start = Counter[str](), 0, 0
     for chunk, end in chunks(built / "journal"):
         if chunk.kind and not plan.kind:
@@ -259,7 +260,7 @@ def _digest(row: bytes, width: int) -> str:
     return hashlib.sha256(plane if width == 3 and plane * width == row else row).hexdigest()
 
 
-# The store's place
+# Publishing
 
 
 def _finish(built: Path, source: Source, plan: Plan, counts: Counter[str]) -> None:
@@ -298,7 +299,7 @@ def _keep_one_channel(path: Path, plan: Plan) -> None:
 
 
 def _format(path: Path, kind: str) -> PixelFormat:
-    """What the values of a finished array of rows are; floats go from the least to the greatest."""
+    """The format of a finished array of rows; floats range from the least to the greatest."""
     if kind != "float":
         return format_of(kind)
     images = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -313,25 +314,25 @@ def _claimed(slot: Path, name: str) -> Iterator[Path]:
         for left in sorted(slot.glob(f".build-{name}-*")):
             try:
                 lock = held.enter_context(Lock(left / "lock", create=False))
-            except OSError:  # it was just finished
+            except OSError:  # it was finished meanwhile
                 continue
-            if lock.held and lock.enforced:  # without locks nobody takes anything over
+            if lock.held and lock.enforced:  # without locks no build is taken over
                 yield left
                 return
         for _ in range(_TRIES):
             built = Path(tempfile.mkdtemp(prefix=f".build-{name}-", dir=slot))
             if held.enter_context(Lock(built / "lock")).held:
-                break  # else somebody took it for one that was left, before it was locked: it is theirs now
+                break  # else another process took it over before it was locked
         yield built
 
 
 def _publish(built: Path, entry: Path) -> None:
-    """Rename a finished store to its place, unless another process was first."""
+    """Rename a finished store to its folder, unless another process was first."""
     try:
         built.rename(entry)
     except OSError:
         if load(entry) is None:
-            # what stands there is damaged: out of the way with it, and an error now is an error
+            # the existing folder is damaged: remove it; a second failure is an error
             shutil.rmtree(entry, ignore_errors=True)
             built.rename(entry)
         else:
@@ -346,6 +347,6 @@ def _remove_old(slot: Path, keep: str) -> None:
         try:
             newest = max(path.stat().st_mtime for path in (other, *other.iterdir())) if building else 0.0
         except OSError:
-            continue  # gone already, or not ours to remove
+            continue  # already removed, or without permission
         if other.name != keep and time.time() - newest > ABANDONED:
             shutil.rmtree(other, ignore_errors=True)

@@ -1,7 +1,7 @@
-"""What a store is on the disk, finished or half built.
+"""The files of a store, finished or being built.
 
     CACHE/store/SLOT/KEY/    images.npy      (N, C, H, W) uint8, uint16 or float32
-                             conditions.npy  (N, A) float32, what is known of each image; NaN where it is not given
+                             conditions.npy  (N, A) float32, the attributes of each image; NaN where one is not given
                              digests.npy     (N, 32) uint8, the SHA-256 of each image
                              origins.txt     a line an image: where it comes from
                              captions.jsonl  a line an image: its caption or null; only where there are captions
@@ -10,13 +10,12 @@
 Columns are files of their own because a million rows of JSON take seconds to read; these take a few tenths.
 
     CACHE/store/SLOT/.build-KEY-*/    images.npy  rows, behind a header that is written last
-                                      journal     how they are made (`Plan`), and what became of the pictures (`Chunk`)
+                                      journal     how rows are made (`Plan`), and the results for the pictures (`Chunk`)
                                       lock        held by the build, so that no other continues it
 
-A line of the journal is the SHA-256 of what follows, and JSON; after the plan comes one for every `CHUNK` pictures.
-Rows after the last line are forgotten. A build that continues accepts a line if its own hash is right and the rows it
-speaks of have the digests that it names; the first other line ends it. So nothing has to reach the disk at any certain
-time.
+A line of the journal is JSON after its SHA-256; after the plan comes one for every `CHUNK` pictures. Rows after the
+last line are discarded. A build that continues accepts a line if its own hash is right and its rows have its digests;
+the first other line ends it. So the order of writes to the disk does not matter.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ class Stored:
 
     Attributes:
         images: (N, C, H, W), mapped read-only.
-        size: (height, width) of an image, smaller than a row's where it is to be cut out of it.
+        size: (height, width) of an image, smaller than a row's for random crops.
         format: of the values; of floats, from the least to the greatest that there is.
         labels: what the source knows of its pictures; values that none of them has are left out.
         digests: N times 64 hexadecimal digits.
@@ -117,9 +116,8 @@ class Plan:
         size: (height, width) of the images, which rows are at least as large as.
         form: of the rows.
         notes: how it was chosen, in sentences.
-        width: the channels that are written, as the first row has them; of three it may be found at the end that one is
-            enough. 0 before there is a row.
-        kind: of the first row's depth; empty before there is a row.
+        width: the channels that are written, as the first row has them; at the end 3 may become 1, where all are grey.
+        0 before there is a row. kind: of the first row's depth; empty before there is a row.
     """
 
     size: tuple[int, int]
@@ -136,7 +134,7 @@ class Plan:
 
 @dataclass
 class Chunk:
-    """What became of some pictures.
+    """The results for some pictures.
 
     Attributes:
         counts: how many pictures, rows, rows with colour (coloured), smaller than the size (enlarged), with further
@@ -162,7 +160,7 @@ def append(journal: Path, what: Plan | Chunk) -> None:
     if isinstance(what, Plan):
         table["form"] = vars(what.form)
     else:
-        table["conditions"] = np.array(what.conditions, "<f4").tobytes().hex()  # JSON takes ten times the room
+        table["conditions"] = np.array(what.conditions, "<f4").tobytes().hex()  # JSON takes ten times the space
     text = json.dumps(table).encode("ascii")
     with journal.open("ab") as file:
         file.write(hashlib.sha256(text).hexdigest().encode() + b" " + text + b"\n")
@@ -209,11 +207,11 @@ def header(count: int, plan: Plan) -> bytes:
 
 
 def write_index(built: Path, attributes: tuple[Attribute, ...], index: dict[str, Any]) -> None:
-    """Turn the journal of a build into the columns and the index of a store, and bring all of it to the disk.
+    """Turn the journal of a build into the columns and the index of a store, and flush all of it to the disk.
 
     Args:
         built: the folder of the build.
-        attributes: what the source knows of its pictures.
+        attributes: of the source.
         index: the entries that are known already, in order; None for those that the journal gives.
     """
     conditions, digests = [np.zeros((0, len(attributes)), np.float32)], [np.zeros((0, 32), np.uint8)]

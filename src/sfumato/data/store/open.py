@@ -1,17 +1,17 @@
-"""Every image decoded once: the store of a source, opened, and built where there is none (`format` says what it is).
+"""Open the store of a source, and build it where there is none (`format` describes its files).
 
     CACHE/store/SLOT/KEY/
 
-SLOT is a hash of what was asked for (which source, size, channels, depth, ..., the version of the rules) and KEY of the
-state that the source was in (`Source.key`). So a changed folder makes a new store and its old one is removed, while two
-sizes of one folder lie side by side. CACHE is the `cache` argument, else $SFUMATO_CACHE, else $XDG_CACHE_HOME/sfumato,
-else ~/.cache/sfumato.
+SLOT is a hash of the request (source, size, channels, depth, ..., the version of the rules) and KEY of the source's
+contents (`Source.key`). So a changed folder gets a new store and its old one is removed, while stores of two sizes of
+one folder exist side by side. CACHE is the `cache` argument, else $SFUMATO_CACHE, else $XDG_CACHE_HOME/sfumato, else
+~/.cache/sfumato.
 
-A store is built beside its place under a temporary name, written to the disk, and renamed: it is there whole or not at
-all. When two processes build the same store, the one that finishes second discards its own.
+A store is built under a temporary name, flushed to the disk, and renamed: it exists whole or not at all. When two
+processes build the same store, the one that finishes second discards its own.
 
-What is kept of labels is what the source itself carries. A file of labels is read beside the store (`labels`), so that
-an edited label decodes nothing anew.
+A store keeps the source's own labels. A file of labels is read separately (`labels`), so that editing it decodes
+nothing again.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ def open_store(
         UserError: no picture is readable, or the cache can't be written.
     """
     rule = [RULES, source.name, config.size, config.channels, config.background, config.depth, config.crop]
-    rule += ["captions"] * captioned(source)  # stores from before there were captions lack them
+    rule += ["captions"] * captioned(source)  # older stores have no captions
     entry = cache_folder(cache) / "store" / _short_hash(json.dumps(rule)) / _short_hash(source.key())
     try:
-        for _ in range(3):  # once more where another process removes the store just when it is done
+        for _ in range(3):  # again where another process removes the finished store
             stored = load(entry)
             if stored is not None:
                 return stored

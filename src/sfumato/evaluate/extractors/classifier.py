@@ -1,4 +1,5 @@
-"""A small classifier of our own, for 28x28 clothes and 8x8 digits: Inception, of photographs, sees little there.
+"""A small classifier of our own, for 28x28 clothes and 8x8 digits, for which Inception, trained on photographs, works
+badly.
 
     5x5 convolution, stride 2, 24 - 3x3 convolution, stride 2, 48 - linear, 128 = the features - linear, the classes
 
@@ -65,7 +66,7 @@ def open_features(path: Path, shape: Shape, device: str, format: PixelFormat) ->
     """Open the shipped classifier for images of a shape.
 
     Raises:
-        UserError: there is none for such images.
+        UserError: no classifier is for such images.
     """
     if shape not in CLASSIFIERS:
         sizes = ", ".join(f"{'x'.join(map(str, s))} ({name})" for s, name in CLASSIFIERS.items())

@@ -1,7 +1,7 @@
 """The image as its own feature: no network, so it works for any data and its distances can be checked by hand.
 
 Distances between distributions need the features' covariance, so an image of more than 1,024 numbers is averaged over
-the smallest square blocks that bring it below. What survives is layout and colour, not texture.
+the smallest square blocks that bring it below. This keeps layout and colour, not texture.
 """
 
 from __future__ import annotations

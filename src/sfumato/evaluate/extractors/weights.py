@@ -1,4 +1,4 @@
-"""Foreign weights: read without running any code, compared with the network that they are for, and resized images.
+"""Foreign weights, read without running any code and checked against their network; and resized images.
 
 A file is safetensors, or what `torch.save` wrote. The latter is read with `weights_only=True`, which builds tensors and
 plain containers and refuses everything else.
@@ -29,7 +29,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], str]:
     """Return a file's tensors by name, and the SHA-256 of the file.
 
     Raises:
-        UserError: there is no such file, or it holds anything else than named tensors.
+        UserError: there is no such file, or it holds anything but named tensors.
     """
     if not path.is_file():
         raise UserError(f"there is no file of weights '{path}': give the path of one that you have")

@@ -1,1 +1,1 @@
-"""What is measured between two sets of features: one file a metric, one line each in `registry`."""
+"""Metrics between two sets of features: one file a metric, one line each in `registry`."""

@@ -1,11 +1,11 @@
-r"""The Frechet distance: how far apart two sets of features are, by their means and covariances.
+r"""The Frechet distance between two sets of features, from their means and covariances.
 
 Between Gaussians the squared Wasserstein-2 distance is known (Dowson and Landau 1982; Heusel et al. 2017, Eq. 6),
 
     d^2 = | m_1 - m_2 |^2 + tr( S_1 + S_2 - 2 (S_1 S_2)^{1/2} )
 
 and that formula with the features' mean and covariance is the FID where the features are Inception's. (The square is
-what everyone reports.)
+what is reported.)
 
 The product S_1 S_2 is not symmetric, and taking its root is what makes other programs return complex numbers or fail
 where a covariance has no full rank. It isn't needed. With any factors S_i = R_i R_i^T,
@@ -23,8 +23,8 @@ T_2 = R_1 P s^{-1} P^T R_1^T, and giving image x of the second set more weight c
 up to a constant, and the same the other way round.
 
 Bias. With N images d^2 is too large by about c/N, c growing with D: two halves of one set are not at distance 0.
-Below N = D the covariance hasn't even full rank. So numbers of different N can't be compared, and a baseline belongs
-beside each. Shrinking both covariances towards spheres takes much of that bias away and changes what is measured.
+Below N = D the covariance hasn't even full rank. So numbers of different N can't be compared, and each needs a
+baseline. Shrinking both covariances towards spheres removes much of that bias and changes the quantity measured.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ __all__ = ["frechet_distance", "shrunk"]
 def frechet_distance(first: Tensor, second: Tensor, shrink: bool = False) -> MetricValue:
     """Return the squared Frechet distance of features (N, D) and (M, D), with every image's influence.
 
-    `shrink` draws both covariances towards spheres; how far is held fixed in the influences.
+    `shrink` shrinks both covariances towards spheres; the influences treat the amount as fixed.
     """
     check_sets("frechet", first, second, 2)
     a, b = _Cloud.of(first, shrink), _Cloud.of(second, shrink)
@@ -54,14 +54,15 @@ def frechet_distance(first: Tensor, second: Tensor, shrink: bool = False) -> Met
     influences = a.influence(b.root @ right.T * inverse, -apart), b.influence(a.root @ left * inverse, apart)
     num, dim = min(len(first), len(second)), len(apart)
     note = (
-        f"{num:,} images are fewer than the {dim:,} features: the covariance has not full rank and the Frechet "
+        f"{num:,} images are fewer than the {dim:,} features: the covariance is rank-deficient and the Frechet "
         "distance is biased upwards; compare it with its baseline only, give more images, or use frechet-shrunk"
     )
     return MetricValue(value, influences, least=0.0, note=note if num < dim and not shrink else None)
 
 
 def shrunk(covariance: Tensor, count: int) -> tuple[Tensor, float]:
-    """Return an unbiased covariance (D, D) of `count` images drawn towards a multiple of the identity, and how far.
+    """Return an unbiased covariance (D, D) of `count` images shrunk towards a multiple of the identity, and the amount
+    rho.
 
     S* = (1 - rho) S + rho tr(S)/D I with the oracle-approximating rho (Chen, Wiesel, Eldar and Hero 2010, "Shrinkage
     algorithms for MMSE covariance estimation", Eq. 23): of full rank where the count is below D.

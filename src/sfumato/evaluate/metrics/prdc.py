@@ -1,9 +1,9 @@
-r"""Precision, recall, density and coverage: which of the two sets covers the other.
+r"""Precision, recall, density and coverage (PRDC): how far each of two sets covers the other.
 
 Precision and recall (Kynkaanniemi et al. 2019, arXiv 1904.06991) put a ball around every image that reaches to its k-th
 nearest neighbour within its own set. A generated image is precise if it lies in some real image's ball (it looks real);
 a real image is recalled if it lies in some generated image's ball (it could have been generated). One outlier's large
-ball takes in everything near, so density and coverage (Naeem et al. 2020, arXiv 2002.09797) count the balls instead,
+ball contains everything near it, so density and coverage (Naeem et al. 2020, arXiv 2002.09797) count the balls instead,
 and use real balls only:
 
     precision = mean over generated x of 1[ x in some real ball ]
@@ -11,7 +11,7 @@ and use real balls only:
     density   = mean over generated x of (real balls that hold x) / k         (about 1 where both sets are alike)
     coverage  = mean over real y      of 1[ y's ball holds a generated image ]
 
-Each image's influence is that of being counted and that of counting others, its ball's radius held fixed.
+Each image's influence includes being counted and counting others; its ball's radius is treated as fixed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The metrics by name. A new one is a file beside this and a line here."""
+"""The metrics by name. A new one needs a file in this folder and a line here."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ METRICS: dict[str, Metric] = {
 
 
 def usual(num: int, dim: int) -> list[str]:
-    """Return the metrics that are measured where none is named: the shrunk distance where images are few only."""
+    """Return the metrics measured by default; the shrunk distance only where images are few."""
     return [name for name in METRICS if name != "frechet-shrunk" or num < dim]

@@ -1,14 +1,14 @@
-r"""The sliced Wasserstein distance: how far the features would have to be carried, averaged over many directions.
+r"""The sliced Wasserstein distance: the transport cost between two sets of features, averaged over many directions.
 
 The Wasserstein distance, the cost of carrying one distribution to the other, is defined where a Kullback-Leibler
 divergence is infinite or can't be estimated, as between two finite sets of images. Its estimate in many dimensions
-needs hopelessly many images, but in one dimension it is a matter of sorting: the i-th smallest goes to the i-th
-smallest. So average over directions u on the sphere (Rabin et al. 2011; Bonneel et al. 2015),
+needs far too many images, but in one dimension it needs only sorting: the i-th smallest goes to the i-th smallest. So
+average over directions u on the sphere (Rabin et al. 2011; Bonneel et al. 2015),
 
     SW^2 = mean over u of W_2^2( {u . x}, {u . y} ),    W_2^2 = integral over q in (0, 1) of ( F^-1(q) - G^-1(q) )^2
 
-with empirical quantile functions F^-1 and G^-1, which need not have equally many steps. The value is SW, the root. The
-directions are a function of the seed.
+with empirical quantile functions F^-1 and G^-1, which may have different numbers of steps. The value is SW, the root.
+The directions are a function of the seed.
 
 In one dimension the influence is Kantorovich's potential: phi'(x) = 2 (x - T(x)) where T carries x to its quantile in
 the other set; that of the root is phi / (2 SW).

@@ -26,7 +26,7 @@ def norm(width: int, groups: int) -> nn.GroupNorm:
 
 
 def norm_silu(layer: nn.GroupNorm, x: Tensor) -> Tensor:
-    """Normalise, then apply silu(x) = x sigmoid(x), the latter in place where no gradient will ask for its input."""
+    """Normalise, then apply silu(x) = x sigmoid(x), the latter in place where no gradient needs its input."""
     return F.silu(layer(x), inplace=not torch.is_grad_enabled())
 
 
@@ -72,7 +72,7 @@ class SelfAttention(nn.Module):
         """Map (B, width, H, W) to the same shape."""
         num, width, height, breadth = x.shape
         pixels = self.qkv(self.norm(x)).permute(0, 2, 3, 1).reshape(num, height * breadth, 3, self.heads, -1)
-        # The channels of a head stay adjacent in memory: the fused kernels ask for that and for nothing else.
+        # The channels of a head stay adjacent in memory: the fused kernels need only that.
         q, k, v = pixels.permute(2, 0, 3, 1, 4).unbind(0)
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(num, height, breadth, width)
         out: Tensor = self.out(mixed.permute(0, 3, 1, 2))

@@ -1,6 +1,6 @@
 """The U-Net that predicts the noise (or x_0, v, mu): DDPM appendix B, the CIFAR-10 and 256x256 networks of the paper.
 
-To denoise a pixel the network needs its surroundings at every scale: edges close by, the pose of a face far away. In a
+To denoise a pixel the network needs its surroundings at every scale: nearby edges, the pose of a distant face. In a
 U-Net (Ronneberger et al. 2015) each level on the way down works on an image half as high and wide as the level above,
 with `multipliers[level] * base` channels. On the way up each block also reads, through a skip connection, the output of
 the same level on the way down, so no fine detail is lost in the coarse middle:
@@ -38,12 +38,12 @@ from sfumato.nets.unet.blocks import Downsample, ResidualBlock, SelfAttention, U
 __all__ = ["UNet", "UNetConfig"]
 
 LARGEST_BASE = 4096
-"""A wider network does not fit into any memory: such a number is a slip."""
+"""A wider network does not fit into any memory: such a number is a mistake."""
 
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """What a U-Net is made of. The defaults are the published CIFAR-10 network: 35,746,307 parameters.
+    """The configuration of a U-Net. The defaults are the published CIFAR-10 network: 35,746,307 parameters.
 
     Attributes:
         base: channels of the first level, even.
@@ -54,8 +54,8 @@ class UNetConfig:
         dropout: probability, in every residual block.
         patch: side of the squares of pixels that become channels at the entrance; 1 = none.
         groups: groups of every GroupNorm. They must divide every width and leave at least two channels a group: with
-            one, the normalisation subtracts what the time vector added to that channel, and the block is blind to the
-            noise level.
+        one, the normalisation subtracts what the time vector added to that channel, and the block can't depend on the
+        noise level.
     """
 
     base: int = 128
@@ -108,7 +108,7 @@ class UNetConfig:
 
     @property
     def multiple(self) -> int:
-        """What height and width are extended to a multiple of: patch * 2^(levels - 1)."""
+        """Height and width are extended to a multiple of this: patch * 2^(levels - 1)."""
         return int(self.patch * 2 ** (len(self.multipliers) - 1))
 
     def inside(self, height: int, width: int) -> tuple[int, int]:
@@ -228,7 +228,7 @@ class UNet(Network):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
             elif isinstance(module, nn.Embedding):
-                # About the time vector's own scale at the start, so that neither drowns the other.
+                # About the time vector's scale at the start, so that neither dominates the other.
                 nn.init.normal_(module.weight, std=0.25)
         for module in self.modules():
             if isinstance(module, SelfAttention):
@@ -269,7 +269,7 @@ class UNet(Network):
         if self.condition is not None:
             emb = emb + self.condition(condition, len(emb))
         elif condition is not None:
-            raise UserError("a label was given to a network that knows none: leave it out, or train with data.labels")
+            raise UserError("the network was trained without labels: leave the label out, or train with data.labels")
         return F.silu(emb)
 
     def _levels(self, x: Tensor, emb: Tensor) -> Tensor:
