@@ -17,7 +17,7 @@ def lazy(package: str, homes: Mapping[str, str] | str) -> tuple[Callable[[str], 
     Args:
         package: its name.
         homes: the package's `__file__`, whose imports under `if TYPE_CHECKING:` give the module of each name; or these
-        modules by name, relative to the package; a name mapped to itself is a module.
+            modules by name, relative to the package; a name mapped to itself is a module.
     """
     known = _imports(package, Path(homes)) if isinstance(homes, str) else homes
 

@@ -138,8 +138,9 @@ def packed(
         state: the network's `state_dict()`.
         config: the configuration that it was trained with.
         codec: of its images.
-        vocabulary: of its conditions; None where it has none. kind: `ema` or `raw`. images: number of training images
-        seen.
+        vocabulary: of its conditions; None where it has none.
+        kind: `ema` or `raw`.
+        images: number of training images seen.
     """
     assert kind in ("ema", "raw"), kind
     facts = {
@@ -168,7 +169,7 @@ def load(path: Path | str | Run, weights: str = "ema", device: torch.device | st
 
     Raises:
         UserError: no such file, not written by sfumato, truncated, altered, or with other tensors than its header's
-        network.
+            network.
     """
     file = locate(path, weights)
     facts, tensors = read(file)

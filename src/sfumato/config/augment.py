@@ -19,7 +19,8 @@ class AugmentConfig:
 
     Attributes:
         p: probability of each kind, for y-flip half of it; x-flip always has 1/2. 0 = nothing is altered. EDM takes
-        0.12 for CIFAR-10 and 0.15 for sets of 70,000 and 15,000 faces. kinds: those in use.
+            0.12 for CIFAR-10 and 0.15 for sets of 70,000 and 15,000 faces.
+        kinds: those in use.
 
     Raises:
         ValueError: p outside [0, 1], or a kind that is unknown or repeated.

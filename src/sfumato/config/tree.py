@@ -76,7 +76,7 @@ def convert(hint: Any, value: Any, choices: Choices, where: str = "") -> Any:
 
     Raises:
         UserError: an unknown key or kind (the nearest valid one is named), a wrong type, or a value that the dataclass
-        refuses.
+            refuses.
     """
     if hint in choices:
         return _chosen(choices[hint], value, choices, where)

@@ -129,7 +129,7 @@ def augment(x: Tensor, numbers: Tensor) -> Tensor:
     Args:
         x: (B, C, H, W) float32, on any device.
         numbers: (B, NUMBERS) on the CPU, from `draw`, so that finding the images that change does not wait for the
-        device.
+            device.
 
     Returns:
         (B, C, H, W) in x's memory layout; rows of zeros leave their image as it is.

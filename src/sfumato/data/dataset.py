@@ -204,12 +204,13 @@ def open_data(
         config: the images and their size, depth, labels, ...
         cache: the folder of decoded stores; None is $SFUMATO_CACHE or the user's cache folder.
         on_progress: called with (pictures done, pictures in all) while images are decoded; not called when they were
-            decoded before. source: the pictures themselves, in place of those that `config.source` names: what
-            `from_arrays`, `from_dataset` or `from_huggingface` made, or a source of your own.
+            decoded before.
+        source: the pictures themselves, in place of those that `config.source` names: what `from_arrays`,
+            `from_dataset` or `from_huggingface` made, or a source of your own.
 
     Raises:
         UserError: the source doesn't exist or holds fewer than two images, labels are requested but missing or
-        unreadable, or the cache can't be written.
+            unreadable, or the cache can't be written.
     """
     source = source or open_source(config.source)
     if (folder := folder_of(source)) is not None:

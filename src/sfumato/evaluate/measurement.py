@@ -75,8 +75,9 @@ def compare(
 
     Args:
         real: in random order, ideally 2 M: the first M are compared with the generated ones, and the baseline is the
-        first against the second M. metrics: names out of `METRICS`; None is all that are suitable for this number of
-        images. seed: of the bootstrap and of random metrics.
+            first against the second M.
+        metrics: names out of `METRICS`; None is all that are suitable for this number of images.
+        seed: of the bootstrap and of random metrics.
 
     Raises:
         UserError: too few images, features that are not finite or not the extractor's, or no such metric.

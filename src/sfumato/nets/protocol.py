@@ -34,7 +34,7 @@ class Interface:
         vocabulary: its conditions; None where it has none.
         augment: how many numbers describe how a training image was altered; 0 for none.
         learned_variance: output twice the channels: the second half is the variance of the reverse step, a number in
-        about [-1, 1] between its bounds (IDDPM, Sec. 3.1).
+            about [-1, 1] between its bounds (IDDPM, Sec. 3.1).
     """
 
     channels: int = 3

@@ -66,7 +66,7 @@ def train(
 
     Args:
         config: where `train.images` is None, the length is planned from `train.budget` at the first start and then
-        kept.
+            kept.
         run: the folder; created if missing, locked until the generator ends.
         data: the images.
         device: where to train.

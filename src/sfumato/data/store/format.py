@@ -117,7 +117,8 @@ class Plan:
         form: of the rows.
         notes: how it was chosen, in sentences.
         width: the channels that are written, as the first row has them; at the end 3 may become 1, where all are grey.
-        0 before there is a row. kind: of the first row's depth; empty before there is a row.
+            0 before there is a row.
+        kind: of the first row's depth; empty before there is a row.
     """
 
     size: tuple[int, int]

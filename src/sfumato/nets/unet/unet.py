@@ -54,8 +54,8 @@ class UNetConfig:
         dropout: probability, in every residual block.
         patch: side of the squares of pixels that become channels at the entrance; 1 = none.
         groups: groups of every GroupNorm. They must divide every width and leave at least two channels a group: with
-        one, the normalisation subtracts what the time vector added to that channel, and the block can't depend on the
-        noise level.
+            one, the normalisation subtracts what the time vector added to that channel, and the block can't depend on
+            the noise level.
     """
 
     base: int = 128
