@@ -159,12 +159,12 @@ def facts(content) -> dict:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"base": 16}, "not those of the network"),
+        ({"base": 16}, "do not fit the network"),
         ({"base": 2**40, "groups": 1}, "too large to be built"),  # a petabyte, were it built
         ({"blocks": 10**9}, "too large to be built"),
-        ({"blocks": 10**6}, "not those of the network"),
+        ({"blocks": 10**6}, "do not fit the network"),
         ({"multipliers": [1] * 10**5, "attention": []}, "too large to be built"),
-        ({"multipliers": [1] * 1000, "attention": []}, "not those of the network"),
+        ({"multipliers": [1] * 1000, "attention": []}, "do not fit the network"),
         ({"base": "big"}, "header"),
         ({"kind": "os.system"}, "unknown key diffusion.kind"),
         ({"schedule": {"kind": "os.system"}}, "os.system"),
@@ -199,7 +199,7 @@ def test_equal_weights_are_equal_files(config, net, content):
 def test_another_dtype_is_refused(tmp_path, config, net):
     path = tmp_path / "w.safetensors"
     save(path, {k: v.half() for k, v in net.state_dict().items()}, config, CODEC, vocabulary=VOCABULARY)
-    refused(path, "not those of the network")
+    refused(path, "do not fit the network")
 
 
 def test_the_header_is_readable_without_us(content):

@@ -269,7 +269,7 @@ def test_the_summary_says_what_matters(make_folder: MakeFolder) -> None:
     assert "12 files skipped" in text
     assert "bad00.png: an empty file" in text
     assert "bad11.png" not in text
-    assert "expect a model to repeat" in text
+    assert "expect the model to memorise" in text
     assert open_data(DataConfig()).summary().count("\n") == 3
 
 

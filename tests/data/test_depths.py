@@ -55,7 +55,7 @@ def test_one_picture_of_bytes_makes_all_bytes_unless_asked(folder: Path, name: s
     assert data.images.dtype == np.uint8
     assert (data.images[row] == 77).all()
     assert np.array_equal(data.images[5, 0], np.rint(DEEP[5, ..., 0] / 257))
-    assert any("brought to 8" in note for note in data.notes)
+    assert any("converted to 8" in note for note in data.notes)
     wide = opened(folder, depth="16")
     assert (wide.images[row] == 77 * 257).all()
     assert np.array_equal(wide.images[5, 0], DEEP[5, ..., 0])

@@ -156,7 +156,7 @@ def test_a_column_that_tells_images_apart_is_refused() -> None:
         (b"\xef\xbb\xbf \n", "is empty"),
         ("file,näme\na/1.png,x".encode("latin-1"), "not UTF-8"),
         ("file,name\na/1.png,x".encode("utf-16"), "not UTF-8"),
-        ("file\na/1.png", "only the column of files"),
+        ("file\na/1.png", "only the column of file names"),
         ("file,a,b\na/1.png,x\n", "line 2 has 2 cells, and its header 3"),
         ("file,a\na/1.png,x\na/2.png,x,y\n", "line 3 has 3 cells, and its header 2"),
         ('file,a\na/1.png,"x\n', "line 2 is not CSV"),
