@@ -85,7 +85,7 @@ def test_zip_links_devices_and_double_names_are_skipped(watched: Path) -> None:
         "device.png": "not a regular file",
         "inner.zip": "not an image that is read here: a zip archive",
         "link.png": "a symbolic link, which is not followed",
-        "twice.png": "its name stands twice in the archive: the first is taken",
+        "twice.png": "the archive has this name twice: the first is used",
     }
     np.testing.assert_array_equal(source.read(4).pixels, np.asarray(Image.open(io.BytesIO(noise(2)))))
 
