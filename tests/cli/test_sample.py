@@ -192,7 +192,7 @@ def test_labels_by_name_number_or_all(sfumato: Command, labelled: Path) -> None:
         ("RUN --eta 0", "eta belongs to ddim"),
         ("RUN --sampler ddim --variance large", "variance belongs to ddpm"),
         ("RUN --sampler ddpm --variance learned", "this model has learned no variance"),
-        ("RUN --sampler dpmp-2", "--sampler can't be 'dpmp-2'; did you mean 'dpmpp-2'"),
+        ("RUN --sampler dpmp-2", "--sampler: 'dpmp-2' is unknown; did you mean 'dpmpp-2'"),
         ("RUN --guidance 2", "--guidance needs something to guide towards"),
         ("RUN --guidance -1 --label 3", "guidance is -1"),
         ("RUN --rescale 0.5 --label 3", "interval and rescale belong to guidance"),

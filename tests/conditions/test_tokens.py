@@ -46,6 +46,11 @@ def test_it_trains_and_is_saved(run: Run) -> None:
     assert table.shape == (8, 16)
 
 
+def test_other_words_are_other_data(captioned: Dataset) -> None:
+    turned = captioned.conditions.take(torch.arange(len(captioned)).flip(0))
+    assert replace(captioned, conditions=turned).fingerprint != captioned.fingerprint
+
+
 def test_dropping_leaves_whole_captions_out() -> None:
     ids = Tokens(torch.tensor([[2, 4, 0], [2, 5, 0]])).dropped(torch.tensor([[0.1], [0.9]]), 0.3).ids
     assert ids.tolist() == [[ABSENT] * 3, [2, 5, 0]]

@@ -13,22 +13,17 @@ if TYPE_CHECKING:
 
 __all__ = ["RecipeOptions"]
 
-SamplerName = Literal[
-    "auto", "ddpm", "ddim", "euler", "heun", "edm", "dpmpp-1", "dpmpp-2", "dpmpp-3", "dpmpp-sde", "unipc", "pndm"
-]
-GridName = Literal["trailing", "leading", "uniform", "quadratic", "logsnr", "karras", "fitted"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeOptions:
     """Options of a verb that samples; they have the names of `Recipe`'s fields."""
 
-    sampler: Annotated[SamplerName, option("NAME")] = "auto"
+    sampler: Annotated[str, option("NAME")] = "auto"
     """auto (by default), ddpm (the paper's ancestral one), ddim, euler, heun, edm, dpmpp-1, dpmpp-2, dpmpp-3,
     dpmpp-sde, unipc or pndm; see docs/choose-a-sampler.md"""
     steps: Annotated[int | None, option("N")] = None
     """steps of the sampler; what auto says, 50 for ddim, the whole chain for ddpm, 20 evaluations for others"""
-    grid: Annotated[GridName | None, option("NAME")] = None
+    grid: Annotated[str | None, option("NAME")] = None
     """times it visits: trailing, leading, uniform, quadratic, logsnr, karras, or fitted to the model"""
     eta: Annotated[float | None, option("X")] = None
     """noise of ddim: 0 (the default) is deterministic, 1 is ancestral"""
@@ -54,8 +49,13 @@ class RecipeOptions:
         """
         from sfumato.generate.recipe import Recipe
 
-        given = {field.name: getattr(self, field.name) for field in fields(RecipeOptions)}
-        return Recipe(**{**given, "interval": _interval(self.interval), **changes})
+        names = [field.name for field in fields(RecipeOptions)]
+        options = {name: getattr(self, name) for name in names}
+        try:
+            return Recipe(**{**options, "interval": _interval(self.interval), **changes})
+        except UserError as error:  # the library names the field; here it is an option
+            first = str(error).partition(" ")[0].rstrip(":")
+            raise UserError(f"--{error}" if first in names else str(error)) from None
 
 
 def _interval(text: str | None) -> tuple[float, float] | None:

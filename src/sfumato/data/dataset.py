@@ -124,7 +124,8 @@ class Dataset:
             own = self.format
             digest.update(f"Depth(kind={own.kind!r}, low={own.low!r}, high={own.high!r})".encode())
         if self.vocabulary is not None and not self.attributes:
-            digest.update(json.dumps(self.vocabulary.plain(), sort_keys=True).encode())
+            rows = self.vocabulary.describe(self.conditions)
+            digest.update(json.dumps([self.vocabulary.plain(), rows], sort_keys=True).encode())
         digest.update("".join(self.digests).encode("ascii"))
         digest.update(self.table.astype("<f4").tobytes() + self.held_out.astype("<i8").tobytes())
         return digest.hexdigest()
