@@ -92,10 +92,10 @@ def test_a_box_a_mask_and_transparency_say_the_same(sfumato: Command, plain: Pat
 def test_nothing_and_everything_to_paint_are_said(sfumato: Command, plain: Path, files: None) -> None:
     Image.new("L", (8, 8)).save("black.png")
     result = sfumato("edit", "inpaint", plain, "digit.png", "--mask", "black.png", *STEPS, "--out", "out")
-    assert "nothing to paint, so the image itself" in result.out
+    assert "nothing to paint: the image itself" in result.out
     assert (folder()["2"] == np.asarray(Image.open("digit.png"))).all()
     result = sfumato("edit", "inpaint", plain, "digit.png", "--box", "0,0,8,8", *STEPS, "--out", "all")
-    assert "everything to paint, so plain samples" in result.out
+    assert "everything to paint: plain samples" in result.out
     drawn = sfumato("sample", plain, "--num", 2, "--steps", 4, "--sampler", "ddim", "--eta", 1, "--out", "plain")
     assert drawn.code == 0
     assert (folder("all")["1"] == folder("plain")["000000"]).all()
@@ -228,8 +228,8 @@ def test_every_file_says_how_it_was_made(sfumato: Command, plain: Path, files: N
         ("edit interpolate RUN digit.png", "takes two images, or none, not 1"),
         ("edit interpolate RUN digit.png half.png --to 3", "--seed and --to are for samples"),
         ("edit interpolate RUN --num 1", "--num is 1: the two ends alone are 2"),
-        ("edit interpolate RUN --sampler ddpm", "possible with ddim without noise alone"),
-        ("edit invert RUN digit.png --eta 0.5", "possible with ddim without noise alone"),
+        ("edit interpolate RUN --sampler ddpm", "needs deterministic ddim"),
+        ("edit invert RUN digit.png --eta 0.5", "needs deterministic ddim"),
         ("edit invert RUN digit.png --steps 1", "a single step can't be inverted"),
         ("edit invert RUN digit.png --corrections -1", "--corrections is -1"),
         ("edit colorize RUN digit.png", "this model makes grey images: colorize needs a model of colour images"),

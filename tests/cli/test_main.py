@@ -73,7 +73,7 @@ def test_python_m_sfumato_is_the_command() -> None:
         ("sample x --eta none", "--eta takes a number, not 'none'"),
         ("sample x --sampler dddpm", "--sampler: 'dddpm' is unknown; did you mean 'ddpm'"),
         ("sample x --num", "--num needs a value"),
-        ("sample x y", "no use for 'y'"),
+        ("sample x y", "does not take 'y'"),
         ("train faces --net.base", "--net.base needs a value"),
         ("train faces --net.base --seed 1", "--net.base needs a value"),
         ("info x --net.base 3", "no option --net.base"),
@@ -87,7 +87,7 @@ def test_a_mistake_is_one_line_that_helps(line: str, said: str, refused: Command
 def test_a_second_spelling_of_an_option_is_fine() -> None:
     check_command(["sample", "x", "--num=3", "--raw", "--eta", "0.5"])
     check_command(["train", "x", "--dry_run", "--net.base=3"])
-    with pytest.raises(UserError, match="no use for"):
+    with pytest.raises(UserError, match="does not take"):
         check_command(["sample", "x", "--no-json"])
 
 

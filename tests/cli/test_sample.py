@@ -124,7 +124,7 @@ def test_a_worse_model_is_guided_away_from(sfumato: Command, refused: Command, l
     assert not close(one, drawn(sfumato, labelled))
     facts = json.loads(sfumato("sample", labelled, "--num", 1, "--weak", raw, "--guidance", 2, "--json").out)
     assert facts["weak"] == str(raw)
-    assert "makes other images or knows other labels" in refused("sample", labelled, "--weak", plain, "--guidance", 2)
+    assert "has another image shape or other labels" in refused("sample", labelled, "--weak", plain, "--guidance", 2)
     assert "--weak guides with a scale" in refused("sample", labelled, "--weak", raw)
 
 

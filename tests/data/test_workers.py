@@ -69,7 +69,7 @@ def test_answers_come_in_order_and_faults_are_told(count: int, tmp_path: Path) -
     files[40:43] = Blob(b"BAD"), Blob(b"BUG"), Blob(b"HUGE")
     expected: list[bytes | str] = [b"> %d" % k for k in range(100)]
     expected[5], expected[6], expected[17] = b"> on the disk", "none to begin with", b"> " + bytes(2**20)
-    expected[40:43] = "no good", "unexpected KeyError: 'x'", "it needs more memory than there is"
+    expected[40:43] = "no good", "unexpected KeyError: 'x'", "it needs more memory than is available"
     assert answers(files, count) == expected
     assert answers([], count) == []
 

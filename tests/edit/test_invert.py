@@ -102,7 +102,7 @@ def test_what_cannot_be_inverted_is_refused() -> None:
     with pytest.raises(UserError, match="a single step can't be inverted"):
         invert(MODEL, X, **ddim(1))
     for recipe in (Recipe("ddpm"), Recipe("ddim", eta=0.5)):
-        with pytest.raises(UserError, match="ddim without noise"):
+        with pytest.raises(UserError, match="deterministic ddim"):
             invert(MODEL, X, recipe=recipe)
 
 

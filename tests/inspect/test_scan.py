@@ -87,7 +87,7 @@ def test_an_image_too_large_for_memory_is_named() -> None:
         raise MemoryError
 
     _, _, faults = scan(Made([GOOD[0], greedy]), np.arange(2), workers=1)
-    assert faults == [(1, "it needs more memory than there is")]
+    assert faults == [(1, "it needs more memory than is available")]
 
 
 def test_no_process_is_left_behind_after_an_interrupt(tmp_path: Path) -> None:

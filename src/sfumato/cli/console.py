@@ -1,4 +1,4 @@
-"""What the verbs share: JSON, progress, the device."""
+"""Helpers of all verbs: JSON, progress, the device."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ def print_json(value: Any) -> None:
 
 
 def progress(what: str, every: float = 5.0) -> Callable[[int, int], None]:
-    """Return a callback (done, total) that reports on stderr: a line rewritten on a terminal, else one now and then.
+    """Return a callback (done, total) that reports on stderr: a rewritten line on a terminal, else a line every few
+    seconds.
 
     Args:
-        what: is done, such as "decoding".
+        what: the work, such as "decoding".
         every: seconds between lines where stderr is no terminal, and before the first.
     """
     start = last = time.monotonic()
@@ -54,10 +55,10 @@ def progress(what: str, every: float = 5.0) -> Callable[[int, int], None]:
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device `cpu`, `cuda` or `cuda:1`, or for `auto` the GPU where there is one.
+    """Return the device `cpu`, `cuda` or `cuda:1`, or for `auto` the GPU if there is one.
 
     Raises:
-        UserError: no such device here.
+        UserError: the device does not exist.
     """
     import torch
 

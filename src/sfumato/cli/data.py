@@ -1,4 +1,4 @@
-"""`sfumato data`: list the built-in data sets, or look at one."""
+"""`sfumato data`: list the built-in data sets, or describe one."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ __all__ = ["VERB", "Data"]
 class Data:
     """List the built-in data sets, or describe one of them or a folder of images.
 
-    Every image is checked and decoded; files that can't be used are named with the reason. The images' own labels are
-    shown unless `data.labels` names another file. A contact sheet is written, with a row a value where there are
-    values.
+    Every image is checked and decoded; unreadable files are listed with the reason. The source's own labels are shown
+    unless `data.labels` names another file. A contact sheet is written, with a row for each value of the first
+    attribute.
     """
 
     EXAMPLES: ClassVar[tuple[str, ...]] = (

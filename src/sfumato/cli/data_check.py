@@ -22,11 +22,11 @@ __all__ = ["VERB", "Check"]
 
 @dataclass(frozen=True)
 class Check:
-    """Scan every image of a collection once, and say what is in it and what to do about it.
+    """Scan every image of a collection once, describe it and give advice.
 
     Unreadable and suspicious files with their reasons, sizes, formats, brightness, duplicates, outliers, the balance of
-    labels; then advice: resolution, preset, memorisation, flips, cropping. The originals are never changed, and nothing
-    is written but the files asked for.
+    labels; then advice: resolution, preset, memorisation, flips, cropping. The originals are never changed, and only
+    the requested files are written.
     """
 
     EXAMPLES: ClassVar[tuple[str, ...]] = (
@@ -36,15 +36,15 @@ class Check:
     )
 
     source: Annotated[str, Positional, option("NAME|PATH")]
-    """a built-in name, or whatever else can be trained on, such as a folder of images"""
+    """a built-in name, or other training data, such as a folder of images"""
     out: Annotated[Path | None, option("FILE.html")] = None
     """write a page with contact sheets: typical images, outliers, duplicates"""
     fix: Annotated[Path | None, option("FILE.txt")] = None
     """write a cleaned list of the files, one a line: without unreadable ones, duplicates and single colours"""
     num: Annotated[int | None, option("N")] = None
-    """scan so many images, spread evenly; all of them by default"""
+    """scan only this many images, evenly spaced; all by default"""
     preset: Annotated[str | None, option("NAME")] = None
-    """the settings to train with; recommended by default"""
+    """the preset to train with; the recommended one by default"""
     json: Flag = False
     """print one JSON object instead of text"""
     overrides: Overrides = ()
@@ -77,17 +77,17 @@ class Check:
         return 0
 
     def _check_outputs(self, name: str) -> None:
-        """Refuse paths where writing could cost an original, before anything is scanned."""
+        """Refuse paths where writing could overwrite an original, before the scan."""
         for flag, path, suffix in (("--out", self.out, ".html"), ("--fix", self.fix, ".txt")):
             if path is None:
                 continue
             if path.suffix.lower() != suffix:
                 raise UserError(f"{flag} {path}: the name must end in {suffix}")
             if Path(self.source).is_dir() and path.resolve().is_relative_to(Path(self.source).resolve()):
-                raise UserError(f"{flag} {path} is inside {name}, where nothing is written: choose another folder")
+                raise UserError(f"{flag} {path} is inside {name}, which is never written to: choose another folder")
 
     def _write(self, report: Report, advice: list[Advice]) -> list[tuple[str, Path]]:
-        """Write the files that were asked for and return what they are."""
+        """Write the requested files and return their kinds and paths."""
         from sfumato.files import write_atomic
         from sfumato.inspect.render import as_html
         from sfumato.inspect.report import cleaned

@@ -1,4 +1,4 @@
-"""`sfumato demo`: two minutes of training, then pictures of everything that happened."""
+"""`sfumato demo`: two minutes of training, then pictures that explain it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ MOMENTS, COLUMNS = 7, 10
 
 @dataclass(frozen=True)
 class Demo:
-    """Train a small model for about two minutes and show what diffusion does: new images, the way from noise to them,
-    the way from an image to noise, and what the network had learned at several moments of its training."""
+    """Train a small model for about two minutes and show what diffusion does: new images, their way from noise, an
+    image's way to noise, and samples at several moments of the training."""
 
     EXAMPLES: ClassVar[tuple[str, ...]] = ("sfumato demo", "sfumato demo --budget 5m --data digits --out digits-demo")
 
@@ -69,7 +69,7 @@ class Demo:
         return 0
 
     def _prepare(self, device: str) -> tuple[Config, Dataset]:
-        """Return the configuration and the images: few and narrow grids, so that the time goes into training."""
+        """Return the configuration and the images, with few and narrow grids, so that the time goes into training."""
         from sfumato.config.presets import choose, resolve
         from sfumato.config.units import parse_seconds
         from sfumato.data import open_data
@@ -95,7 +95,7 @@ Commands = list[tuple[str, str]]
 
 
 def _words(demo: Demo, pictures: Album, model: Model, data: Dataset, run: Run) -> tuple[str, Captions, Commands]:
-    """Return what was learned, what each picture shows, and what to try next."""
+    """Return the summary, the captions of the pictures, and commands to try next."""
     from sfumato.nets import cost
 
     finished = run.read(run.finished_path) or {}
@@ -125,21 +125,21 @@ def _words(demo: Demo, pictures: Album, model: Model, data: Dataset, run: Run) -
     return head, [(path, text) for path, text in captions if path is not None], commands
 
 
-SAMPLES = """A hundred new images. Each began as pure noise and was denoised in 50 small steps. Some are ragged;
-longer training mends that."""
-TRAINING = """The same ten seeds at several moments of the training, a row a moment: the noise stays noise at first,
-then colours find their places, then shapes, then features."""
+SAMPLES = """A hundred new images. Each began as pure noise and was denoised in 50 small steps. Some are ragged; longer
+training helps."""
+TRAINING = """The same ten seeds at several moments of the training, a row a moment: noise at first, then colours, then
+shapes, then details."""
 REVERSE = """Two of the new images on their way from noise, t = {chain}, to an image, t = 0. Above is the noisy image
 x_t; below is what the network predicts of it, x_0. The prediction begins as a blur, the average of all that is still
 possible, and sharpens as the noise goes."""
 FORWARD = """The opposite direction, which needs no network: one image of the data becomes noise. The upper row adds a
-little noise, t times over; the lower row reaches each t at once, by the closed form. The noise differs; how much is
-left of the image does not. The closed form is what makes training cheap."""
+little noise, t times over; the lower row reaches each t at once, by the closed form. The noise differs; the amount left
+of the image does not. The closed form is what makes training cheap."""
 FILM = """Twenty-five of the new images emerging from the noise."""
 
 
 def _markdown(head: str, captions: Captions, commands: Commands) -> str:
-    """Return the words around the pictures as a page."""
+    """Return the text around the pictures as a Markdown page."""
     pages = [f"## {path.name}\n\n![{path.stem}]({path.name})\n\n{_filled(text)}\n" for path, text in captions]
     return "\n".join(
         [
@@ -153,7 +153,7 @@ def _markdown(head: str, captions: Captions, commands: Commands) -> str:
 
 
 def _plain(head: str, captions: Captions, commands: Commands) -> str:
-    """Return the same words for a terminal."""
+    """Return the same text for a terminal."""
     items = [f"{path}\n{_filled(text, '    ')}" for path, text in captions]
     return "\n\n".join([_filled(head), *items, "Try next:\n" + _aligned(commands, "    ")])
 

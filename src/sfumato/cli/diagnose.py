@@ -17,11 +17,12 @@ __all__ = ["VERB", "Diagnose"]
 
 @dataclass(frozen=True)
 class Diagnose:
-    """Say what is wrong with a run's samples, why, and what to do about it.
+    """Find out what is wrong with a run's samples, why, and how to fix it.
 
     Images are sampled with each of the run's weights, with few and with many steps, from noise and from noised training
-    images, and compared with the data; the network predicts held-out images at ten noise levels, its output read in
-    every way; and the event log is read. Each finding comes with its figures and a command that fixes it.
+    images, and compared with the data; the network predicts held-out images at ten noise levels, its output interpreted
+    as each parameterisation; and the event log is read. Each finding comes with its figures and a command that fixes
+    it.
     """
 
     EXAMPLES: ClassVar[tuple[str, ...]] = (

@@ -1,4 +1,4 @@
-"""`sfumato edit`: a family of verbs that edit images with one's own model."""
+"""`sfumato edit`: the verbs that edit images with a trained model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["VERB", "Inpaint", "Interpolate", "Invert", "Vary"]
 
 @dataclass(frozen=True, kw_only=True)
 class Inpaint(Several):
-    """Paint a part of an image anew so that it fits the rest, which stays exactly as it is.
+    """Repaint a part of an image so that it fits the rest, which stays exactly as it is.
 
     What to paint: the white of --mask, the rectangle --box, or the image's own transparent pixels.
     """
@@ -39,23 +39,23 @@ class Inpaint(Several):
     USUAL: ClassVar[dict[str, Any]] = {"sampler": "ddim", "eta": 1.0}
 
     mask: Annotated[Path | None, option("FILE")] = None
-    """an image, white where to paint; of another size it is fitted as the image is"""
+    """an image, white where to paint; cropped and resized as the image is"""
     box: Annotated[str | None, option("X,Y,W,H")] = None
     """a rectangle to paint: left, top, width and height in pixels of the image's file"""
     method: Literal["repaint", "moments", "pigdm", "dps"] = "repaint"
     """repaint, or a posterior method; see docs/editing.md"""
     repeats: int = 10
-    """how often repaint makes each step; 1 is quickest, more fits better"""
+    """how often repaint makes each step; 1 is fastest, more fits better"""
 
     def check(self) -> None:
-        """Refuse two choices of what to paint, and a box that is no rectangle."""
+        """Refuse both --mask and --box, and a --box that is not a rectangle."""
         super().check()
         if self.mask is not None and self.box is not None:
             raise UserError("--mask and --box both say what to paint: give one")
         self._rectangle()
 
     def facts(self) -> dict[str, Any]:
-        """Return what is painted, and how."""
+        """Return the mask or box, and the method."""
         facts = super().facts() | {"mask": self.mask.name if self.mask else "transparency"}
         unused = {"mask" if self.box else "box", *([] if self.method == "repaint" else ["repeats"])}
         return {name: value for name, value in facts.items() if name not in unused}
@@ -70,7 +70,7 @@ class Inpaint(Several):
         hole = self._hole(job, model.codec.image_shape[1:])
         done = inpaint(model, fitted.x, hole, self.num, self.method, self.repeats, **options)
         given = [("original", fitted.x), ("to paint", torch.where(hole, 0.0, fitted.x))]
-        ends = {0.0: "nothing to paint, so the image itself", 1.0: "everything to paint, so plain samples"}
+        ends = {0.0: "nothing to paint: the image itself", 1.0: "everything to paint: plain samples"}
         text = ends.get(done.painted, f"{done.painted:.0%} painted anew")
         return Result(job.name, given + numbered(done.images), join(fitted.note, text), {"painted": done.painted})
 
@@ -106,8 +106,8 @@ class Vary(Several):
     )
 
     strength: Annotated[str, option("S")] = "0.5"
-    """how far, from 0 (the image itself) to 1 (nothing of it); several with commas between are a row each; by default
-    0.5"""
+    """how much to change, from 0 (the image itself) to 1 (nothing of it is left); several, separated by commas, make a
+    row each; 0.5 by default"""
 
     def check(self) -> None:
         """Refuse strengths out of their range."""
@@ -115,7 +115,7 @@ class Vary(Several):
         for strength in self._strengths():
             if not 0 <= strength <= 1:
                 raise UserError(
-                    f"--strength is {strength:g}: it must lie from 0 (the image itself) to 1 (nothing of it)"
+                    f"--strength is {strength:g}: it must lie from 0 (the image itself) to 1 (nothing of it is left)"
                 )
 
     def jobs(self) -> Sequence[tuple[Path, float]]:
@@ -159,9 +159,9 @@ class _Deterministic(Editing):
 
 @dataclass(frozen=True, kw_only=True)
 class Interpolate(_Deterministic):
-    """Make the images between two images, or between two samples.
+    """Interpolate between two images, or between two samples.
 
-    The noises that they are made from are joined by an arc, and points of it are made images.
+    The images are made from points on the arc between the noises of the two ends.
     """
 
     EXAMPLES: ClassVar[tuple[str, ...]] = (
@@ -181,9 +181,9 @@ class Interpolate(_Deterministic):
     def check(self) -> None:
         """Refuse one image or three, and seeds out of their range."""
         if len(self.images) not in (0, 2):
-            raise UserError(f"edit interpolate takes two images, or none, not {len(self.images)}")
+            raise UserError(f"edit interpolate takes two images or none, not {len(self.images)}")
         if self.num < 2:
-            raise UserError(f"--num is {self.num}: the two ends alone are 2")
+            raise UserError(f"--num is {self.num}: give at least 2, the two ends")
         if self.images and (self.seed or self.to is not None):
             raise UserError("--seed and --to are for samples: leave them out, or leave the images out")
         if not all(0 <= seed < 2**64 for seed in self._seeds()):
@@ -219,10 +219,10 @@ class Interpolate(_Deterministic):
 
 @dataclass(frozen=True, kw_only=True)
 class Invert(_Deterministic):
-    """Find the noise that an image is made from, and say how well it comes back.
+    """Find the noise that an image is made from, and the error of its reconstruction.
 
-    The picture shows the image, its noise (a third of it, so that it can be seen), what comes back, and four times the
-    difference.
+    The picture shows the image, its noise (a third of it, so that it can be seen), the reconstruction, and four times
+    the difference.
     """
 
     EXAMPLES: ClassVar[tuple[str, ...]] = (
@@ -257,7 +257,7 @@ class Invert(_Deterministic):
 
 
 VERB = Family(
-    "Edit images with a trained model; nothing is trained, and any model will do.",
+    "Edit images with a trained model; nothing is trained, and any model works.",
     {
         "inpaint": Inpaint,
         "vary": Vary,

@@ -1,4 +1,4 @@
-"""`sfumato edit colorize | upscale | deblur`: images that explain what is left of them."""
+"""`sfumato edit colorize | upscale | deblur`: restore images from a degraded version."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Restoring(Several):
     USUAL: ClassVar[dict[str, Any]] = {"sampler": "ddim", "eta": 1.0}
 
     method: Literal["pigdm", "moments", "dps"] = "pigdm"
-    """pigdm is quick, moments takes three times as long and is less biased, dps wants many steps: docs/editing.md"""
+    """pigdm is fast, moments takes three times as long and is less biased, dps needs many steps: docs/editing.md"""
     noise: Annotated[float, option("LEVELS")] = 0.0
     """noise of the given image, a standard deviation in grey levels of 0 to 255, besides its rounding"""
 
@@ -34,14 +34,14 @@ class _Restoring(Several):
         """Refuse noise out of its range."""
         super().check()
         if not 0 <= self.noise <= 255:
-            raise UserError(f"--noise is {self.noise:g}: it is a number of grey levels, from 0 to 255")
+            raise UserError(f"--noise is {self.noise:g}: give a number of grey levels, from 0 to 255")
 
     def operator(self, model: Model) -> LinearOperator:
-        """Return what was done to the images."""
+        """Return the operator that degraded the images."""
         raise NotImplementedError
 
     def size(self, model: Model) -> tuple[int, int]:
-        """Return the (H, W) of what is given."""
+        """Return the (H, W) of the given image."""
         return model.codec.image_shape[1:]
 
     @property
@@ -61,7 +61,7 @@ class _Restoring(Several):
         done = restore(model, y, operator, self.num, std, self.method, **options)
         tiles = [("given", enlarged(model, y)), *numbered(done.images)]
         facts: dict[str, Any] = {"residual": done.residual.tolist()}
-        text = [fitted.note, f"agrees with what was given within {done.residual.max():.1f} {unit(model)}"]
+        text = [fitted.note, f"agrees with the given image within {done.residual.max():.1f} {unit(model)}"]
         if self.degrades and (self.verb != "colorize" or bool((fitted.x != fitted.x[:1]).any())):
             errors = facts["rmse"] = rmse(model, done.images, fitted.x[None]).tolist()
             tiles = [("original", fitted.x), *tiles]
@@ -71,7 +71,7 @@ class _Restoring(Several):
 
 @dataclass(frozen=True, kw_only=True)
 class Colorize(_Restoring):
-    """Give a grey image colours, several ways; of a colour image the luma is taken."""
+    """Colour a grey image in several ways; a colour image is reduced to its luma first."""
 
     EXAMPLES: ClassVar[tuple[str, ...]] = (
         "sfumato edit colorize runs/faces grey.png",
@@ -87,9 +87,9 @@ class Colorize(_Restoring):
 
 @dataclass(frozen=True, kw_only=True)
 class Upscale(_Restoring):
-    """Enlarge a small image to the model's size, several ways.
+    """Enlarge a small image to the model's size, in several ways.
 
-    The image is cut and resized to the model's size divided by the factor, unless --degrade makes a small one of it.
+    The image is cut and resized to the model's size divided by the factor, unless --degrade shrinks it.
     """
 
     EXAMPLES: ClassVar[tuple[str, ...]] = (
@@ -98,9 +98,9 @@ class Upscale(_Restoring):
     )
 
     factor: int = 2
-    """how many times; it must divide the model's height and width"""
+    """the factor; it must divide the model's height and width"""
     degrade: Flag = False
-    """the image is a large one: make it small first, and compare with it"""
+    """the image is a full-size original: shrink it first, and compare with it"""
 
     def operator(self, model: Model) -> LinearOperator:
         """Return block means."""
@@ -116,7 +116,7 @@ class Upscale(_Restoring):
 
 @dataclass(frozen=True, kw_only=True)
 class Deblur(_Restoring):
-    """Sharpen an image that a Gaussian has blurred, several ways."""
+    """Sharpen an image that a Gaussian has blurred, in several ways."""
 
     EXAMPLES: ClassVar[tuple[str, ...]] = (
         "sfumato edit deblur runs/faces blurred.png --sigma 1",
@@ -126,7 +126,7 @@ class Deblur(_Restoring):
     sigma: float = 1.0
     """standard deviation of the Gaussian, in pixels of the model's images"""
     degrade: Flag = False
-    """the image is a sharp one: blur it first, and compare with it"""
+    """the image is a sharp original: blur it first, and compare with it"""
 
     def operator(self, model: Model) -> LinearOperator:
         """Return the blur."""

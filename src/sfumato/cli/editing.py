@@ -1,4 +1,4 @@
-"""What the verbs of `sfumato edit` share: their options, and where the results go.
+"""The common parts of the verbs of `sfumato edit`: options and output.
 
 A verb turns each image into a `Result`: a row of the picture that is written, or, where `--out` names a folder, a few
 files in it, and what is printed.
@@ -33,12 +33,12 @@ __all__ = ["Editing", "Result", "Several", "join", "numbered", "unit"]
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one image.
+    """The result for one image.
 
     Attributes:
         name: of the row.
         tiles: (caption, pixels (C, H, W)), all of one shape.
-        text: what is printed of it.
+        text: printed.
         facts: the same as values by name.
     """
 
@@ -54,14 +54,14 @@ class Editing(ModelOptions, RecipeOptions):
 
     EXAMPLES: ClassVar[tuple[str, ...]] = ()
     USUAL: ClassVar[dict[str, Any]] = {}
-    """The options that `--sampler auto` stands for, where it is not the usual recipe."""
+    """The options of `--sampler auto`, where it is not the usual recipe."""
 
     images: Annotated[tuple[Path, ...], Positional, option("IMAGE...")]
-    """image files; each is cut and resized to the model's size as training images are, and gets a row of its own"""
+    """image files; each is cropped and resized to the model's size as training images are, and gets its own row"""
     batch: int = 64
-    """images at a time; halved when the memory is too small"""
+    """images at a time; halved if they do not fit into memory"""
     label: Annotated[str | None, option("L")] = None
-    """what the results should be: a value (sneaker, 3), or ATTRIBUTE=VALUE (glasses=dark,hair=long)"""
+    """the labels of the results: a value (sneaker, 3), or ATTRIBUTE=VALUE (glasses=dark,hair=long)"""
     out: Annotated[Path | None, option("FILE.png|DIR")] = None
     """a picture with a row for each image, or a folder of single images; MODEL-VERB-IMAGE.png here by default"""
     device: Device = "auto"
@@ -79,7 +79,7 @@ class Editing(ModelOptions, RecipeOptions):
         check(batch=self.batch)
 
     def jobs(self) -> Sequence[Any]:
-        """Return what `edit` is called with, one after another."""
+        """Return the arguments of the calls of `edit`, in order."""
         return self.images
 
     def edit(self, model: Model, job: Any, options: Options) -> Result:
@@ -92,13 +92,13 @@ class Editing(ModelOptions, RecipeOptions):
         return {option.name: getattr(self, option.name) for option in fields(self) if option.name not in shared}
 
     def recipe(self, **changes: Any) -> Recipe:
-        """Return the options as a recipe; `auto` is the verb's usual one."""
+        """Return the options as a recipe; `auto` is the verb's default."""
         usual = self.USUAL if self.sampler == "auto" else {}
         left = {name: value for name, value in usual.items() if getattr(self, name) in (None, "auto")}
         return super().recipe(**left, **changes)
 
     def perform(self) -> int:
-        """Edit, write, say what was done."""
+        """Edit, write, print a summary."""
         self.check()
         recipe, out = self.recipe(), self.out or self._default_out()
         _check_out(out)
@@ -174,7 +174,7 @@ def unit(model: Model) -> str:
 
 
 def _check_out(out: Path) -> None:
-    """Raise `UserError`, before anything is made, where the results can't be written."""
+    """Raise `UserError` where the results can't be written, before anything is computed."""
     from sfumato.generate.writers import check_writable
 
     if out.is_dir() or not out.suffix:

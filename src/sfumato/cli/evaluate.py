@@ -1,4 +1,4 @@
-"""`sfumato evaluate`: say how good a model is."""
+"""`sfumato evaluate`: measure how good a model is."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Evaluate(ModelOptions, RecipeOptions):
     """Measure a model: bits per dimension of held-out images, quality of generated ones, and whether it repeats its
     training images.
 
-    All three where none is named. Results are kept in RUN/evaluation, each with all that it depends on: the same
-    command again reads them, and after an interruption continues. Several processes with the same command, or
-    started by torchrun, share the work.
+    Without one of these options all three are measured. Results are kept in RUN/evaluation with their settings: the
+    same command reads them again, and continues after an interruption. Several processes with the same command, or
+    started by torchrun, divide the work.
     """
 
     EXAMPLES: ClassVar[tuple[str, ...]] = (
@@ -48,19 +48,19 @@ class Evaluate(ModelOptions, RecipeOptions):
     num: Annotated[int | None, option("N")] = None
     """how many images to generate, and to score; 1000 and 256 by default, or as many as are held out"""
     data: Annotated[str | None, option("NAME|PATH")] = None
-    """other images than those the model was trained on"""
+    """images to compare with; the model's training data by default"""
     extractor: Annotated[str | None, option("NAME[:PATH]")] = None
     """features: pixels, classifier, inception:PATH or dinov2:PATH; the best that needs no file by default"""
     real: Literal["train", "held_out"] = "train"
     """the real images that generated ones are compared with"""
     method: Literal["sampled", "vlb", "flow"] = "sampled"
-    """how bits are measured: some terms of the bound for each image, all of them, or the probability flow"""
+    """method for the bits: some terms of the bound for each image, all of them, or the probability flow"""
     repeats: Annotated[int | None, option("N")] = None
     """draws of noise for each scored image; 2 for sampled, else 1 by default"""
     seed: int = 0
     """seed of everything random"""
     batch: int = 64
-    """images at a time; fewer where memory is short"""
+    """images at a time; give fewer if memory is short"""
     out: Annotated[Path | None, option("DIR")] = None
     """where results are kept; the folder `evaluation` of the run, or beside the weights file, by default"""
     device: Device = "auto"
@@ -92,14 +92,14 @@ class Evaluate(ModelOptions, RecipeOptions):
         return 0
 
     def _evaluation(self, first: bool) -> Evaluation:
-        """Load what is to be measured."""
+        """Load the target."""
         from sfumato.evaluate.evaluation import Evaluation
         from sfumato.evaluate.jobs import silent
         from sfumato.evaluate.settings import Settings
         from sfumato.evaluate.target import open_target, results_folder
 
         options = ("num", "seed", "variance", "method", "repeats", "extractor", "real")
-        recipe = self.recipe(variance=None)  # scoring takes a variance whatever the sampler
+        recipe = self.recipe(variance=None)  # scoring has a variance for any sampler
         settings = Settings(recipe=recipe, **{name: getattr(self, name) for name in options})
         device = _local(pick_device(self.device))
         target = open_target(self.source, self.chosen, self.data, device, progress("reading images"))

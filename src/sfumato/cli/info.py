@@ -1,4 +1,4 @@
-"""`sfumato info`: what a run or a weights file is."""
+"""`sfumato info`: describe a run or a weights file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["VERB", "Info"]
 
 NUM_VALUES = 12
-"""So many values of an attribute are shown."""
+"""The most values of an attribute that are shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ def _text(source: str, config: Config, model: Model | None, known: dict[str, Any
 
 
 def _images(config: Config, model: Model | None) -> str:
-    """Size and values of the images, which the weights know."""
+    """Size and format of the images, from the weights."""
     if model is None:
         return ""
     form, inside = model.codec.format, padding(config, model.shape)
@@ -79,14 +79,14 @@ def _images(config: Config, model: Model | None) -> str:
 
 
 def padding(config: Config, shape: tuple[int, int, int]) -> str:
-    """Say to which size x_0 (C, H, W) is extended inside the network; nothing where it fits."""
+    """Describe the size to which the network extends x_0 (C, H, W); empty where it fits."""
     _, height, width = shape
     inside = config.net.inside(height, width)
     return "" if inside == (height, width) else f"{height}x{width} extended to {inside[0]}x{inside[1]} inside"
 
 
 def _labels(attributes: list[dict[str, Any]]) -> str:
-    """What can be asked for, a line an attribute."""
+    """The attributes, one a line."""
     lines = []
     for table in attributes:
         values = table.get("values")
@@ -99,7 +99,7 @@ def _labels(attributes: list[dict[str, Any]]) -> str:
 
 
 def _process(config: Config) -> str:
-    """Which process is reversed, and what the network predicts."""
+    """The diffusion process, and what the network predicts."""
     diffusion, schedule = config.diffusion, config.diffusion.schedule
     parts = [f"{type(schedule).__name__.lower()} schedule of {schedule.num_steps:,} steps"]
     parts += ["zero terminal SNR"] if diffusion.zero_terminal_snr else []
@@ -112,7 +112,7 @@ def _process(config: Config) -> str:
 
 
 def _progress(known: dict[str, Any]) -> list[tuple[str, str]]:
-    """How far a run has come, and where its files are."""
+    """The progress of a run, and its files."""
     planned, images, plan = known["planned_images"] or 0, known["images"], known["plan"] or {}
     finished = ", finished" if known["finished"] else ""
     trained = f"{images:,} of {planned:,} images" + (f" ({100 * images / planned:.0f} %{finished})" if planned else "")

@@ -1,4 +1,4 @@
-"""A training as it is shown: a live panel on a terminal, a line every few seconds elsewhere, JSON for programs.
+"""Views of a training: a live panel on a terminal, a line every few seconds elsewhere, JSON for programs.
 
 Each view is a function that takes one event at a time. `run.progress` sums up the events so far; the panel and the
 lines are two ways to print it.
@@ -27,11 +27,11 @@ __all__ = ["bars", "panel", "progress_line", "viewing"]
 View = Callable[[Event], None]
 
 SECONDS = 5.0
-"""Between two plain lines."""
+"""Seconds between two plain lines."""
 
 
 def progress_line(progress: Progress) -> str:
-    """Return everything that matters on one line."""
+    """Return the progress on one line."""
     parts = [f"{progress.images:,} of {progress.planned:,} images{_quality(progress)}"]
     if progress.speed:
         parts.append(f"{progress.speed:,.0f} images/s")
@@ -41,7 +41,7 @@ def progress_line(progress: Progress) -> str:
 
 
 def _quality(progress: Progress) -> str:
-    """The losses, to go on a line; nothing before the first step."""
+    """The losses, for a line; empty before the first step."""
     if not progress.smoothed:
         return ""
     held_out = "" if progress.held_out is None else f", held-out {progress.held_out.loss:.4f}"
@@ -57,7 +57,7 @@ def bars(values: Sequence[float | None]) -> str:
 
 @contextmanager
 def viewing(run: Run, title: str, as_json: bool) -> Iterator[View]:
-    """Yield the view that suits the output: JSON lines where asked for, a panel on a terminal, else plain lines."""
+    """Yield the view that suits the output: JSON lines with --json, a panel on a terminal, else plain lines."""
     progress = Progress(run)
     if as_json:
         yield lambda event: print_json(to_json(event))
@@ -107,7 +107,7 @@ def _live(progress: Progress, title: str) -> Iterator[View]:
     from rich.live import Live
 
     class Shown:
-        """Draws the panel anew whenever rich asks."""
+        """Renders the current panel for rich."""
 
         def __rich__(self) -> RenderableType:
             return panel(progress, title)
@@ -144,7 +144,7 @@ def panel(progress: Progress, title: str) -> RenderableType:
             table.add_column(no_wrap=True, style="dim" if column % 2 == 0 else "", min_width=13)
     for row in _numbers(progress):
         numbers.add_row(*row)
-    # Text, since rich would take brackets in a path for markup
+    # Text, since rich would read brackets in a path as markup
     paths.add_row("loss by noise", Text.assemble("little ", (bars(progress.by_noise), "cyan"), " much"))
     paths.add_row("last grid", Text(progress.grid or "none yet"))
     paths.add_row("saved", Text(progress.saved or "not yet"))

@@ -1,14 +1,14 @@
-"""The command `sfumato`: find the verb, run it, and report what went wrong in one line.
+"""The command `sfumato`: find the verb, run it, and report errors in one line.
 
 `sfumato --help` must answer at once, so nothing here imports more than the standard library; a verb's module is
 imported when it is named, and the verb imports torch only after its options have been parsed.
 
     a UserError, an OSError            one line on stderr, exit code 2
-    Ctrl-C, SIGTERM                    what can be saved is saved, one line, exit code 130, 143
-    the reader of stdout has gone      nothing, exit code 141
+    Ctrl-C, SIGTERM                    save, one line, exit code 130, 143
+    stdout was closed by its reader    nothing, exit code 141
     anything else                      a bug: Python's traceback, exit code 1
 
-`SFUMATO_TRACEBACK=1` shows the traceback of the first two as well.
+`SFUMATO_TRACEBACK=1` shows the traceback of the first two too.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ __all__ = ["VERBS", "check_command", "main"]
 VERBS = {
     "demo": "train on drawn faces for two minutes and show what diffusion does",
     "train": "train a model on a folder of images or a built-in data set",
-    "plan": "estimate what a training would cost here: memory, disk, time",
+    "plan": "estimate the cost of a training on this machine: memory, disk, time",
     "sample": "sample images from a trained model: a grid, a folder, an array or a film",
     "edit": "edit images with a model: inpaint, vary, interpolate, colorize, upscale, deblur, invert",
     "evaluate": "measure a model: bits per dimension, sample quality, memorisation",
-    "diagnose": "find out why samples are noise, grey, tinted or copies, and what to do",
-    "verify": "check on this machine that the mathematics holds",
+    "diagnose": "find out why samples are noise, grey, tinted or copies, and how to fix it",
+    "verify": "check the mathematics on this machine",
     "info": "describe a run or a weights file",
     "data": "list the built-in data sets, describe one, or check a collection: data check PATH",
 }
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except signals.Stop as stop:
         return _fail(stop, stop.code)
     except BrokenPipeError:
-        # Python flushes stdout once more as it exits; give it somewhere to go.
+        # Python flushes stdout again at exit; redirect it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (UserError, OSError) as error:
@@ -117,7 +117,7 @@ def _parsed(words: Sequence[str]) -> Verb:
 
 
 def _fail(error: BaseException, code: int) -> int:
-    """Print one line for the error, after its traceback where that is asked for, and return the exit code."""
+    """Print one line for the error, after its traceback if requested, and return the exit code."""
     if os.environ.get("SFUMATO_TRACEBACK", "") not in ("", "0"):
         import traceback
 

@@ -1,4 +1,4 @@
-"""The options that say which model: the same for every verb that loads one."""
+"""The options that choose a model, the same for every verb that loads one."""
 
 from __future__ import annotations
 
@@ -29,20 +29,24 @@ class ModelOptions:
     source: Annotated[Path, Positional, option("RUN_OR_WEIGHTS")]
     """a run folder, or a weights file"""
     weights: Annotated[str | None, option("ema|raw|best|FILE")] = None
-    """which weights of a run: their average (the default), as trained, where the held-out loss was least, or a file"""
+    """the weights of a run: ema (their average, the default), raw (as trained), best (lowest held-out loss), or a
+    file"""
 
     @property
     def chosen(self) -> str:
         """Which weights: `ema`, `raw`, `best`, or a file.
 
         Raises:
-            UserError: no such choice, or a choice for something that is no run.
+            UserError: an unknown choice, or a choice for a file that is not a run.
         """
         from sfumato.model import WEIGHTS
 
         choice = self.weights or "ema"
         if self.weights and not self.source.is_dir():
-            raise UserError(f"--weights {choice} chooses between the weights of a run: give a run folder, or leave it")
+            raise UserError(
+                f"--weights {choice} chooses between the weights of a run folder, and this is a file: leave --weights "
+                "out"
+            )
         if choice not in WEIGHTS and not Path(choice).is_file():
             raise UserError(f"--weights can't be '{choice}': choose {', '.join(WEIGHTS)}, or give a weights file")
         return choice
@@ -61,21 +65,21 @@ class ModelOptions:
 
 
 def condition_of(model: Model, label: str | None, guided: bool) -> Condition | None:
-    """Return what --label asks of a model; None where nothing is asked for.
+    """Return the condition that --label means for a model; None without one.
 
     Raises:
-        UserError: words that the model does not know, or guidance towards nothing.
+        UserError: a label that the model does not have, or guidance without a condition.
     """
     from sfumato.generate.sample import asked
 
     condition = asked(model, label)
     if guided and condition is None:
-        raise UserError("--guidance needs something to guide towards: give --label (or, to `sample`, --weak)")
+        raise UserError("--guidance needs a condition to guide towards: give --label, or --weak (sample only)")
     return condition
 
 
 def measured(model: Model, recipe: Recipe, batch: int) -> Variance | None:
-    """Return the measured variance where a recipe asks for it; what `evaluate` has measured before is read."""
+    """Return the measured variance where a recipe needs it, from the results of `evaluate` where possible."""
     if recipe.variance != "analytic":
         return None
     from sfumato.cli.console import progress

@@ -1,4 +1,4 @@
-"""From the words of a command line to a verb: tyro parses, and mistakes become one line.
+"""Parse a command line into a verb with tyro; mistakes become messages of one line.
 
 A verb is a frozen dataclass: its fields are the options, its docstring and theirs the help, and `perform` does the
 work. tyro parses the words and prints the help. Besides:
@@ -30,7 +30,7 @@ from sfumato.errors import UserError, nearest
 __all__ = ["Device", "Family", "Flag", "Json", "Overrides", "Verb", "check", "option", "parse", "split_overrides"]
 
 Flag = Annotated[bool, FlagCreatePairsOff, arg(help_behavior_hint="")]
-"""A switch that is off unless it is named."""
+"""A switch that is off unless given."""
 
 _WHERE = "where to compute; a GPU where there is one by default"
 Device = Annotated[str, arg(metavar="auto|cpu|cuda", help_behavior_hint="", help=_WHERE)]
@@ -40,7 +40,7 @@ Overrides = Suppress[tuple[tuple[str, str], ...]]
 """The dotted options, as (key, value) pairs in order."""
 
 OLD_SPELLINGS = {"--raw": ("--weights", "raw")}
-"""Options of earlier versions, as they are written today."""
+"""Options of earlier versions, by their present names."""
 OVERRIDE = re.compile(r"--([A-Za-z_]\w*(?:\.\w+)+)(?:=(.*))?", re.DOTALL)
 
 
@@ -50,13 +50,13 @@ class Verb(Protocol):
     EXAMPLES: ClassVar[tuple[str, ...]]
 
     def perform(self) -> int:
-        """Do it, and return the exit code."""
+        """Run it, and return the exit code."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """Several verbs under one name, `sfumato NAME VERB ...`, and what they do in a sentence."""
+    """Several verbs under one name, `sfumato NAME VERB ...`, with a sentence about them."""
 
     about: str
     verbs: Mapping[str, type[Verb]]
@@ -80,12 +80,12 @@ def check(num: int = 1, batch: int = 1, seed: int = 0) -> None:
 
 
 def parse(verb: type[V] | Family, name: str, words: Sequence[str]) -> V | Verb:
-    """Return a verb with its options filled in from the words after its name; of a family the first word chooses.
+    """Return a verb with its options filled in from the words after its name; the first word chooses from a family.
 
     Dotted options go into the field `overrides` as (key, value) pairs.
 
     Raises:
-        UserError: an unknown option, a bad or missing value, a word too many.
+        UserError: an unknown option, a bad or missing value, an extra word.
         SystemExit: after `--help` has been printed.
     """
     if isinstance(verb, Family):
@@ -108,7 +108,7 @@ def parse(verb: type[V] | Family, name: str, words: Sequence[str]) -> V | Verb:
         print(_wrapped(out.getvalue()), end="")
         raise
     if extra:
-        raise UserError(f"{name} has no use for '{extra[0]}'; see sfumato {name} --help")
+        raise UserError(f"{name} does not take '{extra[0]}'; see sfumato {name} --help")
     return dataclasses.replace(options, overrides=overrides) if overrides else options  # type: ignore[type-var]
 
 
@@ -150,7 +150,7 @@ def split_overrides(words: Sequence[str]) -> tuple[tuple[tuple[str, str], ...], 
 
 
 def _known(verb: type[Any], name: str, words: Sequence[str]) -> None:
-    """Refuse the first option that the verb does not have, naming the nearest that it has."""
+    """Refuse the first unknown option, and suggest the nearest one."""
     flags = {"--help", "-h"}
     for field in dataclasses.fields(verb):
         option = field.name.replace("_", "-")
@@ -164,7 +164,7 @@ def _known(verb: type[Any], name: str, words: Sequence[str]) -> None:
 
 
 class _Text(io.StringIO):
-    """Collects text and claims to take any character, so that tyro draws the same boxes everywhere."""
+    """Collects text and accepts any character, so that tyro draws the same boxes everywhere."""
 
     encoding = "utf-8"
 
@@ -179,7 +179,7 @@ def _wrapped(text: str) -> str:
 
 
 def _condense(box: str, verb: type[Verb], name: str) -> str:
-    """Return in one line what tyro explains in a box."""
+    """Return tyro's box of explanation as one line."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
     inside = [line.strip("│ ") for line in plain.splitlines() if line.startswith("│")]
     ends = [n for n, line in enumerate(inside) if line.startswith("─")]

@@ -1,4 +1,4 @@
-"""`sfumato plan`: what a training would cost here."""
+"""`sfumato plan`: the cost of a training on this machine."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 __all__ = ["VERB", "Plan"]
 
 LONG = 24 * 3600.0
-"""Seconds after which a shorter way is worth naming."""
+"""Seconds of training after which the output suggests how to shorten it."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Estimate what training on some images would cost here: parameters, arithmetic, memory, disk, and time, from the
-    speed measured on this machine.
+    """Estimate the cost of a training: parameters, FLOPs, memory, disk, and time from the speed measured on this
+    machine.
 
-    Nothing is trained and nothing is written, but for the store of decoded images.
+    Nothing is trained, and nothing but the store of decoded images is written.
     """
 
     EXAMPLES: ClassVar[tuple[str, ...]] = (
@@ -40,11 +40,11 @@ class Plan:
     data: Annotated[str, Positional, option("DATA")]
     """a built-in name (see `sfumato data`), or a folder of images"""
     preset: Annotated[str | None, option("NAME")] = None
-    """which settings; chosen by the images by default"""
+    """the preset; chosen by the images by default"""
     config: Annotated[Path | None, option("FILE.toml")] = None
-    """a file of values, laid over the preset's"""
+    """a TOML file, whose values replace the preset's"""
     seconds: float = 20.0
-    """how long to measure; 0 measures nothing"""
+    """how long to measure the speed; 0 does not measure it"""
     device: Annotated[str, option("auto|cpu|cuda")] = "auto"
     """where to compute; a GPU where there is one by default"""
     json: Flag = False
@@ -73,7 +73,7 @@ class Plan:
         return 0
 
     def _command(self, preset: str, cost: Forecast) -> str:
-        """The command that would train this."""
+        """The command that starts this training."""
         words = [f"--{key}={value}" for key, value in self.overrides]
         given = [f"--config {self.config}"] if self.config else []
         seconds = None if cost.seconds is None else min(cost.seconds, LONG / 2)
@@ -151,7 +151,7 @@ def _speed(cost: Forecast, device: str) -> str:
 
 
 def advice(cost: Forecast) -> list[str]:
-    """Return what the figures advise, in sentences; nothing where all is well."""
+    """Return advice in sentences; [] where there is none."""
     lines = []
     batch = cost.fitting_batch
     if batch is not None and cost.memory > cost.memory_here:
@@ -167,7 +167,7 @@ def advice(cost: Forecast) -> list[str]:
         )
     if cost.epochs > 2000:
         lines.append(
-            f"each image would be seen {cost.epochs:,.0f} times: expect copies of the training images; gather more, "
+            f"each image would be seen {cost.epochs:,.0f} times: expect copies of the training images; collect more, "
             "or train for less"
         )
     return lines

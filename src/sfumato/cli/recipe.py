@@ -1,4 +1,4 @@
-"""The options that say how to sample: the same for every verb that samples, made a `Recipe`."""
+"""The options of a `Recipe`, the same for every verb that samples."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class RecipeOptions:
     eta: Annotated[float | None, option("X")] = None
     """noise of ddim: 0 (the default) is deterministic, 1 is ancestral"""
     variance: Annotated[Literal["small", "large", "learned", "analytic"] | None, option("NAME")] = None
-    """of a step of ddpm: small, large, learned, or analytic (measured); the model's own by default"""
+    """variance of a step of ddpm: small, large, learned, or analytic (measured); the model's own by default"""
     range: Literal["clip", "threshold", "free"] = "clip"
-    """keep each predicted image in range: clip it, threshold it dynamically, or leave it"""
+    """treatment of each predicted image: clip it, threshold it dynamically, or leave it free"""
     guidance: float = 1.0
-    """scale of classifier-free guidance towards the label; 1 is none"""
+    """scale of classifier-free guidance towards the label; 1 is no guidance"""
     interval: Annotated[str | None, option("LOW,HIGH")] = None
     """where guidance acts, in times from 0 (data) to 1 (noise), such as 0.2,0.8; everywhere by default"""
     rescale: float = 0.0
-    """fraction of the contrast added by guidance that is taken back, from 0 to 1"""
+    """fraction of the contrast added by guidance that is removed, from 0 to 1"""
 
     def recipe(self, **changes: Any) -> Recipe:
         """Return the options as a recipe, before any model is loaded.

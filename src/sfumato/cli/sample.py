@@ -25,8 +25,8 @@ __all__ = ["VERB", "Sample"]
 class Sample(ModelOptions, RecipeOptions):
     """Sample images from a trained model: a grid, a folder of images, an array, or a film of the denoising.
 
-    Image i of a seed is the same image whatever the batch and however many are sampled. Sampling into a folder
-    continues where it was interrupted.
+    Image i of a seed is the same image for any batch size and number of images. Sampling into a folder continues after
+    an interruption.
     """
 
     EXAMPLES: ClassVar[tuple[str, ...]] = (
@@ -37,17 +37,18 @@ class Sample(ModelOptions, RecipeOptions):
     )
 
     quality: Literal["fast", "best"] = "best"
-    """what --sampler auto aims at"""
+    """the aim of --sampler auto"""
     num: int = 64
     """how many images"""
     seed: int = 0
     """which images; the same seed gives the same images"""
     batch: int = 64
-    """images at a time; halved when the memory is too small"""
+    """images at a time; halved if they do not fit into memory"""
     label: Annotated[str | None, option("L")] = None
-    """what to sample: a value (sneaker, 3), ATTRIBUTE=VALUE (glasses=dark,hair=long), or `all` for one after another"""
+    """what to sample: a value (sneaker, 3), ATTRIBUTE=VALUE (glasses=dark,hair=long), or `all` to cycle through all
+    values"""
     weak: Annotated[Path | None, option("RUN_OR_WEIGHTS")] = None
-    """guide away from a worse model of the same kind, such as an earlier checkpoint, rather than towards the label"""
+    """guide away from a worse model of the same kind, such as an earlier checkpoint, instead of towards the label"""
     compile: Flag = False
     """compile the network first: a minute or more, then each step is a little faster"""
     out: Annotated[Path | None, option("FILE.png|DIR|FILE.npz|FILE.gif|FILE.tif")] = None
@@ -56,7 +57,7 @@ class Sample(ModelOptions, RecipeOptions):
     json: Json = False
 
     def perform(self) -> int:
-        """Sample, write, and say what was done."""
+        """Sample, write, and print a summary."""
         recipe = self._check()
         from sfumato.generate.compiled import compiled
         from sfumato.generate.sample import prepare
@@ -94,11 +95,14 @@ class Sample(ModelOptions, RecipeOptions):
 
         weak = load(path, device=model.device)
         if (weak.codec, weak.vocabulary) != (model.codec, model.vocabulary):
-            raise UserError(f"{path} makes other images or knows other labels than {self.source}: take one alike")
+            raise UserError(
+                f"{path} has another image shape or other labels than {self.source}: give a weaker model of the same "
+                "data"
+            )
         return weak
 
     def _facts(self, model: Model, recipe: Recipe) -> dict[str, Any]:
-        """Return what every file says of itself: enough to make it again."""
+        """Return the facts stored in every file, which are enough to reproduce it."""
         given = {"label": self.label, "weak": None if self.weak is None else str(self.weak)}
         asked = {name: value for name, value in given.items() if value is not None}
         return {"seed": self.seed, **recipe.describe(), **asked, "weights": model.sha256}

@@ -1,10 +1,10 @@
 """Ctrl-C and SIGTERM: stop soon and lose nothing; a second one stops at once.
 
-`raising()` surrounds a whole command: the first signal raises `Stop` where the program is. `deferring()` surrounds work
+`raising()` surrounds a whole command: the first signal raises `Stop` immediately. `deferring()` surrounds work
 that must not be interrupted midway, such as a training step: there the signal is noted, the work reads `stop.signal`
 between its steps, and `Stop` is raised when the block ends, after everything is saved. Work that takes longer than
-`PATIENCE` seconds to get there is interrupted, and the last checkpoint counts. In both, a second signal ends the
-process at once; no file is left half written, since files are renamed into place.
+`PATIENCE` seconds is interrupted, and the last checkpoint remains. In both, a second signal ends the process at once;
+no file is left half written, since files are renamed into place.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class Stop(KeyboardInterrupt):
 
 
 class Deferred:
-    """Whether a signal has come, and what to say when the block ends.
+    """The signal received, if any, and the message for the end of the block.
 
     Attributes:
         signal: its number, or None.
-        holding: signals are noted while True, and raised where the program is while False.
+        holding: signals are recorded while True, and raised immediately while False.
         message: the line for the user.
     """
 
@@ -50,7 +50,7 @@ class Deferred:
         self.message = "stopped"
 
     def finish(self) -> None:
-        """Let the work take its time from here on; only a second signal interrupts it."""
+        """Allow the work any time from here on; only a second signal interrupts it."""
         _alarm(0.0)
 
 

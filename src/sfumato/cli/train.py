@@ -52,7 +52,7 @@ class Train:
     seed: Annotated[int | None, option("N")] = None
     """seed of the weights, the order, the noise; 0 by default"""
     config: Annotated[Path | None, option("FILE.toml")] = None
-    """a file of values, laid over the preset's"""
+    """a TOML file, whose values replace the preset's"""
     device: Annotated[str, option("auto|cpu|cuda")] = "auto"
     """where to compute; a GPU where there is one by default"""
     accept_changes: Flag = False
@@ -85,7 +85,7 @@ class Train:
         return 0
 
     def _given(self) -> dict[str, str]:
-        """Return the options that stand for a dotted key."""
+        """Return the options that set a dotted key."""
         from sfumato.config.units import parse_count, parse_seconds
 
         if self.budget is not None and self.images is not None:
@@ -101,7 +101,7 @@ class Train:
 def train_in_view(
     config: Config, run: Run, data: Dataset, device: torch.device, accept_changes: bool = False, as_json: bool = False
 ) -> None:
-    """Train and show it, to a program as JSON; on a signal finish the step, save, and raise `signals.Stop`."""
+    """Train with a live view or JSON; on a signal finish the step, save, and raise `signals.Stop`."""
     from sfumato.cli import signals
     from sfumato.cli.live import viewing
     from sfumato.train import train
@@ -109,7 +109,7 @@ def train_in_view(
     events = train(config, run, data, device, accept_changes=accept_changes)
     title, again = f"sfumato train {config.data.source}", "the same command resumes"
     with signals.deferring() as stop, closing(events), viewing(run, title, as_json) as view:
-        stop.message = f"stopped; {run.path} stands at its last checkpoint, and {again}"
+        stop.message = f"stopped; {run.path} is at its last checkpoint; {again}"
         for event in events:
             stop.holding = True
             view(event)
@@ -120,7 +120,7 @@ def train_in_view(
 
 
 def _heading(config: Config, run: Run, data: Dataset, reason: str, device: torch.device) -> str:
-    """What is about to be trained, on what, where."""
+    """The network, the data and the device, before training starts."""
     from sfumato.cli.info import padding
     from sfumato.model import cost_of
 
@@ -138,7 +138,7 @@ def _heading(config: Config, run: Run, data: Dataset, reason: str, device: torch
 
 
 def _dry_run(config: Config, run: Run, data: Dataset, device: torch.device, reason: str, as_json: bool) -> int:
-    """Print what is known before training."""
+    """Print the configuration, the cost and the plan."""
     from sfumato.config.config import to_dict, to_toml
     from sfumato.train.plan import forecast, resolve_length
 

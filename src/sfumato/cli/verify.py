@@ -1,4 +1,4 @@
-"""`sfumato verify`: does the mathematics hold on this machine?"""
+"""`sfumato verify`: check the mathematics on this machine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Verify:
 
     device: Device = "auto"
     dtype: Literal["float32", "float64"] = "float64"
-    """of the images in the mathematics; networks are checked in float32 always"""
+    """of the images in the mathematics; networks are always checked in float32"""
     compile: Flag = False
     """check torch.compile too, which takes longer than the rest"""
     json: Json = False
@@ -67,7 +67,7 @@ class Verify:
 
 
 def _line(check: Check) -> str:
-    """Return one check in a line: outcome, name, what was measured and the limit, and what that means."""
+    """Return one check in a line: outcome, name, measured error and limit, and its meaning."""
     numbers = "" if check.measured is None else f"{check.measured:.2g} (at most {check.limit:.2g})"
     return (
         f"{check.outcome.upper() if not check.passed else check.outcome:8}{check.name:40}{numbers:26}{check.sentence}"

@@ -5,7 +5,7 @@
     conclude(evidence)      findings: why, the gravest first, each with figures and remedy; () for nothing wrong
     as_text(...), as_json(...)
 
-`evidence` holds what was measured and how; `measurements` and `history` measure it, with the `statistics` of images.
+`evidence` defines the measured figures; `measurements` and `history` measure them, with the `statistics` of images.
 """
 
 from sfumato.diagnose.causes import Finding, conclude

@@ -1,7 +1,6 @@
-"""The evidence: what was measured about a run, as frozen records, and how each figure was measured.
+"""The evidence: measured figures of a run as frozen values, and how each was measured.
 
-Nothing here is a judgement. Each field's metadata says how it was measured, and has its key in the JSON where that is
-not the field's name.
+Each field's metadata says how it was measured, and has its key in the JSON where that is not the field's name.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ def measured(how: str, key: str | None = None) -> Any:
 
 @dataclass(frozen=True)
 class LevelError:
-    """How well the network denoises at one noise level."""
+    """The network's error at one noise level."""
 
     t: float = measured("time of the level in (0, 1]")
     sigma: float = measured("standard deviation of the noise in x_t there, from the schedule")
@@ -67,12 +66,12 @@ class Reading:
 
     @property
     def middle(self) -> float:
-        """The same mean over medium noise, where the image's content is decided."""
+        """The same mean over medium noise, which determines the image's content."""
         return _mean(level.ratio for level in self.medium)
 
     @property
     def clean(self) -> float:
-        """The same mean over the two levels of least noise, where the fine detail is decided."""
+        """The same mean over the two levels of least noise, which determine fine detail."""
         return _mean(level.ratio for level in self.levels[:2])
 
     @property
@@ -113,7 +112,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Process:
-    """The noise schedule, and what its ends do to these images."""
+    """The noise schedule, and its ends on these images."""
 
     num_steps: int = measured("length of the chain")
     alpha_end: float = measured("fraction of the image left in x_T, sqrt(abar_T)")
@@ -123,7 +122,7 @@ class Process:
 
 @dataclass(frozen=True)
 class Variance:
-    """What a learned variance has learned."""
+    """Figures of a learned variance."""
 
     deviation: float = measured("standard deviation of the predicted fraction over levels and pixels", "spread")
     learned: float = measured("bits a dimension of the bound's terms at the ten levels with the learned variance")
@@ -132,7 +131,7 @@ class Variance:
 
 @dataclass(frozen=True)
 class Training:
-    """What the run's event log says."""
+    """Figures of the run's event log."""
 
     images: int = measured("images seen, by the weights' header")
     planned: int = measured("planned length in images")
@@ -140,7 +139,7 @@ class Training:
     lr: float = measured("learning rate, from the configuration")
     steps: int = measured("steps taken and reported in events.jsonl")
     skipped: int = measured("steps whose loss or gradient was not finite, summed over events.jsonl")
-    in_a_row: int = measured("most of them without a good one between")
+    in_a_row: int = measured("the most consecutive skipped steps")
     restarts: int = measured("sessions after the first, in events.jsonl")
     finished: bool = measured("whether finished.json says that the planned length is reached")
     losses: tuple[float, ...] = measured("training loss in ten equal parts of the run, levels weighing alike")
@@ -195,7 +194,7 @@ class Evidence:
 
     @property
     def default(self) -> Samples:
-        """What a user sees by default."""
+        """Samples of the default recipe."""
         return self.samples[self.main]
 
 

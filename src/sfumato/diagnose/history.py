@@ -1,4 +1,4 @@
-"""What a run's event log says of its training, and what is left of the initial weights in their average."""
+"""The history of a training from its event log, and the fraction of initial weights in their average."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PARTS = 10
 
 
 def read_training(summary: RunSummary, config: Config, images: int) -> Training:
-    """Return what a run's events say of its training, whose weights had seen `images` images."""
+    """Return the history of a training, whose weights had seen `images` images, from its events."""
     parts, planned, batch = summary.stepped(PARTS), config.train.images or images, config.train.batch
     initial, half_life = initial_fraction(config.ema, images, batch, planned)
     return Training(
@@ -39,13 +39,13 @@ def read_training(summary: RunSummary, config: Config, images: int) -> Training:
 
 
 def initial_fraction(config: EMAConfig, images: int, batch: int, planned: int) -> tuple[float, float]:
-    """Return what is left of the initial weights in their average, prod_k d_k, and its half-life at the end in images:
+    """Return the fraction of the initial weights in their average, prod_k d_k, and its half-life at the end in images:
     that of a decay d a step of B images is h with 1/2 = d^(h / B)."""
     left, decay = 1.0, 1.0
     for start in range(0, images, batch):
         decay = config.decay(start, batch, planned)
         left *= decay
-        if left == 0.0 and start:  # as with every ramp; only the last decay is still of interest
+        if left == 0.0 and start:  # as with every ramp; then only the last decay matters
             decay = config.decay(images - batch, batch, planned)
             break
     return left, batch * math.log(0.5) / math.log(decay) if 0 < decay < 1 else 0.0

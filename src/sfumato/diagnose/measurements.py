@@ -1,14 +1,14 @@
 r"""Measuring a run: the same images and noise for every reading, the same seeds for all samples.
 
 A diagnosis compares what differs in one thing alone: the weights (average, as trained, best), the number of steps, the
-start (noise, or noised training images, the same where the schedule ends in noise), clipping, as what the output is
-read, whose label is given. So the probe, up to `num` held-out images noised to ten levels, is one for all, and sample i
+start (noise, or noised training images, the same where the schedule ends in noise), clipping, the parameterisation of
+the output, the label. So the probe, up to `num` held-out images noised to ten levels, is one for all, and sample i
 always starts from the same noise.
 
 The trivial guess at each level looks at one coordinate at a time, E[x_0 | x_t] for data that is N(m, s^2) at each
 (`GaussianOracle`): a network that has learned anything about images beats it. Both are clipped as in sampling, where
-the little that an eps-network knows of x_0 at high noise does no harm either. Errors and statistics are those of
-pixels, whatever x_0 is.
+the large errors of an eps-network at high noise do no harm either. Errors and statistics are those of pixels, whatever
+x_0 is.
 """
 
 from __future__ import annotations
@@ -54,15 +54,15 @@ __all__ = ["Bench", "measure"]
 
 LEVELS = 10
 REFERENCE = 512
-"""Training images that samples are compared with."""
+"""The most training images to compare samples with."""
 NEIGHBOURS = 4096
-"""Training images among which the nearest one is looked for."""
+"""The most training images in the search for the nearest one."""
 FEWEST = 16
-"""Below so many held-out images, training images are the probe."""
+"""With fewer held-out images than this, training images are the probe."""
 ROUNDING = (2 / 255) ** 2 / 12
-"""Variance of rounding to bytes: what is left of a coordinate that never varies."""
+"""Variance of rounding to bytes: the least variance of a coordinate."""
 FEW, MANY = 10, 250
-"""Steps that are tried besides the default number."""
+"""Numbers of steps to try besides the default."""
 BATCH = 64
 
 
@@ -119,7 +119,7 @@ class Bench:
 
     @torch.no_grad()
     def levels(self, denoiser: Denoiser, condition: Condition | None) -> list[tuple[Prediction, Noised]]:
-        """Ask a denoiser about the probe at every level."""
+        """Predict the probe at every level."""
         schedule, answers = denoiser.schedule, []
         for i in range(LEVELS):
             step = max(1, round((i + 0.5) / LEVELS * schedule.num_steps))
@@ -146,7 +146,7 @@ class Bench:
         return self.codec.to_pixels(self.codec.clip(prediction.x0)) - self.codec.to_pixels(noised.x_0)
 
     def variance(self) -> Variance | None:
-        """Return what the model's learned variance has learned, None where it is fixed."""
+        """Return figures of the model's learned variance, None where it is fixed."""
         answers = self.levels(self.model.denoiser, self.probe.condition)
         fractions = [prediction.fraction for prediction, _ in answers if prediction.fraction is not None]
         if not fractions:
@@ -210,7 +210,7 @@ class Bench:
         return Process(schedule.num_steps, float(end.alpha), float(bits), float(first.sigma))
 
     def labels(self, own: Reading) -> Labels | None:
-        """Measure what the label does to the error; None where the model takes none."""
+        """Measure the effect of labels on the error; None for an unconditional model."""
         model, condition = self.model, self.probe.condition
         if condition is None or model.vocabulary is None:
             return None
@@ -270,7 +270,7 @@ def permuted(condition: Condition, texts: list[str]) -> Condition:
 
 
 def _plan(bench: Bench, models: Mapping[str, Model]) -> dict[str, tuple[Model, Recipe, Condition | None, bool]]:
-    """What to sample, by name: the arguments of `Bench.sample`; each differs from the main model's in one thing."""
+    """The arguments of `Bench.sample` by name; each differs from the main model's in one thing."""
     main, default, condition = bench.model, bench.default, bench.condition
     plan = {name: (model, default, condition, False) for name, model in models.items()}
     for steps in (min(FEW, main.schedule.num_steps), min(MANY, main.schedule.num_steps)):
@@ -284,7 +284,7 @@ def _plan(bench: Bench, models: Mapping[str, Model]) -> dict[str, tuple[Model, R
 
 
 def _unread(model: Model) -> list[str]:
-    """The other parameterisations that the output could be taken for; not eps where the chain ends in pure noise."""
+    """The other parameterisations as which the output can be read; not eps where the chain ends in pure noise."""
     own, blind = model.config.diffusion.parameterization, float(model.schedule(1.0).alpha) == 0
     return [name for name in PARAMETERIZATIONS if name != own and not (name == "eps" and blind)]
 

@@ -1,4 +1,4 @@
-"""A diagnosis as text and as JSON: what the samples look like, why, on which figures that rests, and what to do."""
+"""A diagnosis as text and as JSON: symptoms, causes, figures and remedies."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def as_text(evidence: Evidence, symptoms: Sequence[Symptom], findings: Sequence[
     if all(finding.severity == 1 for finding in findings):
         found = {finding.cause for finding in findings}
         absent = ", ".join(name.replace("_", " ") for name in CAUSES if name not in found)
-        parts.append(wrapped(f"Looked for and not found: {absent}.", indent="  "))
+        parts.append(wrapped(f"Checked and not found: {absent}.", indent="  "))
     return "\n\n".join(parts)
 
 
@@ -40,7 +40,7 @@ def verdict(symptoms: Sequence[Symptom], findings: Sequence[Finding]) -> str:
         more = f" ({len(grave) - 1} more below)" if len(grave) > 1 else ""
         return f"{seen + '. ' if seen else ''}{grave[0].sentence}{more}"
     if seen:
-        return f"{seen}. No cause was found for it; the figures below are what was measured"
+        return f"{seen}. No cause was found for it; the figures are below"
     return "nothing wrong found" + ("; something is worth knowing" if findings else "")
 
 

@@ -1,4 +1,4 @@
-r"""Statistics of a set of images in a handful of numbers, and how far two sets are apart.
+r"""Statistics of a set of images, and the distance of two sets.
 
 Noise, grey, tint, blur and collapse are words for statistics of a set of images x^(1) .. x^(N), pixels in [-1, 1]:
 
@@ -13,7 +13,7 @@ Two sets are compared by their energy distance (Szekely and Rizzo 2013) as point
     1 - ( E|x - x'| + E|y - y'| ) / ( 2 E|x - y| )        x, x' of one set, y, y' of the other
 
 which is 0 for two sets of one distribution and 1 where each set is a single point. Distances of images whose sides are
-above 32 pixels are taken after averaging over squares, so that they cost next to nothing.
+above 32 pixels are taken after averaging over squares, so that they are cheap.
 """
 
 from __future__ import annotations

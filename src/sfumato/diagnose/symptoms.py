@@ -1,6 +1,6 @@
-"""What is visibly wrong with the samples, by their statistics and the data's.
+"""Symptoms: visible faults of the samples, by their statistics and the data's.
 
-A symptom is no cause: noise can come from an average that still holds the initial weights, from a training that
+A symptom is not a cause: noise can come from an average that still holds the initial weights, from a training that
 diverged or from weights read the wrong way. The thresholds are between healthy runs and planted faults
 (docs/diagnose.md has the figures). Healthy small networks fall short of the data's contrast, grain and diversity by up
 to a fifth, so everything below begins at a quarter.
@@ -16,14 +16,14 @@ from sfumato.diagnose.evidence import Data, Evidence, Samples
 __all__ = ["COPIED", "Symptom", "byte", "channel_names", "observe", "shifts"]
 
 NOISY = 1.4
-"""Grain relative to the data's from which on samples are noisy, if neighbours are less alike too."""
+"""Grain relative to the data's above which samples are noisy, if neighbours are less correlated too."""
 FLAT = 0.35
-"""Contrast relative to the data's below which there is next to no picture."""
+"""Contrast relative to the data's below which samples are nearly uniform."""
 WASHED = 0.75
 GARISH = 1.25
 """Contrast relative to the data's outside which it is wrong."""
 SHIFT = 0.12
-"""Difference of means, in [-1, 1], from which on brightness or colour is off: 15 of 255."""
+"""Difference of means, in [-1, 1], above which brightness or colour is wrong: 15 of 255."""
 SMOOTH = 0.6
 """Grain relative to the data's below which samples are blurred."""
 SAME = 0.6
@@ -36,24 +36,24 @@ CHANNELS = {1: ("grey",), 2: ("grey", "alpha"), 3: ("red", "green", "blue"), 4: 
 
 @dataclass(frozen=True)
 class Symptom:
-    """One thing that is wrong: one word or two, and a sentence with the figures."""
+    """A visible fault: one word or two, and a sentence with the figures."""
 
     name: str
     sentence: str
 
 
 def observe(evidence: Evidence) -> tuple[Symptom, ...]:
-    """Return what is wrong with the images that `sfumato sample` gives by default, the most glaring first."""
+    """Return the symptoms of samples of the default recipe, the most visible first."""
     return tuple(Symptom(name, f"the samples are {rest}") for name, rest in _observed(evidence.default, evidence.data))
 
 
 def byte(value: float) -> int:
-    """Return a value of [-1, 1] as people know it, 0 .. 255."""
+    """Return a value of [-1, 1] as a byte, 0 .. 255."""
     return round((min(max(value, -1.0), 1.0) + 1) * 127.5)
 
 
 def channel_names(count: int) -> tuple[str, ...]:
-    """Return what the channels of an image are called."""
+    """Return the names of the channels of an image."""
     return CHANNELS.get(count) or tuple(f"channel {n}" for n in range(count))
 
 

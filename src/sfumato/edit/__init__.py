@@ -1,14 +1,14 @@
-"""Editing with one's own model: no training, any model, from images to images.
+"""Editing images with a trained model, without further training.
 
-    inpaint        paint a part anew; the rest stays exactly as it is
+    inpaint        repaint a part; the rest stays exactly as it is
     vary           noise an image a little and denoise it again
     interpolate    the images between two
     invert         the noise that an image is made from
     colorize, upscale, deblur, restore      images that explain a measurement
 
-Each is a function of a `Model` and an image, pixels (C, H, W) from -1 to 1, and returns a small frozen value: the
-images, and what there is to report. All take the keywords of `Options`: recipe, condition, seed, batch. `read_image`
-reads files as training does.
+Each is a function of a `Model` and an image, pixels (C, H, W) from -1 to 1, and returns a frozen value: the images, and
+figures about them. All take the keywords of `Options`: recipe, condition, seed, batch. `read_image` reads files as
+training does.
 """
 
 from sfumato.edit.image import read_box, read_image, read_mask, read_transparency

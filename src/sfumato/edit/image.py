@@ -1,13 +1,13 @@
-"""Images and masks from files, made to fit a model by the rules by which its training data were made.
+"""Read images and masks from files and fit them to a model by the rules of its training data.
 
 An image is decoded as training images are (formats, pixel cap, modes, EXIF, transparency over the model's own
 background), brought to the model's pixel format, cut to its proportions around its centre, resized to its size, and
 given its channels: grey is repeated for a model of colour, colour becomes its luma (BT.601) for a model of grey. A note
-says what was done.
+lists these steps.
 
-A mask is an image whose light pixels (luma 128 and more) are to be painted anew; or the transparent pixels (opacity
-below 128) of an image itself; or a rectangle in the pixels of the image's file. It is cut as an image of its size would
-be and resized to the nearest neighbour, so a mask as large as the image's file covers what it covers there.
+A mask is an image whose light pixels (luma 128 and more) are to be repainted; or the transparent pixels (opacity
+below 128) of an image itself; or a rectangle in the pixels of the image's file. It is cropped as an image of its size
+would be and resized by nearest neighbour, so a mask of the image's own size covers the same pixels.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Fitted:
-    """An image as a model takes it: pixels (C, H, W), float32 from -1 to 1, and what was done to the file's pixels,
-    such as "cut from 90x120 to 90x90, resized to 16x16"."""
+    """An image as a model takes it: pixels (C, H, W), float32 from -1 to 1, and the steps from the file's pixels, such
+    as "cut from 90x120 to 90x90, resized to 16x16"."""
 
     x: Tensor
     note: str
@@ -95,7 +95,7 @@ def read_box(path: Path, box: tuple[int, int, int, int], size: Size) -> Tensor:
 
 
 def _read(path: Path, read: Callable[[], T]) -> T:
-    """Read from a file; what is wrong with it becomes a `UserError`."""
+    """Read from a file; errors become `UserError`."""
     if not path.is_file():
         wrong = "is not a file" if path.exists() else "does not exist"
         raise UserError(f"{path} {wrong}: give an image file")

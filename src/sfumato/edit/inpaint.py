@@ -1,4 +1,4 @@
-r"""Inpainting: a part of an image is made anew so that it fits the rest.
+r"""Inpainting: repaint a part of an image so that it fits the rest.
 
 There are two ways. RePaint puts the known coordinates, noised to the right level, into every step of an ordinary
 sampler, and repeats each step until both parts agree (Lugmayr et al. 2022, 2201.09865, Alg. 1). The posterior methods
@@ -31,8 +31,7 @@ INPAINTERS = ("repaint", *POSTERIORS)
 
 @dataclass(frozen=True)
 class Inpainted:
-    """Pixels (num, C, H, W), equal to the given image outside the hole, and the fraction of the image that the hole
-    is."""
+    """Pixels (num, C, H, W), equal to the given image outside the hole, and the hole's fraction of the image."""
 
     images: Tensor
     painted: float
@@ -76,7 +75,7 @@ def inpaint(
 
 
 def _knowing(model: Model, image: Tensor, known: Tensor, method: str, repeats: int, options: Options) -> Sampling:
-    """Return sampling that knows a part of the image."""
+    """Return sampling conditioned on the known part of the image."""
     mask = Mask(known[None])
     operator, y = on_pixels(model, mask), mask.forward(image[None])
     if method != "repaint":

@@ -1,4 +1,4 @@
-r"""From an image back to the noise that it is made from, and between two images through their noises.
+r"""Inversion: from an image to its noise; and interpolation between two images through their noises.
 
 DDIM with eta = 0 is a deterministic map from x_T to x_0. With alpha = cos(phi), sigma = sin(phi) and v = alpha eps -
 sigma x_0, one step of it, from t to the earlier s, is a rotation by delta = phi_t - phi_s (Salimans and Ho 2022,
@@ -6,7 +6,7 @@ sigma x_0, one step of it, from t to the earlier s, is a rotation by delta = phi
 
     x_s = cos(delta) x_t - sin(delta) v(x_t, t)
 
-Backwards x_s is known and x_t is wanted, but v is needed at x_t. Taking v at x_s instead gives plain inversion (DDIM
+Backwards x_s is known and x_t is unknown, but v is needed at x_t. Taking v at x_s instead gives plain inversion (DDIM
 Sec. 5.4), whose error falls with the number of steps only:
 
     x_t ~ cos(delta) x_s + sin(delta) v(x_s, t)
@@ -17,12 +17,12 @@ al. 2023, 2309.04907, which fixes eps in place of v):
     x_t <- ( x_s + sin(delta) v(x_t, t) ) / cos(delta)
 
 For Gaussian data of variance s^2 the error shrinks by tan(delta) alpha sigma (1 - s^2) / (alpha^2 s^2 + sigma^2) each
-time, at most tan(delta) / tan(phi_t) where s^2 <= 1. That is 1 for the last step: there the denoiser removes whatever
-the model does not generate, and no noise can bring it back. So the reconstruction of a real image has an error, and
-the error says how well the model knows the image.
+time, at most tan(delta) / tan(phi_t) where s^2 <= 1. That is 1 for the last step: there the denoiser removes everything
+that the model does not generate, and no noise can restore it. So the reconstruction of a real image has an error, which
+measures how well the model represents the image.
 
 **Interpolation.** Noise of d coordinates has a norm of about sqrt(d), whatever its direction; the straight line between
-two noises passes through shorter ones that the model never meets. The arc stays at their length (Shoemake 1985; DDIM
+two noises passes through shorter ones that never occur in sampling. The arc keeps their length (Shoemake 1985; DDIM
 Sec. 5.3):
 
     slerp(a, b; w) = sin((1 - w) theta) / sin(theta) a  +  sin(w theta) / sin(theta) b,     cos(theta) = a.b / (|a| |b|)
@@ -61,7 +61,7 @@ CORRECTIONS = 4
 
 @dataclass(frozen=True)
 class Inverted:
-    """An image as noise.
+    """The noise of an image, and its reconstruction.
 
     Attributes:
         noise: x_T (C, H, W), from which DDIM makes approximately the image.
@@ -118,7 +118,7 @@ def decode(model: Model, noise: Tensor, **options: Unpack[Options]) -> Tensor:
 def deterministic(recipe: Recipe) -> Recipe:
     """Return a recipe for DDIM with eta = 0, which `auto` means here; raises `UserError` for any other."""
     if recipe.sampler not in ("auto", "ddim") or recipe.eta:
-        raise UserError("inversion is possible with ddim without noise alone: leave the sampler and eta out")
+        raise UserError("inversion needs deterministic ddim: leave the sampler and eta out")
     return replace(recipe, sampler="ddim")
 
 

@@ -1,4 +1,4 @@
-r"""Images that explain a measurement: colours for a grey image, detail for a small or a blurred one.
+r"""Restoration, sampling from p(x | y): colours for a grey image, detail for a small or a blurred one.
 
 Given is y = A x + s_y n, with A a linear operator on pixels: the luma, block means, a blur, anything of
 `diffusion.inverse`. The results are samples of p(x | y). The model's denoiser is corrected by the gradient of log p(y |
@@ -96,7 +96,10 @@ def restore(
         raise UserError(f"the operator does not fit the model's images: {error}") from None
     if y.shape != expected:
         got, wanted = ("x".join(map(str, shape[1:])) for shape in (y.shape, expected))
-        raise UserError(f"the measurement is {got}, and this model's images give {wanted}: fit it first")
+        raise UserError(
+            f"the measurement has shape {got}, and the operator's output on this model's images {wanted}: resize "
+            "it first"
+        )
     wrap, whole = posterior(method), on_pixels(model, operator)
     sampling = prepared(model, options, STOCHASTIC, lambda denoiser: wrap(denoiser, whole, y, std))
     images = images_of(model, sampling, num, options)
@@ -136,7 +139,7 @@ def luma(model: Model) -> Grayscale:
     channels = model.codec.image_shape[0]
     if channels != 3:
         what = "grey" if channels == 1 else f"{channels}-channel"
-        raise UserError(f"this model makes {what} images: colorize needs a model of colour images (3 channels)")
+        raise UserError(f"this model's images are {what}: colorize needs a model of colour images (3 channels)")
     return Grayscale()
 
 
@@ -159,7 +162,7 @@ def blur(model: Model, sigma: float) -> Blur:
 
 
 def degraded(model: Model, image: Tensor, operator: LinearOperator, noise_std: float = 0.0, seed: int = 0) -> Tensor:
-    """Return y for `restore`: what an operator and noise make of pixels (C, H, W), rounded to the model's format."""
+    """Return y for `restore`: pixels (C, H, W) after the operator and noise, rounded to the model's format."""
     y = operator.forward(image[None])
     z = normal(seed, Purpose.MEASUREMENT, torch.zeros(1, dtype=torch.int64), tuple(y.shape[1:]))
     form = model.codec.format
@@ -178,7 +181,10 @@ def on_pixels(model: Model, operator: LinearOperator) -> LinearOperator:
     if isinstance(model.codec, Pixels):
         return operator
     if not model.codec.linear:
-        raise UserError("pixels are not linear in this model's x_0: vary, interpolate and invert work, no other edit")
+        raise UserError(
+            "this edit needs pixels that are linear in x_0, and this model's codec is not: use vary, interpolate "
+            "or invert"
+        )
     return _OnPixels(operator, model.codec)
 
 

@@ -1,10 +1,10 @@
-"""How an edit samples: what all edits share.
+"""The sampling of all edits.
 
 An edit is sampling with one thing changed: where it begins (`vary`), what the denoiser predicts (`restore`), or how a
 step is made (`inpaint`). All take `Options` as keywords and go through the loop of `generate.sample`, so image i of a
 seed is the same for any batch size.
 
-Images go in and come out as pixels, float (C, H, W) from -1 to 1, whatever the codec makes of them inside.
+Images go in and come out as pixels, float (C, H, W) from -1 to 1, for any codec.
 """
 
 from __future__ import annotations
@@ -66,7 +66,10 @@ def check_image(model: Model, image: Tensor) -> None:
     """Raise `UserError` for an image that is not of the model's shape."""
     if tuple(image.shape) != tuple(model.codec.image_shape):
         got, wanted = ("x".join(map(str, shape)) for shape in (image.shape, model.codec.image_shape))
-        raise UserError(f"the image is {got}, and the model's are {wanted} (channels x height x width): fit it first")
+        raise UserError(
+            f"the image is {got}, and the model's are {wanted} (channels x height x width): read it with "
+            "read_image, which resizes it"
+        )
 
 
 def rmse(model: Model, a: Tensor, b: Tensor) -> Tensor:

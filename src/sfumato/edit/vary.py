@@ -41,7 +41,7 @@ def vary(model: Model, image: Tensor, strength: float, num: int = 8, **options: 
     """
     check_image(model, image)
     if not 0 <= strength <= 1:
-        raise UserError(f"strength is {strength:g}: it must lie from 0 (the image itself) to 1 (nothing of it)")
+        raise UserError(f"strength is {strength:g}: it must lie from 0 (the image itself) to 1 (nothing of it is left)")
     if strength == 0:
         return Varied(image.float().cpu().expand(num, *image.shape).clone(), 0.0, 0)
     sampling = prepared(model, options)

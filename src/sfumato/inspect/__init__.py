@@ -1,11 +1,11 @@
-"""A data set inspected before training: `sfumato data check`.
+"""Inspect a data set before training: `sfumato data check`.
 
     scan         each image once -> a record of a kilobyte       duplicates   exact and near ones
     outliers     outliers, typical images, the mirror test       report       `check`: all of it, and the figures
     advice       sentences with their evidence                   render       the report as text and as a page
 
-Nothing is written but what the caller asks for. The names below are loaded when they are first used, so that the
-processes of `scan` don't import torch.
+Only files that the caller requests are written. The names below are loaded on first use, so that the processes of
+`scan` don't import torch.
 """
 
 from typing import TYPE_CHECKING

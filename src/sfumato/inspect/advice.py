@@ -1,6 +1,6 @@
-"""What to do about a collection: each piece of advice is a sentence with its evidence.
+"""Advice on a collection: sentences with their evidence.
 
-What is said of papers is no more than their abstracts state: that diffusion models memorise mostly where the training
+Papers are cited only for what their abstracts state: that diffusion models memorise mostly where the training
 set is small (Gu et al. 2023, arXiv 2310.02664; Somepalli et al. 2022, 2212.03860, on how the size of the training set
 bears on copying), and that they can emit single training images (Carlini et al. 2023, 2301.13188). The number below
 which a set is small is `data.split.FEW`, which the warning in training uses too.
@@ -25,7 +25,7 @@ PAPERS = "Gu et al. 2023 (arXiv 2310.02664), Carlini et al. 2023 (2301.13188), S
 
 @dataclass(frozen=True)
 class Advice:
-    """One thing to know. The level is `trouble` (training would be wrong or useless), `mind` (decide about it) or
+    """One piece of advice. The level is `trouble` (training would be wrong or useless), `mind` (needs a decision) or
     `good`."""
 
     level: str
@@ -36,7 +36,7 @@ class Advice:
 def advise(report: Report, preset: str | None = None) -> list[Advice]:
     """Return the advice, trouble first; a preset is recommended where none is given."""
     if not len(report.records):
-        return [Advice("trouble", "nothing to train on", "not one image can be read; see the reasons with the files")]
+        return [Advice("trouble", "nothing to train on", "no image can be read; the report lists the reasons by file")]
     rules = (_unreadable, _size, _memorisation, _duplicates, _mirror, _balance, _contents, _sample)
     found = [*_settings(report, preset), *(advice for rule in rules for advice in rule(report))]
     return sorted(found, key=lambda advice: ("trouble", "mind", "good").index(advice.level))
@@ -47,7 +47,7 @@ def _unreadable(report: Report) -> Iterator[Advice]:
     if not bad:
         yield Advice("good", "readable", f"all {report.scanned:,} images can be decoded to the last row")
         return
-    text = f"{bad:,} of {report.scanned:,} files cannot be read ({fraction:.1%}): training skips and names them"
+    text = f"{bad:,} of {report.scanned:,} files cannot be read ({fraction:.1%}): training skips and lists them"
     yield Advice("trouble" if fraction > 0.1 else "mind", "unreadable files", text)
 
 
@@ -98,7 +98,7 @@ def _distinct(report: Report) -> int:
 def _memorisation(report: Report) -> Iterator[Advice]:
     distinct = _distinct(report)
     if distinct < 2:
-        text = f"{plural(distinct, 'distinct image')}: a model needs at least 2, and a good one thousands"
+        text = f"{plural(distinct, 'distinct image')}: training needs at least 2, and a good model thousands"
         yield Advice("trouble", "too few", text)
     elif distinct < FEW:
         yield Advice(
@@ -137,7 +137,7 @@ def _duplicates(report: Report) -> Iterator[Advice]:
             "things from both sides; with --data.flip true they become duplicates. --fix keeps them",
         )
     if not found.exhaustive:
-        yield Advice("mind", "duplicates", "so many images look alike that only some pairs were compared")
+        yield Advice("mind", "duplicates", "only some pairs were compared, because too many images look alike")
 
 
 def _mirror(report: Report) -> Iterator[Advice]:
@@ -150,10 +150,10 @@ def _mirror(report: Report) -> Iterator[Advice]:
         "symmetric": "images are their own mirror images: data.flip changes nothing",
         "unsure": "too few images to tell whether left and right matter: leave data.flip off where they show text, "
         "digits, maps, or things that always point one way",
-        "flip": f"--data.flip true is sensible and doubles the training data: {evidence}. Text in single images is not "
-        "detected by this test",
-        "some": f"a part of the images has a side (text, things that point one way): {evidence}. With --data.flip true "
-        "the model will generate them either way",
+        "flip": f"--data.flip true is reasonable and doubles the training data: {evidence}. Text in single images is "
+        "not detected by this test",
+        "some": f"some images should not be mirrored (text, things that point one way): {evidence}. With --data.flip "
+        "true the model will generate them in both directions",
         "keep": f"leave data.flip off: mirror images do not belong to this set, as with text and digits: {evidence}",
     }
     wrong = report.config.flip and verdict == "keep"

@@ -1,6 +1,6 @@
-"""Exact and near duplicates among many images, without comparing each with each.
+"""Exact and near duplicates among many images, without comparing all pairs.
 
-Exact duplicates have the same SHA-256 of their decoded pixels, whatever their files are called or how they are packed.
+Exact duplicates have the same SHA-256 of their decoded pixels, whatever their files' names and formats.
 
 Near duplicates are found in two steps. First the pairs whose difference hashes or frequency hashes (see `scan`) differ
 in at most `RADIUS` of 64 bits: cut a hash into 4 bands of 16 bits, and two hashes within 6 bits agree in some band up
@@ -13,7 +13,7 @@ thumbnails are compared: with brightness and contrast taken out, their correlati
 must reach `ALIKE`. Where the two images' sizes differ, one may be cut out of the other: then each is also tried with up
 to a tenth of its border cut off, and `ALIKE_CUT` is enough. docs/data-check.md measures what this finds and misses.
 
-A group is an image and the later ones that are near it; nearness is not passed on from one to the next.
+A group is an image and the later ones near it; nearness is not transitive.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How each image stands among the others: outliers, typical images, and whether left and right matter.
+"""Image statistics: outliers, typical images, and a test whether mirroring changes the distribution.
 
 **Outliers.** Seven numbers describe an image: brightness, contrast, colour (how far apart the channels are), detail
 (how much of the contrast a thumbnail loses: noise and fine print lose most), area, proportions (these three as
@@ -11,11 +11,11 @@ the first `COMPONENTS`. Each number becomes a robust z, its distance from the me
 such distances (which is the standard deviation for normal data; that itself where the median distance is 0). An image's
 score is its largest z, and that number is the reason. **Typical** images score no more than the median.
 
-**Mirror test.** Where left and right do not matter, it is a toss-up whether an image or its mirror image is nearer to
-its nearest other image. The fraction of images whose mirror image is the farther one is then 1/2 with a standard error
-of 1/(2 sqrt n); text and digits are far above. Images that are their own mirror image are not counted. How much it
-matters is another question: the median of (distance of the mirror image) / (distance of the image) is 1.8 for
-handwritten digits, 1.2 for clothes and 1.0 for emoji.
+**Mirror test.** Where left and right do not matter, an image and its mirror image are equally likely to be nearer to
+the nearest other image. The fraction of images whose mirror image is the farther one is then 1/2 with a standard error
+of 1/(2 sqrt n); text and digits are far above. Images that are their own mirror image are not counted. The size of the
+effect is the median of (distance of the mirror image) / (distance of the image): 1.8 for handwritten digits, 1.2 for
+clothes and 1.0 for emoji.
 """
 
 from __future__ import annotations

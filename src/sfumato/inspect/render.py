@@ -52,7 +52,7 @@ def as_html(report: Report, advice: Sequence[Advice]) -> str:
         rest = f"and {len(faults) - ROWS:,} more; --json names all" if len(faults) > ROWS else ""
         rows = [(report.source.origin(i), reason) for i, reason in faults[:ROWS]]
         parts.append(html.section(f"Unreadable files ({len(faults):,})", html.table(rows), rest))
-    return html.page(report.source.name, "What sfumato found in this collection of images.", parts)
+    return html.page(report.source.name, "Findings of `sfumato data check` on this collection of images.", parts)
 
 
 def _figures(report: Report) -> list[tuple[str, str]]:
@@ -105,7 +105,7 @@ def _sheets(report: Report) -> list[str]:
         parts.append(html.section("Typical", _sheet(report, [(row, "") for row in typical])))
     if farthest := [(row, f"{found.reason(row)}, {found.score[row]:.1f} sd") for row in found.farthest()[:SHOWN]]:
         far = len(found.far())
-        note = f"{far:,} far from the others" if far else "None is far from the others; these are the farthest"
+        note = f"{far:,} far from the others" if far else "No image is far from the others; these are the farthest"
         note += f" (a robust z of {FAR:g} or more counts as far)."
         parts.append(html.section("Outliers", _sheet(report, farthest), note))
     if report.suspicious:

@@ -24,12 +24,12 @@ __all__ = ["FLAT", "QUANTILES", "Report", "check", "cleaned", "listable"]
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 FLAT = 3.0
-"""Standard deviation of the luma, in grey levels, below which an image shows next to nothing."""
+"""Standard deviation of the luma, in grey levels, below which an image has almost no contrast."""
 
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What is known of a collection. A row is an index into `records`.
+    """The results of a scan. A row is an index into `records`.
 
     Attributes:
         config: how training would read the images.
@@ -50,7 +50,7 @@ class Report:
 
     @property
     def scanned(self) -> int:
-        """How many images were scanned; fewer than all where a sample was asked for."""
+        """How many images were scanned; fewer than all for a sample."""
         return len(self.records) + len(self.faults)
 
     @property
@@ -65,7 +65,7 @@ class Report:
             height, width = self.config.size
             return (height, width), f"size {height}x{width}, as configured"
         if not len(self.records):
-            return (SIDES[-1], SIDES[-1]), "there is no image to choose by"
+            return (SIDES[-1], SIDES[-1]), "no image was readable, so this is the default"
         return choose_size(list(zip(self.records["height"].tolist(), self.records["width"].tolist(), strict=True)))
 
     @property
@@ -88,7 +88,7 @@ class Report:
             (np.minimum(height, width) < 8, "tiny: {width}x{height}"),
             (np.maximum(width / height, height / width) > 4, "a strip: {width}x{height}"),
             (r["cut_short"], "an edge has the grey that fills a JPEG whose data ended early: perhaps truncated"),
-            (r["misnamed"], "the suffix promises another format: it is {format}"),
+            (r["misnamed"], "the suffix is of another format: it is {format}"),
             (r["animated"], "several frames or pages: only the first is used"),
         )
         found = list[tuple[int, str]]()
@@ -216,8 +216,8 @@ def listable(source: Source, num: int | None) -> None:
 def cleaned(report: Report) -> list[Path]:
     """Return the absolute paths of the files that a model should learn from, in the collection's order.
 
-    Left out are files that cannot be read, exact and near duplicates but the first, and images of a single colour;
-    outliers and mirrored duplicates stay. Raises `UserError` as `listable`, or where a path has a line break.
+    Unreadable files, exact and near duplicates except the first, and images of a single colour are left out; outliers
+    and mirrored duplicates stay. Raises `UserError` as `listable`, or where a path has a line break.
     """
     listable(report.source, report.scanned)
     files, paths = encoded(report.source), list[Path]()

@@ -1,6 +1,6 @@
-"""A scan of a collection: each image is decoded once and leaves a record of a kilobyte.
+"""Scan a collection: each image is decoded once and summarised in a record of a kilobyte.
 
-Whatever is asked later (sizes, brightness, duplicates, outliers) is answered from the records alone, which hold
+All later analyses (sizes, brightness, duplicates, outliers) need only the records, which hold
 
     the file        format, mode, bits a channel, transparency, further frames, a suffix of another format
     the content     size, mean of each channel, contrast (standard deviation of the luma), whether it is constant
@@ -34,7 +34,7 @@ from sfumato.data.workers import count_workers, run
 __all__ = ["RECORD", "THUMB", "Conditions", "Records", "difference_hash", "frequency_hash", "record", "scan"]
 
 RECORDER = "sfumato.inspect.scan:recorder"
-"""What workers run."""
+"""The workers' function."""
 THUMB = 16
 """Side of a record's thumbnail."""
 LIGHTER = 2
@@ -74,9 +74,9 @@ def scan(
     """Return records and conditions of the readable images among `indices` (ascending), and (index, reason) of the
     others.
 
-    Files are decoded by worker processes, so that none can end the scan: one a core when `workers` is None, none when
-    0. Images that are no files are read here. `background` is the colour under transparent pixels, `on_progress` is
-    called with (images done, in all).
+    Files are decoded by worker processes, so that a crash does not end the scan: one a core when `workers` is None,
+    none when 0. Images that are not files are read in this process. `background` is the colour under transparent
+    pixels, `on_progress` is called with (images done, in all).
     """
     records, faults = np.zeros(len(indices), RECORD), list[tuple[int, str]]()
     conditions = np.zeros((len(indices), len(source.attributes)), np.float32)
@@ -108,18 +108,18 @@ def _answers(
 
 
 def _read(source: Source, i: int, background: str) -> tuple[Any, tuple[float, ...]] | str:
-    """The record and condition of an image that is no file, or why there is none."""
+    """The record and condition of an image that is not a file, or why there is none."""
     try:
         image = source.read(i)
         return record(image, background), image.condition
     except Unreadable as fault:
         return fault.reason
     except MemoryError:
-        return "it needs more memory than there is"
+        return "it needs more memory than is available"
 
 
 def recorder(setup: bytes) -> Callable[[File], bytes]:
-    """Return what workers do with files: make their records, over the background that `setup` names."""
+    """Return the workers' function, which makes records, with the background that `setup` names."""
     return lambda file: record(read_picture(file), setup.decode(), file).tobytes()
 
 
@@ -169,14 +169,14 @@ def _bits(image: Image.Image) -> int:
 
 @cache
 def _suffixes() -> dict[str, str]:
-    """The format that a suffix promises; one that several formats share promises nothing."""
+    """The format of a suffix; suffixes that several formats share are left out."""
     Image.init()
     shared = {".tif": "TIFF", ".tiff": "TIFF", ".jpg": "JPEG", ".jpeg": "JPEG", ".apng": "PNG"}
     return Image.registered_extensions() | shared
 
 
 def _describe_pixels(out: Any, pixels: Pixels) -> None:
-    """Fill in what pixels (H, W, C) say; counts of bytes give means exactly, whatever the size."""
+    """Fill in the statistics of pixels (H, W, C); counts of bytes give exact means for any size."""
     out["grey"] = grey = is_grey(pixels)
     plain = np.ascontiguousarray(pixels[..., :1] if grey else pixels)
     head = f"{plain.shape}".encode()

@@ -37,7 +37,7 @@ from sfumato.run.folder import Run
 __all__ = ["Album", "album", "contact_sheet", "forward", "reverse", "through_training"]
 
 Shown = Callable[[Tensor], Tensor]
-"""What makes bytes of x, as `Codec.shown`."""
+"""Converts x to bytes, as `Codec.shown`."""
 
 
 def forward(x_0: Tensor, schedule: Schedule, seed: int = 0, columns: int = 10, shown: Shown = to_bytes) -> Image.Image:
@@ -117,7 +117,7 @@ def contact_sheet(data: Dataset, num: int) -> Image.Image:
 
 @dataclass(frozen=True)
 class Album:
-    """Where the pictures of a run are; `training` is None where the run has no sample grids."""
+    """The paths of the pictures of a run; `training` is None where the run has no sample grids."""
 
     samples: Path
     training: Path | None

@@ -1,8 +1,8 @@
-"""A page as one HTML file: no script, nothing loaded from anywhere, pictures inside it as data URIs.
+"""A page as one HTML file without scripts or external resources; pictures are data URIs.
 
 Every text that comes from outside (names of files, folders and labels) goes through `text`: it is made printable and
 escaped, and stands in an element of its own direction (`bdi`), so that neither markup nor right-to-left letters in a
-name change the page. A policy in the head forbids the browser to load or run anything even if that failed.
+name change the page. A content security policy forbids the browser to load or run anything even if that failed.
 
 All other functions take text as it is and return HTML; `page` puts HTML together.
 """

@@ -28,7 +28,7 @@ def listed(counts: Mapping[str, int], most: int = 10) -> str:
 
 
 def listing(title: str, items: Sequence[tuple[str, str]], most: int, more: str) -> list[str]:
-    """Return a heading and the first few (name, text) of a list, and where to find the others; [] for none."""
+    """Return a heading and the first few (name, text) of a list, and where to find the others; [] for an empty list."""
     if not items:
         return []
     lines = ["", f"{title} ({len(items):,}):", *(f"  {name}: {content}" for name, content in items[:most])]

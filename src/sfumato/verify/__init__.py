@@ -1,8 +1,8 @@
-"""Does the mathematics hold on this machine? Every claim with a closed form, measured against it.
+"""Check the mathematics on this machine: every claim with a closed form is measured against it.
 
 A library can be right where it was written and wrong where it runs: another version of torch, a device with other
-rounding, a compiler, an edit of one's own. Each examination computes something that is known by another way, with the
-code that trains, samples and scores, and compares. `sfumato verify` runs them all.
+rounding, a compiler, a local edit. Each examination runs the code that trains, samples and scores on a case with a
+known answer, and compares. `sfumato verify` runs them all.
 """
 
 from __future__ import annotations

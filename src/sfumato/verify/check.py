@@ -1,4 +1,4 @@
-"""What a check is, and how one is run."""
+"""Checks, and how they are run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ __all__ = ["Check", "Errors", "Examination", "Examinations", "Finding", "Setting
 
 @dataclass(frozen=True)
 class Setting:
-    """Where to check, in which dtype of images (coefficients are float64, networks float32), torch.compile or not."""
+    """The device, the dtype of images (coefficients are float64, networks float32), and whether to check
+    torch.compile."""
 
     device: torch.device
     dtype: torch.dtype = torch.float64
@@ -31,8 +32,8 @@ class Setting:
 
 @dataclass(frozen=True)
 class Finding:
-    """The error that an examination measured, the greatest with which it passes, and sentences without a full stop:
-    what holds if it does, what harm it means if it does not."""
+    """The error that an examination measured, the greatest with which it passes, and sentences without a full stop: the
+    claim if it passes, the consequence if it fails."""
 
     measured: float
     limit: float
@@ -41,7 +42,7 @@ class Finding:
 
 
 class Skipped(Exception):
-    """Raised by an examination that means nothing in this setting; the message says why."""
+    """Raised by an examination that does not apply in this setting; the message says why."""
 
 
 Examination = Callable[[Setting], Finding]
@@ -72,7 +73,7 @@ class Examinations(dict[str, Examination]):
 
 @dataclass(frozen=True)
 class Check:
-    """An examination's outcome; the sentence says what holds, what harm its failure means, or why it was skipped."""
+    """An examination's outcome; the sentence is the claim, the consequence of its failure, or why it was skipped."""
 
     name: str
     outcome: Literal["passed", "failed", "skipped"]
@@ -83,7 +84,7 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing is wrong: passed or skipped."""
+        """Whether it passed or was skipped."""
         return self.outcome != "failed"
 
 

@@ -1,4 +1,4 @@
-"""A network on this device: the same numbers as exact arithmetic, in any batch and layout, compiled or not.
+"""Examinations of a network on this device: exact up to rounding, in any batch and memory layout, compiled or not.
 
 All in float32, in which networks are trained and sampled.
 """
@@ -54,7 +54,7 @@ def _rounding(setting: Setting) -> float:
     "network: equals float64 on the CPU",
     _rounding,
     "a U-Net here equals exact arithmetic up to rounding",
-    "networks compute something else on this device: don't trust samples or trainings from it; a newer torch or "
+    "networks compute wrong outputs on this device: don't trust samples or trainings from it; a newer torch or "
     "driver, or --device cpu, may help",
 )
 @torch.no_grad()
@@ -98,7 +98,7 @@ def layouts(setting: Setting) -> Errors:
     "network: gradients",
     _rounding,
     "gradients here equal exact arithmetic up to rounding",
-    "training on this device learns something else",
+    "training on this device follows wrong gradients",
 )
 def gradients(setting: Setting) -> Errors:
     """The gradient by every weight on the device in float32 against the CPU's in float64."""

@@ -1,4 +1,4 @@
-"""Noise, schedules, the forward process, its posterior, and the ways to predict: against plain Python numbers."""
+"""Noise, schedules, the forward process, its posterior, and the parameterisations, against plain Python numbers."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ _KNOWN = (
     "noise: published vectors",
     0.0,
     "the generator gives the words that its authors publish",
-    "the random numbers are not those of other machines: a seed gives other images here, and a training that "
-    "moves to this machine does not go on as it was",
+    "the random numbers are not those of other machines: a seed gives other images here, and a training "
+    "moved to this machine does not continue identically",
 )
 def published_vectors(setting: Setting) -> Errors:
     """Philox4x32-10 on the device against the words that its authors publish."""
@@ -66,7 +66,7 @@ def same_key(setting: Setting) -> Errors:
     "noise: moments",
     4.5,
     "the noise is standard normal and its numbers are uncorrelated, within 4.5 standard errors",
-    "the noise is not N(0, I), which training, sampling and the bound all take it to be",
+    "the noise is not N(0, I), as training, sampling and the bound assume",
 )
 def moments(setting: Setting) -> Errors:
     """Mean, variance, third and fourth moment, and the products of neighbours, in standard errors."""
@@ -151,7 +151,7 @@ def ends(setting: Setting) -> Errors:
     "forward process: composes",
     (1e-10, 1e-5),
     "two steps of noise are one larger step: means and variances add up",
-    "training noises images otherwise than the chain that sampling reverses",
+    "training adds noise differently from the chain that sampling reverses",
 )
 def composes(setting: Setting) -> Errors:
     """x_0 -> x_s -> x_t against x_0 -> x_t: means and variances, for neighbours and far pairs."""

@@ -1,10 +1,10 @@
-"""Samplers: how fast their error falls, and which distribution they reach; and what guidance makes of them.
+"""Examinations of samplers (order of convergence, distribution of samples) and of guidance.
 
 The order of a deterministic method is measured where the answer is known. In one dimension the probability-flow ODE
 keeps the order of points, so it keeps their quantiles: a mixture's point x at t goes to the point with the same value
 of the distribution function at s. Doubling the steps must divide the error by 2^order. The schedule is smooth and the
-times keep away from both its ends, where nothing but the method's own error is left; the steps grow from small ones, so
-that the low-order steps with which a multistep method must begin weigh nothing.
+times stay away from both its ends, so that only the method's own error is left; the steps grow from small ones, so that
+the low-order first steps of a multistep method do not matter.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ NOISY, CLEAN = 0.9, 0.1
 POINTS, STEPS = 8000, 160
 
 KINDS: dict[str, Callable[[], Sampler]] = {**SAMPLERS, "ddim at eta 0.5": partial(DDIM, 0.5)}
-"""What is examined: every sampler that has a name, and the middle of DDIM's family, where conventions differ."""
+"""The samplers examined: every named one, and DDIM at eta 0.5, where conventions differ."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _labelled(setting: Setting) -> tuple[ConditionalMixtureOracle, Tensor, Attri
     "guidance: the guided density",
     (1e-9, 1e-3),
     "guidance follows the guided density's gradient at w = 0, 1, 1.5 and 4",
-    "the guidance scale does not mean what it says: labels act too strongly, too weakly or backwards",
+    "the guidance scale is wrong: labels act too strongly, too weakly or backwards",
 )
 def guidance(setting: Setting) -> Errors:
     """The score of `Guided` at w = 0, 1, 1.5 and 4 against the gradient of log q(x_t) + w log q(c | x_t)."""

@@ -33,8 +33,8 @@ def _nodes(setting: Setting) -> tuple[Tensor, Tensor, Tensor]:
 @EXAMINATIONS.add(
     "bound: exact on Gaussian data",
     (1e-9, 2e-4),
-    "with the true denoiser the bound misses the likelihood by KL( q(x_T) || N(0, I) ) alone, in nats",
-    "bits per dimension are not what they are called, and a learned variance is trained towards something else",
+    "with the true denoiser the bound exceeds -log likelihood by KL( q(x_T) || N(0, I) ) only, in nats",
+    "bits per dimension are wrong, and a learned variance is trained towards a wrong target",
 )
 def bound(setting: Setting) -> Errors:
     """E[bound] - entropy of Gaussian data with the oracle's mean and variance, against KL( q(x_T) || N(0, I) )."""
@@ -62,7 +62,7 @@ def bound(setting: Setting) -> Errors:
     "decoder: 256 probabilities",
     (1e-9, 1e-3),
     "the last step distributes exactly one among the 256 values of a pixel",
-    "bits per dimension count a distribution that does not sum to one, and cannot be compared with anyone's",
+    "bits per dimension are of a distribution that does not sum to one, and cannot be compared with other results",
 )
 def decoder(setting: Setting) -> Errors:
     """The masses of all 256 values under one Gaussian, wide and narrow, inside and at the edge, against 1."""

@@ -1,8 +1,8 @@
 """Causes: each is a function of the evidence that returns a finding, with its figures and a remedy, or None.
 
-A cause is never concluded from a symptom. It is either a fact of the run (steps that were skipped, what is left of the
-initial weights in their average, duplicates in the data) or an experiment whose only difference is that cause (other
-weights, another reading of the output, another start, more steps), and it must be large enough to matter.
+A cause is never concluded from a symptom, but from a fact of the run (skipped steps, the fraction of initial weights in
+their average, duplicates in the data) or from an experiment that differs only in that cause (other weights, another
+reading of the output, another start, more steps), and it must be large enough to matter.
 
 Findings are ranked by what they do: 3 ruins the samples, 2 harms them, 1 is worth knowing. Among equals a cause that
 explains others comes first: weights read the wrong way also look as if they had learned nothing. Every threshold is a
@@ -29,7 +29,7 @@ CAUSES: dict[str, Callable[[Evidence], Finding | None]] = {
         model.more_steps, model.clipping, training.unheeded_labels, training.needs_labels, training.unfinished,
     )
 }  # fmt: skip
-"""Every cause by name, what explains others first."""
+"""Every cause by name; causes that explain others come first."""
 
 
 def conclude(evidence: Evidence) -> tuple[Finding, ...]:

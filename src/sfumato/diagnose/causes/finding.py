@@ -12,12 +12,12 @@ __all__ = [
 ]  # fmt: skip
 
 FAR = 0.05
-"""Energy distance from the data from which on samples are badly off: healthy small runs stay below 0.02."""
+"""Energy distance from the data above which samples are badly wrong: healthy small runs stay below 0.02."""
 UNLEARNED = 0.95
-"""Error at medium noise relative to the trivial one above which nothing of the images was learned: small healthy runs
+"""Error at medium noise relative to the trivial one above which nothing was learned: small healthy runs
 have 0.6 to 0.8, a run of ten steps 1.3, one that diverged 2.0."""
 BETTER = 0.8
-"""What another reading's or other weights' error must be below, relative to this one's, to be called better."""
+"""Error of another reading or of other weights, relative to this one's, below which it is better."""
 FEW = 20
 """Distinct images below which a model can only repeat them."""
 GAIN = 0.7
@@ -27,12 +27,12 @@ GUESS = "that of the best guess made pixel by pixel"
 
 @dataclass(frozen=True)
 class Finding:
-    """One cause, found.
+    """A cause that was found.
 
     Attributes:
         severity: 3 ruins the samples, 2 harms them, 1 is worth knowing.
-        figures: what the sentence rests on, a sentence each.
-        remedy: what to do, a command each.
+        figures: the evidence, a sentence each.
+        remedy: commands that fix it.
         cause: its name, set by `conclude`.
     """
 
@@ -50,19 +50,19 @@ def distances(e: Evidence, first: str, name: str, second: str) -> str:
 
 
 def far(e: Evidence) -> bool:
-    """Return whether the samples are badly off, whatever they look like."""
+    """Return whether the samples are badly wrong by their distance."""
     return e.default.distance > FAR
 
 
 def unlearned(e: Evidence) -> bool:
-    """Return whether the weights as trained know nothing of the images, however their output is read."""
-    if e.data.distinct < FEW:  # the trivial guess is as good as the images are alike
+    """Return whether the weights as trained have learned nothing of the images, for any reading of their output."""
+    if e.data.distinct < FEW:  # the trivial guess is good where images are alike
         return False
     return min(e.trained.centred, *(reading.centred for reading in e.others.values())) > UNLEARNED
 
 
 def again(e: Evidence, *changes: str, suffix: str = "-again") -> str:
-    """Return the command that trains the run anew with some values changed; with no suffix, that goes on with it."""
+    """Return the command that trains the run again with some values changed; without a suffix, that resumes it."""
     source, run = shlex.quote(e.data.source), shlex.quote(e.path)
     own = f"--config {run}/config.toml --run {run}{suffix}" if e.training is not None else ""
     return " ".join(filter(None, ("sfumato train", source, own, *changes)))

@@ -13,9 +13,9 @@ UNTAUGHT = 1e-3
 END = 0.05
 """alpha at the chain's end above which the start of sampling may matter; linear betas end at 0.006, cosine below it."""
 COARSE = 1.2
-"""Error at little noise relative to the trivial one from which on samples keep noise."""
+"""Error at little noise relative to the trivial one above which samples keep noise."""
 GRAINY = 1.3
-"""Grain, as a multiple or fraction of the data's, outside which the last steps have spoilt the samples."""
+"""Grain, as a multiple or fraction of the data's, outside which the last steps spoil the samples."""
 UNSETTLED = 0.2
 """Change of the images from the default number of steps to the most, relative to the data's diversity."""
 
@@ -35,7 +35,7 @@ def broken_weights(e: Evidence) -> Finding | None:
 
 
 def wrong_reading(e: Evidence) -> Finding | None:
-    """The network's output is not what the header says it is."""
+    """The network's output is of another parameterisation than its header's."""
     best = min(e.others.values(), key=lambda reading: reading.middle, default=None)
     if best is None or best.middle > UNLEARNED or best.middle > BETTER * e.reading.middle:
         return None
@@ -76,10 +76,10 @@ def average_too_long(e: Evidence) -> Finding | None:
 
 
 def shifted_output(e: Evidence) -> Finding | None:
-    """A constant error in a channel: tint, or a shift of brightness."""
+    """A constant error in a channel: a tint, or a shift of brightness."""
     levels = [level for level in e.reading.levels if level.t > 0.2]
     constant = sum(level.constant for level in levels) / len(levels)
-    if constant < BIASED or e.reading.centred > UNLEARNED:  # an untrained network is off by a constant among others
+    if constant < BIASED or e.reading.centred > UNLEARNED:  # an untrained network has more than a constant error
         return None
     means = [sum(biases) / len(levels) for biases in zip(*(level.bias for level in levels), strict=True)]
     better = [
@@ -118,12 +118,12 @@ def untaught_variance(e: Evidence) -> Finding | None:
 
 
 def schedule_end(e: Evidence) -> Finding | None:
-    """A chain that ends before the image is gone, so that sampling starts where training never was."""
+    """A chain that ends before the image is gone, so that sampling starts outside the training distribution."""
     if e.process.alpha_end < END or e.samples["from data"].distance > GAIN * e.default.distance:
         return None
     return Finding(
         3 if far(e) else 2,
-        "The noise schedule ends before the image is gone: sampling starts from noise that training never saw.",
+        "The noise schedule ends before the image is gone: sampling starts from pure noise, which training never saw.",
         (
             f"At the chain's end {100 * e.process.alpha_end:.0f} % of the image is left in x_T (alpha), "
             f"{e.process.leak_bits:,.1f} bits of it.",
@@ -134,7 +134,7 @@ def schedule_end(e: Evidence) -> Finding | None:
 
 
 def last_steps(e: Evidence) -> Finding | None:
-    """A network that is worse than useless where little noise is left: it leaves noise, or takes detail away."""
+    """A network that is worse than the trivial guess at little noise: it leaves noise, or removes detail."""
     reading, ours, real = e.reading, e.default.statistics.grain, e.data.statistics.grain
     if reading.clean < COARSE or reading.middle > UNLEARNED:
         return None

@@ -12,13 +12,13 @@ from sfumato.report.text import plural
 NARROW = 0.5
 """Range of the data, of the 2 from black to white, below which it is narrow."""
 ONE_VALUE = 0.95
-"""Fraction of values at black, or at white, from which on nearly all of the data is that."""
+"""Fraction of values at black, or at white, above which the data is nearly all black or white."""
 SKIPPED = (0.001, 0.02, 0.1)
-"""Fractions of skipped steps that are worth knowing, that harm, that ruin."""
+"""Fractions of skipped steps for severities 1, 2 and 3."""
 RISEN = 1.2
 """Training loss at the end as a multiple of its lowest tenth: noise in a tenth's mean stays within a few per cent."""
 ENOUGH = 100
-"""Steps before which a loss says nothing about its course: ten in each tenth of the run."""
+"""The fewest steps for a curve of the loss: ten in each tenth of the run."""
 USUAL = 1e-3
 """Learning rate of the presets for small images."""
 EXPLODED = 1.5
@@ -50,7 +50,7 @@ def other_data(e: Evidence) -> Finding | None:
 
 
 def one_image(e: Evidence) -> Finding | None:
-    """So few distinct images that there is nothing to learn but them."""
+    """So few distinct images that the model can only memorise them."""
     if e.data.distinct >= FEW:
         return None
     ours, real = (127.5 * x.diversity for x in (e.default.statistics, e.data.statistics))
@@ -74,7 +74,7 @@ def narrow_data(e: Evidence) -> Finding | None:
     shade = "black" if real.black > real.white else "white"
     return Finding(
         3,
-        "The training images have next to no contrast, and so have the samples: the data is at fault, not the model.",
+        "The training images have almost no contrast, and the samples too: the cause is the data, not the model.",
         (
             f"{100 * extreme:.0f} % of their values are {shade}."
             if extreme >= ONE_VALUE
@@ -105,7 +105,7 @@ def skipped_steps(e: Evidence) -> Finding | None:
 
 
 def diverged(e: Evidence) -> Finding | None:
-    """A loss that rose again, or that never left the level of the trivial guess."""
+    """A loss that rose again, or that never fell below the trivial guess."""
     tr = e.training
     if tr is None or tr.steps < ENOUGH:
         return None
@@ -125,7 +125,7 @@ def diverged(e: Evidence) -> Finding | None:
             if exploded
             else f"The training loss rose again: {lowest:.3f} at its lowest, {last:.3f} at the end."
             if rose
-            else f"The training loss stands still at {last:.3f}.",
+            else f"The training loss stays at {last:.3f}.",
             f"The error of the predicted image at medium noise is {e.trained.middle:.2f} times {GUESS}.",
             f"The learning rate is {tr.lr:g}; the gradient's norm went from {tr.gradient[0]:.2g} to "
             f"{tr.gradient[-1]:.2g}.",
@@ -135,14 +135,14 @@ def diverged(e: Evidence) -> Finding | None:
 
 
 def too_short(e: Evidence) -> Finding | None:
-    """A training that ended before anything, or before much, was learned."""
+    """A training that ended before the network learned enough."""
     tr = e.training
     if tr is None:
         return None
     whole = len(tr.losses) > 3
     falling, nothing = not whole or tr.losses[-1] < FALLING * tr.losses[-4], unlearned(e)
     memorised = e.data.distinct < FEW or repeats(e) is not None
-    if diverged(e) is not None or (not nothing and memorised):  # where more of the same would not help
+    if diverged(e) is not None or (not nothing and memorised):  # longer training would not help
         return None
     if not falling and (not nothing or tr.steps >= ENOUGH):  # in the latter case it diverged
         return None
