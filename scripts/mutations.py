@@ -194,8 +194,8 @@ MUTATIONS = [
     M(
         "dpm-solver: the slope read at the end of the step",
         "diffusion/samplers/dpm.py",
-        "(h / (2 * (now - before)))",
-        "(h / (now - before))",
+        "(h / (2 * (lambda_0 - lambda_1)))",
+        "(h / (lambda_0 - lambda_1))",
         "tests/diffusion/test_samplers_order.py",
     ),
     M(

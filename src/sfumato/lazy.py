@@ -19,15 +19,15 @@ def lazy(package: str, homes: Mapping[str, str] | str) -> tuple[Callable[[str], 
         homes: the package's `__file__`, whose imports under `if TYPE_CHECKING:` give the module of each name; or these
             modules by name, relative to the package; a name mapped to itself is a module.
     """
-    known = _imports(package, Path(homes)) if isinstance(homes, str) else homes
+    modules = _imports(package, Path(homes)) if isinstance(homes, str) else homes
 
     def load(name: str) -> Any:
-        if name not in known:
+        if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        module = import_module(f"{package}.{known[name]}")
-        return module if known[name] == name else getattr(module, name)
+        module = import_module(f"{package}.{modules[name]}")
+        return module if modules[name] == name else getattr(module, name)
 
-    return load, lambda: sorted(known)
+    return load, lambda: sorted(modules)
 
 
 def _imports(package: str, file: Path) -> dict[str, str]:

@@ -191,17 +191,19 @@ def locate(path: Path | str | Run, weights: str = "ema") -> Path:
     Raises:
         UserError: there is none.
     """
-    place = path.path if isinstance(path, Run) else Path(path)
+    location = path.path if isinstance(path, Run) else Path(path)
     if weights not in WEIGHTS:
-        place = Path(weights)
-    if not place.is_dir():
-        if not place.is_file():
-            raise UserError(f"{place} does not exist: give a weights file, or a run folder that has saved a checkpoint")
-        return place
-    file = Run(place).weights / f"{weights}.safetensors"
+        location = Path(weights)
+    if not location.is_dir():
+        if not location.is_file():
+            raise UserError(
+                f"{location} does not exist: give a weights file, or a run folder that has saved a checkpoint"
+            )
+        return location
+    file = Run(location).weights / f"{weights}.safetensors"
     if not file.is_file():
-        none = f"no {weights} weights" if any(Run(place).weights.glob("*.safetensors")) else "no weights yet"
-        raise UserError(f"{place} has {none}: give a weights file, or a run folder that has saved a checkpoint")
+        none = f"no {weights} weights" if any(Run(location).weights.glob("*.safetensors")) else "no weights yet"
+        raise UserError(f"{location} has {none}: give a weights file, or a run folder that has saved a checkpoint")
     return file
 
 
@@ -231,9 +233,9 @@ def _build(config: NetworkConfig, interface: Interface, tensors: dict[str, Tenso
         raise mismatch
     with torch.device("meta"):
         net = config.build(interface)
-    wanted: dict[str, Any] = net.state_dict()
+    expected: dict[str, Any] = net.state_dict()
     if {name: (t.shape, t.dtype) for name, t in tensors.items()} != {
-        name: (t.shape, t.dtype) for name, t in wanted.items()
+        name: (t.shape, t.dtype) for name, t in expected.items()
     }:
         raise mismatch
     net.load_state_dict(tensors, assign=True)

@@ -43,28 +43,28 @@ class Info(ModelOptions):
         young = summary is not None and self.weights is None and "ema" not in summary.weights
         model = None if young else load(self.source, self.chosen)
         config = summary.run.config() if summary is not None else model.config  # type: ignore[union-attr]
-        known = (model.describe() if model is not None else {}) | (summary.describe() if summary is not None else {})
+        figures = (model.describe() if model is not None else {}) | (summary.describe() if summary is not None else {})
         if self.json:
             schedule, table = config.diffusion.describe_schedule(), to_dict(config)
-            print_json({"path": str(self.source), **known, "schedule": schedule, "config": table})
+            print_json({"path": str(self.source), **figures, "schedule": schedule, "config": table})
         else:
-            print(_text(str(self.source), config, model, known))
+            print(_text(str(self.source), config, model, figures))
         return 0
 
 
-def _text(source: str, config: Config, model: Model | None, known: dict[str, Any]) -> str:
+def _text(source: str, config: Config, model: Model | None, figures: dict[str, Any]) -> str:
     pairs = [("", source), ("images", f"{_images(config, model)}trained on {config.data.source}")]
     if model is None:
         pairs.append(("labels", "none" if config.data.labels == "none" else f"from {config.data.labels}"))
     else:
-        cost = f"{known['parameters']:,} parameters, {count(known['flops'])}FLOP an image forward"
-        pairs += [("labels", _labels(known["attributes"])), ("network", f"{cost}\n{model.net.summary()}")]
+        cost = f"{figures['parameters']:,} parameters, {count(figures['flops'])}FLOP an image forward"
+        pairs += [("labels", _labels(figures["attributes"])), ("network", f"{cost}\n{model.net.summary()}")]
     pairs += [("process", _process(config)), ("schedule", _table(config))]
-    if "run" in known:
-        pairs += _progress(known)
+    if "run" in figures:
+        pairs += _progress(figures)
     if model is not None:
         kind = {"ema": "average of the weights", "raw": "weights as trained"}[model.kind]
-        what = f"{kind}, {model.images:,} images seen, {size(known['weights_bytes'])}"
+        what = f"{kind}, {model.images:,} images seen, {size(figures['weights_bytes'])}"
         pairs.append(("weights", f"{model.path}\n{what}"))
     return facts([pair for pair in pairs if pair[0]])
 
@@ -111,24 +111,24 @@ def _process(config: Config) -> str:
     return f"{', '.join(parts)}\n{learns}"
 
 
-def _progress(known: dict[str, Any]) -> list[tuple[str, str]]:
+def _progress(figures: dict[str, Any]) -> list[tuple[str, str]]:
     """The progress of a run, and its files."""
-    planned, images, plan = known["planned_images"] or 0, known["images"], known["plan"] or {}
-    finished = ", finished" if known["finished"] else ""
+    planned, images, plan = figures["planned_images"] or 0, figures["images"], figures["plan"] or {}
+    finished = ", finished" if figures["finished"] else ""
     trained = f"{images:,} of {planned:,} images" + (f" ({100 * images / planned:.0f} %{finished})" if planned else "")
     trained += f", in {plan['steps']:,} steps of {plan['batch']}" if plan else ""
     if plan.get("images_per_second"):
         trained += f"; planned from {plan['images_per_second']:,.0f} images/s"
-    loss = f"{known['loss']:.4f}" if known["loss"] is not None else "none yet"
-    if known["held_out_loss"] is not None:
-        loss += f"; held-out {known['held_out_loss']:.4f} at {known['held_out_at']:,} images"
-    rate = f", {known['images_per_second']:,.0f} images/s in all" if known["images_per_second"] else ""
-    grids, checkpoints = known["grids"], known["checkpoints"]
+    loss = f"{figures['loss']:.4f}" if figures["loss"] is not None else "none yet"
+    if figures["held_out_loss"] is not None:
+        loss += f"; held-out {figures['held_out_loss']:.4f} at {figures['held_out_at']:,} images"
+    rate = f", {figures['images_per_second']:,.0f} images/s in all" if figures["images_per_second"] else ""
+    grids, checkpoints = figures["grids"], figures["checkpoints"]
     return [
         ("trained", trained),
         ("loss", loss),
-        ("time", f"{duration(known['seconds'])} on {known['device']}{rate}, torch {known['torch']}"),
-        ("warnings", str(known["warnings"]) if known["warnings"] else ""),
+        ("time", f"{duration(figures['seconds'])} on {figures['device']}{rate}, torch {figures['torch']}"),
+        ("warnings", str(figures["warnings"]) if figures["warnings"] else ""),
         ("grids", f"{len(grids)}, the last {grids[-1]}" if grids else "none yet"),
         ("checkpoints", f"{len(checkpoints)}, the last {checkpoints[-1]}" if checkpoints else "none yet"),
     ]

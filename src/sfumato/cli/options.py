@@ -134,7 +134,7 @@ def split_overrides(words: Sequence[str]) -> tuple[tuple[tuple[str, str], ...], 
     Raises:
         UserError: a dotted option without a value.
     """
-    found: list[tuple[str, str]] = []
+    pairs: list[tuple[str, str]] = []
     rest: list[str] = []
     queue = iter(words)
     for word in queue:
@@ -145,8 +145,8 @@ def split_overrides(words: Sequence[str]) -> tuple[tuple[tuple[str, str], ...], 
         value = match[2] if match[2] is not None else next(queue, None)
         if value is None or (match[2] is None and value.startswith("--")):
             raise UserError(f"--{match[1]} needs a value, such as --{match[1]}=VALUE")
-        found.append((match[1], value))
-    return tuple(found), rest
+        pairs.append((match[1], value))
+    return tuple(pairs), rest
 
 
 def _known(verb: type[Any], name: str, words: Sequence[str]) -> None:

@@ -75,10 +75,10 @@ class Plan:
     def _command(self, preset: str, cost: Forecast) -> str:
         """The command that starts this training."""
         words = [f"--{key}={value}" for key, value in self.overrides]
-        given = [f"--config {self.config}"] if self.config else []
+        config = [f"--config {self.config}"] if self.config else []
         seconds = None if cost.seconds is None else min(cost.seconds, LONG / 2)
         budget = "" if seconds is None else f" --budget {suggested(seconds)}"
-        return " ".join(["sfumato train", self.data, f"--preset {preset}", *given, *words]) + budget
+        return " ".join(["sfumato train", self.data, f"--preset {preset}", *config, *words]) + budget
 
 
 def suggested(seconds: float) -> str:

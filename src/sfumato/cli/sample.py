@@ -114,8 +114,8 @@ class Sample(ModelOptions, RecipeOptions):
 
     def _say(self, model: Model, recipe: Recipe, facts: dict[str, Any], written: Path, seconds: float) -> None:
         if self.json:
-            known = {"out": str(written), "num": self.num, "seconds": seconds, "evaluations": recipe.evaluations}
-            print_json({**known, "file": str(model.path), **facts})
+            result = {"out": str(written), "num": self.num, "seconds": seconds, "evaluations": recipe.evaluations}
+            print_json({**result, "file": str(model.path), **facts})
             return
         print(
             f"{self.num:,} images by {recipe.sampler} in {recipe.steps} steps ({recipe.evaluations} evaluations of the "

@@ -115,8 +115,8 @@ class PixelFormat:
 
         if self.kind == "8":
             return values
-        given = values if isinstance(values, torch.Tensor) else torch.from_numpy(np.array(values))
-        bytes_ = EIGHT.from_model(self.to_model(given))
+        tensor = values if isinstance(values, torch.Tensor) else torch.from_numpy(np.array(values))
+        bytes_ = EIGHT.from_model(self.to_model(tensor))
         return bytes_ if isinstance(values, torch.Tensor) else bytes_.numpy()
 
 

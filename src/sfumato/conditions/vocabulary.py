@@ -78,12 +78,12 @@ class AttributeVocabulary:
         columns = []
         for attribute in self.attributes:
             if attribute.name not in theirs or bool(theirs[attribute.name][0].values) != bool(attribute.values):
-                known = _some(own.name for own in self.attributes)
-                raise UserError(f"they have {_some(theirs)}, and the model knows {known}")
+                choices = _some(own.name for own in self.attributes)
+                raise UserError(f"they have {_some(theirs)}, and the model knows {choices}")
             there, column = theirs[attribute.name]
             if unknown := [value for value in there.values if value not in attribute.values]:
-                known = _some(attribute.values)
-                raise UserError(f"they have {attribute.name} = {_some(unknown)}, and the model knows {known}")
+                choices = _some(attribute.values)
+                raise UserError(f"they have {attribute.name} = {_some(unknown)}, and the model knows {choices}")
             if there.values:
                 positions = torch.tensor([attribute.values.index(value) for value in there.values], dtype=torch.float32)
                 columns.append(column.where(column.isnan(), positions[column.nan_to_num().long()]))

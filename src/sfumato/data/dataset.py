@@ -135,8 +135,10 @@ class Dataset:
         """How many images have each value of each attribute; those of a number are counted under "given"."""
         counts = {}
         for attribute, column in zip(self.attributes, self.table.T, strict=True):
-            given = column[~np.isnan(column)].astype(np.int64)
-            each = np.bincount(given, minlength=len(attribute.values)).tolist() if attribute.values else [len(given)]
+            indices = column[~np.isnan(column)].astype(np.int64)
+            each = (
+                np.bincount(indices, minlength=len(attribute.values)).tolist() if attribute.values else [len(indices)]
+            )
             counts[attribute.name] = dict(zip(attribute.values or ("given",), each, strict=True))
         return counts
 

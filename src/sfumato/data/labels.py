@@ -268,13 +268,13 @@ def _cell(text: str) -> str | None:
 
 def _names(names: Iterable[str], shown: str) -> list[str]:
     """The names of the attributes' columns, after a check that none is missing or repeated."""
-    found = [printable(name.strip()) for name in names]
-    for k, name in enumerate(found):
+    printed = [printable(name.strip()) for name in names]
+    for k, name in enumerate(printed):
         if not name:
             raise UserError(f"'{shown}' has no name for its column {k + 2}: name every column in the first line")
-        if name in found[:k]:
+        if name in printed[:k]:
             raise UserError(f"'{shown}' has two columns '{name}': rename one")
-    return found
+    return printed
 
 
 def _csv(lines: Sequence[str], shown: str) -> Parsed:

@@ -69,10 +69,10 @@ def count_workers(files: int, fewest: int = SMALL) -> int:
     Raises:
         UserError: $SFUMATO_WORKERS is not a number.
     """
-    if given := os.environ.get("SFUMATO_WORKERS"):
-        if not given.isdecimal():
-            raise UserError(f"SFUMATO_WORKERS is '{given}': give a number of processes, 0 to use none")
-        return int(given)
+    if setting := os.environ.get("SFUMATO_WORKERS"):
+        if not setting.isdecimal():
+            raise UserError(f"SFUMATO_WORKERS is '{setting}': give a number of processes, 0 to use none")
+        return int(setting)
     if files < fewest:
         return 0
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -133,7 +133,7 @@ class _Crew:
 
     def answers(self, items: list[bytes]) -> list[bytes]:
         """Have an idle process answer a batch; where it dies, another continues."""
-        worker, found = self.idle.get(), [b""] * len(items)
+        worker, replies = self.idle.get(), [b""] * len(items)
         todo, deaths = list(range(len(items))), Counter[int]()
         try:
             while todo and not self.ended:
@@ -141,7 +141,7 @@ class _Crew:
                 try:
                     worker.ask([items[k] for k in todo])
                     while todo:
-                        found[todo[0]] = worker.answer()
+                        replies[todo[0]] = worker.answer()
                         del todo[0]
                 except (OSError, EOFError):
                     # answers that it had not sent are requested again; it died at the last file that it began
@@ -149,13 +149,13 @@ class _Crew:
                     deaths[k] += 1
                     if status == _LATE or deaths[k] == self.tries:
                         late = f"decoding took more than {worker.patience:g} s"
-                        found[k] = _packed(late if status == _LATE else "the decoder crashed")
+                        replies[k] = _packed(late if status == _LATE else "the decoder crashed")
                         todo.remove(k)
                     self.live.discard(worker)
                     worker = None
         finally:
             self.idle.put(worker)
-        return found
+        return replies
 
     def end(self) -> None:
         """End the processes, which wakes the threads that wait for them."""
@@ -209,9 +209,9 @@ class _Worker:
 
     def answer(self) -> bytes:
         """Wait for the answer to the next file; raises EOFError or OSError where the process is dead."""
-        found = _receive(self._from)
+        reply = _receive(self._from)
         self._begun.read(1)
-        return found
+        return reply
 
     def begun(self) -> int:
         """Return how many files a dead process had begun and not answered."""

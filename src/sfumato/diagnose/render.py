@@ -26,8 +26,8 @@ def as_text(evidence: Evidence, symptoms: Sequence[Symptom], findings: Sequence[
         *(_finding(number, finding) for number, finding in enumerate(findings, 1)),
     ]
     if all(finding.severity == 1 for finding in findings):
-        found = {finding.cause for finding in findings}
-        absent = ", ".join(name.replace("_", " ") for name in CAUSES if name not in found)
+        names = {finding.cause for finding in findings}
+        absent = ", ".join(name.replace("_", " ") for name in CAUSES if name not in names)
         parts.append(wrapped(f"Checked and not found: {absent}.", indent="  "))
     return "\n\n".join(parts)
 

@@ -105,9 +105,9 @@ def _read(path: Path, read: Callable[[], T]) -> T:
         raise UserError(f"{path} can't be used: {error.reason}") from None
 
 
-def _fitting(given: tuple[int, ...], size: Size) -> list[str]:
+def _fitting(shape: tuple[int, ...], size: Size) -> list[str]:
     """Return how an image of one size becomes one of another, sizes as width x height."""
-    (h, w), (height, width) = given, size
+    (h, w), (height, width) = shape, size
     rows, columns = min(h, max(1, round(w * height / width))), min(w, max(1, round(h * width / height)))
     done = [] if (rows, columns) == (h, w) else [f"cut from {w}x{h} to {columns}x{rows}"]
     return done if (rows, columns) == size else [*done, f"resized to {width}x{height}"]

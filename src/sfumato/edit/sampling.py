@@ -65,9 +65,9 @@ def images_of(
 def check_image(model: Model, image: Tensor) -> None:
     """Raise `UserError` for an image that is not of the model's shape."""
     if tuple(image.shape) != tuple(model.codec.image_shape):
-        got, wanted = ("x".join(map(str, shape)) for shape in (image.shape, model.codec.image_shape))
+        got, expected = ("x".join(map(str, shape)) for shape in (image.shape, model.codec.image_shape))
         raise UserError(
-            f"the image is {got}, and the model's are {wanted} (channels x height x width): read it with "
+            f"the image is {got}, and the model's are {expected} (channels x height x width): read it with "
             "read_image, which resizes it"
         )
 

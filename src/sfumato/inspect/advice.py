@@ -38,8 +38,8 @@ def advise(report: Report, preset: str | None = None) -> list[Advice]:
     if not len(report.records):
         return [Advice("trouble", "nothing to train on", "no image can be read; the report lists the reasons by file")]
     rules = (_unreadable, _size, _memorisation, _duplicates, _mirror, _balance, _contents, _sample)
-    found = [*_settings(report, preset), *(advice for rule in rules for advice in rule(report))]
-    return sorted(found, key=lambda advice: ("trouble", "mind", "good").index(advice.level))
+    advices = [*_settings(report, preset), *(advice for rule in rules for advice in rule(report))]
+    return sorted(advices, key=lambda advice: ("trouble", "mind", "good").index(advice.level))
 
 
 def _unreadable(report: Report) -> Iterator[Advice]:
@@ -113,30 +113,30 @@ def _memorisation(report: Report) -> Iterator[Advice]:
 
 
 def _duplicates(report: Report) -> Iterator[Advice]:
-    found = report.duplicates
-    if exact := sum(len(group) - 1 for group in found.exact):
+    duplicates = report.duplicates
+    if exact := sum(len(group) - 1 for group in duplicates.exact):
         yield Advice(
             "mind",
             "exact duplicates",
             f"{plural(exact, 'image')} with the same pixels as another: they count double in training. Exact "
             "duplicates are always on one side of the split; --fix leaves out all but the first",
         )
-    if near := sum(len(group) - 1 for group in found.near):
+    if near := sum(len(group) - 1 for group in duplicates.near):
         yield Advice(
-            "trouble" if len(found.spare) > 0.2 * len(report.records) else "mind",
+            "trouble" if len(duplicates.spare) > 0.2 * len(report.records) else "mind",
             "near duplicates",
             f"{plural(near, 'image')} nearly the same as another (saved again, resized, brightened, slightly cropped); "
-            f"about {report.across_split():.1f} of {plural(len(found.near), 'group')} will be on both sides of the "
-            "split, where they make the held-out loss look better than it is; --fix leaves out all but the first",
+            f"about {report.across_split():.1f} of {plural(len(duplicates.near), 'group')} will be on both sides of "
+            "the split, where they make the held-out loss look better than it is; --fix leaves out all but the first",
         )
-    if found.mirrored:
+    if duplicates.mirrored:
         yield Advice(
             "mind",
             "mirrored duplicates",
-            f"{plural(len(found.mirrored), 'pair')} of mirror images: the set was augmented already, or it shows "
+            f"{plural(len(duplicates.mirrored), 'pair')} of mirror images: the set was augmented already, or it shows "
             "things from both sides; with --data.flip true they become duplicates. --fix keeps them",
         )
-    if not found.exhaustive:
+    if not duplicates.exhaustive:
         yield Advice("mind", "duplicates", "only some pairs were compared, because too many images look alike")
 
 
@@ -163,18 +163,18 @@ def _mirror(report: Report) -> Iterator[Advice]:
 
 def _balance(report: Report) -> Iterator[Advice]:
     for a, attribute in enumerate(report.source.attributes):
-        given = {value: count for value, count in report.counts(a).items() if value != "(not given)"}
-        if len(given) < 2:
+        counts = {value: count for value, count in report.counts(a).items() if value != "(not given)"}
+        if len(counts) < 2:
             continue
-        rare, common = min(given, key=given.__getitem__), max(given, key=given.__getitem__)
-        topic, few, many = f"balance of {attribute.name}", given[rare], given[common]
+        rare, common = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+        topic, few, many = f"balance of {attribute.name}", counts[rare], counts[common]
         if many > 10 * max(few, 1):
             text = f"'{common}' has {many:,} images and '{rare}' {few:,}: a model with labels will generate the rare "
             yield Advice("mind", topic, text + "ones worse and memorise them sooner")
         elif few < FEW / 10:
             yield Advice("mind", topic, f"'{rare}' has only {few:,} images to learn from")
         else:
-            yield Advice("good", topic, f"{len(given)} values, from {few:,} ('{rare}') to {many:,} ('{common}')")
+            yield Advice("good", topic, f"{len(counts)} values, from {few:,} ('{rare}') to {many:,} ('{common}')")
 
 
 def _contents(report: Report) -> Iterator[Advice]:

@@ -104,23 +104,23 @@ def hamming(a: Hashes, b: Hashes) -> NDArray[np.uint8]:
 def close_pairs(a: Hashes, b: Hashes, radius: int = RADIUS) -> tuple[Index, Index, bool]:
     """Return every i < j with hashes a[i] and b[j], each (N,), within `radius` bits, and whether all were compared."""
     assert radius <= 7, "four bands and one flipped bit find all pairs within 7 bits"
-    found, exhaustive = np.zeros(0, np.int64), True
+    codes, exhaustive = np.zeros(0, np.int64), True
     for band in range(4):
         shift = np.uint64(16 * band)
-        keys, wanted = ((hashes >> shift).astype(np.uint16) for hashes in (b, a))
+        keys, queries = ((hashes >> shift).astype(np.uint16) for hashes in (b, a))
         order = np.argsort(keys, kind="stable")
         starts = np.concatenate([[0], np.cumsum(np.bincount(keys, minlength=2**16))])  # of each key among the sorted
-        parts = [found]
+        parts = [codes]
         for flipped in (0, *(1 << bit for bit in range(16))):
-            query = (wanted ^ np.uint16(flipped)).astype(np.int64)
+            query = (queries ^ np.uint16(flipped)).astype(np.int64)
             low, counts = starts[query], starts[query + 1] - starts[query]
             if counts.sum() > MOST:
                 counts, exhaustive = np.minimum(counts, MOST // len(a)), False
             for i, j in _expanded(low, counts, order):
                 near = (i < j) & (hamming(a[i], b[j]) <= radius)
                 parts.append(i[near] * len(a) + j[near])
-        found = np.unique(np.concatenate(parts))
-    return *np.divmod(found, max(1, len(a))), exhaustive
+        codes = np.unique(np.concatenate(parts))
+    return *np.divmod(codes, max(1, len(a))), exhaustive
 
 
 def correlation(a: NDArray[np.uint8], b: NDArray[np.uint8], cut: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -139,13 +139,13 @@ def correlation(a: NDArray[np.uint8], b: NDArray[np.uint8], cut: NDArray[np.bool
 def _near_pairs(records: Records, mirrored: bool = False) -> tuple[Index, Index, bool]:
     """The pairs i < j of which j (or its mirror image) is a near duplicate of i, and whether all were compared."""
     hashes, others = records["hashes"], records["mirrored" if mirrored else "hashes"]
-    found, exhaustive = list[Index](), True
+    pairs, exhaustive = list[Index](), True
     for k in range(2):
         i, j, every = close_pairs(hashes[:, k], others[:, k])
         compared = closest(hamming(hashes[i, k], others[j, k]), 250_000 + CANDIDATES * len(records))
-        found.append((i * len(records) + j)[compared])
-        exhaustive &= every and len(found[-1]) == len(i)
-    i, j = np.divmod(np.unique(np.concatenate(found)), max(1, len(records)))
+        pairs.append((i * len(records) + j)[compared])
+        exhaustive &= every and len(pairs[-1]) == len(i)
+    i, j = np.divmod(np.unique(np.concatenate(pairs)), max(1, len(records)))
     thumbs = records["thumb"]
     kept = _alike(records, thumbs, thumbs[:, :, ::-1] if mirrored else thumbs, i, j)
     return i[kept], j[kept], exhaustive

@@ -100,11 +100,13 @@ def _charts(report: Report) -> list[str]:
 
 def _sheets(report: Report) -> list[str]:
     """Typical, outlying and suspicious images, and groups of duplicates."""
-    parts, found = [], report.outliers
-    if typical := found.typical(SHOWN):
+    parts, outliers = [], report.outliers
+    if typical := outliers.typical(SHOWN):
         parts.append(html.section("Typical", _sheet(report, [(row, "") for row in typical])))
-    if farthest := [(row, f"{found.reason(row)}, {found.score[row]:.1f} sd") for row in found.farthest()[:SHOWN]]:
-        far = len(found.far())
+    if farthest := [
+        (row, f"{outliers.reason(row)}, {outliers.score[row]:.1f} sd") for row in outliers.farthest()[:SHOWN]
+    ]:
+        far = len(outliers.far())
         note = f"{far:,} far from the others" if far else "No image is far from the others; these are the farthest"
         note += f" (a robust z of {FAR:g} or more counts as far)."
         parts.append(html.section("Outliers", _sheet(report, farthest), note))

@@ -91,12 +91,12 @@ class Report:
             (r["misnamed"], "the suffix is of another format: it is {format}"),
             (r["animated"], "several frames or pages: only the first is used"),
         )
-        found = list[tuple[int, str]]()
+        rows = list[tuple[int, str]]()
         for mask, words in tests:
             for row in np.flatnonzero(mask).tolist():
                 facts = {name: r[name][row] for name in ("width", "height", "contrast")}
-                found.append((row, words.format(**facts, format=bytes(r["format"][row]).decode())))
-        return sorted(found, key=lambda item: item[0])
+                rows.append((row, words.format(**facts, format=bytes(r["format"][row]).decode())))
+        return sorted(rows, key=lambda item: item[0])
 
     @property
     def lost_to_crop(self) -> NDArray[np.float64]:
@@ -115,8 +115,8 @@ class Report:
         """How many images have each value of attribute a, and how many none; {} for a number."""
         values, column = self.source.attributes[a].values, self.conditions[:, a]
         absent = np.isnan(column)
-        given = np.bincount(column[~absent].astype(int), minlength=len(values)).tolist() if values else []
-        counts = dict(zip(values, given, strict=True))
+        occurrences = np.bincount(column[~absent].astype(int), minlength=len(values)).tolist() if values else []
+        counts = dict(zip(values, occurrences, strict=True))
         return counts | ({"(not given)": int(absent.sum())} if values and absent.any() else {})
 
     def across_split(self) -> float:

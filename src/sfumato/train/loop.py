@@ -247,10 +247,10 @@ class Session:
 
     def _resume(self, accept_changes: bool) -> None:
         """Go back to the newest good checkpoint, if there is one."""
-        found = checkpoint.newest(self.run, self.warnings.append)
-        if found is None:
+        newest = checkpoint.newest(self.run, self.warnings.append)
+        if newest is None:
             return
-        folder, position = found
+        folder, position = newest
         present = self._position()
         for name, meaning in _MUST_STAY.items():
             old, new = getattr(position, name), getattr(present, name)

@@ -254,10 +254,10 @@ def with_channels(pixels: Pixels, channels: int, alpha: bool = False) -> Pixels:
     colours = own - alpha
     if colours not in (1, 3) or channels not in ((2, 4) if alpha else (1, 2, 3, 4)):
         raise Unreadable(f"{own} channels can't be converted to {channels}")
-    ink, wanted = pixels[..., :colours], channels - (channels in (2, 4))
-    if wanted != colours:
-        ink = _luma(ink) if wanted == 1 else np.repeat(ink, 3, axis=2)
-    if wanted == channels:
+    ink, target = pixels[..., :colours], channels - (channels in (2, 4))
+    if target != colours:
+        ink = _luma(ink) if target == 1 else np.repeat(ink, 3, axis=2)
+    if target == channels:
         return ink
     full = _GREATEST.get(kind_of(pixels), 1)
     opacity = pixels[..., -1:] if alpha else np.full_like(pixels[..., :1], full)

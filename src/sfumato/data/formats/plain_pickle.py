@@ -168,7 +168,7 @@ def read_guarded(paths: Sequence[Path]) -> list[dict[str, NDArray[Any]]]:
     Raises:
         UserError: it can't be read, isn't plain, is too large, or takes too much time or memory.
     """
-    found = []
+    entries = []
     for path in paths:
         if path.stat().st_size > MAX_BYTES:
             raise UserError(
@@ -182,8 +182,8 @@ def read_guarded(paths: Sequence[Path]) -> list[dict[str, NDArray[Any]]]:
                 f"needs less than {SECONDS} s and {MEMORY:,} bytes of memory)"
             )
         with np.load(io.BytesIO(answer), allow_pickle=False) as arrays:
-            found.append({name: arrays[name] for name in arrays.files})
-    return found
+            entries.append({name: arrays[name] for name in arrays.files})
+    return entries
 
 
 def reader(setup: bytes) -> Callable[[File], bytes]:
@@ -210,16 +210,16 @@ def _as_npz(file: File) -> bytes:
 
 def _entries(table: dict[Any, Any]) -> dict[str, Any]:
     """The entries of a table that are arrays or lists of integers or text."""
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for key, value in table.items():
         name = key.decode("latin-1") if isinstance(key, bytes) else str(key)
         if isinstance(value, _Array) and value.value is not None:
-            found[name] = value.value
+            entries[name] = value.value
         elif isinstance(value, list) and value and all(type(item) is int for item in value):
-            found[name] = np.array(value, np.int64)
+            entries[name] = np.array(value, np.int64)
         elif isinstance(value, list) and value and all(isinstance(item, bytes | str) for item in value):
-            found[name] = np.array([x.decode("latin-1") if isinstance(x, bytes) else x for x in value])
-    return {name: value for name, value in found.items() if name.isidentifier()}
+            entries[name] = np.array([x.decode("latin-1") if isinstance(x, bytes) else x for x in value])
+    return {name: value for name, value in entries.items() if name.isidentifier()}
 
 
 def _expect(item: Any, kind: type) -> Any:

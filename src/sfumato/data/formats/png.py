@@ -48,17 +48,17 @@ class _Png(NamedTuple):
     @classmethod
     def of(cls, file: File) -> _Png:
         """Read the chunks; raises OSError, struct.error or KeyError on a damaged file."""
-        found: dict[bytes, list[bytes]] = {b"IHDR": [], b"IDAT": [], b"tRNS": []}
+        chunks: dict[bytes, list[bytes]] = {b"IHDR": [], b"IDAT": [], b"tRNS": []}
         with file.open("rb") as stream:
             stream.seek(8)
             while len(head := stream.read(8)) == 8 and head[4:] != b"IEND":
                 length, kind = struct.unpack(">I4s", head)
-                if kind in found:
-                    found[kind].append(stream.read(length))
-                stream.seek(4 if kind in found else length + 4, 1)
-        width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", found[b"IHDR"][0][:13])
+                if kind in chunks:
+                    chunks[kind].append(stream.read(length))
+                stream.seek(4 if kind in chunks else length + 4, 1)
+        width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", chunks[b"IHDR"][0][:13])
         passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
-        return cls(width, height, depth, colour, passes, b"".join(found[b"IDAT"]), b"".join(found[b"tRNS"][:1]))
+        return cls(width, height, depth, colour, passes, b"".join(chunks[b"IDAT"]), b"".join(chunks[b"tRNS"][:1]))
 
     @property
     def length(self) -> int:
@@ -75,11 +75,11 @@ def rows_missing(file: File) -> bool:
         OSError, struct.error, KeyError, IndexError, zlib.error: it is damaged in another way.
     """
     png = _Png.of(file)
-    wanted, packed, stream = png.length, png.packed, zlib.decompressobj()
-    while packed and wanted > 0:
-        wanted -= len(stream.decompress(packed, _STEP))
+    expected, packed, stream = png.length, png.packed, zlib.decompressobj()
+    while packed and expected > 0:
+        expected -= len(stream.decompress(packed, _STEP))
         packed = stream.unconsumed_tail
-    return wanted > 0 and wanted - len(stream.flush()) > 0
+    return expected > 0 and expected - len(stream.flush()) > 0
 
 
 def read_sixteen(file: File) -> NDArray[np.uint16] | None:

@@ -144,12 +144,12 @@ def _blocks(stream: IO[bytes], page: _Page) -> Iterator[tuple[int, int, slice, N
     for start, length, (group, top, left) in zip(starts, lengths, corners, strict=False):
         shape = (rows if tiled else min(rows, height - top), columns, group.stop - group.start)
         stream.seek(start)
-        raw, wanted = stream.read(length), prod(shape) * dtype.itemsize
+        raw, expected = stream.read(length), prod(shape) * dtype.itemsize
         if page.one(_COMPRESSION) != 1:
-            raw = zlib.decompressobj().decompress(raw, wanted)
-        if len(raw) < wanted:
+            raw = zlib.decompressobj().decompress(raw, expected)
+        if len(raw) < expected:
             raise Unreadable("damaged: its data end before its last row")
-        block = np.frombuffer(raw[:wanted], dtype).reshape(shape)
+        block = np.frombuffer(raw[:expected], dtype).reshape(shape)
         if page.one(_PREDICTOR) == 2:  # each sample is the difference from its left neighbour
             block = np.add.accumulate(block, axis=1, dtype=dtype.newbyteorder("="))
         yield top, left, group, block

@@ -157,8 +157,8 @@ def _listed_zip(path: Path) -> list[_Member]:
         free = max(free, info.header_offset + _LOCAL.size + info.compress_size)
         if not info.is_dir() and not _is_hidden(info.filename):
             deflated = info.compress_type == zipfile.ZIP_DEFLATED
-            place = (0, info.header_offset, info.file_size, info.compress_size, info.CRC, deflated)
-            members.append(_Member(_parts(info.filename), fault, *place))
+            location = (0, info.header_offset, info.file_size, info.compress_size, info.CRC, deflated)
+            members.append(_Member(_parts(info.filename), fault, *location))
     members.sort(key=lambda member: member.parts)
     return [
         replace(member, fault=member.fault or _TWICE) if k and member.parts == members[k - 1].parts else member

@@ -173,10 +173,10 @@ def from_arrays(
         UserError: shapes that don't fit together.
     """
     pixels = _all_pixels(images)
-    told = _given_labels(labels, classes, attributes, len(pixels))
-    digest = hashlib.sha256(repr((pixels.shape, str(pixels.dtype), told.attributes)).encode())
-    digest.update(np.ascontiguousarray(pixels).tobytes() + told.conditions.tobytes())
-    return ArraySource(name, digest.hexdigest(), lambda: Arrays(pixels, told))
+    checked = _given_labels(labels, classes, attributes, len(pixels))
+    digest = hashlib.sha256(repr((pixels.shape, str(pixels.dtype), checked.attributes)).encode())
+    digest.update(np.ascontiguousarray(pixels).tobytes() + checked.conditions.tobytes())
+    return ArraySource(name, digest.hexdigest(), lambda: Arrays(pixels, checked))
 
 
 def _all_pixels(images: Any) -> Pixels:

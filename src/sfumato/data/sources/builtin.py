@@ -71,13 +71,13 @@ def _shipped(name: str) -> Callable[[], ArraySource]:
 
 def _fashion_full() -> ArraySource:
     """Open Debian's copy of Fashion-MNIST; raises `UserError` where it is not installed."""
-    found = find_idx(FASHION_FOLDER) if FASHION_FOLDER.is_dir() else None
-    if found is None:
+    path = find_idx(FASHION_FOLDER) if FASHION_FOLDER.is_dir() else None
+    if path is None:
         raise UserError(
             "fashion-full is not shipped: install Debian's package dataset-fashion-mnist, give the path of a "
             "folder with its idx files, or use 'fashion' (5,000 of its images)"
         )
-    return idx_source(found, FASHION_CLASSES, "fashion-full")
+    return idx_source(path, FASHION_CLASSES, "fashion-full")
 
 
 BUILTIN: dict[str, Builtin] = {

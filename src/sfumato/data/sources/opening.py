@@ -87,15 +87,15 @@ def _folder(path: Path) -> Source:
 
 def _alone(folder: Path, kind: Callable[[Path], bool]) -> list[Path]:
     """The files of a kind in a folder that holds nothing else except lists and notes; [] where it does."""
-    found = []
+    paths = []
     with os.scandir(folder) as items:
         for item in items:
             path = Path(item.path)
             if kind(path) and item.is_file(follow_symlinks=False):
-                found.append(path)
+                paths.append(path)
             elif not item.name.startswith(".") and path.suffix.lower() not in _BESIDE:
                 return []  # at the first image: there may be a million of them
-    return sorted(found)
+    return sorted(paths)
 
 
 def _file(path: Path) -> Source:

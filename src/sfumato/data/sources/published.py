@@ -172,11 +172,11 @@ def find_idx(folder: Path) -> Path | None:
     Raises:
         UserError: several files of images, and not exactly one says "train".
     """
-    found = sorted(path for path in folder.iterdir() if _IMAGES.fullmatch(path.name))
-    found = [path for path in found if not (path.suffix == ".gz" and path.with_suffix("") in found)]
-    chosen = [path for path in found if "train" in path.name] if len(found) > 1 else found
-    if found and len(chosen) != 1:
-        names = ", ".join(path.name for path in found)
+    files = sorted(path for path in folder.iterdir() if _IMAGES.fullmatch(path.name))
+    files = [path for path in files if not (path.suffix == ".gz" and path.with_suffix("") in files)]
+    chosen = [path for path in files if "train" in path.name] if len(files) > 1 else files
+    if files and len(chosen) != 1:
+        names = ", ".join(path.name for path in files)
         raise UserError(f"several idx files of images in '{folder}' ({names}): give the path of one of them")
     return chosen[0] if chosen else None
 

@@ -50,10 +50,10 @@ def _source(
 
     def file(i: int) -> Blob:
         try:
-            found = cell(i)
+            value = cell(i)
         except (OSError, ValueError, ArithmeticError) as error:
             raise Unreadable(f"damaged: {printable(str(error))[:80]}") from None
-        data = found.get("bytes") if isinstance(found, Mapping) else found
+        data = value.get("bytes") if isinstance(value, Mapping) else value
         if not isinstance(data, bytes):
             raise Unreadable("the row holds no bytes of a picture")
         if len(data) > MAX_FILE:
@@ -175,10 +175,10 @@ def open_huggingface(name: str) -> FileSource:
 
 def _picture_column(columns: Mapping[str, bool], where: str) -> str:
     """The name of the column of pictures: one called so, else the first."""
-    found = [name for name, picture in columns.items() if picture]
-    if not found:
+    pictures = [name for name, picture in columns.items() if picture]
+    if not pictures:
         raise UserError(f"'{where}' has no column of pictures: it has {', '.join(columns)}")
-    return next((name for name in _NAMED if name in found), found[0])
+    return next((name for name in _NAMED if name in pictures), pictures[0])
 
 
 def _is_picture(kind: Any) -> bool:

@@ -166,12 +166,12 @@ def decoder(setup: bytes) -> Callable[[File], bytes]:
 
 def _answers(source: Source, form: Form, first: int) -> Iterator[tuple[Row | str, tuple[float, ...], str | None]]:
     """Yield each picture's row, or why there is none, its condition and its caption, from `first` on."""
-    if (known := encoded(source)) is not None:
+    if (files := encoded(source)) is not None:
         workers, setup = count_workers(len(source) - first), json.dumps(asdict(form)).encode()
         batch = max(1, min(16, _BATCH_BYTES // (3 * math.prod(form.size))))
-        rows = run(DECODER, setup, files_of(known, range(first, len(source))), workers, batch=batch)
+        rows = run(DECODER, setup, files_of(files, range(first, len(source))), workers, batch=batch)
         for i, row in enumerate(rows, first):
-            yield row if isinstance(row, str) else Row.unpack(row), known.condition(i), known.caption(i)
+            yield row if isinstance(row, str) else Row.unpack(row), files.condition(i), files.caption(i)
         return
     for i in range(first, len(source)):
         try:

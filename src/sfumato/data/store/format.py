@@ -241,9 +241,9 @@ def write_index(built: Path, attributes: tuple[Attribute, ...], index: dict[str,
 
 def _used(attribute: Attribute, column: NDArray[np.float32]) -> Attribute:
     """Drop values that no picture has; a column (N,) is changed in place to count those that are left."""
-    given = ~np.isnan(column)
-    used, positions = np.unique(column[given].astype(np.int64), return_inverse=True)
+    present = ~np.isnan(column)
+    used, positions = np.unique(column[present].astype(np.int64), return_inverse=True)
     if not attribute.values or not len(used):
         return attribute
-    column[given] = positions
+    column[present] = positions
     return Attribute(attribute.name, tuple(attribute.values[k] for k in used))

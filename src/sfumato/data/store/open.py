@@ -34,8 +34,8 @@ def cache_folder(cache: Path | None = None) -> Path:
     """Return the folder for caches: the argument, $SFUMATO_CACHE, or the user's own cache folder."""
     if cache is not None:
         return cache
-    if given := os.environ.get("SFUMATO_CACHE"):
-        return Path(given)
+    if folder := os.environ.get("SFUMATO_CACHE"):
+        return Path(folder)
     if base := os.environ.get("XDG_CACHE_HOME"):
         return Path(base, "sfumato")
     return Path(os.path.expanduser("~"), ".cache", "sfumato")

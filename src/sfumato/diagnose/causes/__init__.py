@@ -34,6 +34,6 @@ CAUSES: dict[str, Callable[[Evidence], Finding | None]] = {
 
 def conclude(evidence: Evidence) -> tuple[Finding, ...]:
     """Return the findings, the gravest first; () where nothing wrong was found."""
-    found = ((name, cause(evidence)) for name, cause in CAUSES.items())
-    findings = [replace(finding, cause=name) for name, finding in found if finding is not None]
+    results = ((name, cause(evidence)) for name, cause in CAUSES.items())
+    findings = [replace(finding, cause=name) for name, finding in results if finding is not None]
     return tuple(sorted(findings, key=lambda finding: -finding.severity))  # stable: equals keep the order of CAUSES

@@ -60,8 +60,8 @@ def usable(history: Predictions, lambda_t: float) -> Predictions:
 
 def _middle(h: float, history: Predictions) -> Tensor:
     """m_0 + (m_0 - m_1)/(2 r_0): the line through two predictions, read in the middle of the step."""
-    (now, m_0), (before, m_1) = history
-    return m_0 + (m_0 - m_1) * (h / (2 * (now - before)))
+    (lambda_0, m_0), (lambda_1, m_1) = history
+    return m_0 + (m_0 - m_1) * (h / (2 * (lambda_0 - lambda_1)))
 
 
 def _curved(h: float, history: Predictions) -> Tensor:

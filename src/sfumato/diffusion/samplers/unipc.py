@@ -60,8 +60,8 @@ class _Step:
 
     def take(self, variant: str, arrival: Tensor | None = None) -> Tensor:
         """Take the step, with the prediction made on arrival where there is one."""
-        (now, m_0), *older = self.history
-        points = [((past - now) / self.h, m) for past, m in older]
+        (lambda_0, m_0), *older = self.history
+        points = [((past - lambda_0) / self.h, m) for past, m in older]
         if arrival is not None:
             points.append((1.0, arrival))
         image = -math.expm1(-self.h) * m_0

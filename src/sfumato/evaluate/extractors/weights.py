@@ -53,13 +53,13 @@ def fill(net: Net, state: Mapping[str, Tensor], path: Path, name: str) -> Net:
     Raises:
         UserError: a tensor is missing, too many, or of another shape; it names the first.
     """
-    wanted = {key: tuple(t.shape) for key, t in net.state_dict().items() if not key.endswith("num_batches_tracked")}
+    expected = {key: tuple(t.shape) for key, t in net.state_dict().items() if not key.endswith("num_batches_tracked")}
     present = {key: tuple(t.shape) for key, t in state.items() if not key.endswith("num_batches_tracked")}
-    for key in [*wanted, *present]:
-        if wanted.get(key) != present.get(key):
-            what = f"'{key}' is {present.get(key, 'missing')}, expected {wanted.get(key, 'no such tensor')}"
+    for key in [*expected, *present]:
+        if expected.get(key) != present.get(key):
+            what = f"'{key}' is {present.get(key, 'missing')}, expected {expected.get(key, 'no such tensor')}"
             raise UserError(f"'{path}' does not hold the weights of {name}: {what}; give the published file")
-    net.load_state_dict({key: state[key].float() for key in wanted}, strict=False, assign=True)
+    net.load_state_dict({key: state[key].float() for key in expected}, strict=False, assign=True)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
             module.num_batches_tracked = torch.tensor(0)
