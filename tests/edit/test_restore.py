@@ -170,7 +170,10 @@ Y, WHOLE = torch.zeros(1, 6, 4), torch.ones(6, 4, dtype=torch.bool)
         (lambda: colorize(GREY, Y), "grey images: colorize needs a model of colour"),
         (lambda: upscale(GREY, Y[:, :2, :1], 3), "the factor is 3, and the model's images are 6x4: choose 2"),
         (lambda: upscale(GREY, Y[:, :1, :1], 8), "the factor is 8"),
-        (lambda: upscale(GREY, Y, 2), "the measurement is 1x6x4, and this model's images give 1x3x2"),
+        (
+            lambda: upscale(GREY, Y, 2),
+            "the measurement has shape 1x6x4, and the operator's output on this model's images 1x3x2",
+        ),
         (lambda: deblur(GREY, Y, 0), "sigma is 0: it must be above 0"),
         (lambda: restore(GREY, Y, Downscale(1), noise_std=-1), "noise_std is -1"),
         (lambda: restore(GREY, Y, Grayscale()), "the operator does not fit the model's images: 3 grey weights"),

@@ -139,7 +139,7 @@ def luma(model: Model) -> Grayscale:
     channels = model.codec.image_shape[0]
     if channels != 3:
         what = "grey" if channels == 1 else f"{channels}-channel"
-        raise UserError(f"this model's images are {what}: colorize needs a model of colour images (3 channels)")
+        raise UserError(f"this model makes {what} images: colorize needs a model of colour images (3 channels)")
     return Grayscale()
 
 
