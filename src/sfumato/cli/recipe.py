@@ -22,9 +22,10 @@ class RecipeOptions:
     """auto (by default), ddpm (the paper's ancestral one), ddim, euler, heun, edm, dpmpp-1, dpmpp-2, dpmpp-3,
     dpmpp-sde, unipc or pndm; see docs/choose-a-sampler.md"""
     steps: Annotated[int | None, option("N")] = None
-    """steps of the sampler; what auto says, 50 for ddim, the whole chain for ddpm, 20 evaluations for others"""
+    """steps of the sampler; by default that of auto, 50 for ddim, the whole chain for ddpm, 20 evaluations for
+    others"""
     grid: Annotated[str | None, option("NAME")] = None
-    """times it visits: trailing, leading, uniform, quadratic, logsnr, karras, or fitted to the model"""
+    """times of the steps: trailing, leading, uniform, quadratic, logsnr, karras, or fitted to the model"""
     eta: Annotated[float | None, option("X")] = None
     """noise of ddim: 0 (the default) is deterministic, 1 is ancestral"""
     variance: Annotated[Literal["small", "large", "learned", "analytic"] | None, option("NAME")] = None
