@@ -160,7 +160,7 @@ def test_an_interrupted_evaluation_says_how_to_go_on(
         ("RUN --extractor dinov2:FILE", "does not hold the weights of DINOv2"),
         ("RUN --extractor pixel", "did you mean 'pixels'?"),
         ("RUN --data nowhere", "there is no folder and no built-in data 'nowhere'"),
-        ("RUN --data other", "(they have class = a, b, and the model knows 0, 1, 2, 3, ...)"),
+        ("RUN --data other", "(they have class = a, b, and the model has 0, 1, 2, 3, ...)"),
         ("RUN --device tpu", "--device can't be 'tpu'"),
         ("RUN --out taken", "Not a directory: taken/parts"),
         ("nowhere", "nowhere does not exist"),

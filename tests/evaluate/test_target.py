@@ -32,10 +32,10 @@ def test_values_and_numbers_are_counted_as_the_model_does() -> None:
 @pytest.mark.parametrize(
     ("attributes", "message"),
     [
-        ((AGE,), "they have age, and the model knows kind, age"),
-        ((), "they have none, and the model knows kind, age"),
-        ((replace(KIND, values=("a", "d")), AGE), "they have kind = d, and the model knows a, b, c"),
-        ((KIND, Attribute("age", ("old", "young"))), "they have kind, age, and the model knows kind, age"),
+        ((AGE,), "they have age, and the model has kind, age"),
+        ((), "they have none, and the model has kind, age"),
+        ((replace(KIND, values=("a", "d")), AGE), "they have kind = d, and the model has a, b, c"),
+        ((KIND, Attribute("age", ("old", "young"))), "they have kind, age, and the model has kind, age"),
     ],
 )
 def test_images_of_other_attributes_are_refused(attributes: tuple[Attribute, ...], message: str) -> None:

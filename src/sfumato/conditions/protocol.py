@@ -29,11 +29,10 @@ class Vocabulary(Protocol):
         ...
 
     def parse(self, text: str | None, complete: bool = False) -> Condition | None:
-        """Return the conditions that words ask for, one row each, which images cycle through; None where `text` is
-        None.
+        """Return the conditions that a text means, one row each, which images cycle through; None where `text` is None.
 
-        Where `complete`, the model never saw anything left out, so everything must be given. Raises `UserError` for
-        words that ask for nothing that is known, or too few of them.
+        Where `complete`, the model was trained without dropout of conditions, so everything must be given. Raises
+        `UserError` for unknown words, or too few of them.
         """
         ...
 
@@ -46,8 +45,8 @@ class Vocabulary(Protocol):
         ...
 
     def recode(self, condition: Condition | None, other: Vocabulary | None) -> Condition:
-        """Return the conditions of another vocabulary as conditions of this one; raises `UserError` where they say
-        something that this one doesn't know, or not all that it knows."""
+        """Return the conditions of another vocabulary as conditions of this one; raises `UserError` where they have
+        something that this one lacks, or lack something that it has."""
         ...
 
     def plain(self) -> dict[str, Any]:

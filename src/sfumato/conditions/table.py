@@ -13,9 +13,9 @@ __all__ = ["Attributes"]
 
 @dataclass(frozen=True, eq=False)
 class Attributes:
-    """What is asked of a batch, or known of it, (B, A) float32; satisfies `Condition`.
+    """The attributes of a batch, (B, A) float32; satisfies `Condition`.
 
-    A column of an attribute with values has the position of one in its list, that of a number the number standardised,
+    A column holds the index of a value, or a standardised number,
     NaN where it is not given.
     """
 
@@ -48,11 +48,11 @@ class Attributes:
     def dropped(self, u: Tensor, probability: float) -> Attributes:
         """Return the rows with some attributes left out, by numbers u (B, 2 + A) uniform in [0, 1).
 
-        With the given probability none is left, which is what guidance subtracts (Ho, Salimans 2022). Of the other
-        examples half keep all, and half keep each attribute with a chance r that is itself uniform in [0, 1]: a model
-        of many attributes is later asked for one or two of them, and with r fixed at 1/2 it would hardly ever have met
-        so few. With r uniform, each number of attributes, 0 to A, is equally likely. A single attribute is left out
-        with the given probability. At probability 0 everything is kept.
+        With the given probability all are left out, as guidance needs (Ho, Salimans 2022). Of the other
+        examples half keep all, and half keep each attribute with a chance r that is itself uniform in [0, 1]: users
+        later give one or two of many attributes, and with r fixed at 1/2 training would hardly ever have so few. With r
+        uniform, each number of attributes, 0 to A, is equally likely. A single attribute is left out with the given
+        probability. At probability 0 everything is kept.
         """
         kept = (u[:, :1] >= probability).expand(-1, self.table.shape[1])
         if self.table.shape[1] > 1 and probability > 0:

@@ -23,7 +23,7 @@ __all__ = ["AttributeVocabulary"]
 
 @dataclass(frozen=True)
 class AttributeVocabulary:
-    """At least one attribute that a model knows, in the order of the table's columns; satisfies `Vocabulary`."""
+    """The attributes of a model, at least one, in the order of the table's columns; satisfies `Vocabulary`."""
 
     attributes: tuple[Attribute, ...]
 
@@ -58,7 +58,7 @@ class AttributeVocabulary:
 
     def rows(self, rows: Tensor | Sequence[Sequence[float]]) -> Attributes:
         """Return rows of numbers as a condition; raises `UserError` for another number of columns, no row, or a number
-        that stands for no value."""
+        that is not the index of a value."""
         table = torch.as_tensor(rows, dtype=torch.float32)
         if table.ndim != 2 or not len(table) or table.shape[1] != len(self.attributes):
             raise UserError(f"conditions of shape {tuple(table.shape)}: give rows of {len(self.attributes)} numbers")
@@ -79,11 +79,11 @@ class AttributeVocabulary:
         for attribute in self.attributes:
             if attribute.name not in theirs or bool(theirs[attribute.name][0].values) != bool(attribute.values):
                 choices = _some(own.name for own in self.attributes)
-                raise UserError(f"they have {_some(theirs)}, and the model knows {choices}")
+                raise UserError(f"they have {_some(theirs)}, and the model has {choices}")
             there, column = theirs[attribute.name]
             if unknown := [value for value in there.values if value not in attribute.values]:
                 choices = _some(attribute.values)
-                raise UserError(f"they have {attribute.name} = {_some(unknown)}, and the model knows {choices}")
+                raise UserError(f"they have {attribute.name} = {_some(unknown)}, and the model has {choices}")
             if there.values:
                 positions = torch.tensor([attribute.values.index(value) for value in there.values], dtype=torch.float32)
                 columns.append(column.where(column.isnan(), positions[column.nan_to_num().long()]))

@@ -11,8 +11,8 @@
       augment    AugmentConfig     how training images are altered
 
 Values come from a preset, a TOML file over it, and `key=value` from the command line over both (`presets.resolve`). The
-result is written whole into the run folder and into the header of every weights file, so nothing about a model depends
-on what the defaults are later. Every value is checked by its own dataclass, combinations of them here.
+result is written whole into the run folder and into the header of every weights file, so later defaults change nothing
+about a model. Every value is checked by its own dataclass, combinations of them here.
 """
 
 from __future__ import annotations
@@ -78,8 +78,7 @@ class Config:
             object.__setattr__(self, "augment", replace(self.augment, kinds=kinds))
 
     def interface(self, channels: int, vocabulary: Vocabulary | None = None) -> Interface:
-        """Return what the network must fit: the channels of x_0, and what the data knows of its images, None for
-        nothing."""
+        """Return what the network must fit: the channels of x_0, and the data's vocabulary, None without conditions."""
         numbers = NUMBERS if self.augment.on else 0
         return Interface(channels, vocabulary, numbers, self.diffusion.variance == "learned")
 

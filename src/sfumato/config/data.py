@@ -33,7 +33,7 @@ class DataConfig:
             whole image and fills the rest with the background, `random` cuts out another rectangle each time.
         flip: mirror each training image with probability 1/2, at every position of the stream.
         held_out: fraction of the images kept out of training, in [0, 1), chosen by content.
-        labels: `none`; `source`, what the source knows (sub-folders, labels of idx files, attributes of built-in
+        labels: `none`; `source`, the source's own (sub-folders, labels of idx files, attributes of built-in
             images); or the path of a CSV or JSON Lines file.
         attributes: which attributes to use, by name; () uses all.
         background: the colour behind transparent pixels: a CSS name or #rrggbb.

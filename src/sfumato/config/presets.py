@@ -171,7 +171,7 @@ def choose(shape: Sequence[int], count: int, device: str = "cpu") -> tuple[str, 
 def resolve(
     preset: str | None = None, file: Path | str | None = None, overrides: Mapping[str, str] | None = None
 ) -> Config:
-    """Return the configuration: a preset or the defaults, a TOML file over it, overrides over both.
+    """Return the configuration: a preset or the defaults, overridden by a TOML file, overridden by `overrides`.
 
     Overrides are text by dotted key, such as {"net.base": "64", "diffusion.schedule.kind": "linear"}.
 

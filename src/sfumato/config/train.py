@@ -85,7 +85,7 @@ class OptimConfig:
         weight_decay: as the optimiser defines it.
         warmup: images over which the rate rises from 0; a value below 1 is a fraction of the planned length.
         decay: `constant`, `cosine` or `linear`, down to 0 at the planned length.
-        clip: greatest norm of the whole gradient; None leaves it alone.
+        clip: greatest norm of the whole gradient; None does not clip.
     """
 
     name: str = "adamw"

@@ -270,7 +270,7 @@ def _format(stored: Stored, config: DataConfig) -> tuple[PixelFormat, str | None
 
 
 def _labels(stored: Stored, config: DataConfig, name: str) -> Labels:
-    """What the configuration wants to be known of the images."""
+    """The labels that the configuration chooses."""
     own = stored.labels
     if config.labels == "none":
         names = ", ".join(attribute.name for attribute in own.attributes[:6]) + ", ..." * (len(own.attributes) > 6)

@@ -6,9 +6,9 @@ Three estimates of the code length of images under a model, all by the denoiser 
     SampledBound   the same bound from a few of its terms an image: unbiased, and more images for the same time
     FlowDensity    the probability-flow density at t_0 = 1/T and the decoder below it (`diffusion.flow`)
 
-Integers are the middles of bins and have probabilities. Floats have none: their figure is -log2 of a density a
-dimension, in the data's own units (`Codec.bits_offset`), which may be negative, and which no number of another unit
-or of integers can be compared with.
+Integers are the middles of bins and have probabilities. Floats have only a density: their figure is -log2 of it a
+dimension, in the data's own units (`Codec.bits_offset`). It may be negative and can't be compared with figures of
+integers or of other units.
 
 The scored images and their noise are random. With R draws of noise for each of N images, the mean over
 draws has the variance of the images (and what noise is left in it) over N, which gives the interval; the part due to

@@ -25,15 +25,15 @@ LOG = logging.getLogger("sfumato")
 
 @dataclass(frozen=True, eq=False)
 class Compiled:
-    """A network in evaluation mode that has faster code, `fast`, for batches of some sizes."""
+    """A network in evaluation mode with compiled code, `fast`, for batches of some sizes."""
 
     net: Callable[..., Tensor]
     fast: Callable[..., Tensor]
     sizes: frozenset[int]
 
     def __call__(self, x: Tensor, time: Tensor, condition: Any = None) -> Tensor:
-        """Run the compiled code where there is some for the batch; raises `UserError` where this machine can't
-        compile."""
+        """Run the compiled code, or the plain network for other batch sizes; raises `UserError` where this machine
+        can't compile."""
         if len(x) not in self.sizes or torch.is_grad_enabled():  # frozen weights have no gradients
             return self.net(x, time, condition)
         try:

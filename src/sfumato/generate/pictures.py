@@ -33,7 +33,7 @@ LAYOUT_KEY = "sfumato.layout"
 
 @dataclass(frozen=True)
 class Layout:
-    """How a grid was laid out, enough to cut the tiles out again: the gap of paper in source pixels, the scale as
+    """The layout of a grid, from which `tiles` cuts it: the gap of paper in source pixels, the scale as
     pixels of the picture for one source pixel, the shape (C, H, W) of one tile, C as shown (1 or 3)."""
 
     num: int
@@ -98,7 +98,7 @@ def single(image: Any) -> Image.Image:
 
 
 def tiles(picture: Image.Image) -> Bytes:
-    """Return the bytes that `grid` was given, uint8 (N, 1 or 3, H, W), from its picture or the PNG of it; raises
+    """Return the images of a grid, uint8 (N, 1 or 3, H, W), from its picture or PNG file; raises
     `UserError` for any other picture."""
     try:
         layout = Layout.parse(str(picture.info[LAYOUT_KEY]))

@@ -136,8 +136,8 @@ class Recipe:
     def denoiser(self, plain: Denoiser, codec: Codec, weak: Denoiser | None = None) -> Denoiser:
         """Return the denoiser to sample with: the model's own, guided, and clipped outside of the guidance.
 
-        Guidance leads away from the missing condition, or from `weak`, a worse model's denoiser. Raises `UserError`
-        where that has another schedule, or for thresholding where x_0 has no range.
+        Guidance is away from the unconditional prediction, or from that of `weak`, a worse model's denoiser. Raises
+        `UserError` where that has another schedule, or for thresholding where x_0 has no range.
         """
         guided = plain
         if weak is not None:
@@ -190,8 +190,8 @@ class Recipe:
         return self.steps * self.build(VARIANCES["small"]).evaluations * twice
 
     def describe(self) -> dict[str, Any]:
-        """Return what decides an image besides the model, its seed and its condition, without options that have no
-        effect."""
+        """Return everything that determines an image besides the model, its seed and its condition, without options
+        that have no effect."""
         options: dict[str, Any] = {"sampler": self.sampler, "steps": self.steps, "grid": self.grid}
         options |= {name: getattr(self, name) for name in ("eta", "variance") if getattr(self, name) is not None}
         options["range"] = self.range

@@ -37,7 +37,7 @@ Report = Callable[[int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class Sampling:
-    """A recipe made ready for a model: resolved, its denoiser guided and clipped, its times (N + 1,) decreasing, the
+    """A recipe prepared for a model: resolved, its denoiser guided and clipped, its times (N + 1,) decreasing, the
     shape (C, H, W) of x_0."""
 
     recipe: Recipe
@@ -63,9 +63,9 @@ class Sampling:
 
         Args:
             condition: rows that the images cycle through, image i taking row i modulo their number; None for nothing.
-            batch: images at a time; halved, for good, whenever it does not fit into memory.
-            on_state: sees every state; a batch that was too large comes again, halved, from its prior.
-            start: makes a batch's images at times[0], (b, C, H, W), out of its noise; None is the prior.
+            batch: images at a time; halved, also for later batches, whenever it does not fit into memory.
+            on_state: called with every state; a batch that was too large starts again, halved, from its prior.
+            start: returns a batch's images at times[0], (b, C, H, W), from its noise; None is the prior.
 
         Yields:
             (index of the batch's first image, float32 x_0 (b, C, H, W) on the CPU).
@@ -143,10 +143,10 @@ def prepare(
     weak: Model | None = None,
     variance: Variance | None = None,
 ) -> Sampling:
-    """Make a recipe ready for a model; raises `UserError` where it can't be done with this model.
+    """Prepare a recipe for a model; raises `UserError` where it does not fit the model.
 
     Args:
-        condition: what a grid fitted to the model is fitted with; None for nothing.
+        condition: for fitting a grid to the model; None is unconditional.
         weak: a worse model to guide away from.
         variance: the measured one, where the recipe says `analytic`; None measures it on the model's own images.
     """
@@ -191,8 +191,8 @@ def sample(
 
 
 def asked(model: Model, words: str | None) -> Condition | None:
-    """Return the rows that words ask of a model, None where nothing is asked for; raises `UserError` for words that its
-    vocabulary does not have, or too few for one that never saw any left out."""
+    """Return the conditions that a text means for a model, None without any; raises `UserError` for words that its
+    vocabulary does not have, or too few for a model trained without label dropout."""
     if model.vocabulary is None:
         if words is not None:
             raise UserError(f"the model was trained without labels: leave out '{words}'")

@@ -47,8 +47,8 @@ SOFTWARE = {"Software": "sfumato"}
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Images that are sampled while they are written, as `Sampling.stream` has them; `facts` is what the files say of
-    themselves."""
+    """Images that are sampled while they are written, as `Sampling.stream` has them; `facts` are stored in the
+    files."""
 
     model: Model
     sampling: Sampling

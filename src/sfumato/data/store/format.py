@@ -56,7 +56,7 @@ class Stored:
         images: (N, C, H, W), mapped read-only.
         size: (height, width) of an image, smaller than a row's for random crops.
         format: of the values; of floats, from the least to the greatest that there is.
-        labels: what the source knows of its pictures; values that none of them has are left out.
+        labels: the source's; values that no picture has are left out.
         digests: N times 64 hexadecimal digits.
         origins: where each row comes from.
         skipped: (origin, reason) of every picture that could not be used.
