@@ -78,7 +78,7 @@ def test_the_sheet_of_unlabelled_images_is_a_grid(sfumato: Command, tmp_path: Pa
         ("facse", "did you mean 'faces'?"),
         ("digits --out sheet.jpg", "a contact sheet is a .png file"),
         ("digits --num 0", "--num is 0"),
-        ("digits --data.sise 3,3", "unknown key data.sise; did you mean 'size'?"),
+        ("digits --data.sise 3,3", "unknown key data.sise; did you mean 'data.size'?"),
         ("digits --data.size 0,3", "data.size is (0, 3)"),
     ],
 )

@@ -89,4 +89,4 @@ def test_mistakes(refused: Command, tmp_path: Path) -> None:
     assert "nowhere does not exist" in refused("info", "nowhere")
     assert f"{tmp_path} is not a run folder" in refused("info", tmp_path)
     (tmp_path / "config.toml").write_text("[net]\nbsae = 3\n")
-    assert "unknown key net.bsae; did you mean 'base'?" in refused("info", tmp_path)
+    assert "unknown key net.bsae; did you mean 'net.base'?" in refused("info", tmp_path)

@@ -100,7 +100,7 @@ def test_a_preset_is_chosen_by_size_or_taken_as_asked(sfumato: Command, tmp_path
         ("empty", "'empty' holds no files"),
         ("bad", "no readable image"),
         ("digits --preset digit", "did you mean 'digits'?"),
-        ("digits --net.bsae 8", "unknown key net.bsae; did you mean 'base'?"),
+        ("digits --net.bsae 8", "unknown key net.bsae; did you mean 'net.base'?"),
         ("digits --net.base eight", 'net.base = "eight": expected a whole number'),
         ("digits --diffusion.schedule.kind cosin", "did you mean 'cosine'?"),
         ("digits --net.groups 5", "net.groups is 5"),

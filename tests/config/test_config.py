@@ -72,7 +72,7 @@ def test_file_over_preset_and_override_over_file(tmp_path: Path):
     ("preset", "overrides", "words"),
     [
         ("facse", {}, ["facse", "'faces'"]),
-        (None, {"net.bas": "64"}, ["net.bas", "'base'"]),
+        (None, {"net.bas": "64"}, ["net.bas", "'net.base'"]),
         (None, {"nte.base": "64"}, ["nte", "'net'"]),
         (None, {"net.base": "many"}, ["net.base", '"many"', "whole number"]),
         (None, {"diffusion.schedule.kind": "cosin"}, ["diffusion.schedule.kind", "'cosine'"]),

@@ -111,7 +111,7 @@ def test_a_new_kind_starts_from_its_own_defaults():
     ("table", "words"),
     [
         ({"cuont": 3}, ["cuont", "'count'"]),
-        ({"leaf": {"nmae": "x"}}, ["leaf.nmae", "'name'"]),
+        ({"leaf": {"nmae": "x"}}, ["leaf.nmae", "'leaf.name'"]),
         ({"shape": {"kind": "sqare"}}, ["shape.kind", "sqare", "'square'"]),
         ({"shape": {"side": 1.0}}, ["shape", "kind", "polygon"]),
         ({"shape": {"kind": "square", "corners": [1]}}, ["shape.corners"]),

@@ -55,7 +55,8 @@ Denoising diffusion from a folder of images to samples.
 `sfumato VERB --help` explains a verb, with an example. To begin:
 
   sfumato demo                          two minutes, then pictures to look at
-  sfumato train ~/photos --budget 30m   train on your own images; the same line again resumes
+  sfumato train ~/photos --budget 30m --run runs/photos
+                                        train on your own images; the same line again resumes
   sfumato sample runs/photos            sample new ones
 """
 

@@ -109,7 +109,7 @@ def _table(cls: type[Any], value: Any, choices: Choices, where: str) -> Any:
     prefix = f"{where}." if where else ""
     for key in table:
         if key not in hints:
-            raise UserError(f"unknown key {prefix}{key}{nearest(str(key), hints)}")
+            raise UserError(f"unknown key {prefix}{key}{nearest(f'{prefix}{key}', [prefix + hint for hint in hints])}")
     values = {key: convert(hints[key], item, choices, prefix + key) for key, item in table.items()}
     try:
         return cls(**values)
