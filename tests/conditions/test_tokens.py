@@ -42,6 +42,7 @@ def test_it_trains_and_is_saved(run: Run) -> None:
     model = load(run)
     assert model.vocabulary == WORDS
     assert model.attributes == ()
+    assert model.describe()["vocabulary"] == WORDS.plain()
     table = model.net.get_parameter("condition.table.weight")
     assert table.shape == (8, 16)
 

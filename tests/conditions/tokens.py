@@ -55,6 +55,8 @@ class Words:
     def parse(self, text: str | None, complete: bool = False) -> Tokens | None:
         if text is None:
             return self.every() if complete else None
+        if text == "all":
+            return self.every()
         unknown = [word for word in text.split() if word not in self.words]
         if unknown:
             raise UserError(f"there is no word '{unknown[0]}'{nearest(unknown[0], self.words)}")

@@ -95,6 +95,7 @@ def test_file_over_preset_and_override_over_file(tmp_path: Path):
         (None, {"train.budget": "0"}, ["train.budget"]),
         (None, {"train.grid_steps": "2000"}, ["train.grid_steps", "1000"]),
         (None, {"net.base": "33"}, ["net.base"]),
+        (None, {"net.channels": "1"}, ["net.channels", "leave it out"]),
     ],
 )
 def test_mistakes_are_named(preset, overrides, words):

@@ -58,7 +58,7 @@ def _text(source: str, config: Config, model: Model | None, figures: dict[str, A
         pairs.append(("labels", "none" if config.data.labels == "none" else f"from {config.data.labels}"))
     else:
         cost = f"{figures['parameters']:,} parameters, {count(figures['flops'])}FLOP an image forward"
-        pairs += [("labels", _labels(figures["attributes"])), ("network", f"{cost}\n{model.net.summary()}")]
+        pairs += [("labels", _labels(model, figures["attributes"])), ("network", f"{cost}\n{model.net.summary()}")]
     pairs += [("process", _process(config)), ("schedule", _table(config))]
     if "run" in figures:
         pairs += _progress(figures)
@@ -85,8 +85,11 @@ def padding(config: Config, shape: tuple[int, int, int]) -> str:
     return "" if inside == (height, width) else f"{height}x{width} extended to {inside[0]}x{inside[1]} inside"
 
 
-def _labels(attributes: list[dict[str, Any]]) -> str:
-    """The attributes, one a line."""
+def _labels(model: Model, attributes: list[dict[str, Any]]) -> str:
+    """The attributes, one a line, or what else can be asked for."""
+    if model.vocabulary is not None and not attributes:
+        words = model.vocabulary.describe(model.vocabulary.every())
+        return ", ".join(words[:NUM_VALUES]) + (", ..." if len(words) > NUM_VALUES else "")
     lines = []
     for table in attributes:
         values = table.get("values")

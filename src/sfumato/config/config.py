@@ -45,7 +45,7 @@ __all__ = ["Config", "difference", "digest", "from_dict", "from_stored", "read_t
 CHOICES: tree.Choices = {Chain: SCHEDULES, Weighting: WEIGHTINGS, NetworkConfig: NETWORKS, CodecConfig: CODECS}
 """The abstract types of the tree, and which dataclasses a table's `kind` may name for them."""
 
-_DERIVED = ("channels", "conditions", "augment", "learned_variance", "num_classes")
+DERIVED = ("channels", "conditions", "augment", "learned_variance", "num_classes")
 """Keys of `net` in configurations of earlier versions; today they follow from the data and the process."""
 
 
@@ -109,7 +109,7 @@ def without_derived(table: Mapping[str, Any]) -> dict[str, Any]:
     net = table.get("net")
     if not isinstance(net, Mapping):
         return dict(table)
-    kept = {"patch" if key == "fold" else key: value for key, value in net.items() if key not in _DERIVED}
+    kept = {"patch" if key == "fold" else key: value for key, value in net.items() if key not in DERIVED}
     return {**table, "net": kept}
 
 

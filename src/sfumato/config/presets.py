@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sfumato.config import tree
-from sfumato.config.config import Config, from_dict, read_toml, to_dict, without_derived
+from sfumato.config.config import DERIVED, Config, from_dict, read_toml, to_dict, without_derived
 from sfumato.config.data import DataConfig
 from sfumato.config.diffusion import DiffusionConfig
 from sfumato.config.train import EMAConfig, OptimConfig, TrainConfig
@@ -184,5 +184,8 @@ def resolve(
     table = to_dict(PRESETS[preset].config if preset is not None else Config())
     if file is not None:
         table = tree.merge(table, without_derived(read_toml(Path(file))))
+    for key in overrides or {}:
+        if key.removeprefix("net.") in DERIVED and key.startswith("net."):
+            raise UserError(f"{key} follows from the data and the process: leave it out")
     renamed = {_RENAMED.get(key, key): value for key, value in (overrides or {}).items()}
     return from_dict(tree.merge(table, tree.nest(renamed)))

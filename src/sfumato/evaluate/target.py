@@ -6,6 +6,7 @@ chosen at random by the image's index, and a held-out image is scored given its 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,8 @@ from sfumato.model import Model, load
 from sfumato.run.folder import Run
 
 __all__ = ["Counted", "Target", "open_target", "results_folder"]
+
+LOG = logging.getLogger("sfumato")
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,9 @@ def open_target(
         return Target(model, images, data is None)
     if model.vocabulary is None:
         return Target(model, replace(images, vocabulary=None, conditions=None), data is None)
+    if data is None and type(images.vocabulary) is not type(model.vocabulary):
+        LOG.warning("the model's labels are not in its data's configuration: it is measured without labels")
+        return Target(model, replace(images, vocabulary=model.vocabulary, conditions=None), True)
     try:
         conditions = model.vocabulary.recode(images.conditions, images.vocabulary)
     except UserError as error:

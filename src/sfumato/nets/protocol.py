@@ -82,12 +82,14 @@ class Network(nn.Module, ABC):
 
     def cost(self, height: int, width: int) -> Cost:
         """Count what one image of x_0 costs, from the network's own modules; nothing is allocated."""
-        blank = copy.deepcopy(
-            self, {id(p): nn.Parameter(torch.empty_like(p, device="meta")) for p in self.parameters()}
-        )
+        shells = {id(p): nn.Parameter(torch.empty_like(p, device="meta")) for p in self.parameters()}
+        blank = copy.deepcopy(self, shells)
         blank.to("meta")
         example = (torch.empty(1, self.interface.channels, height, width, device="meta"), torch.zeros(1, device="meta"))
-        return Cost(parameters(self), flops(blank, example), activation_bytes(blank, example))
+        forward = flops(
+            blank.requires_grad_(False), example
+        )  # torch's counter fails on a view of a weight with gradient
+        return Cost(parameters(self), forward, activation_bytes(blank.requires_grad_(True), example))
 
 
 class NetworkConfig(Protocol):
