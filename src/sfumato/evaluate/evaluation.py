@@ -141,7 +141,7 @@ class Evaluation:
         bits, format, num = self.stages.bits(), self.target.data.format, self.settings.num
         notes = _format_notes(format)
         if num is not None and bits.images < num:
-            notes.append(f"all {bits.images:,} held-out images were scored; {num:,} were asked for")
+            notes.append(f"all {bits.images:,} held-out images were scored; {num:,} were requested")
         if self.target.conditional:
             notes.append("each image was scored given its own labels")
         how = {"kind": self.settings.method, "steps": self.stages.scoring.get("steps", 0), "levels": format.levels}
