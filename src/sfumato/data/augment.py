@@ -58,15 +58,7 @@ _SCALE, _STRETCH, _SHIFT = 0.2, 0.2, 1 / 8
 def cut_out(
     whole: Pixels, size: tuple[int, int], rows: NDArray[np.int64], seed: int, positions: Tensor
 ) -> NDArray[Any]:
-    """Cut images out of larger pictures, anywhere with the same chance.
-
-    Args:
-        whole: (N, C, H', W').
-        size: (H, W) of an image.
-        rows: (B,) of `whole`.
-        seed: the run's.
-        positions: (B,) int64, of the training stream.
-    """
+    """Cut images (B, C, *size) out of rows (B,) of larger pictures (N, C, H', W'), anywhere with the same chance."""
     height, width = size
     room = torch.tensor(whole.shape[2:]) - torch.tensor(size)
     corners = (uniform(seed, Purpose.CROP, positions, (2,)) * (room + 1)).long().tolist()
@@ -92,17 +84,14 @@ def _mirrored(seed: int, block: int) -> Tensor:
 
 
 def draw(config: AugmentConfig, seed: int, positions: Tensor) -> Tensor:
-    """Return the alterations of examples, from random numbers of purpose AUGMENT.
+    """Return the alterations of examples, (B, NUMBERS) float32 in the order of the module's table; zeros for none.
 
-    Each kind has random numbers of its own, so leaving one out changes nothing about the others.
+    Each kind has random numbers of its own (of purpose AUGMENT), so leaving one out changes nothing about the others.
 
     Args:
         config: the kinds and their probability.
         seed: the run's.
         positions: (B,) int64, of the training stream.
-
-    Returns:
-        (B, NUMBERS) float32, in the order of the module's table; zeros where an image is unaltered.
     """
     u = uniform(seed, Purpose.AUGMENT, positions, (len(KINDS) + 2,))
     scale, stretch, x, y = normal(seed, Purpose.AUGMENT, positions, (4,), step=1, dtype=torch.float64).unbind(1)
@@ -124,15 +113,11 @@ def draw(config: AugmentConfig, seed: int, positions: Tensor) -> Tensor:
 
 
 def augment(x: Tensor, numbers: Tensor) -> Tensor:
-    """Alter images.
+    """Alter images; rows of zeros leave their image as it is, and x's memory layout is kept.
 
     Args:
-        x: (B, C, H, W) float32, on any device.
-        numbers: (B, NUMBERS) on the CPU, from `draw`, so that finding the images that change does not wait for the
-            device.
-
-    Returns:
-        (B, C, H, W) in x's memory layout; rows of zeros leave their image as it is.
+        x: (B, C, H, W) float32, on any device. numbers: (B, NUMBERS) from `draw`, on the CPU, so that finding the
+        images that change does not wait for the device.
     """
     x = x.clone()
     for column, axis in ((0, -1), (1, -2)):
@@ -145,14 +130,10 @@ def augment(x: Tensor, numbers: Tensor) -> Tensor:
 
 
 def inverse(numbers: Tensor, height: int, width: int) -> Tensor:
-    """Return the map from each pixel of a result to its origin, without mirroring: (M^-1, -M^-1 shift).
+    """Return the map from each pixel of a result to its origin, without mirroring: (M^-1, -M^-1 shift), (B, 2, 3)
+    float64.
 
-    Args:
-        numbers: (B, NUMBERS), from `draw`.
-        height, width: of the images.
-
-    Returns:
-        (B, 2, 3) float64: (x, y, 1) to (x, y), pixels to the right of the middle and below it.
+    It maps (x, y, 1) to (x, y), pixels to the right of the middle and below it.
     """
     scale, cos, sin, a, b, x, y = numbers[:, 2:].double().unbind(1)
     cos = cos + 1
@@ -171,13 +152,10 @@ def _matrix(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
 
 
 def resample(x: Tensor, matrix: Tensor) -> Tensor:
-    """Resample images by cubic splines, mirrored beyond their edge.
+    """Resample images (B, C, H, W) float32 by cubic splines, mirrored beyond their edge.
 
-    No value leaves the range that its channel of the image had.
-
-    Args:
-        x: (B, C, H, W) float32.
-        matrix: (B, 2, 3), where each pixel comes from, as `inverse` returns it.
+    `matrix` (B, 2, 3) maps each pixel to its origin, as `inverse` returns it. No value leaves the range that its
+    channel of the image had.
     """
     height, width = x.shape[-2:]
     coefficients = _unmixing(height).to(x) @ x @ _unmixing(width).to(x).T
@@ -198,12 +176,7 @@ def resample(x: Tensor, matrix: Tensor) -> Tensor:
 def _looks(point: Tensor, count: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Return two points between pixels, and their weights, that are equivalent to the four B-splines around a point.
 
-    Args:
-        point: along a side, in pixels.
-        count: pixels of the side.
-
-    Returns:
-        (point, weight) of the pixels before and after; points from -1 to 1, as `grid_sample` counts them.
+    The point lies along a side of so many pixels; those returned go from -1 to 1, as `grid_sample` counts them.
     """
     before = point.floor()
     f = point - before

@@ -206,8 +206,7 @@ def open_data(
     Args:
         config: the images and their size, depth, labels, ...
         cache: the folder of decoded stores; None is $SFUMATO_CACHE or the user's cache folder.
-        on_progress: called with (pictures done, pictures in all) while images are decoded; not called when they were
-            decoded before.
+        on_progress: called with (pictures done, pictures in all) while images are decoded.
         source: the pictures themselves, in place of those that `config.source` names: what `from_arrays`,
             `from_dataset` or `from_huggingface` made, or a source of your own.
 

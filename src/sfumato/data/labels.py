@@ -29,16 +29,15 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from sys import intern
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sfumato.conditions.attributes import YES_NO, Attribute
-from sfumato.data.sources.protocol import printable
+from sfumato.data.sources.protocol import Labels, printable
 from sfumato.errors import UserError, nearest
 
 __all__ = [
@@ -67,33 +66,6 @@ Table = NDArray[np.float32]
 Cells = Sequence[str | None]
 Parsed = tuple[list[str], list[tuple[str, Cells]]]
 """The columns' names, and each row's image and cells."""
-
-
-@dataclass(frozen=True, eq=False)
-class Labels:
-    """The labels of N images.
-
-    Attributes:
-        attributes: the A attributes.
-        conditions: (N, A) float32, NaN where not given.
-        notes: findings while reading, in sentences.
-        captions: N texts, None where an image has none; None where no image has one.
-    """
-
-    attributes: tuple[Attribute, ...]
-    conditions: Table
-    notes: tuple[str, ...] = ()
-    captions: tuple[str | None, ...] | None = None
-
-    @classmethod
-    def none(cls, count: int) -> Labels:
-        """Return the labels of `count` images without any."""
-        return cls((), np.zeros((count, 0), np.float32))
-
-    @classmethod
-    def of_classes(cls, classes: Sequence[str], indices: NDArray[Any]) -> Labels:
-        """Return the attribute `class` alone: the names, and (N,) indices of them, NaN where not given."""
-        return cls((Attribute("class", tuple(classes)),), indices.astype(np.float32)[:, None])
 
 
 def read_labels(path: Path, origins: Sequence[str], chosen: Sequence[str] = ()) -> Labels:

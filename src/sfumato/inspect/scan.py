@@ -104,7 +104,7 @@ def _answers(
     count = min(count_workers(len(indices), fewest=1), -(-len(indices) // 16)) if workers is None else workers
     answers = run(RECORDER, background.encode(), files_of(files, indices), count)
     for i, answer in zip(indices, answers, strict=True):
-        yield i, answer if isinstance(answer, str) else (np.frombuffer(answer, RECORD)[0], files.condition(i))
+        yield i, answer if isinstance(answer, str) else (np.frombuffer(answer, RECORD)[0], files.labels[i][0])
 
 
 def _read(source: Source, i: int, background: str) -> tuple[Any, tuple[float, ...]] | str:

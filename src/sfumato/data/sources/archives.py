@@ -89,7 +89,7 @@ def _source(
             raise Unreadable(f"damaged: {printable(str(error))[:80]}") from None
 
     name, key = name or printable(str(paths[0])), hashed(state_of(paths))
-    return FileSource(name, len(members), lambda i: members[i].origin, file, key, labels)
+    return FileSource(name, len(members), lambda i: members[i].origin, file, key, labels, None, True)
 
 
 def _name_fault(name: str) -> str | None:
@@ -193,11 +193,7 @@ def is_tar(path: Path) -> bool:
 
 
 def tar_source(paths: Sequence[Path], name: str | None = None) -> FileSource:
-    """Return a source of the images in tar archives.
-
-    Args:
-        paths: the archives, in order.
-        name: what the source is called; None is the absolute path of the first.
+    """Return a source of the images in tar archives, called like the first by default.
 
     Raises:
         UserError: one is damaged from its beginning or unpacks to too much, or none holds a file.

@@ -46,13 +46,7 @@ class Arrays:
 
 
 class ArraySource:
-    """Pictures that are arrays, loaded on first use.
-
-    Args:
-        name: the source's, printable.
-        key: a text that changes when the contents do, or a function that returns it.
-        load: returns the arrays.
-    """
+    """Pictures that are arrays, loaded on first use; the key may be a function that returns it."""
 
     def __init__(self, name: str, key: str | Callable[[], str], load: Callable[[], Arrays]) -> None:
         self.name = name
@@ -82,7 +76,7 @@ class ArraySource:
 
     def read(self, i: int) -> Picture:
         """Return picture i; raises `Unreadable`."""
-        return Picture(as_pixels(self.arrays.images[i]), tuple(self.arrays.labels.conditions[i].tolist()))
+        return Picture(as_pixels(self.arrays.images[i]), self.arrays.labels[i][0])
 
     def key(self) -> str:
         """Return a text that changes when the contents do."""

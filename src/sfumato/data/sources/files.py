@@ -45,6 +45,7 @@ class FileSource:
         key: what changes when the contents do.
         labels: returns the labels of the pictures.
         folder: the folder that holds each picture as a file, if there is one.
+        may_have_captions: where False, opening a store does not make the labels, which can take long.
     """
 
     def __init__(
@@ -56,8 +57,10 @@ class FileSource:
         key: str,
         labels: Callable[[], Labels] | None = None,
         folder: Path | None = None,
+        may_have_captions: bool = False,
     ) -> None:
         self.name, self.origin, self.file, self.folder = name, origin, file, folder
+        self._may_have_captions = may_have_captions
         self._count, self._key, self._labels = count, key, labels
 
     @cached_property
@@ -76,15 +79,7 @@ class FileSource:
     @property
     def captioned(self) -> bool:
         """Whether there are captions."""
-        return self.labels.captions is not None
-
-    def condition(self, i: int) -> tuple[float, ...]:
-        """Return the attributes of picture i as numbers."""
-        return tuple(self.labels.conditions[i].tolist())
-
-    def caption(self, i: int) -> str | None:
-        """Return the caption of picture i."""
-        return self.labels.captions[i] if self.labels.captions else None
+        return self._may_have_captions and self.labels.captions is not None
 
     def size(self, i: int) -> tuple[int, int]:
         """Return (height, width) of picture i from its header; raises `Unreadable`."""
@@ -92,7 +87,8 @@ class FileSource:
 
     def read(self, i: int) -> Picture:
         """Return picture i, decoded; raises `Unreadable`."""
-        return replace(read_picture(self.file(i)), condition=self.condition(i), caption=self.caption(i))
+        condition, caption = self.labels[i]
+        return replace(read_picture(self.file(i)), condition=condition, caption=caption)
 
     def key(self) -> str:
         """Return what changes when the contents do."""

@@ -7,8 +7,7 @@ that can't be used at all is a `UserError`.
 
 A source may offer more than the protocol requires; these functions find out, never its class:
 
-    encoded(source)      has `file`, `condition` and `caption`: its pictures are encoded files, which other processes
-                         can decode
+    encoded(source)      has `file` and `labels`: its pictures are encoded files, which other processes can decode
     folder_of(source)    has `folder`: each picture is a file below this folder
     captioned(source)    has `captioned`: whether there are captions
 
@@ -18,18 +17,19 @@ Nothing here imports torch, so that listing the data is fast.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
+import numpy as np
 from numpy.typing import NDArray
 
 from sfumato.conditions.attributes import Attribute
 
 __all__ = [
-    "Blob", "Encoded", "File", "Picture", "Pixels", "Source", "Unreadable", "captioned", "encoded", "files_of",
-    "folder_of", "printable",
+    "Blob", "Encoded", "File", "Labels", "Picture", "Pixels", "Source", "Unreadable", "captioned", "encoded",
+    "files_of", "folder_of", "printable",
 ]  # fmt: skip
 
 Pixels = NDArray[Any]
@@ -80,6 +80,37 @@ class Unreadable(Exception):
         self.reason = reason
 
 
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """The labels of N images.
+
+    Attributes:
+        attributes: the A attributes.
+        conditions: (N, A) float32, NaN where not given.
+        notes: findings while reading, in sentences.
+        captions: N texts, None where an image has none; None where no image has one.
+    """
+
+    attributes: tuple[Attribute, ...]
+    conditions: NDArray[np.float32]
+    notes: tuple[str, ...] = ()
+    captions: tuple[str | None, ...] | None = None
+
+    def __getitem__(self, i: int) -> tuple[tuple[float, ...], str | None]:
+        """Return a number for each attribute of image i, and its caption."""
+        return tuple(self.conditions[i].tolist()), self.captions[i] if self.captions else None
+
+    @classmethod
+    def none(cls, count: int) -> Labels:
+        """Return the labels of so many images of which nothing is known."""
+        return cls((), np.zeros((count, 0), np.float32))
+
+    @classmethod
+    def of_classes(cls, classes: Sequence[str], indices: NDArray[Any]) -> Labels:
+        """Return the attribute `class` alone: the names, and (N,) indices of them, NaN where not given."""
+        return cls((Attribute("class", tuple(classes)),), indices.astype(np.float32)[:, None])
+
+
 class Source(Protocol):
     """A numbered list of pictures."""
 
@@ -111,8 +142,8 @@ class Encoded(Source, Protocol):
     """A source of encoded files; see `files.FileSource`."""
 
     def file(self, i: int) -> File: ...  # noqa: D102
-    def condition(self, i: int) -> tuple[float, ...]: ...  # noqa: D102
-    def caption(self, i: int) -> str | None: ...  # noqa: D102
+    @property
+    def labels(self) -> Labels: ...  # noqa: D102
 
 
 def encoded(source: Source) -> Encoded | None:

@@ -60,15 +60,11 @@ def _source(
             raise Unreadable(f"too large: more than {MAX_FILE:,} bytes")
         return Blob(data)
 
-    return FileSource(name, count, lambda i: f"{name}[{i}]", file, key, labels)
+    return FileSource(name, count, lambda i: f"{name}[{i}]", file, key, labels, None, True)
 
 
 def parquet_source(paths: Sequence[Path], name: str | None = None) -> FileSource:
-    """Return a source of the pictures in Parquet files.
-
-    Args:
-        paths: the files, in order, all with the same columns.
-        name: what the source is called; None is the absolute path of the first.
+    """Return a source of the pictures in Parquet files, all with the same columns, called like the first by default.
 
     Raises:
         UserError: pyarrow is missing, or a file can't be read or has no column of pictures.
@@ -149,10 +145,7 @@ def from_huggingface(dataset: Any, name: str = "dataset", key: str | None = None
 
 
 def open_huggingface(name: str) -> FileSource:
-    """Return a source of a data set of the hub or on the disk, by its id.
-
-    Args:
-        name: `hf:NAME` or `hf:NAME:SPLIT`.
+    """Return a source of a data set of the hub or on the disk, by `hf:NAME` or `hf:NAME:SPLIT`.
 
     Raises:
         UserError: `datasets` is missing, or there is no such data set, or it can't be reached.

@@ -68,12 +68,6 @@ class _Mixed(Exception):
 def build(source: Source, config: DataConfig, entry: Path, on_progress: Progress) -> None:
     """Decode everything, or continue a killed build, and publish the store.
 
-    Args:
-        source: the pictures.
-        config: size, crop, channels, depth and background.
-        entry: the folder of the store.
-        on_progress: called with (pictures done, pictures in all).
-
     Raises:
         UserError: no picture is readable.
         OSError: the cache can't be written.
@@ -102,16 +96,10 @@ def build(source: Source, config: DataConfig, entry: Path, on_progress: Progress
 
 
 def choose_size(sizes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], str]:
-    """Choose the size of training images from those of the pictures.
+    """Choose the size of training images from those of the pictures; returns it, and a sentence with the reason.
 
     Pictures that are all of one size of at most 64 keep it. Else the square is taken whose side is the largest of
     `SIDES` that the median of the pictures' shorter sides reaches; below 8, that median itself.
-
-    Args:
-        sizes: (height, width) of each picture; at least one.
-
-    Returns:
-        (height, width), and a sentence that says what was chosen and why.
     """
     first = sizes[0]
     alike = all(size == first for size in sizes)
@@ -171,7 +159,7 @@ def _answers(source: Source, form: Form, first: int) -> Iterator[tuple[Row | str
         batch = max(1, min(16, _BATCH_BYTES // (3 * math.prod(form.size))))
         rows = run(DECODER, setup, files_of(files, range(first, len(source))), workers, batch=batch)
         for i, row in enumerate(rows, first):
-            yield row if isinstance(row, str) else Row.unpack(row), files.condition(i), files.caption(i)
+            yield row if isinstance(row, str) else Row.unpack(row), *files.labels[i]
         return
     for i in range(first, len(source)):
         try:

@@ -1,6 +1,4 @@
-"""Open the store of a source, and build it where there is none (`format` describes its files).
-
-    CACHE/store/SLOT/KEY/
+"""Every image decoded once: the store of a source, CACHE/store/SLOT/KEY/, opened, and built where there is none.
 
 SLOT is a hash of the request (source, size, channels, depth, ..., the version of the rules) and KEY of the source's
 contents (`Source.key`). So a changed folder gets a new store and its old one is removed, while stores of two sizes of
@@ -46,11 +44,7 @@ def open_store(
 ) -> Stored:
     """Open the store of a source, and build it where there is none for the state that the source is in.
 
-    Args:
-        source: the pictures; rows are in their order.
-        config: size, crop, channels, depth and background; nothing else of it matters here.
-        cache: the cache folder; None is the default one.
-        on_progress: called with (pictures done, pictures in all) while a store is built.
+    Of the configuration size, crop, channels, depth and background matter here.
 
     Raises:
         UserError: no picture is readable, or the cache can't be written.
