@@ -86,9 +86,8 @@ class Network(nn.Module, ABC):
         blank = copy.deepcopy(self, shells)
         blank.to("meta")
         example = (torch.empty(1, self.interface.channels, height, width, device="meta"), torch.zeros(1, device="meta"))
-        forward = flops(
-            blank.requires_grad_(False), example
-        )  # torch's counter fails on a view of a weight with gradient
+        blank.requires_grad_(False)  # the counter fails on a view of a weight that has a gradient
+        forward = flops(blank, example)
         return Cost(parameters(self), forward, activation_bytes(blank.requires_grad_(True), example))
 
 
