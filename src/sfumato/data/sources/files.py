@@ -131,10 +131,10 @@ def folder_source(folder: Path, wanted: Container[str] | None = None) -> FileSou
     Raises:
         UserError: the folder can't be listed, or holds no file.
     """
-    folder = folder.resolve()
+    name, folder = printable(str(folder)), folder.resolve()
     entries = sorted(_walk(folder), key=lambda entry: entry[0].parts)
     if not entries:
-        raise UserError(f"'{printable(str(folder))}' holds no files: give a folder of images")
+        raise UserError(f"'{name}' holds no files: give a folder of images")
     entries = [entry for entry in entries if wanted is None or entry[0].parts[-1] in wanted]
     listed = [entry for entry, _, _ in entries]
     state = "\n".join(repr((entry.parts, entry.fault, size, changed)) for entry, size, changed in entries)
