@@ -9,8 +9,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["UserError", "nearest"]
-
 
 class UserError(ValueError):
     """A mistake that the user can correct; its message is one line: what, where, what to do."""

@@ -17,8 +17,6 @@ try:
 except ImportError:  # a system without flock: locks are not enforced
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Lock", "sync", "write_atomic", "write_synced"]
-
 
 def sync(path: Path) -> None:
     """Flush a file, or the names in a folder, to the disk."""

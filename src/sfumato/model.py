@@ -33,8 +33,6 @@ from sfumato.nets.cost import Cost
 from sfumato.run.folder import Run
 from sfumato.weights import pack, read, unusable
 
-__all__ = ["WEIGHTS", "Model", "cost_of", "load", "locate", "packed", "save", "untrained"]
-
 WEIGHTS = ("ema", "raw", "best")
 """The weights of a run folder: the average, the trained ones, and the average with the lowest held-out loss."""
 

@@ -32,8 +32,6 @@ from torch import Tensor
 
 from sfumato.errors import UserError
 
-__all__ = ["pack", "read", "tensors_of"]
-
 ENTRY, VERSION = "sfumato", 3
 
 Facts = dict[str, Any]

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from sfumato.conditions.attributes import Attribute
-from sfumato.data.labels import MOST_INTEGERS, MOST_VALUES, Labels, column, read_labels
+from sfumato.data.labels import MOST_INTEGERS, MOST_VALUES, column, read_labels
+from sfumato.data.sources.protocol import Labels
 from sfumato.errors import UserError
 
 ORIGINS = ("a/1.png", "a/2.png", "b/3.png")

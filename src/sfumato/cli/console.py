@@ -15,8 +15,6 @@ from sfumato.report.text import duration
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["pick_device", "print_json", "progress"]
-
 
 def print_json(value: Any) -> None:
     """Print one JSON object on one line, at once."""

@@ -17,8 +17,6 @@ from sfumato.report.text import facts
 if TYPE_CHECKING:
     from sfumato.data import Dataset
 
-__all__ = ["VERB", "Data"]
-
 
 @dataclass(frozen=True)
 class Data:

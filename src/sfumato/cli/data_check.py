@@ -17,8 +17,6 @@ from sfumato.report.text import facts
 if TYPE_CHECKING:
     from sfumato.inspect import Advice, Report
 
-__all__ = ["VERB", "Check"]
-
 
 @dataclass(frozen=True)
 class Check:

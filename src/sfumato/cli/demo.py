@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from sfumato.report.figures import Album
     from sfumato.run.folder import Run
 
-__all__ = ["VERB", "Demo"]
-
 MOMENTS, COLUMNS = 7, 10
 
 

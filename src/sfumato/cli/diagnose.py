@@ -12,8 +12,6 @@ from sfumato.cli.console import pick_device, print_json, progress
 from sfumato.cli.options import Flag, option
 from sfumato.errors import UserError
 
-__all__ = ["VERB", "Diagnose"]
-
 
 @dataclass(frozen=True)
 class Diagnose:

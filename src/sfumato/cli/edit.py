@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from sfumato.generate.recipe import Recipe
     from sfumato.model import Model
 
-__all__ = ["VERB", "Inpaint", "Interpolate", "Invert", "Vary"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Inpaint(Several):

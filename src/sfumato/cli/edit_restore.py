@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from sfumato.edit import Options
     from sfumato.model import Model
 
-__all__ = ["Colorize", "Deblur", "Upscale"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class _Restoring(Several):

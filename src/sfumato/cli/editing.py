@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from sfumato.generate.recipe import Recipe
     from sfumato.model import Model
 
-__all__ = ["Editing", "Result", "Several", "join", "numbered", "unit"]
-
 
 @dataclass(frozen=True)
 class Result:

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from sfumato.evaluate.evaluation import Evaluation
 
-__all__ = ["VERB", "Evaluate"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(ModelOptions, RecipeOptions):

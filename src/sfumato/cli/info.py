@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from sfumato.config.config import Config
     from sfumato.model import Model
 
-__all__ = ["VERB", "Info"]
-
 NUM_VALUES = 12
 """The most values of an attribute that are shown."""
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from sfumato.run.folder import Run
 
-__all__ = ["bars", "panel", "progress_line", "viewing"]
-
 View = Callable[[Event], None]
 
 SECONDS = 5.0

@@ -27,8 +27,6 @@ from sfumato.errors import UserError, nearest
 if TYPE_CHECKING:
     from sfumato.cli.options import Verb
 
-__all__ = ["VERBS", "check_command", "main"]
-
 VERBS = {
     "demo": "train on drawn faces for two minutes and show what diffusion does",
     "train": "train a model on a folder of images or a built-in data set",

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from sfumato.generate.recipe import Recipe
     from sfumato.model import Model
 
-__all__ = ["ModelOptions", "condition_of", "measured"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:

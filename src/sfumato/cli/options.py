@@ -27,8 +27,6 @@ from tyro.conf import FlagCreatePairsOff, Suppress, arg
 
 from sfumato.errors import UserError, nearest
 
-__all__ = ["Device", "Family", "Flag", "Json", "Overrides", "Verb", "check", "option", "parse", "split_overrides"]
-
 Flag = Annotated[bool, FlagCreatePairsOff, arg(help_behavior_hint="")]
 """A switch that is off unless given."""
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from sfumato.data import Dataset
     from sfumato.train.plan import Forecast
 
-__all__ = ["VERB", "Plan"]
-
 LONG = 24 * 3600.0
 """Seconds of training after which the output suggests how to shorten it."""
 

@@ -11,8 +11,6 @@ from sfumato.errors import UserError
 if TYPE_CHECKING:
     from sfumato.generate.recipe import Recipe
 
-__all__ = ["RecipeOptions"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeOptions:

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from sfumato.generate.recipe import Recipe
     from sfumato.model import Model
 
-__all__ = ["VERB", "Sample"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Sample(ModelOptions, RecipeOptions):

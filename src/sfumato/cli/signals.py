@@ -17,8 +17,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["Deferred", "Stop", "deferring", "raising"]
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PATIENCE = 7.0
 """Seconds from a signal to the end of the step; with saving, the process should end within ten."""

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from sfumato.data import Dataset
     from sfumato.run.folder import Run
 
-__all__ = ["VERB", "Train", "train_in_view"]
-
 
 @dataclass(frozen=True)
 class Train:

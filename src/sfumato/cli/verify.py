@@ -13,8 +13,6 @@ from sfumato.report.text import duration
 if TYPE_CHECKING:
     from sfumato.verify import Check
 
-__all__ = ["VERB", "Verify"]
-
 
 @dataclass(frozen=True)
 class Verify:

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["DEPTHS", "EIGHT", "SIXTEEN", "PixelFormat", "format_of", "from_plain", "plain"]
-
 DEPTHS = ("8", "16", "float")
 """The kinds of format, as `data.depth` names them."""
 _DTYPES = {"8": "|u1", "16": "<u2", "float": "<f4"}

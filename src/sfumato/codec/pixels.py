@@ -9,8 +9,6 @@ from torch import Tensor
 from sfumato.codec.format import EIGHT, PixelFormat
 from sfumato.diffusion.decoder import Decoder, Discretized, density
 
-__all__ = ["Pixels", "PixelsConfig", "to_bytes", "to_model"]
-
 
 @dataclass(frozen=True)
 class PixelsConfig:

@@ -16,8 +16,6 @@ from torch import Tensor
 from sfumato.codec.format import PixelFormat
 from sfumato.diffusion.decoder import Decoder
 
-__all__ = ["Codec", "CodecConfig"]
-
 
 class Codec(Protocol):
     """Converts stored values to x_0 and back; a frozen value.

@@ -5,6 +5,4 @@ from __future__ import annotations
 from sfumato.codec.pixels import PixelsConfig
 from sfumato.codec.protocol import CodecConfig
 
-__all__ = ["CODECS"]
-
 CODECS: dict[str, type[CodecConfig]] = {"pixels": PixelsConfig}

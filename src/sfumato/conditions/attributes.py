@@ -30,8 +30,6 @@ from typing import Any
 
 from sfumato.errors import UserError, nearest
 
-__all__ = ["YES_NO", "Attribute", "describe", "every_value", "from_plain", "plain", "rows"]
-
 YES_NO = {"no": 0.0, "false": 0.0, "0": 0.0, "-1": 0.0, "yes": 1.0, "true": 1.0, "1": 1.0}
 """How the two values of a yes-or-no attribute may be written."""
 _WITHOUT = frozenset({"no", "none", "false", "off", "absent", "without"})

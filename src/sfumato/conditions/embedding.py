@@ -16,8 +16,6 @@ from torch import Tensor, nn
 from sfumato.conditions.table import Attributes
 from sfumato.errors import UserError
 
-__all__ = ["AttributeEmbedding", "NumberEmbedding", "ValueEmbedding"]
-
 WAVES = 6
 """Sines, and cosines, of a number."""
 

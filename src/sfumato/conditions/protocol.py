@@ -16,8 +16,6 @@ from torch import nn
 
 from sfumato.diffusion.condition import Condition
 
-__all__ = ["Vocabulary", "cycled"]
-
 C = TypeVar("C", bound=Condition)
 
 

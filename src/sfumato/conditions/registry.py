@@ -9,8 +9,6 @@ from sfumato.conditions.protocol import Vocabulary
 from sfumato.conditions.vocabulary import AttributeVocabulary
 from sfumato.errors import nearest
 
-__all__ = ["VOCABULARIES", "from_plain"]
-
 VOCABULARIES: dict[str, Callable[[Mapping[str, Any]], Vocabulary]] = {"attributes": AttributeVocabulary.from_plain}
 """How the vocabulary of each kind is read from what its `plain` wrote."""
 

@@ -18,8 +18,6 @@ from sfumato.conditions.table import Attributes
 from sfumato.diffusion.condition import Condition
 from sfumato.errors import UserError
 
-__all__ = ["AttributeVocabulary"]
-
 
 @dataclass(frozen=True)
 class AttributeVocabulary:

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from sfumato.errors import nearest
 
-__all__ = ["KINDS", "NUMBERS", "AugmentConfig"]
-
 KINDS = ("x-flip", "y-flip", "scale", "rotate", "stretch", "translate")
 NUMBERS = 9
 """How many numbers describe how an image was altered."""

@@ -40,8 +40,6 @@ from sfumato.errors import UserError
 from sfumato.nets import NETWORKS, Interface, NetworkConfig
 from sfumato.nets.unet.unet import UNetConfig
 
-__all__ = ["Config", "difference", "digest", "from_dict", "from_stored", "read_toml", "to_dict", "to_toml"]
-
 CHOICES: tree.Choices = {Chain: SCHEDULES, Weighting: WEIGHTINGS, NetworkConfig: NETWORKS, CodecConfig: CODECS}
 """The abstract types of the tree, and which dataclasses a table's `kind` may name for them."""
 

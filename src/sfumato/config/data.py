@@ -10,8 +10,6 @@ from PIL import ImageColor
 from sfumato.codec.format import DEPTHS
 from sfumato.errors import UserError, nearest
 
-__all__ = ["DataConfig"]
-
 LARGEST_SIDE = 4096
 MOST_CHANNELS = 1024
 CROPS = ("center", "letterbox", "random")

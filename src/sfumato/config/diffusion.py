@@ -24,8 +24,6 @@ from sfumato.diffusion.decoder import Decoder, Discretized
 from sfumato.diffusion.schedule import Chain
 from sfumato.errors import nearest
 
-__all__ = ["DiffusionConfig"]
-
 _OBJECTIVES = ("simple", "hybrid", "vlb")
 
 MARKS = (0.001, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)

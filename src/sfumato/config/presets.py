@@ -23,8 +23,6 @@ from sfumato.diffusion import Cosine, Linear
 from sfumato.errors import UserError, nearest
 from sfumato.nets.unet.unet import UNetConfig
 
-__all__ = ["PRESETS", "Preset", "choose", "resolve"]
-
 HALF_LIFE_STEPS = 6931
 """Steps in which a decay of 0.9999 halves: ln 2 / -ln 0.9999."""
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 from sfumato.errors import nearest
 
-__all__ = ["DECAYS", "OPTIMIZERS", "EMAConfig", "OptimConfig", "TrainConfig", "in_images"]
-
 OPTIMIZERS = ("adam", "adamw")
 DECAYS = ("constant", "cosine", "linear")
 _LEAST = {

@@ -24,8 +24,6 @@ from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 from sfumato.errors import UserError, nearest
 
-__all__ = ["Choices", "Text", "convert", "difference", "flatten", "merge", "nest", "plain", "to_toml"]
-
 Choices = Mapping[Any, Mapping[str, type[Any]]]
 """Which dataclasses a field of an abstract type may hold, by the name that its table's `kind` gives."""
 

@@ -6,8 +6,6 @@ import re
 
 from sfumato.errors import UserError
 
-__all__ = ["parse_count", "parse_seconds"]
-
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SUFFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 

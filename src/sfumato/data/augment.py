@@ -48,8 +48,6 @@ from sfumato.config.augment import KINDS, AugmentConfig
 from sfumato.data.sources.protocol import Pixels
 from sfumato.diffusion.noise import Purpose, normal, uniform
 
-__all__ = ["augment", "cut_out", "draw", "inverse", "mirror", "resample"]
-
 BLOCK = 1024
 """Positions whose mirroring is computed at once."""
 _SCALE, _STRETCH, _SHIFT = 0.2, 0.2, 1 / 8

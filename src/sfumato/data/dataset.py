@@ -26,9 +26,9 @@ from sfumato.conditions.table import Attributes
 from sfumato.conditions.vocabulary import AttributeVocabulary
 from sfumato.config.data import DataConfig
 from sfumato.data.augment import cut_out, mirror
-from sfumato.data.labels import Labels, pick, read_labels
+from sfumato.data.labels import pick, read_labels
 from sfumato.data.sources.opening import open_source
-from sfumato.data.sources.protocol import Pixels, Source, folder_of
+from sfumato.data.sources.protocol import Labels, Pixels, Source, folder_of
 from sfumato.data.split import split, warnings
 from sfumato.data.store.build import Progress
 from sfumato.data.store.format import Stored
@@ -36,8 +36,6 @@ from sfumato.data.store.open import cache_folder, open_store
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.noise import Purpose, permutation
 from sfumato.errors import UserError
-
-__all__ = ["Batch", "Dataset", "open_data"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,18 +40,6 @@ from sfumato.conditions.attributes import YES_NO, Attribute
 from sfumato.data.sources.protocol import Labels, printable
 from sfumato.errors import UserError, nearest
 
-__all__ = [
-    "CAPTIONS",
-    "MOST_INTEGERS",
-    "MOST_VALUES",
-    "Labels",
-    "captions_of",
-    "column",
-    "from_columns",
-    "pick",
-    "read_labels",
-]
-
 MOST_INTEGERS = 20
 """At most this many different integers are classes; more are a number."""
 MOST_VALUES = 1000

@@ -14,8 +14,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FEW", "FEWEST_TO_SPLIT", "split", "warnings"]
-
 FEWEST_TO_SPLIT = 20
 FEW = 1000
 """With fewer training images than this a model of usual size repeats them (Gu et al. 2023, arXiv

@@ -42,8 +42,6 @@ import sfumato
 from sfumato.data.sources.protocol import Blob, File, Unreadable, printable
 from sfumato.errors import UserError
 
-__all__ = ["PATIENCE", "SMALL", "count_workers", "main", "run"]
-
 PATIENCE = 25.0
 """Seconds that a file may take."""
 SMALL = 1000

@@ -12,11 +12,6 @@ from typing import Any
 
 from sfumato.diagnose.statistics import ImageStatistics
 
-__all__ = [
-    "Data", "Evidence", "Labels", "LevelError", "Process", "Reading", "Samples", "Training", "Variance", "how",
-    "to_json",
-]  # fmt: skip
-
 
 def measured(how: str, key: str | None = None) -> Any:
     """Return a dataclass field that says how its value is measured, and its key in the JSON."""

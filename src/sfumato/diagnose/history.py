@@ -10,8 +10,6 @@ from sfumato.diagnose.evidence import Training
 from sfumato.run.events import HeldOut, Skipped, Stepped
 from sfumato.run.summary import RunSummary
 
-__all__ = ["initial_fraction", "read_training"]
-
 PARTS = 10
 
 

@@ -50,8 +50,6 @@ from sfumato.run.folder import Run
 from sfumato.run.summary import RunSummary
 from sfumato.train import checkpoint
 
-__all__ = ["Bench", "measure"]
-
 LEVELS = 10
 REFERENCE = 512
 """The most training images to compare samples with."""

@@ -10,8 +10,6 @@ from sfumato.diagnose.evidence import Evidence, how, to_json
 from sfumato.diagnose.symptoms import Symptom, byte, channel_names
 from sfumato.report.text import columns, wrapped
 
-__all__ = ["as_json", "as_text"]
-
 SEVERITY = {3: "ruins the samples", 2: "harms the samples", 1: "worth knowing"}
 KINDS = {"ema": "the average of the weights", "raw": "the weights as trained", "best": "the best weights"}
 

@@ -24,8 +24,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["ImageStatistics", "energy_distance", "image_statistics", "nearest", "reduced"]
-
 EDGE = 1 - 1 / 255
 """Beyond it a pixel becomes byte 0 or 255."""
 SIDE = 32

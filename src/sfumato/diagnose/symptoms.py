@@ -13,8 +13,6 @@ from dataclasses import dataclass
 
 from sfumato.diagnose.evidence import Data, Evidence, Samples
 
-__all__ = ["COPIED", "Symptom", "byte", "channel_names", "observe", "shifts"]
-
 NOISY = 1.4
 """Grain relative to the data's above which samples are noisy, if neighbours are less correlated too."""
 FLAT = 0.35

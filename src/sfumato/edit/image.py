@@ -28,8 +28,6 @@ from sfumato.data.sources.protocol import Pixels, Unreadable
 from sfumato.errors import UserError
 from sfumato.model import Model
 
-__all__ = ["Fitted", "read_box", "read_image", "read_mask", "read_transparency"]
-
 T = TypeVar("T")
 Size = tuple[int, int]
 

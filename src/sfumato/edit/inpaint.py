@@ -23,8 +23,6 @@ from sfumato.errors import UserError, nearest
 from sfumato.generate.sample import Sampling
 from sfumato.model import Model
 
-__all__ = ["INPAINTERS", "Inpainted", "inpaint"]
-
 INPAINTERS = ("repaint", *POSTERIORS)
 """The methods by name."""
 

@@ -50,11 +50,6 @@ from sfumato.generate.recipe import Recipe
 from sfumato.generate.sample import Sampling
 from sfumato.model import Model
 
-__all__ = [
-    "CORRECTIONS", "Interpolated", "Inverted", "decode", "deterministic", "encode", "interpolate", "inverse_step",
-    "invert", "slerp",
-]  # fmt: skip
-
 CORRECTIONS = 4
 """Evaluations that correct each step."""
 

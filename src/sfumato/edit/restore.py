@@ -41,11 +41,6 @@ from sfumato.edit.sampling import STOCHASTIC, Options, images_of, prepared, rmse
 from sfumato.errors import UserError, nearest
 from sfumato.model import Model
 
-__all__ = [
-    "POSTERIORS", "Restored", "blur", "colorize", "deblur", "degraded", "downscale", "enlarged", "luma", "on_pixels",
-    "posterior", "restore", "rounding", "upscale",
-]  # fmt: skip
-
 Posterior = Callable[[Denoiser, LinearOperator, Tensor, float], Denoiser]
 """(denoiser, operator, y, noise_std) -> the denoiser of the images that explain y."""
 

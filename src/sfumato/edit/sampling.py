@@ -23,8 +23,6 @@ from sfumato.generate.recipe import Recipe
 from sfumato.generate.sample import Report, Sampling, prepare
 from sfumato.model import Model
 
-__all__ = ["STOCHASTIC", "Options", "check_image", "images_of", "prepared", "rmse"]
-
 STOCHASTIC = Recipe(sampler="ddim", eta=1.0)
 """Ancestral sampling: its fresh noise corrects the errors of approximate likelihoods."""
 

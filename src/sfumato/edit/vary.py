@@ -20,8 +20,6 @@ from sfumato.edit.sampling import Options, check_image, images_of, prepared
 from sfumato.errors import UserError
 from sfumato.model import Model
 
-__all__ = ["Varied", "below", "vary"]
-
 
 @dataclass(frozen=True)
 class Varied:

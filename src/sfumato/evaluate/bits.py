@@ -33,8 +33,6 @@ from sfumato.diffusion.flow import Flow, variational_bits
 from sfumato.diffusion.noise import Purpose, normal, uniform
 from sfumato.errors import UserError
 
-__all__ = ["Bits", "Estimate", "Estimator", "FlowDensity", "SampledBound", "WholeBound", "estimate", "measure_bits"]
-
 Z = NormalDist().inv_cdf(0.975)
 BUCKETS = 20
 """Number of intervals of t over which a curve of sampled terms is averaged."""

@@ -27,8 +27,6 @@ from sfumato.errors import UserError, nearest
 from sfumato.evaluate.features import Extractor, check_finite, extract
 from sfumato.files import write_atomic
 
-__all__ = ["SPLITS", "cache_path", "check_shape", "derived_seed", "real_features", "split_rows"]
-
 LOG = logging.getLogger("sfumato")
 SPLITS = ("train", "held_out")
 

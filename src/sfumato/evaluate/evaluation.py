@@ -31,8 +31,6 @@ from sfumato.files import write_atomic
 from sfumato.generate.writers import save_png
 from sfumato.run.folder import environment
 
-__all__ = ["Evaluation"]
-
 Report = dict[str, Any]
 
 

@@ -25,8 +25,6 @@ from torch import Tensor
 from sfumato.codec.format import EIGHT, PixelFormat
 from sfumato.errors import UserError, nearest
 
-__all__ = ["EXTRACTORS", "Extractor", "Shape", "check_finite", "extract", "open_extractor"]
-
 Shape = tuple[int, int, int]
 """(C, H, W) of an image."""
 CLASSIFIERS: dict[Shape, str] = {(1, 28, 28): "fashion", (1, 8, 8): "digits"}

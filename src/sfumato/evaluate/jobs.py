@@ -19,8 +19,6 @@ from pathlib import Path
 
 from sfumato.files import Lock, write_atomic
 
-__all__ = ["Job", "Progress", "Stage", "Tick", "silent"]
-
 Tick = Callable[[int], None]
 """Called with an amount of finished work."""
 Progress = Callable[[int, int], None]

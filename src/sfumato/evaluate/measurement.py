@@ -23,8 +23,6 @@ from sfumato.evaluate.features import Extractor, extract
 from sfumato.evaluate.jobs import Progress, silent
 from sfumato.evaluate.metrics.registry import METRICS, usual
 
-__all__ = ["Measurement", "compare", "quality"]
-
 FEWEST = 6
 """The fewest real images in each half of a baseline."""
 

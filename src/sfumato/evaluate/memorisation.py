@@ -46,8 +46,6 @@ from sfumato.evaluate.features import Extractor, extract
 from sfumato.evaluate.neighbours import nearest
 from sfumato.generate.pictures import strip
 
-__all__ = ["Memorisation", "NearestDistances", "contact_sheet", "find_memorised", "mann_whitney", "tail_chance"]
-
 NEIGHBOURS = 10
 """k: how many further training images the nearest is compared with."""
 NEAR = 2.0

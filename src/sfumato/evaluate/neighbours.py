@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["nearest", "pieces", "square_distances"]
-
 _ROWS = 2048
 
 

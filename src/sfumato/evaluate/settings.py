@@ -9,8 +9,6 @@ from sfumato.errors import UserError, nearest
 from sfumato.evaluate.cache import SPLITS
 from sfumato.generate.recipe import Recipe, takes
 
-__all__ = ["KINDS", "Settings"]
-
 KINDS = ("bits", "quality", "memorisation")
 """The kinds of measurements, in their order."""
 CHOICES = {"method": ("sampled", "vlb", "flow"), "real": SPLITS, "variance": (*VARIANCES, "analytic")}

@@ -38,8 +38,6 @@ from sfumato.generate.recipe import FITTED_ON, Recipe
 from sfumato.generate.sample import Sampling, prepare
 from sfumato.generate.variance import MEASURED_ON, measure_errors, measured_times, training_rows
 
-__all__ = ["Stages", "key"]
-
 RULES = 3
 """The version of how images are generated, scored and compared: a change invalidates every job and every result."""
 SHARD = 32

@@ -25,8 +25,6 @@ from sfumato.evaluate.jobs import Progress
 from sfumato.model import Model, load
 from sfumato.run.folder import Run
 
-__all__ = ["Counted", "Target", "open_target", "results_folder"]
-
 LOG = logging.getLogger("sfumato")
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["words"]
-
 TITLES = {
     "frechet": "Frechet distance",
     "frechet-shrunk": "Frechet, shrunk",

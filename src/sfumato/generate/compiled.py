@@ -18,8 +18,6 @@ from torch import Tensor
 from sfumato.errors import UserError
 from sfumato.model import Model
 
-__all__ = ["Compiled", "compiled"]
-
 LOG = logging.getLogger("sfumato")
 
 

@@ -18,8 +18,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from sfumato.errors import UserError
 
-__all__ = ["LAYOUT_KEY", "PAPER", "WIDTH", "Layout", "evenly", "grid", "scale_for", "single", "strip", "tiles"]
-
 Bytes = NDArray[np.uint8]
 
 WIDTH = 880

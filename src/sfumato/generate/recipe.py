@@ -40,8 +40,6 @@ from sfumato.diffusion.condition import Condition
 from sfumato.errors import UserError, nearest
 from sfumato.model import Model
 
-__all__ = ["AUTO", "QUALITIES", "RANGES", "Recipe", "takes"]
-
 AUTO: dict[str, tuple[str, int, str]] = {"fast": ("dpmpp-2", 10, "logsnr"), "best": ("dpmpp-2", 20, "logsnr")}
 """`auto`: sampler, steps and grid for each quality, as measured in docs/choose-a-sampler.md."""
 

@@ -24,8 +24,6 @@ from sfumato.generate.recipe import Recipe
 from sfumato.generate.variance import measured_variance
 from sfumato.model import Model
 
-__all__ = ["OnState", "Report", "Sampling", "asked", "out_of_memory", "prepare", "sample"]
-
 LOG = logging.getLogger("sfumato")
 
 OnState = Callable[[int, State], None]

@@ -15,8 +15,6 @@ from sfumato.diffusion.variance import MeasuredVariance, noise_errors
 from sfumato.errors import UserError
 from sfumato.model import Model
 
-__all__ = ["MEASURED_ON", "measure_errors", "measured_times", "measured_variance", "training_rows"]
-
 MEASURED_ON = 128
 """The number of training images for measuring a variance."""
 TIMES = 24

@@ -37,8 +37,6 @@ from sfumato.generate.pictures import LAYOUT_KEY, evenly, grid, scale_for, singl
 from sfumato.generate.sample import OnState, Report, Sampling
 from sfumato.model import Model
 
-__all__ = ["Frames", "Row", "Samples", "check_writable", "film", "image_file", "save_png", "write", "write_rows"]
-
 MANIFEST = "samples.json"
 MOST_COLUMNS = 32
 """The most columns of a grid whose columns are conditions."""

@@ -18,8 +18,6 @@ from sfumato.data.split import FEW
 from sfumato.inspect.report import Report
 from sfumato.report.text import plural
 
-__all__ = ["Advice", "advise"]
-
 PAPERS = "Gu et al. 2023 (arXiv 2310.02664), Carlini et al. 2023 (2301.13188), Somepalli et al. 2022 (2212.03860)"
 
 

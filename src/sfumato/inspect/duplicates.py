@@ -27,11 +27,6 @@ from numpy.typing import NDArray
 
 from sfumato.inspect.scan import THUMB, Records
 
-__all__ = [
-    "ALIKE", "ALIKE_CUT", "RADIUS", "Duplicates", "close_pairs", "closest", "coarse", "correlation", "find_duplicates",
-    "hamming", "stars",
-]  # fmt: skip
-
 RADIUS = 6
 """Bits of 64 in which the hashes of near duplicates may differ."""
 ALIKE = 0.99

@@ -28,8 +28,6 @@ from numpy.typing import NDArray
 from sfumato.diffusion.inverse.operators import LUMA
 from sfumato.inspect.scan import THUMB, Records
 
-__all__ = ["FAR", "Mirror", "Outliers", "evenly", "luma", "mirror_test", "outliers"]
-
 FAR = 5.0
 """Robust z from which an image is an outlier; of normal data one in two million is."""
 COMPONENTS = 16

@@ -15,8 +15,6 @@ from sfumato.inspect.report import Report
 from sfumato.report import html
 from sfumato.report.text import listed, listing, plural, wrapped
 
-__all__ = ["as_html", "as_text"]
-
 NAMED = 8
 """Files of each kind that the text names; the page and the JSON name all."""
 SHOWN, GROUPS, MEMBERS, ROWS = 24, 16, 6, 1000

@@ -20,8 +20,6 @@ from sfumato.inspect.duplicates import Duplicates, find_duplicates
 from sfumato.inspect.outliers import Mirror, Outliers, evenly, luma, mirror_test, outliers
 from sfumato.inspect.scan import Conditions, Records, scan
 
-__all__ = ["FLAT", "QUANTILES", "Report", "check", "cleaned", "listable"]
-
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 FLAT = 3.0
 """Standard deviation of the luma, in grey levels, below which an image has almost no contrast."""

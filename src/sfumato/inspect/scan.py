@@ -31,8 +31,6 @@ from sfumato.data.formats.tiff import is_bands
 from sfumato.data.sources.protocol import File, Picture, Pixels, Source, Unreadable, encoded, files_of
 from sfumato.data.workers import count_workers, run
 
-__all__ = ["RECORD", "THUMB", "Conditions", "Records", "difference_hash", "frequency_hash", "record", "scan"]
-
 RECORDER = "sfumato.inspect.scan:recorder"
 """The workers' function."""
 THUMB = 16

@@ -13,8 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["Cost", "activation_bytes", "flops", "parameters"]
-
 
 @dataclass(frozen=True)
 class Cost:

@@ -23,8 +23,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["AlterationEmbedding", "TimeEmbedding", "sinusoid"]
-
 
 def sinusoid(time: Tensor, dim: int) -> Tensor:
     """Return times (B,), in steps of the chain, as rows (B, dim) of sines then cosines; dim even and at least 4."""

@@ -11,8 +11,6 @@ from __future__ import annotations
 import ctypes
 import sys
 
-__all__ = ["keep_memory"]
-
 # From glibc's malloc.h; mallopt returns 1 when it has taken a setting.
 M_TRIM_THRESHOLD = -1
 M_MMAP_MAX = -4

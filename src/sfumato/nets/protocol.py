@@ -22,8 +22,6 @@ from sfumato.conditions.protocol import Vocabulary
 from sfumato.diffusion.condition import Condition
 from sfumato.nets.cost import Cost, activation_bytes, flops, parameters
 
-__all__ = ["Interface", "Network", "NetworkConfig"]
-
 
 @dataclass(frozen=True)
 class Interface:

@@ -5,6 +5,4 @@ from __future__ import annotations
 from sfumato.nets.protocol import NetworkConfig
 from sfumato.nets.unet.unet import UNetConfig
 
-__all__ = ["NETWORKS"]
-
 NETWORKS: dict[str, type[NetworkConfig]] = {"unet": UNetConfig}

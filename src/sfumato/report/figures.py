@@ -34,8 +34,6 @@ from sfumato.inspect.outliers import evenly
 from sfumato.model import Model
 from sfumato.run.folder import Run
 
-__all__ = ["Album", "album", "contact_sheet", "forward", "reverse", "through_training"]
-
 Shown = Callable[[Tensor], Tensor]
 """Converts x to bytes, as `Codec.shown`."""
 

@@ -20,8 +20,6 @@ from PIL import Image
 
 from sfumato.data.sources.protocol import printable
 
-__all__ = ["bars", "figure", "findings", "histogram", "page", "picture", "section", "sheet", "table", "text"]
-
 STYLE = """
 :root{--ink:#23232a;--soft:#6b6b76;--line:#e4e4ea;--paper:#fff;--tile:#f6f6f8;--bar:#6f86a8}
 @media(prefers-color-scheme:dark){:root{--ink:#e8e8ee;--soft:#a0a0ac;--line:#3a3a44;--paper:#1b1b20;--tile:#26262d}}

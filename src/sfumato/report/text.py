@@ -5,8 +5,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 
-__all__ = ["WIDTH", "columns", "count", "duration", "facts", "listed", "listing", "plural", "size", "wrapped"]
-
 WIDTH = 100
 
 

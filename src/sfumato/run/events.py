@@ -17,22 +17,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = [
-    "NUM_BUCKETS",
-    "Buckets",
-    "Event",
-    "Finished",
-    "HeldOut",
-    "Sampled",
-    "Saved",
-    "Skipped",
-    "Started",
-    "Stepped",
-    "Warned",
-    "from_json",
-    "to_json",
-]
-
 NUM_BUCKETS = 10
 
 

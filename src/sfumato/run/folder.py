@@ -37,8 +37,6 @@ from sfumato.files import Lock, write_atomic
 if TYPE_CHECKING:
     from sfumato.config.config import Config
 
-__all__ = ["WEIGHTS", "Run", "environment"]
-
 WEIGHTS = ("ema", "raw", "best")
 """The weights files of a run: the average, the weights as trained, the average where the held-out loss was lowest."""
 _PACKAGES = ("sfumato", "torch", "numpy", "pillow", "safetensors")

@@ -21,8 +21,6 @@ from typing import Any
 from sfumato.files import sync, write_atomic
 from sfumato.run.events import Event, Finished, HeldOut, Sampled, Saved, Started, Stepped, to_json
 
-__all__ = ["MAX_LINES", "EventLog", "read_events"]
-
 MAX_LINES = 1000
 _REPEATED = {kind.__name__.lower() for kind in (HeldOut, Sampled, Finished)}
 """Events that are repeated on resuming at exactly this many images."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["Plan", "geometric", "regular"]
-
 
 @dataclass(frozen=True)
 class Plan:

@@ -7,8 +7,6 @@ from collections import deque
 from sfumato.run.events import NUM_BUCKETS, Event, HeldOut, Sampled, Saved, Skipped, Started, Stepped
 from sfumato.run.folder import Run
 
-__all__ = ["FORGET", "Progress"]
-
 FORGET = 0.98
 """Weight of the earlier smoothed loss after one step."""
 

@@ -17,8 +17,6 @@ from sfumato.run.folder import WEIGHTS, Run
 from sfumato.run.log import read_events
 from sfumato.run.plan import Plan
 
-__all__ = ["RunSummary"]
-
 E = TypeVar("E", bound=Event)
 
 

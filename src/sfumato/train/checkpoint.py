@@ -32,8 +32,6 @@ from sfumato.errors import UserError
 from sfumato.files import sync, write_synced
 from sfumato.run.folder import Run
 
-__all__ = ["KEPT", "Position", "find_damage", "load", "newest", "read_position", "save"]
-
 KEPT = 2
 MANIFEST = "manifest.json"
 

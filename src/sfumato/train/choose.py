@@ -14,8 +14,6 @@ from sfumato.data.store.build import Progress
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["choose", "default_run"]
-
 
 def choose(
     preset: str | None,

@@ -17,9 +17,6 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-__all__ = ["EMA"]
-
-
 N = TypeVar("N", bound=nn.Module)
 
 

@@ -41,8 +41,6 @@ from sfumato.train.plan import resolve_length
 from sfumato.train.trainer import Trainer
 from sfumato.weights import tensors_of
 
-__all__ = ["MAX_SKIPS", "Session", "train"]
-
 Events = Generator[Event, None, None]
 
 MAX_SKIPS = 10

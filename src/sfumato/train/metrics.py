@@ -10,8 +10,6 @@ from torch import Tensor
 from sfumato.diffusion import Terms
 from sfumato.run.events import NUM_BUCKETS, Buckets
 
-__all__ = ["Meter", "StepMetrics", "Totals", "by_level"]
-
 
 @dataclass(frozen=True)
 class StepMetrics:

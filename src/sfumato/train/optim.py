@@ -20,8 +20,6 @@ from torch import Tensor, nn
 
 from sfumato.config.train import OptimConfig, in_images
 
-__all__ = ["apply", "build", "clip", "learning_rate", "load_moments", "moments"]
-
 _OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 _DECAYS: dict[str, Callable[[float], float]] = {
     "constant": lambda u: 1.0,

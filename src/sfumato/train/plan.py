@@ -37,8 +37,6 @@ from sfumato.run.folder import Run
 from sfumato.run.plan import Plan
 from sfumato.train.trainer import Trainer
 
-__all__ = ["Forecast", "Speed", "available_memory", "forecast", "measure", "plan_for", "resolve_length"]
-
 SPARE = 0.97
 MONITORING = 0.25
 """Fraction of the time that grids and held-out losses may take."""

@@ -44,8 +44,6 @@ from sfumato.train.ema import EMA
 from sfumato.train.metrics import StepMetrics
 from sfumato.train.validation import Best, HeldOutLosses, held_out_losses
 
-__all__ = ["Trainer", "seeded"]
-
 
 @contextmanager
 def seeded(seed: int, purpose: Purpose, index: int, device: torch.device) -> Iterator[None]:

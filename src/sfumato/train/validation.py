@@ -22,8 +22,6 @@ from sfumato.diffusion import Bound, Noised, Terms, marginal, sample_timesteps
 from sfumato.diffusion.noise import Purpose, normal, uniform
 from sfumato.model import Model
 
-__all__ = ["Z_SCORE", "Best", "HeldOutLosses", "held_out_losses"]
-
 SEED = 0
 """The same in every run, so that held-out losses of runs with other seeds can be compared."""
 Z_SCORE = 3.0

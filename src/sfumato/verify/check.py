@@ -9,8 +9,6 @@ from typing import Literal
 
 import torch
 
-__all__ = ["Check", "Errors", "Examination", "Examinations", "Finding", "Setting", "Skipped", "examine"]
-
 
 @dataclass(frozen=True)
 class Setting:

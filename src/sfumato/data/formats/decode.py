@@ -38,8 +38,6 @@ from sfumato.data.formats.png import read_sixteen, rows_missing
 from sfumato.data.formats.tiff import bands_size, is_bands, read_bands
 from sfumato.data.sources.protocol import MAX_PIXELS, Blob, File, Picture, Pixels, Unreadable, printable
 
-__all__ = ["MAX_PIXELS", "header_size", "is_array", "opened", "read_picture"]
-
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TIFF", "WEBP")
 _PLAIN = ("RGB", "RGBX", "P", "CMYK", "YCbCr", "HSV")
 _IN_MEMORY = 2**25

@@ -33,11 +33,6 @@ from PIL import Image, ImageColor
 from sfumato.codec.format import DEPTHS
 from sfumato.data.sources.protocol import Picture, Pixels, Unreadable
 
-__all__ = [
-    "Form", "Row", "border", "converted", "fit", "flattened", "is_grey", "kind_of", "make_row", "rendered",
-    "with_channels",
-]  # fmt: skip
-
 _KINDS = {np.dtype(np.uint8): "8", np.dtype(np.uint16): "16", np.dtype(np.float32): "float"}
 _GREATEST = {"8": 255, "16": 65535}
 _LUMA = np.array([19595, 38470, 7471], np.uint32)

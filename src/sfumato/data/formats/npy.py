@@ -21,8 +21,6 @@ from numpy.typing import NDArray
 from sfumato.config.data import MOST_CHANNELS
 from sfumato.data.sources.protocol import MAX_PIXELS, File, Pixels, Unreadable, printable
 
-__all__ = ["MAGIC", "as_pixels", "channels_last", "check_length", "finite", "mapped", "too_large", "view_picture"]
-
 MAGIC = b"\x93NUMPY"
 EXACT = 2**24
 """Float32 represents every integer up to this one."""

@@ -30,8 +30,6 @@ from sfumato.data.sources.protocol import File, Unreadable, printable
 from sfumato.data.workers import run
 from sfumato.errors import UserError
 
-__all__ = ["MAX_BYTES", "NotPlain", "read_guarded", "read_plain", "reader"]
-
 READER = "sfumato.data.formats.plain_pickle:reader"
 
 MAX_BYTES = 2**29

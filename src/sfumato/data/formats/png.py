@@ -27,8 +27,6 @@ from numpy.typing import NDArray
 
 from sfumato.data.sources.protocol import File
 
-__all__ = ["encode", "read_sixteen", "rows_missing"]
-
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))

@@ -24,8 +24,6 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from sfumato.data.formats.npy import as_pixels, too_large
 from sfumato.data.sources.protocol import MAX_PIXELS, File, Picture, Unreadable
 
-__all__ = ["bands_size", "is_bands", "read_bands"]
-
 _MARKS = (b"II*\0", b"MM\0*")
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _MEANING = 256, 257, 258, 259, 262
 _STRIPS, _ORIENTATION, _SAMPLES, _STRIP_ROWS, _STRIP_BYTES, _PLANAR = 273, 274, 277, 278, 279, 284

@@ -35,12 +35,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, cast
 
-from sfumato.data.labels import Labels, from_columns
+from sfumato.data.labels import from_columns
 from sfumato.data.sources.files import MAX_FILE, FileSource, Listed, folder_labels, hashed, state_of
-from sfumato.data.sources.protocol import Blob, Unreadable, printable
+from sfumato.data.sources.protocol import Blob, Labels, Unreadable, printable
 from sfumato.errors import UserError
-
-__all__ = ["is_tar", "is_zip", "tar_source", "zip_source"]
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 RATIO = 200

@@ -28,11 +28,9 @@ from numpy.typing import NDArray
 
 from sfumato.conditions.attributes import Attribute
 from sfumato.data.formats.npy import as_pixels, channels_last, check_length, mapped, too_large
-from sfumato.data.labels import Labels, column
-from sfumato.data.sources.protocol import Picture, Pixels, Unreadable, printable
+from sfumato.data.labels import column
+from sfumato.data.sources.protocol import Labels, Picture, Pixels, Unreadable, printable
 from sfumato.errors import UserError
-
-__all__ = ["ArraySource", "Arrays", "array_source", "from_arrays", "from_dataset", "is_array_file"]
 
 _IMAGES, _LABELS = ("image", "img", "pixel_values", "x"), ("label", "labels", "class", "y")
 

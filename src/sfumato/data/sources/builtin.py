@@ -18,12 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from sfumato.conditions.attributes import Attribute
-from sfumato.data.labels import Labels
 from sfumato.data.sources.arrays import Arrays, ArraySource
+from sfumato.data.sources.protocol import Labels
 from sfumato.data.sources.published import find_idx, idx_source
 from sfumato.errors import UserError
-
-__all__ = ["BUILTIN", "FASHION_CLASSES", "Builtin", "describe_sources"]
 
 FASHION_CLASSES = (
     "T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",

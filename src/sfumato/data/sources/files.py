@@ -24,11 +24,8 @@ import numpy as np
 
 from sfumato.conditions.attributes import Attribute
 from sfumato.data.formats.decode import header_size, read_picture
-from sfumato.data.labels import Labels
-from sfumato.data.sources.protocol import File, Picture, Unreadable, printable
+from sfumato.data.sources.protocol import File, Labels, Picture, Unreadable, printable
 from sfumato.errors import UserError
-
-__all__ = ["MAX_FILE", "FileSource", "Listed", "folder_labels", "folder_source", "hashed", "state_of"]
 
 MAX_FILE = 2**28
 """The most bytes of a file in an archive or a table; larger ones are not unpacked."""

@@ -32,8 +32,6 @@ from sfumato.data.sources.published import (
 from sfumato.data.sources.tables import open_huggingface, parquet_source
 from sfumato.errors import UserError, nearest
 
-__all__ = ["open_source"]
-
 _BESIDE = (".json", ".jsonl", ".txt", ".md", ".csv", ".tsv")
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MOST_SHARDS = 100_000

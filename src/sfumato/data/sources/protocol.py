@@ -27,11 +27,6 @@ from numpy.typing import NDArray
 
 from sfumato.conditions.attributes import Attribute
 
-__all__ = [
-    "Blob", "Encoded", "File", "Labels", "Picture", "Pixels", "Source", "Unreadable", "captioned", "encoded",
-    "files_of", "folder_of", "printable",
-]  # fmt: skip
-
 Pixels = NDArray[Any]
 """uint8, uint16 or float32."""
 MAX_PIXELS = 2**26

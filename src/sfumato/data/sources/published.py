@@ -39,14 +39,11 @@ from numpy.typing import NDArray
 
 from sfumato.conditions.attributes import Attribute
 from sfumato.data.formats.plain_pickle import read_guarded
-from sfumato.data.labels import Labels, read_labels
+from sfumato.data.labels import read_labels
 from sfumato.data.sources.arrays import Arrays, ArraySource
 from sfumato.data.sources.files import FileSource, folder_source, hashed, state_of
-from sfumato.data.sources.protocol import Pixels, printable
+from sfumato.data.sources.protocol import Labels, Pixels, printable
 from sfumato.errors import UserError
-
-__all__ = ["celeba_source", "cifar_source", "find_celeba", "find_cifar", "find_idx", "idx_source", "is_idx", "read_idx"]
-
 
 # CelebA
 

@@ -22,12 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from sfumato.data.labels import Labels, captions_of, from_columns
+from sfumato.data.labels import captions_of, from_columns
 from sfumato.data.sources.files import MAX_FILE, FileSource, hashed, state_of
-from sfumato.data.sources.protocol import Blob, Unreadable, printable
+from sfumato.data.sources.protocol import Blob, Labels, Unreadable, printable
 from sfumato.errors import UserError
-
-__all__ = ["from_huggingface", "open_huggingface", "parquet_source"]
 
 _NAMED = ("image", "img", "picture", "jpg", "png")
 _MOST_GROUP = 2**32

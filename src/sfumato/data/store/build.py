@@ -42,8 +42,6 @@ from sfumato.data.workers import count_workers, run
 from sfumato.errors import UserError
 from sfumato.files import Lock, sync
 
-__all__ = ["ABANDONED", "SIDES", "Progress", "build", "choose_size", "decoder"]
-
 SIDES = (8, 12, 16, 24, 32, 48, 64)
 """The sides to choose from where the user gives no size."""
 MARGIN = 1 / 8

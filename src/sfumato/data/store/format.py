@@ -36,11 +36,8 @@ from sfumato.codec import format as formats
 from sfumato.codec.format import PixelFormat, format_of
 from sfumato.conditions.attributes import Attribute, from_plain, plain
 from sfumato.data.formats.fitting import Form
-from sfumato.data.labels import Labels
-from sfumato.data.sources.protocol import Pixels
+from sfumato.data.sources.protocol import Labels, Pixels
 from sfumato.files import sync
-
-__all__ = ["CHUNK", "RULES", "Chunk", "Plan", "Stored", "append", "chunks", "header", "load", "plan_of", "write_index"]
 
 RULES = 4
 """The version of the rules in `formats` and of this layout: a change makes every store anew."""

@@ -25,8 +25,6 @@ from sfumato.data.store.build import Progress, build
 from sfumato.data.store.format import RULES, Stored, load
 from sfumato.errors import UserError
 
-__all__ = ["cache_folder", "open_store"]
-
 
 def cache_folder(cache: Path | None = None) -> Path:
     """Return the folder for caches: the argument, $SFUMATO_CACHE, or the user's own cache folder."""

@@ -7,10 +7,6 @@ from dataclasses import dataclass
 
 from sfumato.diagnose.evidence import Evidence
 
-__all__ = [
-    "BETTER", "FEW", "GAIN", "GUESS", "UNLEARNED", "Finding", "again", "distances", "far", "resample", "unlearned",
-]  # fmt: skip
-
 FAR = 0.05
 """Energy distance from the data above which samples are badly wrong: healthy small runs stay below 0.02."""
 UNLEARNED = 0.95

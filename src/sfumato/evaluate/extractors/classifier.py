@@ -24,8 +24,6 @@ from sfumato.errors import UserError
 from sfumato.evaluate.extractors.weights import fill, fingerprint
 from sfumato.evaluate.features import CLASSIFIERS, Extractor, Shape
 
-__all__ = ["DIM", "Classifier", "asset", "open_features"]
-
 DIM = 128
 CLASSES = 10
 RECIPE = "pixels in [-1, 1], as they are"

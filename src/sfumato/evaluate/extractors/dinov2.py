@@ -26,8 +26,6 @@ from sfumato.errors import UserError
 from sfumato.evaluate.extractors.weights import fill, fingerprint, read_state, resized
 from sfumato.evaluate.features import Extractor, Shape
 
-__all__ = ["DINOv2", "open_features"]
-
 PATCH, SIDE, HEAD = 14, 224, 64
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 RECIPE = "bicubic to 224x224 (antialiased where it shrinks), 3 channels, ImageNet's mean and deviation"

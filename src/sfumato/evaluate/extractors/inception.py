@@ -24,8 +24,6 @@ from sfumato.errors import UserError
 from sfumato.evaluate.extractors.weights import fill, fingerprint, read_state, resized
 from sfumato.evaluate.features import Extractor, Shape
 
-__all__ = ["Inception", "open_features"]
-
 RECIPE = "bilinear to 299x299 (antialiased where it shrinks), 3 channels, [-1, 1]"
 SIDE, DIM = 299, 2048
 

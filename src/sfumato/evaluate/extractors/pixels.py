@@ -14,8 +14,6 @@ from sfumato.codec.format import EIGHT, PixelFormat
 from sfumato.evaluate.extractors.weights import fingerprint
 from sfumato.evaluate.features import Extractor, Shape
 
-__all__ = ["LARGEST", "open_features"]
-
 LARGEST = 1024
 """The most numbers that describe an image."""
 

@@ -20,8 +20,6 @@ from torch import Tensor, nn
 
 from sfumato.errors import UserError
 
-__all__ = ["fill", "fingerprint", "read_state", "resized"]
-
 Net = TypeVar("Net", bound=nn.Module)
 
 

@@ -37,8 +37,6 @@ from torch import Tensor
 
 from sfumato.evaluate.metrics.protocol import MetricValue, check_sets
 
-__all__ = ["frechet_distance", "shrunk"]
-
 
 def frechet_distance(first: Tensor, second: Tensor, shrink: bool = False) -> MetricValue:
     """Return the squared Frechet distance of features (N, D) and (M, D), with every image's influence.

@@ -19,8 +19,6 @@ from torch import Tensor
 
 from sfumato.evaluate.metrics.protocol import MetricValue, check_sets
 
-__all__ = ["BLOCK", "kid"]
-
 BLOCK = 2000
 
 

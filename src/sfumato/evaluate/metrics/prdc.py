@@ -22,8 +22,6 @@ from torch import Tensor
 from sfumato.evaluate.metrics.protocol import MetricValue, check_sets
 from sfumato.evaluate.neighbours import nearest, pieces, square_distances
 
-__all__ = ["K", "prdc"]
-
 K = 5
 """How many neighbours a ball holds (Naeem et al.'s choice)."""
 

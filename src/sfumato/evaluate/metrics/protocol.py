@@ -29,8 +29,6 @@ from sfumato.errors import UserError
 from sfumato.evaluate.cache import derived_seed
 from sfumato.evaluate.features import check_finite
 
-__all__ = ["Interval", "Metric", "MetricValue", "check_sets", "resamples"]
-
 LEVEL = 0.95
 REPLICATES = 1000
 _AT_ONCE = 1 << 22

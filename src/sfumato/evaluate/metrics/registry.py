@@ -8,8 +8,6 @@ from sfumato.evaluate.metrics.prdc import prdc
 from sfumato.evaluate.metrics.protocol import Metric
 from sfumato.evaluate.metrics.sliced import sliced_wasserstein
 
-__all__ = ["METRICS", "usual"]
-
 METRICS: dict[str, Metric] = {
     "frechet-shrunk": lambda real, ours, seed: {"frechet-shrunk": frechet_distance(real, ours, shrink=True)},
     "frechet": lambda real, ours, seed: {"frechet": frechet_distance(real, ours)},

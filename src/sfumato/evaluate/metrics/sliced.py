@@ -23,8 +23,6 @@ from sfumato.diffusion.noise import Purpose, normal
 from sfumato.evaluate.cache import derived_seed
 from sfumato.evaluate.metrics.protocol import MetricValue, check_sets
 
-__all__ = ["DIRECTIONS", "directions", "sliced_wasserstein"]
-
 DIRECTIONS = 512
 _AT_ONCE = 64
 

@@ -17,8 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Downsample", "ResidualBlock", "SelfAttention", "Upsample", "norm", "norm_silu"]
-
 
 def norm(width: int, groups: int) -> nn.GroupNorm:
     """Return the network's normalisation: GroupNorm (Wu, He 2018) with the published eps of 1e-6."""

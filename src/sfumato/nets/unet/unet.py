@@ -35,8 +35,6 @@ from sfumato.nets.embedding import AlterationEmbedding, TimeEmbedding
 from sfumato.nets.protocol import Interface, Network
 from sfumato.nets.unet.blocks import Downsample, ResidualBlock, SelfAttention, Upsample, norm, norm_silu
 
-__all__ = ["UNet", "UNetConfig"]
-
 LARGEST_BASE = 4096
 """A wider network does not fit into any memory: such a number is a mistake."""
 
