@@ -38,7 +38,6 @@ from sfumato.diffusion import SCHEDULES, WEIGHTINGS, Weighting
 from sfumato.diffusion.schedule import Chain
 from sfumato.errors import UserError
 from sfumato.nets import NETWORKS, Interface, NetworkConfig
-from sfumato.nets.unet.unet import UNetConfig
 
 CHOICES: tree.Choices = {Chain: SCHEDULES, Weighting: WEIGHTINGS, NetworkConfig: NETWORKS, CodecConfig: CODECS}
 """The abstract types of the tree, and which dataclasses a table's `kind` may name for them."""
@@ -57,7 +56,7 @@ class Config:
 
     data: DataConfig = DataConfig()
     codec: CodecConfig = PixelsConfig()
-    net: NetworkConfig = UNetConfig()
+    net: NetworkConfig = NETWORKS["unet"]()
     diffusion: DiffusionConfig = DiffusionConfig()
     optim: OptimConfig = OptimConfig()
     ema: EMAConfig = EMAConfig()

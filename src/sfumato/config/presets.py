@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sfumato.config import tree
 from sfumato.config.config import DERIVED, Config, from_dict, read_toml, to_dict, without_derived
@@ -21,10 +22,13 @@ from sfumato.config.diffusion import DiffusionConfig
 from sfumato.config.train import EMAConfig, OptimConfig, TrainConfig
 from sfumato.diffusion import Cosine, Linear
 from sfumato.errors import UserError, nearest
-from sfumato.nets.unet.unet import UNetConfig
+from sfumato.nets import NETWORKS
 
 HALF_LIFE_STEPS = 6931
 """Steps in which a decay of 0.9999 halves: ln 2 / -ln 0.9999."""
+
+
+_UNET: Any = NETWORKS["unet"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ def _published(
     """What the published runs share: linear betas, T = 1000, eps, Adam, decay 0.9999, gradients clipped, flips."""
     return Config(
         data=DataConfig("faces", size=(side, side), flip=True),
-        net=UNetConfig(base=128, multipliers=multipliers, blocks=2, attention=(attention,), dropout=dropout),
+        net=_UNET(base=128, multipliers=multipliers, blocks=2, attention=(attention,), dropout=dropout),
         diffusion=DiffusionConfig(schedule=Linear(), parameterization="eps", variance=variance),
         optim=OptimConfig(name="adam", lr=lr, beta2=0.999, warmup=warmup * batch, decay="constant", clip=1.0),
         ema=EMAConfig(half_life=HALF_LIFE_STEPS * batch),
@@ -72,7 +76,7 @@ def _small(
     """What our own settings share: v-prediction, cosine schedule, AdamW, a rate that decays to zero, no dropout."""
     return Config(
         data=data,
-        net=UNetConfig(base, multipliers, blocks, attention, dropout=0.0, groups=base // 4, patch=patch),
+        net=_UNET(base, multipliers, blocks, attention, dropout=0.0, groups=base // 4, patch=patch),
         diffusion=DiffusionConfig(schedule=Cosine(), parameterization="v"),
         optim=OptimConfig(name="adamw", lr=lr, decay="cosine"),
         ema=EMAConfig(half_life=0.02),
