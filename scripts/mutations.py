@@ -591,8 +591,8 @@ MUTATIONS = [
     M(
         "conditions: guidance subtracts the condition itself",
         "diffusion/guidance.py",
-        "condition.absent()",
-        "condition",
+        "condition.cat(condition.absent())",
+        "condition.cat(condition)",
         "tests/conditions/test_tokens.py",
     ),
     M(
