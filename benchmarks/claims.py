@@ -28,7 +28,7 @@ from sfumato.generate.recipe import Recipe
 from sfumato.generate.sample import prepare
 from sfumato.generate.variance import measured_variance
 from sfumato.model import Model, load
-from sfumato.nets.unet.unet import keep_memory
+from sfumato.nets import keep_memory
 from sfumato.run.folder import Run
 from sfumato.train import train
 

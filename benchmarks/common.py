@@ -24,11 +24,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sfumato.nets.unet.unet import UNet, UNetConfig, keep_memory
+from sfumato.nets import Interface, keep_memory
+from sfumato.nets.unet.unet import UNet, UNetConfig
 
 OURS = "sfumato"
 CALIBRATION = "3x3 convolution"
-CONFIG = UNetConfig(channels=1, base=32, multipliers=(1, 2, 2), attention=(1,), dropout=0.0, groups=8)
+CONFIG = UNetConfig(base=32, multipliers=(1, 2, 2), attention=(1,), dropout=0.0, groups=8)
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def contestants(size: int) -> list[Contestant]:
 
 
 def _sfumato(size: int) -> Contestant:
-    net = UNet(CONFIG)
+    net = UNet(CONFIG, Interface(1))
     return Contestant(OURS, net, lambda net, x, t: net(x, t))
 
 

@@ -14,17 +14,16 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from sfumato.codec.pixels import to_bytes
-from sfumato.data import open_data
 from sfumato.diffusion import VARIANCES
 from sfumato.evaluate import open_extractor, quality
 from sfumato.generate.recipe import Recipe
-from sfumato.generate.sample import generate
+from sfumato.generate.sample import prepare
 from sfumato.model import Model, load
 from sfumato.nets import keep_memory
 from sfumato.run.folder import Run
@@ -49,17 +48,12 @@ def plan() -> dict[str, Recipe]:
     return rows
 
 
-def conditions(model: Model, num: int) -> torch.Tensor | None:
-    """The values of a single attribute in turn; nothing for another kind of model."""
-    if len(model.attributes) != 1 or not model.attributes[0].values:
-        return None
-    return (torch.arange(num) % len(model.attributes[0].values)).float()[:, None]
-
-
 def draw(model: Model, name: str, recipe: Recipe, num: int, batch: int, out: Path) -> None:
-    """Draw one row's images and keep them with what they took."""
-    settled, calls = recipe.settle(model), 0
-    given, plain = conditions(model, num), settled.denoiser(model.denoiser)
+    """Sample one row's images, cycling through the values of a single attribute, and keep them with what they took."""
+    single = len(model.attributes) == 1 and model.vocabulary is not None
+    condition = model.vocabulary.every() if single else None
+    sampling, calls = prepare(model, recipe, condition, variance=VARIANCES["small"]), 0
+    plain = sampling.denoiser
 
     class Counted:
         schedule = plain.schedule
@@ -69,20 +63,18 @@ def draw(model: Model, name: str, recipe: Recipe, num: int, batch: int, out: Pat
             calls += len(x)
             return plain(x, t, condition)
 
-    times = settled.times(plain, model.shape, given)
     start = time.perf_counter()
-    sampler = settled.build(VARIANCES["small"])
-    parts = generate(Counted(), model.shape, num, 0, sampler, times, batch, given)
-    images = torch.cat([to_bytes(images) for _, images in parts])
+    parts = replace(sampling, denoiser=Counted()).stream(num, condition=condition, batch=batch)
+    images = torch.cat([model.codec.decode(x) for _, x in parts])
     np.save(out / f"{name}.npy", images.numpy())
-    took = {"evaluations": calls / num, "seconds": time.perf_counter() - start, "times": times.tolist()}
+    took = {"evaluations": calls / num, "seconds": time.perf_counter() - start, "times": sampling.times.tolist()}
     (out / f"{name}.json").write_text(json.dumps(took))
 
 
 def measure(run: Path, out: Path) -> None:
     """Measure what was drawn and not yet measured."""
     model = load(Run(run))
-    data = open_data(model.config.data)
+    data = model.data()
     extractor = open_extractor("classifier" if data.shape == (1, 28, 28) else "pixels", data.shape)
     table = out / "measured.json"
     found = json.loads(table.read_text()) if table.exists() else {}
@@ -90,10 +82,10 @@ def measure(run: Path, out: Path) -> None:
         if path.stem in found:
             continue
         images = torch.from_numpy(np.load(path))
-        frechet, kid = quality(data, images, extractor, measures=("frechet", "kid"))
+        frechet, kid = quality(data, images, extractor, metrics=("frechet", "kid"))
         facts = path.with_suffix(".json")
         found[path.stem] = {
-            "frechet": [frechet.value, frechet.low, frechet.high, frechet.floor],
+            "frechet": [frechet.value, frechet.low, frechet.high, frechet.baseline],
             "kid": [kid.value, kid.error],
             "num": len(images),
             **({k: v for k, v in json.loads(facts.read_text()).items() if k != "times"} if facts.exists() else {}),
