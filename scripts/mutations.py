@@ -151,10 +151,24 @@ MUTATIONS = [
     ),
     M(
         "times: 0 .. T - 1 in place of 1 .. T",
-        "diffusion/objective.py",
+        "diffusion/timesteps.py",
         ".clamp(max=num_steps - 1) + 1) / num_steps",
         ".clamp(max=num_steps - 1)) / num_steps",
         "tests/diffusion/test_objective.py",
+    ),
+    M(
+        "muon: the momentum without its gradient",
+        "train/muon.py",
+        "directions = torch._foreach_add(gradients, moved, alpha=MOMENTUM)",
+        "directions = moved",
+        "tests/train/test_optim.py",
+    ),
+    M(
+        "timesteps: logit-normal scaled before it is shifted",
+        "diffusion/timesteps.py",
+        "self.mean + self.std * torch.special.ndtri(u.double())",
+        "self.std * (self.mean + torch.special.ndtri(u.double()))",
+        "tests/diffusion/test_timesteps.py",
     ),
     M(
         "loss: summed where it should be averaged",
@@ -327,11 +341,11 @@ MUTATIONS = [
     M(
         "EMA: updated before the optimiser's step",
         "train/trainer.py",
-        """        optim.apply(self.optimizer, lr, applied)
+        """        self.optimizer.step(lr, applied)
         self.ema.update(config.ema.decay(start, batch, planned), applied)
 """,
         """        self.ema.update(config.ema.decay(start, batch, planned), applied)
-        optim.apply(self.optimizer, lr, applied)
+        self.optimizer.step(lr, applied)
 """,
         "tests/train/test_ema.py",
     ),

@@ -18,7 +18,6 @@ from sfumato.diffusion.objective import (
     Simple,
     Terms,
     Weighted,
-    sample_timesteps,
     training_loss,
 )
 from sfumato.diffusion.oracle import GaussianOracle
@@ -26,6 +25,7 @@ from sfumato.diffusion.parameterization import PARAMETERIZATIONS, Eps, target
 from sfumato.diffusion.prediction import Prediction
 from sfumato.diffusion.process import marginal
 from sfumato.diffusion.schedule import Cosine, Linear
+from sfumato.diffusion.timesteps import sample_timesteps
 from sfumato.diffusion.variance import Large, Learned, Small, reverse
 
 from .common import images, noise, random_function, two_headed
@@ -59,6 +59,16 @@ def test_a_networks_own_space_is_plain_squared_error(name: str) -> None:
     assert terms.loss.shape == (5,)
     assert torch.allclose(terms.loss, expected, rtol=1e-6)
     assert torch.equal(terms.t, t)
+
+
+def test_below_the_least_sigma_the_loss_is_that_of_the_image() -> None:
+    """In v: (x0^ - x_0)^2 / max(sigma, least)^2."""
+    schedule, x_0, eps = Cosine(), images(4), images(4, seed=1)
+    t = torch.tensor([0.001, 0.05, 0.2, 0.9], dtype=torch.float64)
+    denoiser = NetworkDenoiser(random_function, schedule, PARAMETERIZATIONS["x0"])
+    error = (denoiser(marginal(x_0, schedule(t)).sample(eps), t).x0 - x_0).square().flatten(1).mean(1)
+    loss = training_loss(Simple(PARAMETERIZATIONS["v"], 0.3), denoiser, x_0, t, eps).loss
+    assert torch.allclose(loss, error / schedule(t).sigma.clamp(min=0.3).square().to(error), rtol=1e-5)
 
 
 def test_gradients_are_those_of_the_plain_loss() -> None:

@@ -46,6 +46,16 @@ def test_single_precision_is_enough(name: str) -> None:
     assert torch.allclose(eps_back[1:], eps[1:], atol=2e-4)
 
 
+def test_a_refined_image_is_the_posterior_mean_around_the_output() -> None:
+    """x_0 ~ N(output, 0.1^2) and x_t = alpha x_0 + sigma eps, by Bayes."""
+    schedule, x_0, eps = Cosine(), images(), images(seed=1)
+    level = schedule(T).like(x_0)
+    x_t, output = level.alpha * x_0 + level.sigma * eps, images(seed=2)
+    precision = 1 / 0.01 + level.alpha.square() / level.sigma.square()
+    mean = (output / 0.01 + level.alpha * x_t / level.sigma.square()) / precision
+    assert torch.allclose(solve(PARAMETERIZATIONS["refined"], output, x_t, schedule, T)[0], mean, rtol=1e-9)
+
+
 def test_targets_are_the_published_ones() -> None:
     schedule, x_0, eps = Cosine(), images(), images(seed=1)
     level = schedule(T).like(x_0)

@@ -61,15 +61,19 @@ def test_weighted_losses_train(digits, kind) -> None:
     assert float(trainer.held_out().held_out.loss.mean()) < float(before)
 
 
-def test_importance_sampling_resumes_bit_for_bit(digits, tmp_path) -> None:
-    """The loss history is part of the state: 20 steps are 10 and 10."""
-    given = {
-        "diffusion__objective": "vlb",
-        "diffusion__variance": "learned",
-        "diffusion__importance": "true",
-        "diffusion__schedule__num_steps": "4",  # ten losses at each t come quickly
-        "train__grid_steps": "4",
-    }
+IMPORTANCE = {
+    "diffusion__objective": "vlb",
+    "diffusion__variance": "learned",
+    "diffusion__importance": "true",
+    "diffusion__schedule__num_steps": "4",  # ten losses at each t come quickly
+    "train__grid_steps": "4",
+}
+MUON = {"optim__name": "muon", "diffusion__timesteps__kind": "logit-normal", "diffusion__parameterization": "x0"}
+
+
+@pytest.mark.parametrize("given", [IMPORTANCE, MUON], ids=["importance", "muon"])
+def test_all_of_the_state_resumes_bit_for_bit(digits, tmp_path, given) -> None:
+    """A loss history and Muon's momenta are part of the state: 20 steps are 10 and 10."""
     config = tiny(**given)
     whole, broken = Run(tmp_path / "whole"), Run(tmp_path / "broken")
     list(train(config, whole, digits))
@@ -82,7 +86,10 @@ def test_importance_sampling_resumes_bit_for_bit(digits, tmp_path) -> None:
     for name in ("raw", "ema"):
         paths = (run.path / "weights" / f"{name}.safetensors" for run in (whole, broken))
         assert next(paths).read_bytes() == next(paths).read_bytes()
-    trainer = Trainer(config, digits)
+
+
+def test_importance_sampling_learns_where_losses_are_great(digits) -> None:
+    trainer = Trainer(tiny(**IMPORTANCE), digits)
     for _ in range(20):
         trainer.step()
     assert float(trainer.history.probabilities.max()) > 0.3
@@ -105,6 +112,9 @@ def test_the_best_weights_are_kept(digits, run) -> None:
         ({"diffusion__objective": "hybrid"}, "set variance = learned"),
         ({"diffusion__objective": "vlb", "diffusion__weighting__kind": "p2"}, "leave out weighting"),
         ({"diffusion__weighting__kind": "p2", "diffusion__loss_space": "x0"}, "leave out loss_space"),
+        ({"diffusion__weighting__kind": "p2", "diffusion__least_sigma": "0.1"}, "without a weighting"),
+        ({**IMPORTANCE, "diffusion__timesteps__kind": "logit-normal"}, "leave out timesteps"),
+        ({"diffusion__least_sigma": "1"}, "least_sigma = 1"),
     ],
 )
 def test_combinations_without_effect_are_refused(digits, given, said) -> None:

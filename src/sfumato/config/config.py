@@ -34,12 +34,18 @@ from sfumato.config.augment import NUMBERS, AugmentConfig
 from sfumato.config.data import DataConfig
 from sfumato.config.diffusion import DiffusionConfig
 from sfumato.config.train import EMAConfig, OptimConfig, TrainConfig
-from sfumato.diffusion import SCHEDULES, WEIGHTINGS, Weighting
+from sfumato.diffusion import SCHEDULES, TIMESTEPS, WEIGHTINGS, Timesteps, Weighting
 from sfumato.diffusion.schedule import Chain
 from sfumato.errors import UserError
 from sfumato.nets import NETWORKS, Interface, NetworkConfig
 
-CHOICES: tree.Choices = {Chain: SCHEDULES, Weighting: WEIGHTINGS, NetworkConfig: NETWORKS, CodecConfig: CODECS}
+CHOICES: tree.Choices = {
+    Chain: SCHEDULES,
+    Weighting: WEIGHTINGS,
+    Timesteps: TIMESTEPS,
+    NetworkConfig: NETWORKS,
+    CodecConfig: CODECS,
+}
 """The abstract types of the tree, and which dataclasses a table's `kind` may name for them."""
 
 DERIVED = ("channels", "conditions", "augment", "learned_variance", "num_classes")

@@ -15,6 +15,8 @@ from sfumato.diffusion import (
     Schedule,
     Shifted,
     Simple,
+    Timesteps,
+    Uniform,
     Variance,
     Weighted,
     Weighting,
@@ -43,6 +45,8 @@ class DiffusionConfig:
         objective: what is minimised: `simple` (DDPM Eq. 14), `hybrid` (simple, and the bound for the variance alone,
             IDDPM Eq. 16), or `vlb` (the bound).
         weighting: of the simple loss by noise level, on the error of eps; None is the plain mean in `loss_space`.
+        timesteps: the distribution of t in training: `uniform`, or `logit-normal` with `mean` and `std`.
+        least_sigma: below this sigma the simple loss falls as sigma^2; 0 is nowhere.
         importance: sample t by the history of losses (IDDPM Eq. 18) instead of uniformly; meant for `vlb`.
         zero_terminal_snr: rescale the chain so that it ends in pure noise (Lin et al. 2023).
         logsnr_shift: added to every level's logsnr; `diffusion.resolution_shift(size)` gives the usual one.
@@ -62,6 +66,8 @@ class DiffusionConfig:
     zero_terminal_snr: bool = False
     logsnr_shift: float = 0.0
     loss_space: str | None = None
+    timesteps: Timesteps = Uniform()
+    least_sigma: float = 0.0
 
     def __post_init__(self) -> None:
         for name, register in (
@@ -89,6 +95,12 @@ class DiffusionConfig:
             )
         if self.objective == "vlb" and (self.weighting is not None or self.loss_space is not None):
             raise ValueError('objective = "vlb" has its own weights and space: leave out weighting and loss_space')
+        if not 0 <= self.least_sigma < 1:
+            raise ValueError(f"least_sigma = {self.least_sigma}: must lie in [0, 1)")
+        if self.least_sigma and (self.objective == "vlb" or self.weighting is not None):
+            raise ValueError("least_sigma belongs to the simple loss without a weighting: leave out one of them")
+        if self.importance and self.timesteps != Uniform():
+            raise ValueError("importance draws t by itself: leave out timesteps, or importance")
         if self.weighting is not None and self.loss_space is not None:
             raise ValueError("weighting applies to the error of eps: leave out loss_space, or weighting")
 
@@ -118,5 +130,5 @@ class DiffusionConfig:
         if self.objective == "vlb":
             return bound
         space = PARAMETERIZATIONS[self.loss_space or self.parameterization]
-        simple = Simple(space) if self.weighting is None else Weighted(self.weighting)
+        simple = Simple(space, self.least_sigma) if self.weighting is None else Weighted(self.weighting)
         return simple if self.objective == "simple" else Hybrid(simple, bound)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from sfumato.errors import nearest
 
-OPTIMIZERS = ("adam", "adamw")
-DECAYS = ("constant", "cosine", "linear")
+OPTIMIZERS = ("adam", "adamw", "muon")
+DECAYS = ("constant", "cosine", "linear", "late")
 _LEAST = {
     1: ("batch", "images", "grid_images", "grid_steps"),
     0: ("seed", "grids", "held_outs", "held_out_images", "save_every"),
@@ -75,14 +75,15 @@ class OptimConfig:
     """The optimiser.
 
     Attributes:
-        name: `adamw` (decoupled weight decay, Loshchilov and Hutter 2019) or `adam` (Kingma and Ba 2015).
+        name: `adamw` (decoupled weight decay, Loshchilov and Hutter 2019), `adam` (Kingma and Ba 2015), or `muon`
+            (Jordan et al. 2024) for the inner matrices and adamw for the rest.
         lr: the rate after warm-up, before decay.
         beta1: decay of the first moment.
         beta2: decay of the second moment.
         eps: added to the root of the second moment.
         weight_decay: as the optimiser defines it.
         warmup: images over which the rate rises from 0; a value below 1 is a fraction of the planned length.
-        decay: `constant`, `cosine` or `linear`, down to 0 at the planned length.
+        decay: `constant`, or down to 0 at the planned length: `cosine`, `linear`, or `late`, over the last 30 %.
         clip: greatest norm of the whole gradient; None does not clip.
     """
 

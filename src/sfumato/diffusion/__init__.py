@@ -61,7 +61,6 @@ from sfumato.diffusion.objective import Simple as Simple
 from sfumato.diffusion.objective import Terms as Terms
 from sfumato.diffusion.objective import Weighted as Weighted
 from sfumato.diffusion.objective import Weighting as Weighting
-from sfumato.diffusion.objective import sample_timesteps as sample_timesteps
 from sfumato.diffusion.objective import training_loss as training_loss
 from sfumato.diffusion.oracle import ConditionalMixtureOracle as ConditionalMixtureOracle
 from sfumato.diffusion.oracle import FiniteOracle as FiniteOracle
@@ -103,6 +102,11 @@ from sfumato.diffusion.schedule import Shifted as Shifted
 from sfumato.diffusion.schedule import Sigmoid as Sigmoid
 from sfumato.diffusion.schedule import ZeroTerminalSNR as ZeroTerminalSNR
 from sfumato.diffusion.schedule import resolution_shift as resolution_shift
+from sfumato.diffusion.timesteps import TIMESTEPS as TIMESTEPS
+from sfumato.diffusion.timesteps import LogitNormal as LogitNormal
+from sfumato.diffusion.timesteps import Timesteps as Timesteps
+from sfumato.diffusion.timesteps import Uniform as Uniform
+from sfumato.diffusion.timesteps import sample_timesteps as sample_timesteps
 from sfumato.diffusion.variance import VARIANCES as VARIANCES
 from sfumato.diffusion.variance import Large as Large
 from sfumato.diffusion.variance import Learned as Learned

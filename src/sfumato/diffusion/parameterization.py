@@ -56,6 +56,25 @@ class X0:
 
 
 @dataclass(frozen=True)
+class Refined:
+    """The image, refined by x_t where there is little noise: output = x_0 - width^2 (alpha / sigma) eps.
+
+    Solved for x_0 it is the mean of the posterior of x_0 ~ N(output, width^2) given x_t,
+
+        x_0 = ( width^2 alpha x_t + sigma^2 output ) / ( width^2 alpha^2 + sigma^2 )
+
+    so above sigma = width the network predicts the image, and below it what x_t leaves open.
+    """
+
+    width: float = 0.1
+
+    def direction(self, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (1, -width^2 alpha / sigma)."""
+        level = schedule(t)
+        return torch.ones_like(level.alpha), -(self.width**2) * level.alpha / level.sigma
+
+
+@dataclass(frozen=True)
 class V:
     """The velocity: output = alpha eps - sigma x_0 (Salimans and Ho 2022, 2202.00512), well-conditioned everywhere."""
 
@@ -77,7 +96,7 @@ class Mu:
         return a * level_t.alpha + b, a * level_t.sigma
 
 
-PARAMETERIZATIONS: dict[str, Parameterization] = {"eps": Eps(), "x0": X0(), "v": V(), "mu": Mu()}
+PARAMETERIZATIONS: dict[str, Parameterization] = {"eps": Eps(), "x0": X0(), "v": V(), "mu": Mu(), "refined": Refined()}
 
 
 def target(space: Parameterization, x_0: Tensor, eps: Tensor, schedule: Schedule, t: Tensor) -> Tensor:

@@ -54,6 +54,13 @@ class Network(nn.Module, ABC):
     """
 
     interface: Interface
+    edges = ("time", "condition", "augment", "entrance", "exit")
+    """The modules at its edges: they read or write what is not a feature of the network's own."""
+
+    def matrices(self) -> dict[str, nn.Parameter]:
+        """Return the weights with two axes or more between the edges, by name: those that Muon trains."""
+        named = self.named_parameters()
+        return {name: p for name, p in named if p.ndim >= 2 and name.split(".")[0] not in self.edges}
 
     @abstractmethod
     def forward(

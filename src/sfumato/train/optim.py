@@ -1,30 +1,43 @@
-r"""The optimiser: Adam or AdamW, its learning rate over the run, and gradient clipping.
+r"""The optimiser: Adam, AdamW or Muon, its learning rate over the run, and gradient clipping.
 
 The rate follows the images seen: n before the step, B in the step, of N planned,
 
     lr(n) = lr * min( 1, (n + B) / warmup ) * decay( n / N )
-    decay(u) = 1  |  (1 + cos pi u) / 2  |  1 - u            constant, cosine, linear
+    decay(u) = 1  |  (1 + cos pi u) / 2  |  1 - u  |  min(1, (1 - u) / 0.3)      constant, cosine, linear, late
 
 A step whose loss or gradient is not finite must change nothing, and the check must not make a GPU wait. So every step
 is launched, and a flag on the device decides; torch's fused Adam has it for its gradient scaler: where `found_inf` is 1
-neither weights nor moments nor step counts change, bit for bit.
+neither weights nor moments nor step counts change, bit for bit. Muon (`muon`) takes the network's inner matrices
+(`Network.matrices`), AdamW everything else at the same rate.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import groupby
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sfumato.config.train import OptimConfig, in_images
+from sfumato.nets import Network
+from sfumato.train import muon
 
-_OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+LATE = 0.3
+"""The last fraction of a run, in which the decay `late` goes to zero: a run keeps its full rate longer than by a cosine
+(Haegele et al. 2024, 2405.18392)."""
+
+_ADAMS: dict[str, type[torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "muon": torch.optim.AdamW,
+}
 _DECAYS: dict[str, Callable[[float], float]] = {
     "constant": lambda u: 1.0,
     "cosine": lambda u: (1 + math.cos(math.pi * u)) / 2,
     "linear": lambda u: 1 - u,
+    "late": lambda u: min(1.0, (1 - u) / LATE),
 }
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -36,57 +49,74 @@ def learning_rate(config: OptimConfig, images: int, batch: int, planned: int) ->
     return config.lr * rising * _DECAYS[config.decay](min(1.0, images / planned))
 
 
-def build(config: OptimConfig, net: nn.Module) -> torch.optim.Optimizer:
-    """Return the optimiser of a network's weights, its moments zero.
+class Optimizer:
+    """The optimiser of a network's weights and its state, zero at first.
 
-    The moments take their weight's memory layout: torch's fused kernels run through memory in order, so a moment in
+    Adam's moments take their weight's memory layout: torch's fused kernels run through memory in order, so a moment in
     another layout would silently belong to other weights.
     """
-    parameters = list(net.parameters())
-    optimizer: torch.optim.Optimizer = _OPTIMIZERS[config.name](  # type: ignore[call-arg]
-        parameters,
-        lr=config.lr,
-        betas=(config.beta1, config.beta2),
-        eps=config.eps,
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
-    for weight in parameters:
-        optimizer.state[weight] = {
-            "step": torch.zeros((), dtype=torch.float32, device=weight.device),
-            "exp_avg": torch.zeros_like(weight, memory_format=torch.preserve_format),
-            "exp_avg_sq": torch.zeros_like(weight, memory_format=torch.preserve_format),
+
+    def __init__(self, config: OptimConfig, net: Network) -> None:
+        self.config, self.net = config, net
+        self._named = dict(net.named_parameters())
+        matrices = net.matrices() if config.name == "muon" else {}
+        self._momenta = {name: torch.zeros_like(weight) for name, weight in matrices.items()}
+        self._by_shape = [list(names) for _, names in groupby(sorted(matrices, key=self._shape), self._shape)]
+        rest = [weight for name, weight in self._named.items() if name not in matrices]
+        self._adam: torch.optim.Optimizer = _ADAMS[config.name](  # type: ignore[call-arg]
+            rest,
+            lr=config.lr,
+            betas=(config.beta1, config.beta2),
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        for weight in rest:
+            self._adam.state[weight] = {
+                "step": torch.zeros((), dtype=torch.float32, device=weight.device),
+                "exp_avg": torch.zeros_like(weight, memory_format=torch.preserve_format),
+                "exp_avg_sq": torch.zeros_like(weight, memory_format=torch.preserve_format),
+            }
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._named[name].shape)
+
+    def clip(self) -> Tensor:
+        """Scale all gradients to a joint norm of at most `config.clip`, and return the norm before: () tensor, not
+        finite where any gradient is not."""
+        weights = [weight for weight in self.net.parameters() if weight.grad is not None]
+        norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+        if self.config.clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(weights, self.config.clip, norm)
+        return norm
+
+    def step(self, lr: float, applied: Tensor) -> None:
+        """Take one step at rate `lr` where `applied`, a () tensor, is 1, and forget the gradients; where it is 0
+        change nothing, bit for bit."""
+        for group in self._adam.param_groups:
+            group["lr"] = lr
+        self._adam.grad_scale = None  # type: ignore[attr-defined]
+        self._adam.found_inf = 1 - applied  # type: ignore[attr-defined]
+        self._adam.step()
+        for names in self._by_shape:
+            weights = [self._named[name] for name in names]
+            momenta, gradients = [self._momenta[name] for name in names], [weight.grad for weight in weights]
+            muon.step(weights, momenta, gradients, lr, applied, self.config.weight_decay)  # type: ignore[arg-type]
+        for weight in self._named.values():
+            weight.grad = None
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the state as named tensors: `exp_avg/NAME`, `exp_avg_sq/NAME`, `step/NAME`; `momentum/NAME`."""
+        adam = {
+            f"{key}/{name}": self._adam.state[weight][key]
+            for name, weight in self._named.items()
+            if name not in self._momenta
+            for key in _MOMENTS
         }
-    return optimizer
+        return adam | {f"momentum/{name}": momentum for name, momentum in self._momenta.items()}
 
-
-def clip(net: nn.Module, limit: float | None) -> Tensor:
-    """Scale all gradients to a joint norm of at most `limit`, and return the norm before: () tensor, not finite where
-    any gradient is not."""
-    weights = [weight for weight in net.parameters() if weight.grad is not None]
-    norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
-    if limit is not None:
-        torch.nn.utils.clip_grads_with_norm_(weights, limit, norm)
-    return norm
-
-
-def apply(optimizer: torch.optim.Optimizer, lr: float, applied: Tensor) -> None:
-    """Take one step at rate `lr` where `applied`, a () tensor, is 1; where it is 0 change nothing, bit for bit."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    optimizer.grad_scale = None  # type: ignore[attr-defined]
-    optimizer.found_inf = 1 - applied  # type: ignore[attr-defined]
-    optimizer.step()
-
-
-def moments(optimizer: torch.optim.Optimizer, net: nn.Module) -> dict[str, Tensor]:
-    """Return the optimiser's state as named tensors: `exp_avg/NAME`, `exp_avg_sq/NAME`, `step/NAME`."""
-    named = dict(net.named_parameters())
-    return {f"{key}/{name}": optimizer.state[weight][key] for name, weight in named.items() for key in _MOMENTS}
-
-
-@torch.no_grad()
-def load_moments(optimizer: torch.optim.Optimizer, net: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Copy named tensors into the optimiser's state, in place, so that every moment keeps its layout."""
-    for name, state in moments(optimizer, net).items():
-        state.copy_(tensors[name])
+    @torch.no_grad()
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Copy named tensors into the state, in place, so that every moment keeps its layout."""
+        for name, state in self.state().items():
+            state.copy_(tensors[name])

@@ -3,7 +3,7 @@ r"""The state of a training and one step: DDPM's Algorithm 1 with random keys.
 Step k covers the positions n = k B .. (k + 1) B - 1 of the training stream. Everything random about position n is a
 function of n: the image, whether it is mirrored (see `data`), and
 
-    t    = sample_timesteps( uniform(seed, TRAIN_TIME, n), T )
+    t    = timesteps.draw( uniform(seed, TRAIN_TIME, n), T )
     eps  = normal(seed, TRAIN_NOISE, n)
     which labels are dropped    from uniform(seed, LABEL_DROPOUT, n)
     how the image is altered    from uniform(seed, AUGMENT, n) and normal(seed, AUGMENT, n)
@@ -30,7 +30,7 @@ from sfumato.conditions.protocol import cycled
 from sfumato.config.config import Config
 from sfumato.data import Dataset
 from sfumato.data.augment import augment, draw
-from sfumato.diffusion import NetworkDenoiser, Terms, sample_timesteps, training_loss
+from sfumato.diffusion import NetworkDenoiser, Terms, training_loss
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.noise import Purpose, normal, uniform, words
 from sfumato.diffusion.objective import LossHistory
@@ -39,9 +39,9 @@ from sfumato.generate.recipe import Recipe
 from sfumato.generate.sample import prepare
 from sfumato.model import Model
 from sfumato.nets import Network
-from sfumato.train import optim
 from sfumato.train.ema import EMA
 from sfumato.train.metrics import StepMetrics
+from sfumato.train.optim import Optimizer, learning_rate
 from sfumato.train.validation import Best, HeldOutLosses, held_out_losses
 
 
@@ -79,7 +79,7 @@ class Trainer:
         self.net: Network = net.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.net.train()
         self.ema = EMA(self.net)
-        self.optimizer = optim.build(config.optim, self.net)
+        self.optimizer = Optimizer(config.optim, self.net)
         self.objective = config.diffusion.build_objective(self.codec.decoder)
         self.schedule = config.diffusion.build_schedule()
         self.history = LossHistory.empty(self.schedule.num_steps) if config.diffusion.importance else None
@@ -138,9 +138,13 @@ class Trainer:
 
     def _sample_timesteps(self, u: Tensor) -> tuple[Tensor, Tensor | None]:
         """Turn uniform numbers into times, with the weights that keep the loss unbiased where t is not uniform."""
-        if self.history is None:
-            return sample_timesteps(u, self.schedule.num_steps), None
-        return self.history.draw(u)
+        if self.history is not None:
+            return self.history.draw(u)
+        diffusion, num_steps = self.config.diffusion, self.schedule.num_steps
+        t = diffusion.timesteps.draw(u, num_steps)
+        if diffusion.objective == "simple":  # the distribution of t is its weighting
+            return t, None
+        return t, 1 / (num_steps * diffusion.timesteps.probabilities(num_steps)[(t * num_steps).round().long() - 1])
 
     def _dropout(self, step: int) -> AbstractContextManager[None]:
         """Seed torch's generator for a step's dropout masks, where there are any."""
@@ -151,12 +155,11 @@ class Trainer:
     def _apply(self, terms: Terms, loss: Tensor) -> StepMetrics:
         """Update the weights by the gradient, then the average by the weights."""
         config, start, batch, planned = self.config, self.images, self.config.train.batch, self.planned
-        norm = optim.clip(self.net, config.optim.clip)
+        norm = self.optimizer.clip()
         applied = (loss.isfinite() & norm.isfinite()).float()
-        lr = optim.learning_rate(config.optim, start, batch, planned)
-        optim.apply(self.optimizer, lr, applied)
+        lr = learning_rate(config.optim, start, batch, planned)
+        self.optimizer.step(lr, applied)
         self.ema.update(config.ema.decay(start, batch, planned), applied)
-        self.optimizer.zero_grad(set_to_none=True)
         return StepMetrics(terms, norm, applied, lr)
 
     def held_out(self) -> HeldOutLosses | None:
@@ -215,7 +218,7 @@ class Trainer:
             "raw": self.net.state_dict(),
             "ema": self.ema.net.state_dict(),
             # the best as of the last step: a held-out loss taken after it is taken again on resuming
-            "optim": optim.moments(self.optimizer, self.net) | losses | self._best_at_step.state(),
+            "optim": self.optimizer.state() | losses | self._best_at_step.state(),
         }
 
     @torch.no_grad()
@@ -228,7 +231,7 @@ class Trainer:
         try:
             for name, net in (("raw", self.net), ("ema", self.ema.net)):
                 net.load_state_dict(state[name])
-            optim.load_moments(self.optimizer, self.net, state["optim"])
+            self.optimizer.load(state["optim"])
             self.best = self._best_at_step = Best.from_state(state["optim"])
             if self.history is not None:
                 self.history = LossHistory(state["optim"]["history/losses"], state["optim"]["history/seen"])

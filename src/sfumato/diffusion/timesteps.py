@@ -1,0 +1,77 @@
+r"""The distribution of t in training.
+
+DDPM draws t uniformly on the chain (Algorithm 1). Which noise levels a network is trained on decides what it learns in
+a short training: near the data there is little to see in a picture, near pure noise little to learn. A logit-normal
+distribution (Esser et al. 2024, 2403.03206, Sec. 3.1) concentrates on the levels between,
+
+    t = sigmoid(z),    z ~ N(mean, std^2)
+
+Each distribution turns a uniform number u into a time by the inverse of its distribution function, so a training stays
+a function of its random keys. Drawing t with probability p_t weights the loss at t by T p_t; an objective whose weights
+matter, such as the bound, divides by that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Timesteps(Protocol):
+    """A distribution of t on the chain's steps 1/T .. 1; implementations are frozen values."""
+
+    def draw(self, u: Tensor, num_steps: int) -> Tensor:
+        """Return times, (B,) float64 on the chain's steps, for u (B,) uniform in [0, 1)."""
+
+    def probabilities(self, num_steps: int) -> Tensor:
+        """Return the probability of each step 1/T .. 1, (T,) float64."""
+
+
+def sample_timesteps(u: Tensor, num_steps: int) -> Tensor:
+    """Return t = (floor(u T) + 1) / T: uniform on the chain's steps 1/T .. 1 for u (B,) uniform in [0, 1)."""
+    return (torch.floor(u.to(torch.float64) * num_steps).clamp(max=num_steps - 1) + 1) / num_steps
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """t ~ Uniform{1/T .. 1} (DDPM, Algorithm 1)."""
+
+    def draw(self, u: Tensor, num_steps: int) -> Tensor:
+        """Return the step that holds u."""
+        return sample_timesteps(u, num_steps)
+
+    def probabilities(self, num_steps: int) -> Tensor:
+        """Return 1 / T for each step."""
+        return torch.full((num_steps,), 1 / num_steps, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class LogitNormal:
+    """t = sigmoid(z) for z ~ N(mean, std^2), rounded up to the chain (2403.03206, Sec. 3.1); a higher mean is noisier.
+
+    Raises:
+        ValueError: `std` is not above 0.
+    """
+
+    mean: float = 0.5
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.std <= 0:
+            raise ValueError(f"std = {self.std}: must be above 0")
+
+    def draw(self, u: Tensor, num_steps: int) -> Tensor:
+        """Return the step that holds sigmoid(mean + std Phi^-1(u))."""
+        return sample_timesteps(torch.sigmoid(self.mean + self.std * torch.special.ndtri(u.double())), num_steps)
+
+    def probabilities(self, num_steps: int) -> Tensor:
+        """Return the mass of each step: differences of Phi((logit t - mean) / std)."""
+        edges = torch.arange(num_steps + 1, dtype=torch.float64) / num_steps
+        below: Tensor = torch.special.ndtr((torch.logit(edges) - self.mean) / self.std)
+        return below.diff()
+
+
+TIMESTEPS: dict[str, type[Uniform] | type[LogitNormal]] = {"uniform": Uniform, "logit-normal": LogitNormal}

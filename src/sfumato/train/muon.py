@@ -1,0 +1,70 @@
+r"""Muon: momentum whose update is orthogonalised (Jordan et al. 2024, "Muon: an optimizer for hidden layers").
+
+A matrix W (out, in), or a convolution's weight as a matrix (out, in k k), with gradient G and rate lr:
+
+    M <- mu M + G,    U = G + mu M                                            Nesterov momentum
+    W <- W - lr 0.2 sqrt(max(out, in k k)) orth(U)
+
+orth(U) = U (U^T U)^(-1/2) has all its singular values near 1: five steps of a Newton-Schulz iteration on the shorter
+side. So every direction of a weight learns at one rate, also those in which gradients are small. An orthogonal matrix
+has entries of root mean square 1 / sqrt(max(out, in)), so the factor makes the update's that of Adam's, 0.2 (Liu et al.
+2025, 2502.16982, Sec. 2.2): both take the same rate.
+
+The iteration is in float32: bfloat16, as published, is slow on CPUs without it and saves little elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+MOMENTUM = 0.95
+SCALE = 0.2
+STEPS = 5
+COEFFICIENTS = 3.4445, -4.7750, 2.0315
+"""X <- a X + (b A + c A A) X with A = X X^T: Jordan's, which take any singular value in (0, 1] to about [0.7, 1.2]."""
+
+
+def orthogonalised(matrices: Tensor) -> Tensor:
+    """Return U (U^T U)^(-1/2), nearly, for matrices (..., m, n): singular values about 1, in float32."""
+    x: Tensor = matrices.float()
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if tall else x
+    a, b, c = COEFFICIENTS
+    for _ in range(STEPS):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    return x.mT if tall else x
+
+
+@torch.no_grad()
+def step(
+    weights: list[Tensor],
+    momenta: list[Tensor],
+    gradients: list[Tensor],
+    lr: float,
+    applied: Tensor,
+    decay: float = 0.0,
+) -> None:
+    """Take one step of Muon in place, for weights of one shape, which are orthogonalised together.
+
+    Args:
+        weights: each (out, in, ...), two axes or more; the trailing ones are flattened.
+        momenta: M of each, updated.
+        gradients: G of each.
+        lr: the rate.
+        applied: () tensor; where it is 0 neither weights nor momenta change, bit for bit.
+        decay: decoupled weight decay: W <- (1 - lr decay) W first.
+    """
+    taken = applied > 0
+    moved = torch._foreach_add(gradients, momenta, alpha=MOMENTUM)
+    directions = torch._foreach_add(gradients, moved, alpha=MOMENTUM)
+    updates = orthogonalised(torch.stack([direction.flatten(1) for direction in directions]))
+    scale = lr * SCALE * math.sqrt(max(updates.shape[-2:]))
+    for weight, momentum, new, update in zip(weights, momenta, moved, updates, strict=True):
+        kept = weight * (1 - lr * decay) if decay else weight
+        weight.copy_(torch.where(taken, torch.sub(kept, update.view(weight.shape), alpha=scale), weight))
+        momentum.copy_(torch.where(taken, new, momentum))
