@@ -89,6 +89,17 @@ def test_a_box_a_mask_and_transparency_say_the_same(sfumato: Command, plain: Pat
         assert all((other[name] == image).all() for name, image in results[0].items())
 
 
+def test_a_mask_that_would_paint_nothing_is_refused(
+    sfumato: Command, refused: Command, plain: Path, files: None
+) -> None:
+    faint = np.zeros((8, 8), np.uint8)
+    faint[2:5, 2:5] = 1
+    Image.fromarray(faint).save("ones.png")
+    assert "14% painted anew" in sfumato("edit", "inpaint", plain, "digit.png", "--mask", "ones.png", *STEPS).out
+    Image.fromarray(faint * 60).save("dark.png")
+    assert "leaves nothing to paint" in str(refused("edit", "inpaint", plain, "digit.png", "--mask", "dark.png"))
+
+
 def test_nothing_and_everything_to_paint_are_said(sfumato: Command, plain: Path, files: None) -> None:
     Image.new("L", (8, 8)).save("black.png")
     result = sfumato("edit", "inpaint", plain, "digit.png", "--mask", "black.png", *STEPS, "--out", "out")

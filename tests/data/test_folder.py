@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from PIL import Image
 
 from sfumato.conditions.attributes import Attribute
 from sfumato.config.data import DataConfig
-from sfumato.data import Source, open_data
+from sfumato.data import Source, open_data, open_source
 from sfumato.data.sources.files import folder_source
 from sfumato.data.sources.protocol import printable
 from sfumato.errors import UserError
@@ -145,6 +146,29 @@ def test_the_key_follows_names_sizes_and_times(make_folder: MakeFolder) -> None:
     longer = folder_source(folder).key()
     (folder / "x.png").unlink()
     assert len({key, touched, renamed, longer, folder_source(folder).key()}) == 5
+
+
+@pytest.mark.parametrize("kind", ["folder", "npy"])
+def test_a_file_replaced_by_one_of_the_same_length_and_time_changes_the_key(kind: str, tmp_path: Path) -> None:
+    """As `cp -p`, `rsync -t` and `tar x` leave it; and bytes changed in place, with the time set back."""
+    place = tmp_path / "set"
+    place.mkdir()
+    for k, value in enumerate((1, 2)):
+        np.save(place / f"{k}.npy", np.full((4, 4, 4), value, np.uint8))
+    first, other, name = place / "0.npy", place / "1.npy", str(place if kind == "folder" else place / "0.npy")
+    status = first.stat()
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    before = open_source(name).key()
+    assert open_source(name).key() == before
+    shutil.copy2(other, tmp_path / "new")
+    (tmp_path / "new").replace(first)
+    assert (first.stat().st_size, first.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+    replaced = open_source(name).key()
+    assert replaced != before
+    time.sleep(0.02)  # the clock of a file system may tick in hundredths
+    first.write_bytes(first.read_bytes())
+    os.utime(first, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert open_source(name).key() != replaced
 
 
 def test_the_header_gives_the_size_without_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

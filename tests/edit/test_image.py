@@ -70,6 +70,36 @@ def test_a_mask_is_light_where_to_paint(tmp_path: Path) -> None:
     assert read_mask(saved(tmp_path / "t.png", clear), (2, 2)).tolist() == [[False, False], [True, True]]
 
 
+def test_a_mask_of_zeros_and_ones_is_light_where_it_is_one(tmp_path: Path) -> None:
+    """As a segmentation writes it: black to the eye."""
+    ones = np.zeros((8, 8), np.uint8)
+    ones[2:5, 1:4] = 1
+    for name, pixels in (("8", ones), ("16", ones.astype(np.uint16)), ("rgb", ones[..., None].repeat(3, 2))):
+        hole = read_mask(saved(tmp_path / f"{name}.png", pixels), (8, 8))
+        assert torch.equal(hole, torch.from_numpy(ones > 0)), name
+
+
+def test_a_dark_drawing_on_transparent_ground_is_a_mask(tmp_path: Path) -> None:
+    drawn = np.zeros((6, 6, 4), np.uint8)
+    drawn[1:3, 2:5, 3] = 255
+    assert torch.equal(read_mask(saved(tmp_path / "m.png", drawn), (6, 6)), torch.from_numpy(drawn[..., 3] > 0))
+
+
+def test_a_mask_that_paints_nothing_is_refused(tmp_path: Path) -> None:
+    dark, opaque = np.full((6, 6), 40, np.uint8), np.full((6, 6, 4), 255, np.uint8)
+    opaque[..., 3] = 200
+    for pixels, read in ((dark, read_mask), (opaque, read_transparency)):
+        with pytest.raises(UserError, match="nothing to paint|half opacity"):
+            read(saved(tmp_path / "m.png", pixels), (6, 6))
+    assert not read_mask(saved(tmp_path / "m.png", 0 * dark), (6, 6)).any(), "black all over means nothing"
+    edge = np.zeros((6, 12), np.uint8)
+    edge[:, 0] = 255
+    with pytest.raises(UserError, match="nothing is left to paint of it when it is cut from 12x6 to 6x6"):
+        read_mask(saved(tmp_path / "m.png", edge), (6, 6))
+    with pytest.raises(UserError, match="nothing is left to paint"):
+        read_box(tmp_path / "m.png", (0, 0, 2, 6), (6, 6))
+
+
 def test_a_mask_of_another_size_takes_the_nearest(tmp_path: Path) -> None:
     small = np.array([[0, 255], [255, 0]], np.uint8)
     got = read_mask(saved(tmp_path / "m.png", small), (6, 6))

@@ -107,6 +107,24 @@ def test_copies_among_the_training_images_do_not_hide_a_copy(clothes: Dataset) -
     assert result.copies_p > 0.3, "data that repeat themselves make copies no wonder"
 
 
+def test_one_copy_is_a_finding_where_no_two_training_images_are_equal(clothes: Dataset) -> None:
+    """Among many samples neither its chance nor the tail would say so; where the data repeat themselves it is none."""
+    samples = rows(clothes, clothes.held_out[:144]).clone()
+    samples[77] = rows(clothes, clothes.train[5:6])[0]
+    result = find_memorised(clothes, samples)
+    assert result.copies_p > memorisation.LINE
+    assert result.copied == (77,)
+    assert result.repeated == 0
+    assert result.memorised
+    assert "no two training images are equal, and 1 of 144 generated images (number 78) are equal" in result.sentence
+    assert json.loads(json.dumps(result.to_dict()))["copied"] == [77]
+    digests = list(clothes.digests)
+    digests[clothes.train[1]] = digests[clothes.train[0]]
+    twice = find_memorised(replace(clothes, digests=tuple(digests)), samples)
+    assert twice.repeated == 2
+    assert not twice.memorised
+
+
 @pytest.mark.parametrize(("generated", "held_out", "rank"), [(3, 4, 1), (3, 4, 2), (4, 3, 3)])
 def test_the_tails_chance_counts_orders(generated: int, held_out: int, rank: int) -> None:
     before = []

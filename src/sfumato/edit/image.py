@@ -6,8 +6,10 @@ given its channels: grey is repeated for a model of colour, colour becomes its l
 lists these steps.
 
 A mask is an image whose light pixels (luma 128 and more) are to be repainted; or the transparent pixels (opacity
-below 128) of an image itself; or a rectangle in the pixels of the image's file. It is cropped as an image of its size
-would be and resized by nearest neighbour, so a mask of the image's own size covers the same pixels.
+below 128) of an image itself; or a rectangle in the pixels of the image's file. In a mask of zeros and ones the ones
+are light, and in a dark drawing on transparent ground what is drawn (opacity 128 and more). It is cropped as an image
+of its size would be and resized by nearest neighbour, so a mask of the image's own size covers the same pixels. One
+that is black all over paints nothing; any other that would is refused.
 """
 
 from __future__ import annotations
@@ -61,9 +63,19 @@ def read_image(model: Model, path: Path, size: Size | None = None) -> Fitted:
 
 
 def read_mask(path: Path, size: Size) -> Tensor:
-    """Read a mask: True where it is light, (H, W) bool of the size wanted. Errors as `read_image`."""
-    pixels = _read(path, lambda: converted(flattened(read_picture(path), "black"), "8"))
-    return _hole(with_channels(pixels, 1) >= 128, size)
+    """Read a mask: True where to paint, (H, W) bool of the size wanted. Errors as `read_image`, or a mask that paints
+    nothing."""
+    picture = _read(path, lambda: read_picture(path))
+    light = _read(path, lambda: with_channels(converted(flattened(picture, "black"), "8"), 1)) >= 128
+    if not light.any() and picture.alpha:
+        light = converted(picture.pixels[..., -1:], "8") >= 128
+    elif not light.any() and picture.pixels.max() == 1:
+        light = picture.pixels.max(axis=2, keepdims=True) == 1
+    if not light.any() and picture.pixels.any():
+        raise UserError(
+            f"{path} leaves nothing to paint: make it light (128 to 255) where to paint, and dark elsewhere"
+        )
+    return _hole(light, size, path)
 
 
 def read_transparency(path: Path, size: Size) -> Tensor:
@@ -74,7 +86,10 @@ def read_transparency(path: Path, size: Size) -> Tensor:
         raise UserError(
             f"{path} has no transparent pixels to paint: give a mask (--mask FILE) or a rectangle (--box X,Y,W,H)"
         )
-    return _hole(converted(picture.pixels[..., -1:], "8") < 128, size)
+    clear = converted(picture.pixels[..., -1:], "8") < 128
+    if not clear.any():
+        raise UserError(f"{path} has no pixel of less than half opacity to paint: give --mask FILE or --box X,Y,W,H")
+    return _hole(clear, size, path)
 
 
 def read_box(path: Path, box: tuple[int, int, int, int], size: Size) -> Tensor:
@@ -89,7 +104,7 @@ def read_box(path: Path, box: tuple[int, int, int, int], size: Size) -> Tensor:
         )
     pixels = np.zeros((rows, columns, 1), bool)
     pixels[top : top + height, left : left + width] = True
-    return _hole(pixels, size)
+    return _hole(pixels, size, path)
 
 
 def _read(path: Path, read: Callable[[], T]) -> T:
@@ -111,7 +126,11 @@ def _fitting(shape: tuple[int, ...], size: Size) -> list[str]:
     return done if (rows, columns) == size else [*done, f"resized to {width}x{height}"]
 
 
-def _hole(light: np.ndarray, size: Size) -> Tensor:
-    """Cut and resize a mask, (h, w, 1) bool, to (H, W) bool."""
+def _hole(light: np.ndarray, size: Size, path: Path) -> Tensor:
+    """Cut and resize a mask, (h, w, 1) bool, to (H, W) bool; raises `UserError` where nothing of it is left."""
     pixels: Pixels = light.astype(np.uint8) * np.uint8(255)
-    return torch.from_numpy(fit(pixels, size, Image.Resampling.NEAREST)[..., 0] > 127)
+    hole = torch.from_numpy(fit(pixels, size, Image.Resampling.NEAREST)[..., 0] > 127)
+    if light.any() and not hole.any():
+        how = ", ".join(_fitting(light.shape[:2], size))
+        raise UserError(f"{path}: nothing is left to paint of it when it is {how}: mark a larger or more central part")
+    return hole

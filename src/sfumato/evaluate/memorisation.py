@@ -20,10 +20,11 @@ are *flagged*. The chance that g or more of the N generated come before m of the
 
 Copies, byte for byte, are a third sign, with its own probability: where R of the M training images are duplicated, a
 new image is a copy with a chance of about R / M (Good 1953), and copies among N are binomial. Of training images with
-the same bytes only the first counts as a neighbour, else ratios of copied images would be 1.
+the same bytes only the first counts as a neighbour, else ratios of copied images would be 1. Where R = 0, that chance
+says nothing: no image of the distribution was met twice, so a single copy is a finding of its own.
 
-The verdict is "memorised" where p < 0.001 for copies or for the tail of some space. AUC is only reported: a model that
-copies one image in twenty hardly changes it.
+The verdict is "memorised" where p < 0.001 for copies or for the tail of some space, or where there is a copy and R = 0.
+AUC is only reported: a model that copies one image in twenty hardly changes it.
 """
 
 from __future__ import annotations
@@ -136,6 +137,8 @@ class Memorisation:
         copies: the fraction of generated images whose bytes are a training image's.
         copies_p: the chance of so many without memorisation.
         near_copies: the fraction within 2 levels of 255 of one (root mean square), copies included.
+        copied: the positions of the copies among the generated images.
+        repeated: how many training images are equal to another one.
     """
 
     spaces: tuple[NearestDistances, ...]
@@ -146,11 +149,18 @@ class Memorisation:
     num_held_out: int
     num_generated: int
     extractor_sha256: str = ""
+    copied: tuple[int, ...] = ()
+    repeated: int = 0
 
     @property
     def memorised(self) -> bool:
         """Whether more images are copies, or flagged in some space, than chance explains."""
-        return min(self.copies_p, *(space.tail_p for space in self.spaces)) < LINE
+        return self.copied_unique or min(self.copies_p, *(space.tail_p for space in self.spaces)) < LINE
+
+    @property
+    def copied_unique(self) -> bool:
+        """Whether there is a copy although no two training images are equal."""
+        return bool(self.copied) and not self.repeated
 
     @property
     def sentence(self) -> str:
@@ -162,13 +172,21 @@ class Memorisation:
             f"the model {verdict}: {flagged:.1%} of {self.num_generated:,} generated images stand closer to one "
             f"training image than {1 - TAIL:.0%} of {self.num_held_out:,} held-out images do, by {worst.space} (p "
             f"= {worst.tail_p:.2g}); {self.copies:.1%} are exact copies (p = {self.copies_p:.2g}), "
-            f"{self.near_copies:.1%} are within 2 levels of 255 of one"
+            f"{self.near_copies:.1%} are within 2 levels of 255 of one{self._unique}"
         )
+
+    @property
+    def _unique(self) -> str:
+        """The finding of `copied_unique` in words."""
+        shown = ", ".join(str(n + 1) for n in self.copied[:5]) + ", ..." * (len(self.copied) > 5)
+        copies = f"{len(self.copied):,} of {self.num_generated:,} generated images (number {shown}) are equal to one"
+        return f"; no two training images are equal, and {copies}" if self.copied_unique else ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as JSON has them."""
         names = ("memorised", "sentence", "copies", "copies_p", "near_copies", "num_train", "num_held_out")
         table = {name: getattr(self, name) for name in (*names, "num_generated", "extractor_sha256")}
+        table |= {"copied": list(self.copied), "repeated": self.repeated}
         return {**table, "spaces": [space.to_dict() for space in self.spaces]}
 
 
@@ -199,7 +217,8 @@ def find_memorised(
         ours = extract(extractor, torch.split(generated, 64), format=data.format)
         spaces.append(NearestDistances.of(extractor.name, ours, theirs[kept], unseen, rows))
     distance = spaces[0].distance
-    copies = int((distance <= (0 if data.format.levels else SAME)).sum())
+    copied = tuple((distance <= (0 if data.format.levels else SAME)).nonzero()[:, 0].tolist())
+    copies = len(copied)
     return Memorisation(
         tuple(spaces),
         copies=copies / len(generated),
@@ -209,6 +228,8 @@ def find_memorised(
         num_held_out=len(held_out),
         num_generated=len(generated),
         extractor_sha256=extractor.sha256 if len(spaces) > 1 and extractor else "",
+        copied=copied,
+        repeated=repeated,
     )
 
 

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from sfumato.conditions.attributes import Attribute
 from sfumato.data.formats.npy import as_pixels, channels_last, check_length, mapped, too_large
 from sfumato.data.labels import column
+from sfumato.data.sources.files import state_of
 from sfumato.data.sources.protocol import Labels, Picture, Pixels, Unreadable, printable
 from sfumato.errors import UserError
 
@@ -91,9 +92,7 @@ def is_array_file(path: Path) -> bool:
 
 def array_source(path: Path) -> ArraySource:
     """Return a source of the pictures in one .npy or .npz, which is read on first use."""
-    status = path.stat()
-    key = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
-    return ArraySource(printable(str(path.resolve())), key, lambda: _load(path))
+    return ArraySource(printable(str(path.resolve())), state_of([path]), lambda: _load(path))
 
 
 def _load(path: Path) -> Arrays:

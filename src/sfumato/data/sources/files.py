@@ -27,6 +27,7 @@ from sfumato.data.formats.decode import header_size, read_picture
 from sfumato.data.sources.protocol import File, Labels, Picture, Unreadable, printable
 from sfumato.errors import UserError
 
+State = tuple[int, ...]
 MAX_FILE = 2**28
 """The most bytes of a file in an archive or a table; larger ones are not unpacked."""
 
@@ -133,8 +134,8 @@ def folder_source(folder: Path, wanted: Container[str] | None = None) -> FileSou
     if not entries:
         raise UserError(f"'{name}' holds no files: give a folder of images")
     entries = [entry for entry in entries if wanted is None or entry[0].parts[-1] in wanted]
-    listed = [entry for entry, _, _ in entries]
-    state = "\n".join(repr((entry.parts, entry.fault, size, changed)) for entry, size, changed in entries)
+    listed = [entry for entry, _ in entries]
+    state = "\n".join(repr((entry.parts, entry.fault, state)) for entry, state in entries)
 
     def file(i: int) -> Path:
         if (fault := listed[i].fault) is not None:
@@ -145,15 +146,15 @@ def folder_source(folder: Path, wanted: Container[str] | None = None) -> FileSou
     return FileSource(name, len(listed), origin, file, hashed(state), lambda: folder_labels(listed), folder)
 
 
-def _walk(folder: Path) -> list[tuple[Listed, int, int]]:
-    """List a folder and what is below it: each file, its size and its time of change."""
-    entries: list[tuple[Listed, int, int]] = []
+def _walk(folder: Path) -> list[tuple[Listed, State]]:
+    """List a folder and what is below it: each file and its state."""
+    entries: list[tuple[Listed, State]] = []
 
     def failed(error: OSError) -> None:
         path = Path(error.filename)
         if path == folder:
             raise UserError(f"'{printable(str(folder))}' cannot be listed: {error.strerror}")
-        entries.append((Listed(path.relative_to(folder).parts, f"cannot be listed: {error.strerror}"), 0, 0))
+        entries.append((Listed(path.relative_to(folder).parts, f"cannot be listed: {error.strerror}"), ()))
 
     for path, folders, files in os.walk(folder, onerror=failed):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -163,18 +164,27 @@ def _walk(folder: Path) -> list[tuple[Listed, int, int]]:
     return entries
 
 
-def _entry(folder: str, parts: tuple[str, ...], name: str) -> tuple[Listed, int, int]:
+def _entry(folder: str, parts: tuple[str, ...], name: str) -> tuple[Listed, State]:
     """Look at one file without opening it or following it."""
     parts = (*parts, name)
     try:
         status = os.lstat(os.path.join(folder, name))
     except OSError as error:
-        return Listed(parts, f"cannot be read: {error.strerror}"), 0, 0
+        return Listed(parts, f"cannot be read: {error.strerror}"), ()
     if stat.S_ISLNK(status.st_mode):
-        return Listed(parts, "a symbolic link, which is not followed"), 0, 0
+        return Listed(parts, "a symbolic link, which is not followed"), ()
     if not stat.S_ISREG(status.st_mode):
-        return Listed(parts, "not a regular file"), 0, 0
-    return Listed(parts), status.st_size, status.st_mtime_ns
+        return Listed(parts, "not a regular file"), ()
+    return Listed(parts), state_in(status)
+
+
+def state_in(status: os.stat_result) -> State:
+    """Return what changes when a file does: its length, its times of change, its number on the disk.
+
+    The time of modification can be set to any value, and a copy often keeps it. The other two show a file that was
+    replaced by one of the same length and time: the time of change of the entry, and the number of the inode.
+    """
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def hashed(text: str) -> str:
@@ -183,6 +193,5 @@ def hashed(text: str) -> str:
 
 
 def state_of(paths: Iterable[Path]) -> str:
-    """Return a text that changes when files do: of each its path, length and time of change; raises OSError."""
-    states = [(str(path.resolve()), path.stat()) for path in paths]
-    return "; ".join(f"{path} {state.st_size} {state.st_mtime_ns}" for path, state in states)
+    """Return a text that changes when files do: of each its path and its state; raises OSError."""
+    return "; ".join(f"{path.resolve()} {' '.join(map(str, state_in(path.stat())))}" for path in paths)
