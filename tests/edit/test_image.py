@@ -89,7 +89,7 @@ def test_a_mask_that_paints_nothing_is_refused(tmp_path: Path) -> None:
     dark, opaque = np.full((6, 6), 40, np.uint8), np.full((6, 6, 4), 255, np.uint8)
     opaque[..., 3] = 200
     for pixels, read in ((dark, read_mask), (opaque, read_transparency)):
-        with pytest.raises(UserError, match="nothing to paint|half opacity"):
+        with pytest.raises(UserError, match=r"nothing to paint|half opacity"):
             read(saved(tmp_path / "m.png", pixels), (6, 6))
     assert not read_mask(saved(tmp_path / "m.png", 0 * dark), (6, 6)).any(), "black all over means nothing"
     edge = np.zeros((6, 12), np.uint8)
