@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sfumato.files import Lock, write_atomic
+from sfumato.files import Lock, read_regular, write_atomic
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
@@ -61,3 +61,59 @@ def test_where_there_are_no_locks_everyone_goes_on(tmp_path: Path, monkeypatch: 
     with Lock(tmp_path / "lock") as lock:
         assert lock.held
         assert not lock.enforced
+
+
+def test_only_regular_files_of_a_bounded_size_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"12345")
+    assert read_regular(path, 5) == b"12345"
+    with pytest.raises(OSError, match="larger than 4 bytes") as error:
+        read_regular(path, 4)
+    assert error.value.filename == str(path)
+    os.mkfifo(tmp_path / "pipe")
+    for special in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        with pytest.raises(OSError, match="not a regular file"):
+            read_regular(special, 5)
+
+
+@pytest.mark.parametrize("call", ["fsync", "write"])
+def test_a_failing_disk_is_named_with_its_file(tmp_path, monkeypatch, call):
+    def broken(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    if call == "fsync":
+        monkeypatch.setattr(os, "fsync", broken)
+    else:
+        opener = Path.open
+        monkeypatch.setattr(Path, "open", lambda *a, **k: Broken(opener(*a, **k), broken))
+    with pytest.raises(OSError, match="Input/output error") as error:
+        write_atomic(tmp_path / "file", "new")
+    assert Path(error.value.filename).name.startswith(".file.")
+
+
+class Broken:
+    """A file that can't be written."""
+
+    def __init__(self, file, write):
+        self.file, self.write = file, write
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
+
+def test_a_lock_knows_whether_its_file_is_still_in_place(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    path = tmp_path / "run" / "lock"
+    with Lock(path) as lock:
+        assert lock.is_in_place()
+        path.rename(tmp_path / "aside")
+        assert not lock.is_in_place()
+        path.write_text("another")
+        assert not lock.is_in_place()
+        (tmp_path / "aside").replace(path)
+        assert lock.is_in_place()
+        (tmp_path / "run").rename(tmp_path / "elsewhere")
+        assert not lock.is_in_place()

@@ -1,14 +1,18 @@
-"""Atomic writes, and locks that end with their process.
+"""Atomic writes, bounded reads, and locks that end with their process.
 
 A file is written under a hidden name beside its own, flushed to the disk and renamed; then the folder is flushed too,
-because a rename is stored in the folder.
+because a rename is stored in the folder. A file from elsewhere is opened once and read whole, if it is a regular file
+and not too large. Every `OSError` names its file.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
-from contextlib import suppress
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,6 +22,20 @@ except ImportError:  # a system without flock: locks are not enforced
     fcntl = None  # type: ignore[assignment]
 
 
+MEGABYTE = 2**20
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have an `OSError` name the file: calls with a descriptor, such as fsync, leave the name out."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def sync(path: Path) -> None:
     """Flush a file, or the names in a folder, to the disk."""
     try:
@@ -25,22 +43,27 @@ def sync(path: Path) -> None:
     except PermissionError:  # a folder may be writable and not readable
         return
     try:
-        os.fsync(handle)
+        with naming(path):
+            os.fsync(handle)
     finally:
         os.close(handle)
 
 
 def write_synced(path: Path, content: bytes | str) -> None:
     """Write a file and flush it to the disk."""
-    with path.open("wb") as file:
+    with naming(path), path.open("wb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write a file, whole or not at all, making its folder; where that fails the old content is untouched."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def write_atomic(path: Path, content: bytes | str, parents: bool = True) -> None:
+    """Write a file, whole or not at all, making its folder; where that fails the old content is untouched.
+
+    Args:
+        parents: make the folders above its folder too.
+    """
+    path.parent.mkdir(parents=parents, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         write_synced(part, content)
@@ -50,6 +73,29 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             part.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """Return the content of a file, from one opening of it; a file that is replaced meanwhile is read as it was.
+
+    Args:
+        most: the most bytes it may have.
+
+    Raises:
+        OSError: it can't be read, is larger, or is no regular file: a pipe would wait, a device would not end.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        with naming(path):
+            state = os.fstat(handle)
+            if not stat.S_ISREG(state.st_mode):
+                raise OSError(errno.EINVAL, "not a regular file")
+            if state.st_size > most:
+                raise OSError(errno.EFBIG, f"larger than {most:,} bytes")
+            with os.fdopen(handle, "rb", closefd=False) as file:
+                return file.read(state.st_size)
+    finally:
+        os.close(handle)
 
 
 class Lock:
@@ -85,6 +131,13 @@ class Lock:
         os.close(self._handle)  # which also releases the lock
         self.held = False
 
+    def is_in_place(self) -> bool:
+        """Whether the path still leads to the file that was opened: not if it, or its folder, was moved or removed."""
+        try:
+            return os.path.samestat(os.fstat(self._handle), self.path.stat())
+        except OSError:
+            return False
+
     def _take(self) -> bool:
         try:
             if fcntl is not None:
@@ -93,7 +146,4 @@ class Lock:
             return False
         except OSError:  # such as a network file system without locks
             self.enforced = False
-        try:
-            return os.path.samestat(os.fstat(self._handle), self.path.stat())
-        except OSError:  # removed between opening and locking
-            return False
+        return self.is_in_place()  # not if it was removed between opening and locking

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -179,3 +180,44 @@ def test_losses_add_and_average():
     assert both.means[:3] == (1.0, 2.0, None)
     assert math.isclose(both.mean, 10 / 6)
     assert both.level_mean == 1.5
+
+
+def test_the_last_line_is_tried_once_more(path, monkeypatch):
+    log, opener = EventLog(path, lambda _: None), Path.open
+    log.write(Warned(8, "first"))
+
+    def failing(self, *arguments, **more):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", failing)
+        log.write(Finished(16, 1.0))
+    assert opener is Path.open
+    log.close()
+    assert [line["event"] for line in read_events(path)] == ["warned", "finished"]
+    log.close()
+    assert len(list(read_events(path))) == 2
+
+
+@pytest.mark.parametrize("cut", ["removed", "cut short"])
+def test_lines_that_are_gone_are_reported(path, cut):
+    failures: list[str] = []
+    log = EventLog(path, failures.append)
+    for k in range(3):
+        log.write(Warned(8 * k, "oh"))
+    if cut == "removed":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-5] + b"\n")
+    log.write(Warned(24, "oh"))
+    log.write(Warned(32, "oh"))
+    assert len(failures) == 1
+    assert "removed or cut short" in failures[0]
+
+
+def test_a_log_of_any_kind_is_read_in_bounded_time_and_memory(path, tmp_path):
+    whole = json.dumps({"event": "warned", "images": 8, "message": "oh"}) + "\n"
+    path.write_text(whole + '{"a": "' + "x" * 3_000_000 + '"}\n' + "[" * 100_000 + "\n" + whole + whole[:-1])
+    assert [line["images"] for line in read_events(path)] == [8, 8]
+    os.mkfifo(pipe := tmp_path / "pipe")
+    assert list(read_events(pipe)) == list(read_events(Path("/dev/zero"))) == []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import math
+import os
+import shutil
 import time
 from dataclasses import replace
 
@@ -18,6 +20,7 @@ from sfumato.run.folder import Run
 from sfumato.run.log import read_events
 from sfumato.run.plan import Plan
 from sfumato.train import checkpoint, loop, train
+from sfumato.train.checkpoint import find_damage, not_finite
 
 from .conftest import Altered, equal, final, go, log_of, tiny
 
@@ -250,3 +253,243 @@ def test_saving_takes_a_small_share_of_the_time(digits, run, monkeypatch):
         session.save_cost = cost
         monkeypatch.setattr(time, "perf_counter", lambda gone=gone: now + gone)
         assert session.save_is_due() is due
+
+
+# --- the weights files are those of the newest checkpoint
+
+
+def meddle(events, when, act, seen: list | None = None) -> None:
+    """Go on to the end, and do something at one event."""
+    for event in events:
+        if seen is not None:
+            seen.append(event)
+        if when(event):
+            act()
+
+
+def at_step(step: int):
+    return lambda event: isinstance(event, Stepped) and event.step == step
+
+
+def weights_of(folder) -> dict[str, bytes]:
+    return {name: (folder / f"{name}.safetensors").read_bytes() for name in ("raw", "ema")}
+
+
+def copies(run: Run) -> bool:
+    return weights_of(run.weights) == weights_of(run.list_checkpoints()[0])
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_killed_between_the_last_checkpoint_and_its_weights(digits, run, monkeypatch, at):
+    go(tiny(), run, digits, 10)
+    pid = os.fork()
+    if pid == 0:
+        calls = iter(range(9))
+        write = checkpoint.write_atomic
+
+        def deadly(*arguments, **more):
+            if run.checkpoint(160).exists() and next(calls) == at:
+                os._exit(9)
+            write(*arguments, **more)
+
+        monkeypatch.setattr(checkpoint, "write_atomic", deadly)
+        try:
+            go(tiny(), run, digits)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+    assert run.checkpoint(160).exists()
+    assert not copies(run)
+    assert isinstance(go(tiny(), run, digits)[-1], Finished)
+    assert copies(run)
+    assert load(run).images == 160
+
+
+def test_a_finished_run_mends_its_weights(digits, run):
+    go(tiny(), run, digits)
+    good, older = weights_of(run.weights), run.weights / "older"
+    run.weights_file("ema").rename(older)
+    run.weights_file("raw").write_bytes(older.read_bytes())
+    (event,) = go(tiny(), run, digits)
+    assert event.again
+    assert weights_of(run.weights) == good
+    run.weights_file("ema").write_bytes(b"mine")
+    shutil.rmtree(run.checkpoint(160))  # an older one is not what the run ended with
+    go(tiny(), run, digits)
+    assert run.weights_file("ema").read_bytes() == b"mine"
+
+
+def test_weights_that_can_not_be_written_are_a_warning_and_an_error_at_the_end(digits, run):
+    seen = []
+
+    def take_away():
+        run.weights.rename(run.path / "aside")
+        run.weights.write_text("")
+
+    with pytest.raises(UserError, match=r"weights files were not written .*the checkpoint of 160 images stands"):
+        meddle(train(SAVED_OFTEN, run, digits), at_step(5), take_away, seen)
+    assert any("not written" in e.message and "of 48 images stands" in e.message for e in seen if isinstance(e, Warned))
+    assert not any("NOT SAVED" in e.message for e in seen if isinstance(e, Warned))
+    assert [e.images for e in seen if isinstance(e, Saved)] == list(range(8, 160, 8))
+    assert not run.finished_path.exists()
+    run.weights.unlink()
+    (run.path / "aside").rename(run.weights)
+    go(SAVED_OFTEN, run, digits)
+    assert copies(run)
+
+
+# --- nothing begins anew over what exists
+
+
+def snapshot(run: Run) -> dict:
+    return {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file() and path != run.lock_path}
+
+
+@pytest.mark.parametrize("lost", ["all", "log too", "weights too", "all but the best and config.toml"])
+def test_a_run_whose_checkpoints_are_gone_is_refused(digits, run, lost):
+    go(tiny(), run, digits, 10)
+    shutil.rmtree(run.checkpoints)
+    if lost != "all":
+        (shutil.rmtree if lost == "weights too" else os.unlink)(
+            run.weights if lost == "weights too" else run.events_path
+        )
+    if "best" in lost:
+        run.weights_file("ema").unlink()
+        run.weights_file("raw").unlink()
+    before = snapshot(run)
+    words = "on 80 images and" if run.events_path.exists() else "was trained and"
+    with pytest.raises(UserError, match=rf"{words} has no checkpoint.*new --run"):
+        go(tiny(), run, digits)
+    assert snapshot(run) == before
+
+
+def test_a_finished_run_without_checkpoints_stays_finished(digits, run):
+    go(tiny(), run, digits)
+    shutil.rmtree(run.checkpoints)
+    before = snapshot(run)
+    assert go(tiny(), run, digits)[0].again
+    assert snapshot(run) == before
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_again(digits, run, whole):
+    pid = os.fork()
+    if pid == 0:
+        for event in train(tiny(), run, digits):
+            if isinstance(event, Stepped) and event.step == 15:
+                os._exit(9)
+    os.waitpid(pid, 0)
+    assert load(run, "best").images == 80
+    go(tiny(), run, digits)
+    assert final(run) == final(whole)
+
+
+def test_a_newest_checkpoint_that_is_gone_is_reported(digits, run):
+    go(SAVED_OFTEN, run, digits, 6)
+    shutil.rmtree(run.checkpoint(48))
+    events = go(SAVED_OFTEN, run, digits, 6)
+    assert events[0].resumed_at == 40
+    assert [e.message for e in events if isinstance(e, Warned)] == [
+        "the checkpoint of 48 images is gone: resuming from 40 images"
+    ]
+
+
+# --- the run folder is the one that was locked
+
+
+@pytest.mark.parametrize("change", ["moved", "deleted", "lock deleted", "another lock"])
+def test_a_run_folder_that_changes_is_named_and_does_not_grow_again(digits, run, change):
+    def act():
+        if change == "moved":
+            run.path.rename(run.path.with_name("elsewhere"))
+        elif change == "deleted":
+            shutil.rmtree(run.path)
+        else:
+            run.lock_path.unlink()
+            if change == "another lock":
+                run.lock_path.write_text("")
+
+    def when(event):
+        return isinstance(event, Saved) and event.images == 40
+
+    with pytest.raises(UserError, match=r"moved or deleted .*last checkpoint is of 40 images"):
+        meddle(train(SAVED_OFTEN, run, digits), when, act)
+    if "lock" not in change:
+        assert not run.path.exists()
+    if change == "moved":
+        run = Run(run.path.with_name("elsewhere"))
+    if change != "deleted":
+        assert go(SAVED_OFTEN, run, digits)[0].resumed_at == 40
+
+
+def test_a_run_folder_deleted_before_the_end_is_no_success(digits, run):
+    events = train(tiny(train__grids="0", train__held_outs="0"), run, digits)
+    with pytest.raises(UserError, match="moved or deleted"):
+        meddle(events, at_step(3), lambda: shutil.rmtree(run.path))
+    assert not run.path.exists()
+
+
+def test_a_log_that_was_deleted_is_reported(digits, run):
+    seen = []
+    meddle(train(tiny(), run, digits), at_step(5), run.events_path.unlink, seen)
+    (warning,) = [e for e in seen if isinstance(e, Warned)]
+    assert "events.jsonl was removed" in warning.message
+
+
+# --- a training that diverges
+
+
+def images_of(run: Run) -> list[int]:
+    return [int(folder.name) for folder in run.list_checkpoints()]
+
+
+def test_nothing_is_saved_while_steps_are_skipped(digits, run, monkeypatch):
+    poison(monkeypatch, lambda number: number > 6)
+    for _ in range(3):  # restarts do not creep on
+        with pytest.raises(UserError, match=r"diverged.*up to image 128; the last checkpoint is of 48"):
+            go(SAVED_OFTEN, run, digits)
+        assert images_of(run) == [48, 40]
+    events = train(SAVED_OFTEN, run, digits)
+    for event in events:
+        if isinstance(event, Skipped) and event.images == 72:
+            events.close()
+    assert images_of(run) == [48, 40]
+
+
+@pytest.mark.parametrize("bad", [1, 2])
+def test_a_run_does_not_end_in_skipped_steps(digits, run, monkeypatch, bad):
+    poison(monkeypatch, lambda number: number > 20 - bad)
+    if bad == 1:  # one batch can be bad
+        assert isinstance(go(tiny(), run, digits)[-1], Finished)
+        return
+    with pytest.raises(UserError, match=r"diverged: .* last 2 steps"):
+        go(SAVED_OFTEN, run, digits)
+    assert not run.finished_path.exists()
+    assert images_of(run) == [144, 136]
+
+
+def test_a_rate_that_overflows_leaves_no_value_that_is_not_finite(digits, run):
+    config = tiny(train__save_every="0", optim__lr="1e38", optim__warmup="0")
+    with pytest.raises(UserError, match=r"diverged.*best\.safetensors is of 0 images"):
+        go(config, run, digits)
+    for path in run.path.rglob("*.safetensors"):
+        assert not_finite({"file": safetensors.torch.load(path.read_bytes())}) is None, path
+    assert all(find_damage(folder) is None for folder in run.list_checkpoints())
+
+
+def test_a_rate_that_ruins_the_weights_stops_at_the_same_image_each_time(digits, run):
+    config, ends = tiny(train__save_every="0", optim__lr="1e10", optim__warmup="0"), []
+    for _ in range(3):
+        with pytest.raises(UserError, match=r"diverged.*up to image (\d+)") as error:
+            go(config, run, digits)
+        ends.append(str(error.value).partition("up to image ")[2].partition(";")[0])
+    assert len(set(ends)) == 1
+    steps = [line["images"] for line in read_events(run.events_path) if line["event"] == "stepped"]
+    assert images_of(run)[0] <= max(steps)
+
+
+def test_a_resume_with_other_threads_is_reported(digits, run):
+    go(tiny(), run, digits, 3)
+    old = run.read(run.environment_path)
+    run.write(run.environment_path, {**old, "threads": 7, "device": "a card"})
+    (warning,) = [e for e in go(tiny(), run, digits, 5) if isinstance(e, Warned)]
+    assert warning.message.startswith("threads 7 -> 1, device a card -> cpu since this run began")

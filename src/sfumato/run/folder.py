@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfumato.errors import UserError
-from sfumato.files import Lock, write_atomic
+from sfumato.files import MEGABYTE, Lock, read_regular, write_atomic
 
 if TYPE_CHECKING:
     from sfumato.config.config import Config
@@ -76,10 +76,12 @@ class Run:
         return self.checkpoints / f"{images:012d}"
 
     def list_checkpoints(self) -> list[Path]:
-        """Return the checkpoints' folders, the newest first."""
+        """Return the folders that are named as checkpoints are, the newest first; others are not ours."""
         if not self.checkpoints.is_dir():
             return []
-        return sorted((p for p in self.checkpoints.iterdir() if p.name.isdigit() and p.is_dir()), reverse=True)
+        digits = (p for p in self.checkpoints.iterdir() if p.name.isascii() and p.name.isdigit() and p.is_dir())
+        ours = [path for path in digits if path.name == self.checkpoint(int(path.name)).name]
+        return sorted(ours, key=lambda path: int(path.name), reverse=True)
 
     def weights_file(self, kind: str = "ema") -> Path:
         """Return the file of one of the `WEIGHTS`."""
@@ -98,13 +100,21 @@ class Run:
         """Whether a run was started here."""
         return self.config_path.exists()
 
+    def has_results(self) -> bool:
+        """Whether a training left weights here that a new beginning would overwrite; before its first checkpoint a
+        training has no more than the best weights and a log."""
+        best = self.weights_file("best").exists() and not self.events_path.exists()
+        return best or any(self.weights_file(kind).exists() for kind in ("ema", "raw"))
+
     def config_table(self) -> dict[str, Any]:
         """Return the configuration as plain tables, without torch; raises `UserError` where it can't be read."""
         if not self.exists():
             raise UserError(f"{self.path} is not a run folder: it has no config.toml")
         try:
-            return tomllib.loads(self.config_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            return tomllib.loads(read_regular(self.config_path, MEGABYTE).decode("utf-8"))
+        except OSError as error:
+            raise UserError(f"{self.config_path} can't be read: {error.strerror}") from None
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{self.config_path} can't be read: {error}") from None
 
     def config(self) -> Config:
@@ -118,16 +128,16 @@ class Run:
             raise UserError(f"{self.config_path}: {error}") from None
 
     def read(self, path: Path) -> dict[str, Any] | None:
-        """Return one of the run's JSON objects; None where it is missing or damaged."""
+        """Return one of the run's JSON objects; None where it is missing, damaged or over a megabyte."""
         try:
-            value = json.loads(path.read_bytes())
-        except (OSError, ValueError):
+            value = json.loads(read_regular(path, MEGABYTE))
+        except (OSError, ValueError, RecursionError):
             return None
         return value if isinstance(value, dict) else None
 
     def write(self, path: Path, value: dict[str, Any]) -> None:
         """Write one of the run's JSON objects, whole or not at all."""
-        write_atomic(path, json.dumps(value, indent=2) + "\n")
+        write_atomic(path, json.dumps(value, indent=2) + "\n", parents=False)
 
     def sweep(self) -> None:
         """Remove half-written files of a process that was killed; the caller holds the lock."""
@@ -148,6 +158,10 @@ class Run:
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path} is a file: choose a folder for --run")
         if self.path.is_dir() and not self.exists() and not self._is_empty():
+            if self.list_checkpoints():
+                raise UserError(
+                    f"{self.path} holds checkpoints, but no config.toml: put it back, or choose a new --run"
+                )
             raise UserError(f"{self.path} holds files, but no run: choose a new or an empty --run folder")
 
     def _is_empty(self) -> bool:
@@ -156,8 +170,8 @@ class Run:
         return all(entry.name in early or entry.name.startswith(".") for entry in self.path.iterdir())
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the run folder's lock; the folder is created if missing.
+    def locked(self) -> Iterator[Lock]:
+        """Hold the run folder's lock, and yield it; the folder is created if missing.
 
         Raises `UserError` where another process trains here, or the folder can't be written.
         """
@@ -174,7 +188,7 @@ class Run:
                 warnings.warn(
                     f"{self.path} can't be locked here: start no second training in this folder meanwhile", stacklevel=3
                 )
-            yield
+            yield lock
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:

@@ -6,7 +6,8 @@ checkpoint is saved, so every step is in exactly one line, whichever checkpoint 
 A run that resumes at n images repeats what it did after n. On `Started` the log drops the lines beyond n, as if the run
 had never been interrupted.
 
-A log that can't be written (a full disk) does not stop training: its lines are kept in memory until it can.
+A log that can't be written (a full disk) does not stop training: its lines are kept in memory until it can. A log that
+was removed or cut short meanwhile is reported.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sfumato.files import sync, write_atomic
+from sfumato.files import MEGABYTE, sync, write_atomic
 from sfumato.run.events import Event, Finished, HeldOut, Sampled, Saved, Started, Stepped, to_json
 
 MAX_LINES = 1000
@@ -31,7 +32,7 @@ class EventLog:
 
     Args:
         path: the file.
-        warn: called with the first of several failures in a row.
+        warn: called with the first of several failures in a row, and where lines were lost.
     """
 
     def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
@@ -41,6 +42,7 @@ class EventLog:
         self._waiting = ""
         self._rewind_to: int | None = None
         self._failing = False
+        self._size = 0  # of the file after the last write
 
     def write(self, event: Event) -> None:
         """Add an event."""
@@ -62,6 +64,12 @@ class EventLog:
         if line is not None:
             self._append(line)
 
+    def close(self) -> None:
+        """Write what is left, trying once more what could not be written."""
+        self.end_line()
+        if self._waiting:
+            self._flush()
+
     def sync(self) -> None:
         """Flush the log to the disk: a checkpoint must not outlive the lines that lead to it."""
         self.end_line()
@@ -70,6 +78,10 @@ class EventLog:
 
     def _append(self, event: Event) -> None:
         self._waiting += json.dumps(to_json(event)) + "\n"
+        self._flush()
+
+    def _flush(self) -> None:
+        """Write the lines that wait."""
         try:
             self._rewind()
             size = self.path.stat().st_size if self.path.exists() else 0
@@ -85,29 +97,41 @@ class EventLog:
             if first:
                 self.warn(f"{self.path} can't be written ({error.strerror}); training continues")
         else:
-            self._waiting, self._failing = "", False
+            if size < self._size:
+                self.warn(f"{self.path} was removed or cut short: the lines that it lost are gone; training continues")
+            self._size, self._waiting, self._failing = size + len(self._waiting.encode()), "", False
 
     def _rewind(self) -> None:
         """Drop the lines of events that resuming repeats."""
         if self._rewind_to is not None:
             kept = [line for line in read_events(self.path) if _before(line, self._rewind_to)]
-            write_atomic(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+            write_atomic(self.path, "".join(json.dumps(line) + "\n" for line in kept), parents=False)
             self._rewind_to = None
 
 
 def _before(line: dict[str, Any], images: int) -> bool:
     """Whether a line's event came before the checkpoint of `images`."""
     seen = line.get("images", 0)
-    return bool(seen < images or (seen == images and line.get("event") not in _REPEATED))
+    return isinstance(seen, int | float) and bool(
+        seen < images or (seen == images and line.get("event") not in _REPEATED)
+    )
 
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of an events.jsonl as dicts; none without a file; a line that was cut off is left out."""
-    if not path.exists():
+    """Yield the lines of an events.jsonl as dicts; none without a file; a line that was cut off, or is longer than a
+    megabyte, is left out."""
+    if not path.is_file():  # a pipe or a device never ends
         return
     with path.open("rb") as file:
-        for line in file:
-            with suppress(ValueError):
-                value = json.loads(line)
-                if line.endswith(b"\n") and isinstance(value, dict):
+        whole = True  # whether the next part begins a line
+        while part := file.readline(MEGABYTE):
+            begins, whole = whole, part.endswith(b"\n")
+            with suppress(ValueError, RecursionError):
+                if begins and whole and isinstance(value := json.loads(part), dict):
                     yield value
+
+
+def last_saved(path: Path) -> int:
+    """Return the images of the greatest checkpoint that a log names, 0 where it names none."""
+    saved = (line.get("images") for line in read_events(path) if line.get("event") == "saved")
+    return max((images for images in saved if type(images) is int), default=0)

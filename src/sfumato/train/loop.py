@@ -5,7 +5,8 @@
 
 The same call on the same run folder resumes at the newest good checkpoint, with the same bits as a run that was never
 interrupted. A generator pauses at each `yield`, between two steps, so closing it there (a signal, a `break`) saves a
-complete state. An exception in the middle of a step saves nothing: the last checkpoint remains.
+complete state. An exception in the middle of a step saves nothing: the last checkpoint remains. Nor is anything saved
+while steps are being skipped, or with a value that is not finite: what is on disk is from before the trouble.
 
 The order at n images is fixed: the step that ends there, the held-out loss and the grids that are due, a checkpoint. On
 resuming at n, what is due at n is done (again) first, so nothing is missed and nothing counts twice.
@@ -16,6 +17,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from contextlib import closing
+from pathlib import Path
 
 import safetensors.torch
 import torch
@@ -25,14 +27,14 @@ from sfumato import __version__
 from sfumato.config.config import Config, digest, to_toml
 from sfumato.data import Dataset
 from sfumato.errors import UserError
-from sfumato.files import write_atomic
+from sfumato.files import Lock, write_atomic
 from sfumato.generate.pictures import grid
 from sfumato.generate.sample import out_of_memory
 from sfumato.generate.writers import save_png
 from sfumato.model import packed
 from sfumato.run.events import Event, Finished, HeldOut, Sampled, Saved, Skipped, Started, Stepped, Warned
 from sfumato.run.folder import Run, environment
-from sfumato.run.log import EventLog
+from sfumato.run.log import EventLog, last_saved
 from sfumato.run.plan import Plan
 from sfumato.train import checkpoint
 from sfumato.train.checkpoint import Position
@@ -75,21 +77,23 @@ def train(
 
     Raises:
         UserError: the folder belongs to another configuration, to another trainer, or lies inside the data; no length
-            and no budget; no usable checkpoint; a training that has diverged; a last save that failed.
+            and no budget; no usable checkpoint; a training that has diverged; a last save that failed; a folder that
+            was moved or deleted meanwhile.
     """
     began = time.perf_counter()
     device = torch.device(device)
     run.check_path(data.source_name)
-    with run.locked():
+    with run.locked() as lock:
         run.sweep()
         config, plan = resolve_length(config, run, data, device, began)
         _write_start(run, config, plan, device)
         finished = run.read(run.finished_path)
         if finished is not None and finished.get("images") == plan.steps * plan.batch:
+            _publish_last(run, run.checkpoint(plan.steps * plan.batch))
             yield Finished(int(finished["images"]), float(finished.get("seconds", 0.0)), again=True)
             return
         try:
-            yield from Session(config, run, data, device, plan).recorded(accept_changes)
+            yield from Session(config, run, data, device, plan, lock).recorded(accept_changes)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
@@ -103,16 +107,33 @@ def _write_start(run: Run, config: Config, plan: Plan, device: torch.device) -> 
         if not run.exists():
             run.write(run.environment_path, environment(str(device)))
             run.write(run.plan_path, vars(plan))
-            write_atomic(run.config_path, to_toml(config))
+            write_atomic(run.config_path, to_toml(config), parents=False)
     except OSError as error:
         raise UserError(f"{run.path} can't be written ({error.strerror}): choose another --run") from None
+
+
+def _publish_last(run: Run, last: Path) -> None:
+    """Have the weights files of a finished run be those of its last checkpoint, where that is still there."""
+    if checkpoint.find_damage(last) is None and (reason := _publish(run, last)):
+        raise UserError(f"{reason}: free space on the disk, and give the same command again")
+
+
+def _publish(run: Run, folder: Path) -> str:
+    """Copy a checkpoint's weights to the run's; return why they could not be written, empty where they were."""
+    try:
+        checkpoint.publish(run, folder)
+    except OSError as error:
+        return f"the weights files were not written ({error}); the checkpoint of {int(folder.name)} images stands"
+    return ""
 
 
 class Session:
     """A training from its start or a checkpoint to its end or an interruption."""
 
-    def __init__(self, config: Config, run: Run, data: Dataset, device: torch.device, plan: Plan) -> None:
-        self.config, self.run, self.data, self.plan = config, run, data, plan
+    def __init__(
+        self, config: Config, run: Run, data: Dataset, device: torch.device, plan: Plan, lock: Lock | None = None
+    ) -> None:
+        self.config, self.run, self.data, self.plan, self.lock = config, run, data, plan, lock
         self.trainer = Trainer(config, data, device)
         self.warnings: list[str] = []
         self.log, self.meter = EventLog(run.events_path, self.warnings.append), Meter(device)
@@ -122,6 +143,8 @@ class Session:
         self.earlier = 0.0  # seconds spent in earlier sessions
         self.start = self.save_clock = time.perf_counter()
         self.saved_at, self.save_cost = -1, 0.0
+        self.skips = 0  # steps skipped since the last applied one
+        self.stale = ""  # why the weights files are not those of the last checkpoint
 
     @property
     def images(self) -> int:
@@ -150,7 +173,7 @@ class Session:
                         self.log.write(warning)
                         yield warning
             finally:
-                self.log.end_line()
+                self.log.close()
 
     def _events(self, accept_changes: bool) -> Events:
         """Resume, train, save; on being closed between two steps, save."""
@@ -166,11 +189,14 @@ class Session:
                     yield from self._save_or_warn()
                 yield from self._steps()
         except GeneratorExit:
-            self._save_or_fail()
+            if self._save_or_fail():
+                self.log.write(self._saved())
             raise
+        if self.skips > 1:  # one bad batch may be the last; the weights before it are sound
+            raise self._diverged(f"the loss or gradient of the last {self.skips} steps was not finite")
         self._save_or_fail()
         finished = Finished(self.images, self.seconds)
-        yield Saved(self.images, self.run.checkpoint(self.images), self.save_cost)
+        yield self._saved()
         try:
             yield finished
         finally:  # after it was logged, else the log of a run cut off here would lack its last event
@@ -181,12 +207,14 @@ class Session:
         losses = self.trainer.held_out() if self.step in self.held_outs else None
         if losses is None:
             return
+        self._check_folder()
         trainer = self.trainer
         trainer.best, overfitting = trainer.best.update(losses.held_out.loss, losses.train, self.images)
-        best = trainer.best.images == self.images
+        average = trainer.ema.net.state_dict()
+        best = trainer.best.images == self.images and checkpoint.not_finite({"ema": average}) is None
         if best:
             try:
-                write_atomic(self.run.weights_file("best"), self._packed("ema", trainer.ema.net.state_dict()))
+                write_atomic(self.run.weights_file("best"), self._packed("ema", average), parents=False)
             except OSError as error:
                 self.warnings.append(f"weights/best.safetensors was not written ({error}); training continues")
         buckets, bound = by_level(losses.held_out), by_level(losses.bound)
@@ -197,6 +225,7 @@ class Session:
         """Write the sample grids that are due."""
         kinds = ("ema", "raw") if self.config.train.raw_grids else ("ema",)
         for kind in kinds if self.step in self.grids else ():
+            self._check_folder()
             pictures, seed = self.trainer.sample_grid(kind=kind), self.config.train.seed
             path = self.run.grid(self.images, kind)
             try:
@@ -214,6 +243,7 @@ class Session:
             if step % self.window == 0 or step >= self.plan.steps or step in self.held_outs or step in self.grids:
                 break
         sums = self.meter.read()
+        self.skips = sums.in_a_row
         if sums.applied:
             loss, buckets = sums.buckets.mean, sums.buckets
             yield Stepped(self.images, step, loss, sums.grad_norm, metrics.lr, self.seconds, buckets, sums.applied)
@@ -221,14 +251,27 @@ class Session:
             reason = "the loss or its gradient was not finite"
             yield Skipped(self.images, sums.steps - sums.applied, sums.in_a_row, reason)
         if sums.in_a_row >= MAX_SKIPS:
-            raise UserError(
-                f"training has diverged: the loss or gradient of {sums.in_a_row} steps in a row was not finite, up to "
-                f"image {self.images}; {self._last()}; start another --run with an optim.lr lower than "
-                f"{self.config.optim.lr:g}"
-            )
+            raise self._diverged(f"the loss or gradient of {sums.in_a_row} steps in a row was not finite")
+
+    def _diverged(self, reason: str) -> UserError:
+        """Return the error for a training that can't go on, with what is left of it."""
+        best = self.trainer.best.images
+        kept = f"; weights/best.safetensors is of {best} images" if self.run.weights_file("best").exists() else ""
+        return UserError(
+            f"training has diverged: {reason}, up to image {self.images}; {self._last()}{kept}; start another --run "
+            f"with an optim.lr lower than {self.config.optim.lr:g}"
+        )
 
     def _last(self) -> str:
         return f"the last checkpoint is of {self.saved_at} images" if self.saved_at > 0 else "there is no checkpoint"
+
+    def _check_folder(self) -> None:
+        """Raise `UserError` where the run folder is no longer the one that was locked."""
+        if self.lock is not None and not self.lock.is_in_place():
+            raise UserError(
+                f"{self.run.path} was moved or deleted (or its lock was) while it was being trained; {self._last()}: "
+                "put it back, and give the same command again"
+            )
 
     # --- checkpoints
 
@@ -244,11 +287,19 @@ class Session:
         )
 
     def _resume(self, accept_changes: bool) -> None:
-        """Go back to the newest good checkpoint, if there is one."""
+        """Go back to the newest good checkpoint; without one, refuse to begin anew over what a training left."""
         newest = checkpoint.newest(self.run, self.warnings.append)
+        logged = last_saved(self.run.events_path)
         if newest is None:
+            if logged or self.run.has_results():
+                raise UserError(
+                    f"{self.run.path} was trained{f' on {logged} images' if logged else ''} and has no checkpoint: put "
+                    "its checkpoints folder back, or choose a new --run"
+                )
             return
         folder, position = newest
+        if logged > position.images and not self.warnings:
+            self.warnings.append(f"the checkpoint of {logged} images is gone: resuming from {position.images} images")
         present = self._position()
         for name, meaning in _MUST_STAY.items():
             old, new = getattr(position, name), getattr(present, name)
@@ -257,12 +308,20 @@ class Session:
                     f"{meaning} changed since checkpoint {folder.name} ({old[:12]} -> {new[:12]}): "
                     f"restore the old one, or resume with --accept-changes"
                 )
-        self.trainer.load(checkpoint.load(folder), position.images)
+        self.trainer.load(checkpoint.load(folder, self.trainer.state()), position.images)
         self.earlier, self.saved_at = position.seconds, position.images
+        self.warnings += list(filter(None, [_publish(self.run, folder), self._changed_machine()]))
+
+    def _changed_machine(self) -> str:
+        """Say which of threads and device differ from when the run began; empty where none does."""
+        old, new = self.run.read(self.run.environment_path) or {}, environment(str(self.trainer.device))
+        names = [name for name in ("threads", "device") if name in old and old[name] != new[name]]
+        changes = ", ".join(f"{name} {old[name]} -> {new[name]}" for name in names)
+        return changes and f"{changes} since this run began: its results can differ in the last bits"
 
     def save_is_due(self) -> bool:
         """Whether enough time has passed since the last save, and saving does not take too much of it."""
-        if self.images in (0, self.saved_at):
+        if self.images in (0, self.saved_at) or self.skips:
             return False
         wait = self.config.train.save_every
         elapsed = time.perf_counter() - self.save_clock
@@ -273,16 +332,20 @@ class Session:
 
     def _save(self) -> None:
         """Write the log, then a checkpoint, then the weights files."""
-        start = time.perf_counter()
-        state = self.trainer.state()
+        self._check_folder()
+        start, state = time.perf_counter(), self.trainer.state()
+        if bad := checkpoint.not_finite(state):
+            raise self._diverged(f"{bad} has values that are not finite")
         weights = {kind: self._packed(kind, state[kind]) for kind in ("raw", "ema")}
         files = {**weights, "optim": safetensors.torch.save(tensors_of(state["optim"]))}
         self.log.sync()
-        checkpoint.save(self.run, self._position(), {f"{name}.safetensors": files[name] for name in files})
-        for kind, content in weights.items():
-            write_atomic(self.run.weights_file(kind), content)
-        self.saved_at, self.save_clock = self.images, time.perf_counter()
+        folder = checkpoint.save(self.run, self._position(), {f"{name}.safetensors": files[name] for name in files})
+        self.saved_at, self.stale = self.images, _publish(self.run, folder)
+        self.save_clock = time.perf_counter()
         self.save_cost = self.save_clock - start
+
+    def _saved(self) -> Saved:
+        return Saved(self.images, self.run.checkpoint(self.images), self.save_cost)
 
     def _save_or_warn(self) -> Events:
         """Save; on failure warn and continue."""
@@ -292,15 +355,24 @@ class Session:
             self.save_clock = time.perf_counter()
             yield Warned(self.images, f"NOT SAVED at {self.images} images ({error}); training continues, will retry")
         else:
-            yield Saved(self.images, self.run.checkpoint(self.images), self.save_cost)
+            self.warnings += [self.stale] if self.stale else []
+            yield self._saved()
 
-    def _save_or_fail(self) -> None:
-        """Save for the last time in this session."""
-        if self.images in (0, self.saved_at):
-            return
+    def _save_or_fail(self) -> bool:
+        """Save for the last time in this session, unless steps are being skipped; whether there was something to."""
+        self._check_folder()
+        if self.images == 0 or (self.skips and self.step < self.plan.steps):
+            return False
+        due = self.images != self.saved_at
         try:
-            self._save()
+            if due:
+                self._save()
+            elif self.stale:
+                self.stale = _publish(self.run, self.run.checkpoint(self.saved_at))
         except OSError as error:
             raise UserError(
                 f"could not save at {self.images} images ({error}); {self._last()}; free space on the disk and resume"
             ) from None
+        if self.stale:
+            raise UserError(f"{self.stale}: free space on the disk, and give the same command again")
+        return due

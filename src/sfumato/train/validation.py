@@ -101,6 +101,8 @@ class Best:
             images: images seen.
         """
         losses = held_out.detach().double().cpu()
+        if not losses.mean().isfinite():
+            return self, None
         if len(self.held_out) != len(losses) or float(losses.mean()) < float(self.held_out.mean()):
             return Best(losses, train, images, self.warned), None
         difference = losses - self.held_out
