@@ -21,7 +21,16 @@ def test_a_run_of_ten_steps_was_too_short(sfumato: Command, plain: Path) -> None
 def test_json_has_every_figure_and_how_it_was_measured(sfumato: Command, labelled: Path) -> None:
     said = json.loads(sfumato("diagnose", labelled, "--num", 8, "--device", "cpu", "--json").out)
     assert set(said) == {"path", "verdict", "symptoms", "findings", "evidence", "how"}
-    assert set(said["evidence"]["readings"]) == {"ema", "raw", "best", "as eps", "as x0", "as mu"}
+    assert set(said["evidence"]["readings"]) == {
+        "ema",
+        "raw",
+        "best",
+        "as eps",
+        "as x0",
+        "as mu",
+        "as refined",
+        "as velocity",
+    }
     assert set(said["evidence"]["draws"]) == {
         "ema", "raw", "best", "10 steps", "50 steps", "unclipped", "from data", "no label",
     }  # fmt: skip

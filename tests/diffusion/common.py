@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from sfumato.diffusion.noise import Noise
-from sfumato.diffusion.schedule import Constant, Cosine, Linear, Quadratic, Shifted, Sigmoid, ZeroTerminalSNR
+from sfumato.diffusion.schedule import Constant, Cosine, FlowPath, Linear, Quadratic, Shifted, Sigmoid, ZeroTerminalSNR
 
 SCHEDULES = {
     "linear": Linear(),
@@ -17,6 +17,8 @@ SCHEDULES = {
     "sigmoid-tau": Sigmoid(num_steps=200, start=0.0, end=3.0, tau=0.7),
     "quadratic": Quadratic(),
     "constant": Constant(),
+    "flow": FlowPath(),
+    "flow-30": FlowPath(num_steps=30),
     "zero-terminal": ZeroTerminalSNR(base=Linear()),
     "shifted": Shifted(Cosine(), -1.386),
 }

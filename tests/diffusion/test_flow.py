@@ -15,7 +15,7 @@ from sfumato.diffusion.noise import Purpose, normal
 from sfumato.diffusion.oracle import ConditionalMixtureOracle, GaussianOracle, MixtureOracle
 from sfumato.diffusion.parameterization import PARAMETERIZATIONS
 from sfumato.diffusion.process import marginal
-from sfumato.diffusion.schedule import Cosine, Linear, Schedule, ZeroTerminalSNR
+from sfumato.diffusion.schedule import Cosine, FlowPath, Linear, Schedule, ZeroTerminalSNR
 from sfumato.diffusion.variance import Optimal
 
 from .common import SCHEDULES, images, random_function
@@ -27,13 +27,13 @@ def signs(count: int, batch: int, shape: tuple[int, ...] = SHAPE) -> torch.Tenso
     return normal(1, Purpose.ORACLE, torch.arange(count * batch), shape).reshape(count, batch, *shape).sign().double()
 
 
-@pytest.mark.parametrize("name", ["linear", "cosine", "sigmoid", "shifted"])
+@pytest.mark.parametrize("name", ["linear", "cosine", "sigmoid", "shifted", "flow"])
 def test_time_is_the_inverse_of_the_schedule(name: str) -> None:
     schedule: Schedule = SCHEDULES[name]
     t = torch.linspace(0.001, 1, 777, dtype=torch.float64)
     assert torch.allclose(schedule.time(schedule(t).logsnr), t, atol=1e-9)
     assert float(schedule.time(torch.tensor(math.inf))) == 0
-    assert float(schedule.time(torch.tensor(-60.0))) == 1
+    assert float(schedule.time(torch.tensor(-60.0))) == pytest.approx(1, abs=1e-12)
 
 
 @pytest.mark.parametrize("schedule", [Linear(), Cosine(num_steps=100)])
@@ -112,10 +112,14 @@ def test_the_solver_meets_its_tolerance_with_order_five() -> None:
     assert costs[1] / costs[0] < 13
 
 
-def test_pure_noise_at_the_end_is_refused() -> None:
-    denoiser = NetworkDenoiser(random_function, ZeroTerminalSNR(base=Linear()), PARAMETERIZATIONS["v"])
-    with pytest.raises(ValueError, match="alpha_T > 0"):
-        Flow(denoiser).log_prob(images(1, SHAPE), None)
+@pytest.mark.parametrize("schedule", [ZeroTerminalSNR(base=Linear()), FlowPath(num_steps=20)], ids=["zero", "flow"])
+def test_a_chain_that_ends_in_pure_noise_has_the_density_that_is_analytic(schedule) -> None:
+    """At logsnr = -20 x_T is N(0, I) but for alpha = 4.5e-5 times the mean, which with this x is 1.3e-3 nats."""
+    oracle = GaussianOracle(schedule, images(1, SHAPE)[0], images(1, SHAPE, seed=1)[0].square() + 0.05)
+    x = images(3, SHAPE, seed=5)
+    got = Flow(oracle, 1e-6, 1e-6).log_prob(x, None)
+    assert torch.allclose(got.log_prob, oracle.log_prob(x, 1 / schedule.num_steps), atol=2e-3)
+    assert float(got.latent.square().mean()) > 0.01
 
 
 def test_the_first_step_is_where_the_flow_begins() -> None:

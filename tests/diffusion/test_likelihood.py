@@ -166,6 +166,8 @@ def test_every_term_equals_an_independent_derivation(name: str, rule: Variance) 
             "x0": output,
             "v": np.sqrt(abars[k]) * x_t - np.sqrt(1 - abars[k]) * output,
             "mu": (output - a_t * x_t) / a_0,
+            "refined": (0.01 * np.sqrt(abars[k]) * x_t + (1 - abars[k]) * output) / (1 - 0.99 * abars[k]),
+            "velocity": (x_t - np.sqrt(1 - abars[k]) * output) / (np.sqrt(abars[k]) + np.sqrt(1 - abars[k])),
         }[name]
         mean, true = a_t * x_t + a_0 * x0_hat, a_t * x_t + a_0 * x
         log_tilde = np.log(tilde[k] if k else tilde[1])

@@ -22,7 +22,7 @@ from sfumato.diffusion.samplers.heun import EDM, Heun
 from sfumato.diffusion.samplers.pndm import PNDM
 from sfumato.diffusion.samplers.protocol import Sampler, State, sample, trajectory
 from sfumato.diffusion.samplers.unipc import UniPC
-from sfumato.diffusion.schedule import Cosine, Linear, Schedule, ZeroTerminalSNR
+from sfumato.diffusion.schedule import Cosine, FlowPath, Linear, Schedule, ZeroTerminalSNR
 from sfumato.diffusion.variance import Large, Small
 
 from .common import Mute, images, noise, random_function, two_headed
@@ -45,6 +45,7 @@ SAMPLERS: dict[str, Sampler] = {
     "pndm": PNDM(),
 }
 EVERY = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS.keys())
+PATHS = {"cosine": Cosine(), "zero-terminal": ZeroTerminalSNR(base=Cosine()), "flow": FlowPath()}
 NETWORK = NetworkDenoiser(random_function, Linear(), PARAMETERIZATIONS["eps"])
 
 
@@ -52,7 +53,7 @@ NETWORK = NetworkDenoiser(random_function, Linear(), PARAMETERIZATIONS["eps"])
 
 
 @EVERY
-@pytest.mark.parametrize("schedule", [Cosine(), ZeroTerminalSNR(base=Cosine())], ids=["cosine", "zero-terminal"])
+@pytest.mark.parametrize("schedule", PATHS.values(), ids=PATHS.keys())
 def test_the_mean_and_variance_of_gaussian_data_are_reached(sampler: Sampler, schedule: Schedule) -> None:
     """From nearly pure noise, and from pure noise, alpha_T = 0, where there is no lambda and no rho."""
     oracle, n = GaussianOracle(schedule, torch.tensor(0.5), torch.tensor(0.09)), 8000
@@ -166,7 +167,7 @@ def test_a_network_that_learnt_its_variance_can_be_walked(sampler: Sampler) -> N
 
 
 @EVERY
-@pytest.mark.parametrize("name", ["x0", "v", "mu"])
+@pytest.mark.parametrize("name", ["x0", "v", "mu", "velocity"])
 def test_any_parameterisation_gives_the_same_image(sampler: Sampler, name: str) -> None:
     """The same prediction said in other words: a network that returns an oracle's answer in its own space."""
     schedule, space = Linear(), PARAMETERIZATIONS[name]

@@ -40,7 +40,7 @@ class DiffusionConfig:
 
     Attributes:
         schedule: the chain of noise levels.
-        parameterization: what the network predicts: `eps`, `x0`, `v` or `mu`.
+        parameterization: what the network predicts: `eps`, `x0`, `v`, `mu` or `velocity`.
         variance: of the reverse step: `small`, `large`, or `learned` by a network with twice the channels.
         objective: what is minimised: `simple` (DDPM Eq. 14), `hybrid` (simple, and the bound for the variance alone,
             IDDPM Eq. 16), or `vlb` (the bound).
@@ -84,7 +84,7 @@ class DiffusionConfig:
         if self.parameterization == "eps" and float(self.build_schedule()(1.0).alpha) == 0:
             raise ValueError(
                 'parameterization = "eps" can\'t recover the image where the chain ends in pure noise: '
-                "use diffusion.parameterization=v, or diffusion.zero_terminal_snr=false"
+                "use diffusion.parameterization=v, x0 or velocity, or another schedule"
             )
         learned = self.variance == "learned"
         if learned and self.objective == "simple":

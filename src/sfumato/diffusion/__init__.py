@@ -94,6 +94,7 @@ from sfumato.diffusion.samplers.unipc import UniPC as UniPC
 from sfumato.diffusion.schedule import SCHEDULES as SCHEDULES
 from sfumato.diffusion.schedule import Constant as Constant
 from sfumato.diffusion.schedule import Cosine as Cosine
+from sfumato.diffusion.schedule import FlowPath as FlowPath
 from sfumato.diffusion.schedule import Level as Level
 from sfumato.diffusion.schedule import Linear as Linear
 from sfumato.diffusion.schedule import Quadratic as Quadratic

@@ -14,6 +14,8 @@ divergence is a trace: summed over every coordinate (exact, d gradients), or est
 with random signs v (Hutchinson 1990), one gradient. Every example has a step size of its own, so that none depends on
 its batch.
 
+u is infinite at pure noise, so on a chain that ends there the flow ends at logsnr = -20, where a cosine chain ends.
+
 The flow starts at the chain's first step t_0 = 1/T and not at 0: the density is that of x_{t_0}. A bound leads from it
 to bits of stored values, the noise of the first step being the dequantisation:
 
@@ -50,6 +52,9 @@ _A = (
 )
 _B5 = (*_A[-1], 0.0)
 _B4 = (5179 / 57600, 0.0, 7571 / 16695, 393 / 640, -92097 / 339200, 187 / 2100, 1 / 40)
+
+_NOISIEST = -20.0
+"""logsnr at which the flow ends where the chain's end is pure noise."""
 
 Field = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(rows (b,) int64, u (b,), state (b, k)) -> derivative (b, k); the rows are the examples of the batch."""
@@ -132,14 +137,11 @@ class Flow:
             probes: (P, B, C, H, W) of random signs for Hutchinson's estimate, averaged over P; None sums the divergence
                 over every coordinate, which costs d gradients an evaluation.
             condition: of the images.
-
-        Raises:
-            ValueError: a schedule that ends in pure noise exactly, where x_T / alpha_T does not exist.
         """
         schedule = self.denoiser.schedule
         first, last = schedule(self.start), schedule(1.0)
         if float(last.alpha) == 0:
-            raise ValueError("the flow's likelihood needs alpha_T > 0, and this schedule ends in pure noise")
+            last = Level.from_logsnr(torch.tensor(_NOISIEST, device=last.logsnr.device))
         y = x.double().flatten(1) / first.alpha
         state = torch.cat([y, y.new_zeros(len(y), 1)], 1)
         span = float(-first.logsnr / 2), float(-last.logsnr / 2)

@@ -12,6 +12,10 @@ A schedule maps t in [0, 1] (0 = data, 1 = noise) to a level. A chain of T steps
 and abar_0 = 1, so that no formula needs a special case for its first step. The published schedules are tables of
 beta_1..beta_T; between two entries the angle phi = atan2(sigma, alpha) is interpolated linearly, which is finite at
 both ends (0 and pi/2) where logsnr is not.
+
+Flow matching's straight path z_t = (1 - t) x_0 + t eps is not variance preserving, but a level is one number: z_t over
+its own scale r_t = sqrt( (1 - t)^2 + t^2 ) is, at logsnr = 2 log( (1 - t) / t ). `FlowPath` is that schedule, and all
+that holds for an x_t of it holds for z_t = r_t x_t.
 """
 
 from __future__ import annotations
@@ -106,6 +110,14 @@ class Schedule(Protocol):
         """Return the time at which logsnr is reached, in [0, 1], float64: the inverse of the schedule."""
 
 
+def _checked(t: Tensor | float) -> Tensor:
+    """A time in float64, in [0, 1]."""
+    t = torch.as_tensor(t, dtype=torch.float64)
+    if t.device.type == "cpu" and bool(((t < 0) | (t > 1)).any()):  # elsewhere the check would stall the queue
+        raise ValueError("time t must lie in [0, 1]: 0 is data, 1 is noise")
+    return t
+
+
 @functools.lru_cache(maxsize=64)
 def _nodes(chain: Chain, device: torch.device) -> Level:
     """The levels of a chain at i / T, i = 0..T, computed once for each schedule and device."""
@@ -134,9 +146,7 @@ class Chain:
         Raises:
             ValueError: t outside [0, 1].
         """
-        t = torch.as_tensor(t, dtype=torch.float64)
-        if t.device.type == "cpu" and bool(((t < 0) | (t > 1)).any()):  # elsewhere the check would stall the queue
-            raise ValueError("time t must lie in [0, 1]: 0 is data, 1 is noise")
+        t = _checked(t)
         nodes = _nodes(self, t.device)
         position = t * self.num_steps
         nearest = position.round()
@@ -233,6 +243,32 @@ class Sigmoid(Chain):
 
 
 @dataclass(frozen=True)
+class FlowPath(Chain):
+    """The straight path z_t = (1 - t) x_0 + t eps of flow matching and rectified flow (Lipman et al. 2022, 2210.02747;
+    Liu et al. 2022, 2209.03003), divided by its scale: alpha = (1 - t) / r, sigma = t / r, r = sqrt((1 - t)^2 + t^2).
+
+    Exact at every t, not only at the chain's steps. t = 1 is pure noise (alpha = 0, z_1 = x_1 = eps), so the network
+    must not predict eps; `Velocity` is what flow matching predicts. T says which times are steps: the chain's first is
+    t = 1/T, where sigma / alpha = 1 / (T - 1), and below it nothing is learned.
+    """
+
+    def log_abar(self) -> Tensor:
+        """Return log abar_0..log abar_T = log sigmoid(logsnr); the last is -inf."""
+        t = torch.arange(self.num_steps + 1, dtype=torch.float64) / self.num_steps
+        return torch.nn.functional.logsigmoid(self(t).logsnr)
+
+    def __call__(self, t: Tensor | float) -> Level:
+        """Return the level at t in [0, 1]; raises ValueError for t outside."""
+        t = _checked(t)
+        scale = torch.hypot(1 - t, t)
+        return Level((1 - t) / scale, t / scale, 2 * (torch.log1p(-t) - t.log()))
+
+    def time(self, logsnr: Tensor) -> Tensor:
+        """Return the time at which logsnr is reached, t = sigmoid(-logsnr / 2)."""
+        return torch.sigmoid(-torch.as_tensor(logsnr, dtype=torch.float64) / 2)
+
+
+@dataclass(frozen=True)
 class ZeroTerminalSNR(Chain):
     """A chain rescaled so that its last step is pure noise: alpha_t' = (alpha_t - alpha_T) alpha_1 / (alpha_1 -
     alpha_T) (Lin et al. 2023, 2305.08891, Alg. 1).
@@ -293,4 +329,5 @@ SCHEDULES: dict[str, type[Chain]] = {
     "sigmoid": Sigmoid,
     "quadratic": Quadratic,
     "constant": Constant,
+    "flow": FlowPath,
 }

@@ -110,6 +110,7 @@ _CLOSED: dict[str, Callable[[], list[float]]] = {
     "sigmoid": lambda: [
         max((_sigmoid(3) - _sigmoid(-3 + 6 * i / 1000)) / (_sigmoid(3) - _sigmoid(-3)), 1e-9) for i in range(1001)
     ],
+    "flow": lambda: [(1 - i / 1000) ** 2 / ((1 - i / 1000) ** 2 + (i / 1000) ** 2) for i in range(1001)],
 }
 
 
@@ -234,7 +235,7 @@ def _constant(output: Tensor) -> Network:
 @EXAMINATIONS.add(
     "parameterisations: convert",
     (1e-9, 1e-2),
-    "eps, x0, v and mu-networks are all read as the image and noise that they mean",
+    "eps, x0, v, mu and velocity networks are all read as the image and noise that they mean",
     "a network's output is misread: samples of some parameterisations are noise or tinted",
 )
 def convert(setting: Setting) -> Errors:
@@ -251,6 +252,7 @@ def convert(setting: Setting) -> Errors:
             "x0": x_0,
             "v": alpha * eps - sigma * x_0,
             "mu": a * x_t + math.sqrt(before) * beta / (1 - abar) * x_0,
+            "velocity": eps - x_0,
         }
         for name, output in outputs.items():
             actual = NetworkDenoiser(_constant(output), schedule, PARAMETERIZATIONS[name])(x_t, i / 1000)
