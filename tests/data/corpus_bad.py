@@ -130,7 +130,7 @@ def disguised() -> list[Case]:
         "html.gif": (b"<HTML></HTML>", "an HTML page"),
         "archive.png": (b"PK\x03\x04" + bytes(40), "a zip archive"),
         "packed.png": (b"\x1f\x8b\x08" + bytes(40), "a gzip file"),
-        "python.png": (b"\x80\x04\x95\x1e\0\0\0\0\0\0\0\x8c\x05posix\x94\x8c\x06system\x94\x93\x94", NOT_OURS),
+        "python.png": (b"\x80\x04\x95\x1e\0\0\0\0\0\0\0\x8c\x05posix\x94\x8c\x06system\x94\x93\x94", "a pickle"),
         "json.png": (b'{"file": "a.png"}', "text"),
         "array.png": (b"\x93NUMPY\x01\0v\0{'descr': '|u1'}", "damaged"),
         "program.png": (b"\x7fELF\x02\x01\x01" + bytes(60), NOT_OURS),

@@ -133,30 +133,51 @@ def test_what_is_refused(file: Blob, reason: str) -> None:
         pixels(file)
 
 
+def written(bands: np.ndarray, **options: object) -> Blob:
+    """The bands as tifffile writes them."""
+    tifffile = pytest.importorskip("tifffile")
+    pytest.importorskip("imagecodecs")
+    apart = options.get("planarconfig") == "separate"
+    content = io.BytesIO()
+    if bands.shape[2] == 1:
+        bands, options = bands[..., 0], {key: value for key, value in options.items() if key != "planarconfig"}
+    else:
+        bands, options = bands.transpose(2, 0, 1) if apart else bands, {"planarconfig": "contig"} | options
+    tifffile.imwrite(content, bands, photometric="minisblack", **options)
+    return Blob(content.getvalue())
+
+
 @pytest.mark.parametrize(
     ("dtype", "options"),
     [
         ("u2", {"compression": "lzw"}),
         ("u2", {"compression": "lzw", "predictor": 2, "tile": (16, 16)}),
         ("f4", {"compression": "deflate", "predictor": 3}),
+        ("f8", {"compression": "lzw", "predictor": 3, "tile": (16, 16), "byteorder": ">"}),
         ("u1", {"compression": "zstd", "planarconfig": "separate"}),
+        ("i2", {"compression": "packbits"}),
         ("f4", {"compression": "lzw", "planarconfig": "separate", "tile": (16, 16)}),
     ],
 )
+@pytest.mark.parametrize("bands", [1, 2, 3, 4, 5])
+def test_compressions_of_bytes_need_no_extra(
+    dtype: str, options: dict[str, object], bands: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written by tifffile, read without it."""
+    values = (100 * RNG.random((40, 30, bands)) - (50 if dtype in ("i2", "f4", "f8") else 0)).astype(dtype)
+    file = written(values, **options)
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    assert np.array_equal(pixels(file), values.astype(np.float32) if dtype[0] in "if" else values)
+    assert header_size(file) == (40, 30)
+
+
+@pytest.mark.parametrize(("dtype", "options"), [("u2", {"compression": "png"}), ("f4", {"compression": "lerc"})])
 def test_the_extra_reads_what_is_not_read_here(
     dtype: str, options: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Written by tifffile; and refused with the name of the extra where it isn't installed."""
-    tifffile = pytest.importorskip("tifffile")
-    pytest.importorskip("imagecodecs")
-    bands = (100 * RNG.random((40, 30, 5))).astype(dtype)
-    apart = options.get("planarconfig") == "separate"
-    content = io.BytesIO()
-    tifffile.imwrite(
-        content, bands.transpose(2, 0, 1) if apart else bands, photometric="minisblack",
-        **({"planarconfig": "contig"} | options),
-    )  # fmt: skip
-    file = Blob(content.getvalue())
+    bands = (100 * RNG.random((40, 30, 4))).astype(dtype)
+    file = written(bands, **options)
     assert np.array_equal(pixels(file), bands)
     assert header_size(file) == (40, 30)
     monkeypatch.setitem(sys.modules, "tifffile", None)
@@ -164,14 +185,66 @@ def test_the_extra_reads_what_is_not_read_here(
         pixels(file)
 
 
-@pytest.mark.parametrize("tags", [{"_259": 5}, {"_317": 3}, {"_258": [12] * 5}, {"_258": [16, 16, 8, 16, 16]}])
+@pytest.mark.parametrize("tags", [{"_259": 7}, {"_317": 3}, {"_258": [12] * 5}, {"_258": [16, 16, 8, 16, 16]}])
 def test_other_forms_are_refused_without_the_extra(tags: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tifffile", None)
     with pytest.raises(Unreadable, match="need tifffile"):
         pixels(tiff(DEEP, **tags))
 
 
-@pytest.mark.parametrize("tags", [{"_259": 5}, {"_258": [16, 16, 8, 16, 16]}])
+EIGHT = RNG.integers(0, 256, (11, 7, 5)).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("bands", "tags"),
+    [
+        (2, {}), (3, {}), (4, {}),
+        (2, {"_338": 0}), (3, {"_338": [0, 0]}), (4, {"_338": [0, 0, 0]}), (4, {"_262": 2, "_338": 0}),
+    ],
+)  # fmt: skip
+def test_bytes_of_any_number_of_bands_are_kept(bands: int, tags: dict[str, int]) -> None:
+    """MinIsBlack, or RGB and a band whose meaning is not given."""
+    picture = read_picture(tiff(EIGHT[..., :bands], **tags))
+    assert np.array_equal(picture.pixels, EIGHT[..., :bands])
+    assert not picture.alpha
+
+
+def test_usual_colour_and_opacity_stay() -> None:
+    assert np.array_equal(pixels(tiff(EIGHT[..., :3], _262=2)), EIGHT[..., :3])
+    for bands, tags in ((4, {"_262": 2, "_338": 2}), (4, {"_262": 2}), (2, {"_338": 2})):
+        picture = read_picture(tiff(EIGHT[..., :bands], **tags))
+        assert picture.alpha
+        wanted = EIGHT[..., :bands] if bands == 4 else EIGHT[..., [0, 0, 0, 1]]
+        assert np.array_equal(picture.pixels, wanted), tags
+
+
+def test_opacity_that_colours_are_multiplied_with() -> None:
+    """ExtraSamples 1, associated: the stored grey is a times the grey that is meant."""
+    picture = read_picture(tiff(np.dstack([np.full((3, 3), 60, np.uint8), np.full((3, 3), 120, np.uint8)]), _338=1))
+    assert picture.alpha
+    assert picture.pixels[1, 1].tolist() in ([127, 127, 127, 120], [128, 128, 128, 120])
+
+
+@pytest.mark.parametrize("dtype", ["i1", "i2", "f2", "f8"])
+def test_one_band_of_signed_integers_or_other_floats(dtype: str) -> None:
+    values = np.array([[-100, 0, 100], [1, 2, 3]]).astype(dtype)[..., None]
+    got = pixels(tiff(values))
+    assert got.dtype == np.float32
+    assert np.array_equal(got, values.astype(np.float32))
+
+
+@pytest.mark.parametrize("missing", [256, 257, 258, 262])
+def test_a_header_without_a_size_is_damaged(missing: int) -> None:
+    """Bytes cut away must not turn a picture into another one of a single row."""
+    data = bytearray(tiff(DEEP).data)
+    (directory,) = struct.unpack_from("<I", data, 4)
+    at = next(k for k in range(directory + 2, len(data), 12) if struct.unpack_from("<H", data, k)[0] == missing)
+    struct.pack_into("<H", data, at, 300)
+    with pytest.raises(Unreadable, match="damaged"):
+        pixels(Blob(bytes(data)))
+
+
+@pytest.mark.parametrize("tags", [{"_259": 5}, {"_259": 7}, {"_258": [16, 16, 8, 16, 16]}])
 def test_what_the_extra_cannot_read_is_damaged(tags: dict[str, int]) -> None:
     pytest.importorskip("imagecodecs")
     with pytest.raises(Unreadable, match="damaged"):

@@ -33,6 +33,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.ExifTags import Base
 
+from sfumato.data.formats.foreign import HEAD, foreign
 from sfumato.data.formats.npy import MAGIC, as_pixels, finite, view_picture
 from sfumato.data.formats.png import read_sixteen, rows_missing
 from sfumato.data.formats.tiff import bands_size, is_bands, read_bands
@@ -44,17 +45,6 @@ _IN_MEMORY = 2**25
 """A file of at most this many bytes is read into memory, since decoding opens it several times."""
 # EXIF orientation -> (transpose, reverse rows, reverse columns), done in that order.
 _TURNS = {2: (0, 0, 1), 3: (0, 1, 1), 4: (0, 1, 0), 5: (1, 0, 0), 6: (1, 0, 1), 7: (1, 1, 1), 8: (1, 1, 0)}
-# First bytes of other kinds of files, in lower case.
-_OTHERS = {
-    b"%pdf": "a PDF",
-    b"%!ps": "PostScript (EPS)",
-    b"\xc5\xd0\xd3\xc6": "PostScript (EPS)",
-    b"pk\x03\x04": "a zip archive",
-    b"\x1f\x8b": "a gzip file",
-    b"<svg": "an SVG drawing",
-    b"<!doctype html": "an HTML page",
-    b"<html": "an HTML page",
-}
 
 
 def read_picture(file: File) -> Picture:
@@ -166,15 +156,14 @@ def _what(file: File) -> str:
     """Describe a file that is not an image of an allowed format."""
     try:
         with file.open("rb") as stream:
-            head = stream.read(512)
+            head = stream.read(HEAD)
     except OSError as error:
         return _reason(error)
     if not head:
         return "an empty file"
-    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    start = b"<svg" if start.startswith(b"<?xml") and b"<svg" in start else start
-    if other := next((name for mark, name in _OTHERS.items() if start.startswith(mark)), None):
-        return f"not an image that is read here: {other}"
+    if other := foreign(head):
+        name, way = other
+        return f"not an image that is read here: {name}" + f" ({way})" * bool(way)
     is_text = all(byte >= 32 or byte in b"\t\r\n" for byte in head)
     return "not an image: text" if is_text else "not an image of an allowed format, or its header is damaged"
 
@@ -228,12 +217,12 @@ def _pixels(image: Image.Image) -> tuple[Pixels, bool]:
     if mode.startswith("I;16") or mode == "I":
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
-            raise Unreadable("32-bit integers outside of 0 to 65535")
+            raise Unreadable("32-bit integers outside of 0 to 65535 (save them as floats, or with numpy.save)")
         return values.astype(np.uint16)[..., None], False
     if mode == "F":
         return finite(np.asarray(image))[..., None], False
     if image.has_transparency_data:
-        return np.asarray(image.convert("RGBA")), True
+        return np.asarray((image.convert("LA") if mode == "La" else image).convert("RGBA")), True
     if mode in ("1", "L"):
         return np.asarray(image if mode == "L" else image.convert("L"))[..., None], False
     if mode in _PLAIN:

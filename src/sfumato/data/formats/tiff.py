@@ -1,14 +1,18 @@
-"""TIFF beyond Pillow: more than four bands, and several bands of 16 bits or floats.
+"""TIFF beyond Pillow: bands that are neither grey, colour nor opacity, several bands of 16 bits or floats, signed integers.
 
-Satellites and microscopes write them. Pillow reads one band of any depth, and up to four of 8 bits; of 16-bit colour it
-keeps the high byte. Here the first page of such a file is read by the TIFF 6.0 specification (sections 2, 7, 14, 15 and
-19): uncompressed or deflated (compressions 1, 8 and 32946), strips or tiles, bands interleaved or apart, with or
-without horizontal differencing (predictor 2). Everything else (LZW, floating-point differencing, 12 bits, ...) is read
-by tifffile where it is installed, and refused with the name of the extra where it is not.
+Satellites, microscopes and scanners write them. Pillow reads one band of unsigned integers or floats, and grey or
+colour of 8 bits with or without opacity; of 16-bit colour it keeps the high byte, and it drops a fourth band whose
+meaning is not given (`ExtraSamples` 0). Here the first page of such a file is read by the TIFF 6.0 specification
+(sections 2, 7, 14, 15 and 19) and Adobe's technical note 3 (predictor 3): strips or tiles, bands interleaved or apart,
+with or without differencing, uncompressed, deflated, or in a compression of bytes that Pillow's libtiff knows (LZW,
+PackBits, LZMA, Zstandard). Everything else (JPEG, 12 bits, ...) is read by tifffile where it is installed, and refused
+with the name of the extra where it is not.
 """
 
 from __future__ import annotations
 
+import io
+import struct
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -19,17 +23,23 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from sfumato.data.formats.npy import as_pixels, too_large
 from sfumato.data.sources.protocol import MAX_PIXELS, File, Picture, Unreadable
 
-_MARKS = (b"II*\0", b"MM\0*")
+_MARKS = {b"II*\0": 8, b"MM\0*": 8, b"II+\0": 16, b"MM\0+": 16}
+"""How a TIFF begins, and how long its first header is; the later two are BigTIFF's."""
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _MEANING = 256, 257, 258, 259, 262
 _STRIPS, _ORIENTATION, _SAMPLES, _STRIP_ROWS, _STRIP_BYTES, _PLANAR = 273, 274, 277, 278, 279, 284
 _PREDICTOR, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES, _EXTRA, _FORMAT = 317, 322, 323, 324, 325, 338, 339
-_COLOURS = (5, 6, 8)
-"""Meanings of samples other than plain bands: inks, luma and chroma, CIE L*a*b*."""
+_COLOURS = (3, 5, 6, 8)
+"""Meanings of samples other than plain bands: a palette, inks, luma and chroma, CIE L*a*b*."""
+_GREY, _RGB = (0, 1), 2
+_MOST_BITS = 64
+_STORED, _DEFLATED, _BYTES = 1, (8, 32946), (5, 32773, 34925, 50000)
+"""Compressions: none; deflate; LZW, PackBits, LZMA, Zstandard, which pack bytes whatever these mean."""
 _TYPES = {1: "u", 2: "i", 3: "f"}
 _READ = {*(f"{kind}{size}" for kind in "ui" for size in (1, 2, 4)), "f2", "f4", "f8"}
 
@@ -46,7 +56,8 @@ class _Page:
     def of(cls, stream: IO[bytes]) -> _Page:
         """Read it; raises anything on hostile bytes."""
         stream.seek(0)
-        head = stream.read(8)
+        head = stream.read(4)
+        head += stream.read(_MARKS[head] - 4)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about damage, which is checked below
             page = ImageFileDirectory_v2(head)
@@ -69,6 +80,10 @@ class _Page:
         height, width, samples = shape = self.one(_HEIGHT), self.one(_WIDTH), self.one(_SAMPLES)
         if min(shape) < 1 or too_large(shape):
             raise Unreadable(f"too large: {width}x{height} of {samples} bands")
+        if not {_HEIGHT, _WIDTH, _MEANING} <= self.tags.keys():
+            raise Unreadable("damaged: its header lacks the width, the height or the meaning of its bands")
+        if len(self.all(_BITS)) not in (1, samples) or max(self.all(_BITS)) > _MOST_BITS:
+            raise Unreadable("damaged: the depths in its header are not those of its bands")
         return shape
 
     @property
@@ -81,8 +96,22 @@ class _Page:
     @property
     def plain(self) -> bool:
         """Whether it is read here."""
-        most = 1 if self.one(_FORMAT) == 3 else 2
-        return self.dtype is not None and self.one(_COMPRESSION) in (1, 8, 32946) and self.one(_PREDICTOR) <= most
+        known = self.one(_COMPRESSION) in (_STORED, *_DEFLATED, *_BYTES)
+        predictors = (1, 3) if self.one(_FORMAT) == 3 else (1, 2)
+        return self.dtype is not None and known and self.one(_PREDICTOR) in predictors
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether Pillow gives every sample its meaning: grey, colour and opacity of 8 bits, one band of any."""
+        samples, bits, kind = self.one(_SAMPLES), self.one(_BITS), _TYPES.get(self.one(_FORMAT), "?")
+        if samples == 1:
+            return f"{kind}{bits}" not in ("i8", "i16", "f16", "f64")
+        meaning = self.one(_MEANING)
+        if meaning in _COLOURS or (bits <= 8 and meaning not in (*_GREY, _RGB)):
+            return samples <= 4
+        colours = 3 if meaning == _RGB else 1
+        opacity = self.one(_EXTRA, 0) != 0 or (samples == 4 and not self.all(_EXTRA))  # many leave the tag out
+        return bits <= 8 and (samples == colours or (samples == colours + 1 and opacity))
 
 
 def is_bands(file: File) -> bool:
@@ -93,8 +122,7 @@ def is_bands(file: File) -> bool:
             if stream.read(4) not in _MARKS:
                 return False
             page = _Page.of(stream)
-        samples, deep = page.one(_SAMPLES), page.one(_BITS) > 8
-        return samples > 4 or (samples > 1 and deep and page.one(_MEANING) not in _COLOURS)
+        return not page.is_usual
     except Exception:  # Pillow's parser raises anything on hostile bytes
         return False
 
@@ -143,14 +171,41 @@ def _blocks(stream: IO[bytes], page: _Page) -> Iterator[tuple[int, int, slice, N
         shape = (rows if tiled else min(rows, height - top), columns, group.stop - group.start)
         stream.seek(start)
         raw, expected = stream.read(length), prod(shape) * dtype.itemsize
-        if page.one(_COMPRESSION) != 1:
-            raw = zlib.decompressobj().decompress(raw, expected)
+        raw = _unpacked(raw, page.one(_COMPRESSION), shape[0], expected)
         if len(raw) < expected:
             raise Unreadable("damaged: its data end before its last row")
-        block = np.frombuffer(raw[:expected], dtype).reshape(shape)
-        if page.one(_PREDICTOR) == 2:  # each sample is the difference from its left neighbour
-            block = np.add.accumulate(block, axis=1, dtype=dtype.newbyteorder("="))
+        if page.one(_PREDICTOR) == 3:
+            block = _undifferenced(np.frombuffer(raw[:expected], np.uint8), shape, dtype)
+        else:
+            block = np.frombuffer(raw[:expected], dtype).reshape(shape)
+            if page.one(_PREDICTOR) == 2:  # each sample is the difference from its left neighbour
+                block = np.add.accumulate(block, axis=1, dtype=dtype.newbyteorder("="))
         yield top, left, group, block
+
+
+def _unpacked(raw: bytes, compression: int, rows: int, expected: int) -> bytes:
+    """The bytes of a block of so many rows, `expected` of them; raises anything on hostile bytes."""
+    if compression == _STORED:
+        return raw
+    if compression in _DEFLATED:
+        return zlib.decompressobj().decompress(raw, expected)
+    # Pillow's libtiff unpacks the block as the only strip of a file of bytes
+    tags = {_WIDTH: expected // rows, _HEIGHT: rows, _BITS: 8, _COMPRESSION: compression, _MEANING: 1}
+    tags |= {_STRIPS: 8 + 2 + 12 * 9 + 4, _SAMPLES: 1, _STRIP_ROWS: rows, _STRIP_BYTES: len(raw)}
+    fields = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
+    file = b"II*\0" + struct.pack("<IH", 8, len(tags)) + fields + struct.pack("<I", 0) + raw
+    with Image.open(io.BytesIO(file), formats=("TIFF",)) as image:
+        return image.tobytes()
+
+
+def _undifferenced(
+    raw: NDArray[np.uint8], shape: tuple[int, int, int], dtype: np.dtype[Any]
+) -> NDArray[Any]:
+    """Undo predictor 3: in each row the floats' first bytes, then their second ones, ..., as differences of bytes."""
+    rows, columns, bands = shape
+    summed = np.add.accumulate(raw.reshape(rows, -1, bands), axis=1, dtype=np.uint8)
+    planes = summed.reshape(rows, dtype.itemsize, columns * bands).transpose(0, 2, 1)
+    return np.ascontiguousarray(planes).view(dtype.newbyteorder(">")).reshape(shape)
 
 
 def _by_tifffile(stream: IO[bytes], page: _Page) -> NDArray[Any]:

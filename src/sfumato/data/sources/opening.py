@@ -13,13 +13,16 @@ import glob
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+from sfumato.data.formats.decode import header_size
+from sfumato.data.formats.foreign import HEAD, TORCH, foreign
 from sfumato.data.sources.archives import is_tar, is_zip, tar_source, zip_source
 from sfumato.data.sources.arrays import array_source, is_array_file
 from sfumato.data.sources.builtin import BUILTIN
 from sfumato.data.sources.files import folder_source
-from sfumato.data.sources.protocol import Source, printable
+from sfumato.data.sources.protocol import Source, Unreadable, printable
 from sfumato.data.sources.published import (
     celeba_source,
     cifar_source,
@@ -105,9 +108,16 @@ def _file(path: Path) -> Source:
         return array_source(path)
     if is_tar(path) or _is_parquet(path):
         return _several([path], None)
-    if path.is_file() and is_zip(path):
+    if not path.is_file():
+        raise UserError(f"'{printable(str(path))}' is neither a file nor a folder: give {KINDS}")
+    with path.open("rb") as file:
+        name, way = foreign(file.read(HEAD)) or ("a file of an unsupported kind", "")
+    if is_zip(path) and name != TORCH:
         return zip_source(path)
-    raise UserError(f"'{printable(str(path))}' is a file of an unsupported kind: give {KINDS}")
+    with suppress(Unreadable):
+        header_size(path)
+        name, way = "a single picture", "give the folder that holds it"
+    raise UserError(f"'{printable(str(path))}' is {name}: {way or f'give {KINDS}'}")
 
 
 def _several(paths: list[Path], name: str | None) -> Source:
