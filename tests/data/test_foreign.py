@@ -82,7 +82,7 @@ def test_a_damaged_avif_is_no_heic() -> None:
 
 def test_a_single_picture_is_told_from_a_folder(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "one.png")
-    with pytest.raises(UserError, match=r"one\.png' is a single picture: give the folder that holds it"):
+    with pytest.raises(UserError, match=r"one\.png' is a file of a single picture: give the folder that holds it"):
         open_source(str(tmp_path / "one.png"))
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from sfumato.conditions.attributes import Attribute
-from sfumato.data.labels import MOST_INTEGERS, MOST_VALUES, column, read_labels
+from sfumato.data.label_files import read_labels
+from sfumato.data.labels import MOST_INTEGERS, MOST_VALUES, column
 from sfumato.data.sources.protocol import Labels
 from sfumato.errors import UserError
 
@@ -164,7 +165,7 @@ def test_a_column_that_tells_images_apart_is_refused() -> None:
         ("file,a,a\na/1.png,x,y\n", "two columns 'a'"),
         ("file,a,\na/1.png,x,y\n", "no name for its column 3"),
         ("file,a=b\na/1.png,x\n", "attribute 'a=b': a name must not"),
-        ("file,a\n1.png,x\n", "names none of the images: it names '1.png' where the data has 'a/1.png'"),
+        ("file,a\n9.png,x\n", "names none of the images: it names '9.png' where the data has 'a/1.png'"),
         ("file,a\n", "names none of the images: it names 'nothing'"),
         ("file,a\na/1.png,\n", "the column 'a' is empty"),
         ("3\nA B\na/1.png -1 1\na/2.png 1 1\n", "has 2 images where its first line says 3"),

@@ -42,19 +42,41 @@ def celeba(tmp_path: Path) -> Path:
     return tmp_path / "celeba"
 
 
-def test_celeba_is_the_faces_that_train_with_their_attributes(celeba: Path) -> None:
+def kaggles(celeba: Path) -> None:
+    """Turn the folder into Kaggle's copy: lists as CSV, pictures one folder deeper."""
+    for name, first, header in (("list_attr_celeba", 2, "Bald,Male,Young"), ("list_eval_partition", 0, "partition")):
+        lines = (celeba / f"{name}.txt").read_text().splitlines()[first:]
+        table = [f"image_id,{header}", *(",".join(line.split()) for line in lines)]
+        (celeba / f"{name}.csv").write_text("\n".join(table) + "\n")
+        (celeba / f"{name}.txt").unlink()
+    (celeba / "list_bbox_celeba.csv").write_text("image_id,x_1,y_1,width,height\n000001.jpg,95,71,226,313\n")
+    (celeba / "img_align_celeba").rename(celeba / "inner")
+    (celeba / "img_align_celeba").mkdir()
+    (celeba / "inner").rename(celeba / "img_align_celeba" / "img_align_celeba")
+
+
+@pytest.mark.parametrize("change", [lambda celeba: None, kaggles], ids=["published", "kaggle"])
+def test_celeba_holds_out_the_faces_that_do_not_train(celeba: Path, change: Callable[[Path], None]) -> None:
+    change(celeba)
     source = open_source(str(celeba))
-    assert [source.origin(i) for i in range(len(source))] == [f"{k:06d}.jpg" for k in (1, 2, 4, 6)]
+    assert [source.origin(i) for i in range(len(source))] == [f"{k:06d}.jpg" for k in range(1, 7)]
     assert [attribute.name for attribute in source.attributes] == ["Bald", "Male", "Young"]
-    assert [source.read(i).condition for i in range(4)] == [(1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 1, 1)]
-    data = open_data(DataConfig(str(celeba), labels="source", attributes=("Male",), held_out=0))
-    assert data.counts == {"Male": {"no": 2, "yes": 2}}
+    conditions = [tuple(float(k >> bit & 1) for bit in range(3)) for k in range(1, 7)]
+    assert [source.read(i).condition for i in range(6)] == conditions
+    data = open_data(DataConfig(str(celeba), labels="source", attributes=("Male",)))
+    assert [data.origins[i] for i in data.train] == [f"{k:06d}.jpg" for k in (1, 2, 4, 6)]
+    assert [data.origins[i] for i in data.held_out] == ["000003.jpg", "000005.jpg"]
+    assert data.counts == {"Male": {"no": 3, "yes": 3}}
+    assert "held out are the 2 images of parts 1 and 2 of list_eval_partition." in data.summary()
+    assert len(open_data(DataConfig(str(celeba), held_out=0)).train) == 6
 
 
 def test_celeba_without_parts_is_all_faces_and_a_changed_list_changes_the_key(celeba: Path) -> None:
     key = open_source(str(celeba)).key()
     (celeba / "list_eval_partition.txt").unlink()
     assert len(open_source(str(celeba))) == 6
+    assert open_source(str(celeba)).key() == key, "the same pictures, another split"
+    (celeba / "list_attr_celeba.txt").write_text((celeba / "list_attr_celeba.txt").read_text() + "\n")
     assert open_source(str(celeba)).key() != key
     (celeba / "Anno").mkdir()
     (celeba / "list_attr_celeba.txt").rename(celeba / "Anno" / "list_attr_celeba.txt")

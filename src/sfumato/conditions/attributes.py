@@ -14,7 +14,8 @@ The syntax:
     glasses             an attribute alone: cycles through its values except the one that means "without" (no, none,
                         false, off, absent, without), here clear, dark, clear, ...
     hair=all            cycles through every value of an attribute; with two attributes, through every pair
-    all, 3, 35          with a single attribute: all of its values, the value with index 3, the number
+    all, 3, 35          with a single attribute: all of its values; the value 3, or, where no value is a number, the
+                        value with index 3; the number
 
 An ambiguous word is refused; the message lists how to write each meaning. An attribute with the values no and yes also
 takes false, 0, -1 and true, 1. Nothing here imports torch.
@@ -196,9 +197,9 @@ def _meaning(attributes: Sequence[Attribute], word: str) -> tuple[Attribute, Row
 
 
 def _of_one(attribute: Attribute, word: str) -> Row:
-    """Read a word for a single attribute: `all`, an index, a number."""
+    """Read a word for a single attribute: `all`, an index where no value is a number itself, a number."""
     if word == "all" and attribute.values:
         return attribute.every
-    if word.isdecimal() and int(word) < len(attribute.values):
+    if word.isdecimal() and int(word) < len(attribute.values) and not any(map(str.isdecimal, attribute.values)):
         return [float(word)]
     return [attribute.number(word)]

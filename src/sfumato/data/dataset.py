@@ -26,10 +26,11 @@ from sfumato.conditions.table import Attributes
 from sfumato.conditions.vocabulary import AttributeVocabulary
 from sfumato.config.data import DataConfig
 from sfumato.data.augment import cut_out, mirror
-from sfumato.data.labels import pick, read_labels
+from sfumato.data.label_files import read_labels, with_tables
+from sfumato.data.labels import pick
 from sfumato.data.sources.opening import open_source
-from sfumato.data.sources.protocol import Labels, Pixels, Source, folder_of
-from sfumato.data.split import split, warnings
+from sfumato.data.sources.protocol import Labels, Pixels, Source, folder_of, layout_of, printable
+from sfumato.data.split import split, split_as, warnings
 from sfumato.data.store.build import Progress
 from sfumato.data.store.format import Stored
 from sfumato.data.store.open import cache_folder, open_store
@@ -221,8 +222,8 @@ def open_data(
             f"'{source.name}' holds only one readable image: training needs at least 2, and a good model thousands"
         )
     format, range_note = _format(stored, config)
-    labels = _labels(stored, config, source.name)
-    train, held_out, split_note = split(stored.digests, config.held_out)
+    labels = _labels(stored, config, source)
+    train, held_out, split_note = _split(stored, config, source)
     notes = (*stored.notes, *labels.notes, *warnings(stored.digests, len(train)), split_note, range_note)
     return Dataset(
         config=config,
@@ -266,22 +267,60 @@ def _format(stored: Stored, config: DataConfig) -> tuple[PixelFormat, str | None
     )
 
 
-def _labels(stored: Stored, config: DataConfig, name: str) -> Labels:
+def _split(
+    stored: Stored, config: DataConfig, source: Source
+) -> tuple[NDArray[np.int64], NDArray[np.int64], str | None]:
+    """The rows that train and those held out, as the source's own parts say or by content, and a sentence about it."""
+    layout = layout_of(source)
+    if layout.held_out is None:
+        return split(stored.digests, config.held_out)
+    if not config.held_out:
+        return *split(stored.digests, 0.0)[:2], f"{layout.where} are trained on too, since data.held_out is 0"
+    held_out = {source.origin(i) for i in np.flatnonzero(layout.held_out).tolist()}
+    return split_as(stored.digests, np.array([origin in held_out for origin in stored.origins]), layout.where)
+
+
+def _labels(stored: Stored, config: DataConfig, source: Source) -> Labels:
     """The labels that the configuration chooses."""
-    own = stored.labels
+    own, tables = stored.labels, layout_of(source).tables
+    if config.labels not in ("none", "source"):
+        labels = _from_file(config.labels, stored, config, source)
+        return labels if labels.captions else replace(labels, captions=own.captions)
+    try:
+        own = with_tables(own, tables, stored.origins)
+    except UserError as error:
+        if config.labels == "source":
+            raise
+        own = replace(own, notes=(str(error),))
     if config.labels == "none":
         names = ", ".join(attribute.name for attribute in own.attributes[:6]) + ", ..." * (len(own.attributes) > 6)
-        note = f"the source's labels ({names}) are not used; data.labels=source trains with them"
-        return Labels((), own.conditions[:, :0], (note,) if own.attributes else (), own.captions)
-    if config.labels != "source":
-        labels = read_labels(Path(config.labels).expanduser(), stored.origins, config.attributes)
-        return labels if labels.captions else replace(labels, captions=own.captions)
+        files = f", some in {', '.join(table.origin for table in tables[:3])}" if tables else ""
+        note = f"the source's labels ({names}{files}) are not used; data.labels=source trains with them"
+        notes = (note,) if own.attributes else own.notes
+        return Labels((), own.conditions[:, :0], notes, own.captions)
     if not own.attributes:
         raise UserError(
-            f"data.labels is source, but '{name}' has no labels: put each class into a sub-folder, or name a "
+            f"data.labels is source, but '{source.name}' has no labels: put each class into a sub-folder, or name a "
             "CSV or JSON Lines file"
         )
-    return pick(own, config.attributes, name)
+    return pick(own, config.attributes, source.name)
+
+
+def _from_file(name: str, stored: Stored, config: DataConfig, source: Source) -> Labels:
+    """The labels of a file by its path in the working folder, among the images, or beside their folder."""
+    path, tables = Path(name).expanduser(), layout_of(source).tables
+    own = folder_of(source) or Path(source.name)
+    paths = [path] if path.is_absolute() else [path, own / path, own.parent / path]
+    if (found := next((each for each in paths if each.is_file()), None)) is not None:
+        return read_labels(found, stored.origins, config.attributes)
+    if inside := [table for table in tables if table.origin == printable(name)]:
+        return pick(with_tables(Labels.none(len(stored.origins)), inside, stored.origins), config.attributes, name)
+    if path.exists():
+        return read_labels(path, stored.origins)  # which says what is wrong with it
+    raise UserError(
+        f"data.labels: there is no '{printable(name)}' in the working folder, nor at the images in "
+        f"'{source.name}': give none, source or the path of a CSV or JSON Lines file"
+    )
 
 
 @lru_cache(maxsize=4)

@@ -1,37 +1,23 @@
-"""Labels of images: attributes and captions, from columns of text or from a file beside the images.
-
-    file,hair,age              {"file": "a/1.png", "hair": "long"}          202599
-    a/1.png,long,35            {"file": "a/2.png", "age": 53}               5_o_Clock_Shadow Bald ...
-    a/2.png,,53                                                             000001.jpg -1 1 ...
-
-The first column (in JSON the key `file` or `file_name`) is the path of an image within the folder, with forward
-slashes; images that are rows of an array go by their number, from 0. Every other column is an attribute, and an empty
-cell (or `nan`, or null) is a value that is not given. A CSV may be separated by semicolons or tabs instead of commas:
-the separator is the most frequent one in the header. The third format is CelebA's list of attributes.
+"""Labels of images from columns of text: what a column is, attributes and captions.
 
 The cells of a column determine its kind:
 
     yes or no       all are of one of the pairs no/yes, false/true, 0/1, -1/1, in any case
     a number        all are numbers, and one is not an integer, or there are more than `MOST_INTEGERS` different ones
+                    and the column is not called `class` or `label`
     values          else: the different cells, sorted (as numbers where they are), at most `MOST_VALUES`
 
-A column called `caption` or `text` also holds captions, and may have any number of different texts.
-
-A file that can't be trusted as a whole (another encoding, a row of another length, no image named) is refused in one
-line. Rows without an image, images without a row and second rows for one image are counted.
+Beside numbers and yes or no, one of the texts `MISSING` (N/A, null, ?, ...) is a value that is not given. A column
+called `caption` or `text` also holds captions, and may have any number of different texts.
 """
 
 from __future__ import annotations
 
-import csv
-import json
 import math
-import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
-from sys import intern
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,53 +33,14 @@ MOST_VALUES = 1000
 CAPTIONS = ("caption", "text")
 """Names of columns of captions, in any case, the preferred one first."""
 
-_PAIRS = ({"no", "yes"}, {"false", "true"}, {"0", "1"}, {"-1", "1"})
-_NUMBERED = re.compile(r".*\[(\d+)\]")
+MISSING = frozenset({"n/a", "na", "#n/a", "<na>", "null", "none", "nil", "-", "--", "?", ".", "unknown", "missing"})
+"""What stands for a value that is not given, in any case, among numbers and among yes and no."""
+CLASSES = ("class", "label")
+"""Names of columns whose integers are classes, however many there are."""
 
+_PAIRS = ({"no", "yes"}, {"false", "true"}, {"0", "1"}, {"-1", "1"})
 Table = NDArray[np.float32]
 Cells = Sequence[str | None]
-Parsed = tuple[list[str], list[tuple[str, Cells]]]
-"""The columns' names, and each row's image and cells."""
-
-
-def read_labels(path: Path, origins: Sequence[str], chosen: Sequence[str] = ()) -> Labels:
-    """Read a file of labels.
-
-    Args:
-        path: the file.
-        origins: where each image comes from: its path within its folder, or `name[number]`.
-        chosen: the columns to take, in this order; () takes all.
-
-    Raises:
-        UserError: the file can't be read or understood, or names none of the images.
-    """
-    shown = printable(str(path))
-    names, lines = _parsed(path, shown)
-    if not names:
-        raise UserError(f"'{shown}' has only the column of file names: add a column for each attribute")
-    table: dict[str, Cells] = {}
-    for file, cells in lines:
-        table.setdefault(printable(file.removeprefix("./")), cells)
-    keys = [match[1] if (match := _NUMBERED.fullmatch(origin)) else origin for origin in origins]
-    rows = [table.get(key) for key in keys]
-    if not any(rows):
-        first = next(iter(table), "nothing")
-        raise UserError(f"'{shown}' names none of the images: it names '{first}' where the data has '{keys[0]}'")
-    columns = {name: [None if row is None else row[c] for row in rows] for c, name in enumerate(names)}
-    wanted = [names[_index(names, name, shown)] for name in chosen] or [
-        name for name in names if name.lower() not in CAPTIONS or len(set(columns[name])) <= MOST_VALUES
-    ]
-    try:
-        found = [column(name, columns[name]) for name in wanted]
-    except UserError as error:
-        raise UserError(f"'{shown}': {error}") from None
-    counts = {
-        "{:,} images have no row in {}: they train without labels": sum(row is None for row in rows),
-        "{:,} rows of {} name an image that is not in the data": len(table.keys() - set(keys)),
-        "{:,} rows of {} repeat an image: its first row counts": len(lines) - len(table),
-    }
-    notes = tuple(note.format(count, printable(path.name)) for note, count in counts.items() if count)
-    return _joined(found, columns, len(rows), notes)
 
 
 def from_columns(
@@ -116,7 +63,7 @@ def from_columns(
             attribute, values = column(name, cells)
             if not (attribute.values and len(attribute.values) == np.count_nonzero(~np.isnan(values)) > 2):
                 found.append((attribute, values))
-    return _joined(found, columns, count)
+    return joined(found, columns, count)
 
 
 def pick(labels: Labels, chosen: Sequence[str], where: str) -> Labels:
@@ -127,7 +74,7 @@ def pick(labels: Labels, chosen: Sequence[str], where: str) -> Labels:
     """
     if not chosen:
         return labels
-    columns = [_index([attribute.name for attribute in labels.attributes], name, where) for name in chosen]
+    columns = [chosen_index([attribute.name for attribute in labels.attributes], name, where) for name in chosen]
     attributes = tuple(labels.attributes[c] for c in columns)
     return replace(labels, attributes=attributes, conditions=labels.conditions[:, columns])
 
@@ -143,14 +90,16 @@ def column(name: str, cells: Cells) -> tuple[Attribute, Table]:
         UserError: no cell is given, or more different texts than `MOST_VALUES`.
     """
     texts = {cell for cell in cells if cell is not None}
+    texts -= _missing(texts)
     if not texts:
         raise UserError(f"the column '{name}' is empty: leave it out with data.attributes")
     numbers = {cell: _number(cell) for cell in texts}
     scale = all(map(math.isfinite, numbers.values()))
+    most = MOST_VALUES if name.lower() in CLASSES else MOST_INTEGERS
     if any({cell.lower() for cell in texts} <= pair for pair in _PAIRS):
         attribute, code = Attribute(name, ("no", "yes")), {cell: YES_NO[cell.lower()] for cell in texts}
-    elif scale and (len(texts) > MOST_INTEGERS or not all(x.is_integer() for x in numbers.values())):
-        given = np.array([numbers[cell] for cell in cells if cell is not None])
+    elif scale and (len(texts) > most or not all(x.is_integer() for x in numbers.values())):
+        given = np.array([numbers[cell] for cell in cells if cell in numbers])
         attribute = Attribute(name, mean=float(given.mean()), std=float(given.std()) or 1.0)
         code = {cell: (x - attribute.mean) / attribute.std for cell, x in numbers.items()}
     elif len(texts) > MOST_VALUES:
@@ -159,19 +108,49 @@ def column(name: str, cells: Cells) -> tuple[Attribute, Table]:
             "data.attributes"
         )
     else:
-        values = sorted(texts, key=lambda cell: (numbers[cell], cell)) if scale else sorted(texts)
+        values = in_order(texts)
         attribute, code = Attribute(name, tuple(values)), {value: float(k) for k, value in enumerate(values)}
     return attribute, _numbers(cells, code)
+
+
+def in_order(texts: Iterable[str]) -> list[str]:
+    """Return texts sorted: as numbers where all are numbers, 9 before 10."""
+    numbers = {text: _number(text) for text in texts}
+    scale = all(map(math.isfinite, numbers.values()))
+    return sorted(numbers, key=lambda text: (numbers[text] if scale else 0.0, text))
+
+
+def _missing(texts: set[str]) -> set[str]:
+    """The texts of a column that stand for no value: `MISSING` beside numbers, or beside yes and no."""
+    missing = {text for text in texts if text.lower() in MISSING}
+    left = {text.lower() for text in texts - missing}
+    is_plain = all(math.isfinite(_number(text)) for text in left) or any(left <= pair for pair in _PAIRS)
+    return missing if missing and left and is_plain else set()
+
+
+def remarks(columns: Mapping[str, Cells], wanted: Iterable[str]) -> list[str]:
+    """Return what a column holds that was not read as it is written, in sentences."""
+    notes = []
+    for name in wanted:
+        texts = Counter(cell for cell in columns[name] if cell is not None)
+        for text in sorted(_missing(set(texts))):
+            notes.append(f"{name}: '{printable(text)}' ({texts[text]:,} cells) counts as not given")
+        others = sorted(text for text in texts if not math.isfinite(_number(text)))
+        if not _missing(set(texts)) and 0 < len(others) < (len(texts) - len(others)) / 2:
+            notes.append(
+                f"{name} is not read as a number, since '{printable(others[0])}' is none: it has {len(texts):,} values"
+            )
+    return notes
 
 
 def _numbers(cells: Cells, code: Mapping[str, float]) -> Table:
     return np.array([math.nan if cell is None else code.get(cell, math.nan) for cell in cells], np.float32)
 
 
-def _joined(
+def joined(
     found: Sequence[tuple[Attribute, Table]], columns: Mapping[str, Cells], count: int, notes: tuple[str, ...] = ()
 ) -> Labels:
-    """Attributes as one table, with the column of captions if there is one."""
+    """Return attributes as one table, with the column of captions if there is one."""
     table = np.stack([values for _, values in found], 1) if found else np.zeros((count, 0), np.float32)
     return Labels(tuple(attribute for attribute, _ in found), table, notes, captions_of(columns))
 
@@ -191,102 +170,8 @@ def _number(cell: str) -> float:
         return math.nan
 
 
-def _index(names: Sequence[str], name: str, where: str) -> int:
+def chosen_index(names: Sequence[str], name: str, where: str) -> int:
+    """Return the index of a name; raises `UserError` where there is none, with the nearest."""
     if name not in names:
         raise UserError(f"'{where}' has no attribute '{name}'{nearest(name, names)}")
     return list(names).index(name)
-
-
-# Formats
-
-
-def _parsed(path: Path, shown: str) -> Parsed:
-    """Read a file of any of the formats, recognised by its content."""
-    try:
-        text = path.read_text("utf-8-sig")
-    except UnicodeDecodeError:
-        raise UserError(f"'{shown}' is not UTF-8 text: save it in that encoding") from None
-    except OSError as error:
-        raise UserError(
-            f"data.labels: '{shown}' can't be read ({error.strerror}): give none, source or the path of a CSV file"
-        ) from None
-    lines = text.splitlines()
-    if not text.strip():
-        raise UserError(f"'{shown}' is empty: give a CSV file with a header, or JSON Lines")
-    if text.lstrip().startswith("{"):
-        return _json_lines(text.split("\n"), shown)
-    if lines[0].strip().isdecimal() and len(lines) > 1 and not re.search("[,;\t]", lines[1]):
-        return _celeba(lines, shown)
-    return _csv(lines, shown)
-
-
-def _cell(text: str) -> str | None:
-    """A cell without the spaces around it; None for an empty one or `nan`. Equal cells share memory."""
-    text = text.strip()
-    return intern(text) if text and text.lower() != "nan" else None
-
-
-def _names(names: Iterable[str], shown: str) -> list[str]:
-    """The names of the attributes' columns, after a check that none is missing or repeated."""
-    printed = [printable(name.strip()) for name in names]
-    for k, name in enumerate(printed):
-        if not name:
-            raise UserError(f"'{shown}' has no name for its column {k + 2}: name every column in the first line")
-        if name in printed[:k]:
-            raise UserError(f"'{shown}' has two columns '{name}': rename one")
-    return printed
-
-
-def _csv(lines: Sequence[str], shown: str) -> Parsed:
-    separator, rows = max(",;\t", key=lines[0].count), list[tuple[str, Cells]]()
-    reader = csv.reader((line + "\n" for line in lines), delimiter=separator, strict=True)
-    try:
-        header = next(reader)
-        names = _names(header[1:], shown)
-        for row in filter(None, reader):
-            if len(row) != len(header):
-                raise UserError(f"'{shown}' line {reader.line_num} has {len(row)} cells, and its header {len(header)}")
-            rows.append((row[0].strip(), [_cell(cell) for cell in row[1:]]))
-    except csv.Error as error:
-        raise UserError(f"'{shown}' line {reader.line_num} is not CSV: {error}") from None
-    return names, rows
-
-
-def _json_lines(lines: Sequence[str], shown: str) -> Parsed:
-    """An object a line; missing keys are not given."""
-    tables: list[tuple[str, dict[str, str | None]]] = []
-    for number, line in enumerate(lines, 1):
-        try:
-            if line.strip():
-                table = json.loads(line)
-                file = str(table.pop("file" if "file" in table else "file_name"))
-                tables.append((file, {str(key): _scalar(value) for key, value in table.items()}))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            raise UserError(
-                f"'{shown}' line {number} is not an object with a file and plain values, such as "
-                '{"file": "a.png", "hair": "long"}'
-            ) from None
-    keys = list(dict.fromkeys(key for _, table in tables for key in table))
-    return _names(keys, shown), [(file, [table.get(key) for key in keys]) for file, table in tables]
-
-
-def _scalar(value: object) -> str | None:
-    """A JSON value as a cell; raises TypeError for a list or an object."""
-    if isinstance(value, list | dict):
-        raise TypeError
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return None if value is None else _cell(str(value))
-
-
-def _celeba(lines: Sequence[str], shown: str) -> Parsed:
-    """CelebA's `list_attr_celeba.txt`: how many images, the names of the columns, then a line an image."""
-    names, rows = _names(lines[1].split(), shown), list[tuple[str, Cells]]()
-    for number, line in enumerate(lines[2:], 3):
-        if words := line.split():
-            if len(words) != 1 + len(names):
-                raise UserError(f"'{shown}' line {number} has {len(words) - 1} values for {len(names)} attributes")
-            rows.append((words[0], [_cell(cell) for cell in words[1:]]))
-    if len(rows) != int(lines[0]):
-        raise UserError(f"'{shown}' has {len(rows):,} images where its first line says {int(lines[0]):,}: cut short?")
-    return names, rows

@@ -4,6 +4,9 @@ The first 52 bits of an image's SHA-256, as a number u in [0, 1), decide: the im
 image stays on its side when others come, go or are renamed, copies are never on both sides, and two people with the
 same images have the same split. If that holds out nothing and there are at least `FEWEST_TO_SPLIT` images,
 those with the smallest u are held out; if it would leave nothing to train on, nothing is held out.
+
+A source that comes in parts (val and test beside train) keeps these, except that copies of training images train too
+(`split_as`).
 """
 
 from __future__ import annotations
@@ -40,6 +43,30 @@ def split(digests: Sequence[str], held_out: float) -> tuple[NDArray[np.int64], N
             note = f"the fraction {held_out:g} holds out no image; the one with the smallest hash was taken"
     if out.all():
         out, note = np.zeros_like(out), "nothing is held out: it would leave nothing to train on"
+    return np.flatnonzero(~out).astype(np.int64), np.flatnonzero(out).astype(np.int64), note
+
+
+def split_as(
+    digests: Sequence[str], held_out: NDArray[np.bool_], where: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64], str]:
+    """Divide images as the parts of their source say.
+
+    Args:
+        digests: the SHA-256 of each image, in hexadecimal.
+        held_out: (N,) which are to be held out.
+        where: what says so, in words.
+
+    Returns:
+        The rows that train, the rows held out, both ascending, and a sentence about it.
+    """
+    trained = {digest for digest, out in zip(digests, held_out.tolist(), strict=True) if not out}
+    copies = held_out & np.array([digest in trained for digest in digests])
+    out = held_out & ~copies
+    note = f"held out are the {int(out.sum()):,} images of {where} (data.held_out=0 trains on them too)"
+    if copies.any():
+        note += f"; {int(copies.sum()):,} more of them are exact copies of training images, and train with these"
+    if not trained:
+        out, note = np.zeros_like(out), f"nothing is held out: beside {where} there is nothing to train on"
     return np.flatnonzero(~out).astype(np.int64), np.flatnonzero(out).astype(np.int64), note
 
 

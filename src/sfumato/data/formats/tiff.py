@@ -1,4 +1,4 @@
-"""TIFF beyond Pillow: bands that are neither grey, colour nor opacity, several bands of 16 bits or floats, signed integers.
+"""TIFF beyond Pillow: bands without a colour, several bands of 16 bits or floats, signed integers.
 
 Satellites, microscopes and scanners write them. Pillow reads one band of unsigned integers or floats, and grey or
 colour of 8 bits with or without opacity; of 16-bit colour it keeps the high byte, and it drops a fourth band whose
@@ -198,9 +198,7 @@ def _unpacked(raw: bytes, compression: int, rows: int, expected: int) -> bytes:
         return image.tobytes()
 
 
-def _undifferenced(
-    raw: NDArray[np.uint8], shape: tuple[int, int, int], dtype: np.dtype[Any]
-) -> NDArray[Any]:
+def _undifferenced(raw: NDArray[np.uint8], shape: tuple[int, int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Undo predictor 3: in each row the floats' first bytes, then their second ones, ..., as differences of bytes."""
     rows, columns, bands = shape
     summed = np.add.accumulate(raw.reshape(rows, -1, bands), axis=1, dtype=np.uint8)

@@ -36,7 +36,8 @@ from pathlib import Path
 from typing import IO, cast
 
 from sfumato.data.labels import from_columns
-from sfumato.data.sources.files import MAX_FILE, FileSource, Listed, folder_labels, hashed, state_of
+from sfumato.data.sources.files import MAX_FILE, FileSource, hashed, state_of
+from sfumato.data.sources.layout import Arranged, Listed, arrange
 from sfumato.data.sources.protocol import Blob, Labels, Unreadable, printable
 from sfumato.errors import UserError
 
@@ -73,21 +74,30 @@ def _source(
     name: str | None,
     members: Sequence[_Member],
     unpacked: Callable[[_Member], bytes],
-    labels: Callable[[], Labels],
+    labels: Callable[[Arranged[_Member]], Labels] = lambda arranged: arranged.labels(),
 ) -> FileSource:
-    if not members:
-        raise UserError(f"'{printable(str(paths[0]))}' holds no files: give an archive of images")
-
-    def file(i: int) -> Blob:
-        if (fault := members[i].fault) is not None:
-            raise Unreadable(fault)
+    def file(member: _Member) -> Blob:
+        if member.fault is not None:
+            raise Unreadable(member.fault)
         try:
-            return Blob(unpacked(members[i]))
+            return Blob(unpacked(member))
         except _FAULTS as error:
             raise Unreadable(f"damaged: {printable(str(error))[:80]}") from None
 
-    name, key = name or printable(str(paths[0])), hashed(state_of(paths))
-    return FileSource(name, len(members), lambda i: members[i].origin, file, key, labels, None, True)
+    arranged = arrange(members, file)
+    if not arranged.members:
+        raise UserError(f"'{printable(str(paths[0]))}' holds no files: give an archive of images")
+    pictures, name, key = arranged.members, name or printable(str(paths[0])), hashed(state_of(paths))
+    return FileSource(
+        name,
+        len(pictures),
+        lambda i: pictures[i].origin,
+        lambda i: file(pictures[i]),
+        key,
+        lambda: labels(arranged),
+        may_have_captions=True,
+        layout=arranged.layout,
+    )
 
 
 def _name_fault(name: str) -> str | None:
@@ -122,8 +132,7 @@ def zip_source(path: Path) -> FileSource:
     """
     path = path.resolve()
     members = _listed_zip(path)
-    labels = lambda: folder_labels(members, unwrap=True)  # noqa: E731
-    return _source([path], None, members, lambda member: _unzipped(path, member), labels)
+    return _source([path], None, members, lambda member: _unzipped(path, member))
 
 
 def _unzipped(path: Path, member: _Member) -> bytes:
@@ -216,17 +225,18 @@ def tar_source(paths: Sequence[Path], name: str | None = None) -> FileSource:
             raise ValueError("the archive ends within it")
         return data
 
-    return _source(paths, name, pictures, unpacked, lambda: _tar_labels(pictures, beside, len(paths) == 1))
+    return _source(paths, name, pictures, unpacked, lambda arranged: _tar_labels(arranged, beside))
 
 
-def _tar_labels(members: Sequence[_Member], beside: dict[str, dict[str, str]], unwrap: bool) -> Labels:
+def _tar_labels(arranged: Arranged[_Member], beside: dict[str, dict[str, str]]) -> Labels:
     """The labels in the members beside the pictures; without any, the class by folders."""
+    members = arranged.members
     rows = [beside.get(_stem(member)[0], {}) for member in members] if beside else []
     names = dict.fromkeys(key for row in rows for key in row)
     columns = {name: [row.get(name) or None for row in rows] for name in names}
     own = columns.pop(_OWN, None)  # the texts of a caption's own file are never an attribute
     found = from_columns(columns, len(members))
-    labels = found if found.attributes else folder_labels(members, unwrap)
+    labels = found if found.attributes else arranged.labels()
     return replace(labels, captions=found.captions if own is None else tuple(own))
 
 

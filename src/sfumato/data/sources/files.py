@@ -12,19 +12,17 @@ listed. Pictures are in the order of their paths.
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import stat
-from collections.abc import Callable, Container, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Container, Iterable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
 from sfumato.conditions.attributes import Attribute
 from sfumato.data.formats.decode import header_size, read_picture
-from sfumato.data.sources.protocol import File, Labels, Picture, Unreadable, printable
+from sfumato.data.sources.layout import Listed, arrange
+from sfumato.data.sources.protocol import File, Labels, Layout, Picture, Unreadable, printable
 from sfumato.errors import UserError
 
 State = tuple[int, ...]
@@ -44,6 +42,7 @@ class FileSource:
         labels: returns the labels of the pictures.
         folder: the folder that holds each picture as a file, if there is one.
         may_have_captions: where False, opening a store does not make the labels, which can take long.
+        layout: which pictures are held out, and files of labels beside them.
     """
 
     def __init__(
@@ -56,9 +55,10 @@ class FileSource:
         labels: Callable[[], Labels] | None = None,
         folder: Path | None = None,
         may_have_captions: bool = False,
+        layout: Layout | None = None,
     ) -> None:
         self.name, self.origin, self.file, self.folder = name, origin, file, folder
-        self._may_have_captions = may_have_captions
+        self._may_have_captions, self.layout = may_have_captions, layout or Layout()
         self._count, self._key, self._labels = count, key, labels
 
     @cached_property
@@ -93,36 +93,6 @@ class FileSource:
         return self._key
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A listed file: its path within the source, and why it can't be a picture, None where it may be one."""
-
-    parts: tuple[str, ...]
-    fault: str | None = None
-
-    @property
-    def origin(self) -> str:
-        """The path, printable."""
-        return printable("/".join(self.parts))
-
-
-def folder_labels(entries: Sequence[Listed], unwrap: bool = False) -> Labels:
-    """Return the attribute `class` of files: the names of the first-level folders, where there are two or more.
-
-    The class of a file beside these folders is not given. With `unwrap`, where all lie in one folder, the folders in
-    that one are taken.
-    """
-    good = [entry.parts for entry in entries if entry.fault is None]
-    tops = {parts[0] for parts in good if len(parts) > 1}
-    level = int(unwrap and len(tops) == 1 and all(len(parts) > 1 for parts in good))
-    names = sorted({parts[level] for parts in good if len(parts) > level + 1})
-    if len(names) < 2:
-        return Labels.none(len(entries))
-    codes = {name: float(k) for k, name in enumerate(names)}
-    folders = (entry.parts[level] if len(entry.parts) > level else "" for entry in entries)
-    return Labels.of_classes(list(map(printable, names)), np.array([codes.get(f, math.nan) for f in folders]))
-
-
 def folder_source(folder: Path, wanted: Container[str] | None = None) -> FileSource:
     """Return a source of the images in a folder, or of those with the wanted names.
 
@@ -131,11 +101,12 @@ def folder_source(folder: Path, wanted: Container[str] | None = None) -> FileSou
     """
     name, folder = printable(str(folder)), folder.resolve()
     entries = sorted(_walk(folder), key=lambda entry: entry[0].parts)
-    if not entries:
-        raise UserError(f"'{name}' holds no files: give a folder of images")
     entries = [entry for entry in entries if wanted is None or entry[0].parts[-1] in wanted]
-    listed = [entry for entry, _ in entries]
-    state = "\n".join(repr((entry.parts, entry.fault, state)) for entry, state in entries)
+    arranged = arrange([entry for entry, _ in entries], lambda member: folder.joinpath(*member.parts))
+    listed, pictures = arranged.members, {entry.parts for entry in arranged.members}
+    if not listed and wanted is None:
+        raise UserError(f"'{name}' holds no files: give a folder of images")
+    state = "\n".join(repr((e.parts, e.fault, state)) for e, state in entries if e.parts in pictures)
 
     def file(i: int) -> Path:
         if (fault := listed[i].fault) is not None:
@@ -143,7 +114,8 @@ def folder_source(folder: Path, wanted: Container[str] | None = None) -> FileSou
         return folder.joinpath(*listed[i].parts)
 
     name, origin = printable(str(folder)), lambda i: listed[i].origin
-    return FileSource(name, len(listed), origin, file, hashed(state), lambda: folder_labels(listed), folder)
+    key, layout = hashed(state), arranged.layout
+    return FileSource(name, len(listed), origin, file, key, arranged.labels, folder, layout=layout)
 
 
 def _walk(folder: Path) -> list[tuple[Listed, State]]:

@@ -116,7 +116,7 @@ def _file(path: Path) -> Source:
         return zip_source(path)
     with suppress(Unreadable):
         header_size(path)
-        name, way = "a single picture", "give the folder that holds it"
+        name, way = "a file of a single picture", "give the folder that holds it"
     raise UserError(f"'{printable(str(path))}' is {name}: {way or f'give {KINDS}'}")
 
 

@@ -10,6 +10,7 @@ A source may offer more than the protocol requires; these functions find out, ne
     encoded(source)      has `file` and `labels`: its pictures are encoded files, which other processes can decode
     folder_of(source)    has `folder`: each picture is a file below this folder
     captioned(source)    has `captioned`: whether there are captions
+    layout_of(source)    has `layout`: which pictures are held out, and files of labels beside them
 
 Nothing here imports torch, so that listing the data is fast.
 """
@@ -17,7 +18,7 @@ Nothing here imports torch, so that listing the data is fast.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
@@ -106,6 +107,35 @@ class Labels:
         return cls((Attribute("class", tuple(classes)),), indices.astype(np.float32)[:, None])
 
 
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """A file of labels beside the pictures: its path within the source, and what opens it, which may raise
+    `Unreadable`."""
+
+    parts: tuple[str, ...]
+    file: Callable[[], File]
+
+    @property
+    def origin(self) -> str:
+        """The path, printable."""
+        return printable("/".join(self.parts))
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """What the names and lists of a source say of its N pictures.
+
+    Attributes:
+        held_out: (N,) bool, the pictures that its own parts hold out; None where it has no parts.
+        where: what holds them out, in words: "'val' and 'test'".
+        tables: files of labels, whose names of pictures are relative to their folder.
+    """
+
+    held_out: NDArray[np.bool_] | None = None
+    where: str = ""
+    tables: tuple[Beside, ...] = ()
+
+
 class Source(Protocol):
     """A numbered list of pictures."""
 
@@ -158,6 +188,11 @@ def files_of(source: Encoded, indices: Iterable[int]) -> Iterator[File | str]:
 def folder_of(source: Source) -> Path | None:
     """Return the folder below which each picture is a file of its own, None where there is none."""
     return getattr(source, "folder", None)
+
+
+def layout_of(source: Source) -> Layout:
+    """Return the layout of the source; an empty one where it has none."""
+    return getattr(source, "layout", None) or Layout()
 
 
 def captioned(source: Source) -> bool:

@@ -6,7 +6,8 @@
     list_attr_celeba.txt                   40 attributes, yes or no (`labels` reads it)
     list_eval_partition.txt                a line a picture: 0 to train, 1 to validate, 2 to test
 
-Where the second list is there, the source is only the pictures to train on.
+Kaggle's copy has the lists as .csv and the pictures one folder deeper. Where the second list is there, the pictures to
+validate and to test on are held out.
 
 **CIFAR** (Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images"):
 
@@ -39,10 +40,10 @@ from numpy.typing import NDArray
 
 from sfumato.conditions.attributes import Attribute
 from sfumato.data.formats.plain_pickle import read_guarded
-from sfumato.data.labels import read_labels
+from sfumato.data.label_files import read_labels
 from sfumato.data.sources.arrays import Arrays, ArraySource
 from sfumato.data.sources.files import FileSource, folder_source, hashed, state_of
-from sfumato.data.sources.protocol import Labels, Pixels, printable
+from sfumato.data.sources.protocol import Labels, Layout, Pixels, printable
 from sfumato.errors import UserError
 
 # CelebA
@@ -51,32 +52,38 @@ from sfumato.errors import UserError
 def find_celeba(folder: Path) -> tuple[Path, Path, Path | None] | None:
     """Return a folder's pictures, list of attributes and list of parts (None where it has none), if it is CelebA's."""
     places = [folder, folder / "Anno", folder / "Eval"]
-    lists, parts = (_there(places, name) for name in ("list_attr_celeba.txt", "list_eval_partition.txt"))
+    names = ("list_attr_celeba", "list_eval_partition")
+    lists, parts = (_there(places, f"{name}.txt", f"{name}.csv") for name in names)
     pictures = folder / "img_align_celeba"
+    pictures = pictures / pictures.name if (pictures / pictures.name).is_dir() else pictures
     return (pictures, lists[0], parts[0] if parts else None) if lists and pictures.is_dir() else None
 
 
 def celeba_source(folder: Path, attributes: Path, partition: Path | None) -> FileSource:
-    """Return a source of CelebA's training pictures and attributes, in the files that `find_celeba` found.
+    """Return a source of CelebA's pictures and attributes, in the files that `find_celeba` found.
 
     Raises:
         UserError: the pictures can't be listed, or no picture trains.
     """
-    faces = folder_source(folder, None if partition is None else _training(partition))
-    if not len(faces):
+    parts = {} if partition is None else _parts(partition)
+    faces = folder_source(folder, parts if partition else None)
+    names = [faces.origin(i) for i in range(len(faces))]
+    held_out = np.array([parts.get(name) != "0" for name in names], bool)
+    if partition is not None and held_out.all():
         raise UserError(f"'{printable(str(partition))}' names none of the pictures in '{faces.name}' to train on")
-    key = hashed(f"{faces.key()}; {state_of(filter(None, (attributes, partition)))}")
-    labels = lambda: read_labels(attributes, [faces.origin(i) for i in range(len(faces))])  # noqa: E731
-    return FileSource(faces.name, len(faces), faces.origin, faces.file, key, labels, faces.folder)
+    layout = Layout(held_out, f"parts 1 and 2 of {partition.name}") if partition is not None else None
+    key = hashed(f"{faces.key()}; {state_of([attributes])}")
+    labels = lambda: read_labels(attributes, names)  # noqa: E731
+    return FileSource(faces.name, len(faces), faces.origin, faces.file, key, labels, faces.folder, layout=layout)
 
 
-def _training(partition: Path) -> frozenset[str]:
-    """The names of the pictures that train."""
+def _parts(partition: Path) -> dict[str, str]:
+    """The part of each picture in a list, "0" to train."""
     try:
-        lines = [line.split() for line in partition.read_text("utf-8").splitlines()]
+        lines = [re.split(r"[\s,]+", line.strip()) for line in partition.read_text("utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"'{printable(str(partition))}' can't be read: {error}") from None
-    return frozenset(line[0] for line in lines if len(line) == 2 and line[1] == "0")
+    return {line[0]: line[1] for line in lines if len(line) == 2 and line[1] in ("0", "1", "2")}
 
 
 def _there(folders: Sequence[Path], *names: str) -> list[Path]:

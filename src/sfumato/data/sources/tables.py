@@ -24,7 +24,8 @@ import numpy as np
 
 from sfumato.data.labels import captions_of, from_columns
 from sfumato.data.sources.files import MAX_FILE, FileSource, hashed, state_of
-from sfumato.data.sources.protocol import Blob, Labels, Unreadable, printable
+from sfumato.data.sources.layout import layout_of_parts
+from sfumato.data.sources.protocol import Blob, Labels, Layout, Unreadable, printable
 from sfumato.errors import UserError
 
 _NAMED = ("image", "img", "picture", "jpg", "png")
@@ -38,6 +39,7 @@ def _source(
     cell: Callable[[int], Any],
     columns: Mapping[str, Sequence[Any]],
     classes: Mapping[str, Sequence[str]],
+    layout: Layout | None = None,
 ) -> FileSource:
     """A source of the pictures in rows: row number -> cell, which is {"bytes": ...}, or the bytes, or None."""
     texts = {column: list(map(_text, cells)) for column, cells in columns.items()}
@@ -58,7 +60,7 @@ def _source(
             raise Unreadable(f"too large: more than {MAX_FILE:,} bytes")
         return Blob(data)
 
-    return FileSource(name, count, lambda i: f"{name}[{i}]", file, key, labels, None, True)
+    return FileSource(name, count, lambda i: f"{name}[{i}]", file, key, labels, None, True, layout)
 
 
 def parquet_source(paths: Sequence[Path], name: str | None = None) -> FileSource:
@@ -79,7 +81,7 @@ def parquet_source(paths: Sequence[Path], name: str | None = None) -> FileSource
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
         raise UserError(f"'{shown}' can't be read as Parquet: {printable(str(error))[:120]}") from None
     own = name or printable(str(rows.paths[0]))
-    return _source(own, int(rows.ends[-1]), hashed(state_of(rows.paths)), rows, rows.columns, rows.classes)
+    return _source(own, int(rows.ends[-1]), hashed(state_of(rows.paths)), rows, rows.columns, rows.classes, rows.layout)
 
 
 class _Rows:
@@ -100,6 +102,9 @@ class _Rows:
         self.ends = np.cumsum([group.num_rows for group in groups] or [0])
         plain = [field.name for field in schema if _is_plain(field.type)]
         tables = [file.read(columns=plain).to_pydict() for file in files]
+        self.layout = layout_of_parts(
+            {path.name: file.metadata.num_rows for path, file in zip(paths, files, strict=True)}
+        )
         self.columns = {name: [cell for table in tables for cell in table[name]] for name in plain}
         self.classes = _class_names(schema.metadata)
         self.held: tuple[int, int, Any] = (0, -1, None)

@@ -39,7 +39,7 @@ from sfumato.data.formats.fitting import Form
 from sfumato.data.sources.protocol import Labels, Pixels
 from sfumato.files import sync
 
-RULES = 4
+RULES = 5
 """The version of the rules in `formats` and of this layout: a change makes every store anew."""
 CHUNK = 1024
 """Pictures in a line of the journal."""
