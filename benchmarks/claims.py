@@ -35,6 +35,9 @@ from sfumato.train import train
 BASE = {
     "diffusion.schedule.kind": "linear",
     "diffusion.parameterization": "eps",
+    "diffusion.timesteps.kind": "uniform",
+    "optim.name": "adamw",
+    "optim.decay": "cosine",
     "optim.lr": "1e-3",
     "data.flip": "false",
     "data.held_out": "0.05",
@@ -44,7 +47,7 @@ BASE = {
 RUNS: dict[str, dict[str, str]] = {
     "simple": {},
     "hybrid": {"diffusion.objective": "hybrid", "diffusion.variance": "learned"},
-    "vlb": {"diffusion.objective": "vlb", "diffusion.variance": "learned", "diffusion.importance": "true"},
+    "vlb": {"diffusion.objective": "vlb", "diffusion.variance": "learned", "diffusion.timesteps.kind": "importance"},
     "x0": {"diffusion.parameterization": "x0"},
     "mu": {"diffusion.parameterization": "mu"},
     "v": {"diffusion.parameterization": "v"},

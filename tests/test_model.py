@@ -34,7 +34,7 @@ VOCABULARY, CODEC = AttributeVocabulary(ATTRIBUTES), Pixels(EIGHT, SHAPE)
 @pytest.fixture(scope="module")
 def config():
     overrides = {"net.base": "8", "net.groups": "4", "net.multipliers": "1,2", "net.attention": "1"}
-    return resolve("faces", None, {**overrides, "data.labels": "source"})
+    return resolve("small16", None, {**overrides, "data.labels": "source"})
 
 
 @pytest.fixture(scope="module")
@@ -254,7 +254,7 @@ def earlier(net, config, version: int, labels: bool) -> bytes:
 def test_a_file_of_an_earlier_version_is_the_same_network(tmp_path, version, labels):
     overrides = {"net.base": "8", "net.groups": "4", "net.multipliers": "1,2", "net.attention": "1"}
     known = (KINDS,) if labels else ()
-    config = resolve("faces", None, {**overrides, "data.labels": "source" if labels else "none"})
+    config = resolve("small16", None, {**overrides, "data.labels": "source" if labels else "none"})
     torch.manual_seed(0)
     net = config.net.build(config.interface(3, AttributeVocabulary(known) if labels else None)).eval()
     for weight in net.parameters():

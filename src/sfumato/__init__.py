@@ -3,7 +3,7 @@
     import sfumato
     from sfumato.train import train
 
-    config = sfumato.resolve("faces", overrides={"train.images": "100000"})
+    config = sfumato.resolve("small16", overrides={"train.images": "100000"})
     for event in train(config, sfumato.Run("runs/faces"), sfumato.open_data(config.data)):
         print(event)
     model = sfumato.load("runs/faces")

@@ -83,7 +83,7 @@ def test_a_budget_plans_a_length(sfumato: Command) -> None:
 
 def test_a_preset_is_chosen_by_size_or_taken_as_asked(sfumato: Command, tmp_path: Path) -> None:
     assert "# run         runs/fashion " in sfumato("train", "fashion", "--dry-run").out
-    assert "# run         runs/faces-digits " in sfumato("train", "faces", "--preset", "digits", "--dry-run").out
+    assert "# run         runs/faces-digits " in sfumato("train", "faces", "--preset", "small8", "--dry-run").out
     for n in range(3):
         Image.new("RGB", (60, 40), (80 * n, 0, 0)).save(tmp_path / f"{n}.png")
     result = sfumato("train", tmp_path, "--dry-run", "--run", tmp_path.parent / "elsewhere")

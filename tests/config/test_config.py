@@ -61,17 +61,17 @@ def test_published_settings(name, millions, steps, batch, lr, flip, dropout, var
 def test_file_over_preset_and_override_over_file(tmp_path: Path):
     file = tmp_path / "c.toml"
     file.write_text('[net]\nbase = 48\n[optim]\nlr = 1e-4\n[diffusion.schedule]\nkind = "sigmoid"\ntau = 0.9\n')
-    config = resolve("faces", file, {"net.base": "64", "net.groups": "16"})
+    config = resolve("small16", file, {"net.base": "64", "net.groups": "16"})
     assert config.net.base == 64
     assert config.optim.lr == 1e-4
     assert config.diffusion.schedule == Sigmoid(tau=0.9)
-    assert config.net.multipliers == PRESETS["faces"].config.net.multipliers
+    assert config.net.multipliers == PRESETS["small16"].config.net.multipliers
 
 
 @pytest.mark.parametrize(
     ("preset", "overrides", "words"),
     [
-        ("facse", {}, ["facse", "'faces'"]),
+        ("smal32", {}, ["smal32", "'small32'"]),
         (None, {"net.bas": "64"}, ["net.bas", "'net.base'"]),
         (None, {"nte.base": "64"}, ["nte", "'net'"]),
         (None, {"net.base": "many"}, ["net.base", '"many"', "whole number"]),
@@ -132,24 +132,26 @@ def test_the_loss_space_defaults_to_the_parameterization():
 
 
 def test_the_interface_follows_from_data_and_process():
-    config = resolve("faces", None, {"augment.p": "0.1", "diffusion.variance": "learned", "diffusion.objective": "vlb"})
+    config = resolve(
+        "small16", None, {"augment.p": "0.1", "diffusion.variance": "learned", "diffusion.objective": "vlb"}
+    )
     vocabulary = AttributeVocabulary((Attribute("letter", ("a", "b")), Attribute("age", mean=2.0, std=3.0)))
     assert config.interface(1, vocabulary) == Interface(1, vocabulary, 9, learned_variance=True)
-    assert resolve("faces").interface(3) == Interface(3)
+    assert resolve("small16").interface(3) == Interface(3)
 
 
 def test_a_mirrored_set_is_not_mirrored_by_the_augmentation_too():
-    config = resolve("faces", None, {"augment.p": "0.1", "data.flip": "true"})
+    config = resolve("small16", None, {"augment.p": "0.1", "data.flip": "true"})
     assert "x-flip" not in config.augment.kinds
     assert from_dict(to_dict(config)) == config
 
 
 def test_a_configuration_of_an_earlier_version_is_read():
-    old = to_dict(resolve("faces"))
+    old = to_dict(resolve("small16"))
     del old["codec"], old["net"]["kind"]
     old["net"] |= {"channels": 3, "conditions": [2], "augment": 0, "learned_variance": False}
     old["train"]["grid_steps"] = 25
-    assert from_stored(old) == resolve("faces", None, {"train.grid_steps": "25"})
+    assert from_stored(old) == resolve("small16", None, {"train.grid_steps": "25"})
 
 
 def test_digest_and_difference_see_every_field():
@@ -162,21 +164,37 @@ def test_digest_and_difference_see_every_field():
 
 
 @pytest.mark.parametrize(
-    ("shape", "count", "device", "name"),
+    ("shape", "count", "device", "budget", "name"),
     [
-        ((1, 8, 8), 1500, "cpu", "digits"),
-        ((3, 16, 16), 5000, "cuda", "faces"),
-        ((3, 32, 32), 50_000, "cuda:0", "cifar10-ddpm"),
-        ((3, 32, 32), 50_000, "cpu", "fashion"),
-        ((3, 32, 32), 500, "cuda", "fashion"),
-        ((3, 64, 48), 200_000, "cuda", "celeba64-ddpm"),
-        ((3, 64, 64), 200_000, "cpu", "small64"),
-        ((3, 300, 200), 30_000, "cuda", "celebahq256-ddpm"),
-        ((3, 300, 200), 30_000, "cpu", "small256"),
+        ((1, 8, 8), 1500, "cpu", None, "small8"),
+        ((3, 16, 16), 5000, "cpu", 60, "small16"),
+        ((3, 32, 32), 50_000, "cpu", 3600, "small32"),
+        ((3, 32, 32), 50_000, "cpu", 12 * 3600, "medium32"),
+        ((3, 32, 32), 50_000, "cuda:0", 60, "medium32"),
+        ((3, 64, 48), 200_000, "cpu", None, "small64"),
+        ((3, 64, 48), 200_000, "cuda", None, "large64"),
+        ((3, 64, 48), 200_000, "cpu", 4 * 86400, "large64"),
+        ((3, 40, 20), 500, "cpu", None, "small32"),
+        ((3, 300, 200), 30_000, "cpu", None, "small256"),
+        ((3, 256, 256), 30_000, "cuda", 3600, "large256"),
     ],
 )
-def test_choose_goes_by_size_count_and_device(shape, count, device, name):
-    chosen, reason = choose(shape, count, device)
+def test_choose_goes_by_size_time_and_device(shape, count, device, budget, name):
+    chosen, reason, values = choose(shape, count, device, budget)
     assert chosen == name
     assert f"{shape[2]}x{shape[1]}" in reason
+    assert values == {}
     assert f"{count:,}" in reason
+
+
+def test_importance_of_earlier_versions_is_a_kind_of_timesteps():
+    table = to_dict(resolve("small16", None, {"diffusion.timesteps.kind": "importance"}))
+    for said, kind in ((True, "importance"), (False, "uniform")):
+        old = {key: value for key, value in table["diffusion"].items() if key != "timesteps"} | {"importance": said}
+        assert to_dict(from_stored({**table, "diffusion": old}))["diffusion"]["timesteps"] == {"kind": kind}
+
+
+def test_few_images_are_altered():
+    name, reason, values = choose((3, 32, 32), 50, "cpu")
+    assert (name, values) == ("small32", {"augment.p": "0.12"})
+    assert "augment.p" in reason

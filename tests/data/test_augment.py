@@ -197,4 +197,4 @@ def test_what_makes_no_sense_is_refused(values, said):
         AugmentConfig(**values)
     text = {f"augment.{k}": ",".join(v) if isinstance(v, tuple) else str(v) for k, v in values.items()}
     with pytest.raises(UserError, match=rf"augment\..*{said}"):
-        resolve("digits", overrides=text)
+        resolve("small8", overrides=text)

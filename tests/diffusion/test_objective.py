@@ -61,16 +61,6 @@ def test_a_networks_own_space_is_plain_squared_error(name: str) -> None:
     assert torch.equal(terms.t, t)
 
 
-def test_below_the_least_sigma_the_loss_is_that_of_the_image() -> None:
-    """In v: (x0^ - x_0)^2 / max(sigma, least)^2."""
-    schedule, x_0, eps = Cosine(), images(4), images(4, seed=1)
-    t = torch.tensor([0.001, 0.05, 0.2, 0.9], dtype=torch.float64)
-    denoiser = NetworkDenoiser(random_function, schedule, PARAMETERIZATIONS["x0"])
-    error = (denoiser(marginal(x_0, schedule(t)).sample(eps), t).x0 - x_0).square().flatten(1).mean(1)
-    loss = training_loss(Simple(PARAMETERIZATIONS["v"], 0.3), denoiser, x_0, t, eps).loss
-    assert torch.allclose(loss, error / schedule(t).sigma.clamp(min=0.3).square().to(error), rtol=1e-5)
-
-
 def test_gradients_are_those_of_the_plain_loss() -> None:
     schedule, x_0, eps, t = Linear(), images(3), images(3, seed=1), torch.tensor([0.2, 0.5, 0.9]).double()
     weight = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)

@@ -22,7 +22,7 @@ TINY = {"net.base": "8", "net.groups": "4", "net.multipliers": "1,2", "net.block
 
 @pytest.fixture
 def model(tmp_path: Path) -> Model:
-    config: Config = resolve("digits", overrides=TINY)
+    config: Config = resolve("small8", overrides=TINY)
     torch.manual_seed(0)
     net = config.net.build(config.interface(1))
     for parameter in net.parameters():  # the last convolution starts at zero, which would hide everything

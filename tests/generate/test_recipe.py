@@ -36,7 +36,7 @@ ORACLE = GaussianOracle(Linear(), torch.tensor(0.2), torch.tensor(0.1))
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    config = resolve("digits", overrides=TINY)
+    config = resolve("small8", overrides=TINY)
     path: Path = tmp_path_factory.mktemp("weights") / "a.safetensors"
     save(path, config.net.build(config.interface(1)).state_dict(), config, CODEC)
     return load(path)

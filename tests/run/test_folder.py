@@ -116,7 +116,7 @@ def test_config_comes_back(tmp_path):
     run = Run(tmp_path)
     with pytest.raises(UserError, match="not a run folder"):
         run.config()
-    config = resolve("digits")
+    config = resolve("small8")
     write_atomic(run.config_path, to_toml(config))
     assert run.config() == config
     run.config_path.write_text("[net]\nbsae = 3\n")

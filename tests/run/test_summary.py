@@ -42,7 +42,7 @@ def run(tmp_path: Path) -> Run:
     run = Run(tmp_path / "run")
     for folder in (run.weights, run.samples, run.checkpoint(200), run.checkpoint(300)):
         folder.mkdir(parents=True)
-    run.config_path.write_text(to_toml(resolve("digits", overrides={"train.images": "1000"})))
+    run.config_path.write_text(to_toml(resolve("small8", overrides={"train.images": "1000"})))
     run.events_path.write_text("".join(json.dumps(to_json(event)) + "\n" for event in EVENTS) + '{"event": "ste')
     run.write(run.plan_path, vars(PLAN))
     run.write(run.environment_path, {"device": "cpu"})
@@ -59,7 +59,7 @@ def test_a_summary_is_what_the_folder_holds(run: Run) -> None:
     assert (summary.skipped, summary.restarts, summary.warnings) == (3, 1, ("the disk is full",))
     assert summary.held_out == EVENTS[-1]
     assert summary.plan == PLAN
-    assert summary.config["net"]["base"] == resolve("digits").net.base
+    assert summary.config["net"]["base"] == resolve("small8").net.base
     assert summary.environment == {"device": "cpu"}
     assert summary.weights == {"ema": run.weights_file("ema")}
     assert summary.grids == (run.grid(10, "raw"), run.grid(10), run.grid(300))
@@ -83,7 +83,7 @@ def test_a_young_run_is_a_run(tmp_path: Path) -> None:
     run = Run(tmp_path)
     with pytest.raises(UserError, match="not a run folder"):
         RunSummary.read(run)
-    run.config_path.write_text(to_toml(resolve("digits")))
+    run.config_path.write_text(to_toml(resolve("small8")))
     summary = RunSummary.read(run)
     assert (summary.images, summary.seconds, summary.images_per_second, summary.held_out) == (0, 0.0, None, None)
     assert summary.stepped(10) == summary.events == summary.checkpoints == ()

@@ -59,7 +59,7 @@ def run(tmp_path) -> Run:
 def tiny(**overrides: str) -> Config:
     """A configuration whose steps take milliseconds; overrides are dotted keys with __ for the dots."""
     dotted = {key.replace("__", "."): value for key, value in overrides.items()}
-    return resolve("digits", overrides={"data.labels": "source", **TINY, **dotted})
+    return resolve("small8", overrides={"data.labels": "source", **TINY, **dotted})
 
 
 def go(config, run: Run, data, steps: int | None = None, **more) -> list:

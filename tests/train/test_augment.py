@@ -74,15 +74,15 @@ def test_guidance_goes_towards_labels_and_not_towards_alterations():
 
 
 def test_the_configuration_tells_the_network_and_leaves_out_the_flip_of_the_data():
-    on = resolve("digits", overrides={"augment.p": "0.12"})
+    on = resolve("small8", overrides={"augment.p": "0.12"})
     assert (on.interface(1).augment, on.augment.kinds) == (NUMBERS, KINDS)
     assert replace(on, augment=AugmentConfig()).interface(1).augment == 0
     assert not AugmentConfig(0.5, ()).on
-    mirrored = resolve("digits", overrides={"augment.p": "0.12", "data.flip": "true"})
+    mirrored = resolve("small8", overrides={"augment.p": "0.12", "data.flip": "true"})
     assert mirrored.augment.kinds == KINDS[1:]
-    older = to_dict(resolve("fashion"))
+    older = to_dict(resolve("small32"))
     del older["augment"]
-    assert from_dict(older) == resolve("fashion"), "a run from before resumes"
+    assert from_dict(older) == resolve("small32"), "a run from before resumes"
 
 
 def test_a_chance_of_nothing_changes_no_bit(digits):

@@ -182,8 +182,8 @@ def test_half_a_minute_on_digits_learns_digits(digits, run):
 
     The scale of the distance: noise is 40 away from the digits, two random halves of the digits are 0.25 apart.
     """
-    config = resolve("digits", None, {"train.images": "16000", "train.grids": "0"})
-    assert config.net == PRESETS["digits"].config.net
+    config = resolve("small8", None, {"train.images": "16000", "train.grids": "0"})
+    assert config.net == PRESETS["small8"].config.net
     plain = replace(digits, config=config.data)
     losses = [e.loss for e in train(config, run, plain) if isinstance(e, HeldOut)]
     assert losses[-1] < 0.45 * losses[0]

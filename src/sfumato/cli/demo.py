@@ -74,7 +74,7 @@ class Demo:
 
         source = {"data.source": self.data}
         data = open_data(resolve(overrides=source).data, on_progress=progress("reading images"))
-        preset, _ = choose(data.shape, len(data.train), device)
+        preset, *_ = choose(data.shape, len(data.train), device, parse_seconds(self.budget))
         short = {
             "train.budget": str(parse_seconds(self.budget)),
             "train.images": "none",

@@ -31,7 +31,7 @@ class Plan:
 
     EXAMPLES: ClassVar[tuple[str, ...]] = (
         "sfumato plan ~/photos",
-        "sfumato plan faces --preset faces --train.batch 128",
+        "sfumato plan faces --preset small16 --train.batch 128",
         "sfumato plan ~/photos --preset celeba64-ddpm --seconds 60 --json",
     )
 

@@ -109,11 +109,15 @@ def from_stored(table: Mapping[str, Any]) -> Config:
 
 def without_derived(table: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration's table with the keys of earlier versions renamed or left out."""
-    net = table.get("net")
-    if not isinstance(net, Mapping):
-        return dict(table)
-    kept = {"patch" if key == "fold" else key: value for key, value in net.items() if key not in DERIVED}
-    return {**table, "net": kept}
+    renewed, net, diffusion = dict(table), table.get("net"), table.get("diffusion")
+    if isinstance(net, Mapping):
+        kept = {"patch" if key == "fold" else key: value for key, value in net.items() if key not in DERIVED}
+        renewed["net"] = kept
+    if isinstance(diffusion, Mapping) and "importance" in diffusion:
+        kept = {key: value for key, value in diffusion.items() if key != "importance"}
+        by_history = {"timesteps": {"kind": "importance"}} if diffusion["importance"] is True else {}
+        renewed["diffusion"] = kept | by_history
+    return renewed
 
 
 def to_toml(config: Config) -> str:

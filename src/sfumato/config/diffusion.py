@@ -26,6 +26,8 @@ from sfumato.diffusion.decoder import Decoder, Discretized
 from sfumato.diffusion.schedule import Chain
 from sfumato.errors import nearest
 
+_LOSS_SPACES = {"refined": "v"}
+"""The space of the loss where it is not the network's own."""
 _OBJECTIVES = ("simple", "hybrid", "vlb")
 
 MARKS = (0.001, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
@@ -40,17 +42,18 @@ class DiffusionConfig:
 
     Attributes:
         schedule: the chain of noise levels.
-        parameterization: what the network predicts: `eps`, `x0`, `v`, `mu` or `velocity`.
+        parameterization: what the network predicts: `eps`, `x0`, `v`, `mu`, `velocity`, or `refined` (the image, refined
+            by x_t).
         variance: of the reverse step: `small`, `large`, or `learned` by a network with twice the channels.
         objective: what is minimised: `simple` (DDPM Eq. 14), `hybrid` (simple, and the bound for the variance alone,
             IDDPM Eq. 16), or `vlb` (the bound).
         weighting: of the simple loss by noise level, on the error of eps; None is the plain mean in `loss_space`.
-        timesteps: the distribution of t in training: `uniform`, or `logit-normal` with `mean` and `std`.
-        least_sigma: below this sigma the simple loss falls as sigma^2; 0 is nowhere.
-        importance: sample t by the history of losses (IDDPM Eq. 18) instead of uniformly; meant for `vlb`.
+        timesteps: the distribution of t in training: `uniform`, `logit-normal` with `mean` and `std`, or
+            `importance`, by the history of losses (IDDPM Eq. 18), meant for `vlb`.
         zero_terminal_snr: rescale the chain so that it ends in pure noise (Lin et al. 2023).
         logsnr_shift: added to every level's logsnr; `diffusion.resolution_shift(size)` gives the usual one.
-        loss_space: the parameterisation in which the squared error is taken; None is the network's own.
+        loss_space: the parameterisation in which the squared error is taken; None is the network's own, and v for
+            `refined`.
 
     Raises:
         ValueError: an unknown name, a chain of no or too many steps, eps-prediction on a chain that ends in pure noise,
@@ -62,12 +65,10 @@ class DiffusionConfig:
     variance: str = "small"
     objective: str = "simple"
     weighting: Weighting | None = None
-    importance: bool = False
     zero_terminal_snr: bool = False
     logsnr_shift: float = 0.0
     loss_space: str | None = None
     timesteps: Timesteps = Uniform()
-    least_sigma: float = 0.0
 
     def __post_init__(self) -> None:
         for name, register in (
@@ -95,12 +96,6 @@ class DiffusionConfig:
             )
         if self.objective == "vlb" and (self.weighting is not None or self.loss_space is not None):
             raise ValueError('objective = "vlb" has its own weights and space: leave out weighting and loss_space')
-        if not 0 <= self.least_sigma < 1:
-            raise ValueError(f"least_sigma = {self.least_sigma}: must lie in [0, 1)")
-        if self.least_sigma and (self.objective == "vlb" or self.weighting is not None):
-            raise ValueError("least_sigma belongs to the simple loss without a weighting: leave out one of them")
-        if self.importance and self.timesteps != Uniform():
-            raise ValueError("importance draws t by itself: leave out timesteps, or importance")
         if self.weighting is not None and self.loss_space is not None:
             raise ValueError("weighting applies to the error of eps: leave out loss_space, or weighting")
 
@@ -129,6 +124,6 @@ class DiffusionConfig:
         bound = Bound(self.build_variance(), decoder)
         if self.objective == "vlb":
             return bound
-        space = PARAMETERIZATIONS[self.loss_space or self.parameterization]
-        simple = Simple(space, self.least_sigma) if self.weighting is None else Weighted(self.weighting)
+        space = PARAMETERIZATIONS[self.loss_space or _LOSS_SPACES.get(self.parameterization, self.parameterization)]
+        simple = Simple(space) if self.weighting is None else Weighted(self.weighting)
         return simple if self.objective == "simple" else Hybrid(simple, bound)

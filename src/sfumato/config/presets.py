@@ -1,8 +1,8 @@
 """Presets: named configurations with their sources, the recommended one for a set of images, and `resolve`.
 
-Three are for two CPU cores and a few minutes (`digits`, `faces`, `fashion`), two for larger images without a GPU
-(`small64`, `small256`), and three are published settings, which take days on a large GPU. Their numbers are those of
-the papers and their code, each cited, so that results can be compared.
+Ours follow from one rule (`recipe`) of the images' size and the time there is: `small32`, `medium64`, `large256`. Three
+more are published settings, which take days on a large GPU. Their numbers are those of the papers and their code, each
+cited, so that results can be compared.
 
 The published averages have no ramp: decay 0.9999 from the first step on, a half-life of ln 2 / -ln 0.9999 =
 6,931 steps. Ours ramps up to that (`train.ema`), which changes early samples and not late ones.
@@ -10,19 +10,22 @@ The published averages have no ramp: decay 0.9999 from the first step on, a half
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from sfumato.config import tree
 from sfumato.config.config import DERIVED, Config, from_dict, read_toml, to_dict, without_derived
 from sfumato.config.data import DataConfig
 from sfumato.config.diffusion import DiffusionConfig
 from sfumato.config.train import EMAConfig, OptimConfig, TrainConfig
-from sfumato.diffusion import Cosine, Linear
+from sfumato.diffusion import Cosine, Linear, LogitNormal
 from sfumato.errors import UserError, nearest
-from sfumato.nets import NETWORKS
+from sfumato.nets import NETWORKS, Interface
 
 HALF_LIFE_STEPS = 6931
 """Steps in which a decay of 0.9999 halves: ln 2 / -ln 0.9999."""
@@ -62,58 +65,82 @@ def _published(
     )
 
 
-def _small(
-    data: DataConfig,
-    base: int,
-    multipliers: tuple[int, ...],
-    attention: tuple[int, ...],
-    batch: int,
-    images: int,
-    lr: float,
-    blocks: int = 1,
-    patch: int = 1,
-) -> Config:
-    """What our own settings share: v-prediction, cosine schedule, AdamW, a rate that decays to zero, no dropout."""
+@dataclass(frozen=True)
+class Scale:
+    """A size of our networks: channels of the first level, blocks a level, the largest side that the network computes
+    at (larger images enter in patches), and images a step."""
+
+    base: int
+    blocks: int
+    side: int
+    batch: int
+
+
+SCALES = {"small": Scale(32, 1, 16, 32), "medium": Scale(64, 1, 32, 32), "large": Scale(128, 2, 64, 64)}
+SIDES = (8, 16, 32, 64, 128, 256)
+_LENGTH = 200_000
+"""Images that a network has to see before a larger one would do better in the same time."""
+_RATES = {"cpu": 1e11, "gpu": 2e13}
+"""FLOP a second that a training is taken to reach; only the choice of a scale depends on it."""
+_FEW = 200
+"""Below this number of images augmentation is measured to help (docs/training.md)."""
+
+
+def recipe(side: int, scale: str, source: str = "faces") -> Config:
+    """Return our settings for images of up to `side` pixels: docs/training.md says why each part is there."""
+    size = SCALES[scale]
+    patch = max(1, side // size.side)
+    inside = side // patch
+    levels = max(2, (inside // 8).bit_length())
     return Config(
-        data=data,
-        net=_UNET(base, multipliers, blocks, attention, dropout=0.0, groups=base // 4, patch=patch),
-        diffusion=DiffusionConfig(schedule=Cosine(), parameterization="v"),
-        optim=OptimConfig(name="adamw", lr=lr, decay="cosine"),
-        ema=EMAConfig(half_life=0.02),
-        train=TrainConfig(batch=batch, images=images),
+        data=DataConfig(source),
+        net=_UNET(
+            base=size.base,
+            multipliers=(1, *[2] * (levels - 1)),
+            blocks=size.blocks,
+            attention=tuple(level for level in range(levels) if inside >> level <= 8),
+            dropout=0.0,
+            groups=8,
+            patch=patch,
+        ),
+        diffusion=DiffusionConfig(
+            schedule=Cosine(),
+            parameterization="refined",
+            timesteps=LogitNormal(0.5, 1.0),
+        ),
+        optim=OptimConfig(name="muon", lr=6e-3 * math.sqrt(32 / size.base), decay="late"),
+        ema=EMAConfig(half_life=0.05),
+        train=TrainConfig(batch=size.batch, images=_LENGTH),
     )
 
 
-_OURS = "Tuned by us on two CPU cores: v-prediction (Salimans and Ho 2022) and the cosine schedule (IDDPM, Sec. 3.2)."
-_SCALED = "Our own settings, scaled from the smaller ones; not tuned on any one data set."
+_BUILT_IN = {8: "digits", 16: "faces", 32: "fashion"}
+"""The shipped images of a size, which a preset trains on where no others are given."""
+
+
+def _ours() -> dict[str, Preset]:
+    """Every scale at every size that it does not share with a smaller one."""
+    return {
+        f"{scale}{side}": Preset(
+            recipe(side, scale, _BUILT_IN.get(side, "faces")),
+            _SUMMARIES[scale].format(side=side),
+            "Our own recipe (docs/training.md): the refined image, Muon (Jordan et al. 2024), logit-normal t (Esser et "
+            "al. 2024), a late decay of the rate.",
+        )
+        for scale, size in SCALES.items()
+        for side in SIDES
+        if scale == "small" or side * 2 > size.side
+    }
+
+
+_SUMMARIES = {
+    "small": "up to {side}x{side} pixels, minutes to an hour on a CPU",
+    "medium": "up to {side}x{side} pixels, hours on a CPU or minutes on a GPU",
+    "large": "up to {side}x{side} pixels, a day on a CPU or an hour on a GPU",
+}
 _HO_CODE = "the authors' code, hojonathanho/diffusion"
 
-PRESETS: dict[str, Preset] = {
-    "digits": Preset(
-        _small(DataConfig("digits"), 32, (1, 2), (1,), batch=64, images=60_000, lr=1e-3),
-        "8x8 handwritten digits, a minute on a CPU",
-        _OURS,
-    ),
-    "faces": Preset(
-        _small(DataConfig("faces"), 32, (1, 2, 2), (2,), batch=32, images=100_000, lr=3e-3),
-        "16x16 drawn faces in colour, minutes on a CPU",
-        _OURS,
-    ),
-    "fashion": Preset(
-        _small(DataConfig("fashion"), 32, (1, 2, 2), (2,), batch=32, images=120_000, lr=3e-3, patch=2),
-        "28x28 clothes in grey, ten minutes on a CPU; patches of 2x2 pixels for speed",
-        _OURS,
-    ),
-    "small64": Preset(
-        _small(DataConfig(flip=True), 64, (1, 2, 2), (2,), batch=32, images=500_000, lr=5e-4, blocks=2, patch=4),
-        "your own images up to 64x64 where there is no GPU: hours; patches of 4x4 pixels",
-        _SCALED,
-    ),
-    "small256": Preset(
-        _small(DataConfig(flip=True), 64, (1, 2, 2, 4), (2, 3), batch=16, images=500_000, lr=3e-4, blocks=2, patch=8),
-        "your own larger images where there is no GPU: a day; patches of 8x8 pixels",
-        _SCALED,
-    ),
+PRESETS: dict[str, Preset] = _ours() | {
     "cifar10-ddpm": Preset(
         _published(32, (1, 2, 2, 2), 1, dropout=0.1, variance="large", lr=2e-4, batch=128, steps=800_000),
         "the published CIFAR-10 network (35.7M parameters), 32x32, days on a GPU",
@@ -140,34 +167,41 @@ PRESETS: dict[str, Preset] = {
 }
 """Every preset by name. A built-in source in a preset is used unless another is given."""
 
-# (largest side, preset without a GPU, preset with a GPU)
-_BY_SIDE = (
-    (12, "digits", "digits"),
-    (20, "faces", "faces"),
-    (32, "fashion", "cifar10-ddpm"),
-    (64, "small64", "celeba64-ddpm"),
-    (10**9, "small256", "celebahq256-ddpm"),
-)
-_MANY = 10_000
 _RENAMED = {"net.fold": "net.patch"}
 """Keys of earlier versions."""
 
 
-def choose(shape: Sequence[int], count: int, device: str = "cpu") -> tuple[str, str]:
-    """Choose a preset for `count` training images (C, H, W) on a device.
+def choose(
+    shape: Sequence[int], count: int, device: str = "cpu", budget: float | None = None
+) -> tuple[str, str, dict[str, str]]:
+    """Choose a preset for `count` training images (C, H, W) on a device, to be trained for `budget` seconds.
+
+    The size is the least with as many pixels; the scale is the largest network that sees 200,000 images in the time.
 
     Returns:
-        The preset's name and the reason, one sentence.
+        The preset's name, the reason in one sentence, and values to be set besides, as overrides.
     """
-    _, height, width = shape
-    small, large = next(names for side, *names in _BY_SIDE if max(height, width) <= side)
+    channels, height, width = shape
+    side = next((side for side in SIDES if height * width <= side * side), SIDES[-1])
     gpu = not device.startswith("cpu")
-    name = large if gpu and count >= _MANY else small
-    images = f"{count:,} images of {width}x{height}"
-    if name == large != small:
-        return name, f"{images} on a GPU: enough for the published network of that size"
-    few = f", too few for the published {large}, which would memorise them" if gpu and small != large else ""
-    return name, f"{images}{few}: {PRESETS[name].summary}"
+    seconds = budget if budget is not None else 3600.0
+    scale = "small"
+    for name in ("medium", "large"):
+        if f"{name}{side}" in PRESETS and _images(f"{name}{side}", channels, height, width, gpu, seconds) >= _LENGTH:
+            scale = name
+    few = {"augment.p": "0.12"} if count < _FEW else {}
+    why = f"{count:,} images of {width}x{height}"
+    why += "; they are altered at random (augment.p), since there are so few" if few else ""
+    return f"{scale}{side}", why, few
+
+
+def _images(name: str, channels: int, height: int, width: int, gpu: bool, seconds: float) -> float:
+    """How many images a preset's network would see in so many seconds."""
+    config = PRESETS[name].config
+    with torch.device("meta"):
+        net = config.net.build(Interface(channels))
+    flops = net.cost(*config.net.inside(height, width)).flops
+    return seconds * _RATES["gpu" if gpu else "cpu"] / (3 * flops)
 
 
 def resolve(

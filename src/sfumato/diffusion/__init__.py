@@ -104,6 +104,7 @@ from sfumato.diffusion.schedule import Sigmoid as Sigmoid
 from sfumato.diffusion.schedule import ZeroTerminalSNR as ZeroTerminalSNR
 from sfumato.diffusion.schedule import resolution_shift as resolution_shift
 from sfumato.diffusion.timesteps import TIMESTEPS as TIMESTEPS
+from sfumato.diffusion.timesteps import Importance as Importance
 from sfumato.diffusion.timesteps import LogitNormal as LogitNormal
 from sfumato.diffusion.timesteps import Timesteps as Timesteps
 from sfumato.diffusion.timesteps import Uniform as Uniform

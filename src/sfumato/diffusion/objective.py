@@ -73,22 +73,14 @@ def training_loss(
 
 @dataclass(frozen=True)
 class Simple:
-    """L_simple, measured in the space of a parameterisation, usually the network's own (DDPM Eq. 14 for `Eps()`).
-
-    In v the loss is (x0^ - x_0)^2 / sigma^2. Near the data that is dominated by detail too small to be seen; below
-    `least_sigma` it is divided by least_sigma^2 instead.
-    """
+    """L_simple, measured in the space of a parameterisation, usually the network's own (DDPM Eq. 14 for `Eps()`)."""
 
     space: Parameterization = Eps()
-    least_sigma: float = 0.0
 
     def losses(self, prediction: Prediction, noised: Noised) -> Tensor:
-        """Return min(1, sigma / least_sigma)^2 times the mean of ( p (x0^ - x_0) + q (eps^ - eps) )^2, (B,)."""
+        """Return the mean over coordinates of ( p (x0^ - x_0) + q (eps^ - eps) )^2, (B,)."""
         x_0_error, eps_error = prediction.x0 - noised.x_0, prediction.eps - noised.eps
-        loss = target(self.space, x_0_error, eps_error, noised.schedule, noised.t).square().flatten(1).mean(1)
-        if not self.least_sigma:
-            return loss
-        return loss * (noised.schedule(noised.t).sigma / self.least_sigma).clamp(max=1).square().to(loss)
+        return target(self.space, x_0_error, eps_error, noised.schedule, noised.t).square().flatten(1).mean(1)
 
 
 class Weighting(Protocol):

@@ -74,4 +74,13 @@ class LogitNormal:
         return below.diff()
 
 
-TIMESTEPS: dict[str, type[Uniform] | type[LogitNormal]] = {"uniform": Uniform, "logit-normal": LogitNormal}
+@dataclass(frozen=True)
+class Importance(Uniform):
+    """By the losses seen at each t (IDDPM Eq. 18): uniform, then by `objective.LossHistory`; meant for the bound."""
+
+
+TIMESTEPS: dict[str, type[Uniform] | type[LogitNormal] | type[Importance]] = {
+    "uniform": Uniform,
+    "logit-normal": LogitNormal,
+    "importance": Importance,
+}

@@ -77,10 +77,10 @@ def _size(report: Report) -> Iterator[Advice]:
 def _settings(report: Report, preset: str | None) -> Iterator[Advice]:
     (height, width), _ = report.size
     shape, count = (report.channels, height, width), max(1, _distinct(report))
-    name, reason = choose(shape, count, "cpu")
-    large, why = choose(shape, count, "cuda")
+    name, reason, _ = choose(shape, count, "cpu")
+    large, *_ = choose(shape, count, "cuda")
     if preset is None:
-        gpu = f"; with a GPU {large}: {why}" if large != name else ""
+        gpu = f"; with a GPU {large}" if large != name else ""
         yield Advice("good", "settings", f"preset {name}: {reason}{gpu}")
     elif preset in (name, large):
         yield Advice("good", "settings", f"preset {preset}, which is also the recommended one")

@@ -41,7 +41,9 @@ def choose(
     else:
         only_data = {key: value for key, value in overrides.items() if key.startswith("data.")}
         data = open_data(presets.resolve(None, file, only_data).data, on_progress=on_progress)
-        preset, reason = presets.choose(data.shape, len(data.train), str(device))
+        budget = presets.resolve(None, file, {**overrides, **only_data}).train.budget
+        preset, reason, values = presets.choose(data.shape, len(data.train), str(device), budget)
+        overrides = values | dict(overrides)
     config = presets.resolve(preset, file, overrides)
     if data is None or data.config != config.data:
         data = open_data(config.data, on_progress=on_progress)

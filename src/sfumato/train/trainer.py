@@ -30,7 +30,7 @@ from sfumato.conditions.protocol import cycled
 from sfumato.config.config import Config
 from sfumato.data import Dataset
 from sfumato.data.augment import augment, draw
-from sfumato.diffusion import NetworkDenoiser, Terms, training_loss
+from sfumato.diffusion import Importance, NetworkDenoiser, Terms, training_loss
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.noise import Purpose, normal, uniform, words
 from sfumato.diffusion.objective import LossHistory
@@ -82,7 +82,8 @@ class Trainer:
         self.optimizer = Optimizer(config.optim, self.net)
         self.objective = config.diffusion.build_objective(self.codec.decoder)
         self.schedule = config.diffusion.build_schedule()
-        self.history = LossHistory.empty(self.schedule.num_steps) if config.diffusion.importance else None
+        by_history = isinstance(config.diffusion.timesteps, Importance)
+        self.history = LossHistory.empty(self.schedule.num_steps) if by_history else None
         self.best = self._best_at_step = Best()
         self.images = 0
 
