@@ -94,7 +94,7 @@ def test_default_steps_are_the_papers_or_what_auto_measured(sfumato: Command, pl
     assert [way["steps"] for way in said[:3]] == [50, 50, 10], "the chain has 50 steps"
     assert said[0]["out"] == "plain-ddim-50-seed0.png"
     for way, quality in zip(said[3:], ("best", "fast"), strict=True):
-        assert (way["sampler"], way["steps"], way["grid"]) == AUTO[quality]
+        assert (way["sampler"], way["steps"], way["grid"]) == (*AUTO[quality], "visible")
     assert [way["evaluations"] for way in said[:3]] == [50, 50, 20]
 
 

@@ -44,18 +44,27 @@ def test_grids_fall_from_noise_to_data(name: str, num_steps: int, schedule: Sche
     if name in THEIRS:
         assert torch.allclose(times * 100, (times * 100).round(), atol=1e-9)
     if name in SPACED or name == "trailing":
-        assert float(times[0]) == pytest.approx(noisiest(schedule) if name == "karras" else 1, abs=1e-9)
+        assert float(times[0]) == pytest.approx(noisiest(schedule) if name in FROM_80 else 1, abs=1e-9)
     if name in SPACED and num_steps > 1:
-        assert float(times[-2]) == pytest.approx(1 / 100, rel=1e-6)
+        last = max(1 / 100, reached(schedule, 0.3)) if name == "visible" else 1 / 100
+        assert float(times[-2]) == pytest.approx(last, rel=1e-6)
+
+
+FROM_80 = ("karras", "visible")
 
 
 def noisiest(schedule: Schedule) -> float:
-    """Where EDM's grid starts: sigma / alpha = 80, or the chain's end, found by bisection."""
+    """Where EDM's grid starts: sigma / alpha = 80, or the chain's end."""
+    return reached(schedule, 80)
+
+
+def reached(schedule: Schedule, rho: float) -> float:
+    """The time of sigma / alpha = rho, or the chain's end, by bisection."""
     low, high = 0.0, 1.0
     for _ in range(60):
         middle = (low + high) / 2
         level = schedule(middle)
-        low, high = (middle, high) if float(level.sigma) < 80 * float(level.alpha) else (low, middle)
+        low, high = (middle, high) if float(level.sigma) < rho * float(level.alpha) else (low, middle)
     return high
 
 
@@ -64,6 +73,7 @@ def noisiest(schedule: Schedule) -> float:
     [
         ("quadratic", lambda schedule, t: t.sqrt()),
         ("logsnr", lambda schedule, t: schedule(t).logsnr),
+        ("visible", lambda schedule, t: schedule(t).logsnr),
         ("karras", lambda schedule, t: (schedule(t).sigma / schedule(t).alpha) ** (1 / 7)),
     ],
 )
@@ -83,7 +93,7 @@ def test_a_chain_that_ends_in_pure_noise(name: str, num_steps: int) -> None:
     assert bool(times.isfinite().all())
     assert bool((times.diff() < 0).all())
     if name in SPACED:
-        starts = {"logsnr": 0.99, "karras": min(0.99, noisiest(schedule))}
+        starts = {"logsnr": 0.99, **dict.fromkeys(FROM_80, min(0.99, noisiest(schedule)))}
         assert float(times[0]) == pytest.approx(starts.get(name, 1), abs=1e-9)
 
 
@@ -97,7 +107,7 @@ def test_impossible_counts_are_refused(name: str, bad: int) -> None:
 def test_a_chain_of_one_step() -> None:
     for name, grid in GRIDS.items():
         assert grid(1, Linear(1)).tolist() == pytest.approx([1, 0]), name
-    for name in ("logsnr", "karras"):
+    for name in ("logsnr", "karras", "visible"):
         with pytest.raises(ValueError, match="no finite logsnr"):
             GRIDS[name](1, ZeroTerminalSNR(base=Linear(1)))
         with pytest.raises(ValueError, match="several"):

@@ -57,9 +57,11 @@ def test_every_sampler_and_grid_is_resolved_and_built(name: str, grid: str | Non
 
 
 def test_auto_is_what_was_measured(model: Model) -> None:
-    for quality, (sampler, steps, grid) in AUTO.items():
+    for quality, way in AUTO.items():
         recipe = Recipe(quality=quality).resolve(model)
-        assert (recipe.sampler, recipe.steps, recipe.grid) == (sampler, steps, grid)
+        assert (recipe.sampler, recipe.steps, recipe.grid) == (*way, "visible")
+        other = replace(model.config, diffusion=replace(model.config.diffusion, parameterization="v"))
+        assert Recipe(quality=quality).resolve(replace(model, config=other)).grid == "logsnr"
     assert Recipe(steps=7).resolve(model).steps == 7
 
 

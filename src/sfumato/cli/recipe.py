@@ -23,7 +23,7 @@ class RecipeOptions:
     """steps of the sampler; by default that of auto, 50 for ddim, the whole chain for ddpm, 20 evaluations for
     others"""
     grid: Annotated[str | None, option("NAME")] = None
-    """times of the steps: trailing, leading, uniform, quadratic, logsnr, karras, or fitted to the model"""
+    """times of the steps: trailing, leading, uniform, quadratic, logsnr, karras, visible, or fitted to the model"""
     eta: Annotated[float | None, option("X")] = None
     """noise of ddim: 0 (the default) is deterministic, 1 is ancestral"""
     variance: Annotated[Literal["small", "large", "learned", "analytic"] | None, option("NAME")] = None

@@ -42,8 +42,8 @@ class DiffusionConfig:
 
     Attributes:
         schedule: the chain of noise levels.
-        parameterization: what the network predicts: `eps`, `x0`, `v`, `mu`, `velocity`, or `refined` (the image, refined
-            by x_t).
+        parameterization: what the network predicts: `eps`, `x0`, `v`, `mu`, `velocity`, or `refined` (the image,
+            refined by x_t).
         variance: of the reverse step: `small`, `large`, or `learned` by a network with twice the channels.
         objective: what is minimised: `simple` (DDPM Eq. 14), `hybrid` (simple, and the bound for the variance alone,
             IDDPM Eq. 16), or `vlb` (the bound).

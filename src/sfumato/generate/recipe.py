@@ -40,8 +40,10 @@ from sfumato.diffusion.condition import Condition
 from sfumato.errors import UserError, nearest
 from sfumato.model import Model
 
-AUTO: dict[str, tuple[str, int, str]] = {"fast": ("dpmpp-2", 10, "logsnr"), "best": ("dpmpp-2", 20, "logsnr")}
-"""`auto`: sampler, steps and grid for each quality, as measured in docs/choose-a-sampler.md."""
+AUTO: dict[str, tuple[str, int]] = {"fast": ("dpmpp-2", 10), "best": ("dpmpp-2", 20)}
+"""`auto`: sampler and steps for each quality, as measured in docs/choose-a-sampler.md."""
+_AUTO_GRIDS = {"refined": "visible"}
+"""The grid of `auto` by what the network predicts; logsnr for every other."""
 
 QUALITIES = tuple(AUTO)
 RANGES = ("clip", "threshold", "free")
@@ -118,7 +120,13 @@ class Recipe:
         """Return the recipe with every default filled in for a model; raises `UserError` for more steps than its chain
         has, or a variance that it has not learned."""
         chain, own = model.schedule.num_steps, model.config.diffusion.variance
-        sampler, steps, grid = AUTO[self.quality] if self.sampler == "auto" else _usual(self.sampler, chain)
+        if self.sampler == "auto":
+            (sampler, steps), grid = (
+                AUTO[self.quality],
+                _AUTO_GRIDS.get(model.config.diffusion.parameterization, "logsnr"),
+            )
+        else:
+            sampler, steps, grid = _usual(self.sampler, chain)
         steps = self.steps or min(steps, chain)
         if steps > chain:
             raise UserError(f"steps is {steps}, and the model's chain has {chain}: choose from 1 to {chain}")
