@@ -81,6 +81,17 @@ def test_file_over_preset_and_override_over_file(tmp_path: Path):
         (None, {"diffusion.loss_space": "w"}, ["diffusion.loss_space"]),
         (None, {"diffusion.schedule.num_steps": "1000000000000"}, ["schedule.num_steps"]),
         (None, {"diffusion.schedule.num_steps": "0"}, ["schedule.num_steps"]),
+        (None, {"diffusion.schedule.s": "-1"}, ["diffusion.schedule.s", "0 or more"]),
+        (None, {"diffusion.schedule.kind": "linear", "diffusion.schedule.beta_min": "-1e-4"}, ["schedule.beta_min"]),
+        (
+            None,
+            {
+                "diffusion.schedule.kind": "sigmoid",
+                "diffusion.schedule.start": "50",
+                "diffusion.schedule.end": "90",
+            },
+            ["diffusion.schedule", "abar does not fall"],
+        ),
         ("cifar10-ddpm", {"diffusion.zero_terminal_snr": "true"}, ["eps", "parameterization=v"]),
         (None, {"optim.name": "adamm"}, ["optim.name", "'adam"]),
         (None, {"optim.decay": "cos"}, ["optim.decay", "'cosine'"]),

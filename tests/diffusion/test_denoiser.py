@@ -57,6 +57,19 @@ def test_dtype_is_the_images(denoiser: Denoiser) -> None:
     assert torch.allclose(single.x0.double(), denoiser(images(2, SHAPE).float().double(), 0.5).x0, atol=1e-4)
 
 
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_half_precision_images_leave_the_time_as_it_is(half: torch.dtype) -> None:
+    """bfloat16 has no 514: it would become 512."""
+    seen = []
+
+    def net(x: torch.Tensor, time: torch.Tensor, condition: object) -> torch.Tensor:
+        seen.append(time)
+        return x
+
+    NetworkDenoiser(net, Linear(), PARAMETERIZATIONS["v"])(torch.zeros(2, 1, 2, 2, dtype=half), 515 / 1000)
+    assert seen[0].tolist() == [514.0, 514.0]
+
+
 def test_a_network_sees_the_published_count_of_time() -> None:
     seen = []
 

@@ -146,6 +146,21 @@ def test_evaluations_and_the_interval(scale: float, t: float, sizes: list[int]) 
     assert torch.allclose(-got.eps / SCHEDULE(t).sigma, guided_score(x_t(), t, w), atol=1e-9)
 
 
+def test_the_interval_holds_for_single_precision_and_lists() -> None:
+    """float32 has 0.30000001 for 0.3, which would lie beyond the interval's end."""
+    guided, plain = Guided(ORACLE, 3.0, (0.1, T)), Guided(ORACLE, 3.0)
+    inside, outside = plain(x_t(), T, CONDITION).x0, ORACLE(x_t(), 0.1, CONDITION).x0
+    for t in (torch.tensor(T), torch.full((5,), T), [T] * 5):
+        assert torch.allclose(guided(x_t(), t, CONDITION).x0, inside)
+    for t in (torch.tensor(0.1), torch.full((5,), 0.1), [0.1] * 5):
+        assert torch.allclose(guided(x_t(), t, CONDITION).x0, outside)
+
+
+def test_bare_labels_are_refused() -> None:
+    with pytest.raises(ValueError, match="the condition is a Tensor, which has no unconditional counterpart"):
+        Guided(ORACLE, 2.0)(x_t(), T, torch.arange(5))
+
+
 def test_rows_with_times_of_their_own() -> None:
     t = torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9], dtype=torch.float64)
     together = Guided(ORACLE, 2.5, (0.2, 0.6), 0.5)(x_t(), t, CONDITION)

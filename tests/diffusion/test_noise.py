@@ -148,6 +148,36 @@ def test_noise_value_draws_by_address() -> None:
     assert torch.equal(noise.step(6), normal(8, Purpose.STEP, torch.tensor([3, 4]), (2, 3, 3), step=6))
 
 
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_half_precision_is_rounded_from_single(half: torch.dtype) -> None:
+    """float16 holds no 32-bit word, and 1 - u of a large one would be 0: the normals are made in float32."""
+    index = torch.arange(50)
+    z = normal(4, Purpose.PRIOR, index, (3, 7), dtype=half)
+    assert z.dtype == half
+    assert torch.equal(z, normal(4, Purpose.PRIOR, index, (3, 7)).to(half))
+    assert bool(Noise(0, index, (3, 7), half).step(2).isfinite().all())
+
+
+@pytest.mark.parametrize("index", [[-1], [3, 2**56], [2**62, 0], [-(2**63)]])
+def test_indices_that_would_share_a_key_are_refused(index: list[int]) -> None:
+    with pytest.raises(ValueError, match="out of range: number the examples from 0"):
+        uniform(0, Purpose.FLIP, torch.tensor(index))
+    assert words(0, Purpose.FLIP, torch.tensor([2**56 - 1]), 4).shape == (1, 4)
+
+
+def test_indices_are_integers() -> None:
+    with pytest.raises(ValueError, match="number the examples by integers"):
+        Noise(0, torch.tensor([0.5]), (2,)).prior()
+
+
+def test_no_examples_are_an_empty_batch() -> None:
+    none = torch.arange(0)
+    assert normal(0, Purpose.PRIOR, none, (3, 5)).shape == (0, 3, 5)
+    assert uniform(0, Purpose.FLIP, none, (2,)).shape == (0, 2)
+    assert normal(0, Purpose.PRIOR, torch.arange(2), (3, 0)).shape == (2, 3, 0)
+    assert permutation(0, Purpose.ORDER, 0).tolist() == []
+
+
 @pytest.mark.parametrize(("seed", "step"), [(-1, 0), (2**64, 0), (0, -1), (0, 2**32)])
 def test_addresses_out_of_range_are_refused(seed, step) -> None:
     with pytest.raises(ValueError, match="out of range"):

@@ -62,6 +62,13 @@ def test_a_mixture_of_one_is_a_gaussian_and_of_points_a_finite_set() -> None:
         assert torch.allclose(finite(x_t, t).eps, limit(x_t, t).eps, atol=1e-7)
 
 
+def test_one_variance_a_component_may_be_a_row() -> None:
+    means, variances, x_t = images(3, (2, 3), seed=2), torch.tensor([0.3, 0.1, 0.8]).double(), images(4, (2, 3), seed=6)
+    row, column = (MixtureOracle(SCHEDULE, WEIGHTS, means, v) for v in (variances, variances[:, None, None]))
+    assert torch.equal(row(x_t, 0.4).x0, column(x_t, 0.4).x0)
+    assert torch.equal(row.sample(5, 0), column.sample(5, 0))
+
+
 def test_a_finite_set_finds_the_point_that_was_noised() -> None:
     points = images(50, (3, 8, 8), seed=4)
     oracle = FiniteOracle(Linear(), points.float())

@@ -6,15 +6,18 @@ import pytest
 import torch
 from torch import distributions
 
+from sfumato.diffusion.decoder import density
 from sfumato.diffusion.gaussian import Gaussian
 from sfumato.diffusion.grid import trailing
+from sfumato.diffusion.inverse.posterior import PriorVariance
 from sfumato.diffusion.noise import Noise
-from sfumato.diffusion.oracle import GaussianOracle
+from sfumato.diffusion.objective import Bound, training_loss
+from sfumato.diffusion.oracle import GaussianOracle, posterior_variance
 from sfumato.diffusion.prediction import Prediction
 from sfumato.diffusion.process import forward_step, marginal, posterior
 from sfumato.diffusion.samplers.ddim import Ancestral
 from sfumato.diffusion.samplers.protocol import trajectory
-from sfumato.diffusion.schedule import Cosine, Linear, Schedule
+from sfumato.diffusion.schedule import Cosine, Linear, Schedule, ZeroTerminalSNR
 from sfumato.diffusion.variance import Large, MeasuredVariance, Optimal, Small, noise_errors, reverse
 
 from .common import SCHEDULES, images
@@ -207,9 +210,72 @@ def test_the_measured_spread_is_the_oracles(schedule) -> None:
     for t in (0.05, 0.3, 0.505, 0.7):
         truth = float(oracle.posterior_variance(schedule(t)).mean())
         assert float(spread(schedule(t))) == pytest.approx(truth, rel=0.05)
-    batch = spread(schedule(torch.tensor([0.3, 0.7])))
+    level = schedule(torch.tensor([0.3, 0.7]))
+    batch = spread(level.shaped(x_0[:2]))
     assert batch.shape == (2, 1, 1, 1)
+    assert torch.equal(batch.flatten(), spread(level))
     assert 0 <= float(spread(schedule(1.0))) <= 1
+
+
+@pytest.mark.parametrize("schedule", [Cosine(), Linear(), ZeroTerminalSNR(base=Cosine())])
+def test_a_measured_variance_is_right_between_its_times(schedule) -> None:
+    """Linear in t it was ten times too large at t = 0.996 of a cosine chain; the oracle's own errors are fed in."""
+    square, times = 0.2, torch.tensor([1, 2, 5, 13, 30, 70, 150, 250, 400, 550, 700, 850, 950, 1000]).double() / 1000
+    level = schedule(times)
+    error = level.abar * square / (level.abar * square + level.sigma.square())  # E (eps - eps^)^2
+    measured = MeasuredVariance(schedule, times, error)
+    t = torch.tensor([1 / 1000, 0.0015, 0.02, 0.2, 0.5, 0.9, 0.99, 0.996, 0.999, 1.0], dtype=torch.float64)
+    truth = posterior_variance(torch.tensor(square), schedule(t))
+    assert torch.allclose(measured(schedule(t)), truth, rtol=0.1)
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 4), (2, 3, 5), (3, 1, 1), (2, 2, 3, 2)])
+@pytest.mark.parametrize("form", ["number", "last axis", "whole"])
+def test_a_batch_of_levels_gives_what_each_image_gives_alone(shape: tuple[int, ...], form: str) -> None:
+    """Also where the variance has fewer axes than the image, and the image any number of them."""
+    schedule, axes = Linear(100), {"number": (), "last axis": shape[-1:], "whole": shape}[form]
+    variance = 0.1 + images(1, (*axes, 1), seed=3)[0, ..., 0].square()
+    oracle = GaussianOracle(schedule, torch.zeros(axes).double(), variance)
+    x_0, eps, t = images(3, shape), images(3, shape, seed=1), torch.tensor([0.01, 0.4, 1.0], dtype=torch.float64)
+    measured = MeasuredVariance(schedule, TIMES, torch.linspace(0.9, 0.01, 100))
+    for rule in (Optimal(oracle.posterior_variance), Optimal(PriorVariance(0.3)), Optimal(measured), Small(), Large()):
+        together = training_loss(Bound(rule, density), oracle, x_0, t, eps).loss
+        alone = [training_loss(Bound(rule, density), oracle, *(v[i : i + 1] for v in (x_0, t, eps))) for i in range(3)]
+        assert torch.allclose(together, torch.cat([terms.loss for terms in alone]), rtol=1e-10)
+
+
+def test_the_bound_of_the_optimal_variance_is_a_known_figure() -> None:
+    """T KL of two Gaussians by hand, for an image of three axes and one variance."""
+    schedule, square = Linear(100), 0.25
+    oracle = GaussianOracle(schedule, torch.tensor(0.0).double(), torch.tensor(square).double())
+    x_0, eps, t = images(2), images(2, seed=1), torch.tensor([0.3, 0.8], dtype=torch.float64)
+    loss = training_loss(Bound(Optimal(oracle.posterior_variance)), oracle, x_0, t, eps).loss
+    for i in range(2):
+        a, b = schedule(float(t[i])), schedule(float(t[i]) - 0.01)
+        x_t = a.alpha * x_0[i] + a.sigma * eps[i]
+        x0 = a.alpha * square / (a.abar * square + a.sigma**2) * x_t
+        drop = 1 - (a.abar / a.sigma**2) / (b.abar / b.sigma**2)
+        small, gain = b.sigma**2 * drop, b.alpha * drop
+        wide = small + gain**2 * square * a.sigma**2 / (a.abar * square + a.sigma**2)
+        kl = 0.5 * (wide / small).log() - 0.5 + small / (2 * wide) + (gain * (x0 - x_0[i])).square() / (2 * wide)
+        assert float(loss[i]) == pytest.approx(100 * float(kl.mean()), rel=1e-9)
+
+
+def test_steps_that_do_not_go_towards_the_data_are_refused() -> None:
+    x, early, late = images(), Linear()(0.2), Linear()(0.6)
+    for s, t in ((late, early), (late, late)):
+        for wrong in (
+            lambda s=s, t=t: posterior(x, x, s, t),
+            lambda s=s, t=t: forward_step(x, s, t),
+            lambda s=s, t=t: reverse(Prediction(x, x), x, s, t, Small()),
+        ):
+            with pytest.raises(ValueError, match="earlier s"):
+                wrong()
+
+
+def test_integers_are_no_images() -> None:
+    with pytest.raises(ValueError, match="uint8 have no noise level: encode them as floats"):
+        marginal(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), Linear()(0.5))
 
 
 def test_few_steps_reach_the_variance_that_fixed_ones_miss() -> None:

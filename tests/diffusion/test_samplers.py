@@ -240,6 +240,20 @@ def test_times_that_rise_are_refused() -> None:
         sample(NETWORK, DDIM(), torch.tensor([1.0, 0.2, 0.3, 0.0]), noise(1))
 
 
+@EVERY
+def test_a_step_that_does_not_go_towards_the_data_is_refused(sampler: Sampler) -> None:
+    for s, t in ((0.5, 0.5), (0.6, 0.5), (0.0, 0.0), (-0.1, 0.5)):
+        with pytest.raises(ValueError, match="does not go towards the data"):
+            sampler.step(NETWORK, State(images(2), t), s, noise(2))
+
+
+def test_times_may_be_a_list_or_single_precision() -> None:
+    times, source = trailing(7, NETWORK.schedule), noise(2)
+    exact = sample(NETWORK, DDIM(), times, source)
+    assert torch.equal(sample(NETWORK, DDIM(), times.tolist(), source), exact)
+    assert torch.equal(sample(NETWORK, DDIM(), times.float(), source), exact)
+
+
 def test_a_walk_can_start_from_a_given_image() -> None:
     times, source = trailing(20, NETWORK.schedule), noise(2)
     whole = list(trajectory(NETWORK, DDIM(0.5), times, source))

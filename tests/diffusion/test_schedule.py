@@ -25,6 +25,7 @@ from sfumato.diffusion.schedule import (
     Sigmoid,
     ZeroTerminalSNR,
     broadcast,
+    per_row,
     resolution_shift,
 )
 
@@ -170,6 +171,53 @@ def test_shift_equals_the_noise_of_averaged_pixels() -> None:
 def test_times_outside_are_refused(bad) -> None:
     with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
         Linear()(torch.tensor(bad))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Linear(beta_min=-1e-4), "beta_min = -0.0001"),
+        (lambda: Linear(beta_max=math.nan), "beta_max = nan"),
+        (lambda: Quadratic(beta_min=0.0), "beta_min = 0.0"),
+        (lambda: Constant(beta=1.5), "beta = 1.5"),
+        (lambda: Cosine(s=-1), "s = -1"),
+        (lambda: Cosine(s=math.inf), "s = inf"),
+        (lambda: Sigmoid(start=3.0, end=3.0), "start = 3.0"),
+        (lambda: Sigmoid(end=math.nan), "must differ from end = nan"),
+        (lambda: Sigmoid(tau=0.0), "tau = 0.0"),
+        (lambda: Shifted(Linear(), math.nan), "shift = nan"),
+        (lambda: resolution_shift(0), "size = 0"),
+        # legal one by one, together without noise: both ends of the sigmoid are 1 to the last bit
+        (lambda: Sigmoid(start=40.0, end=80.0)(0.5), "abar does not fall at step 1"),
+        (lambda: Cosine(s=1e17)(0.5), "abar does not fall at step 1"),
+    ],
+)
+def test_schedules_that_are_none_are_refused(make, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("num_steps", [7, 1000, 4000])
+def test_single_precision_times_reach_the_steps(num_steps: int) -> None:
+    """i / T rounds to 3e-8 beside the step in float32, which is a step's thousandth on a long chain."""
+    schedule = Cosine(num_steps)
+    exact = chain_times(schedule)
+    single = exact.float()
+    assert torch.equal(schedule(single).logsnr, schedule(exact).logsnr)
+    assert torch.equal(per_row(single[1:], torch.zeros(num_steps, 1), schedule), exact[1:])
+    between = torch.tensor([0.5004321], dtype=torch.float32)
+    assert torch.equal(schedule(between).logsnr, schedule(between.double()).logsnr)
+
+
+def test_times_may_be_a_list() -> None:
+    times = [0.25, 1 / 3, 1.0]
+    assert torch.equal(Linear()(times).logsnr, Linear()(torch.tensor(times, dtype=torch.float64)).logsnr)
+
+
+def test_there_is_no_noise_to_predict_at_0() -> None:
+    for t in (0.0, [0.5, 0.0]):
+        with pytest.raises(ValueError, match=r"t must lie in \(0, 1\]"):
+            per_row(t, torch.zeros(2, 3), Linear())
 
 
 def test_levels_from_each_description_agree() -> None:

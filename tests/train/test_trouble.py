@@ -216,6 +216,15 @@ def test_many_skips_in_a_row_stop_at_the_last_good_checkpoint(digits, run, monke
     assert go(tiny(), run, digits)[0].resumed_at == 24
 
 
+@pytest.mark.parametrize("steps", [3, 20])
+def test_a_training_without_a_finite_step_never_finishes(digits, run, monkeypatch, steps: int):
+    """Ten bad steps from the start, or all of a shorter training, are a refusal and no advice about the rate."""
+    poison(monkeypatch, lambda number: True)
+    with pytest.raises(UserError, match=rf"all {min(steps, 10)} steps so far was not finite: run 'sfumato data check'"):
+        go(tiny(train__images=str(8 * steps)), run, digits)
+    assert not run.finished_path.exists()
+
+
 def test_an_error_in_the_middle_of_a_step_saves_nothing(digits, run, monkeypatch):
     go(tiny(), run, digits, 3)
     good = final(run)

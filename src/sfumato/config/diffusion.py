@@ -82,7 +82,8 @@ class DiffusionConfig:
                 raise ValueError(f'{name} = "{value}" is unknown{nearest(value, register)}')
         if not 1 <= self.schedule.num_steps <= MOST_STEPS:
             raise ValueError(f"schedule.num_steps = {self.schedule.num_steps}: must lie in 1 .. {MOST_STEPS}")
-        if self.parameterization == "eps" and float(self.build_schedule()(1.0).alpha) == 0:
+        end = self.build_schedule()(1.0)  # raises ValueError for a table that does not add noise at every step
+        if self.parameterization == "eps" and float(end.alpha) == 0:
             raise ValueError(
                 'parameterization = "eps" can\'t recover the image where the chain ends in pure noise: '
                 "use diffusion.parameterization=v, x0 or velocity, or another schedule"

@@ -53,6 +53,25 @@ class Discretized:
 
 def _log_mass(low: Tensor, high: Tensor) -> Tensor:
     """log( Phi(high) - Phi(low) ) for low < high with the bin's middle at or left of 0."""
-    log_high: Tensor = torch.special.log_ndtr(high)
-    log_low: Tensor = torch.special.log_ndtr(low.clamp(min=-1e18))
-    return log_high + torch.log1p(-(log_low - log_high).exp().clamp(max=1 - torch.finfo(low.dtype).eps))
+    low = low.clamp(min=-1e18)
+    log_ratio = torch.where(  # log( Phi(low) / Phi(high) )
+        high < _TAIL,
+        (high - low) * (high + low) / 2 + _log_mills(low) - _log_mills(high),
+        _log_cdf(low) - _log_cdf(high),
+    )
+    return _log_cdf(high) + torch.log1p(-log_ratio.exp().clamp(max=1 - torch.finfo(low.dtype).eps))
+
+
+_TAIL = -1.0
+
+
+def _log_mills(x: Tensor) -> Tensor:
+    """log( Phi(x) e^{x^2/2} ), a slow function of x < -1; of -1 elsewhere."""
+    scaled: Tensor = torch.special.erfcx(x.clamp(max=_TAIL) * -(0.5**0.5))
+    return (scaled / 2).log()
+
+
+def _log_cdf(x: Tensor) -> Tensor:
+    """log Phi(x). In the tail the square is apart, since the derivative of torch's own subtracts two large numbers."""
+    body: Tensor = torch.special.log_ndtr(x.clamp(min=_TAIL))
+    return torch.where(x < _TAIL, _log_mills(x) - x.clamp(max=_TAIL).square() / 2, body)

@@ -47,7 +47,8 @@ class NetworkDenoiser:
     A network with twice the image's channels predicts its variance too: the second half, f' in about [-1, 1], becomes
     the fraction f = (f' + 1) / 2 of the way from log beta~ to log beta (IDDPM Sec. 3.1).
 
-    The network's time is t T - 1, so that step i of the chain arrives as i - 1: published networks count 0..T - 1.
+    The network's time is t T - 1, so that step i of the chain arrives as i - 1: published networks count 0..T - 1. For
+    images of half precision, which has no 515, it is float32.
 
     Raises:
         ValueError: eps-prediction on a schedule whose end is pure noise, where eps says nothing about x_0.
@@ -63,8 +64,9 @@ class NetworkDenoiser:
 
     def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         """Run the network once and solve for x0 and eps."""
-        t = per_row(t, x_t)
-        output = self.net(x_t, (t * self.schedule.num_steps - 1).to(x_t.dtype), condition)
+        t = per_row(t, x_t, self.schedule)
+        time = (t * self.schedule.num_steps - 1).to(torch.promote_types(x_t.dtype, torch.float32))
+        output = self.net(x_t, time, condition)
         fraction = None
         if output.shape[1] == 2 * x_t.shape[1]:
             output, fraction = output.chunk(2, dim=1)

@@ -30,7 +30,7 @@ from torch import Tensor
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.denoiser import Denoiser, Wrapped, differentiable, gradient
 from sfumato.diffusion.prediction import Prediction
-from sfumato.diffusion.schedule import broadcast, per_row
+from sfumato.diffusion.schedule import as_time, broadcast, per_row
 
 LogProb = Callable[[Tensor, Tensor, Any], Tensor]
 """(x (B, C, H, W), t (B,) float64, condition) -> log p(condition | x) in nats, (B,), differentiable in x."""
@@ -70,10 +70,16 @@ class Guided(Wrapped):
         """Return the prediction without the condition plus w times its difference to the one with it."""
         if condition is None:
             raise ValueError("guidance needs a condition to guide towards: give one, or sample without guidance")
+        if not hasattr(condition, "absent"):
+            raise ValueError(
+                f"the condition is a {type(condition).__name__}, which has no unconditional counterpart: "
+                "give a value with absent() and cat(), such as a vocabulary's parse() returns"
+            )
+        t = as_time(t, self.schedule.num_steps)
         weight = _weight(self.scale, self.interval, t)
         if isinstance(weight, float) and weight in (0.0, 1.0):
             return self.denoiser(x_t, t, condition if weight else condition.absent())
-        twice = torch.cat([t, t]) if isinstance(t, Tensor) and t.ndim else t
+        twice = torch.cat([t, t]) if t.ndim else t
         both = self.denoiser(torch.cat([x_t, x_t]), twice, condition.cat(condition.absent()))
         conditional, unconditional = both.map(lambda c: c[: len(x_t)]), both.map(lambda c: c[len(x_t) :])
         guided = _between(unconditional, conditional, weight)
@@ -106,6 +112,7 @@ class AutoGuided(Wrapped):
 
     def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         """Return weak + w (strong - weak)."""
+        t = as_time(t, self.schedule.num_steps)
         weight = _weight(self.scale, self.interval, t)
         if isinstance(weight, float) and weight in (0.0, 1.0):
             return (self.denoiser if weight else self.weak)(x_t, t, condition)
@@ -136,7 +143,7 @@ class ClassifierGuided(_ByGradient):
 
     def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         """Predict, and move the prediction up the classifier's gradient."""
-        upwards = gradient(lambda x: self.log_prob(x, per_row(t, x), condition), x_t)
+        upwards = gradient(lambda x: self.log_prob(x, per_row(t, x, self.schedule), condition), x_t)
         return self.denoiser(x_t, t, condition).with_score(self.scale * upwards, self.schedule(t))
 
 
@@ -152,7 +159,7 @@ class ImageGuided(_ByGradient):
     def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         """Predict, and move the prediction up the gradient at the predicted image."""
         prediction, pull = differentiable(self.denoiser, x_t, t, condition)
-        upwards = gradient(lambda x0: self.log_prob(x0, per_row(t, x0), condition), prediction.x0)
+        upwards = gradient(lambda x0: self.log_prob(x0, per_row(t, x0, self.schedule), condition), prediction.x0)
         return prediction.with_score(self.scale * pull(upwards), self.schedule(t))
 
 
@@ -163,12 +170,12 @@ def _check(scale: float, interval: Interval) -> None:
         raise ValueError(f"interval = {interval}: give two times with 0 <= low < high <= 1")
 
 
-def _weight(scale: float, interval: Interval, t: Tensor | float) -> float | Tensor:
+def _weight(scale: float, interval: Interval, t: Tensor) -> float | Tensor:
     """w where low < t <= high and 1 elsewhere: a number, or (B,) float64 where the rows have times of their own."""
     if interval is None:
         return float(scale)
     low, high = interval
-    if isinstance(t, Tensor) and t.ndim:
+    if t.ndim:
         return torch.where((t > low) & (t <= high), float(scale), 1.0).double()
     return float(scale) if low < float(t) <= high else 1.0
 

@@ -15,6 +15,7 @@ of times is a chain of its own (a respaced one), with a bound of its own. Bits a
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +28,7 @@ from sfumato.diffusion.gaussian import Gaussian
 from sfumato.diffusion.noise import NoiseSource
 from sfumato.diffusion.prediction import Prediction
 from sfumato.diffusion.process import marginal, posterior
-from sfumato.diffusion.schedule import Level, broadcast
+from sfumato.diffusion.schedule import Level, as_time, broadcast
 from sfumato.diffusion.variance import Variance, reverse
 
 
@@ -87,7 +88,7 @@ class VLB:
 def vlb(
     denoiser: Denoiser,
     x_0: Tensor,
-    times: Tensor,
+    times: Tensor | Sequence[float],
     noise: NoiseSource,
     variance: Variance,
     condition: Condition | None = None,
@@ -101,6 +102,7 @@ def vlb(
         noise: `noise.step(i)` noises the images at times[i].
         variance, decoder: of the reverse step, and of L_0.
     """
+    times = as_time(times, denoiser.schedule.num_steps)
     chain, terms, errors = [denoiser.schedule(t) for t in times.tolist()], [], []
     for i in range(len(chain) - 1):
         x_t = marginal(x_0, chain[i]).sample(noise.step(i))

@@ -85,11 +85,21 @@ def words(seed: int, purpose: Purpose, index: Tensor, count: int, step: int = 0)
         raise ValueError(f"seed {seed} is out of range: use an integer from 0 to 2^64 - 1")
     if not 0 <= step < 2**32:
         raise ValueError(f"step {step} is out of range: use an integer from 0 to 2^32 - 1")
+    _check_index(index)
     index = index.to(torch.int64)[:, None]
     block = torch.arange(-(-count // 4), device=index.device)[None, :]
     tail = (index >> 32) | (int(purpose) << 24)
     counter = (block, index & _MASK, torch.full_like(index, step), tail)
     return torch.stack(philox(counter, (seed & _MASK, seed >> 32)), dim=-1).flatten(1)[:, :count]
+
+
+def _check_index(index: Tensor) -> None:
+    """Refuse indices that another key would share; on other devices than the CPU the check would stall the queue."""
+    if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
+        raise ValueError(f"the index is {index.dtype}: number the examples by integers")
+    if index.device.type == "cpu" and len(index) and not 0 <= int(index.min()) <= int(index.max()) < 2**56:
+        wrong = int(index.min()) if int(index.min()) < 0 else int(index.max())
+        raise ValueError(f"index {wrong} is out of range: number the examples from 0 to 2^56 - 1")
 
 
 def uniform(seed: int, purpose: Purpose, index: Tensor, shape: tuple[int, ...] = (), step: int = 0) -> Tensor:
@@ -106,14 +116,18 @@ def normal(
     step: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Return standard normal numbers by Box-Muller, (B, *shape), computed in `dtype`; other arguments as `words`."""
+    """Return standard normal numbers by Box-Muller, (B, *shape); other arguments as `words`.
+
+    They are computed in `dtype`, but in float32 where it is a half precision, which cannot hold the words.
+    """
     count = math.prod(shape)
-    pairs = words(seed, purpose, index, 4 * -(-count // 4), step).to(dtype).reshape(len(index), -1, 2)
+    counters = words(seed, purpose, index, 4 * -(-count // 4), step)
+    pairs = counters.to(torch.promote_types(dtype, torch.float32)).reshape(len(index), -(-count // 4) * 2, 2)
     # log of a float32 near 2^-33 is exact enough: the tail reaches 6.8 standard deviations
     radius = pairs[..., 0].add(0.5).mul_(2.0**-32).log_().mul_(-2.0).sqrt_()
     angle = pairs[..., 1].add(0.5).mul_(2.0**-32 * 2.0 * math.pi)
     z = torch.stack((radius * angle.cos(), radius * angle.sin()), dim=-1)
-    return z.flatten(1)[:, :count].reshape(len(index), *shape)
+    return z.flatten(1)[:, :count].reshape(len(index), *shape).to(dtype)
 
 
 def permutation(seed: int, purpose: Purpose, count: int, step: int = 0) -> Tensor:

@@ -29,9 +29,10 @@ from sfumato.diffusion.schedule import Level, Schedule, per_row
 def posterior_variance(variance: Tensor, level: Level) -> Tensor:
     """Return Var[x_0 | x_t] = s^2 sigma^2 / (alpha^2 s^2 + sigma^2) of Gaussian data with variances s^2.
 
-    (C, H, W) as the variance, or (B, C, H, W) for a level (B,).
+    The variance broadcasts to an image, (C, H, W); the result has its shape for a level (), and a first axis of B for a
+    level (B,), or one shaped for images of more axes than the variance (`Level.shaped`).
     """
-    level = level.map(lambda c: c.reshape(-1, *[1] * variance.ndim) if c.ndim else c)
+    level = level.map(lambda c: c.reshape(-1, *[1] * variance.ndim) if c.ndim == 1 else c)
     noise, variance = level.sigma.square(), variance.to(level.sigma)
     return variance * noise / (level.alpha.square() * variance + noise)
 
@@ -79,8 +80,8 @@ class GaussianOracle:
 
 @dataclass(frozen=True)
 class MixtureOracle:
-    """Data sum_k weight_k N(mean_k, variance_k): weights (K,), normalised here, means (K, C, H, W), variances likewise
-    or (K, 1, 1, 1)."""
+    """Data sum_k weight_k N(mean_k, variance_k): weights (K,), normalised here, means (K, ...) of any images, variances
+    (K,) or of axes that broadcast to the means, such as (K, 1, 1, 1)."""
 
     schedule: Schedule
     weights: Tensor
@@ -102,6 +103,11 @@ class MixtureOracle:
         which = torch.searchsorted(edges, uniform(seed, Purpose.ORACLE, index)).clamp(max=len(edges) - 1)
         z = normal(seed, Purpose.ORACLE, index, tuple(self.means.shape[1:]), step=1, dtype=torch.float64)
         return self.means.double()[which] + self.variances.double()[which].sqrt() * z
+
+    def __post_init__(self) -> None:
+        if self.variances.ndim == 1:
+            column = self.variances.reshape(-1, *[1] * (self.means.ndim - 1))
+            object.__setattr__(self, "variances", column)
 
     def _level(self, x_t: Tensor, t: Tensor | float) -> Level:
         """The level at t with an axis for the components, () or (B, 1, 1, 1, 1)."""
@@ -164,7 +170,7 @@ class FiniteOracle:
         float64: near the data sigma^2 is tiny and the products large.
         """
         x, points = x_t.double().flatten(1), self.points.to(x_t.device, torch.float64).flatten(1)
-        level = self.schedule(per_row(t, x_t)).like(x)
+        level = self.schedule(per_row(t, x_t, self.schedule)).like(x)
         log_weights = level.alpha * (x @ points.T) - level.alpha.square() * points.square().sum(1) / 2
         x0 = (log_weights / level.sigma.square()).softmax(1) @ points
         eps = (x - level.alpha * x0) / level.sigma

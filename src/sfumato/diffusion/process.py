@@ -5,9 +5,13 @@ alpha_t = 1 - beta_t, and abar_t is the product of all up to t):
 
     x_t = sqrt(alpha_t) x_{t-1} + sqrt(1 - alpha_t) eps
 
-Two independent Gaussians added have the sum of the variances, alpha_t (1 - alpha_{t-1}) + (1 - alpha_t) = 1 - alpha_t
-alpha_{t-1}, and repeating that gives the closed form x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps (Eq. 4). In terms of
-levels, where alpha_t is sqrt(abar_t) (see `schedule`) and s < t are any two times, neighbours or not:
+Two independent Gaussians added have the sum of the variances, so two steps are one,
+
+    x_t = sqrt(alpha_t alpha_{t-1}) x_{t-2} + sqrt(1 - alpha_t alpha_{t-1}) eps,
+    since alpha_t (1 - alpha_{t-1}) + (1 - alpha_t) = 1 - alpha_t alpha_{t-1}
+
+and repeating that gives the closed form x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps (Eq. 4). In terms of levels,
+where alpha_t is sqrt(abar_t) (see `schedule`) and s < t are any two times, neighbours or not:
 
     q(x_t | x_0) = N( alpha_t x_0, sigma_t^2 I )
     q(x_t | x_s) = N( alpha_ts x_s, beta_ts I ),    alpha_ts = alpha_t / alpha_s
@@ -39,6 +43,12 @@ def snr_drop(level_s: Level, level_t: Level) -> Tensor:
     return -torch.expm1(level_t.logsnr - level_s.logsnr)
 
 
+def check_order(level_s: Level, level_t: Level) -> None:
+    """Raise ValueError unless s < t in every row; on other devices than the CPU the check would stall the queue."""
+    if level_t.logsnr.device.type == "cpu" and bool((level_s.logsnr <= level_t.logsnr).any()):
+        raise ValueError("a step goes from t to an earlier s: the level at s must be less noisy than that at t")
+
+
 def step_variance(level_s: Level, level_t: Level) -> Tensor:
     """Return beta = sigma_t^2 c, the variance of the forward step from s to t, float64."""
     return level_t.sigma.square() * snr_drop(level_s, level_t)
@@ -50,7 +60,8 @@ def marginal(x_0: Tensor, level: Level) -> Gaussian:
 
 
 def forward_step(x_s: Tensor, level_s: Level, level_t: Level) -> Gaussian:
-    """Return q(x_t | x_s) = N( alpha_t / alpha_s x_s, beta I ) for s < t; neighbours give DDPM Eq. 2."""
+    """Return q(x_t | x_s) = N( alpha_t / alpha_s x_s, beta I ); neighbours give DDPM Eq. 2. ValueError unless s < t."""
+    check_order(level_s, level_t)
     variance = step_variance(level_s, level_t)
     return Gaussian(broadcast(level_t.alpha / level_s.alpha, x_s) * x_s, broadcast(variance.log(), x_s))
 
@@ -66,6 +77,11 @@ def posterior_coefficients(level_s: Level, level_t: Level) -> tuple[Tensor, Tens
 
 
 def posterior(x_t: Tensor, x_0: Tensor, level_s: Level, level_t: Level) -> Gaussian:
-    """Return q(x_s | x_t, x_0) for any s < t (DDPM Eq. 6-7); at s = 0 it is a point mass at x_0."""
+    """Return q(x_s | x_t, x_0) for any s < t (DDPM Eq. 6-7); at s = 0 it is a point mass at x_0.
+
+    Raises:
+        ValueError: s is not before t.
+    """
+    check_order(level_s, level_t)
     a, b, variance = posterior_coefficients(level_s, level_t)
     return Gaussian(broadcast(a, x_t) * x_t + broadcast(b, x_0) * x_0, broadcast(variance.log(), x_t))

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -30,20 +30,53 @@ import torch
 from torch import Tensor
 
 _BETA_MAX = 0.999  # no published table lets one step destroy everything (IDDPM, Sec. 3.2)
+_BETA = "a step's variance at T = 1000 lies above 0 and at most at 1"
 
 
 def broadcast(coefficient: Tensor, x: Tensor) -> Tensor:
     """Return a coefficient, () or (B,), in the dtype and on the device of x (B, ...), as () or (B, 1, ..., 1).
 
     Levels are float64, images usually are not: only this function converts between them.
+
+    Raises:
+        ValueError: x holds integers, which would round every coefficient to 0 or 1.
     """
+    if not x.is_floating_point():
+        raise ValueError(f"images of {x.dtype} have no noise level: encode them as floats first, such as 2k/255 - 1")
     coefficient = coefficient.to(device=x.device, dtype=x.dtype)
     return coefficient if coefficient.ndim == 0 else coefficient.reshape(-1, *[1] * (x.ndim - 1))
 
 
-def per_row(t: Tensor | float, x: Tensor) -> Tensor:
-    """Return the time of each row of a batch x, (B,) float64."""
-    return torch.as_tensor(t, dtype=torch.float64, device=x.device).expand(len(x))
+Time = Tensor | float | Sequence[float]
+"""A time in [0, 1], or one for each row of a batch."""
+
+
+def as_time(t: Time, num_steps: int) -> Tensor:
+    """Return times in float64; a float32 time that is a step of a chain of T but for its rounding is that step."""
+    exact = torch.as_tensor(t, dtype=torch.float64)
+    if not isinstance(t, Tensor) or t.dtype != torch.float32:
+        return exact
+    step = (exact * num_steps).round() / num_steps
+    return torch.where((exact - step).abs() <= torch.finfo(torch.float32).eps, step, exact)
+
+
+def per_row(t: Time, x: Tensor, schedule: Schedule) -> Tensor:
+    """Return the time of each row of a batch x, (B,) float64.
+
+    Raises:
+        ValueError: t = 0, where there is no noise to predict.
+    """
+    t = as_time(t, schedule.num_steps).to(x.device)
+    if t.device.type == "cpu" and bool((t <= 0).any()):
+        raise ValueError("t = 0 is the image itself, which has no noise to predict: t must lie in (0, 1]")
+    return t.expand(len(x))
+
+
+def step_levels(schedule: Schedule, s: float, t: float) -> tuple[Level, Level]:
+    """Return the levels at s and t of a step from t to s; raises ValueError unless 0 <= s < t <= 1."""
+    if not 0 <= s < t <= 1:
+        raise ValueError(f"a step from t = {t:g} to s = {s:g} does not go towards the data: give 0 <= s < t <= 1")
+    return schedule(s), schedule(t)
 
 
 @dataclass(frozen=True)
@@ -86,6 +119,10 @@ class Level:
         """phi = atan2(sigma, alpha), finite at both ends."""
         return torch.atan2(self.sigma, self.alpha)
 
+    def shaped(self, x: Tensor) -> Level:
+        """Return the level in float64 on x's device, shaped to multiply x: () or (B, 1, ..., 1)."""
+        return self.map(lambda c: c.to(x.device) if c.ndim == 0 else c.to(x.device).reshape(-1, *[1] * (x.ndim - 1)))
+
     def like(self, x: Tensor) -> Level:
         """Return the level in x's dtype and device, shaped to multiply x."""
         return self.map(lambda coefficient: broadcast(coefficient, x))
@@ -110,10 +147,10 @@ class Schedule(Protocol):
         """Return the time at which logsnr is reached, in [0, 1], float64: the inverse of the schedule."""
 
 
-def _checked(t: Tensor | float) -> Tensor:
-    """A time in float64, in [0, 1]."""
-    t = torch.as_tensor(t, dtype=torch.float64)
-    if t.device.type == "cpu" and bool(((t < 0) | (t > 1)).any()):  # elsewhere the check would stall the queue
+def _checked(t: Time, num_steps: int) -> Tensor:
+    """A time of a chain of T in float64, in [0, 1]."""
+    t = as_time(t, num_steps)
+    if t.device.type == "cpu" and not bool(((t >= 0) & (t <= 1)).all()):  # elsewhere the check would stall the queue
         raise ValueError("time t must lie in [0, 1]: 0 is data, 1 is noise")
     return t
 
@@ -123,7 +160,16 @@ def _nodes(chain: Chain, device: torch.device) -> Level:
     """The levels of a chain at i / T, i = 0..T, computed once for each schedule and device."""
     if chain.num_steps < 1:
         raise ValueError(f"num_steps = {chain.num_steps}: a chain needs at least one step")
-    return Level.from_log_abar(chain.log_abar()).map(lambda table: table.to(device))
+    table = chain.log_abar()
+    if not bool((table.diff() < 0).all()):  # a NaN fails too
+        step = int((~(table.diff() < 0)).nonzero()[0]) + 1
+        raise ValueError(f"schedule = {chain}: abar does not fall at step {step}, so the chain adds no noise there")
+    return Level.from_log_abar(table).map(lambda column: column.to(device))
+
+
+def _require(good: bool, name: str, value: float, allowed: str) -> None:
+    if not good:  # NaN compares false, so it is refused too
+        raise ValueError(f"{name} = {value}: {allowed}")
 
 
 @dataclass(frozen=True)
@@ -140,13 +186,13 @@ class Chain:
         """Return log abar_0..log abar_T, (T + 1,) float64; by default the running sum of log(1 - beta)."""
         return torch.cat([torch.zeros(1, dtype=torch.float64), torch.log1p(-self.betas()).cumsum(0)])
 
-    def __call__(self, t: Tensor | float) -> Level:
+    def __call__(self, t: Time) -> Level:
         """Return the level at t in [0, 1]: the table's own entries at i / T, the angle interpolated between them.
 
         Raises:
             ValueError: t outside [0, 1].
         """
-        t = _checked(t)
+        t = _checked(t, self.num_steps)
         nodes = _nodes(self, t.device)
         position = t * self.num_steps
         nearest = position.round()
@@ -182,6 +228,10 @@ class Linear(Chain):
     beta_max: float = 0.02
     _power: ClassVar[int] = 1
 
+    def __post_init__(self) -> None:
+        for name in ("beta_min", "beta_max"):
+            _require(0 < getattr(self, name) <= 1, name, getattr(self, name), _BETA)
+
     def betas(self) -> Tensor:
         """Return beta_1..beta_T: beta_t^(1/power) is linear."""
         low, high = self.beta_min ** (1 / self._power), self.beta_max ** (1 / self._power)
@@ -202,6 +252,9 @@ class Constant(Chain):
 
     beta: float = 0.02
 
+    def __post_init__(self) -> None:
+        _require(0 < self.beta <= 1, "beta", self.beta, _BETA)
+
     def betas(self) -> Tensor:
         """Return beta_1..beta_T."""
         return _scaled(torch.full((self.num_steps,), self.beta, dtype=torch.float64), self.num_steps)
@@ -215,6 +268,9 @@ class Cosine(Chain):
     """
 
     s: float = 0.008
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.s < math.inf, "s", self.s, "the cosine schedule's offset is 0 or more, such as 0.008")
 
     def betas(self) -> Tensor:
         """Return beta_1..beta_T."""
@@ -234,6 +290,11 @@ class Sigmoid(Chain):
     start: float = -3.0
     end: float = 3.0
     tau: float = 1.0
+
+    def __post_init__(self) -> None:
+        finite = math.isfinite(self.start) and math.isfinite(self.end)
+        _require(finite and self.start != self.end, "start", self.start, f"it must differ from end = {self.end}")
+        _require(0 < self.tau < math.inf, "tau", self.tau, "a temperature is above 0")
 
     def log_abar(self) -> Tensor:
         """Return log abar_0..log abar_T."""
@@ -259,7 +320,7 @@ class FlowPath(Chain):
 
     def __call__(self, t: Tensor | float) -> Level:
         """Return the level at t in [0, 1]; raises ValueError for t outside."""
-        t = _checked(t)
+        t = _checked(t, self.num_steps)
         scale = torch.hypot(1 - t, t)
         return Level((1 - t) / scale, t / scale, 2 * (torch.log1p(-t) - t.log()))
 
@@ -297,8 +358,10 @@ def resolution_shift(size: int, reference: int = 64) -> float:
     """Return 2 log(reference / size), what to add to logsnr for images of another size (simple diffusion, 2301.11093,
     Sec. 2.1).
 
-    A larger image averages the noise of more pixels, so the same logsnr hides less of it.
+    A larger image averages the noise of more pixels, so the same logsnr hides less of it. Raises ValueError for a size
+    that is not positive.
     """
+    _require(min(size, reference) > 0, "size", min(size, reference), "an image has at least one pixel")
     return 2 * math.log(reference / size)
 
 
@@ -308,6 +371,9 @@ class Shifted:
 
     base: Schedule
     shift: float
+
+    def __post_init__(self) -> None:
+        _require(math.isfinite(self.shift), "shift", self.shift, "what is added to logsnr must be finite")
 
     @property
     def num_steps(self) -> int:

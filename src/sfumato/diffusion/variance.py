@@ -69,7 +69,7 @@ def reverse(
     In terms of the predicted noise the mean is ( x_t - (1 - alpha_t)/sqrt(1 - abar_t) eps ) / sqrt(alpha_t), DDPM Eq.
     11. The ancestral sampler draws from this Gaussian and the variational bound scores it.
     """
-    mean = posterior(x_t, prediction.x0, level_s, level_t).mean
+    mean = posterior(x_t, prediction.x0, level_s, level_t).mean  # checks that s < t
     return Gaussian(mean, variance.logvar(level_s, level_t, prediction, level_next))
 
 
@@ -120,8 +120,8 @@ class Learned:
 class Optimal:
     """beta~ + b^2 Var[x_0 | x_t]: the best variance given how uncertain x_0 is (Analytic-DPM, 2201.06503, Eq. 7).
 
-    `posterior_variance` returns Var[x_0 | x_t] at a level, one number or one a coordinate: `MeasuredVariance` of a
-    network, or `GaussianOracle.posterior_variance`.
+    `posterior_variance` returns Var[x_0 | x_t], one number or one a coordinate, at a level () or (B, 1, ..., 1), which
+    is shaped for the images: `MeasuredVariance` of a network, or `GaussianOracle.posterior_variance`.
     """
 
     posterior_variance: Callable[[Level], Tensor]
@@ -129,7 +129,8 @@ class Optimal:
     def logvar(self, level_s: Level, level_t: Level, prediction: Prediction, level_next: Level | None = None) -> Tensor:
         """Return the log variance; finite at s = 0 too."""
         _, b, small = (broadcast(c, prediction.x0) for c in posterior_coefficients(level_s, level_t))
-        return (small + b.square() * self.posterior_variance(level_t).to(prediction.x0)).log()
+        uncertain = self.posterior_variance(level_t.shaped(prediction.x0)).to(prediction.x0)
+        return (small + b.square() * uncertain).log()
 
 
 VARIANCES: dict[str, Variance] = {"small": Small(), "large": Large(), "learned": Learned()}
@@ -140,7 +141,8 @@ VARIANCES: dict[str, Variance] = {"small": Small(), "large": Large(), "learned":
 class MeasuredVariance:
     """Var[x_0 | x_t] averaged over coordinates, for `Optimal` or `PiGDM`, from a measured error of eps.
 
-    The error is E |eps - eps^|^2 / d at increasing times, both (K,), interpolated linearly in t between them.
+    The error is E |eps - eps^|^2 / d at increasing times, both (K,). Between them its logarithm is linear in logsnr:
+    near the data the error of eps is constant, near pure noise it falls like the SNR and Var[x_0 | x_t] is constant.
     """
 
     schedule: Schedule
@@ -148,14 +150,19 @@ class MeasuredVariance:
     error: Tensor
 
     def __call__(self, level: Level) -> Tensor:
-        """Return Var[x_0 | x_t], () or (B, 1, 1, 1) float64, clamped to [0, 1]: values in [-1, 1] have no more."""
-        t = self.schedule.time(level.logsnr)
-        times, error = (table.to(t.device, torch.float64) for table in (self.times, self.error))
-        right = torch.searchsorted(times, t).clamp(1, len(times) - 1)
-        part = ((t - times[right - 1]) / (times[right] - times[right - 1])).clamp(0.0, 1.0)
+        """Return Var[x_0 | x_t] in the level's shape, float64, clamped to [0, 1]: values in [-1, 1] have no more.
+
+        Below the lowest finite logsnr of the times Var[x_0 | x_t] stays as it is there, above the highest the error.
+        """
+        # increasing in -logsnr, as searchsorted needs it
+        noise = -self.schedule(self.times.to(level.logsnr.device)).logsnr
+        error = self.error.to(noise).clamp(min=torch.finfo(torch.float64).tiny).log()[noise.isfinite()]
+        noise = noise[noise.isfinite()]
+        u = (-level.logsnr).clamp(max=float(noise[-1]))
+        right = torch.searchsorted(noise, u.contiguous()).clamp(1, len(noise) - 1)
+        part = ((u - noise[right - 1]) / (noise[right] - noise[right - 1])).clamp(0.0, 1.0)
         between = torch.lerp(error[right - 1], error[right], part)
-        variance = ((-level.logsnr).exp() * between).clamp(0.0, 1.0)
-        return variance if variance.ndim == 0 else variance.reshape(-1, 1, 1, 1)
+        return (u + between).exp().clamp(0.0, 1.0)
 
 
 @torch.no_grad()

@@ -250,7 +250,12 @@ class Session:
         if sums.applied < sums.steps:
             reason = "the loss or its gradient was not finite"
             yield Skipped(self.images, sums.steps - sums.applied, sums.in_a_row, reason)
-        if sums.in_a_row >= MAX_SKIPS:
+        if sums.in_a_row >= min(MAX_SKIPS, self.plan.steps):
+            if sums.in_a_row == self.step:
+                raise UserError(
+                    f"the loss or gradient of all {self.step} steps so far was not finite: run 'sfumato data check' on "
+                    "the images, look at the diffusion settings, and start another --run"
+                )
             raise self._diverged(f"the loss or gradient of {sums.in_a_row} steps in a row was not finite")
 
     def _diverged(self, reason: str) -> UserError:

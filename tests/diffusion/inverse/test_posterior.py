@@ -17,6 +17,7 @@ from sfumato.diffusion.inverse.operators import LinearOperator, Mask
 from sfumato.diffusion.inverse.posterior import DPS, MomentMatching, PiGDM, PriorVariance
 from sfumato.diffusion.inverse.solvers import conjugate_gradients, minimal_residual
 from sfumato.diffusion.noise import Noise
+from sfumato.diffusion.oracle import GaussianOracle
 from sfumato.diffusion.parameterization import PARAMETERIZATIONS
 from sfumato.diffusion.prediction import Prediction
 from sfumato.diffusion.samplers.ddim import DDIM, Ancestral
@@ -52,6 +53,26 @@ def test_with_the_oracle_s_variance_pigdm_is_the_true_conditional_denoiser(
         pytest.skip("its weakest frequencies are a billionth: without noise nobody can invert it")
     truth = exact_posterior(dense(GAUSSIAN, SHAPE), operator, y, noise_std)
     assert_near(PiGDM(GAUSSIAN, operator, y, noise_std, GAUSSIAN.posterior_variance)(x_t, t), truth(x_t, t), 1e-6)
+
+
+@pytest.mark.parametrize("shape", [(6,), (3, 4), (2, 2, 3, 2)])
+@pytest.mark.parametrize("variance", [PriorVariance(0.3), None], ids=["prior", "oracle"])
+def test_pigdm_works_on_data_of_any_shape(shape: tuple[int, ...], variance: PriorVariance | None) -> None:
+    """A batch of times gives what each gives alone: the variance belongs to the row, not to the last axis."""
+    oracle = GaussianOracle(SCHEDULE, torch.tensor(0.1).double(), torch.tensor(0.3).double())
+    mask = Mask(images(1, shape, seed=4)[0] > 0)
+    y, x_t, t = mask.forward(images(3, shape)), images(3, shape, seed=6), torch.tensor([0.05, 0.4, 0.9]).double()
+    rule = variance or oracle.posterior_variance
+    together = PiGDM(oracle, mask, y, 0.1, rule)(x_t, t)
+    for i in range(3):
+        alone = PiGDM(oracle, mask, y[i : i + 1], 0.1, rule)(x_t[i : i + 1], float(t[i]))
+        assert_near(Prediction(together.x0[i : i + 1], together.eps[i : i + 1]), alone)
+        level = SCHEDULE(float(t[i]))
+        seen = level.abar / level.sigma**2 * mask.mask + mask.mask / 0.01 + 1 / 0.3  # precisions add
+        exact = (level.alpha / level.sigma**2 * x_t[i] + y[i] / 0.01 + 0.1 / 0.3) / (
+            seen + level.abar / level.sigma**2 * ~mask.mask
+        )
+        assert torch.allclose(alone.x0[0], exact, atol=1e-8)
 
 
 @EVERY

@@ -60,11 +60,11 @@ class _Posterior(Wrapped, ABC):
         """Predict, and correct the prediction towards y."""
         prediction, pull = differentiable(self.denoiser, x_t, t, condition)
         residual = self.y.to(x_t) - self.operator.forward(prediction.x0)
-        solved = self._solved(residual, per_row(t, x_t), pull)
+        solved = self._solved(x_t, residual, per_row(t, x_t, self.schedule), pull)
         return prediction.with_score(pull(self.operator.adjoint(solved)), self.schedule(t))
 
     @abstractmethod
-    def _solved(self, residual: Tensor, t: Tensor, pull: Callable[[Tensor], Tensor]) -> Tensor:
+    def _solved(self, x_t: Tensor, residual: Tensor, t: Tensor, pull: Callable[[Tensor], Tensor]) -> Tensor:
         """Return u for residuals y - A x0^ (B, ...) at t (B,); pull(u) is J^T u."""
 
 
@@ -88,7 +88,7 @@ class DPS(_Posterior):
 
     scale: float = 0.5
 
-    def _solved(self, residual: Tensor, t: Tensor, pull: Callable[[Tensor], Tensor]) -> Tensor:
+    def _solved(self, x_t: Tensor, residual: Tensor, t: Tensor, pull: Callable[[Tensor], Tensor]) -> Tensor:
         # of a mask's y only the known part counts, and elsewhere the residual is exactly 0
         measured = (residual != 0).flatten(1).sum(1)
         length = torch.maximum(residual.flatten(1).norm(dim=1), self.noise_std * measured.sqrt().to(residual))
@@ -108,8 +108,8 @@ class PriorVariance:
     variance: float = 1.0
 
     def __call__(self, level: Level) -> Tensor:
-        """Return r_t^2, (1, 1, 1) or (B, 1, 1, 1) float64."""
-        return posterior_variance(torch.full((1, 1, 1), self.variance, dtype=torch.float64), level)
+        """Return r_t^2 in the level's shape, float64."""
+        return posterior_variance(torch.tensor(self.variance, dtype=torch.float64), level)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,14 +120,14 @@ class PiGDM(_Posterior):
     A x0^), which gives the method its name. The paper's further weight on it belongs to its DDIM step and makes the
     result another than a posterior's; here the gradient is the likelihood's own.
 
-    `posterior_variance` returns V at a level, one number or one a coordinate: the paper's guess by default;
+    `posterior_variance` returns V at a level, as that of `Optimal` does: the paper's guess by default;
     `MeasuredVariance` of a trained model; `GaussianOracle.posterior_variance`, with which it is exact.
     """
 
     posterior_variance: Callable[[Level], Tensor] = PriorVariance()
 
-    def _solved(self, residual: Tensor, t: Tensor, pull: Callable[[Tensor], Tensor]) -> Tensor:
-        v = self.posterior_variance(self.schedule(t)).to(residual)
+    def _solved(self, x_t: Tensor, residual: Tensor, t: Tensor, pull: Callable[[Tensor], Tensor]) -> Tensor:
+        v = self.posterior_variance(self.schedule(t).shaped(x_t)).to(residual)
         return self.operator.solve(residual, v, self.noise_std**2)
 
 
@@ -154,7 +154,7 @@ class MomentMatching(_Posterior):
         if self.iterations < 1:
             raise ValueError(f"iterations = {self.iterations}: the solution needs at least 1")
 
-    def _solved(self, residual: Tensor, t: Tensor, pull: Callable[[Tensor], Tensor]) -> Tensor:
+    def _solved(self, x_t: Tensor, residual: Tensor, t: Tensor, pull: Callable[[Tensor], Tensor]) -> Tensor:
         level = self.schedule(t)
         gain = torch.where(level.alpha > 0, level.sigma.square() / level.alpha, 0.0)
 

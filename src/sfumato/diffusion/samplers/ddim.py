@@ -17,6 +17,7 @@ correct Euler's step (`heun`, `pndm`) start from it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -28,7 +29,7 @@ from sfumato.diffusion.noise import NoiseSource
 from sfumato.diffusion.prediction import Prediction
 from sfumato.diffusion.process import posterior_coefficients
 from sfumato.diffusion.samplers.protocol import State
-from sfumato.diffusion.schedule import Level, broadcast
+from sfumato.diffusion.schedule import Level, broadcast, step_levels
 from sfumato.diffusion.variance import Small, Variance, reverse
 
 
@@ -47,7 +48,7 @@ class Ancestral:
         self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition | None = None
     ) -> State:
         """Go from state.t to s: mean + std z, and the mean alone at s = 0."""
-        level_s, level_t = denoiser.schedule(s), denoiser.schedule(state.t)
+        level_s, level_t = step_levels(denoiser.schedule, s, state.t)
         prediction = denoiser(state.x, state.t, condition)
         step = reverse(prediction, state.x, level_s, level_t, self.variance)
         x_s = step.mean if s == 0 else step.sample(noise.step(state.step))
@@ -80,7 +81,7 @@ class DDIM:
         self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition | None = None
     ) -> State:
         """Go from state.t to s; noise is drawn only where sigma_ts > 0."""
-        x_t, level_s, level_t = state.x, denoiser.schedule(s), denoiser.schedule(state.t)
+        x_t, (level_s, level_t) = state.x, step_levels(denoiser.schedule, s, state.t)
         prediction = denoiser(x_t, state.t, condition)
         _, _, posterior_variance = posterior_coefficients(level_s, level_t)
         std = self.eta * posterior_variance.sqrt()
@@ -103,16 +104,17 @@ def rho_step(level_s: Level, level_t: Level) -> float:
 
 
 def correctable(level_s: Level, level_t: Level) -> bool:
-    """Return whether the mean of the slopes at both ends beats the first slope, on data N(0, 1).
+    """Return whether the mean of the slopes at both ends may be taken for the first slope, judged on data N(0, 1).
 
     There the flow keeps x fixed: Euler's step leads to cos(d) x, d the angle between the levels, the second slope is
-    sigma_s cos(d) x, and the truth is x. A step from far above (rho_t > 2 rho_s >> 1) is made worse, since the slope
-    changes at the near end only and half of the change is applied all the way. Mostly that is less than the tenth of an
-    image that is tolerated here; from the rho = 20 000 at which a cosine chain ends it is many images.
+    sigma_s cos(d) x, and the truth is x. A step from far above makes it worse, since the slope changes at the near end
+    only and half of the change is applied all the way: near pure noise the corrected step's error is rho_t / rho_s - 1
+    times Euler's. Up to twice is tolerated, and a tenth of an image, since other data bend the flow more (a cosine
+    chain's last step is 30 times and more, however many steps there are).
     """
     if float(level_s.sigma) == 0:
         return False  # the slope at the image itself is not defined
-    cos = float(level_s.alpha * level_t.alpha + level_s.sigma * level_t.sigma)
+    short = 2 * math.sin(float(level_t.angle - level_s.angle) / 2) ** 2  # 1 - cos(d)
     # infinite, so no, from pure noise
-    moved = rho_step(level_s, level_t) / 2 * (float(level_s.sigma) * cos - float(level_t.sigma))
-    return abs(cos - 1 + moved) < max(1 - cos, 0.1)
+    moved = rho_step(level_s, level_t) / 2 * (float(level_s.sigma) * (1 - short) - float(level_t.sigma))
+    return abs(moved - short) < max(short, min(2 * short, 0.1))

@@ -41,7 +41,7 @@ from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.noise import NoiseSource
 from sfumato.diffusion.samplers.protocol import State
-from sfumato.diffusion.schedule import Level
+from sfumato.diffusion.schedule import Level, step_levels
 from sfumato.diffusion.variance import Small, reverse
 
 Predictions = tuple[tuple[float, Tensor], ...]
@@ -96,7 +96,7 @@ class DPMSolver:
         self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition | None = None
     ) -> State:
         """Go from state.t to s with the predictions so far."""
-        level_s, level_t = denoiser.schedule(s), denoiser.schedule(state.t)
+        level_s, level_t = step_levels(denoiser.schedule, s, state.t)
         lambda_t = half_logsnr(level_t)
         h = half_logsnr(level_s) - lambda_t
         prediction = denoiser(state.x, state.t, condition)
@@ -131,7 +131,7 @@ class DPMSolverSDE:
         self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition | None = None
     ) -> State:
         """Go from state.t to s: mean + std z, and the predicted image at s = 0."""
-        level_s, level_t = denoiser.schedule(s), denoiser.schedule(state.t)
+        level_s, level_t = step_levels(denoiser.schedule, s, state.t)
         lambda_t = half_logsnr(level_t)
         h = half_logsnr(level_s) - lambda_t
         prediction = denoiser(state.x, state.t, condition)

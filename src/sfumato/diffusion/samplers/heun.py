@@ -30,7 +30,7 @@ from sfumato.diffusion.prediction import Prediction
 from sfumato.diffusion.process import step_variance
 from sfumato.diffusion.samplers.ddim import carry, correctable, rho_step
 from sfumato.diffusion.samplers.protocol import State
-from sfumato.diffusion.schedule import Schedule, broadcast
+from sfumato.diffusion.schedule import Schedule, broadcast, step_levels
 
 _MOST_CHURN = math.sqrt(2) - 1  # Alg. 2: a step's variance is at most doubled
 
@@ -39,7 +39,7 @@ def heun_step(
     denoiser: Denoiser, x_t: Tensor, t: float, s: float, condition: Condition | None
 ) -> tuple[Tensor, Prediction]:
     """Return the image at s after one step of Alg. 1, and the prediction at t."""
-    level_s, level_t = denoiser.schedule(s), denoiser.schedule(t)
+    level_s, level_t = step_levels(denoiser.schedule, s, t)
     prediction = denoiser(x_t, t, condition)
     x_s = carry(prediction, level_s.alpha, level_s.sigma)
     if not correctable(level_s, level_t):
@@ -107,6 +107,7 @@ class EDM:
     ) -> State:
         """Go from state.t up to t^ and down to s; the state's prediction is the one made at t^."""
         x, t = state.x, state.t
+        step_levels(denoiser.schedule, s, t)
         raised = self._raised(denoiser.schedule, t)
         if raised > t:
             before, after = denoiser.schedule(t), denoiser.schedule(raised)

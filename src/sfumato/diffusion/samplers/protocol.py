@@ -12,7 +12,7 @@ object serves any number of runs at once.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,6 +23,7 @@ from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.noise import NoiseSource
 from sfumato.diffusion.prediction import Prediction
+from sfumato.diffusion.schedule import as_time
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Sampler(Protocol):
 def trajectory(
     denoiser: Denoiser,
     sampler: Sampler,
-    times: Tensor,
+    times: Tensor | Sequence[float],
     noise: NoiseSource,
     condition: Condition | None = None,
     start: Tensor | None = None,
@@ -84,6 +85,7 @@ def trajectory(
     Raises:
         ValueError: times not decreasing.
     """
+    times = as_time(times, denoiser.schedule.num_steps)
     if bool((times.diff() >= 0).any()):
         raise ValueError("a sampling grid's times must decrease from noise (1) to data (0)")
     state = State(noise.prior() if start is None else start, float(times[0]))
@@ -97,7 +99,7 @@ def trajectory(
 def sample(
     denoiser: Denoiser,
     sampler: Sampler,
-    times: Tensor,
+    times: Tensor | Sequence[float],
     noise: NoiseSource,
     condition: Condition | None = None,
     start: Tensor | None = None,
