@@ -318,7 +318,7 @@ class FlowPath(Chain):
         t = torch.arange(self.num_steps + 1, dtype=torch.float64) / self.num_steps
         return torch.nn.functional.logsigmoid(self(t).logsnr)
 
-    def __call__(self, t: Tensor | float) -> Level:
+    def __call__(self, t: Time) -> Level:
         """Return the level at t in [0, 1]; raises ValueError for t outside."""
         t = _checked(t, self.num_steps)
         scale = torch.hypot(1 - t, t)
