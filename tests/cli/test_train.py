@@ -34,7 +34,7 @@ def test_a_run_is_trained_told_and_not_trained_twice(sfumato: Command, tmp_path:
     first = sfumato("train", "digits", *BRIEF)
     assert first.code == 0
     assert "1,797 images of 1x8x8" in first.out
-    assert "digits: 1,697 images of 8x8" in first.out, "the preset and why"
+    assert "small8: 1,697 images of 8x8" in first.out, "the preset and why"
     assert "finished: 80 images" in first.out
     run = Run(tmp_path / "runs" / "digits")
     assert {p.stem for p in run.weights.iterdir()} == {"best", "ema", "raw"}
@@ -70,7 +70,7 @@ def test_a_dry_run_writes_nothing_and_its_output_is_a_config(sfumato: Command, t
 def test_dry_run_in_json(sfumato: Command) -> None:
     said = json.loads(sfumato("train", "fashion", "--dry-run", "--json").out)
     assert said["shape"] == [1, 28, 28]
-    assert said["state_bytes"] == 20 * said["parameters"]
+    assert 16 * said["parameters"] < said["state_bytes"] < 20 * said["parameters"], "Muon keeps one moment of most"
 
 
 def test_a_budget_plans_a_length(sfumato: Command) -> None:
@@ -83,7 +83,7 @@ def test_a_budget_plans_a_length(sfumato: Command) -> None:
 
 def test_a_preset_is_chosen_by_size_or_taken_as_asked(sfumato: Command, tmp_path: Path) -> None:
     assert "# run         runs/fashion " in sfumato("train", "fashion", "--dry-run").out
-    assert "# run         runs/faces-digits " in sfumato("train", "faces", "--preset", "small8", "--dry-run").out
+    assert "# run         runs/faces " in sfumato("train", "faces", "--preset", "small8", "--dry-run").out
     for n in range(3):
         Image.new("RGB", (60, 40), (80 * n, 0, 0)).save(tmp_path / f"{n}.png")
     result = sfumato("train", tmp_path, "--dry-run", "--run", tmp_path.parent / "elsewhere")
@@ -99,7 +99,7 @@ def test_a_preset_is_chosen_by_size_or_taken_as_asked(sfumato: Command, tmp_path
         ("facse", "did you mean 'faces'?"),
         ("empty", "'empty' holds no files"),
         ("bad", "no readable image"),
-        ("digits --preset digit", "did you mean 'digits'?"),
+        ("digits --preset smal8", "did you mean 'small8'?"),
         ("digits --net.bsae 8", "unknown key net.bsae; did you mean 'net.base'?"),
         ("digits --net.base eight", 'net.base = "eight": expected a whole number'),
         ("digits --diffusion.schedule.kind cosin", "did you mean 'cosine'?"),
@@ -114,7 +114,7 @@ def test_a_preset_is_chosen_by_size_or_taken_as_asked(sfumato: Command, tmp_path
         ("good --run good/run --data.size 8,8", "lies inside the data"),
         ("good --run bad --data.size 8,8", "bad holds files, but no run"),
         ("good --data.labels source", "good' has no labels"),
-        ("good --data.labels true", "data.labels: 'true' can't be read (No such file or directory)"),
+        ("good --data.labels true", "data.labels: there is no 'true' in the working folder"),
     ],
 )
 def test_a_mistake_is_one_line_and_changes_nothing(line: str, said: str, refused: Command, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_a_mistake_is_one_line_and_changes_nothing(line: str, said: str, refused
 def test_another_configuration_is_refused_with_the_difference(plain: Path, refused: Command) -> None:
     # refused as the training starts, after the heading has been printed; a dry run has no heading
     said = refused("train", "digits", "--run", plain, "--dry-run", *BRIEF, "--net.base", "16", "--optim.lr=0.5")
-    assert "net.base 8 -> 16, optim.lr 0.001 -> 0.5" in said
+    assert "net.base 8 -> 16, optim.lr 0.006 -> 0.5" in said
 
 
 def test_a_full_disk_is_said(sfumato: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -29,7 +29,8 @@ from .conftest import Altered, equal, tensors, tiny
 @pytest.mark.parametrize(("space", "build"), [("eps", Eps), ("v", V)])
 def test_a_step_is_algorithm_1(digits, space, build):
     """The same images, times and noise through DDPM Eq. 4 and 14 by hand give the same loss and the same gradient."""
-    config = tiny(diffusion__parameterization=space, net__dropout="0", optim__clip="none")
+    given = {"diffusion__parameterization": space, "diffusion__timesteps__kind": "uniform"}
+    config = tiny(**given, net__dropout="0", optim__clip="none")
     trainer = Trainer(config, digits)
     trainer.step()  # away from the zero output of fresh weights
     net, start = copy.deepcopy(trainer.net), trainer.images

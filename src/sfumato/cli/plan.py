@@ -63,7 +63,7 @@ class Plan:
         values = {"data.source": self.data} | dict(self.overrides)
         config, data, reason = choose(self.preset, self.config, values, device, progress("reading images"))
         preset = reason.partition(":")[0]
-        cost = forecast(config, data, default_run(data.source_name, preset), device, self.seconds)
+        cost = forecast(config, data, default_run(data.source_name), device, self.seconds)
         if self.json:
             print_json(_table(cost, data, reason, str(device)))
         else:

@@ -40,7 +40,7 @@ class Train:
     data: Annotated[str, Positional, option("DATA")]
     """a built-in name (see `sfumato data`), or a folder of images"""
     run: Annotated[Path | None, option("DIR")] = None
-    """the run folder; runs/DATA-PRESET by default"""
+    """the run folder; runs/DATA by default"""
     preset: Annotated[str | None, option("NAME")] = None
     """small32, medium64, large256 ... (docs/training.md), cifar10-ddpm, celeba64-ddpm, celebahq256-ddpm; chosen by
     default"""
@@ -73,7 +73,7 @@ class Train:
             keep_memory()
         values = self._given() | dict(self.overrides)
         config, data, reason = choose(self.preset, self.config, values, device, progress("reading images"))
-        run = Run(self.run or default_run(data.source_name, reason.partition(":")[0]))
+        run = Run(self.run or default_run(data.source_name))
         if self.dry_run:
             return _dry_run(config, run, data, device, reason, self.json)
         if not self.json:

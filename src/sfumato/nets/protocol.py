@@ -93,7 +93,8 @@ class Network(nn.Module, ABC):
         example = (torch.empty(1, self.interface.channels, height, width, device="meta"), torch.zeros(1, device="meta"))
         blank.requires_grad_(False)  # the counter fails on a view of a weight that has a gradient
         forward = flops(blank, example)
-        return Cost(parameters(self), forward, activation_bytes(blank.requires_grad_(True), example))
+        matrices = sum(matrix.numel() for matrix in self.matrices().values())
+        return Cost(parameters(self), matrices, forward, activation_bytes(blank.requires_grad_(True), example))
 
 
 class NetworkConfig(Protocol):

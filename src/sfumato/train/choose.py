@@ -51,7 +51,6 @@ def choose(
     return config, data, f"{preset}: {reason}{over}"
 
 
-def default_run(source: str, preset: str) -> Path:
-    """Return runs/DATA-PRESET, or runs/DATA where both have one name."""
-    name = Path(source).name or "images"
-    return Path("runs") / (name if name == preset else f"{name}-{preset}")
+def default_run(source: str) -> Path:
+    """Return runs/DATA."""
+    return Path("runs") / (Path(source).name or "images")

@@ -14,6 +14,8 @@ With P parameters, N images of V bytes, batches of B and A bytes of activations 
 
     memory = 20 P + A B     weights, gradients, two moments and the average, four bytes each, and activations
     disk   = N V + 60 P     the store; three checkpoints of 16 P (two, and the one being written), three weights files
+
+Muon keeps one moment of its matrices, not two: M of them save 4 M and 12 M bytes.
 """
 
 from __future__ import annotations
@@ -235,6 +237,7 @@ def forecast(
     """Return the cost of training in a folder `path`, the speed measured for so many seconds. Nothing is written."""
     device = torch.device(device)
     cost = cost_of(config, data)
+    one_moment = cost.matrices if config.optim.name == "muon" else 0
     # the learning rate's decay needs a length; the speed does not depend on it
     config = _with_images(config, config.train.images or 10**9)
     plan = _given(config.train)
@@ -243,10 +246,10 @@ def forecast(
         parameters=cost.parameters,
         flops=cost.flops,
         plan=plan if len(data.held_out) else replace(plan, held_outs=0),
-        state_bytes=20 * cost.parameters,
+        state_bytes=20 * cost.parameters - 4 * one_moment,
         activation_bytes=cost.activation_bytes,
         store_bytes=int(data.images.nbytes),
-        run_bytes=60 * cost.parameters,
+        run_bytes=60 * cost.parameters - 12 * one_moment,
         memory_here=available_memory(device),
         disk_here=shutil.disk_usage(parent).free,
         train_images=len(data.train),
