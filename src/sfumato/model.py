@@ -33,6 +33,9 @@ from sfumato.nets.cost import Cost
 from sfumato.run.folder import Run
 from sfumato.weights import pack, read, unusable
 
+SHIPPED = ("faces", "fashion", "emoji32")
+"""Models that come with the package, by name (assets/MODELS.md)."""
+ASSETS = Path(__file__).with_name("assets")
 WEIGHTS = ("ema", "raw", "best")
 """The weights of a run folder: the average, the trained ones, and the average with the lowest held-out loss."""
 
@@ -153,7 +156,10 @@ def packed(
 
 
 def save(path: Path | str, state: Mapping[str, Tensor], config: Config, codec: Codec, **facts: Any) -> None:
-    """Write a weights file, whole or not at all; arguments as `packed`, `OSError` as the file system has it."""
+    """Write a weights file, whole or not at all; arguments as `packed`, `OSError` as the file system has it.
+
+    Weights in float16, half the bytes, are read as float32.
+    """
     write_atomic(Path(path), packed(state, config, codec, **facts))
 
 
@@ -161,7 +167,7 @@ def load(path: Path | str | Run, weights: str = "ema", device: torch.device | st
     """Rebuild a model from a weights file.
 
     Args:
-        path: a weights file, or a run folder.
+        path: a weights file, a run folder, or a name of `SHIPPED`.
         weights: which of a run folder's weights, `ema`, `raw` or `best`, or a weights file.
         device: for the network.
 
@@ -192,10 +198,13 @@ def locate(path: Path | str | Run, weights: str = "ema") -> Path:
     location = path.path if isinstance(path, Run) else Path(path)
     if weights not in WEIGHTS:
         location = Path(weights)
+    if str(location) in SHIPPED and not location.is_file() and not Run(location).exists():
+        return ASSETS / f"{location}.safetensors"
     if not location.is_dir():
         if not location.is_file():
             raise UserError(
-                f"{location} does not exist: give a weights file, or a run folder that has saved a checkpoint"
+                f"{location} does not exist: give a weights file, a run folder that has saved a checkpoint, or a model "
+                f"that comes along ({', '.join(SHIPPED)})"
             )
         return location
     file = Run(location).weights / f"{weights}.safetensors"
@@ -232,6 +241,7 @@ def _build(config: NetworkConfig, interface: Interface, tensors: dict[str, Tenso
     with torch.device("meta"):
         net = config.build(interface)
     expected: dict[str, Any] = net.state_dict()
+    tensors = {name: t.float() if t.dtype == torch.float16 else t for name, t in tensors.items()}
     if {name: (t.shape, t.dtype) for name, t in tensors.items()} != {
         name: (t.shape, t.dtype) for name, t in expected.items()
     }:

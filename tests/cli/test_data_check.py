@@ -85,7 +85,7 @@ def test_settings_change_the_advice(sfumato: Command, photos: Path) -> None:
         ("check photos --num 0", "--num is 0"),
         ("check photos --num 3 --fix list.txt", "leave out --num"),
         ("check faces --fix list.txt", "is not a folder of images"),
-        ("check photos --preset facse", "did you mean 'faces'"),
+        ("check photos --preset smal16", "did you mean 'small16'"),
         ("check photos --fxi list.txt", "did you mean --fix"),
     ],
 )

@@ -290,7 +290,7 @@ def test_identical_images_are_said(tmp_path: Path) -> None:
     [
         ("facs", "did you mean 'faces'"),
         ("digit", "did you mean 'digits'"),
-        ("zzz", "choose from: digits, faces, fashion, fashion-full"),
+        ("zzz", "choose from: digits, emoji32, faces, fashion, fashion-full"),
         ("./nowhere", "there is no './nowhere'"),
         ("/nowhere/at/all", "there is no '/nowhere/at/all'"),
         ("~/nowhere at all", "there is no"),

@@ -25,7 +25,7 @@ class ModelOptions:
     """Options of a verb that loads a model."""
 
     source: Annotated[Path, Positional, option("RUN_OR_WEIGHTS")]
-    """a run folder, or a weights file"""
+    """a run folder, a weights file, or a model that comes along: faces, fashion, emoji32"""
     weights: Annotated[str | None, option("ema|raw|best|FILE")] = None
     """the weights of a run: ema (their average, the default), raw (as trained), best (lowest held-out loss), or a
     file"""

@@ -22,7 +22,7 @@ from sfumato.diffusion.noise import Purpose, uniform
 from sfumato.errors import UserError
 from sfumato.evaluate.cache import split_rows
 from sfumato.evaluate.jobs import Progress
-from sfumato.model import Model, load
+from sfumato.model import ASSETS, Model, load
 from sfumato.run.folder import Run
 
 LOG = logging.getLogger("sfumato")
@@ -129,7 +129,10 @@ def _open(model: Model, data: str | None, on_progress: Progress | None) -> Datas
 
 
 def results_folder(source: Path) -> Path:
-    """Return the folder of a source's results: a run's own, or one beside a weights file."""
+    """Return the folder of a source's results: a run's own, or one beside a weights file; for a model that comes along
+    one in the working folder."""
+    if source.parent == ASSETS:
+        return Path("evaluation")
     if source.is_dir():
         return Run(source).evaluation
     weights = source.absolute().parent

@@ -94,6 +94,10 @@ BUILTIN: dict[str, Builtin] = {
             "MIT", _shipped("fashion"),
         ),
         Builtin(
+            "emoji32", 3786, (3, 32, 32), "10 classes", "Google's Noto emoji, on white", "Apache 2.0",
+            _shipped("emoji32"),
+        ),
+        Builtin(
             "fashion-full", 60000, (1, 28, 28), "10 classes", "clothes: all of Fashion-MNIST, where Debian's files are",
             "MIT", _fashion_full,
         ),
