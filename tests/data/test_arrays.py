@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sfumato.config.data import DataConfig
+from sfumato.data import open_data
 from sfumato.data.formats.decode import header_size, read_picture
 from sfumato.data.sources.arrays import array_source, as_pixels
 from sfumato.data.sources.protocol import Blob, Unreadable
@@ -119,11 +121,66 @@ def test_labels_are_the_class(tmp_path: Path) -> None:
     assert array_source(tmp_path / "named.npz").key() != array_source(tmp_path / "plain.npz").key()
 
 
+KERAS = ("x_train", "y_train", "x_test", "y_test")
+MEDMNIST = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+@pytest.mark.parametrize("keys", [KERAS, MEDMNIST, ("X_train", "Y_train", "X_val", "Y_val")])
+@pytest.mark.parametrize("column", [False, True])
+def test_the_keys_of_the_field_and_their_parts(keys: tuple[str, ...], column: bool, tmp_path: Path) -> None:
+    train, test = RNG.integers(0, 256, (4, 8, 8)).astype(np.uint8), RNG.integers(0, 256, (2, 8, 8)).astype(np.uint8)
+    labels = np.array([7, 10, 7, 7]), np.array([10, 9])
+    if column:
+        labels = labels[0][:, None], labels[1][:, None]
+    arrays = dict(zip(keys, (train, labels[0], test, labels[1]), strict=True))
+    np.savez(tmp_path / "a.npz", **{key: arrays[key] for key in sorted(keys)}, other=np.array([{}]))
+    data = open_data(DataConfig(str(tmp_path / "a.npz"), labels="source"))
+    assert data.attributes[0].values == ("7", "9", "10")
+    assert data.train.tolist() == [0, 1, 2, 3]
+    assert data.held_out.tolist() == [4, 5]
+    assert np.array_equal(data.images[:, 0], np.concatenate([train, test]))
+    assert data.table[:, 0].tolist() == [0, 2, 0, 0, 2, 1]
+    assert f"held out are the 2 images of '{keys[2]}'" in data.summary()
+
+
+def test_other_names_of_images_and_labels(tmp_path: Path) -> None:
+    images = RNG.integers(0, 256, (5, 6, 6)).astype(np.uint8)
+    np.savez(tmp_path / "xy.npz", X=images, y=np.array([1.0, 0.0, 1.0, 1.0, 1.0]))
+    np.savez(tmp_path / "positional.npz", images, np.array([b"b", b"a", b"b", b"b", b"b"]))
+    np.savez(tmp_path / "dsprites.npz", imgs=images, latents_values=np.zeros((5, 6)), metadata=np.array([{}]))
+    for name, values in (("xy", ("0", "1")), ("positional", ("a", "b")), ("dsprites", None)):
+        source = array_source(tmp_path / f"{name}.npz")
+        assert np.array_equal(source.read(3).pixels[..., 0], images[3])
+        assert tuple(a.values for a in source.attributes) == ((values,) if values else ())
+        assert [source.read(i).condition for i in range(2)] == ([(1.0,), (0.0,)] if values else [(), ()])
+
+
+def test_rows_of_labels(tmp_path: Path) -> None:
+    images = RNG.integers(0, 256, (3, 6, 6)).astype(np.uint8)
+    np.savez(tmp_path / "one.npz", images=images, labels=np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0]]))
+    np.savez(tmp_path / "many.npz", images=images, labels=np.array([[0, 1], [1, 1], [0, 0]]))
+    one, many = array_source(tmp_path / "one.npz"), array_source(tmp_path / "many.npz")
+    assert [one.read(i).condition for i in range(3)] == [(2.0,), (0.0,), (1.0,)]
+    assert [a.name for a in many.attributes] == ["label0", "label1"]
+    assert [many.read(i).condition for i in range(3)] == [(0.0, 1.0), (1.0, 1.0), (0.0, 0.0)]
+
+
+def test_a_part_without_labels_has_none(tmp_path: Path) -> None:
+    arrays = {"x_train": np.zeros((2, 6, 6)), "y_train": np.array([0, 1]), "x_test": np.ones((2, 6, 6))}
+    np.savez(tmp_path / "a.npz", **arrays)
+    conditions = [array_source(tmp_path / "a.npz").read(i).condition for i in range(4)]
+    assert conditions[:2] == [(0.0,), (1.0,)]
+    assert all(np.isnan(value) for (value,) in conditions[2:])
+
+
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
         ({"a": np.zeros((2, 3, 3)), "b": np.zeros(2)}, "no array 'images'"),
         ({"images": np.zeros((3, 3))}, "number x height x width"),
+        ({"images": np.zeros((3, 9))}, "signals of length L are number x 1 x L"),
+        ({"x_train": np.zeros((3, 4, 4)), "x_test": np.zeros((3, 5, 4))}, "parts that don't fit together"),
+        ({"x_train": np.zeros((3, 4, 4)), "y_train": np.zeros(2, int)}, "one integer or text for each of 3"),
         ({"images": np.zeros((2, 3, 3)), "labels": np.zeros(3, int)}, "one integer or text for each"),
         ({"images": np.zeros((2, 3, 3)), "labels": np.array([0, 5]), "classes": np.array(["a", "b"])}, "beyond its 2"),
         ({"images": np.array([{}, {}, {}])}, "array of objects"),

@@ -1,9 +1,9 @@
 """Sources of arrays: numpy files, arrays and tensors in memory, a torch `Dataset`.
 
     a .npy or .npz      all pictures: (N, H, W) or (N, H, W, C) or (N, C, H, W); in an .npz the array `images`, or the
-    only
-                        one. It may also hold `labels` (N,), integers or text, which are the attribute `class`; with
-                        `classes` (K,), text, integers are indices of it
+                        arrays `npz` finds. It may also hold `labels` (N,) or (N, 1), integers or text, which are the
+                        attribute `class`; with `classes` (K,), text, integers are indices of it. A row of K labels
+                        of 0 and 1 is the class where it has a single 1, else K attributes of no and yes
     from_arrays         data = open_data(DataConfig(size=(32, 32)), source=from_arrays(images, labels, ("cat", "dog")))
     from_dataset        data = open_data(DataConfig(), source=from_dataset(torchvision_dataset))
 
@@ -17,7 +17,8 @@ from __future__ import annotations
 import hashlib
 import math
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -27,10 +28,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfumato.conditions.attributes import Attribute
-from sfumato.data.formats.npy import as_pixels, channels_last, check_length, mapped, too_large
-from sfumato.data.labels import column
+from sfumato.data.formats.npy import as_pixels, channels_last, mapped, too_large
+from sfumato.data.labels import column, in_order
 from sfumato.data.sources.files import state_of
-from sfumato.data.sources.protocol import Labels, Picture, Pixels, Unreadable, printable
+from sfumato.data.sources.npz import layout_of_npz, read_members
+from sfumato.data.sources.protocol import Labels, Layout, Picture, Pixels, Unreadable, printable
 from sfumato.errors import UserError
 
 _IMAGES, _LABELS = ("image", "img", "pixel_values", "x"), ("label", "labels", "class", "y")
@@ -45,16 +47,27 @@ class Arrays:
 
 
 class ArraySource:
-    """Pictures that are arrays, loaded on first use; the key may be a function that returns it."""
+    """Pictures that are arrays, loaded on first use; the key may be a function that returns it, as is the layout."""
 
-    def __init__(self, name: str, key: str | Callable[[], str], load: Callable[[], Arrays]) -> None:
+    def __init__(
+        self,
+        name: str,
+        key: str | Callable[[], str],
+        load: Callable[[], Arrays],
+        layout: Callable[[], Layout] = Layout,
+    ) -> None:
         self.name = name
-        self._key, self._load = key, load
+        self._key, self._load, self._layout = key, load, layout
 
     @cached_property
     def arrays(self) -> Arrays:
         """The arrays; raises what `load` raises."""
         return self._load()
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Which pictures are held out."""
+        return self._layout()
 
     @property
     def attributes(self) -> tuple[Attribute, ...]:
@@ -92,53 +105,93 @@ def is_array_file(path: Path) -> bool:
 
 def array_source(path: Path) -> ArraySource:
     """Return a source of the pictures in one .npy or .npz, which is read on first use."""
-    return ArraySource(printable(str(path.resolve())), state_of([path]), lambda: _load(path))
+    return ArraySource(printable(str(path.resolve())), state_of([path]), lambda: _load(path), lambda: _layout(path))
 
 
-def _load(path: Path) -> Arrays:
+def _layout(path: Path) -> Layout:
+    with _faults(path):
+        return layout_of_npz(path) if zipfile.is_zipfile(path) else Layout()
+
+
+@contextmanager
+def _faults(path: Path) -> Iterator[None]:
+    """Turn errors of reading arrays into one line."""
     shown = printable(str(path))
     try:
-        images, labels, classes = _unpacked(path) if zipfile.is_zipfile(path) else (mapped(path), None, None)
+        yield
     except Unreadable as fault:
         raise UserError(f"'{shown}' can't be read as an array: {fault.reason}") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, RuntimeError) as error:
         reason = printable(str(error))[:100]
         raise UserError(f"'{shown}' can't be read as arrays ({reason}): write it with numpy.save or savez") from None
-    if images.ndim not in (3, 4) or not images.size:
-        shape = "x".join(map(str, images.shape))
-        raise UserError(f"'{shown}' holds an array of {shape}: images are number x height x width (x channels)")
-    images = channels_last(images if images.ndim == 4 else images[..., None])
+
+
+def _load(path: Path) -> Arrays:
+    shown = printable(str(path))
+    with _faults(path):
+        parts, labels, classes = read_members(path) if zipfile.is_zipfile(path) else ([mapped(path)], [None], None)
+    parts = [_images(part, shown) for part in parts]
+    if len({(part.shape[1:], part.dtype) for part in parts}) > 1:
+        shapes = ", ".join(f"{'x'.join(map(str, part.shape))} {part.dtype}" for part in parts)
+        raise UserError(f"'{shown}' holds parts that don't fit together ({shapes}): write them alike")
+    images = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    given = np.repeat([own is not None for own in labels], list(map(len, parts)))
+    known = [(len(part), own) for part, own in zip(parts, labels, strict=True) if own is not None]
+    found = _class_labels(known, classes, shown) if known else Labels.none(0)
+    table = np.full((len(images), len(found.attributes)), np.nan, np.float32)
+    table[given] = found.conditions
+    return Arrays(images, Labels(found.attributes, table))
+
+
+def _images(array: NDArray[Any], shown: str) -> NDArray[Any]:
+    """An array as pictures (N, H, W, C)."""
+    if array.ndim not in (3, 4) or not array.size:
+        shape = "x".join(map(str, array.shape))
+        hint = "; signals of length L are number x 1 x L" if array.ndim == 2 else ""
+        raise UserError(f"'{shown}' holds an array of {shape}: images are number x height x width (x channels){hint}")
+    images = channels_last(array if array.ndim == 4 else array[..., None])
     if too_large(images.shape[1:]):
         raise UserError(f"'{shown}' holds images of {'x'.join(map(str, images.shape[1:]))}, which are too large")
-    return Arrays(images, _class_labels(len(images), labels, classes, shown))
+    return images
 
 
-def _unpacked(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]:
-    """(images, labels, classes) of an .npz; raises any exception of reading it."""
-    with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
-            with archive.open(info) as member:
-                check_length(member, info.file_size)
-    with np.load(path, allow_pickle=False) as arrays:
-        names = list(arrays.files)
-        if "images" not in names and len(names) != 1:
-            raise ValueError(f"it holds {', '.join(names[:4])}, and no array 'images'")
-        images: NDArray[Any] = arrays["images" if "images" in names else names[0]]
-        return images, *(arrays[name] if name in names else None for name in ("labels", "classes"))  # type: ignore
-
-
-def _class_labels(count: int, labels: NDArray[Any] | None, classes: NDArray[Any] | None, shown: str) -> Labels:
-    if labels is None:
-        return Labels.none(count)
-    if labels.shape != (count,) or labels.dtype.kind not in "iuU":
-        raise UserError(f"the labels in '{shown}' must be one integer or text for each of {count:,} images")
-    if classes is None or labels.dtype.kind == "U":
-        classes, labels = np.unique(labels, return_inverse=True)
-    elif labels.min() < 0 or labels.max() >= len(classes):
+def _class_labels(parts: Sequence[tuple[int, NDArray[Any]]], classes: NDArray[Any] | None, shown: str) -> Labels:
+    """The labels of pictures in parts: how many pictures, and their labels."""
+    labels = [own[:, 0] if own.ndim == 2 and own.shape[1] == 1 else own for _, own in parts]
+    count, shapes = sum(count for count, _ in parts), {own.shape[1:] for own in labels}
+    fault = f"the labels in '{shown}' must be one integer or text for each of {count:,} images"
+    if any(own.shape[:1] != (count,) for count, own in parts) or len(shapes) > 1 or labels[0].ndim > 2:
+        raise UserError(fault)
+    joined = np.concatenate(labels)
+    if joined.ndim == 2:
+        return _rows_of_labels(joined, fault)
+    if joined.dtype.kind == "S":
+        joined = np.char.decode(joined, "utf-8", "replace")
+    if joined.dtype.kind == "b" or (joined.dtype.kind == "f" and (joined == np.rint(joined)).all()):
+        joined = joined.astype(np.int64)
+    if joined.dtype.kind not in "iuU":
+        raise UserError(fault)
+    if classes is None or joined.dtype.kind == "U":
+        names = in_order(map(str, np.unique(joined).tolist()))
+        code = {name: k for k, name in enumerate(names)}
+        joined = np.array([code[str(label)] for label in joined.tolist()])
+    elif joined.min() < 0 or joined.max() >= len(classes):
         raise UserError(f"'{shown}' has labels beyond its {len(classes)} classes: count them from 0")
-    if len(classes) < 2:
-        return Labels.none(count)
-    return Labels.of_classes([printable(str(name)) for name in classes], labels)
+    else:
+        names = list(map(str, classes))
+    if len(names) < 2:
+        return Labels.none(len(joined))
+    return Labels.of_classes(list(map(printable, names)), joined)
+
+
+def _rows_of_labels(table: NDArray[Any], fault: str) -> Labels:
+    """Labels (N, K) of 0 and 1: the class where each row has a single 1, else an attribute for each column."""
+    if table.dtype.kind not in "biuf" or not np.isin(table, (0, 1)).all():
+        raise UserError(fault)
+    if (table.sum(1) == 1).all():
+        return Labels.of_classes([str(k) for k in range(table.shape[1])], table.argmax(1))
+    attributes = tuple(Attribute(f"label{k}", ("no", "yes")) for k in range(table.shape[1]))
+    return Labels(attributes, table.astype(np.float32))
 
 
 # Memory

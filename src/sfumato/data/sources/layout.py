@@ -135,22 +135,23 @@ def _masks(folders: Iterable[Folder]) -> tuple[dict[Folder, str], set[Folder]]:
             beside.setdefault(folder[:k], set()).add(name)
     masks, passed = dict[Folder, str](), set[Folder]()
     for parent, names in beside.items():
-        pictures = {_part(name): name for name in names if _kind(name) in _PICTURES}
+        pictures = {part_of(name): name for name in names if kind_of(name) in _PICTURES}
         for name in names:
-            if _kind(name) in _MASKS and (other := pictures.get(_part(name))) is not None:
+            if kind_of(name) in _MASKS and (other := pictures.get(part_of(name))) is not None:
                 masks[*parent, name] = other
                 passed.add((*parent, other))
     inside = {f: masks[f[:k]] for f in folders for k in range(1, len(f) + 1) if f[:k] in masks}
     return inside, passed
 
 
-def _kind(folder: str) -> str:
-    """The name of a folder without the part that it says and without anything but letters."""
-    return re.sub(r"[^a-z]", "", _PART.sub("", folder).lower())
+def kind_of(name: str) -> str:
+    """Return the letters of a name in lower case, without the part that it says: `x` of `x_train`."""
+    return re.sub(r"[^a-z]", "", _PART.sub("", name).lower())
 
 
-def _part(folder: str) -> str:
-    return match[0].lower() if (match := _PART.search(folder)) else ""
+def part_of(name: str) -> str:
+    """Return the part that a name says, in lower case: `train` of `x_train`; empty for none."""
+    return match[0].lower() if (match := _PART.search(name)) else ""
 
 
 def _without_masks(members: list[Member], masks: dict[Folder, str]) -> list[Member]:
