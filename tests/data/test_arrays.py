@@ -191,3 +191,14 @@ def test_files_that_cannot_be_used(arrays: dict[str, np.ndarray], said: str, tmp
     with pytest.raises(UserError, match=said) as error:
         len(array_source(tmp_path / "a.npz"))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("shape", [(30, 1, 100), (30, 1, 1, 100), (30, 100, 1, 1)])
+def test_signals_keep_their_length(shape: tuple[int, ...], tmp_path: Path) -> None:
+    """One row of L values is a picture of height 1; it is never shrunk to a single value."""
+    signals = RNG.normal(size=shape).astype(np.float32)
+    np.save(tmp_path / "s.npy", signals)
+    data = open_data(DataConfig(str(tmp_path / "s.npy")))
+    assert sorted(data.shape[1:]) == [1, 100]
+    assert np.array_equal(np.array(data.images).reshape(30, 100), signals.reshape(30, 100))
+    assert "100 (height x width), as strips or signals have it" in data.summary() or "100x1" in data.summary()

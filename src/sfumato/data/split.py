@@ -65,6 +65,8 @@ def split_as(
     note = f"held out are the {int(out.sum()):,} images of {where} (data.held_out=0 trains on them too)"
     if copies.any():
         note += f"; {int(copies.sum()):,} more of them are exact copies of training images, and train with these"
+    if not out.any():
+        note = f"nothing is held out: the images of {where} are exact copies of training images"
     if not trained:
         out, note = np.zeros_like(out), f"nothing is held out: beside {where} there is nothing to train on"
     return np.flatnonzero(~out).astype(np.int64), np.flatnonzero(out).astype(np.int64), note

@@ -32,7 +32,7 @@ import numpy as np
 
 from sfumato.codec import format as formats
 from sfumato.codec.format import PixelFormat, format_of
-from sfumato.config.data import DataConfig
+from sfumato.config.data import LARGEST_SIDE, DataConfig
 from sfumato.data.formats.decode import read_picture
 from sfumato.data.formats.fitting import Form, Row, make_row
 from sfumato.data.sources.protocol import File, Source, Unreadable, encoded, files_of
@@ -96,15 +96,23 @@ def build(source: Source, config: DataConfig, entry: Path, on_progress: Progress
 def choose_size(sizes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], str]:
     """Choose the size of training images from those of the pictures; returns it, and a sentence with the reason.
 
-    Pictures that are all of one size of at most 64 keep it. Else the square is taken whose side is the largest of
-    `SIDES` that the median of the pictures' shorter sides reaches; below 8, that median itself.
+    Pictures that are all of one size of at most 64 keep it. Strips and signals, whose median height or width is below 8
+    and less than half the other, keep both medians. Else the square is taken whose side is the largest of `SIDES` that
+    the median of the pictures' shorter sides reaches; below 8, that median itself, and never 1.
     """
     first = sizes[0]
     alike = all(size == first for size in sizes)
     if alike and max(first) <= SIDES[-1]:
         return first, f"size {first[0]}x{first[1]} (height x width): every picture has it"
+    height, width = (min(LARGEST_SIDE, int(np.median(sides))) for sides in zip(*sizes, strict=True))
+    if min(height, width) < SIDES[0] and 2 * min(height, width) < max(height, width):
+        longest = max(map(max, sizes))
+        cut = f"; the middle is cut out of longer ones, up to {longest:,}" if longest > max(height, width) else ""
+        return (height, width), (
+            f"size {height}x{width} (height x width), as strips or signals have it{cut}; set data.size for another"
+        )
     median = int(np.median([min(size) for size in sizes]))
-    side = max((side for side in SIDES if side <= median), default=median)
+    side = max((side for side in SIDES if side <= median), default=median if median > 1 else SIDES[0])
     what = f"every picture is {first[0]}x{first[1]}" if alike else f"the pictures' median shorter side is {median}"
     return (side, side), f"size {side}x{side}, chosen since {what}; set data.size for another"
 
