@@ -12,7 +12,7 @@ import pytest
 
 from sfumato.conditions.attributes import Attribute
 from sfumato.data.label_files import read_labels
-from sfumato.data.labels import MOST_INTEGERS, MOST_VALUES, column
+from sfumato.data.labels import MOST_INTEGERS, MOST_VALUES, column, remarks
 from sfumato.data.sources.protocol import Labels
 from sfumato.errors import UserError
 
@@ -105,7 +105,74 @@ def test_what_does_not_fit_is_counted(read: Read) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "lines", [["a/1.png,pug", "a/2.png,husky", "b/3.png,pug"], ["1.png,pug", "2.png,husky", "3.png,pug"]]
+)
+def test_a_first_line_that_names_an_image_is_no_header(read: Read, lines: list[str]) -> None:
+    labels = read("\n".join(lines))
+    assert labels.attributes == (Attribute("class", ("husky", "pug")),)
+    assert labels.conditions[:, 0].tolist() == [1, 0, 1]
+    assert "labels.csv has no header: its columns are called class" in labels.notes
+
+
+def test_columns_without_a_header_are_numbered(read: Read) -> None:
+    labels = read("gone.jpg,pug,3.5\na/2.png,husky,4\n")
+    assert [attribute.name for attribute in labels.attributes] == ["column2", "column3"]
+    assert told(labels)[1] == ["husky", "4"]
+    assert told(labels)[0] == ["not given", "not given"], "the picture of the first line is not in the data"
+
+
+def test_names_without_folders_or_suffixes(read: Read) -> None:
+    labels = read("id,breed\n1,pug\n3,husky\n")
+    assert told(labels) == [["pug"], ["not given"], ["husky"]]
+    assert "labels.csv gives no paths as the images have them: its rows were matched by file name without suffix" in (
+        labels.notes
+    )
+    assert told(read("file,breed\nelsewhere/1.png,pug\n"))[0] == ["pug"]
+
+
+def test_a_name_that_two_images_have_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("file,a\n1.png,x\n")
+    with pytest.raises(UserError, match=r"names images by file name alone, which several have: .* such as 'a/1\.png'"):
+        read_labels(tmp_path / "labels.csv", ["a/1.png", "b/1.png"])
+
+
 # ---- what a column is ----
+
+
+@pytest.mark.parametrize("text", ["N/A", "n/a", "NA", "#N/A", "null", "None", "-", "?", "unknown"])
+def test_missing_numbers_leave_a_column_of_numbers(read: Read, text: str) -> None:
+    labels = read(f"file,age\na/1.png,1.5\na/2.png,{text}\nb/3.png, \n")
+    assert labels.attributes == (Attribute("age", mean=1.5, std=1.0),)
+    assert told(labels) == [["1.5"], ["not given"], ["not given"]]
+    assert labels.notes == (f"age: '{text}' (1 cells) counts as not given",)
+
+
+def test_missing_among_yes_and_no_and_among_words() -> None:
+    attribute, values = column("c", ["yes", "N/A", "no"])
+    assert attribute == Attribute("c", ("no", "yes"))
+    np.testing.assert_array_equal(values, np.float32([1, math.nan, 0]))
+    assert kind(["none", "clear", "dark"]).values == ("clear", "dark", "none"), "a word among words is a value"
+    assert kind(["N/A", "N/A"]).values == ("N/A",)
+
+
+def test_a_single_word_among_numbers_is_said(read: Read) -> None:
+    labels = read("file,age\na/1.png,1.5\na/2.png,2.5\nb/3.png,about 3\n" + "x.png,4.5\n")
+    assert labels.attributes[0].values == ("1.5", "2.5", "about 3")
+    many = {f"{k}.png": str(k / 2) for k in range(8)} | {"8.png": "about 3"}
+    columns = [(name, cell) for name, cell in many.items()]
+    assert remarks({"age": [cell for _, cell in columns]}, ["age"]) == [
+        "age is not read as a number, since 'about 3' is none: it has 9 values"
+    ]
+
+
+def test_integers_of_a_column_called_class_are_classes() -> None:
+    """Such as the .cls of a set of a hundred classes."""
+    many = [str(n) for n in range(100)]
+    assert column("class", many)[0].values == tuple(many)
+    assert column("Label", many)[0].values == tuple(many)
+    assert column("age", many)[0].values == ()
+    assert column("label", [str(n) for n in range(MOST_VALUES + 1)])[0].values == ()
 
 
 def kind(cells: Sequence[str | None]) -> Attribute:
