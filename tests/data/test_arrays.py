@@ -11,6 +11,7 @@ import pytest
 from sfumato.config.data import DataConfig
 from sfumato.data import open_data
 from sfumato.data.formats.decode import header_size, read_picture
+from sfumato.data.formats.fitting import read_values
 from sfumato.data.sources.arrays import array_source, as_pixels
 from sfumato.data.sources.protocol import Blob, Unreadable
 from sfumato.errors import UserError
@@ -70,7 +71,7 @@ def test_truth_is_black_and_white() -> None:
 def test_what_has_no_rule(array: np.ndarray, reason: str) -> None:
     if array.nbytes < 1e6:
         with pytest.raises(Unreadable, match=reason):
-            read_picture(file_of(array))
+            read_values(read_picture(file_of(array)), "white")
 
 
 def test_files_that_lie(tmp_path: Path) -> None:

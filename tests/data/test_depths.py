@@ -107,8 +107,7 @@ def test_a_range_that_is_given_counts(folder: Path) -> None:
     assert not any("beyond" in note for note in opened(folder.with_suffix(".npy"), range=(-9.0, 9.0)).notes)
     assert data.fingerprint != opened(folder.with_suffix(".npy")).fingerprint
     grey(folder)
-    with pytest.raises(UserError, match="the images are 16-bit"):
-        opened(folder, range=(0.0, 1.0))
+    assert opened(folder, range=(0.0, 1.0)).format == PixelFormat("float", 0.0, 1.0), "integers become floats"
     assert opened(folder, range=(0.0, 10_000.0), depth="float").format == PixelFormat("float", 0.0, 10_000.0)
 
 

@@ -124,7 +124,7 @@ def test_it_is_turned() -> None:
         (tiff(np.zeros_like(DEEP), packing=8, _259=1), "before its last row"),
         (tiff(DEEP, _259=8), "damaged"),
         (tiff(DEEP, _322=0, _323=0, _324=[8], _325=[8]), "blocks of no size"),
-        (tiff(np.full((2, 2, 5), np.nan, np.float32)), "not finite"),
+        (tiff(np.full((2, 2, 5), np.inf, np.float32)), "not finite"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -26,11 +26,12 @@ from sfumato.conditions.table import Attributes
 from sfumato.conditions.vocabulary import AttributeVocabulary
 from sfumato.config.data import DataConfig
 from sfumato.data.augment import cut_out, mirror
+from sfumato.data.findings import findings, too_large
 from sfumato.data.label_files import read_labels, with_tables
 from sfumato.data.labels import pick
 from sfumato.data.sources.opening import open_source
 from sfumato.data.sources.protocol import Labels, Pixels, Source, folder_of, layout_of, printable
-from sfumato.data.split import split, split_as, warnings
+from sfumato.data.split import split, split_as, trained, warnings
 from sfumato.data.store.build import Progress
 from sfumato.data.store.format import Stored
 from sfumato.data.store.open import cache_folder, open_store
@@ -224,7 +225,11 @@ def open_data(
     format, range_note = _format(stored, config)
     labels = _labels(stored, config, source)
     train, held_out, split_note = _split(stored, config, source)
-    notes = (*stored.notes, *labels.notes, *warnings(stored.digests, len(train)), split_note, range_note)
+    labels = trained(labels, train)
+    found = (finding.text for finding in findings(stored.values, format, stored.mixed))
+    flip = "each training image is mirrored with probability 1/2 (data.flip)" if config.flip else None
+    own_notes = (*warnings(stored.digests, len(train)), split_note, range_note, *found, flip)
+    notes = (*stored.notes, *labels.notes, *own_notes)
     return Dataset(
         config=config,
         source_name=source.name,
@@ -253,17 +258,16 @@ def _format(stored: Stored, config: DataConfig) -> tuple[PixelFormat, str | None
     """What the values are, in the range that the configuration gives, and a sentence where it doesn't hold them all."""
     own = stored.format
     if config.range is None:
+        if (reason := too_large(own)) is not None:
+            raise UserError(reason)
         return own, None
-    if own.levels is not None:
-        raise UserError(
-            f"data.range is for floats, and the images are {own.words}: set data.depth=float, or leave it out"
-        )
     format = PixelFormat("float", *config.range)
-    if own.low >= format.low and own.high <= format.high:
+    if config.clamp or (own.low >= format.low and own.high <= format.high):
         return format, None
     return (
         format,
-        f"values reach from {own.low:.5g} to {own.high:.5g}, beyond data.range, which clipped samples don't leave",
+        f"values reach from {own.low:.5g} to {own.high:.5g}, beyond data.range, and are not clamped (data.clamp=true "
+        "clamps them); clipped samples don't leave the range",
     )
 
 

@@ -13,9 +13,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sfumato.conditions.attributes import Attribute
+from sfumato.data.sources.protocol import Labels
 
 FEWEST_TO_SPLIT = 20
 FEW = 1000
@@ -70,6 +74,30 @@ def split_as(
     if not trained:
         out, note = np.zeros_like(out), f"nothing is held out: beside {where} there is nothing to train on"
     return np.flatnonzero(~out).astype(np.int64), np.flatnonzero(out).astype(np.int64), note
+
+
+def trained(labels: Labels, train: NDArray[np.int64]) -> Labels:
+    """Return labels of which only those values are left that a training image has, with a note of the others.
+
+    A model does not learn a value that only held-out images have, so its vocabulary must not offer it; the value of
+    these images is not given.
+    """
+    conditions, attributes, notes = labels.conditions.copy(), list(labels.attributes), list(labels.notes)
+    for a, attribute in enumerate(attributes):
+        if not attribute.values:
+            continue
+        known = np.unique(conditions[train, a])
+        known = known[~np.isnan(known)].astype(np.int64)
+        missing = [value for k, value in enumerate(attribute.values) if k not in known]
+        if missing and len(known):
+            new = np.full(len(attribute.values), np.nan, np.float32)
+            new[known] = np.arange(len(known))
+            given = ~np.isnan(conditions[:, a])
+            conditions[given, a] = new[conditions[given, a].astype(np.int64)]
+            attributes[a] = Attribute(attribute.name, tuple(attribute.values[k] for k in known))
+            shown = ", ".join(missing[:6]) + ", ..." * (len(missing) > 6)
+            notes.append(f"{attribute.name}: no training image has {shown}, which the model can't be asked for")
+    return replace(labels, attributes=tuple(attributes), conditions=conditions, notes=tuple(notes))
 
 
 def warnings(digests: Sequence[str], num_train: int) -> list[str]:

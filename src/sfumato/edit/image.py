@@ -25,7 +25,17 @@ from PIL import Image
 from torch import Tensor
 
 from sfumato.data.formats.decode import header_size, read_picture
-from sfumato.data.formats.fitting import converted, fit, flattened, is_grey, kind_of, with_channels
+from sfumato.data.formats.fitting import (
+    RESAMPLES,
+    converted,
+    fit,
+    flattened,
+    is_grey,
+    kind_of,
+    largest_cut,
+    read_values,
+    with_channels,
+)
 from sfumato.data.sources.protocol import Pixels, Unreadable
 from sfumato.errors import UserError
 from sfumato.model import Model
@@ -50,13 +60,15 @@ def read_image(model: Model, path: Path, size: Size | None = None) -> Fitted:
     height, width = size or own
     picture = _read(path, lambda: read_picture(path))
     alpha = picture.alpha and data.channels == channels and channels in (2, 4)
-    original = picture.pixels if alpha else flattened(picture, data.background)
-    pixels = _read(path, lambda: converted(original, form.kind))
-    fitted = fit(pixels, (height, width), alpha=alpha)
+    clamp = (form.low, form.high) if data.clamps else None
+    read = lambda: read_values(picture, data.background, form.kind, data.hole, clamp, alpha)  # noqa: E731
+    pixels = _read(path, read).pixels
+    fitted = fit(pixels, (height, width), RESAMPLES[data.resample], alpha=alpha)
+    fitted = fitted if clamp is None else fitted.clip(*clamp)
     done = _fitting(pixels.shape[:2], (height, width))
     if channels == 1 and not is_grey(fitted):
         done.append("made grey")
-    if kind_of(original) != form.kind:
+    if kind_of(picture.pixels) != form.kind:
         done.append(f"brought to {form.words}")
     values = _read(path, lambda: with_channels(fitted, channels, alpha))
     return Fitted(form.to_model(torch.from_numpy(values.transpose(2, 0, 1).copy())), ", ".join(done))
@@ -121,7 +133,7 @@ def _read(path: Path, read: Callable[[], T]) -> T:
 def _fitting(shape: tuple[int, ...], size: Size) -> list[str]:
     """Return how an image of one size becomes one of another, sizes as width x height."""
     (h, w), (height, width) = shape, size
-    rows, columns = min(h, max(1, round(w * height / width))), min(w, max(1, round(h * width / height)))
+    rows, columns = largest_cut(shape, size)
     done = [] if (rows, columns) == (h, w) else [f"cut from {w}x{h} to {columns}x{rows}"]
     return done if (rows, columns) == size else [*done, f"resized to {width}x{height}"]
 

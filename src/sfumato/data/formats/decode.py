@@ -16,8 +16,8 @@ How modes become channels (C) of uint8, uint16 or float32:
     many bands               C = any, a TIFF's 8 or 16 bits or floats as they are (`tiff`)
     anything transparent     C = 4, its opacity last; of 16-bit grey 2
 
-Colour profiles are ignored. The orientation in EXIF is applied (Pillow itself applies a TIFF's). `fitting` converts
-depth, channels, opacity and size for training.
+Colour profiles other than sRGB are converted to it (`colour`), but not those of 16 bits and floats. The orientation in
+EXIF is applied (Pillow itself applies a TIFF's). `fitting` converts depth, channels, opacity and size for training.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.ExifTags import Base
 
+from sfumato.data.formats.colour import to_srgb, without_tint
 from sfumato.data.formats.foreign import HEAD, foreign
 from sfumato.data.formats.npy import MAGIC, as_pixels, finite, view_picture
 from sfumato.data.formats.png import read_sixteen, rows_missing
@@ -66,10 +67,13 @@ def read_picture(file: File) -> Picture:
         coarse = image.format == "PNG" and image.mode != "I;16" and ";16" in str(getattr(image, "tile", ()))
         image.load()
         deep = read_sixteen(file) if coarse else None
-        pixels, alpha = _pixels(image) if deep is None else (deep, deep.shape[2] in (2, 4))
+        eight = deep is None and not image.mode.startswith(("I", "F"))
+        inner, profile = to_srgb(image) if eight else (image, "ignored" if image.info.get("icc_profile") else "")
+        pixels, alpha = _pixels(inner) if deep is None else (deep, deep.shape[2] in (2, 4))
         if image.format == "PNG" and _ends_blank(image, pixels) and rows_missing(file):
             raise Unreadable("damaged: its data end before its last row")
-        return Picture(_turned(pixels, _orientation(image)), animated=_animated(image), alpha=alpha)
+        pixels = _turned(without_tint(image, pixels), _orientation(image))
+        return Picture(pixels, animated=_animated(image), alpha=alpha, profile=profile)
 
 
 def header_size(file: File) -> tuple[int, int]:

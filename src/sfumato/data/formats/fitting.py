@@ -2,18 +2,23 @@
 
 Each step follows a stated rule and leaves pixels unchanged that fit already:
 
+**Missing data** (`without_holes`). Where a value of a pixel is `nodata`, or NaN where that is the mark, all of its
+values become the means of the picture's other pixels. After that floats have to be finite.
+
 **Opacity** (`flattened`). A picture with opacity is composited onto the background, a p + (1 - a) b, unless the
 channels include opacity.
 
 **Depth** (`converted`). 8 bits become 16 as 257 k, 16 become 8 as round(v / 257), both become floats as they are.
 Floats become integers where all are in [0, 1], scaled by the greatest integer, or, for 8 bits, where all are in [0,
-255], rounded; other floats can't become integers.
+255], rounded; other floats can't become integers. With `clamp` floats beyond a range take its ends, before resampling
+and after it, which overshoots.
 
 **Size** (`fit`). With the crop `center` the largest centred rectangle of the wanted proportions is cut out, with
 `letterbox` the whole picture is kept and the rest filled. What is left is resampled with Lanczos-3 stretched by the
 scale, so shrinking does not alias (Parmar et al. 2022, "On Aliased Resizing", shows what aliasing does to metrics):
 bytes with Pillow's arithmetic of bytes, all else by the same filter in float32, channel by channel. Where a channel is
-opacity, colours are resampled in proportion to it, so that hidden colours of transparent pixels don't show.
+opacity, colours are resampled in proportion to it, so that hidden colours of transparent pixels don't show. With
+`nearest` each pixel is the nearest one of the picture, so that no new values arise.
 
 **Channels** (`with_channels`). Grey is repeated, colour becomes its luma (BT.601, as Pillow counts it), missing opacity
 is full. Other bands stay as they are.
@@ -22,8 +27,9 @@ is full. Other bands stay as they are.
 from __future__ import annotations
 
 import hashlib
+import json
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,13 +37,21 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
 from sfumato.codec.format import DEPTHS
+from sfumato.data.formats.values import Values
 from sfumato.data.sources.protocol import Picture, Pixels, Unreadable
 
 _KINDS = {np.dtype(np.uint8): "8", np.dtype(np.uint16): "16", np.dtype(np.float32): "float"}
 _GREATEST = {"8": 255, "16": 65535}
 _LUMA = np.array([19595, 38470, 7471], np.uint32)
 """BT.601's weights in parts of 65536, as Pillow has them."""
-_HEAD = struct.Struct("<???BH32s")
+_HEAD = struct.Struct("<?HBHfI32s")
+FACTS = (
+    "enlarged", "animated", "resampled", "composited", "greyed", "filled", "clamped", "converted", "unconverted",
+)  # fmt: skip
+"""What a row may note about its picture: that it is smaller than the size, has further frames, was resampled, laid on
+the background, reduced from colour to grey, that missing data were filled, values clamped, and that its colours were
+converted by a profile, or were not although it has one."""
+RESAMPLES = {"lanczos": Image.Resampling.LANCZOS, "nearest": Image.Resampling.NEAREST}
 
 
 @dataclass(frozen=True)
@@ -50,6 +64,9 @@ class Form:
         background: the colour under transparent pixels.
         depth: `8`, `16` or `float`; `auto` is each picture's own.
         crop: as `fit`.
+        resample: a name of `RESAMPLES`.
+        nodata: the mark for missing data, NaN among them; None where there is none.
+        clamp: the least and the greatest of floats; None does not clamp.
     """
 
     size: tuple[int, int]
@@ -57,6 +74,15 @@ class Form:
     background: str
     depth: str = "auto"
     crop: str = "center"
+    resample: str = "lanczos"
+    nodata: float | None = None
+    clamp: tuple[float, float] | None = None
+
+    @classmethod
+    def from_plain(cls, table: dict[str, Any]) -> Form:
+        """Return the form whose fields JSON has; raises TypeError for others."""
+        clamp = table.get("clamp")
+        return cls(**table | {"size": tuple(table["size"]), "clamp": clamp and tuple(clamp)})
 
 
 @dataclass(frozen=True)
@@ -66,47 +92,135 @@ class Row:
     Attributes:
         planes: the bytes of (C, H, W) pixels, little-endian; C is 1 where `grey`, whatever the store's channels are.
         digest: SHA-256 of `planes`, which therefore doesn't depend on whether other pictures have colour.
-        enlarged: whether the picture was smaller than the size.
+        facts: those of `FACTS` that hold.
+        lost: the fraction of the picture that was cut away.
+        values: of the picture in the row's depth, before clamping and resampling.
         kind: the kind of its depth.
     """
 
     planes: bytes
     digest: bytes
     grey: bool
-    enlarged: bool
-    animated: bool
+    facts: tuple[str, ...] = ()
+    lost: float = 0.0
+    values: Values = Values()
     kind: str = "8"
     channels: int = 1
 
     def pack(self) -> bytes:
         """Return the row as bytes, which `unpack` reads."""
-        kind = DEPTHS.index(self.kind)
-        return _HEAD.pack(self.grey, self.enlarged, self.animated, kind, self.channels, self.digest) + self.planes
+        values = json.dumps(self.values.plain()).encode()
+        facts = sum(1 << FACTS.index(fact) for fact in self.facts)
+        numbers = facts, DEPTHS.index(self.kind), self.channels, self.lost, len(values)
+        return _HEAD.pack(self.grey, *numbers, self.digest) + values + self.planes
 
     @classmethod
     def unpack(cls, data: bytes) -> Row:
         """Return what `pack` packed."""
-        grey, enlarged, animated, kind, channels, digest = _HEAD.unpack_from(data)
-        return cls(data[_HEAD.size :], digest, grey, enlarged, animated, DEPTHS[kind], channels)
+        grey, facts, kind, channels, lost, length, digest = _HEAD.unpack_from(data)
+        values = Values.from_plain(json.loads(data[_HEAD.size : _HEAD.size + length]))
+        names = tuple(name for k, name in enumerate(FACTS) if facts >> k & 1)
+        return cls(data[_HEAD.size + length :], digest, grey, names, lost, values, DEPTHS[kind], channels)
 
 
 def make_row(picture: Picture, form: Form) -> Row:
     """Return a picture as a row; raises `Unreadable` where it can't have that depth or that many channels."""
     alpha = picture.alpha and form.channels in (2, 4)
-    pixels = picture.pixels if alpha else flattened(picture, form.background)
-    kind = kind_of(pixels) if form.depth == "auto" else form.depth
-    pixels = converted(pixels, kind)
-    smaller = [own < wanted for own, wanted in zip(pixels.shape[:2], form.size, strict=True)]
+    reading = read_values(picture, form.background, form.depth, form.nodata, form.clamp, alpha)
+    pixels, kind = reading.pixels, kind_of(reading.pixels)
+    (h, w), (height, width) = pixels.shape[:2], form.size
     fill = border(form.background, pixels.shape[2], kind) if form.crop == "letterbox" else None
-    pixels = fit(pixels, form.size, crop=form.crop, fill=fill, alpha=alpha)
+    pixels = fit(pixels, form.size, RESAMPLES[form.resample], form.crop, fill, alpha)
+    pixels = pixels if form.clamp is None else pixels.clip(*form.clamp)
     grey = form.channels in (None, 1, 3) and pixels.shape[2] in (1, 3) and is_grey(pixels)
+    greyed = form.channels in (1, 2) and not grey and pixels.shape[2] - alpha == 3
     if form.channels is not None and not (grey and form.channels == 3):
         pixels = with_channels(pixels, form.channels, alpha)
         grey |= form.channels == 1
     pixels = (pixels[..., :1] if grey else pixels).transpose(2, 0, 1)
     planes = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False).tobytes()
-    enlarged = all(smaller) if form.crop == "letterbox" else any(smaller)
-    return Row(planes, hashlib.sha256(planes).digest(), grey, enlarged, picture.animated, kind, len(pixels))
+    rows, columns = (h, w) if form.crop == "letterbox" else largest_cut((h, w), form.size)
+    facts = reading.facts | {
+        "enlarged": (h < height and w < width) if form.crop == "letterbox" else (h < height or w < width),
+        "resampled": (rows, columns) != (inner_size((h, w), form.size) if form.crop == "letterbox" else form.size),
+        "greyed": greyed,
+    }
+    names, lost = tuple(name for name in FACTS if facts.get(name)), 1 - rows * columns / (h * w)
+    return Row(planes, hashlib.sha256(planes).digest(), grey, names, lost, reading.values, kind, len(pixels))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A picture as training reads it, at its own size: pixels (H, W, C), those of `FACTS` that are known, and the
+    values before clamping."""
+
+    pixels: Pixels
+    facts: dict[str, bool]
+    values: Values
+
+
+def read_values(
+    picture: Picture,
+    background: str,
+    depth: str = "auto",
+    nodata: float | None = None,
+    clamp: tuple[float, float] | None = None,
+    alpha: bool = False,
+) -> Reading:
+    """Return a picture with holes filled, on the background unless `alpha`, in one depth, clamped; arguments as `Form`.
+
+    Raises:
+        Unreadable: nothing but missing data, floats that are not finite, or that can't have that depth.
+    """
+    whole = without_holes(picture.pixels, nodata)
+    filled = replace(picture, pixels=whole.pixels)
+    pixels = whole.pixels if alpha else flattened(filled, background)
+    pixels = converted(pixels, kind_of(pixels) if depth == "auto" else depth)
+    values = Values.of(pixels if whole.holes is None else pixels[~whole.holes])
+    beyond = clamp is not None and not clamp[0] <= values.low <= values.high <= clamp[1]
+    facts = {
+        "animated": picture.animated,
+        "composited": picture.alpha and not alpha,
+        "filled": whole.holes is not None,
+        "clamped": beyond,
+        "converted": picture.profile == "converted",
+        "unconverted": picture.profile == "ignored",
+    }
+    return Reading(pixels.clip(*clamp) if clamp is not None and beyond else pixels, facts, values)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Pixels (H, W, C) without holes, and where holes were filled, (H, W) bool; None where there were none."""
+
+    pixels: Pixels
+    holes: NDArray[np.bool_] | None = None
+
+
+def without_holes(pixels: Pixels, nodata: float | None) -> Whole:
+    """Return pixels whose holes, where any value is `nodata` or NaN, are filled by the means of the others.
+
+    NaN is a hole wherever there is a mark, whatever it is. Raises `Unreadable` where nothing else is there, or floats
+    are not finite.
+    """
+    floats = pixels.dtype == np.float32
+    if nodata is not None:
+        marked = pixels == (np.float32(nodata) if floats else nodata)
+        holes = (marked | np.isnan(pixels) if floats else marked).any(axis=2)
+        if holes.all():
+            raise Unreadable("nothing but missing data (data.nodata)")
+        if holes.any():
+            mean = pixels[~holes].mean(axis=0, dtype=np.float64)
+            filled = pixels.copy()
+            filled[holes] = mean if floats else np.rint(mean)
+            return Whole(_finite(filled), holes)
+    return Whole(_finite(pixels))
+
+
+def _finite(pixels: Pixels) -> Pixels:
+    if pixels.dtype == np.float32 and not np.isfinite(pixels).all():
+        raise Unreadable("floating-point values that are not finite numbers")
+    return pixels
 
 
 def flattened(picture: Picture, background: str) -> Pixels:
@@ -184,14 +298,26 @@ def fit(
     height, width = size
     h, w, c = pixels.shape
     if crop == "letterbox":
-        inner = min(height, max(1, round(h * width / w))), min(width, max(1, round(w * height / h)))
+        inner = inner_size((h, w), size)
         top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
         out: Pixels = np.full((height, width, c), 0 if fill is None else fill, pixels.dtype)
         out[top : top + inner[0], left : left + inner[1]] = _resized(pixels, inner, resample, alpha)
         return out
-    rows, columns = min(h, max(1, round(w * height / width))), min(w, max(1, round(h * width / height)))
+    rows, columns = largest_cut((h, w), size)
     top, left = (h - rows) // 2, (w - columns) // 2
     return _resized(pixels[top : top + rows, left : left + columns], size, resample, alpha)
+
+
+def largest_cut(own: tuple[int, ...], size: tuple[int, int]) -> tuple[int, int]:
+    """Return the sides, in whole pixels, of the largest rectangle of the proportions of `size` in a picture of (height,
+    width)."""
+    (h, w), (height, width) = own, size
+    return min(h, max(1, round(w * height / width))), min(w, max(1, round(h * width / height)))
+
+
+def inner_size(own: tuple[int, ...], size: tuple[int, int]) -> tuple[int, int]:
+    """Return the size that a whole picture of (height, width) has within a letterbox."""
+    return largest_cut(size, (own[0], own[1]))
 
 
 def border(colour: str, channels: int, kind: str) -> Pixels:

@@ -58,10 +58,11 @@ def as_pixels(array: NDArray[Any]) -> Pixels:
 
 
 def finite(values: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Return floats as float32, if all of them are finite numbers in it; raises `Unreadable`."""
+    """Return floats as float32, if all of them are finite numbers in it, or NaN, which may mark missing data
+    (`fitting.without_holes`); raises `Unreadable`."""
     with np.errstate(over="ignore"):
         narrow = np.asarray(values, np.float32)
-    if not np.isfinite(narrow).all():
+    if np.isinf(narrow).any():
         raise Unreadable("floating-point values that are not finite numbers")
     return narrow
 

@@ -233,6 +233,8 @@ def _all_pixels(images: Any) -> Pixels:
     elif hasattr(images, "detach"):
         array = array.transpose(0, 2, 3, 1)
     try:
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise Unreadable("floating-point values that are not finite numbers")
         return as_pixels(array)
     except Unreadable as fault:
         raise UserError(f"the images can't be used: {fault.reason}") from None

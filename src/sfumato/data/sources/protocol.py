@@ -39,11 +39,13 @@ class Picture:
     """One decoded picture at its own size.
 
     Attributes:
-        pixels: (H, W, C) uint8, uint16 or float32 (finite); C = 1 is grey, 3 RGB, any other number is bands.
+        pixels: (H, W, C) uint8, uint16 or float32; C = 1 is grey, 3 RGB, any other number is bands. NaN is unreadable
+            unless it marks missing data.
         condition: a number for each of the source's `attributes`, NaN where it is not given.
         animated: whether the file holds further frames or pages, which are not used.
         alpha: whether the last channel is opacity; there are then 2 or 4.
         caption: a text that describes it.
+        profile: `converted` where a colour profile other than sRGB was applied, `ignored` where it could not be.
     """
 
     pixels: Pixels
@@ -51,6 +53,7 @@ class Picture:
     animated: bool = False
     alpha: bool = False
     caption: str | None = None
+    profile: str = ""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ eighth larger (`MARGIN`). Where depth and channels are to be the pictures' own, 
 another number of channels are skipped, and a row of another depth shows that not all are alike; then the build begins
 again and brings all of them to 8 bits.
 
+A range by percentiles is taken from some pictures' values (`percentiles`) before the first is decoded for the store.
+
 Encoded files are decoded in processes (`workers`) where there are many.
 """
 
@@ -26,7 +28,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -35,9 +37,11 @@ from sfumato.codec.format import PixelFormat, format_of
 from sfumato.config.data import LARGEST_SIDE, DataConfig
 from sfumato.data.formats.decode import read_picture
 from sfumato.data.formats.fitting import Form, Row, make_row
+from sfumato.data.formats.values import Values
 from sfumato.data.sources.protocol import File, Source, Unreadable, encoded, files_of
 from sfumato.data.store import format as disk
 from sfumato.data.store.format import Chunk, Plan, append, chunks, header, load, plan_of, write_index
+from sfumato.data.store.percentiles import percentile_range
 from sfumato.data.workers import count_workers, run
 from sfumato.errors import UserError
 from sfumato.files import Lock, sync
@@ -121,15 +125,20 @@ def _plan(built: Path, source: Source, config: DataConfig) -> Plan:
     """The plan of the build that was begun here, or a new one."""
     if (begun := plan_of(built / "journal")) is not None:
         return begun
-    size, notes = config.size, []
+    size, notes, clamp = config.size, list[str](), config.range if config.clamp else None
+    if config.percentiles is not None:
+        clamp = percentile_range(source, config)
+        low, high = (f"{percent:g} %" for percent in config.percentiles)
+        notes.append(f"range {clamp[0]:.5g} to {clamp[1]:.5g}: the percentiles {low} and {high} of the values")
     if size is None:
         size, note = choose_size(_header_sizes(source))
-        notes = [note]
+        notes.append(note)
     rows, crop = size, config.crop
     if crop == "random":
         rows, crop = (math.ceil(size[0] * (1 + MARGIN)), math.ceil(size[1] * (1 + MARGIN))), "center"
         notes.append(f"kept at {rows[0]}x{rows[1]}, of which another {size[0]}x{size[1]} is cut out each time")
-    return _begun(built, Plan(size, Form(rows, config.channels, config.background, config.depth, crop), notes))
+    form = Form(rows, config.channels, config.background, config.kind, crop, config.resample, config.hole, clamp)
+    return _begun(built, Plan(size, form, notes))
 
 
 def _begun(built: Path, plan: Plan) -> Plan:
@@ -153,8 +162,7 @@ def _header_sizes(source: Source) -> list[tuple[int, int]]:
 
 def decoder(setup: bytes) -> Callable[[File], bytes]:
     """Return the workers' function: make rows of the form that JSON describes."""
-    table = json.loads(setup)
-    form = Form(**table | {"size": tuple(table["size"])})
+    form = Form.from_plain(json.loads(setup))
     return lambda file: make_row(read_picture(file), form).pack()
 
 
@@ -192,7 +200,8 @@ def _write_rows(built: Path, source: Source, plan: Plan, on_progress: Progress) 
                 chunk.skipped.append(fault)
             else:
                 file.write(row.planes * (plan.width if row.grey else 1))
-                chunk.counts.update(rows=1, coloured=not row.grey, enlarged=row.enlarged, animated=row.animated)
+                chunk.counts.update(row.facts, rows=1, coloured=not row.grey, lost=round(1e6 * row.lost))
+                chunk.values = chunk.values.merged(row.values)
                 chunk.digests.append(row.digest.hex())
                 chunk.origins.append(source.origin(i))
                 chunk.conditions.append(condition)
@@ -263,21 +272,48 @@ def _finish(built: Path, source: Source, plan: Plan, counts: Counter[str]) -> No
     if channels < plan.width:
         plan.width = channels
         _keep_one_channel(path, plan)
-    format, notes = _format(path, plan.kind), list(plan.notes)
+    clamp, notes = plan.form.clamp, list(plan.notes)
+    format = _format(path, plan.kind) if clamp is None else format_of(plan.kind, *clamp)
     if plan.form.channels is None:
         usual = {1: "grey (1 channel): no picture has colour", 3: "RGB (3 channels)"}
         notes.append(usual.get(channels, f"{channels} channels, as the pictures have"))
     if format.kind != "8":
         notes.append(
-            "16 bits a channel" if format.levels else f"{format.words}, the least and the greatest value of all"
+            "16 bits a channel"
+            if format.levels
+            else f"{format.words}, {'the least and the greatest value of all' if clamp is None else 'clamped'}"
         )
-    if counts["enlarged"]:
-        notes.append(f"{counts['enlarged']:,} pictures are smaller than the size and were enlarged")
+    notes += _changes(counts, plan.form)
+    shape, values = [counts["rows"], channels, *plan.form.size], Values()
+    for chunk, _ in chunks(built / "journal"):
+        values = values.merged(chunk.values)
+    index: dict[str, Any] = {"source": source.name, "shape": shape, "size": plan.size, "depth": formats.plain(format)}
+    mixed = plan.form.resample != "nearest" and counts["resampled"] > 0
+    index |= {"values": values.plain(), "mixed": mixed}
+    write_index(built, source.attributes, index | {"attributes": None, "notes": notes})
+
+
+def _changes(counts: Counter[str], form: Form) -> list[str]:
+    """What was done to pictures' pixels, and to how many."""
+    how = "resampled with Lanczos" if form.resample == "lanczos" else "resampled to the nearest pixel"
+    text = {
+        "resampled": f"were {how}",
+        "enlarged": "are smaller than the size and were enlarged",
+        "composited": f"have transparency and were laid on {form.background} (data.background)",
+        "greyed": "have colour and became grey by their luma",
+        "filled": f"have missing data ({form.nodata:g}), filled with the mean of the picture's other pixels"
+        if form.nodata is not None
+        else "",
+        "clamped": "have values beyond the range, which were clamped",
+        "converted": "have a colour profile other than sRGB and were converted to sRGB",
+        "unconverted": "have a colour profile that was not applied: it can't be read, or the depth isn't 8",
+    }
+    notes = [f"{counts[name]:,} pictures {said}" for name, said in text.items() if counts[name]]
+    if (lost := counts["lost"] / 1e6 / counts["rows"]) >= 0.0005:
+        notes.insert(0, f"the crop cuts away {lost:.1%} of a picture's pixels on average (data.crop={form.crop})")
     if counts["animated"]:
         notes.append(f"{counts['animated']:,} animated or multi-page files: the first frame of each was taken")
-    shape = [counts["rows"], channels, *plan.form.size]
-    index = {"source": source.name, "shape": shape, "size": plan.size, "depth": formats.plain(format)}
-    write_index(built, source.attributes, index | {"attributes": None, "notes": notes})
+    return notes
 
 
 def _keep_one_channel(path: Path, plan: Plan) -> None:

@@ -36,6 +36,7 @@ from sfumato.codec import format as formats
 from sfumato.codec.format import PixelFormat, format_of
 from sfumato.conditions.attributes import Attribute, from_plain, plain
 from sfumato.data.formats.fitting import Form
+from sfumato.data.formats.values import Values
 from sfumato.data.sources.protocol import Labels, Pixels
 from sfumato.files import sync
 
@@ -58,6 +59,8 @@ class Stored:
         origins: where each row comes from.
         skipped: (origin, reason) of every picture that could not be used.
         notes: what was chosen and found, in sentences.
+        values: of all pictures that have a row, before they were clamped and resized.
+        mixed: whether pictures were resized by mixing their pixels.
     """
 
     images: Pixels
@@ -68,6 +71,8 @@ class Stored:
     origins: tuple[str, ...]
     skipped: list[tuple[str, str]]
     notes: tuple[str, ...]
+    values: Values = Values()
+    mixed: bool = False
 
 
 def load(entry: Path) -> Stored | None:
@@ -97,6 +102,8 @@ def load(entry: Path) -> Stored | None:
             origins=tuple(origins),
             skipped=[(origin, reason) for origin, reason in index["quarantined"]],
             notes=tuple(index["notes"]),
+            values=Values.from_plain(index["values"]) if "values" in index else Values(),
+            mixed=bool(index.get("mixed")),
         )
     except (FileNotFoundError, EOFError, ValueError, KeyError, TypeError):
         return None
@@ -135,11 +142,12 @@ class Chunk:
     """The results for some pictures.
 
     Attributes:
-        counts: how many pictures, rows, rows with colour (coloured), smaller than the size (enlarged), with further
-            frames (animated).
+        counts: how many pictures, rows, rows with colour (coloured), and rows of each of `FACTS`; `lost` is the sum of
+            the fractions that were cut away, in millionths.
         digests, origins, conditions, captions: of each row; digests in hexadecimal.
         skipped: (origin, reason) of the pictures without a row.
         width, kind: of the plan.
+        values: of the pictures that have a row.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -150,6 +158,7 @@ class Chunk:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     width: int = 0
     kind: str = ""
+    values: Values = Values()
 
 
 def append(journal: Path, what: Plan | Chunk) -> None:
@@ -159,6 +168,7 @@ def append(journal: Path, what: Plan | Chunk) -> None:
         table["form"] = vars(what.form)
     else:
         table["conditions"] = np.array(what.conditions, "<f4").tobytes().hex()  # JSON takes ten times the space
+        table["values"] = what.values.plain()
     text = json.dumps(table).encode("ascii")
     with journal.open("ab") as file:
         file.write(hashlib.sha256(text).hexdigest().encode() + b" " + text + b"\n")
@@ -168,8 +178,7 @@ def plan_of(journal: Path) -> Plan | None:
     """Return the plan of the build that was begun here, None where there is none."""
     for table, _ in _tables(journal):
         try:
-            form = Form(tuple(table["form"].pop("size")), **table["form"])
-            return Plan(**table | {"size": tuple(table["size"]), "form": form})
+            return Plan(**table | {"size": tuple(table["size"]), "form": Form.from_plain(table["form"])})
         except (KeyError, TypeError):  # written by another version
             break
     return None
@@ -182,6 +191,7 @@ def chunks(journal: Path) -> Iterator[tuple[Chunk, int]]:
             values, rows = np.frombuffer(bytes.fromhex(table["conditions"]), "<f4"), len(table["digests"])
             conditions = values.reshape(rows, -1).tolist() if rows else []
             table |= {"counts": Counter(table["counts"]), "skipped": list(map(tuple, table["skipped"]))}
+            table["values"] = Values.from_plain(table["values"])
             yield Chunk(**table | {"conditions": list(map(tuple, conditions))}), end
 
 

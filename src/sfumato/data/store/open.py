@@ -42,12 +42,13 @@ def open_store(
 ) -> Stored:
     """Open the store of a source, and build it where there is none for the state that the source is in.
 
-    Of the configuration size, crop, channels, depth and background matter here.
+    Of the configuration all that changes pixels matters here: not the labels, the split, flips, a range without clamps.
 
     Raises:
         UserError: no picture is readable, or the cache can't be written.
     """
-    rule = [RULES, source.name, config.size, config.channels, config.background, config.depth, config.crop]
+    rule = [RULES, source.name, config.size, config.channels, config.background, config.kind, config.crop]
+    rule += [config.resample, config.nodata, config.percentiles, config.range if config.clamp else None]
     rule += ["captions"] * captioned(source)  # older stores have no captions
     entry = cache_folder(cache) / "store" / _short_hash(json.dumps(rule)) / _short_hash(source.key())
     try:

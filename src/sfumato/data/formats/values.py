@@ -1,0 +1,121 @@
+"""The values that pictures hold, counted picture by picture: what a range has to cover, and what is probably no data.
+
+`Values.of` describes one picture in a few numbers, and `merged` two descriptions as one of both, so processes can
+describe pictures that no process has together. The training and `data check` draw their findings from the same numbers.
+
+Exact are the least and the greatest value, the ones next to them, and how often the two occur; of 8-bit colour only the
+first two. The moments, and whether there are only a few different pixels, are of at most `SAMPLE` of each picture's.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FEW = 32
+"""At most this many different pixels are listed."""
+SAMPLE = 4096
+
+
+@dataclass(frozen=True)
+class Values:
+    """The values of some pictures; by default of none.
+
+    Attributes:
+        low, high: the least and the greatest.
+        above_low, below_high: the ones next to them; infinite where there are none, or where they were not counted.
+        at_low, at_high: how many values are `low` and `high`.
+        count, total, squares: of the sampled values their number, sum, and sum of squares.
+        few: the different pixels, in order, those of several channels as one number; None where they are more than
+            `FEW`.
+    """
+
+    low: float = math.inf
+    high: float = -math.inf
+    above_low: float = math.inf
+    below_high: float = -math.inf
+    at_low: int = 0
+    at_high: int = 0
+    count: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+    few: tuple[float, ...] | None = ()
+
+    @classmethod
+    def of(cls, pixels: NDArray[Any]) -> Values:
+        """Describe the values of pixels (..., C) of any kind, at least one."""
+        channels = pixels.shape[-1]
+        sample = pixels.reshape(-1, channels)
+        sample = sample[:: max(1, len(sample) // SAMPLE)]
+        moments = sample.astype(np.float64)
+        described = {"count": sample.size, "total": float(moments.sum()), "squares": float(np.vdot(moments, moments))}
+        if pixels.dtype == np.uint8:
+            if channels > 1:
+                return cls(float(pixels.min()), float(pixels.max()), few=_few(sample), **described)  # type: ignore
+            occurrences = np.bincount(pixels.ravel(), minlength=256)
+            different, counts = np.flatnonzero(occurrences), occurrences[occurrences > 0]
+            some = tuple(map(float, different.tolist())) if len(different) <= FEW else None
+            return cls(*_ends(different), int(counts[0]), int(counts[-1]), few=some, **described)  # type: ignore
+        flat, low, high = pixels.ravel(), pixels.min(), pixels.max()
+        inner = flat[flat > low].min() if low < high else low, flat[flat < high].max() if low < high else high
+        counts = np.array([np.count_nonzero(flat == low), np.count_nonzero(flat == high)])
+        ends = _ends(np.unique(np.array([low, *inner, high])))
+        return cls(*ends, int(counts[0]), int(counts[1]), few=_few(sample), **described)  # type: ignore[arg-type]
+
+    def merged(self, other: Values) -> Values:
+        """Describe the pictures of both."""
+        low, high = min(self.low, other.low), max(self.high, other.high)
+        ends = [x for one in (self, other) for x in (one.low, one.high, one.above_low, one.below_high)]
+        few = None if None in (self.few, other.few) else tuple(sorted({*(self.few or ()), *(other.few or ())}))
+        return Values(
+            low,
+            high,
+            min((x for x in ends if x > low), default=math.inf),
+            max((x for x in ends if x < high), default=-math.inf),
+            sum(one.at_low for one in (self, other) if one.low == low),
+            sum(one.at_high for one in (self, other) if one.high == high),
+            self.count + other.count,
+            self.total + other.total,
+            self.squares + other.squares,
+            few if few is None or len(few) <= FEW else None,
+        )
+
+    @property
+    def deviation(self) -> float:
+        """The standard deviation of the sampled values."""
+        mean = self.total / max(1, self.count)
+        return math.sqrt(max(0.0, self.squares / max(1, self.count) - mean * mean))
+
+    def plain(self) -> list[Any]:
+        """Return the attributes as JSON has them, in order."""
+        return [*list(vars(self).values())[:-1], None if self.few is None else list(self.few)]
+
+    @classmethod
+    def from_plain(cls, values: list[Any]) -> Values:
+        """Return what `plain` made."""
+        few = None if values[-1] is None else tuple(values[-1])
+        return cls(**dict(zip(vars(cls()), values, strict=True)) | {"few": few})
+
+
+def _ends(different: NDArray[Any]) -> tuple[float, float, float, float]:
+    """low, high, above_low and below_high of ascending different values."""
+    low, high = float(different[0]), float(different[-1])
+    return low, high, float(different[1]) if low < high else math.inf, float(different[-2]) if low < high else -math.inf
+
+
+def _few(sample: NDArray[Any]) -> tuple[float, ...] | None:
+    """The different pixels of a sample (n, C), None where they are many."""
+    first = sample[:, 0]
+    if sample.shape[1] > 4 or len(np.unique(first[: 4 * FEW])) > FEW or len(np.unique(first)) > FEW:
+        return None
+    if sample.shape[1] == 1:
+        return tuple(np.unique(first).astype(np.float64).tolist())
+    if sample.dtype != np.uint8:
+        return None
+    packed = (sample.astype(np.int64) << (8 * np.arange(sample.shape[1]))).sum(1)
+    different = np.unique(packed)
+    return tuple(different.astype(np.float64).tolist()) if len(different) <= FEW else None
