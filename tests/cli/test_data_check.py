@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfumato.data import BUILTIN
+from sfumato.data import BUILTIN, DataConfig, open_data
 
-from .conftest import Command
+from .conftest import TINY, Command
 
 
 @pytest.fixture
@@ -54,6 +54,64 @@ def test_the_page_and_the_list_are_written(sfumato: Command, photos: Path) -> No
     listed = Path("list.txt").read_text("utf-8").splitlines()
     assert listed == [str(photos / f"{n:02d}.png") for n in range(12)]
     assert {path: path.read_bytes() for path in photos.iterdir()} == before
+
+
+def test_the_list_is_data_to_train_on(sfumato: Command, refused: Command, photos: Path) -> None:
+    """What was left out of the list is left out of the training; nothing else changes."""
+    assert sfumato("data", "check", photos, "--fix", "list.txt").code == 0
+    said = json.loads(sfumato("data", "check", "list.txt", "--json").out)
+    assert (said["total"], said["readable"], said["distinct"], said["unreadable"]) == (12, 12, 12, [])
+    planned = json.loads(sfumato("plan", "list.txt", "--seconds", "0", "--json").out)
+    assert planned["shape"] == [3, 48, 48]
+    cleaned, whole = open_data(DataConfig("list.txt")), open_data(DataConfig(str(photos)))
+    assert set(cleaned.digests) == set(whole.digests)
+    assert cleaned.origins == tuple(f"{n:02d}.png" for n in range(12))
+    Path("list.txt").write_text("only words\n")
+    assert "names no file that is there (its first line is 'only words')" in str(refused("data", "check", "list.txt"))
+
+
+def test_other_files_are_no_images(sfumato: Command, photos: Path) -> None:
+    (photos / "about.md").write_text("where they are from")
+    (photos / "labels.csv").write_text("file,hair\n00.png,long\n")
+    result = sfumato("data", "check", photos)
+    assert "14; 13 can be read, 12 of these are distinct; 1 other file" in result.out
+    assert "1 of 14 files cannot be read" in result.out
+    said = json.loads(sfumato("data", "check", photos, "--json").out)
+    assert said["other_files"] == [{"file": "about.md", "reason": "not an image: text"}]
+    assert (said["total"], said["looked_at"], len(said["unreadable"])) == (14, 14, 1)
+
+
+def test_no_image_is_a_failure(sfumato: Command, tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "about.md").write_text("where they are from")
+    result = sfumato("data", "check", "notes")
+    assert result.code == 2
+    assert "!! nothing to train on" in result.out
+    assert sfumato("data", "check", "notes", "--json").code == 2
+
+
+def test_a_preset_mirrors_only_what_the_mirror_test_allows(sfumato: Command, tmp_path: Path) -> None:
+    """Check, plan and training agree; what the user decides counts; a run that was begun keeps its own."""
+    rng = np.random.default_rng(0)
+    for name, sided in (("sided", True), ("free", False)):
+        (tmp_path / name).mkdir()
+        for n in range(120):
+            pixels = rng.integers(0, 80, (40, 40)) + (4 * np.arange(40) if sided else 0)
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / name / f"{n}.png")
+    words = ("--preset", "cifar10-ddpm", "--dry-run", "--images", "64")
+    for name, flips in (("sided", "false"), ("free", "true")):
+        assert f"flip = {flips}" in sfumato("train", name, *words).out
+        assert "flip = true" in sfumato("train", name, *words, "--data.flip", "true").out
+        advice = json.loads(sfumato("data", "check", name, "--preset", "cifar10-ddpm", "--json").out)["advice"]
+        (settings,) = [item["text"] for item in advice if item["topic"] == "settings"]
+        assert ("training leaves off: left and right matter" in settings) == (flips == "false")
+        assert ("mirrors images: left and right do not matter" in settings) == (flips == "true")
+    planned = sfumato("plan", "sided", "--preset", "cifar10-ddpm", "--seconds", "0").out
+    assert "the preset would mirror images; that is off (left and right matter: 100% of 1" in planned
+    small = ("--preset", "cifar10-ddpm", "--images", "64", "--run", "run", *TINY)
+    assert sfumato("train", "sided", *small, "--data.flip", "true").code == 0
+    again = sfumato("train", "sided", *small)
+    assert (again.code, "nothing to do" in again.out) == (0, True), again.err
 
 
 @pytest.mark.parametrize("name", [name for name in BUILTIN if name != "fashion-full"])

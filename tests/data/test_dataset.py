@@ -184,6 +184,27 @@ def test_there_is_always_something_to_train_on() -> None:
 # ---- labels ----
 
 
+def test_a_class_without_a_training_picture_cannot_be_asked_for(make_folder: MakeFolder, tmp_path: Path) -> None:
+    for k, name in enumerate(("set/cat", "set/dog")):
+        make_folder(name, 15, first=100 * k)
+    source = str(tmp_path / "set")
+    rare = open_data(DataConfig(source, held_out=0.2))
+    (tmp_path / "set" / "owl").mkdir()
+    out = Path(rare.origins[rare.held_out[0]])
+    (tmp_path / "set" / out).rename(tmp_path / "set" / "owl" / out.name)
+    data = open_data(DataConfig(source, held_out=0.2, labels="source"))
+    assert [attribute.values for attribute in data.attributes] == [("cat", "dog")]
+    owls = [row for row, origin in enumerate(data.origins) if origin.startswith("owl")]
+    assert set(owls) <= set(data.held_out.tolist())
+    assert np.isnan(data.table[owls]).all()
+    assert not np.isnan(np.delete(data.table, owls)).any()
+    assert "class: no training image has owl, which the model can't be asked for" in data.notes
+    assert "owl" not in data.counts["class"]
+    assert data.vocabulary is not None
+    with pytest.raises(UserError, match="'owl'"):
+        data.vocabulary.parse("owl")
+
+
 def test_labels_are_known_only_when_asked_for(make_folder: MakeFolder, tmp_path: Path) -> None:
     for k, name in enumerate(("set/cat", "set/dog")):
         make_folder(name, 15, first=100 * k)

@@ -47,6 +47,15 @@ def folder(path: Path, images: np.ndarray, labels: np.ndarray, bad: bool = False
     return open_source(str(path / "set"))
 
 
+def listed(path: Path, images: np.ndarray, labels: np.ndarray, bad: bool = False) -> Source:
+    folder(path, images, labels, bad)
+    lines = [
+        f"set/{name}" if k % 2 else str(path / "set" / name) for k, (name, _) in enumerate(members(images, labels))
+    ]
+    (path / "list.txt").write_text("\n".join([*lines, "", lines[0], ""]))
+    return open_source(str(path / "list.txt"))
+
+
 def zipped(
     path: Path, images: np.ndarray, labels: np.ndarray, method: int = zipfile.ZIP_DEFLATED, bad: bool = False
 ) -> Source:
@@ -169,10 +178,10 @@ def torch_dataset(path: Path, images: np.ndarray, labels: np.ndarray) -> Source:
 
 
 MAKERS: list[Maker] = [
-    *(folder, zipped, stored_zip, tarred, tar_gz, tar_xz, shards, npz, cifar_binary, cifar_python, parquet),
+    *(folder, listed, zipped, stored_zip, tarred, tar_gz, tar_xz, shards, npz, cifar_binary, cifar_python, parquet),
     *(huggingface, arrays, tensors, torch_dataset),
 ]
-BY_NAME = (folder, zipped, stored_zip, tarred, tar_gz, tar_xz)
+BY_NAME = (folder, listed, zipped, stored_zip, tarred, tar_gz, tar_xz)
 """Those whose order is that of the names."""
 
 

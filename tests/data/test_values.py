@@ -58,6 +58,7 @@ def test_a_description_is_what_counting_says_however_pictures_are_divided(dtype:
     assert (values.at_low, values.at_high) == ((every == values.low).sum(), (every == values.high).sum())
     assert values.deviation == pytest.approx(every.std())
     assert values.few == tuple(different)
+    assert values.size == every.size
     assert Values.from_plain(json.loads(json.dumps(values.plain()))) == values
 
 
@@ -101,6 +102,7 @@ def test_a_mark_for_missing_data_is_found(mark: float) -> None:
     assert finding.trouble
     assert f"the value {mark:.8g} (5 times) is far from all others" in finding.text
     assert f"data.nodata={mark:.8g} " in finding.text
+    assert "data.percentiles=5,95" in finding.text, "the first that cuts off 5 of 256"
     marked = float(finding.text.partition("data.nodata=")[2].partition(" ")[0])
     assert without_holes(holed[..., None], marked).holes is not None, "the advice can be followed"
     assert topics(holed, PixelFormat("float", 0.0, 500.0)) == [], "a given range without it is not stretched"
@@ -176,7 +178,7 @@ def test_an_outlier_is_refused_and_percentiles_cut_it_off(tmp_path: Path) -> Non
     values = RNG.uniform(size=(40, 4, 4)).astype(np.float32)
     values[7, 2, 1] = 1e30
     path = stack(tmp_path / "a.npy", values)
-    with pytest.raises(UserError, match=r"too large to train on .*data\.percentiles=0\.1,99\.9"):
+    with pytest.raises(UserError, match=r"too large to train on .*data\.percentiles=1,99"):
         opened(path)
     data = opened(path, percentiles=(1.0, 99.0))
     others = np.delete(values, 7 * 16 + 2 * 4 + 1)

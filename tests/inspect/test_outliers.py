@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sfumato.data import open_source
-from sfumato.inspect.outliers import FAR, Mirror, mirror_test, outliers
+from sfumato.data.mirror import Mirror, mirror_test
+from sfumato.inspect.outliers import FAR, outliers
 from sfumato.inspect.scan import RECORD, scan
 
 from .images import drawn, drawn_many, scanned
@@ -16,9 +17,7 @@ NOISE = np.random.default_rng(0).integers(0, 256, (64, 80, 3), dtype=np.uint8)
 
 def mirrored(thumbs: np.ndarray) -> Mirror:
     """The mirror test of thumbnails."""
-    records = np.zeros(len(thumbs), RECORD)
-    records["thumb"] = thumbs
-    return mirror_test(records)
+    return mirror_test(thumbs.astype(np.uint8))
 
 
 @pytest.mark.parametrize(
@@ -108,7 +107,7 @@ def test_symmetric_images_are_not_counted() -> None:
 def test_digits_have_a_side_and_faces_have_none(name: str, verdict: str) -> None:
     source = open_source(name)
     records, _, _ = scan(source, np.arange(0, len(source), 2), workers=0)
-    assert mirror_test(records).verdict == verdict
+    assert mirror_test(records["thumb"]).verdict == verdict
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
@@ -118,4 +117,4 @@ def test_few_images_are_no_trouble(count: int) -> None:
     assert found.score.shape == (count,)
     assert found.far() == []
     assert len(found.typical(5)) == count
-    assert mirror_test(records).verdict == "unsure"
+    assert mirror_test(records["thumb"]).verdict == "unsure"

@@ -17,7 +17,7 @@ from PIL import Image
 
 from sfumato.config.data import DataConfig
 from sfumato.config.presets import choose
-from sfumato.data import open_source
+from sfumato.data import open_data, open_source
 from sfumato.data.formats.fitting import fit
 from sfumato.data.split import split
 from sfumato.errors import UserError
@@ -175,6 +175,70 @@ def test_imbalance_is_seen() -> None:
     assert report.counts(0) == {"cat": 110, "dog": 10, "(not given)": 5}
     texts = {item.topic: item.text for item in advise(report)}
     assert texts["balance of class"].startswith("'cat' has 110 images and 'dog' 10")
+
+
+def made(pictures: list[np.ndarray]) -> Made:
+    """A source with a key of its own."""
+    source = Made(pictures)
+    source.key = lambda: hashlib.sha256(b"".join(map(bytes, pictures))).hexdigest()  # type: ignore[method-assign]
+    return source
+
+
+def floats(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(200, 490, (16, 16)).astype(np.float32)
+
+
+@pytest.mark.parametrize("depth", ["auto", "float"])
+def test_counts_of_sixteen_bits_are_read_as_training_reads_them(depth: str) -> None:
+    """As bytes all of them are black and one picture."""
+    counts = [np.random.default_rng(n).integers(0, 41, (32, 32)).astype(np.uint16) for n in range(30)]
+    report = of(counts, DataConfig("made", depth=depth))
+    assert report.distinct == 30
+    assert not report.records["constant"].any()
+    trained = open_data(DataConfig("made", depth=depth), source=made(counts))
+    assert report.format == trained.format
+    assert [finding.text for finding in report.findings if finding.text not in trained.notes] == []
+    assert [finding.topic for finding in report.findings] == (["range"] if depth == "auto" else [])
+    brightness = report.records["mean"][:, 0].mean() / 255
+    assert brightness == pytest.approx(trained.format.shown(np.asarray(trained.images)).mean() / 255, abs=0.01)
+
+
+def test_marked_floats_are_not_one_picture_and_the_mark_is_found() -> None:
+    pictures = [floats(n) for n in range(30)]
+    for picture in pictures:
+        picture[2:8, 3:9] = -9999
+    report = of(pictures)
+    assert report.distinct == 30, "the mark does not make them alike"
+    assert topics(report)["values"] == "trouble"
+    trained = open_data(DataConfig("made"), source=made(pictures))
+    assert [finding.text for finding in report.findings if finding.text not in trained.notes] == []
+    filled = of(pictures, DataConfig("made", nodata="-9999"))
+    assert filled.findings == []
+    assert filled.format == open_data(DataConfig("made", nodata="-9999"), source=made(pictures)).format
+
+
+def test_what_training_refuses_is_trouble_and_what_it_skips_is_unreadable() -> None:
+    large = [floats(n) for n in range(30)]
+    large[3][1, 1] = 1e30
+    texts = [item.text for item in advise(of(large)) if item.topic == "values"]
+    assert any(text.startswith("training refuses these images: values from") for text in texts)
+    with pytest.raises(UserError) as refused:
+        open_data(DataConfig("made"), source=made(large))
+    assert str(refused.value) in texts[0] + texts[1]
+    bands = [np.random.default_rng(n).integers(0, 256, (8, 8, 5 if n else 4), np.uint8) for n in range(6)]
+    report = of(bands[1:] + bands[:1])
+    assert report.faults == [(5, "4 channels, where the first picture has 5")]
+    assert report.channels == 5
+    assert open_data(DataConfig("made"), source=made(bands[1:] + bands[:1])).skipped == [
+        ("made[5]", report.faults[0][1])
+    ]
+
+
+def test_mixed_depths_are_read_as_bytes() -> None:
+    deep = [np.random.default_rng(n).integers(0, 65536, (8, 8)).astype(np.uint16) for n in range(3)]
+    report = of([*deep, *[np.random.default_rng(9).integers(0, 256, (8, 8), np.uint8)]])
+    assert report.format.kind == "8"
+    assert set(report.records["kind"].tolist()) == {b"8"}
 
 
 class Checked(HTMLParser):

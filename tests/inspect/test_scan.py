@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from scipy.fft import dctn
 
 from sfumato.data import Picture, Source, open_source
-from sfumato.inspect.scan import difference_hash, frequency_hash, record, scan
+from sfumato.inspect.scan import Look, difference_hash, frequency_hash, record, scan
 
 from .images import Made, drawn, drawn_many
 
@@ -105,7 +105,7 @@ def test_conditions_are_recorded_and_transparent_images_lie_on_the_background(tm
     assert conditions.tolist() == [[1.0], [0.0], [1.0]]
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "clear.png")
     for background, mean in (("white", 255), ("#ff0000", 85)):
-        records, _, _ = scan(open_source(str(tmp_path)), np.arange(1), background=background)
+        records, _, _ = scan(open_source(str(tmp_path)), np.arange(1), look=Look(background))
         assert records["mean"].mean() == mean
 
 

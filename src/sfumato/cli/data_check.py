@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -62,6 +62,8 @@ class Check:
         self._check_outputs(source.name)
         if self.fix is not None:
             listable(source, self.num)
+        if "data.flip" not in dict(self.overrides):  # a preset's mirroring waits for the mirror test, as in training
+            config = replace(config, flip=False)
         report = check(source, config, self.num, progress("scanning images"))
         advice = advise(report, self.preset)
         written = self._write(report, advice)
@@ -72,7 +74,7 @@ class Check:
             print(as_text(report, advice))
             if written:
                 print("\n" + facts([(name, str(path)) for name, path in written]))
-        return 0
+        return 0 if len(report.records) else 2
 
     def _check_outputs(self, name: str) -> None:
         """Refuse paths where writing could overwrite an original, before the scan."""

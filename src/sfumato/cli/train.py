@@ -66,7 +66,7 @@ class Train:
         """Train, and return 0 when the planned length is reached."""
         from sfumato.nets import keep_memory
         from sfumato.run.folder import Run
-        from sfumato.train.choose import choose, default_run
+        from sfumato.train.choose import choose, default_run, flip_as_begun
 
         device = pick_device(self.device)
         if device.type == "cpu":
@@ -74,6 +74,8 @@ class Train:
         values = self._given() | dict(self.overrides)
         config, data, reason = choose(self.preset, self.config, values, device, progress("reading images"))
         run = Run(self.run or default_run(data.source_name))
+        if "data.flip" not in values and self.config is None:
+            config, data = flip_as_begun(config, data, run)
         if self.dry_run:
             return _dry_run(config, run, data, device, reason, self.json)
         if not self.json:

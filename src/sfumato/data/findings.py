@@ -26,6 +26,8 @@ MARKS = (-9999.0, -99999.0, -999.0, -32768.0, -3.4028234663852886e38, 1e20, 9.96
 LARGEST = 1e18
 """The largest floats that are trained on: a square fits into float32, with room for a sum of 100."""
 USED, NARROW = 1 / 4, 1 / 100
+CUTS = (0.1, 1.0, 5.0)
+"""Percentiles that are advised to cut outliers off, the first that holds twice as many values as there are."""
 
 
 @dataclass(frozen=True)
@@ -51,35 +53,46 @@ def too_large(format: PixelFormat) -> str | None:
     if format.levels is None and max(-format.low, format.high) > LARGEST:
         return (
             f"values from {format.low:.5g} to {format.high:.5g} are too large to train on (at most {LARGEST:g}): name "
-            "the one that marks missing data (data.nodata), cut outliers off (data.percentiles=0.1,99.9), or divide "
+            "the one that marks missing data (data.nodata), cut outliers off (data.percentiles=1,99), or divide "
             "the values"
         )
     return None
 
 
-def _far(values: Values, format: PixelFormat) -> Iterator[Finding]:
-    """Single values far from all others."""
+def inner_range(values: Values, format: PixelFormat) -> tuple[float, float]:
+    """Return the least and the greatest value, those far from all others left out."""
+    inner = [rest for _, _, rest in _marks(values, format)]
+    return max([low for low, _ in inner], default=values.low), min([high for _, high in inner], default=values.high)
+
+
+def _marks(values: Values, format: PixelFormat) -> Iterator[tuple[float, int, tuple[float, float]]]:
+    """Values far from all others, how often they occur, and the range of the others."""
     sides = (
-        (values.low, values.above_low, values.high, values.at_low),
-        (values.high, values.below_high, values.low, values.at_high),
+        (values.low, values.at_low, values.above_low, values.high),
+        (values.high, values.at_high, values.below_high, values.low),
     )
-    for value, following, end, number in sides:
+    for value, number, following, end in sides:
         gap, rest = abs(value - following), abs(end - following)
-        if not (math.isfinite(gap) and rest > 0 and (gap > rest or (value in MARKS and gap > rest / 10))):
-            continue
         if format.kind == "8" and values.few is None:  # a stroke on paper, a black frame: bytes hold no marks
             continue
+        if math.isfinite(gap) and rest > 0 and (gap > rest or (value in MARKS and gap > rest / 10)):
+            yield value, number, (min(following, end), max(following, end))
+
+
+def _far(values: Values, format: PixelFormat) -> Iterator[Finding]:
+    """Single values far from all others."""
+    for value, number, (low, high) in _marks(values, format):
         if not format.low <= value <= format.high:  # it does not stretch the range
             continue
-        x, y = sorted((2 * (v - format.low) / (format.high - format.low) - 1) for v in (following, end))
-        low, high = sorted((following, end))
+        x, y = (2 * (v - format.low) / (format.high - format.low) - 1 for v in (low, high))
         times = f"{number:,} times" if number > 1 else "once"
-        cut = "" if format.levels else ", or as an outlier cut off by data.percentiles=0.1,99.9"
+        percent = next((p for p in CUTS if number / values.size < p / 200), None)
+        cut = f", or as an outlier cut off by data.percentiles={percent:g},{100 - percent:g}" if percent else ""
         yield Finding(
             "values",
             f"the value {_shortest(value)} ({times}) is far from all others, which lie from {low:.5g} to {high:.5g}: "
-            f"training sees them in [{x:.3g}, {y:.3g}] of [-1, 1]. As a mark for missing data it is left out by data.nodata="
-            f"{_shortest(value)} (holes take the mean of their picture){cut}",
+            f"training sees them in [{x:.3g}, {y:.3g}] of [-1, 1]. As a mark for missing data it is left out by "
+            f"data.nodata={_shortest(value)} (holes take the mean of their picture){cut}",
             trouble=True,
         )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sfumato.config.presets import choose
+from sfumato.config.presets import PRESETS, choose
 from sfumato.data.split import FEW
 from sfumato.inspect.report import Report
 from sfumato.report.text import plural
@@ -35,7 +35,7 @@ def advise(report: Report, preset: str | None = None) -> list[Advice]:
     """Return the advice, trouble first; a preset is recommended where none is given."""
     if not len(report.records):
         return [Advice("trouble", "nothing to train on", "no image can be read; the report lists the reasons by file")]
-    rules = (_unreadable, _size, _memorisation, _duplicates, _mirror, _balance, _contents, _sample)
+    rules = (_unreadable, _values, _size, _memorisation, _duplicates, _mirror, _balance, _contents, _sample)
     advices = [*_settings(report, preset), *(advice for rule in rules for advice in rule(report))]
     return sorted(advices, key=lambda advice: ("trouble", "mind", "good").index(advice.level))
 
@@ -47,6 +47,11 @@ def _unreadable(report: Report) -> Iterator[Advice]:
         return
     text = f"{bad:,} of {report.scanned:,} files cannot be read ({fraction:.1%}): training skips and lists them"
     yield Advice("trouble" if fraction > 0.1 else "mind", "unreadable files", text)
+
+
+def _values(report: Report) -> Iterator[Advice]:
+    for finding in report.findings:
+        yield Advice("trouble" if finding.trouble else "mind", finding.topic, finding.text)
 
 
 def _size(report: Report) -> Iterator[Advice]:
@@ -81,11 +86,20 @@ def _settings(report: Report, preset: str | None) -> Iterator[Advice]:
     large, *_ = choose(shape, count, "cuda")
     if preset is None:
         gpu = f"; with a GPU {large}" if large != name else ""
-        yield Advice("good", "settings", f"preset {name}: {reason}{gpu}")
+        yield Advice("good", "settings", f"preset {name}: {reason}{gpu}{_flip(report, name)}")
     elif preset in (name, large):
-        yield Advice("good", "settings", f"preset {preset}, which is also the recommended one")
+        yield Advice("good", "settings", f"preset {preset}, which is also the recommended one{_flip(report, preset)}")
     else:
-        yield Advice("mind", "settings", f"preset {preset}; recommended is {name}: {reason}")
+        text = f"preset {preset}; recommended is {name}: {reason}{_flip(report, preset)}"
+        yield Advice("mind", "settings", text)
+
+
+def _flip(report: Report, preset: str) -> str:
+    """What becomes of a preset's mirroring."""
+    if not PRESETS[preset].config.data.flip or report.config.flip:
+        return ""
+    what = "mirrors images" if report.mirror.allows else "would mirror images, which training leaves off"
+    return f". The preset {what}: {report.mirror.reason}"
 
 
 def _distinct(report: Report) -> int:

@@ -25,7 +25,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from sfumato.inspect.scan import THUMB, Records
+from sfumato.data.mirror import THUMB
+from sfumato.inspect.scan import Records
 
 RADIUS = 6
 """Bits of 64 in which the hashes of near duplicates may differ."""

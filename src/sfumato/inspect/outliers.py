@@ -1,4 +1,4 @@
-"""Image statistics: outliers, typical images, and a test whether mirroring changes the distribution.
+"""Image statistics: outliers and typical images.
 
 **Outliers.** Seven numbers describe an image: brightness, contrast, colour (how far apart the channels are), detail
 (how much of the contrast a thumbnail loses: noise and fine print lose most), area, proportions (these three as
@@ -10,12 +10,6 @@ with s_k the projections on the principal components, lambda_k their variances a
 the first `COMPONENTS`. Each number becomes a robust z, its distance from the median over 1.4826 times the median of
 such distances (which is the standard deviation for normal data; that itself where the median distance is 0). An image's
 score is its largest z, and that number is the reason. **Typical** images score no more than the median.
-
-**Mirror test.** Where left and right do not matter, an image and its mirror image are equally likely to be nearer to
-the nearest other image. The fraction of images whose mirror image is the farther one is then 1/2 with a standard error
-of 1/(2 sqrt n); text and digits are far above. Images that are their own mirror image are not counted. The size of the
-effect is the median of (distance of the mirror image) / (distance of the image): 1.8 for handwritten digits, 1.2 for
-clothes and 1.0 for emoji.
 """
 
 from __future__ import annotations
@@ -25,8 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sfumato.data.mirror import evenly, small
 from sfumato.diffusion.inverse.operators import LUMA
-from sfumato.inspect.scan import THUMB, Records
+from sfumato.inspect.scan import Records
 
 FAR = 5.0
 """Robust z from which an image is an outlier; of normal data one in two million is."""
@@ -68,39 +63,6 @@ class Outliers:
         return FEATURES[int(self.z[row].argmax())]
 
 
-@dataclass(frozen=True)
-class Mirror:
-    """The outcome of the mirror test.
-
-    Attributes:
-        num: images that were counted.
-        fraction: of them whose mirror image is farther from the others than they are; 1/2 where sides do not matter.
-        farther: the median of the ratio of the two distances.
-        symmetric: fraction of the images tried that are their own mirror image.
-    """
-
-    num: int
-    fraction: float
-    farther: float
-    symmetric: float
-
-    @property
-    def z(self) -> float:
-        """How many standard errors the fraction is above 1/2."""
-        return float((self.fraction - 0.5) * 2 * np.sqrt(self.num))
-
-    @property
-    def verdict(self) -> str:
-        """`symmetric`, `unsure`, `flip`, `some` (a part of the images has a side) or `keep`."""
-        if self.symmetric > 0.9:
-            return "symmetric"
-        if self.num < 100:
-            return "unsure"
-        if self.z < 4 or self.farther < 1.1:
-            return "flip"
-        return "some" if self.farther < 1.4 else "keep"
-
-
 def luma(colours: NDArray[np.generic]) -> Floats:
     """Return the luma of (..., 3) red, green and blue."""
     return np.asarray(colours @ np.array(LUMA))
@@ -125,45 +87,9 @@ def outliers(records: Records) -> Outliers:
     return Outliers(z, first)
 
 
-def mirror_test(records: Records, num: int = 1000, among: int = 5000) -> Mirror:
-    """Test whether the mirror images of `num` images look like members of the collection, `among` so many of it; the
-    records are of images without duplicates."""
-    thumbs = records["thumb"][evenly(len(records), among)]
-    tried, others = evenly(len(thumbs), num), _small(thumbs)
-    own = _nearest(others[tried], others, tried)
-    there = _nearest(_small(thumbs[tried][:, :, ::-1]), others, tried)
-    same = (thumbs[tried] == thumbs[tried][:, :, ::-1]).all((1, 2, 3))
-    counted = ~same & np.isfinite(there) & (there != own)
-    symmetric = float(same.mean()) if len(same) else 0.0
-    if not counted.any():
-        return Mirror(0, 0.5, 1.0, symmetric)
-    there, own = there[counted].clip(0), own[counted].clip(1e-9)
-    return Mirror(len(own), float((there > own).mean()), float(np.sqrt(np.median(there / own))), symmetric)
-
-
-def evenly(count: int, num: int) -> NDArray[np.int64]:
-    """Return at most `num` of the indices below `count`, spread evenly."""
-    return np.linspace(0, count - 1, min(count, num)).round().astype(np.int64) if count else np.zeros(0, np.int64)
-
-
-def _nearest(rows: Floats, others: Floats, own: NDArray[np.int64]) -> Floats:
-    """The squared distance of each row from the nearest of the others, but for the one that it is itself."""
-    distance = (rows**2).sum(1)[:, None] + (others**2).sum(1) - 2 * rows @ others.T
-    distance[np.arange(len(rows)), own] = np.inf
-    return np.asarray(distance.min(1, initial=np.inf))
-
-
-def _small(thumbs: NDArray[np.uint8]) -> Floats:
-    """(N, 192) thumbnails of 8 x 8."""
-    parts = [thumbs[n : n + 8192] for n in range(0, len(thumbs), 8192)]
-    half = THUMB // 2
-    blocks = [part.reshape(-1, half, 2, half, 2, 3).mean((2, 4)).reshape(len(part), -1) for part in parts]
-    return np.concatenate([np.zeros((0, 3 * half * half)), *blocks])
-
-
 def _appearance(thumbs: NDArray[np.uint8]) -> tuple[Floats, Floats]:
     """The Mahalanobis distance of each thumbnail from the mean, and its projection on the first component."""
-    rows = _small(thumbs)
+    rows = small(thumbs)
     rows -= rows.mean(0) if len(rows) else 0.0
     if len(rows) < 2:
         return np.zeros(len(rows)), np.zeros(len(rows))

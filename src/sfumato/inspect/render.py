@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from sfumato.data.formats.fitting import flattened, rendered
+from sfumato.data.formats.fitting import read_values, rendered
 from sfumato.data.sources.protocol import Unreadable
 from sfumato.inspect.advice import Advice
 from sfumato.inspect.outliers import FAR, luma
@@ -29,6 +29,7 @@ def as_text(report: Report, advice: Sequence[Advice]) -> str:
     far = [(report.origin(row), report.outliers.reason(row)) for row in report.outliers.far()]
     groups = [[report.origin(row) for row in g] for g in (*report.duplicates.exact, *report.duplicates.near)]
     for title, items in (
+        ("no images", [(report.source.origin(i), reason) for i, reason in report.others]),
         ("unreadable", [(report.source.origin(i), reason) for i, reason in report.faults]),
         ("suspicious", [(report.origin(row), reason) for row, reason in report.suspicious]),
         ("outliers", far),
@@ -58,7 +59,8 @@ def _figures(report: Report) -> list[tuple[str, str]]:
     table, r = report.table(), report.records
     sample = "" if report.scanned == report.total else f", {report.scanned:,} of them scanned"
     readable = f"{len(r):,} can be read, {report.distinct:,} of these are distinct"
-    rows = [("source", report.source.name), ("images", f"{report.total:,}{sample}; {readable}")]
+    others = f"; {plural(len(report.others), 'other file')}" if report.others else ""
+    rows = [("source", report.source.name), ("images", f"{report.total:,}{sample}; {readable}{others}")]
     if not len(r):
         return rows
     sizes = [f"{size} ({count:,})" for size, count in list(table["sizes"].items())[:4]]
@@ -68,6 +70,10 @@ def _figures(report: Report) -> list[tuple[str, str]]:
         rows.append(("format", listed(table["formats"])))
         deep = f"; 16 bits: {table['bits']['16']:,}" if "16" in table["bits"] else ""
         rows.append(("mode", listed(table["modes"]) + deep))
+    if report.format.kind != "8":
+        rows.append(
+            ("depth", f"{report.format.words}; values from {report.values.low:.5g} to {report.values.high:.5g}")
+        )
     rows.append(("colour", f"{len(r) - table['grey']:,} in colour, {table['grey']:,} grey"))
     for name, unit in (("brightness", " (of 255)"), ("contrast", "")):
         low, middle, high = (table["quantiles"][name][k] for k in (1, 3, 5))
@@ -133,7 +139,9 @@ def _picture(report: Report, row: int) -> str:
     """One whole image, or why it cannot be read any more."""
     try:
         image = report.source.read(int(report.records["index"][row]))
-        pixels = rendered(flattened(image, report.config.background))
+        config, format = report.config, report.format
+        reading = read_values(image, config.background, format.kind, config.hole)
+        pixels = rendered(reading.pixels, (format.low, format.high) if format.levels is None else None)
     except Unreadable as fault:
         return html.text(fault.reason)
     return html.picture(Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sfumato.codec.format import EIGHT, PixelFormat, format_of, plain
 from sfumato.config.data import DataConfig
+from sfumato.data.findings import Finding, findings, inner_range, too_large
+from sfumato.data.formats.values import Values
+from sfumato.data.mirror import Mirror, evenly, mirror_test
 from sfumato.data.sources.protocol import Source, encoded, folder_of, printable
 from sfumato.data.store.build import SIDES, choose_size
+from sfumato.data.store.percentiles import percentile_range
 from sfumato.errors import UserError
 from sfumato.inspect.duplicates import Duplicates, find_duplicates
-from sfumato.inspect.outliers import Mirror, Outliers, evenly, luma, mirror_test, outliers
-from sfumato.inspect.scan import Conditions, Records, scan
+from sfumato.inspect.outliers import Outliers, luma, outliers
+from sfumato.inspect.scan import Conditions, Look, Records, promised_format, scan, values_of
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 FLAT = 3.0
@@ -31,9 +36,12 @@ class Report:
 
     Attributes:
         config: how training would read the images.
-        total: how many images there are.
+        total: how many images there are, other files not counted.
         records: (N,) of the readable images that were scanned; `conditions` (N, A) are theirs.
         faults: (index, reason) of the unreadable images.
+        others: the same of files that are no images, by content and by name, such as lists of labels.
+        format: that training would take, from the values of the scanned images.
+        values: of all records together.
     """
 
     source: Source
@@ -45,6 +53,9 @@ class Report:
     duplicates: Duplicates
     outliers: Outliers
     mirror: Mirror
+    others: list[tuple[int, str]] = field(default_factory=list)
+    format: PixelFormat = EIGHT
+    values: Values = Values()
 
     @property
     def scanned(self) -> int:
@@ -68,8 +79,22 @@ class Report:
 
     @property
     def channels(self) -> int:
-        """The channels that training would use: as configured, else 1 where no image has colour, else 3."""
-        return self.config.channels or (1 if self.records["grey"].all() else 3)
+        """The channels that training would use: as configured, else 1 where no image has colour, 3 where one has, and
+        else the images' own number."""
+        first = int(self.records["channels"][0]) if len(self.records) else 3
+        own = (1 if self.records["grey"].all() else 3) if first in (1, 3) else first
+        return self.config.channels or own
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """What is probably wrong with the values, as training notes it."""
+        resized = self.config.resample != "nearest" and any(
+            bool((self.records[name] != side).any())
+            for name, side in zip(("height", "width"), self.size[0], strict=True)
+        )
+        large = too_large(self.format)
+        refused = [Finding("values", f"training refuses these images: {large}", trouble=True)] if large else []
+        return refused + findings(self.values, self.format, resized)
 
     def origin(self, row: int) -> str:
         """Where an image comes from, in printable characters."""
@@ -136,6 +161,7 @@ class Report:
             "looked_at": self.scanned,
             "readable": len(r),
             "unreadable": [{"file": self.source.origin(i), "reason": reason} for i, reason in self.faults],
+            "other_files": [{"file": self.source.origin(i), "reason": reason} for i, reason in self.others],
             "suspicious": [{"file": self.origin(row), "reason": reason} for row, reason in self.suspicious],
             "formats": _tally(r["format"]),
             "modes": _tally(r["mode"]),
@@ -157,6 +183,8 @@ class Report:
                 "size": [height, width],
                 "why": why,
                 "channels": self.channels,
+                "depth": plain(self.format),
+                "values": [self.values.low, self.values.high] if len(r) else None,
                 "enlarged": self.enlarged,
                 "lost_to_crop": round(float(self.lost_to_crop.sum()) / max(1, len(r)), 4),
             },
@@ -192,14 +220,75 @@ def check(
     `config` says how training would read it; `on_progress` and `workers` are as in `scan`.
     """
     total = len(source)
-    records, conditions, faults = scan(
-        source, np.unique(evenly(total, num or total)), on_progress, workers, config.background
-    )
+    indices = np.unique(evenly(total, num or total))
+    look = _look(source, config)
+    records, conditions, faults = scan(source, indices, on_progress, workers, look)
+    if (settled := _settled(records, look)) != look:
+        look = settled
+        records, conditions, faults = scan(source, indices, on_progress, workers, look)
+    others = [(i, reason) for i, reason in faults if _is_other(source.origin(i), reason)]
+    records, conditions, misfits = _of_one_width(records, conditions)
+    faults = sorted([*(fault for fault in faults if fault not in others), *misfits])
+    values = values_of(records)
     duplicates = find_duplicates(records)
     alone = np.setdiff1d(np.arange(len(records)), list(duplicates.spare))
     alone = alone[~records["constant"][alone]]
-    mirror = mirror_test(records[alone])
-    return Report(source, config, total, records, conditions, faults, duplicates, outliers(records), mirror)
+    mirror, far = mirror_test(records["thumb"][alone]), outliers(records)
+    total -= len(others)
+    kind = records["kind"][0].decode() if len(records) else "8"
+    format = format_of(kind, *(look.range or (0.0, 1.0)))
+    return Report(
+        source,
+        config,
+        total,
+        records,
+        conditions,
+        faults,
+        duplicates,
+        far,
+        mirror,
+        others,
+        format,
+        values,
+    )
+
+
+def _look(source: Source, config: DataConfig) -> Look:
+    """How training would read the pixels, as far as the configuration says it."""
+    range = config.range if config.percentiles is None else percentile_range(source, config)
+    return Look(config.background, config.kind, config.hole, config.channels, range, config.clamps)
+
+
+def _settled(records: Records, look: Look) -> Look:
+    """What all images together settle: 8 bits where depths are mixed, and else the range of floats and, where the
+    values use little of the range, that of the appearance."""
+    kinds = set(records["kind"].tolist())
+    if not kinds:
+        return look
+    if len(kinds) > 1:
+        return replace(look, depth="8")
+    values, kind = values_of(records), min(kinds).decode()
+    if kind == "float" and look.range is None:
+        look = replace(look, range=(values.low, values.high))
+    format = format_of(kind, *(look.range or (0.0, 1.0)))
+    inner = inner_range(values, format) if any(one.trouble for one in findings(values, format, False)) else None
+    return replace(look, inner=inner)
+
+
+def _of_one_width(records: Records, conditions: Conditions) -> tuple[Records, Conditions, list[tuple[int, str]]]:
+    """Leave out images of another number of channels than the first, as training does."""
+    widths, first = records["channels"], records["channels"][0] if len(records) else 0
+    usual = np.isin(widths, (1, 3)) if first in (1, 3) else widths == first
+    misfits = [
+        (int(record["index"]), f"{record['channels']} channels, where the first picture has {first}")
+        for record in records[~usual]
+    ]
+    return records[usual], conditions[usual], misfits
+
+
+def _is_other(origin: str, reason: str) -> bool:
+    """Whether a file is no image, and does not call itself one."""
+    return reason.startswith("not an image") and not promised_format(origin)
 
 
 def listable(source: Source, num: int | None) -> None:

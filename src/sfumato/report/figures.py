@@ -24,13 +24,13 @@ from torch import Tensor
 
 from sfumato.codec.pixels import to_bytes
 from sfumato.data import Dataset
+from sfumato.data.mirror import evenly
 from sfumato.diffusion import Noise, Schedule, State, forward_step, marginal
 from sfumato.diffusion.condition import Condition
 from sfumato.generate import pictures
 from sfumato.generate.recipe import Recipe
 from sfumato.generate.sample import Report, Sampling, prepare
 from sfumato.generate.writers import Frames, film, save_png
-from sfumato.inspect.outliers import evenly
 from sfumato.model import Model
 from sfumato.run.folder import Run
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfumato.config import presets
-from sfumato.config.config import Config
+from sfumato.config.config import Config, read_toml
 from sfumato.data import Dataset, open_data
+from sfumato.data.mirror import mirror_test_of
 from sfumato.data.store.build import Progress
+from sfumato.run.folder import Run
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +28,8 @@ def choose(
     """Return the configuration, the images, and `PRESET: why this one`.
 
     Args:
-        preset: its name; None chooses by the images.
+        preset: its name; None chooses by the images. It mirrors images (`data.flip`) only where the mirror test says
+            that sides do not matter, unless file or overrides decide it.
         file: a TOML file, whose values replace the preset's.
         overrides: text by dotted key, `data.source` among them.
         device: what will train.
@@ -45,10 +49,33 @@ def choose(
         preset, reason, values = presets.choose(data.shape, len(data.train), str(device), budget)
         overrides = values | dict(overrides)
     config = presets.resolve(preset, file, overrides)
-    if data is None or data.config != config.data:
-        data = open_data(config.data, on_progress=on_progress)
+    chosen = "data.flip" in overrides or (file is not None and "flip" in read_toml(file).get("data", {}))
+    asks = config.data.flip and not chosen
+    wanted = replace(config.data, flip=False) if asks else config.data
+    if data is None or data.config != wanted:
+        data = open_data(wanted, on_progress=on_progress)
+    if asks:
+        config, data = flip_if_allowed(config, data)
     over = "" if file is None else f"; {file} is laid over it"
     return config, data, f"{preset}: {reason}{over}"
+
+
+def flip_if_allowed(config: Config, data: Dataset) -> tuple[Config, Dataset]:
+    """Return the configuration and its images with `data.flip` only where the mirror test allows it, and a note."""
+    mirror = mirror_test_of(data)
+    what = "mirrors each training image with probability 1/2" if mirror.allows else "would mirror images; that is off"
+    note = f"the preset {what} ({mirror.reason}); data.flip decides otherwise"
+    own = replace(config.data, flip=mirror.allows)
+    return replace(config, data=own), replace(data, config=own, notes=(*data.notes, note))
+
+
+def flip_as_begun(config: Config, data: Dataset, run: Run) -> tuple[Config, Dataset]:
+    """Return the configuration and its images with the `data.flip` of a run that was begun with the same other data."""
+    if not run.exists() or (begun := run.config().data) == config.data:
+        return config, data
+    if replace(begun, flip=config.data.flip) != config.data:
+        return config, data
+    return replace(config, data=begun), replace(data, config=begun)
 
 
 def default_run(source: str) -> Path:

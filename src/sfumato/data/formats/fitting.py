@@ -262,18 +262,21 @@ def converted(pixels: Pixels, kind: str) -> Pixels:
     return wide.astype(np.uint8)
 
 
-def rendered(pixels: Pixels) -> NDArray[np.uint8]:
+def rendered(pixels: Pixels, range: tuple[float, float] | None = None) -> NDArray[np.uint8]:
     """Return (H, W, C) pixels of any depth as bytes to look at, (H, W, 1 or 3).
 
-    The first three channels are shown, or the first. Floats that can't become bytes are stretched from the picture's
-    own least to its greatest value.
+    The first three channels are shown, or the first, in a range. Without one integers have that of their depth, and
+    floats that can't become bytes are stretched from the picture's own least to its greatest value.
     """
     pixels = pixels[..., : 3 if pixels.shape[2] >= 3 else 1]
-    try:
-        return converted(pixels, "8")
-    except Unreadable:
-        low, high = pixels.min(), pixels.max()
-        return np.asarray(np.rint((pixels - low) * (255 / max(high - low, np.float32(1e-30)))), np.uint8)
+    if range is None:
+        try:
+            return converted(pixels, "8")
+        except Unreadable:
+            range = float(pixels.min()), float(pixels.max())
+    low, high = range
+    shown = (pixels.astype(np.float64) - low) * (255 / max(high - low, 1e-30))
+    return np.asarray(np.rint(shown.clip(0, 255)), np.uint8)
 
 
 def fit(

@@ -28,7 +28,7 @@ class Values:
     Attributes:
         low, high: the least and the greatest.
         above_low, below_high: the ones next to them; infinite where there are none, or where they were not counted.
-        at_low, at_high: how many values are `low` and `high`.
+        at_low, at_high: how many values are `low` and `high`; of `size` values.
         count, total, squares: of the sampled values their number, sum, and sum of squares.
         few: the different pixels, in order, those of several channels as one number; None where they are more than
             `FEW`.
@@ -40,6 +40,7 @@ class Values:
     below_high: float = -math.inf
     at_low: int = 0
     at_high: int = 0
+    size: int = 0
     count: int = 0
     total: float = 0.0
     squares: float = 0.0
@@ -52,7 +53,12 @@ class Values:
         sample = pixels.reshape(-1, channels)
         sample = sample[:: max(1, len(sample) // SAMPLE)]
         moments = sample.astype(np.float64)
-        described = {"count": sample.size, "total": float(moments.sum()), "squares": float(np.vdot(moments, moments))}
+        described = {
+            "size": pixels.size,
+            "count": sample.size,
+            "total": float(moments.sum()),
+            "squares": float(np.vdot(moments, moments)),
+        }
         if pixels.dtype == np.uint8:
             if channels > 1:
                 return cls(float(pixels.min()), float(pixels.max()), few=_few(sample), **described)  # type: ignore
@@ -78,6 +84,7 @@ class Values:
             max((x for x in ends if x < high), default=-math.inf),
             sum(one.at_low for one in (self, other) if one.low == low),
             sum(one.at_high for one in (self, other) if one.high == high),
+            self.size + other.size,
             self.count + other.count,
             self.total + other.total,
             self.squares + other.squares,
@@ -98,7 +105,8 @@ class Values:
     def from_plain(cls, values: list[Any]) -> Values:
         """Return what `plain` made."""
         few = None if values[-1] is None else tuple(values[-1])
-        return cls(**dict(zip(vars(cls()), values, strict=True)) | {"few": few})
+        table = dict(zip(vars(cls()), values, strict=True)) | {"few": few}
+        return cls(**table | {name: int(table[name]) for name in ("at_low", "at_high", "size", "count")})
 
 
 def _ends(different: NDArray[Any]) -> tuple[float, float, float, float]:

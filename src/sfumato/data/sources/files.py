@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -102,19 +102,27 @@ def folder_source(folder: Path, wanted: Container[str] | None = None) -> FileSou
     name, folder = printable(str(folder)), folder.resolve()
     entries = sorted(_walk(folder), key=lambda entry: entry[0].parts)
     entries = [entry for entry in entries if wanted is None or entry[0].parts[-1] in wanted]
-    arranged = arrange([entry for entry, _ in entries], lambda member: folder.joinpath(*member.parts))
-    listed, pictures = arranged.members, {entry.parts for entry in arranged.members}
-    if not listed and wanted is None:
+    source = arranged_source(printable(str(folder)), folder, entries, folder)
+    if not len(source) and wanted is None:
         raise UserError(f"'{name}' holds no files: give a folder of images")
+    return source
+
+
+def arranged_source(
+    name: str, root: Path, entries: Sequence[tuple[Listed, State]], folder: Path | None = None
+) -> FileSource:
+    """Return a source of listed files below a root, labelled and parted by the rules of `layout`; `folder` as
+    `FileSource`."""
+    arranged = arrange([entry for entry, _ in entries], lambda member: root.joinpath(*member.parts))
+    listed, pictures = arranged.members, {entry.parts for entry in arranged.members}
     state = "\n".join(repr((e.parts, e.fault, state)) for e, state in entries if e.parts in pictures)
 
     def file(i: int) -> Path:
         if (fault := listed[i].fault) is not None:
             raise Unreadable(fault)
-        return folder.joinpath(*listed[i].parts)
+        return root.joinpath(*listed[i].parts)
 
-    name, origin = printable(str(folder)), lambda i: listed[i].origin
-    key, layout = hashed(state), arranged.layout
+    key, layout, origin = hashed(state), arranged.layout, lambda i: listed[i].origin
     return FileSource(name, len(listed), origin, file, key, arranged.labels, folder, layout=layout)
 
 
@@ -132,12 +140,13 @@ def _walk(folder: Path) -> list[tuple[Listed, State]]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         links = [name for name in folders if os.path.islink(os.path.join(path, name))]
         parts = Path(path).relative_to(folder).parts
-        entries += [_entry(path, parts, name) for name in files + links if not name.startswith(".")]
+        entries += [look_at(path, parts, name) for name in files + links if not name.startswith(".")]
     return entries
 
 
-def _entry(folder: str, parts: tuple[str, ...], name: str) -> tuple[Listed, State]:
-    """Look at one file without opening it or following it."""
+def look_at(folder: str, parts: tuple[str, ...], name: str) -> tuple[Listed, State]:
+    """Return what one file is, by its folder, the path of that within the source, and its name; it is neither opened
+    nor followed."""
     parts = (*parts, name)
     try:
         status = os.lstat(os.path.join(folder, name))

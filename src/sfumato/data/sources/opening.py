@@ -2,7 +2,7 @@
 
 The contents of a path decide its kind. A folder is CelebA's, or one of idx files, of CIFAR's batches, of shards
 (nothing but tar archives, with perhaps a list or a note beside them), of Parquet files, and else a folder of images; a
-file is idx, a batch of CIFAR, an array, a zip or tar archive, or Parquet.
+file is idx, a batch of CIFAR, an array, a zip or tar archive, Parquet, or a list of images' paths.
 
 A new kind of source is one file with a class or function that makes it, and one line here.
 """
@@ -22,6 +22,7 @@ from sfumato.data.sources.archives import is_tar, is_zip, tar_source, zip_source
 from sfumato.data.sources.arrays import array_source, is_array_file
 from sfumato.data.sources.builtin import BUILTIN
 from sfumato.data.sources.files import folder_source
+from sfumato.data.sources.listing import SUFFIX, list_source
 from sfumato.data.sources.protocol import Source, Unreadable, printable
 from sfumato.data.sources.published import (
     celeba_source,
@@ -38,7 +39,7 @@ from sfumato.errors import UserError, nearest
 _BESIDE = (".json", ".jsonl", ".txt", ".md", ".csv", ".tsv")
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MOST_SHARDS = 100_000
-KINDS = "a folder of images, a zip or tar archive, .npy, .npz, .parquet, idx files or CIFAR's batches"
+KINDS = "a folder of images, a zip or tar archive, .npy, .npz, .parquet, idx files, CIFAR's batches or a .txt of paths"
 
 
 def open_source(name: str) -> Source:
@@ -114,6 +115,8 @@ def _file(path: Path) -> Source:
         name, way = foreign(file.read(HEAD)) or ("a file of an unsupported kind", "")
     if is_zip(path) and name != TORCH:
         return zip_source(path)
+    if path.suffix.lower() == SUFFIX:
+        return list_source(path)
     with suppress(Unreadable):
         header_size(path)
         name, way = "a file of a single picture", "give the folder that holds it"

@@ -32,7 +32,7 @@ def percentile_range(source: Source, config: DataConfig) -> tuple[float, float]:
     parts = [part for part in _samples(source, indices, config) if len(part)]
     if not parts:
         raise UserError(f"no readable image in '{source.name}', of whose values data.percentiles could be taken")
-    low, high = np.percentile(np.concatenate(parts).astype(np.float64), config.percentiles).tolist()
+    low, high = np.percentile(np.concatenate(parts).astype(np.float64), config.percentiles, method="nearest").tolist()
     if not low < high:
         raise UserError(
             f"data.percentiles: {low:g} is the value at both: set them further apart, or give data.range and data.clamp"
