@@ -730,7 +730,7 @@ MUTATIONS = [
     ),
     M(
         "network: augmentation's numbers do not reach the network",
-        "nets/unet/unet.py",
+        "nets/base.py",
         "emb = emb + self.augment(augment)",
         "emb = emb + 0 * self.augment(augment)",
         "tests/nets/test_contract.py",

@@ -9,10 +9,12 @@ from sfumato.conditions.attributes import Attribute
 from sfumato.conditions.vocabulary import AttributeVocabulary
 from sfumato.errors import UserError
 from sfumato.nets import NETWORKS, Interface, Network, NetworkConfig
+from sfumato.nets.transformer.transformer import TransformerConfig
 from sfumato.nets.unet.unet import UNetConfig
 
 SMALL: dict[str, NetworkConfig] = {
     "unet": UNetConfig(base=8, multipliers=(1, 2), blocks=1, attention=(1,), dropout=0.0, groups=4),
+    "transformer": TransformerConfig(width=32, depth=2, heads=2, patch=2),
 }
 VOCABULARY = AttributeVocabulary((Attribute("kind", ("a", "b")), Attribute("age")))
 WHOLE = Interface(2, VOCABULARY, augment=9, learned_variance=True)

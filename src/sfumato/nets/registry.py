@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sfumato.nets.protocol import NetworkConfig
+from sfumato.nets.transformer.transformer import TransformerConfig
 from sfumato.nets.unet.unet import UNetConfig
 
-NETWORKS: dict[str, type[NetworkConfig]] = {"unet": UNetConfig}
+NETWORKS: dict[str, type[NetworkConfig]] = {"unet": UNetConfig, "transformer": TransformerConfig}

@@ -30,9 +30,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sfumato.diffusion.condition import Condition
-from sfumato.errors import UserError
-from sfumato.nets.embedding import AlterationEmbedding, TimeEmbedding
-from sfumato.nets.protocol import Interface, Network
+from sfumato.nets.base import Conditioned, extend, extended, require
+from sfumato.nets.protocol import Interface
 from sfumato.nets.unet.blocks import Downsample, ResidualBlock, SelfAttention, Upsample, norm, norm_silu
 
 LARGEST_BASE = 4096
@@ -68,32 +67,32 @@ class UNetConfig:
     def __post_init__(self) -> None:
         """Raise `UserError`, naming the range, where a value is out of it."""
         for name in ("blocks", "heads", "patch", "groups"):
-            _require(getattr(self, name) >= 1, f"net.{name} is {getattr(self, name)}: give 1 or more")
+            require(getattr(self, name) >= 1, f"net.{name} is {getattr(self, name)}: give 1 or more")
         even = 4 <= self.base <= LARGEST_BASE and self.base % 2 == 0
-        _require(even, f"net.base is {self.base}: give an even number from 4 to {LARGEST_BASE}")
-        _require(
+        require(even, f"net.base is {self.base}: give an even number from 4 to {LARGEST_BASE}")
+        require(
             len(self.multipliers) > 0 and min(self.multipliers) >= 1,
             f"net.multipliers is {self.multipliers}: give one whole number from 1 up for each level, such as (1, 2, 2)",
         )
         levels = len(self.multipliers)
-        _require(
+        require(
             all(0 <= level < levels for level in self.attention),
             f"net.attention is {self.attention}, but net.multipliers has levels 0 to {levels - 1} only",
         )
-        _require(0 <= self.dropout < 1, f"net.dropout is {self.dropout}: give a probability from 0 to below 1")
+        require(0 <= self.dropout < 1, f"net.dropout is {self.dropout}: give a probability from 0 to below 1")
         self._check_widths()
 
     def _check_widths(self) -> None:
         """Refuse groups and heads that don't divide the widths they act on."""
         shared = math.gcd(*self.widths)
         valid = [n for n in range(1, shared // 2 + 1) if shared % n == 0]
-        _require(
+        require(
             self.groups in valid,
             f"net.groups is {self.groups}, but the widths {self.widths} (net.base times net.multipliers) need "
             f"groups of equal size with at least two channels: choose from {', '.join(map(str, valid))}",
         )
         for level in {*self.attention, len(self.widths) - 1}:
-            _require(
+            require(
                 self.widths[level] % self.heads == 0,
                 f"net.heads is {self.heads}, which doesn't divide the {self.widths[level]} channels of level {level}: "
                 "choose a divisor (the middle of the network attends too)",
@@ -111,7 +110,7 @@ class UNetConfig:
 
     def inside(self, height: int, width: int) -> tuple[int, int]:
         """Return the next multiples of `multiple`; every size is taken."""
-        return -(-height // self.multiple) * self.multiple, -(-width // self.multiple) * self.multiple
+        return extended(height, self.multiple), extended(width, self.multiple)
 
     @property
     def least_tensors(self) -> int:
@@ -121,11 +120,6 @@ class UNetConfig:
     def build(self, interface: Interface) -> UNet:
         """Return a new network."""
         return UNet(self, interface)
-
-
-def _require(good: bool, message: str) -> None:
-    if not good:
-        raise UserError(message)
 
 
 class Stage(nn.Module):
@@ -177,7 +171,7 @@ def _block(config: UNetConfig, inputs: int, outputs: int) -> ResidualBlock:
     return ResidualBlock(inputs, outputs, 4 * config.base, config.dropout, config.groups)
 
 
-class UNet(Network):
+class UNet(Conditioned):
     """The DDPM's noise predictor: an image and its time in, an image out.
 
     Weights start as published: uniform with variance 1 / fan average (Glorot, Bengio 2010), biases zero, and zero for
@@ -186,13 +180,10 @@ class UNet(Network):
     """
 
     def __init__(self, config: UNetConfig, interface: Interface = Interface()) -> None:
-        super().__init__()
-        self.config, self.interface = config, interface
+        super().__init__(interface, config.base, 4 * config.base)
+        self.config = config
         widths, base, levels = config.widths, config.base, len(config.widths)
         image = interface.channels * config.patch**2
-        self.time = TimeEmbedding(base, 4 * base)
-        self.condition = interface.vocabulary.embedding(4 * base) if interface.vocabulary else None
-        self.augment = AlterationEmbedding(interface.augment, 4 * base) if interface.augment else None
         self.entrance = nn.Conv2d(image, base, 3, padding=1)
 
         skips, width = [base], base
@@ -221,13 +212,7 @@ class UNet(Network):
 
     def _initialise(self) -> None:
         """Draw the first weights, and zero the last layer of every branch."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
-            elif isinstance(module, nn.Embedding):
-                # About the time vector's scale at the start, so that neither dominates the other.
-                nn.init.normal_(module.weight, std=0.25)
+        self.draw_weights()
         for module in self.modules():
             if isinstance(module, SelfAttention):
                 # Queries, keys and values are three layers held as one: each has the fan of its own.
@@ -243,7 +228,7 @@ class UNet(Network):
     ) -> Tensor:
         """Predict; any H and W. See `Network.forward`."""
         height, width = x.shape[-2:]
-        emb = self._embed(time, condition, augment)
+        emb = self.embed(time, condition, augment)
         x = F.pixel_unshuffle(extend(x, self.config.multiple), self.config.patch)
         x = self._levels(x.contiguous(memory_format=torch.channels_last), emb)
         return F.pixel_shuffle(x, self.config.patch)[..., :height, :width]
@@ -259,17 +244,6 @@ class UNet(Network):
             f"{attention}, dropout {config.dropout:g}{patches}"
         )
 
-    def _embed(self, time: Tensor, condition: Condition | None, augment: Tensor | None) -> Tensor:
-        """Return the vector (B, 4 base) of time and condition, through the silu that every block would apply to it."""
-        emb: Tensor = self.time(time)
-        if augment is not None and self.augment is not None:
-            emb = emb + self.augment(augment)
-        if self.condition is not None:
-            emb = emb + self.condition(condition, len(emb))
-        elif condition is not None:
-            raise UserError("the network was trained without labels: leave the label out, or train with data.labels")
-        return F.silu(emb)
-
     def _levels(self, x: Tensor, emb: Tensor) -> Tensor:
         """Run the way down, the middle and the way up."""
         x = self.entrance(x)
@@ -281,9 +255,3 @@ class UNet(Network):
             x = stage(x, emb, skips)
         out: Tensor = self.exit(norm_silu(self.norm, x))
         return out
-
-
-def extend(x: Tensor, multiple: int) -> Tensor:
-    """Repeat the last row and column until height and width are multiples; x itself where they are."""
-    below, right = -x.shape[-2] % multiple, -x.shape[-1] % multiple
-    return F.pad(x, (0, right, 0, below), mode="replicate") if below or right else x

@@ -1,0 +1,71 @@
+"""What the networks share: the vector that their blocks read, the first weights, images of any size."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sfumato.diffusion.condition import Condition
+from sfumato.errors import UserError
+from sfumato.nets.embedding import AlterationEmbedding, TimeEmbedding
+from sfumato.nets.protocol import Interface, Network
+
+
+class Conditioned(Network):
+    """A network whose blocks read one vector, the sum of those of time, condition and alteration.
+
+    Args:
+        interface: what it must fit.
+        dim: length of the time's row of sines and cosines.
+        width: length of the vector.
+    """
+
+    def __init__(self, interface: Interface, dim: int, width: int) -> None:
+        super().__init__()
+        self.interface = interface
+        self.time = TimeEmbedding(dim, width)
+        self.condition = interface.vocabulary.embedding(width) if interface.vocabulary else None
+        self.augment = AlterationEmbedding(interface.augment, width) if interface.augment else None
+
+    def embed(self, time: Tensor, condition: Condition | None, augment: Tensor | None) -> Tensor:
+        """Return the vector, (B, width), through the silu that every block would apply to it.
+
+        Raises:
+            UserError: a condition for an unconditional network.
+        """
+        emb: Tensor = self.time(time)
+        if augment is not None and self.augment is not None:
+            emb = emb + self.augment(augment)
+        if self.condition is not None:
+            emb = emb + self.condition(condition, len(emb))
+        elif condition is not None:
+            raise UserError("the network was trained without labels: leave the label out, or train with data.labels")
+        return F.silu(emb)
+
+    def draw_weights(self) -> None:
+        """Draw the first weights: uniform with variance 1 / fan average (Glorot, Bengio 2010), biases zero."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Embedding):
+                # About the time vector's scale at the start, so that neither dominates the other.
+                nn.init.normal_(module.weight, std=0.25)
+
+
+def require(good: bool, message: str) -> None:
+    """Raise `UserError` with the message unless a value of a configuration is good."""
+    if not good:
+        raise UserError(message)
+
+
+def extended(side: int, multiple: int) -> int:
+    """Return the least multiple of `multiple` that is not below a side."""
+    return -(-side // multiple) * multiple
+
+
+def extend(x: Tensor, multiple: int) -> Tensor:
+    """Repeat the last row and column until height and width are multiples; x itself where they are."""
+    below, right = -x.shape[-2] % multiple, -x.shape[-1] % multiple
+    return F.pad(x, (0, right, 0, below), mode="replicate") if below or right else x

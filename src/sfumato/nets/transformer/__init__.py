@@ -1,0 +1,1 @@
+"""The diffusion transformer: `transformer` the network, `blocks` what it is built from."""
