@@ -736,6 +736,27 @@ MUTATIONS = [
         "tests/nets/test_contract.py",
     ),
     M(
+        "transformer: gate left out of attention",
+        "nets/transformer/blocks.py",
+        "torch.addcmul(x, gate_1, self._drop(",
+        "torch.addcmul(x, 1 + 0 * gate_1, self._drop(",
+        "tests/nets/test_transformer.py",
+    ),
+    M(
+        "transformer: rows and columns of a position exchanged",
+        "nets/transformer/blocks.py",
+        "rows[:, None].expand(-1, width, -1), columns[None].expand(height, -1, -1)",
+        "columns[None].expand(height, -1, -1), rows[:, None].expand(-1, width, -1)",
+        "tests/nets/test_transformer.py",
+    ),
+    M(
+        "transformer: keys are not normalised",
+        "nets/transformer/blocks.py",
+        "q, k = (F.rms_norm(each, each.shape[-1:], eps=EPS) for each in (q, k))",
+        "q = F.rms_norm(q, q.shape[-1:], eps=EPS)",
+        "tests/nets/test_transformer.py",
+    ),
+    M(
         "network: cost counts the network at half the size",
         "nets/protocol.py",
         'torch.empty(1, self.interface.channels, height, width, device="meta")',

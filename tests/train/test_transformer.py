@@ -33,7 +33,7 @@ SMALL = {
 
 
 def test_it_learns(digits) -> None:
-    trainer = Trainer(resolve("digits", overrides=SMALL), digits)
+    trainer = Trainer(resolve("small8", overrides=SMALL), digits)
     before = trainer.held_out().held_out.loss.mean()
     for _ in range(20):
         assert bool(trainer.step().applied)
@@ -41,7 +41,7 @@ def test_it_learns(digits) -> None:
 
 
 def test_it_resumes_bit_for_bit_and_is_sampled_with_labels(digits, tmp_path) -> None:
-    config, whole, broken = resolve("digits", overrides=SMALL), Run(tmp_path / "whole"), Run(tmp_path / "broken")
+    config, whole, broken = resolve("small8", overrides=SMALL), Run(tmp_path / "whole"), Run(tmp_path / "broken")
     list(train(config, whole, digits))
     events = train(config, broken, digits)
     for event in events:
