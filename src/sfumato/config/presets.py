@@ -106,7 +106,7 @@ def recipe(side: int, scale: str, source: str = "faces") -> Config:
         diffusion=DiffusionConfig(
             schedule=Cosine(),
             parameterization="refined",
-            timesteps=LogitNormal(0.5, 1.0),
+            timesteps=LogitNormal(0.7, 1.0),
         ),
         optim=OptimConfig(name="muon", lr=6e-3 * math.sqrt(32 / size.base), decay="late"),
         ema=EMAConfig(half_life=0.05),
