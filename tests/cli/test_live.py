@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from sfumato.cli.live import bars, panel, progress_line
-from sfumato.run.events import Buckets, HeldOut, Started, Stepped
+from sfumato.cli.live import bars, panel, progress_line, viewing
+from sfumato.run.events import Buckets, HeldOut, Started, Stepped, Warned
 from sfumato.run.folder import Run
 from sfumato.run.plan import Plan
 from sfumato.run.progress import Progress
+
+from .conftest import TINY
 
 
 @pytest.fixture
@@ -41,3 +46,36 @@ def test_bars() -> None:
     assert bars([1.0, *[None] * 8, 0.25]) == "█········▃"
     assert bars([None]) == "·"
     assert bars([0.0]) == "▁"
+
+
+def test_control_characters_do_not_reach_the_panel() -> None:
+    console, nasty = Console(file=io.StringIO(), width=90), "\x1b]0;title\x07\x9b2J"
+    progress = Progress(Run(Path(nasty)))
+    progress.saved = progress.grid = nasty
+    console.print(panel(progress, nasty))
+    assert isinstance(console.file, io.StringIO)
+    assert not {"\x1b", "\x07", "\x9b"} & set(console.file.getvalue())
+    assert console.file.getvalue().count("x1b]0;title") == 4
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_stdout_that_can_not_be_written_does_not_end_a_training(tmp_path: Path, more: list[str]) -> None:
+    words = ["train", "digits", "--images", "40", "--run", "r", *TINY, *more]
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "sfumato", *words]
+        ended = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == "sfumato: stdout can't be written (No space left on device): going on without it\n"
+    assert (tmp_path / "r" / "finished.json").exists()
+
+
+def test_a_view_whose_reader_has_gone_ends_the_training(tmp_path: Path) -> None:
+    def gone(*_: object, **__: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    run = Run(tmp_path)
+    with pytest.MonkeyPatch.context() as patch, viewing(run, "title", as_json=True) as view:
+        patch.setattr("sfumato.cli.live.print_json", gone)
+        with pytest.raises(BrokenPipeError):
+            view(Warned(8, "oh"))

@@ -1,12 +1,18 @@
-"""Helpers of all verbs: JSON, progress, the device."""
+"""Helpers of all verbs: printing, progress, the device.
+
+Everything that a verb prints goes through `say`: names of files, labels and facts out of files may hold control
+characters, which a terminal would obey.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from sfumato.errors import UserError
@@ -14,6 +20,48 @@ from sfumato.report.text import duration
 
 if TYPE_CHECKING:
     import torch
+
+
+LONGEST = 2000
+"""Characters of a line that are printed."""
+
+
+def shown(text: str, longest: int | None = LONGEST) -> str:
+    """Return text with its control characters escaped, apart from line ends, and its long lines cut."""
+    from sfumato.data.sources.protocol import printable
+
+    lines = text.split("\n")
+    if longest is not None:
+        lines = [line if len(line) <= longest else f"{line[:longest]}... ({len(line):,} characters)" for line in lines]
+    return "\n".join(line if line.isprintable() else printable(line) for line in lines)
+
+
+def say(text: str, longest: int | None = LONGEST, *, error: bool = False) -> None:
+    """Print text at once, as `shown` has it, on stdout or (`error`) on stderr."""
+    plain = text.replace("\n", "").isprintable() and max(map(len, text.split("\n"))) <= (longest or len(text))
+    print(text if plain else shown(text, longest), file=sys.stderr if error else sys.stdout, flush=True)
+
+
+def discard_stdout() -> None:
+    """Send what is printed from here on nowhere, also what waits to be flushed."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def optional_stdout() -> Iterator[None]:
+    """Go on without stdout where it can't be written, such as on a full disk or a closed terminal, and say so once.
+
+    A reader that closed it (`BrokenPipeError`) still ends the command.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as failure:
+        discard_stdout()
+        with suppress(OSError):
+            say(f"sfumato: stdout can't be written ({failure.strerror}): going on without it", error=True)
 
 
 def print_json(value: Any) -> None:
@@ -40,14 +88,15 @@ def progress(what: str, every: float = 5.0) -> Callable[[int, int], None]:
             return
         last = now
         left = (now - start) * (total - done) / max(done, 1)
-        line = f"{what}: {done:,} of {total:,}" + ("" if end else f", {duration(left)} left")
+        line = f"{shown(what)}: {done:,} of {total:,}" + ("" if end else f", {duration(left)} left")
         width = shutil.get_terminal_size().columns - 1
-        print(
-            f"\r{line[:width]:{width}}" if live else line,
-            end="" if live and not end else "\n",
-            file=sys.stderr,
-            flush=True,
-        )
+        with suppress(OSError):  # such as a closed terminal
+            print(
+                f"\r{line[:width]:{width}}" if live else line,
+                end="" if live and not end else "\n",
+                file=sys.stderr,
+                flush=True,
+            )
 
     return report
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from tyro.conf import Positional
 
-from sfumato.cli.console import print_json, progress
+from sfumato.cli.console import print_json, progress, say
 from sfumato.cli.options import Json, Overrides, check, option
 from sfumato.conditions.attributes import plain
 from sfumato.errors import UserError
@@ -64,8 +64,8 @@ class Data:
         if self.json:
             print_json(_described(data) | {"sheet": str(out)})
         else:
-            print(data.summary())
-            print(facts([("sheet", str(out))]))
+            say(data.summary())
+            say(facts([("sheet", str(out))]))
         return 0
 
     def _list(self) -> int:
@@ -75,8 +75,8 @@ class Data:
             names = ("count", "shape", "labels", "about", "licence")
             print_json({name: {key: getattr(source, key) for key in names} for name, source in BUILTIN.items()})
         else:
-            print("\n".join(describe_sources()))
-            print("\nor give a folder of images; `sfumato data NAME` shows one")
+            say("\n".join(describe_sources()))
+            say("\nor give a folder of images; `sfumato data NAME` shows one")
         return 0
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from tyro.conf import Positional
 
-from sfumato.cli.console import print_json, progress
+from sfumato.cli.console import print_json, progress, say
 from sfumato.cli.options import Flag, Overrides, option
 from sfumato.errors import UserError
 from sfumato.report.text import facts
@@ -71,9 +71,9 @@ class Check:
             table = {"advice": [vars(item) for item in advice], "written": {k: str(path) for k, path in written}}
             print_json(report.table() | table)
         else:
-            print(as_text(report, advice))
+            say(as_text(report, advice))
             if written:
-                print("\n" + facts([(name, str(path)) for name, path in written]))
+                say("\n" + facts([(name, str(path)) for name, path in written]))
         return 0 if len(report.records) else 2
 
     def _check_outputs(self, name: str) -> None:

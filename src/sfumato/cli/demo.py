@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from sfumato.cli.console import pick_device, progress
+from sfumato.cli.console import pick_device, progress, say
 from sfumato.cli.options import Device, option
 from sfumato.errors import UserError
 from sfumato.report.text import count, duration
@@ -56,14 +56,14 @@ class Demo:
             keep_memory()
         config, data = self._prepare(str(device))
         about = f"{len(data.train):,} images of {data.source_name} for about {self.budget}"
-        print(f"1. Training on {about}, into {run.path}\n", flush=True)
+        say(f"1. Training on {about}, into {run.path}\n")
         train_in_view(config, run, data, device)
-        print(f"\n2. Sampling, into {self.out}", flush=True)
+        say(f"\n2. Sampling, into {self.out}")
         model = load(run)
         pictures = album(run, model, data, self.out, report=progress("sampling"))
         head, captions, commands = _words(self, pictures, model, data, run)
         write_atomic(self.out / "README.md", _markdown(head, captions, commands))
-        print("\n" + _plain(head, captions, commands))
+        say("\n" + _plain(head, captions, commands))
         return 0
 
     def _prepare(self, device: str) -> tuple[Config, Dataset]:

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 from tyro.conf import Positional
 
-from sfumato.cli.console import pick_device, print_json, progress
+from sfumato.cli.console import pick_device, print_json, progress, say
 from sfumato.cli.options import Flag, option
 from sfumato.errors import UserError
 
@@ -53,7 +53,7 @@ class Diagnose:
         if self.json:
             print_json(as_json(evidence, symptoms, findings))
         else:
-            print(as_text(evidence, symptoms, findings))
+            say(as_text(evidence, symptoms, findings))
         return 0
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from tyro.conf import Positional
 
-from sfumato.cli.console import pick_device, print_json, progress
+from sfumato.cli.console import pick_device, print_json, progress, say
 from sfumato.cli.model import ModelOptions, condition_of, measured
 from sfumato.cli.options import Device, Json, check, option
 from sfumato.cli.recipe import RecipeOptions
@@ -137,8 +137,8 @@ class Editing(ModelOptions, RecipeOptions):
             print_json({"out": str(out), "seconds": seconds, "rows": rows, **facts})
             return
         for result in results:
-            print(f"{result.name}: {result.text}".replace("\n", ", "))
-        print(f"{facts['sampler']} in {facts['steps']} steps: {duration(seconds)}\n{out}")
+            say(f"{result.name}: {result.text}".replace("\n", ", "))
+        say(f"{facts['sampler']} in {facts['steps']} steps: {duration(seconds)}\n{out}")
 
 
 @dataclass(frozen=True, kw_only=True)

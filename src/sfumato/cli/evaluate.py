@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from sfumato.cli import signals
-from sfumato.cli.console import pick_device, print_json, progress
+from sfumato.cli.console import pick_device, print_json, progress, say
 from sfumato.cli.model import ModelOptions
 from sfumato.cli.options import Device, Flag, Json, option
 from sfumato.cli.recipe import RecipeOptions
@@ -72,10 +71,10 @@ class Evaluate(ModelOptions, RecipeOptions):
         evaluation = self._evaluation(first)
         calls, seconds = evaluation.forecast(kinds)
         if calls and first:
-            print(
+            say(
                 f"evaluating {self.source} on {evaluation.target.model.device}: {calls:,} evaluations of the network, "
                 f"about {duration(seconds)}",
-                file=sys.stderr,
+                error=True,
             )
         try:
             reports = evaluation.perform(kinds)
@@ -86,7 +85,7 @@ class Evaluate(ModelOptions, RecipeOptions):
         elif first:
             from sfumato.evaluate.text import words
 
-            print("\n\n".join(f"{kind}\n{words(report)}\n- {report['file']}" for kind, report in reports.items()))
+            say("\n\n".join(f"{kind}\n{words(report)}\n- {report['file']}" for kind, report in reports.items()))
         return 0
 
     def _evaluation(self, first: bool) -> Evaluation:

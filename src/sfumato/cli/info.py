@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sfumato.cli.console import print_json
+from sfumato.cli.console import print_json, say
 from sfumato.cli.model import ModelOptions
 from sfumato.cli.options import Json
 from sfumato.report.text import count, duration, facts, size
@@ -46,7 +46,7 @@ class Info(ModelOptions):
             schedule, table = config.diffusion.describe_schedule(), to_dict(config)
             print_json({"path": str(self.source), **figures, "schedule": schedule, "config": table})
         else:
-            print(_text(str(self.source), config, model, figures))
+            say(_text(str(self.source), config, model, figures))
         return 0
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from sfumato.cli.console import print_json
+from sfumato.cli.console import optional_stdout, print_json, say, shown
 from sfumato.report.text import duration
 from sfumato.run.events import Event, Finished, Sampled, Skipped, Started, Stepped, Warned, to_json
 from sfumato.run.progress import Progress
@@ -55,15 +55,27 @@ def bars(values: Sequence[float | None]) -> str:
 
 @contextmanager
 def viewing(run: Run, title: str, as_json: bool) -> Iterator[View]:
-    """Yield the view that suits the output: JSON lines with --json, a panel on a terminal, else plain lines."""
-    progress = Progress(run)
+    """Yield the view that suits the output: JSON lines with --json, a panel on a terminal, else plain lines.
+
+    A view is a convenience: where stdout can't be written, it is dropped and training goes on.
+    """
+    progress, stack = Progress(run), ExitStack()
     if as_json:
-        yield lambda event: print_json(to_json(event))
+        view: View = lambda event: print_json(to_json(event))  # noqa: E731
     elif sys.stdout.isatty():
-        with _live(progress, title) as view:
-            yield view
+        view = stack.enter_context(_live(progress, title))
     else:
-        yield _lines(progress)
+        view = _lines(progress)
+
+    def surviving(event: Event) -> None:
+        with optional_stdout():
+            view(event)
+
+    try:
+        yield surviving
+    finally:
+        with optional_stdout():
+            stack.close()
 
 
 def _remark(progress: Progress, event: Event) -> str | None:
@@ -92,10 +104,10 @@ def _lines(progress: Progress) -> View:
         nonlocal last
         progress.take(event)
         if (remark := _remark(progress, event)) is not None:
-            print(remark, flush=True)
+            say(remark)
         elif isinstance(event, Stepped) and time.monotonic() - last >= SECONDS:
             last = time.monotonic()
-            print(progress_line(progress), flush=True)
+            say(progress_line(progress))
 
     return view
 
@@ -116,7 +128,7 @@ def _live(progress: Progress, title: str) -> Iterator[View]:
             progress.take(event)
             remark = _remark(progress, event)
             if remark is not None and not isinstance(event, Sampled):
-                live.console.print(remark, markup=False, highlight=False)
+                live.console.print(shown(remark), markup=False, highlight=False)
 
         yield view
 
@@ -144,12 +156,12 @@ def panel(progress: Progress, title: str) -> RenderableType:
         numbers.add_row(*row)
     # Text, since rich would read brackets in a path as markup
     paths.add_row("loss by noise", Text.assemble("little ", (bars(progress.by_noise), "cyan"), " much"))
-    paths.add_row("last grid", Text(progress.grid or "none yet"))
-    paths.add_row("saved", Text(progress.saved or "not yet"))
+    paths.add_row("last grid", Text(shown(progress.grid) or "none yet"))
+    paths.add_row("saved", Text(shown(progress.saved) or "not yet"))
     if progress.skipped:
         paths.add_row("skipped", Text(f"{progress.skipped} steps", "red"))
-    body = Group(head, "", numbers, "", paths)
-    return Panel(body, title=Text(title), title_align="left", subtitle=Text(str(progress.run.path)), width=88)
+    body, below = Group(head, "", numbers, "", paths), Text(shown(str(progress.run.path)))
+    return Panel(body, title=Text(shown(title)), title_align="left", subtitle=below, width=88)
 
 
 def _numbers(progress: Progress) -> list[tuple[str, str, str, str]]:

@@ -4,7 +4,7 @@
 imported when it is named, and the verb imports torch only after its options have been parsed.
 
     a UserError, an OSError            one line on stderr, exit code 2
-    Ctrl-C, SIGTERM                    save, one line, exit code 130, 143
+    Ctrl-C, SIGTERM, SIGHUP            save, one line, exit code 130, 143, 129
     stdout was closed by its reader    nothing, exit code 141
     anything else                      a bug: Python's traceback, exit code 1
 
@@ -17,11 +17,13 @@ import difflib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from sfumato import __version__
 from sfumato.cli import signals
+from sfumato.cli.console import discard_stdout, say
 from sfumato.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -63,15 +65,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the words after `sfumato`, the process's own when None, and return the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        with signals.raising():
+        with signals.raising(lasting=argv is None):
             code = _dispatch(words)
             sys.stdout.flush()
             return code
     except signals.Stop as stop:
-        return _fail(stop, stop.code)
+        code = _fail(stop, stop.code)
+        if argv is None:
+            signals.leave(code)
+        return code
     except BrokenPipeError:
-        # Python flushes stdout again at exit; redirect it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_stdout()  # Python flushes it again at exit
         return 141
     except (UserError, OSError) as error:
         return _fail(error, 2)
@@ -92,10 +96,10 @@ def check_command(words: Sequence[str]) -> None:
 
 def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
-        print(HELP.format(verbs="\n".join(f"  {name:10}{line}" for name, line in VERBS.items())), end="")
+        say(HELP.format(verbs="\n".join(f"  {name:10}{line}" for name, line in VERBS.items())).rstrip())
         return 0
     if words[0] in ("-V", "--version", "version"):
-        print(f"sfumato {__version__}")
+        say(f"sfumato {__version__}")
         return 0
     return _parsed(words).perform()
 
@@ -121,7 +125,8 @@ def _fail(error: BaseException, code: int) -> int:
         import traceback
 
         traceback.print_exception(error)
-    print(f"sfumato: {_line(error)}", file=sys.stderr)
+    with suppress(OSError):  # a closed terminal
+        say(f"sfumato: {_line(error)}", error=True)
     return code
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from tyro.conf import Positional
 
-from sfumato.cli.console import pick_device, print_json, progress
+from sfumato.cli.console import pick_device, print_json, progress, say
 from sfumato.cli.options import Flag, Overrides, option
 from sfumato.errors import UserError
 from sfumato.report.text import count, duration, facts, size
@@ -67,7 +67,7 @@ class Plan:
         if self.json:
             print_json(_table(cost, data, reason, str(device)))
         else:
-            print(_text(cost, data, reason, str(device), self._command(preset, cost)))
+            say(_text(cost, data, reason, str(device), self._command(preset, cost)))
         return 0
 
     def _command(self, preset: str, cost: Forecast) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from sfumato.cli.console import pick_device, print_json, progress
+from sfumato.cli.console import pick_device, print_json, progress, say
 from sfumato.cli.model import ModelOptions, condition_of, measured
 from sfumato.cli.options import Device, Flag, Json, check, option
 from sfumato.cli.recipe import RecipeOptions
@@ -115,7 +115,7 @@ class Sample(ModelOptions, RecipeOptions):
             result = {"out": str(written), "num": self.num, "seconds": seconds, "evaluations": recipe.evaluations}
             print_json({**result, "file": str(model.path), **facts})
             return
-        print(
+        say(
             f"{self.num:,} images by {recipe.sampler} in {recipe.steps} steps ({recipe.evaluations} evaluations of the "
             f"network), seed {self.seed}, from weights of {model.images:,} images seen: {duration(seconds)}\n{written}"
         )

@@ -1,10 +1,11 @@
-"""Ctrl-C and SIGTERM: stop soon and lose nothing; a second one stops at once.
+"""Ctrl-C, SIGTERM and SIGHUP (a closed terminal): stop soon and lose nothing; a second one stops at once.
 
 `raising()` surrounds a whole command: the first signal raises `Stop` immediately. `deferring()` surrounds work
 that must not be interrupted midway, such as a training step: there the signal is noted, the work reads `stop.signal`
 between its steps, and `Stop` is raised when the block ends, after everything is saved. Work that takes longer than
-`PATIENCE` seconds is interrupted, and the last checkpoint remains. In both, a second signal ends the process at once;
-no file is left half written, since files are renamed into place.
+`PATIENCE` seconds is interrupted, and the last checkpoint remains. In both, a second signal ends the process at once,
+with the exit code of the first; no file is left half written, since files are renamed into place. SIGHUP stays ignored
+where it was at the start, as under nohup.
 """
 
 from __future__ import annotations
@@ -14,19 +15,25 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import NoReturn
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 PATIENCE = 7.0
 """Seconds from a signal to the end of the step; with saving, the process should end within ten."""
 
 Handler = Callable[[int, FrameType | None], None]
 
+_first: int | None = None
+"""The first signal received in the outermost block."""
+_depth = 0
+"""How many blocks are open."""
+
 
 class Stop(KeyboardInterrupt):
     """A signal asked the command to end; `code` is the exit code that shells use for it: 130 for Ctrl-C, 143 for
-    SIGTERM."""
+    SIGTERM, 129 for SIGHUP."""
 
     def __init__(self, number: int, message: str = "stopped") -> None:
         super().__init__(message)
@@ -53,29 +60,29 @@ class Deferred:
 
 
 @contextmanager
-def raising() -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into `Stop`, and the second into the end of the process."""
-    seen = False
+def raising(lasting: bool = False) -> Iterator[None]:
+    """Turn the first signal into `Stop`, and the second into the end of the process.
+
+    Args:
+        lasting: from the end of the block to the end of the process, every signal ends it at once and without a
+            traceback: Python's own handlers would interrupt whatever tidies up then.
+    """
 
     def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal seen
-        if seen:
-            _end(number)
-        seen = True
+        _note(number)
         raise Stop(number)
 
-    with _handled(handle):
+    with _handled(handle, lasting=lasting):
         yield
 
 
 @contextmanager
 def deferring() -> Iterator[Deferred]:
-    """Note the first SIGINT or SIGTERM, and raise `Stop` for it when the block ends, or after `PATIENCE` seconds."""
+    """Note the first signal, and raise `Stop` for it when the block ends, or after `PATIENCE` seconds."""
     stop = Deferred()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if stop.signal is not None:
-            _end(number)
+        _note(number)
         stop.signal = number
         if not stop.holding:
             raise Stop(number, stop.message)
@@ -97,27 +104,50 @@ def _alarm(seconds: float) -> None:
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
+def leave(code: int) -> NoReturn:
+    """End the process with an exit code, without the finalisers of libraries, which a signal could interrupt."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+def _note(number: int) -> None:
+    """Keep the first signal; end the process at the second."""
+    global _first
+    if _first is not None:
+        _end(number)
+    _first = number
+
+
 @contextmanager
-def _handled(handle: Handler, interrupt: Handler | None = None) -> Iterator[None]:
+def _handled(handle: Handler, interrupt: Handler | None = None, lasting: bool = False) -> Iterator[None]:
     """Install handlers and put the old ones back; only the main thread can, others are left alone."""
+    global _first, _depth
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    handlers: dict[int, Handler] = dict.fromkeys(SIGNALS, handle)
+    ignored = [number for number in SIGNALS[2:] if signal.getsignal(number) is signal.SIG_IGN]
+    handlers: dict[int, Handler] = {number: handle for number in SIGNALS if number not in ignored}
     if interrupt is not None and hasattr(signal, "SIGALRM"):
         handlers[signal.SIGALRM] = interrupt
     before = {number: signal.signal(number, new) for number, new in handlers.items()}
+    _depth += 1
     try:
         yield
     finally:
+        _depth -= 1
         if interrupt is not None:
             _alarm(0.0)
         for number, old in before.items():
-            signal.signal(number, old)
+            signal.signal(number, _end if lasting else old)
+        if not lasting and not _depth:
+            _first = None
 
 
-def _end(number: int) -> None:
+def _end(number: int, frame: FrameType | None = None) -> None:
     """End the process now, with the cursor shown again where a live view hid it."""
-    if sys.stderr.isatty():
-        os.write(2, b"\x1b[?25h\n")
-    os._exit(128 + number)
+    with suppress(OSError, ValueError):
+        if sys.stderr.isatty():
+            os.write(2, b"\x1b[?25h\n")
+    os._exit(128 + (_first or number))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from tyro.conf import Positional
 
-from sfumato.cli.console import pick_device, print_json, progress
+from sfumato.cli.console import optional_stdout, pick_device, print_json, progress, say
 from sfumato.cli.options import Flag, Overrides, option
 from sfumato.errors import UserError
 from sfumato.report.text import count, facts, size
@@ -79,10 +79,12 @@ class Train:
         if self.dry_run:
             return _dry_run(config, run, data, device, reason, self.json)
         if not self.json:
-            print(_heading(config, run, data, reason, device))
+            with optional_stdout():
+                say(_heading(config, run, data, reason, device))
         train_in_view(config, run, data, device, self.accept_changes, self.json)
         if not self.json:
-            print(f"sample from it: sfumato sample {run.path}")
+            with optional_stdout():
+                say(f"sample from it: sfumato sample {run.path}")
         return 0
 
     def _given(self) -> dict[str, str]:
@@ -105,18 +107,23 @@ def train_in_view(
     """Train with a live view or JSON; on a signal finish the step, save, and raise `signals.Stop`."""
     from sfumato.cli import signals
     from sfumato.cli.live import viewing
+    from sfumato.run.events import Skipped, Stepped
     from sfumato.train import train
 
     events = train(config, run, data, device, accept_changes=accept_changes)
     title, again = f"sfumato train {config.data.source}", "the same command resumes"
     with signals.deferring() as stop, closing(events), viewing(run, title, as_json) as view:
+        skipping = False
         stop.message = f"stopped; {run.path} is at its last checkpoint; {again}"
         for event in events:
             stop.holding = True
+            if isinstance(event, Stepped | Skipped):  # while steps are skipped, nothing is saved
+                skipping = isinstance(event, Skipped) and event.in_a_row > 0
             view(event)
             if stop.signal is not None:
                 stop.finish()
-                stop.message = f"stopped at {event.images:,} images, saved in {run.path}; {again}"
+                if not skipping:
+                    stop.message = f"stopped at {event.images:,} images, saved in {run.path}; {again}"
                 break
 
 
@@ -162,7 +169,7 @@ def _dry_run(config: Config, run: Run, data: Dataset, device: torch.device, reas
         ("run", f"{run.path} (a dry run writes nothing)"),
     ]
     # comments, so that the output can be kept as a file for --config
-    print(to_toml(config) + "\n# " + facts(about).replace("\n", "\n# "))
+    say(to_toml(config) + "\n# " + facts(about).replace("\n", "\n# "), longest=None)
     return 0
 
 

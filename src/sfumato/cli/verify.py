@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from sfumato.cli.console import pick_device, print_json
+from sfumato.cli.console import pick_device, print_json, say
 from sfumato.cli.options import Device, Flag, Json
 from sfumato.report.text import duration
 
@@ -46,7 +46,7 @@ class Verify:
         for check in verify(Setting(device, dtype, self.compile)):
             checks.append(check)
             if not self.json:
-                print(_line(check), flush=True)
+                say(_line(check))
         failed = sum(not check.passed for check in checks)
         if self.json:
             print_json(
@@ -60,7 +60,7 @@ class Verify:
                 }
             )
         else:
-            print(f"\n{_verdict(checks, str(device), time.monotonic() - start)}")
+            say(f"\n{_verdict(checks, str(device), time.monotonic() - start)}")
         return 1 if failed else 0
 
 
