@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import os
 import pickle
 import random
 import struct
+import sys
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,15 +20,16 @@ import torch
 
 from sfumato.codec.format import EIGHT, SIXTEEN, PixelFormat
 from sfumato.codec.pixels import Pixels
-from sfumato.conditions.attributes import Attribute
+from sfumato.conditions.attributes import Attribute, plain
 from sfumato.conditions.table import Attributes
 from sfumato.conditions.vocabulary import AttributeVocabulary
-from sfumato.config.config import to_dict
+from sfumato.config.config import to_dict, to_toml
 from sfumato.config.presets import resolve
 from sfumato.errors import UserError
+from sfumato.files import write_atomic
 from sfumato.model import load, packed, save
 from sfumato.run.folder import Run
-from sfumato.weights import _digest, pack
+from sfumato.weights import _digest, pack, read
 
 SHAPE = (3, 8, 8)
 KINDS, AGE = Attribute("class", ("cat", "dög")), Attribute("age", mean=3.25, std=0.1)
@@ -290,3 +296,149 @@ def test_which_weights_of_a_run(tmp_path, content):
     assert load(run, str(run.weights / "best.safetensors")).images == 1234
     with pytest.raises(UserError, match="no raw weights"):
         load(run, "raw")
+
+
+# --- facts of strangers
+
+
+@pytest.mark.parametrize(
+    ("fact", "values"),
+    [
+        ("kind", [None, 7, "best", "os.system", ["ema"], {}]),
+        ("images", [-1, 1.5, "7", True, None, math.inf, 2**60, [1]]),
+        (
+            "shape",
+            [
+                [1, -8, 8],
+                [3, 0, 0],
+                [3, True, 8],
+                [3, 8.0, 8],
+                [3, math.inf, 8],
+                [3, 8, 10**7],
+                [10**5, 8, 8],
+                [3, 8, 8, 8],
+                {"a": 1},
+                7,
+            ],
+        ),
+        (
+            "vocabulary",
+            [{"kind": "attributes", "attributes": [{"name": f"a{i}", "values": ["x"]} for i in range(1001)]}],
+        ),
+        ("depth", [7, [], {"kind": "float", "low": math.inf, "high": 1}]),
+        ("config", [None, [], "x", {"net": 3}]),
+    ],
+)
+def test_facts_that_can_not_be_are_refused(tmp_path, net, facts, fact, values):
+    for value in values:
+        refused(forged(tmp_path / "w.safetensors", net, facts, **{fact: value}), "header|tensors do not fit")
+
+
+def test_another_number_of_channels_or_attributes_is_refused(tmp_path, net, facts):
+    refused(forged(tmp_path / "w.safetensors", net, facts, shape=[1, 8, 8]), "do not fit")
+    one = {"kind": "attributes", "attributes": [{"name": "class", "values": ["cat"]}]}
+    refused(forged(tmp_path / "w.safetensors", net, facts, vocabulary=one), "do not fit")
+
+
+@pytest.mark.parametrize("shift", [1e308, -1e308, 1e6])
+def test_a_schedule_without_noise_is_refused(tmp_path, net, config, facts, shift):
+    table = to_dict(config)
+    table["diffusion"]["logsnr_shift"] = shift
+    refused(forged(tmp_path / "w.safetensors", net, facts, config=table), "header")
+
+
+@pytest.mark.parametrize("text", ["\x1b[2J", "\x07", "a\nb", "\u202e", "\x9b"])
+def test_control_characters_in_attributes_are_refused(tmp_path, net, facts, text):
+    for attribute in ({"name": text, "values": ["x", "y"]}, {"name": "class", "values": ["x", f"y{text}"]}):
+        vocabulary = {"kind": "attributes", "attributes": [attribute, plain(AGE)]}
+        path = forged(tmp_path / "w.safetensors", net, facts, vocabulary=vocabulary)
+        refused(path, "control character")
+        with pytest.raises(UserError) as error:
+            load(path)
+        assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_weights_that_are_not_finite_are_refused(tmp_path, config, net, value):
+    state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    next(reversed(state.values())).view(-1)[-1] = value
+    path = tmp_path / "w.safetensors"
+    save(path, state, config, CODEC, vocabulary=VOCABULARY)
+    refused(path, r"not finite.*weights/best\.safetensors")
+
+
+def test_special_files_are_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "w")
+    for path in (tmp_path / "w", Path("/dev/zero")):
+        with pytest.raises(UserError, match=r"does not exist|readable"):
+            load(path)
+        with pytest.raises(UserError, match="not a regular file"):
+            read(path)
+
+
+def test_reading_beside_a_training_is_no_damage(tmp_path, config, net, content):
+    """A file that is replaced while it is read is read as it was, the header and the tensors of one moment."""
+    path = tmp_path / "w.safetensors"
+    other = packed({name: t + 1 for name, t in net.state_dict().items()}, config, CODEC, VOCABULARY, "ema", 5678)
+    write_atomic(path, content)
+    ended = threading.Event()
+
+    def replace():
+        while not ended.is_set():
+            for each in (other, content):
+                part = path.with_name("part")
+                part.write_bytes(each)
+                part.replace(path)
+
+    thread = threading.Thread(target=replace)
+    thread.start()
+    try:
+        seen = [(facts["images"], sha256) for facts, _, sha256 in (read(path) for _ in range(300))]
+    finally:
+        ended.set()
+        thread.join()
+    assert set(seen) <= {(n, hashlib.sha256(c).hexdigest()) for n, c in ((1234, content), (5678, other))}
+
+
+# --- which images a file can have opened
+
+
+def named(config, source: str, labels: str):
+    return {**to_dict(config), "data": {**to_dict(config)["data"], "source": source, "labels": labels}}
+
+
+STRANGE = [("hf:evil/set", "source"), ("/etc", "none"), ("~root", "none"), ("faces", "/etc/passwd"), ("../x", "source")]
+
+
+@pytest.mark.parametrize(("source", "labels"), STRANGE)
+def test_a_file_alone_opens_no_path_and_no_download(tmp_path, net, config, facts, source, labels):
+    path = forged(tmp_path / "w.safetensors", net, facts, config=named(config, source, labels))
+    model, opened = load(path), []
+    watching = [True]
+    sys.addaudithook(
+        lambda event, arguments: opened.append(arguments[:1]) if watching[0] and event in AUDITED else None
+    )
+    try:
+        with pytest.raises(UserError, match=r"--data") as error:
+            model.data()
+    finally:
+        watching[0] = False
+    assert source in str(error.value)
+    assert opened == []
+    assert model.data_config("digits").source == "digits"
+    assert model.data_config("digits").labels == ("source" if "/" in labels else labels)
+
+
+AUDITED = ("open", "os.listdir", "os.scandir", "socket.connect", "socket.getaddrinfo", "subprocess.Popen")
+
+
+def test_a_run_folder_names_its_own_images(tmp_path, net, config, facts):
+    run = Run(tmp_path / "run")
+    run.weights.mkdir(parents=True)
+    forged(run.weights_file(), net, facts, config=named(config, "/etc", "/etc/passwd"))
+    with pytest.raises(UserError, match="--data"):
+        load(run).data_config()
+    own = replace(config, data=replace(config.data, source="/photos", labels="/photos/labels.csv"))
+    run.config_path.write_text(to_toml(own))
+    assert load(run).data_config() == own.data
+    assert load(run).data_config("/others") == replace(own.data, source="/others")

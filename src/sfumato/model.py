@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,9 @@ from sfumato.conditions.protocol import Vocabulary
 from sfumato.conditions.registry import from_plain
 from sfumato.conditions.vocabulary import AttributeVocabulary
 from sfumato.config.config import Config, from_stored, to_dict
+from sfumato.config.data import LARGEST_SIDE, MOST_CHANNELS, DataConfig
 from sfumato.data.dataset import Dataset, open_data
+from sfumato.data.sources.builtin import BUILTIN
 from sfumato.diffusion import NetworkDenoiser, Schedule
 from sfumato.errors import UserError
 from sfumato.files import write_atomic
@@ -38,6 +40,7 @@ SHIPPED = ("faces", "fashion", "emoji32")
 ASSETS = Path(__file__).with_name("assets")
 WEIGHTS = ("ema", "raw", "best")
 """The weights of a run folder: the average, the trained ones, and the average with the lowest held-out loss."""
+MOST_ATTRIBUTES = 1000
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Model:
         images: number of training images seen.
         kind: `ema`, the average of the weights, or `raw`.
         path: the file; empty for a model in training.
+        file_sha256: the hash of the file as it was read; empty where it is to be computed.
     """
 
     net: Network = field(repr=False)
@@ -63,6 +67,7 @@ class Model:
     images: int = 0
     kind: str = "ema"
     path: Path = Path()
+    file_sha256: str = field(default="", repr=False)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -82,6 +87,8 @@ class Model:
     @cached_property
     def sha256(self) -> str:
         """The hash of the file: it identifies the model in results."""
+        if self.file_sha256:
+            return self.file_sha256
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -108,8 +115,33 @@ class Model:
         }
 
     def data(self, **options: Any) -> Dataset:
-        """Open the images that it was trained on; options and errors as `open_data`."""
-        return open_data(self.config.data, **options)
+        """Open the images that it was trained on; options and errors as `open_data`, and those of `data_config`."""
+        return open_data(self.data_config(), **options)
+
+    def data_config(self, source: str | None = None) -> DataConfig:
+        """Return the configuration of its own images, or of others that are read as its own are.
+
+        A weights file may come from a stranger, who must not decide what is opened here. Only the config.toml of its
+        run folder may name a path or a download; a file alone can name built-in images.
+
+        Args:
+            source: of the other images; their labels come with them where only the file names a path of labels.
+
+        Raises:
+            UserError: the file names anything else, and no source is given.
+        """
+        run, data = Run(self.path.absolute().parent.parent), self.config.data
+        if self.path != Path() and run.weights == self.path.absolute().parent and run.exists():
+            data = run.config().data
+        elif self.path != Path():
+            if data.labels not in ("none", "source"):
+                data = replace(data, labels="source") if source is not None else data
+            if source is None and (data.source not in BUILTIN or data.labels not in ("none", "source")):
+                raise UserError(
+                    f"{self.path} names '{data.source}' with labels '{data.labels}' as its images, and a weights file "
+                    "alone can't have them opened: give its run folder, or name the images with --data"
+                )
+        return data if source is None else replace(data, source=source)
 
 
 def untrained(config: Config, data: Dataset) -> Network:
@@ -176,17 +208,25 @@ def load(path: Path | str | Run, weights: str = "ema", device: torch.device | st
             network.
     """
     file = locate(path, weights)
-    facts, tensors = read(file)
+    facts, tensors, sha256 = read(file)
     try:
         config = from_stored(_plausible(facts["config"]))
-        channels, height, width = (_size(size) for size in facts["shape"])
-        codec = config.codec.build(formats.from_plain(facts.get("depth")), (channels, height, width))
-        vocabulary, images, kind = from_plain(facts["vocabulary"]), int(facts["images"]), str(facts["kind"])
-    except (AttributeError, KeyError, TypeError, ValueError) as error:  # a UserError is a ValueError
-        raise unusable(file, error) from None
+        channels, height, width = facts["shape"]
+        shape = _whole(channels, 1, MOST_CHANNELS), _whole(height, 1, LARGEST_SIDE), _whole(width, 1, LARGEST_SIDE)
+        codec = config.codec.build(formats.from_plain(facts.get("depth")), shape)
+        vocabulary, images, kind = from_plain(facts["vocabulary"]), _whole(facts["images"], 0, 2**53), facts["kind"]
+        if isinstance(vocabulary, AttributeVocabulary) and len(vocabulary.attributes) > MOST_ATTRIBUTES:
+            raise ValueError(f"{len(vocabulary.attributes):,} attributes")
+        if kind not in WEIGHTS[:2]:
+            raise ValueError(f"weights of kind {str(kind)[:40]!r}")
+        schedule = config.diffusion.build_schedule()
+        if not 0 < float(schedule(0.5).alpha) < 1:
+            raise ValueError("a schedule without noise levels")
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise unusable(file, error) from None  # a UserError is a ValueError
     net = _build(config.net, config.interface(codec.shape[0], vocabulary), tensors, file).to(device)
-    denoiser = NetworkDenoiser(net, config.diffusion.build_schedule(), config.diffusion.build_parameterization())
-    return Model(net, config, denoiser, codec, vocabulary, images, kind, file)
+    denoiser = NetworkDenoiser(net, schedule, config.diffusion.build_parameterization())
+    return Model(net, config, denoiser, codec, vocabulary, images, kind, file, sha256)
 
 
 def locate(path: Path | str | Run, weights: str = "ema") -> Path:
@@ -226,11 +266,11 @@ def _plausible(table: dict[str, Any]) -> dict[str, Any]:
     return table
 
 
-def _size(value: Any) -> int:
-    """Return a side or a number of channels; raises ValueError where no image could have it."""
-    if not 1 <= int(value) <= 1_000_000:
-        raise ValueError(f"an image with a side of {value}")
-    return int(value)
+def _whole(value: Any, least: int, most: int) -> int:
+    """Return a whole number within bounds; raises ValueError for anything else."""
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError(f"{str(value)[:40]!r} is not a whole number from {least:,} to {most:,}")
+    return value
 
 
 def _build(config: NetworkConfig, interface: Interface, tensors: dict[str, Tensor], file: Path) -> Network:

@@ -11,7 +11,8 @@ should give equal files):
               and of every tensor
 
 Safetensors itself has no checksum, and one flipped bit loads silently as another weight; hence the digest, over the
-names, types, shapes and bytes of the tensors and the rest of the entry.
+names, types, shapes and bytes of the tensors and the rest of the entry. A file is opened once and read whole, so that
+one that a training replaces meanwhile is read as it was.
 
 Version 2 listed attributes in place of the vocabulary. Version 1 knew one list of classes, which is read as the
 attribute `class`. Both are turned into the present layout after their digest is checked.
@@ -31,8 +32,11 @@ import torch
 from torch import Tensor
 
 from sfumato.errors import UserError
+from sfumato.files import read_regular
 
 ENTRY, VERSION = "sfumato", 3
+MOST_BYTES = 2**36
+"""The largest file that is read."""
 
 Facts = dict[str, Any]
 """The header's entry."""
@@ -70,30 +74,40 @@ def pack(state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bytes:
     return content
 
 
-def read(file: Path) -> tuple[Facts, dict[str, Tensor]]:
-    """Return a weights file's facts, in the present layout, and its tensors; verified by their digest.
+def read(file: Path) -> tuple[Facts, dict[str, Tensor], str]:
+    """Return a weights file's facts, in the present layout, its tensors, and the SHA-256 of the file.
 
     Raises:
-        UserError: not written by sfumato, truncated, altered, or of a later version.
+        UserError: not written by sfumato, truncated, altered, of a later version, or with a tensor that is not finite.
     """
     try:
-        with safetensors.safe_open(file, framework="pt", device="cpu") as content:
-            facts = _facts((content.metadata() or {}).get(ENTRY), file)
-            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
-    except (OSError, safetensors.SafetensorError, MemoryError) as error:
-        reason = " ".join(str(error).split())[:120]
+        content = read_regular(file, MOST_BYTES)
+        tensors: dict[str, Tensor] = safetensors.torch.load(content)
+    except (OSError, safetensors.SafetensorError, MemoryError, RuntimeError, ValueError, KeyError) as error:
+        reason = " ".join((getattr(error, "strerror", None) or str(error) or "out of memory").split())[:120]
         raise UserError(f"{file} is not a readable weights file ({reason}): it may be cut short") from None
+    facts = _facts(_entry(content), file)
     if facts.get("sha256") != _digest(tensors, facts):
         raise UserError(f"{file} is damaged: its checksum is not that of its content; take another copy or checkpoint")
+    if not all(tensor.isfinite().all() for tensor in tensors.values()):
+        raise UserError(
+            f"{file}: its weights are not finite, since the training diverged: take weights/best.safetensors of the run"
+        )
     try:
-        return _upgraded(facts, tensors)
+        return *_upgraded(facts, tensors), hashlib.sha256(content).hexdigest()
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise unusable(file, error) from None
 
 
+def _entry(content: bytes) -> str | None:
+    """Return the metadata's entry in the header of a safetensors file that was parsed before."""
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return (header.get("__metadata__") or {}).get(ENTRY)
+
+
 def unusable(file: Path, error: Exception) -> UserError:
     """Return the message for a header whose facts describe no model."""
-    return UserError(f"{file}: its header can't be used ({error}); was it written by another version?")
+    return UserError(f"{file}: its header can't be used ({str(error)[:300]}); was it written by another version?")
 
 
 def _facts(entry: str | None, file: Path) -> Facts:

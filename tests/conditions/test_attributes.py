@@ -159,3 +159,12 @@ def test_attributes_that_can_not_be(values: dict[str, object]) -> None:
 def test_the_words_need_no_torch() -> None:
     code = "import sys, sfumato.conditions.attributes; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("text", ["a\x1b[2J", "\x07", "a\nb", "\u202e", "\ud800", "\x9b"])
+def test_control_characters_are_refused_in_one_printable_line(text):
+    for attribute in (lambda: Attribute(text, ("a", "b")), lambda: Attribute("a", ("x", text))):
+        with pytest.raises(UserError, match="control character") as error:
+            attribute()
+        assert str(error.value).isprintable()
+    Attribute("höhe", ("家族", "\U0001f468\u200d\U0001f469\u200d\U0001f467"))

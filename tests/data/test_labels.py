@@ -12,7 +12,7 @@ import pytest
 
 from sfumato.conditions.attributes import Attribute
 from sfumato.data.label_files import read_labels
-from sfumato.data.labels import MOST_INTEGERS, MOST_VALUES, column, remarks
+from sfumato.data.labels import MOST_INTEGERS, MOST_VALUES, column, from_columns, remarks
 from sfumato.data.sources.protocol import Labels
 from sfumato.errors import UserError
 
@@ -253,3 +253,9 @@ def test_a_bad_file_is_one_line(read: Read, content: str | bytes, words: str) ->
 def test_no_such_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'.*nowhere\.csv' can't be read \(No such file.*give none, source or"):
         read_labels(tmp_path / "nowhere.csv", ORIGINS)
+
+
+def test_control_characters_in_columns_beside_the_images_are_escaped() -> None:
+    labels = from_columns({"\x1b[2Jkind": ["a\x07", "b", "b"]}, 3)
+    assert labels.attributes == (Attribute("\\x1b[2Jkind", ("a\\x07", "b")),)
+    assert labels.conditions[:, 0].tolist() == [0, 1, 1]

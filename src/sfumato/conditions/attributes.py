@@ -24,6 +24,7 @@ takes false, 0, -1 and true, 1. Nothing here imports torch.
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -39,13 +40,22 @@ _MOST_ROWS = 10_000
 Row = list[float]
 
 
+def has_control(text: str) -> bool:
+    """Whether a text has characters that a terminal obeys, or that turn the direction of what follows."""
+    return not text.isprintable() and any(
+        unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or "\u202a" <= c <= "\u202e" or "\u2066" <= c <= "\u2069"
+        for c in text
+    )
+
+
 @dataclass(frozen=True)
 class Attribute:
     """A property of images: the values it can take, in the order of their indices, () for a number; of a number the
     mean and the standard deviation over the images.
 
     Raises:
-        UserError: a name or value that is empty or repeated, or a standard deviation that is not positive.
+        UserError: a name or value that is empty, repeated or has control characters, or a standard deviation that is
+            not positive.
     """
 
     name: str
@@ -54,6 +64,9 @@ class Attribute:
     std: float = 1.0
 
     def __post_init__(self) -> None:
+        for text in (self.name, *self.values):
+            if has_control(text):
+                raise UserError(f"attribute {self.name!a}: {text[:40]!a} has a control character: remove it")
         if not self.name.strip() or "=" in self.name or "," in self.name:
             raise UserError(f"attribute '{self.name}': a name must not be empty and must not contain = or a comma")
         if len(set(self.values)) < len(self.values) or not all(self.values):

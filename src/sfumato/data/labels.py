@@ -22,7 +22,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sfumato.conditions.attributes import YES_NO, Attribute
+from sfumato.conditions.attributes import YES_NO, Attribute, has_control
 from sfumato.data.sources.protocol import Labels, printable
 from sfumato.errors import UserError, nearest
 
@@ -57,10 +57,10 @@ def from_columns(
     for name, cells in columns.items():
         if names := tuple(map(printable, (classes or {}).get(name, ()))):
             code = {str(k): float(k) for k in range(len(names))}
-            found.append((Attribute(name, names), _numbers(cells, code)))
+            found.append((Attribute(tame(name), names), _numbers(cells, code)))
             continue
         with suppress(UserError):
-            attribute, values = column(name, cells)
+            attribute, values = column(tame(name), cells)
             if not (attribute.values and len(attribute.values) == np.count_nonzero(~np.isnan(values)) > 2):
                 found.append((attribute, values))
     return joined(found, columns, count)
@@ -109,8 +109,13 @@ def column(name: str, cells: Cells) -> tuple[Attribute, Table]:
         )
     else:
         values = in_order(texts)
-        attribute, code = Attribute(name, tuple(values)), {value: float(k) for k, value in enumerate(values)}
+        attribute, code = Attribute(name, tuple(map(tame, values))), {value: float(k) for k, value in enumerate(values)}
     return attribute, _numbers(cells, code)
+
+
+def tame(text: str) -> str:
+    """Return text with its control characters escaped."""
+    return printable(text) if has_control(text) else text
 
 
 def in_order(texts: Iterable[str]) -> list[str]:

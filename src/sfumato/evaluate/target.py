@@ -117,9 +117,9 @@ def _open(model: Model, data: str | None, on_progress: Progress | None) -> Datas
     """Open images and bring them to the model's size and format, if they don't have them already."""
     format, (channels, height, width) = model.codec.format, model.codec.image_shape
     reach = None if format.levels else (format.low, format.high)
-    config = replace(model.config.data, size=(height, width), channels=channels, depth=format.kind, range=reach)
+    config = replace(model.data_config(data), size=(height, width), channels=channels, depth=format.kind, range=reach)
     if data is not None:
-        return open_data(replace(config, source=data), on_progress=on_progress)
+        return open_data(config, on_progress=on_progress)
     try:
         images = model.data(on_progress=on_progress)
     except UserError as error:

@@ -73,12 +73,13 @@ class Sampling:
         """
         if report is not None:
             on_state = _counted(report, num * (len(self.times) - 1), on_state)
-        done = 0
+        done = broken = 0
         while done < num:
             index = first + torch.arange(done, min(done + batch, num))
             rows = None if condition is None else condition.take(index % len(condition)).to(self.device)
             images = self._run(Noise(seed, index.to(self.device), self.shape), rows, first + done, on_state, start)
             if images is not None:
+                broken += int((~images.flatten(1).isfinite().all(1)).sum())
                 yield first + done, images
                 done += len(index)
             elif len(index) == 1:
@@ -90,6 +91,12 @@ class Sampling:
                     "a batch does not fit into memory; continuing with %d images at a time, with the same results",
                     batch,
                 )
+        if broken:
+            LOG.warning(
+                "%d of %d images are not finite numbers: the training may have diverged, or the guidance is too strong",
+                broken,
+                num,
+            )
 
     @torch.no_grad()
     def _run(
