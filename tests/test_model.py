@@ -204,7 +204,7 @@ def test_equal_weights_are_equal_files(config, net, content):
 
 def test_another_dtype_is_refused(tmp_path, config, net):
     path = tmp_path / "w.safetensors"
-    save(path, {k: v.half() for k, v in net.state_dict().items()}, config, CODEC, vocabulary=VOCABULARY)
+    save(path, {k: v.double() for k, v in net.state_dict().items()}, config, CODEC, vocabulary=VOCABULARY)
     refused(path, "do not fit the network")
 
 
