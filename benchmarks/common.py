@@ -11,6 +11,7 @@ import argparse
 import copy
 import importlib
 import json
+import resource
 import statistics
 import sys
 import time
@@ -65,29 +66,34 @@ class Contestant:
 def contestants(size: int) -> list[Contestant]:
     """Build every network that is installed, as equal as its library allows; say in one line which is missing."""
     found = []
-    for name, build in {OURS: _sfumato, "diffusers": _diffusers, "denoising-diffusion-pytorch": _denoising}.items():
+    for name in BUILDERS:
         try:
-            torch.manual_seed(0)
-            found.append(build(size))
+            found.append(build(name, size))
         except ImportError as error:
             print(f"{name}: not measured, it can't be imported ({error}); pip install 'sfumato[bench]'")
     return found
 
 
-def _sfumato(size: int) -> Contestant:
-    net = UNet(CONFIG, Interface(1))
+def build(name: str, size: int, channels: int = 1, seed: int = 0) -> Contestant:
+    """Build one library's network for images of a side and so many channels; ImportError where it is not installed."""
+    torch.manual_seed(seed)
+    return BUILDERS[name](size, channels)
+
+
+def _sfumato(size: int, channels: int) -> Contestant:
+    net = UNet(CONFIG, Interface(channels))
     return Contestant(OURS, net, lambda net, x, t: net(x, t))
 
 
-def _diffusers(size: int) -> Contestant:
+def _diffusers(size: int, channels: int) -> Contestant:
     if broken_torchvision():
         importlib.import_module("diffusers.utils.import_utils")._torchvision_available = False  # type: ignore[attr-defined]
     from diffusers import UNet2DModel
 
     net = UNet2DModel(
         sample_size=size,
-        in_channels=1,
-        out_channels=1,
+        in_channels=channels,
+        out_channels=channels,
         block_out_channels=CONFIG.widths,
         layers_per_block=CONFIG.blocks,
         down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
@@ -102,7 +108,7 @@ def _diffusers(size: int) -> Contestant:
     return Contestant("diffusers", net, lambda net, x, t: net(x, t).sample)
 
 
-def _denoising(size: int) -> Contestant:
+def _denoising(size: int, channels: int) -> Contestant:
     """The nearest it comes: attention at the same level; its linear attention elsewhere can't be turned off."""
     if broken_torchvision():
         stand_in_for_torchvision()
@@ -111,13 +117,20 @@ def _denoising(size: int) -> Contestant:
     net = Unet(
         dim=CONFIG.base,
         dim_mults=CONFIG.multipliers,
-        channels=1,
+        channels=channels,
         full_attn=(False, True, False),
         attn_heads=1,
         attn_dim_head=CONFIG.widths[1],
         flash_attn=True,
     )
     return Contestant("denoising-diffusion-pytorch", net, lambda net, x, t: net(x, t))
+
+
+BUILDERS: dict[str, Callable[[int, int], Contestant]] = {
+    OURS: _sfumato,
+    "diffusers": _diffusers,
+    "denoising-diffusion-pytorch": _denoising,
+}
 
 
 def broken_torchvision() -> bool:
@@ -159,7 +172,15 @@ def calibration(batch: int) -> tuple[Callable[[], None], float]:
     return run, 4 * batch * 2 * 9 * 64 * 64 * 32 * 32 / 1e9
 
 
-def interleave(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+def processor_time() -> float:
+    """Seconds of processor time of this process and of its children that ended: what others do disturbs it least."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def interleave(
+    runs: dict[str, Callable[[], Any]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
     """Time every run once a round, the order turning by one each round, after one untimed round.
 
     Returns:
@@ -169,10 +190,10 @@ def interleave(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, lis
     names = list(runs)
     for index in range(-1, rounds):
         for name in names:
-            start = time.perf_counter()
+            start = clock()
             runs[name]()
             if index >= 0:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
         names.append(names.pop(0))
     return seconds
 

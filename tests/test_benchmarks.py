@@ -1,0 +1,80 @@
+"""The benchmarks' own arithmetic: rates that follow the time, what is run again, exponents, and the judge."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import sfumato
+from sfumato.data import from_arrays
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+
+import judge
+import scale
+import time_to_quality
+import trainings
+
+
+def test_a_schedule_follows_the_time_that_is_spent(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = trainings.Sfumato("digits", 1000.0, 0)
+    trainer = training.trainer
+    trainer.images, rates = 320, []
+    monkeypatch.setattr(trainer, "step", lambda: rates.append(trainer.planned))
+    training.step(0.5)
+    training.step(1.0)
+    assert rates == [640, 320 + trainer.config.train.batch]  # at least one more step
+
+
+@pytest.mark.parametrize(("progress", "rate"), [(0.025, 5e-4), (0.05, 1e-3), (0.525, 5e-4), (1.0, 0.0)])
+def test_a_peer_with_another_rate_warms_up_by_time_and_ends_at_zero(progress: float, rate: float) -> None:
+    peer = trainings.Diffusers.__new__(trainings.Diffusers)
+    peer.lr, peer.short, peer.warm_at, peer.count = 1e-3, True, trainings.WARMUP, 0
+    assert peer.rate(progress) == pytest.approx(rate)
+
+
+def test_the_documented_warm_up_takes_500_steps_and_the_cosine_the_rest() -> None:
+    peer = trainings.Diffusers.__new__(trainings.Diffusers)
+    peer.lr, peer.short, peer.warm_at, peer.count = 1e-4, False, 0.0, 250
+    assert peer.rate(0.4) == pytest.approx(5e-5)
+    peer.count = 500
+    assert peer.rate(0.4) == pytest.approx(1e-4)
+    assert peer.rate(0.7) == pytest.approx(5e-5)
+
+
+def test_what_is_measured_is_not_measured_again() -> None:
+    asked = argparse.Namespace(data="faces", seconds=[5.0, 10.0], seeds=[0], num=100, contestants=["sfumato", "ddp"])
+    row = {"data": "faces", "contestant": "sfumato", "seconds": 5.0, "seed": 0, "num": 100}
+    kept = json.loads(json.dumps(row))
+    assert list(time_to_quality.missing(asked, [kept])) == [("ddp", 5.0, 0), ("sfumato", 10.0, 0), ("ddp", 10.0, 0)]
+    assert len(list(time_to_quality.missing(asked, [kept | {"num": 50}]))) == 4
+
+
+def test_exponents_are_slopes_of_logarithms() -> None:
+    assert scale.slopes([1, 2, 4, 8], [3, 12, 48, 192]) == pytest.approx((2.0, 2.0))
+    every, last = scale.slopes([1, 2, 4], [1, 1, 4])
+    assert every == pytest.approx(1.0)
+    assert last == pytest.approx(2.0)
+
+
+def test_the_judge_learns_the_labels_of_a_set_and_leaves_missing_ones_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bright and dark images, some without a label."""
+    generator = torch.Generator().manual_seed(0)
+    bright = torch.arange(200) % 2
+    images = (torch.randint(0, 100, (200, 1, 8, 8), generator=generator) + 150 * bright[:, None, None, None]).byte()
+    data = sfumato.open_data(
+        replace(sfumato.resolve("small8").data, labels="source", held_out=0.2),
+        source=from_arrays(images, bright.numpy()),
+    )
+    monkeypatch.setattr(judge, "STEPS", 40)
+    data.table[:20] = float("nan")
+    net, accuracy = judge.train(data, [2])
+    assert accuracy > 0.95
+    again, _ = judge.train(data, [2])
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), again.parameters(), strict=True))
