@@ -9,7 +9,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 # Two test processes: the tests are light, and starting torch costs more than most of them.
 JOBS   ?= 2
 
-.PHONY: help demo test slow lint bench docs clean
+.PHONY: help demo test slow lint bench bench-quick docs clean
 .DELETE_ON_ERROR:
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo 'make lint   ruff and mypy'
 	@echo 'make docs   check the links, examples and commands in the documents'
 	@echo 'make bench  speed, side by side with two other libraries'
+	@echo '            (make bench-quick: our own speed beside the last committed figures)'
 
 demo: $(VENV)/.core
 	$(BIN)/sfumato demo
@@ -39,6 +40,9 @@ docs: $(VENV)/.core
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/sampling.py
+
+bench-quick: $(VENV)/.core
+	$(BIN)/python benchmarks/quick.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
