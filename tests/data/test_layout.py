@@ -63,7 +63,7 @@ def test_val_and_test_are_held_out_and_classes_are_below(write: Write, tmp_path:
     assert names(data, data.train) == [name for name in PARTS if name.startswith("train/")]
     assert sorted(names(data, data.held_out)) == sorted(name for name in PARTS if not name.startswith("train/"))
     assert data.counts == {"class": {"cats": 9, "dogs": 9}}
-    assert "held out are the 12 images of 'test' and 'val' (data.held_out=0 trains on them too)" in data.summary()
+    assert "held out are the 12 images of 'test' and 'val' (data.held_out=0 trains on all)" in data.summary()
 
 
 def test_held_out_0_trains_on_all_and_says_so(tmp_path: Path) -> None:
@@ -79,7 +79,14 @@ def test_a_copy_of_a_training_picture_is_not_held_out(tmp_path: Path) -> None:
     held, trained = ({data.digests[i] for i in rows} for rows in (data.held_out, data.train))
     assert len(data.held_out) == 11
     assert not held & trained
-    assert "1 more of them are exact copies of training images" in data.summary()
+    assert "; 1 more is an exact copy of training images, and trained on like these" in data.summary()
+
+
+def test_a_part_of_copies_alone_holds_nothing_out(tmp_path: Path) -> None:
+    files = pictures(["train/1.png", "train/2.png"]) | pictures(["test/1.png"])
+    data = opened(as_folder(tmp_path, files))
+    assert len(data.train) == 3
+    assert "nothing is held out: the images of 'test' are exact copies of training images" in data.summary()
 
 
 @pytest.mark.parametrize(

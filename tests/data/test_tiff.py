@@ -192,6 +192,12 @@ def test_other_forms_are_refused_without_the_extra(tags: dict[str, int], monkeyp
         pixels(tiff(DEEP, **tags))
 
 
+def test_big_tiffs_keep_their_bands() -> None:
+    assert np.array_equal(pixels(written(DEEP, bigtiff=True, byteorder="<")), DEEP)
+    with pytest.raises(Unreadable, match="a big-endian BigTIFF"):
+        pixels(written(DEEP, bigtiff=True, byteorder=">"))
+
+
 EIGHT = RNG.integers(0, 256, (11, 7, 5)).astype(np.uint8)
 
 

@@ -39,9 +39,10 @@ class DataConfig:
         crop: how an image of another shape is fitted: `center` cuts out a centred rectangle, `letterbox` keeps the
             whole image and fills the rest with the background, `random` cuts out another rectangle each time.
         flip: mirror each training image with probability 1/2, at every position of the stream.
-        held_out: fraction of the images kept out of training, in [0, 1), chosen by content.
+        held_out: fraction of the images kept out of training, in [0, 1), chosen by content; a source with parts of its
+            own (val and test beside train) keeps these, unless it is 0.
         labels: `none`; `source`, the source's own (sub-folders, labels of idx files, attributes of built-in
-            images); or the path of a CSV or JSON Lines file.
+            images); or the path of a CSV or JSON Lines file, in the working folder or beside the images.
         attributes: which attributes to use, by name; () uses all.
         background: the colour behind transparent pixels: a CSS name or #rrggbb.
     """

@@ -66,9 +66,12 @@ def split_as(
     trained = {digest for digest, out in zip(digests, held_out.tolist(), strict=True) if not out}
     copies = held_out & np.array([digest in trained for digest in digests])
     out = held_out & ~copies
-    note = f"held out are the {int(out.sum()):,} images of {where} (data.held_out=0 trains on them too)"
-    if copies.any():
-        note += f"; {int(copies.sum()):,} more of them are exact copies of training images, and train with these"
+    count, copied = int(out.sum()), int(copies.sum())
+    images = "is 1 image" if count == 1 else f"are the {count:,} images"
+    note = f"held out {images} of {where} (data.held_out=0 trains on all)"
+    if copied:
+        more = "1 more is an exact copy" if copied == 1 else f"{copied:,} more are exact copies"
+        note += f"; {more} of training images, and trained on like these"
     if not out.any():
         note = f"nothing is held out: the images of {where} are exact copies of training images"
     if not trained:

@@ -22,6 +22,7 @@ _FILES: tuple[tuple[int, bytes, str, str], ...] = (  # offset, bytes, name, way 
     (0, b"MATLAB 5.0", "a MATLAB file", "save its arrays: numpy.save('x.npy', scipy.io.loadmat(FILE)[NAME])"),
     (0, b"SIMPLE  =", "a FITS file", "save its arrays: numpy.save('x.npy', astropy.io.fits.getdata(FILE))"),
     (0, b"NRRD000", "an NRRD volume", "save its slices with numpy.save"),
+    (0, b"MM\0+", "a big-endian BigTIFF", "save it little-endian, or its arrays with numpy.save"),
     (0, b"8BPS", "a Photoshop drawing", "export it as PNG"),
     (0, b"gimp xcf", "a GIMP drawing", "export it as PNG"),
     (0, b"v/1\x01", "an OpenEXR picture", "save its floats with numpy.save"),

@@ -29,8 +29,8 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from sfumato.data.formats.npy import as_pixels, too_large
 from sfumato.data.sources.protocol import MAX_PIXELS, File, Picture, Unreadable
 
-_MARKS = {b"II*\0": 8, b"MM\0*": 8, b"II+\0": 16, b"MM\0+": 16}
-"""How a TIFF begins, and how long its first header is; the later two are BigTIFF's."""
+_MARKS = {b"II*\0": 8, b"MM\0*": 8, b"II+\0": 16}
+"""How a TIFF begins, and how long its first header is; the last is BigTIFF's, whose big-endian form Pillow lacks."""
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _MEANING = 256, 257, 258, 259, 262
 _STRIPS, _ORIENTATION, _SAMPLES, _STRIP_ROWS, _STRIP_BYTES, _PLANAR = 273, 274, 277, 278, 279, 284
 _PREDICTOR, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES, _EXTRA, _FORMAT = 317, 322, 323, 324, 325, 338, 339
