@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from sfumato.conditions.attributes import Attribute
+from sfumato.data import label_files
 from sfumato.data.label_files import read_labels
 from sfumato.data.labels import MOST_INTEGERS, MOST_VALUES, column, from_columns, remarks
 from sfumato.data.sources.protocol import Labels
@@ -259,3 +261,17 @@ def test_control_characters_in_columns_beside_the_images_are_escaped() -> None:
     labels = from_columns({"\x1b[2Jkind": ["a\x07", "b", "b"]}, 3)
     assert labels.attributes == (Attribute("\\x1b[2Jkind", ("a\\x07", "b")),)
     assert labels.conditions[:, 0].tolist() == [0, 1, 1]
+
+
+def test_special_and_huge_files_are_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(UserError, match="not a regular file"):
+            read_labels(path, ORIGINS)
+    (tmp_path / "long.csv").write_text("file,kind\n" + "x.png,a\n" * 40)
+    monkeypatch.setattr(label_files, "MOST_ROWS", 5)
+    with pytest.raises(UserError, match=r"has 41 rows, far more than there are images"):
+        read_labels(tmp_path / "long.csv", ("a.png", "b.png"))
+    monkeypatch.setattr(label_files, "MOST_BYTES", 100)
+    with pytest.raises(UserError, match="larger than 100 bytes"):
+        read_labels(tmp_path / "long.csv", ORIGINS)

@@ -337,6 +337,8 @@ def test_a_stream_and_an_empty_dataset_are_refused() -> None:
         ("*.tar", "there is no"),
         ("nul\0byte", "there is no folder"),
         ("{0..99999999}.tar", "more than"),
+        ("{0..9999}{0..999}.tar", "more than"),
+        ("{0..9}" * 12 + ".tar", "more than"),
     ],
 )
 def test_what_is_no_source_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, words: str) -> None:

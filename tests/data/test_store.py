@@ -13,10 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from sfumato.conditions.attributes import Attribute
 from sfumato.config.data import DataConfig
+from sfumato.data import open_data
 from sfumato.data.sources.files import folder_source
 from sfumato.data.sources.protocol import Picture, Unreadable
 from sfumato.data.store.build import choose_size
@@ -305,3 +307,45 @@ def test_any_source_can_be_stored() -> None:
     again = open_store(Numbers(), DataConfig())
     assert again.labels.attributes == stored.labels.attributes
     np.testing.assert_array_equal(again.labels.conditions, stored.labels.conditions)
+
+
+@pytest.mark.parametrize("name", ["digests.npy", "conditions.npy", "origins.txt"])
+def test_a_column_that_rots_makes_the_store_anew(make_folder: MakeFolder, own_cache: Path, name: str) -> None:
+    source = folder_source(make_folder("set/a", 3).parent)
+    before = open_store(source, DataConfig())
+    (path,) = own_cache.rglob(name)
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.write_bytes(content)
+    after = open_store(source, DataConfig())
+    assert (after.digests, after.origins) == (before.digests, before.origins)
+    assert np.array_equal(after.labels.conditions, before.labels.conditions, equal_nan=True)
+
+
+def test_a_store_without_checksums_is_read(make_folder: MakeFolder, own_cache: Path) -> None:
+    source = folder_source(make_folder("set", 3))
+    before = open_store(source, DataConfig())
+    (path,) = own_cache.rglob("index.json")
+    index = json.loads(path.read_text())
+    del index["sha256"]
+    path.write_text(json.dumps(index))
+    assert open_store(source, DataConfig()).digests == before.digests
+    assert json.loads(path.read_text()) == index, "not built anew"
+
+
+@pytest.mark.parametrize("crop", ["center", "random"])
+def test_pixels_that_rot_are_noticed_when_they_are_met(make_folder: MakeFolder, own_cache: Path, crop: str) -> None:
+    folder = make_folder("set", 6, size=(4, 5))
+    config = DataConfig(str(folder), size=(4, 4), crop=crop, held_out=0.0)
+    open_data(config)
+    (path,) = own_cache.rglob("images.npy")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 4
+    path.write_bytes(content)
+    data = open_data(config)
+    data.rows(torch.arange(5))
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"images\.npy is damaged, at the pixels of '0005\.png'"):
+            data.batch(torch.arange(6), seed=0)
+    path.unlink()
+    open_data(config).batch(torch.arange(6), seed=0)

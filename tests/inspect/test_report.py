@@ -7,6 +7,8 @@ import hashlib
 import io
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -290,9 +292,11 @@ def test_the_page_stands_alone_and_no_name_can_change_it(folder: Path) -> None:
 
 
 def test_labels_cannot_change_the_page_either() -> None:
-    report = of(drawn_many(8), classes=("<script>", "turned \u202e\n"), labels=[0.0, 1.0] * 4)
+    with pytest.raises(UserError, match="control character"):
+        of(drawn_many(8), classes=("<script>", "turned \u202e\n"), labels=[0.0, 1.0] * 4)
+    report = of(drawn_many(8), classes=("<script>", "joined \u200d"), labels=[0.0, 1.0] * 4)
     content = as_html(report, advise(report))
-    assert "\u202e" not in content
+    assert "\u200d" not in content
     assert "script" not in Checked(content).tags
 
 
@@ -323,3 +327,38 @@ def test_what_no_list_can_hold_is_refused(folder: Path) -> None:
         cleaned(of(drawn_many(3)))
     with pytest.raises(UserError, match="leave out --num"):
         cleaned(check(open_source(str(folder)), DataConfig(str(folder)), num=3, workers=0))
+
+
+def test_the_page_does_not_print_the_home_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder.parent))
+    report = check(open_source(str(folder)), DataConfig(str(folder)), workers=0)
+    page = as_html(report, advise(report))
+    assert str(folder.parent) not in page
+    assert "<h1><bdi>pictures</bdi></h1>" in page
+    assert "<bdi>~/pictures</bdi>" in page
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no browser")
+@pytest.mark.parametrize("width", [390, 1100])
+def test_the_page_is_as_wide_as_the_window(tmp_path: Path, width: int) -> None:
+    """Also with names of 240 letters, of files, of unreadable files and of classes."""
+    for n, name in enumerate(("W" * 240, "Q" * 200)):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        drawn(n).save(tmp_path / "set" / name / f"{name}.png")
+        (tmp_path / "set" / name / f"bad {name}.png").write_text("nothing")
+    report = check(open_source(str(tmp_path / "set")), DataConfig(str(tmp_path / "set")), workers=0)
+    page = as_html(report, advise(report))
+    probe = f"<script>document.title=Math.max(document.documentElement.scrollWidth,{width})</script></body>"
+    open_page = re.sub("<meta http-equiv[^>]*>", "", page).replace("</body>", probe)
+    (tmp_path / "page.html").write_text(f"<iframe id=f width={width} height=900 src=inner.html></iframe>")
+    (tmp_path / "inner.html").write_text(open_page.replace("document.title=", "parent.document.title="))
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--allow-file-access-from-files",
+        "--virtual-time-budget=9000",
+    ]
+    command = ["chromium", *flags, "--window-size=1400,1000", "--dump-dom", f"file://{tmp_path}/page.html"]
+    dom = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    assert f"<title>{width}</title>" in dom

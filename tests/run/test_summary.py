@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -96,3 +97,48 @@ def test_reading_a_run_needs_no_torch(run: Run) -> None:
         "RunSummary.read(Run(sys.argv[1])); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, str(run.path)], check=True)
+
+
+def test_a_log_of_any_length_is_read_in_bounded_memory(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sfumato.run.summary.MOST_EVENTS", 8)
+    many = [event for k in range(1, 101) for event in (stepped(k, 1 / k, 1), Warned(10 * k, f"{k}"))]
+    run.events_path.write_text("".join(json.dumps(to_json(event)) + "\n" for event in [*EVENTS[:2], *many]))
+    summary = RunSummary.read(run)
+    reports = summary.of(Stepped)
+    assert len(reports) < 8
+    assert len(summary.warnings) < 8
+    assert summary.warnings[-1] == "100"
+    assert sum(report.steps for report in reports) == reports[-1].step == 100
+    total = sum(sum(report.buckets.total) for report in reports)
+    assert total == pytest.approx(sum(10 / k for k in range(1, 101)))
+    assert [event.images for event in summary.events] == sorted(event.images for event in summary.events)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"images": "x"}, {"seconds": None}, {"loss": []}, {"step": 1.5}, {"buckets": {"total": ["a"], "count": [1]}}],
+)
+def test_events_of_other_types_are_left_out(run: Run, change: dict[str, object]) -> None:
+    line = {**to_json(stepped(50, 0.5)), **change}
+    with run.events_path.open("w") as file:
+        file.write(json.dumps(line) + "\n" + json.dumps({"event": "started", "plan": {"images": "many"}}) + "\n")
+    summary = RunSummary.read(run)
+    assert (summary.events, summary.images, summary.seconds) == ((), 0, 0.0)
+
+
+def test_files_of_another_kind_are_left_out(run: Run) -> None:
+    for path in (run.plan_path, run.environment_path):
+        path.write_text("[" * 100_000)
+    assert RunSummary.read(run).plan is None
+    run.environment_path.write_text('{"packages": "torch", "device": 7}')
+    run.plan_path.write_text(json.dumps({**vars(PLAN), "steps": "many"}))
+    assert RunSummary.read(run).describe()["torch"] is None
+    assert RunSummary.read(run).plan is None
+    for path in (run.plan_path, run.events_path, run.environment_path):
+        path.unlink()
+        path.symlink_to("/dev/zero")
+    assert RunSummary.read(run).describe()["images"] == 0
+    run.config_path.unlink()
+    os.mkfifo(run.config_path)
+    with pytest.raises(UserError, match=r"config\.toml can't be read: not a regular file"):
+        RunSummary.read(run)

@@ -39,6 +39,9 @@ from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.noise import Purpose, permutation
 from sfumato.errors import UserError
 
+MOST_ATTRIBUTES = 256
+"""Each is a part of the network, and takes time to build."""
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
@@ -167,9 +170,30 @@ class Dataset:
 
         Args:
             index: (B,) int64, rows of `images`.
+
+        Raises:
+            UserError: the pixels of a row are no longer those that were stored.
         """
+        self._verify(index.numpy())
         condition = None if self.conditions is None else self.conditions.take(index)
         return torch.from_numpy(np.array(self.images[index.numpy()])), condition
+
+    @cached_property
+    def _verified(self) -> NDArray[np.bool_]:
+        """Which rows were compared with their digests."""
+        return np.zeros(len(self), bool)
+
+    def _verify(self, rows: NDArray[np.int64]) -> None:
+        """Compare rows of a store on the disk with their digests, each when it is first met."""
+        stored = self.images if self.whole is None else self.whole
+        if isinstance(stored, np.memmap):
+            for row in rows[~self._verified[rows]].tolist():
+                if hashlib.sha256(np.ascontiguousarray(stored[row]).data).hexdigest() != self.digests[row]:
+                    raise UserError(
+                        f"{stored.filename} is damaged, at the pixels of '{self.origins[row]}': delete this file, and "
+                        "the images are decoded again"
+                    )
+                self._verified[row] = True
 
     def shown(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return rows of `images` as bytes to look at, (n, C, H, W)."""
@@ -229,6 +253,11 @@ def open_data(
     found = (finding.text for finding in findings(stored.values, format, stored.mixed))
     flip = "each training image is mirrored with probability 1/2 (data.flip)" if config.flip else None
     own_notes = (*warnings(stored.digests, len(train)), split_note, range_note, *found, flip)
+    if len(labels.attributes) > MOST_ATTRIBUTES:
+        raise UserError(
+            f"the labels have {len(labels.attributes):,} attributes, and at most {MOST_ATTRIBUTES} can be used: name "
+            "them with data.attributes"
+        )
     notes = (*stored.notes, *labels.notes, *own_notes)
     return Dataset(
         config=config,

@@ -30,7 +30,10 @@ import numpy as np
 from sfumato.data.labels import CAPTIONS, MOST_VALUES, Cells, chosen_index, column, from_columns, joined, remarks
 from sfumato.data.sources.protocol import Beside, File, Labels, Unreadable, printable
 from sfumato.errors import UserError
+from sfumato.files import read_regular
 
+MOST_BYTES, MOST_ROWS = 512 * 2**20, 1_000_000
+"""The largest file of labels, and the most rows besides ten for each image."""
 _IMAGE = re.compile(r"\.(png|jpe?g|webp|gif|bmp|tiff?|avif|npy)$", re.IGNORECASE)
 _FILE_KEYS = frozenset(
     {"file", "filename", "file_name", "image", "image_id", "img", "id", "path", "name", "key", "row", "index"}
@@ -184,14 +187,16 @@ def _rows(table: Mapping[str, Cells], keys: Sequence[str], shown: str) -> tuple[
 def _parsed(file: File, shown: str, images: _Names, strict: bool) -> Parsed:
     """Read a file of any of the formats, recognised by its content."""
     try:
-        with file.open("rb") as stream:
-            text = stream.read().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        content = read_regular(file, MOST_BYTES) if isinstance(file, Path) else file.data
+        text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError:
         raise UserError(f"'{shown}' is not UTF-8 text: save it in that encoding") from None
     except OSError as error:
         raise UserError(
             f"data.labels: '{shown}' can't be read ({error.strerror}): give none, source or the path of a CSV file"
         ) from None
+    if (rows := text.count("\n")) > MOST_ROWS + 10 * len(images.keys):
+        raise UserError(f"'{shown}' has {rows:,} rows, far more than there are images: keep the rows of the images")
     lines = text.splitlines()
     if not text.strip():
         raise UserError(f"'{shown}' is empty: give a CSV file with a header, or JSON Lines")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -51,7 +52,19 @@ def as_html(report: Report, advice: Sequence[Advice]) -> str:
         rest = f"and {len(faults) - ROWS:,} more; --json names all" if len(faults) > ROWS else ""
         rows = [(report.source.origin(i), reason) for i, reason in faults[:ROWS]]
         parts.append(html.section(f"Unreadable files ({len(faults):,})", html.table(rows), rest))
-    return html.page(report.source.name, "Findings of `sfumato data check` on this collection of images.", parts)
+    subtitle = "Findings of `sfumato data check` on this collection of images."
+    return html.page(_title(report.source.name), subtitle, parts)
+
+
+def _title(name: str) -> str:
+    """The last part of a path: the page may be shown to others."""
+    return os.path.basename(name) if os.path.isabs(name) else name
+
+
+def _without_home(name: str) -> str:
+    """A path with ~ for the home folder."""
+    home = os.path.expanduser("~")
+    return f"~{name[len(home) :]}" if len(home) > 1 and name.startswith(home + os.sep) else name
 
 
 def _figures(report: Report) -> list[tuple[str, str]]:
@@ -60,7 +73,7 @@ def _figures(report: Report) -> list[tuple[str, str]]:
     sample = "" if report.scanned == report.total else f", {report.scanned:,} of them scanned"
     readable = f"{len(r):,} can be read, {report.distinct:,} of these are distinct"
     others = f"; {plural(len(report.others), 'other file')}" if report.others else ""
-    rows = [("source", report.source.name), ("images", f"{report.total:,}{sample}; {readable}{others}")]
+    rows = [("source", _without_home(report.source.name)), ("images", f"{report.total:,}{sample}; {readable}{others}")]
     if not len(r):
         return rows
     sizes = [f"{size} ({count:,})" for size, count in list(table["sizes"].items())[:4]]
@@ -98,7 +111,7 @@ def _charts(report: Report) -> list[str]:
     ]
     for a, attribute in enumerate(report.source.attributes):
         if counts := dict(list(report.counts(a).items())[:20]):
-            charts.append(html.bars(attribute.name, list(counts.values()), ", ".join(counts)))
+            charts.append(html.bars(attribute.name, list(counts.values()), ", ".join(name[:40] for name in counts)))
     return [html.section("Distributions", f"<div class='charts'>{''.join(charts)}</div>")]
 
 

@@ -24,14 +24,14 @@ STYLE = """
 :root{--ink:#23232a;--soft:#6b6b76;--line:#e4e4ea;--paper:#fff;--tile:#f6f6f8;--bar:#6f86a8}
 @media(prefers-color-scheme:dark){:root{--ink:#e8e8ee;--soft:#a0a0ac;--line:#3a3a44;--paper:#1b1b20;--tile:#26262d}}
 body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:62rem;margin:2rem auto;
-padding:0 1.2rem}
+padding:0 1.2rem;overflow-wrap:anywhere}
 h1{font-size:1.5rem;font-weight:600;margin:0;overflow-wrap:anywhere}h2{font-size:1.1rem;margin:2.4rem 0 .4rem}
 p{margin:.2rem 0 .8rem}.soft,figcaption,small{color:var(--soft)}
 ul.findings{list-style:none;padding:0}ul.findings li{border-left:4px solid var(--line);padding:.25rem .8rem;
 margin:.5rem 0}
 ul.findings .trouble{border-color:#c0392b}ul.findings .mind{border-color:#d9a441}ul.findings .good{border-color:#4c9a6a}
 table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.2rem .8rem .2rem 0;vertical-align:top;
-border-bottom:1px solid var(--line);overflow-wrap:anywhere}th{font-weight:500;white-space:nowrap;color:var(--soft)}
+border-bottom:1px solid var(--line);overflow-wrap:anywhere}th{font-weight:500;min-width:7rem;color:var(--soft)}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(13rem,1fr));gap:1.2rem}.charts figure{margin:0}
 .charts rect{fill:var(--bar)}
 .sheet{display:flex;flex-wrap:wrap;gap:.7rem}.sheet figure{margin:0;width:6.6rem}.pic{background:var(--tile);

@@ -7,7 +7,7 @@ examples. Sums, not means, so that reports of several steps add up exactly.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -210,4 +210,19 @@ def from_json(line: Mapping[str, Any]) -> Event | None:
         event: Event = kind(**values)
     except (AttributeError, KeyError, TypeError):  # written by another version
         return None
-    return event
+    return event if all(map(_is_well_typed, [event, *values.values()])) else None
+
+
+_TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
+_TYPES["float | None"] = (int, float, type(None))
+
+
+def _is_well_typed(value: Any) -> bool:
+    """Whether the numbers and texts of an event, a plan or buckets are of their types; other values are taken."""
+    if isinstance(value, Buckets):
+        sizes = len(value.total) == len(value.count) == NUM_BUCKETS
+        return sizes and all(type(n) in (int, float) for n in (*value.total, *value.count))
+    if not is_dataclass(value):
+        return True
+    of_plain_type = [f for f in fields(value) if str(f.type) in _TYPES]
+    return all(type(getattr(value, f.name)) in _TYPES[str(f.type)] for f in of_plain_type)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import reduce
-from itertools import pairwise
-from operator import add
+from itertools import chain, pairwise
+from operator import add, itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +20,28 @@ from sfumato.run.plan import Plan
 E = TypeVar("E", bound=Event)
 
 
+MOST_EVENTS = 4096
+"""Events of a kind that are kept."""
+
+
+def _events(run: Run) -> tuple[Event, ...]:
+    """Read the log, of any length: of each kind at most `MOST_EVENTS`, reports of steps joined in pairs, of the others
+    the newest."""
+    kept: dict[type, list[tuple[int, Event]]] = {}
+    for number, line in enumerate(read_events(run.events_path)):
+        if (event := from_json(line)) is None:
+            continue
+        events = kept.setdefault(type(event), [])
+        events.append((number, event))
+        if len(events) < MOST_EVENTS:
+            continue
+        if isinstance(event, Stepped):
+            events[:] = [(j, a + b) for (_, a), (j, b) in zip(events[::2], events[1::2], strict=True)]  # type: ignore[operator]
+        else:
+            del events[: MOST_EVENTS // 2]
+    return tuple(event for _, event in sorted(chain(*kept.values()), key=itemgetter(0)))
+
+
 @dataclass(frozen=True)
 class RunSummary:
     """A run's configuration, events and files at the moment of reading.
@@ -29,7 +51,7 @@ class RunSummary:
         config: the tables of config.toml.
         environment: software and machine, as `run.folder.environment` has them; empty where unknown.
         plan: the planned length; None where unknown.
-        events: the event log; a `Stepped` may join many steps.
+        events: the event log; a `Stepped` may join many steps, and of a very long log the oldest others are left out.
         finished: whether the planned length is reached.
         weights: the weights files that exist, by kind.
         grids: sample grids of all kinds, the oldest first.
@@ -56,7 +78,7 @@ class RunSummary:
             config=run.config_table(),
             environment=run.read(run.environment_path) or {},
             plan=started.plan if isinstance(started, Started) else None,
-            events=tuple(event for line in read_events(run.events_path) if (event := from_json(line)) is not None),
+            events=_events(run),
             finished=run.finished_path.exists(),
             weights={kind: file for kind, file in files.items() if file.is_file()},
             grids=tuple(sorted(run.list_grids("ema") + run.list_grids("raw"))),
@@ -78,7 +100,7 @@ class RunSummary:
 
     def describe(self) -> dict[str, Any]:
         """Return the summary of the training, as JSON has it."""
-        stepped, held_out = self.of(Stepped), self.held_out
+        stepped, held_out, packages = self.of(Stepped), self.held_out, self.environment.get("packages")
         return {
             "run": str(self.run.path),
             "finished": self.finished,
@@ -94,7 +116,7 @@ class RunSummary:
             "checkpoints": [str(path) for path in self.checkpoints],
             "grids": [str(path) for path in self.grids],
             "device": self.environment.get("device"),
-            "torch": (self.environment.get("packages") or {}).get("torch"),
+            "torch": packages.get("torch") if isinstance(packages, dict) else None,
         }
 
     @property

@@ -10,10 +10,12 @@ A new kind of source is one file with a class or function that makes it, and one
 from __future__ import annotations
 
 import glob
+import math
 import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 
 from sfumato.data.formats.decode import header_size
@@ -37,7 +39,7 @@ from sfumato.data.sources.tables import open_huggingface, parquet_source
 from sfumato.errors import UserError, nearest
 
 _BESIDE = (".json", ".jsonl", ".txt", ".md", ".csv", ".tsv")
-_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_BRACES = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
 _MOST_SHARDS = 100_000
 KINDS = "a folder of images, a zip or tar archive, .npy, .npz, .parquet, idx files, CIFAR's batches or a .txt of paths"
 
@@ -139,21 +141,22 @@ def _matching(name: str) -> list[Path]:
     """The files that a pattern names; raises `UserError` where a range in braces names one that isn't there."""
     name = str(Path(name).expanduser())
     if _BRACES.search(name):
-        paths = [Path(each) for each in _spelled(name)]
-        if missing := next((path for path in paths if not path.is_file()), None):
-            raise UserError(f"there is no '{printable(str(missing))}', which '{printable(name)}' names")
+        paths, shown = list[Path](), printable(name)
+        for path in map(Path, _spelled(name)):
+            if not path.is_file():
+                raise UserError(f"there is no '{printable(str(path))}', which '{shown}' names")
+            paths.append(path)
         return paths
     return sorted(Path(each) for each in glob.glob(name) if Path(each).is_file()) if glob.has_magic(name) else []
 
 
 def _spelled(name: str) -> Iterator[str]:
-    """Spell out `{000..009}`: every number, with as many digits as the first."""
-    match = _BRACES.search(name)
-    if match is None:
-        yield name
-        return
-    first, last = int(match[1]), int(match[2])
-    if last - first >= _MOST_SHARDS:
+    """Spell out `{000..009}`, one after another: every number, with as many digits as the first."""
+    text, *ranges = re.split(r"(?=\{\d{1,9}\.\.\d{1,9}\})", name)
+    matches = [match for part in ranges if (match := _BRACES.match(part))]
+    numbers = [range(int(match[1]), int(match[2]) + 1) for match in matches]
+    if math.prod(map(len, numbers)) > _MOST_SHARDS:
         raise UserError(f"'{printable(name)}' names more than {_MOST_SHARDS:,} files")
-    for number in range(first, last + 1):
-        yield from _spelled(name[: match.start()] + str(number).zfill(len(match[1])) + name[match.end() :])
+    for chosen in product(*numbers):
+        parts = zip(chosen, matches, ranges, strict=True)
+        yield text + "".join(str(n).zfill(len(match[1])) + part[match.end() :] for n, match, part in parts)

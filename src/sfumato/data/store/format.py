@@ -5,7 +5,8 @@
                              digests.npy     (N, 32) uint8, the SHA-256 of each image
                              origins.txt     a line an image: where it comes from
                              captions.jsonl  a line an image: its caption or null; only where there are captions
-                             index.json      shape, size, depth, attributes, skipped files with the reason, notes
+                             index.json      shape, size, depth, attributes, skipped files with the reason, notes,
+                                             SHA-256 of the columns
 
 Columns are files of their own because a million rows of JSON take seconds to read; these take a few tenths.
 
@@ -89,6 +90,8 @@ def load(entry: Path) -> Stored | None:
         count, (height, width) = index["shape"][0], index["size"]
         whole = images.shape == tuple(index["shape"]) and images.dtype == format.dtype and not end
         whole &= (conditions.shape, conditions.dtype) == ((count, len(attributes)), np.float32)
+        sums = index.get("sha256") or {}  # older stores have none
+        whole &= all(_sha256(entry / name) == sums[name] for name in sums)
         whole &= digests.shape == (count, 32) and len(origins) == count and len(captions or origins) == count
         if not whole:
             return None
@@ -239,11 +242,17 @@ def write_index(built: Path, attributes: tuple[Attribute, ...], index: dict[str,
     if any(captions):
         (built / "captions.jsonl").write_text("".join(json.dumps(caption) + "\n" for caption in captions), "ascii")
         index["captions"] = True
+    index["sha256"] = {name: _sha256(built / name) for name in ("conditions.npy", "digests.npy", "origins.txt")}
     (built / "index.json").write_text(json.dumps(index), "ascii")
     for name in ("journal", "lock"):
         (built / name).unlink(missing_ok=True)
     for path in (*built.iterdir(), built):
         sync(path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _used(attribute: Attribute, column: NDArray[np.float32]) -> Attribute:
