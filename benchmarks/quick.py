@@ -121,13 +121,14 @@ def show(now: dict[str, Any], committed: dict[str, Any] | None) -> None:
 
 
 def main() -> None:
+    """Measure and show; numpy's threads are left as users have them."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--rounds", type=int, default=7, help="timed rounds (7), after one that is not timed")
     options.add_argument("--write", action="store_true", help=f"write {COMMITTED.name}")
     arguments = options.parse_args()
     torch.set_num_threads(1)
     keep_memory()
-    os.environ |= {"SFUMATO_WORKERS": "0", "OMP_NUM_THREADS": "1"}
+    os.environ["SFUMATO_WORKERS"] = "0"
     now = measure(arguments.rounds)
     show(now, json.loads(COMMITTED.read_text("utf-8")) if COMMITTED.exists() else None)
     if arguments.write:
