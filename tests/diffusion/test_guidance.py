@@ -14,6 +14,7 @@ from sfumato.conditions.table import Attributes
 from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.guidance import AutoGuided, ClassifierGuided, Guided, ImageGuided
 from sfumato.diffusion.oracle import ConditionalMixtureOracle, GaussianOracle, MixtureOracle
+from sfumato.diffusion.parameterization import PARAMETERIZATIONS, target
 from sfumato.diffusion.prediction import Prediction
 from sfumato.diffusion.samplers.ddim import DDIM
 from sfumato.diffusion.samplers.protocol import sample
@@ -192,6 +193,21 @@ def test_rescaling_is_equations_15_and_16(rescale: float) -> None:
     assert np.allclose(got.x0.numpy(), rescale * x0 * ratio + (1 - rescale) * x0, atol=1e-12)
     level = SCHEDULE(T)
     assert torch.allclose(level.alpha * got.x0 + level.sigma * got.eps, x_t(), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["v", "eps", "mu"])
+def test_the_papers_rescaling_is_of_the_networks_output(name: str) -> None:
+    """Eq. 15-16 in another space than x0: by hand, and still a prediction that explains x_t."""
+    space = PARAMETERIZATIONS[name]
+    plain, conditional = Guided(ORACLE, 4.0)(x_t(), T, CONDITION), ORACLE(x_t(), T, CONDITION)
+    got = Guided(ORACLE, 4.0, rescale=0.7, rescaled=space)(x_t(), T, CONDITION)
+    output, reference = (target(space, p.x0, p.eps, SCHEDULE, torch.tensor(T)) for p in (plain, conditional))
+    std = [o.flatten(1).std(1, correction=0)[:, None, None] for o in (output, reference)]
+    expected = 0.3 * output + 0.7 * output * std[1] / std[0]
+    assert torch.allclose(target(space, got.x0, got.eps, SCHEDULE, torch.tensor(T)), expected, rtol=1e-6, atol=1e-9)
+    level = SCHEDULE(T)
+    assert torch.allclose(level.alpha * got.x0 + level.sigma * got.eps, x_t(), atol=1e-9)
+    assert not torch.allclose(got.x0, Guided(ORACLE, 4.0, rescale=0.7)(x_t(), T, CONDITION).x0, atol=1e-3)
 
 
 def test_rescaling_an_image_of_one_value_leaves_it() -> None:

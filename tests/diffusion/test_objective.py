@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -10,23 +12,27 @@ from sfumato.diffusion.grid import trailing
 from sfumato.diffusion.likelihood import bits_per_dim, prior_term, vlb
 from sfumato.diffusion.objective import (
     P2,
+    PUBLISHED_WEIGHT,
     Bound,
     Hybrid,
     LossHistory,
     MinSNR,
+    Noised,
     SigmoidWeight,
     Simple,
     Terms,
     Weighted,
+    learns_from_pure_noise,
+    logsnr_rate,
     training_loss,
 )
 from sfumato.diffusion.oracle import GaussianOracle
 from sfumato.diffusion.parameterization import PARAMETERIZATIONS, Eps, target
 from sfumato.diffusion.prediction import Prediction
 from sfumato.diffusion.process import marginal
-from sfumato.diffusion.schedule import Cosine, Linear
+from sfumato.diffusion.schedule import Cosine, FlowPath, Linear, ZeroTerminalSNR
 from sfumato.diffusion.timesteps import sample_timesteps
-from sfumato.diffusion.variance import Large, Learned, Small, reverse
+from sfumato.diffusion.variance import VARIANCES, Large, Learned, Small, reverse
 
 from .common import images, noise, random_function, two_headed
 
@@ -185,9 +191,77 @@ def test_a_weighted_loss_is_the_same_in_every_space(weighting, formula, name: st
     x_t = marginal(X_0, SCHEDULE(t)).sample(eps)
     prediction = denoiser(x_t, t)
     in_x0 = (prediction.x0 - X_0).square().flatten(1).mean(1)
-    assert torch.allclose(got, formula(snr) * snr * in_x0, rtol=1e-6)
+    weight = formula(snr) * (logsnr_rate(SCHEDULE, t) / 2 if weighting.by_logsnr else 1)
+    assert torch.allclose(got, weight * snr * in_x0, rtol=1e-6)
     in_v = training_loss(Simple(PARAMETERIZATIONS["v"]), denoiser, X_0, t, eps).loss
-    assert torch.allclose(got, formula(snr) * snr / (snr + 1) * in_v, rtol=1e-6)
+    assert torch.allclose(got, weight * snr / (snr + 1) * in_v, rtol=1e-6)
+
+
+def test_the_rate_of_logsnr_is_its_derivative() -> None:
+    """Of the straight path 2 / (t (1 - t)); of DDPM's chain T beta_t / sigma_t^2, its differential equation's."""
+    t = torch.tensor([0.1, 0.35, 0.5, 0.9], dtype=torch.float64)
+    assert torch.allclose(logsnr_rate(FlowPath(1000), t), 2 / (t * (1 - t)), rtol=1e-3)
+    schedule = Linear()
+    beta = schedule.betas()[(t * 1000).round().long() - 1]
+    assert torch.allclose(logsnr_rate(schedule, t), 1000 * beta / schedule(t).sigma.square(), rtol=0.02)
+    assert logsnr_rate(FlowPath(1000), torch.ones(1).double()).tolist() == [0.0]
+
+
+@pytest.mark.parametrize("schedule", [Linear(), Cosine(), FlowPath(4000)], ids=["linear", "cosine", "flow"])
+def test_the_sigmoid_weight_is_vdms_loss_on_every_schedule(schedule) -> None:
+    """1/2 int w(l) Var[eps | x] dl of Gaussian data: VDM++ Eq. 4, an integral over logsnr that no schedule enters."""
+    t = (torch.arange(schedule.num_steps) + 1).double() / schedule.num_steps
+    level = schedule(t)
+    variance = 0.3 * level.abar / (0.3 * level.abar + level.sigma.square())
+    zero = torch.zeros(len(t), 1, dtype=torch.float64)
+    loss = Weighted(SigmoidWeight(1.5)).losses(
+        Prediction(zero, variance.sqrt()[:, None]), Noised(zero, zero, zero, t, schedule)
+    )
+    logsnr = torch.linspace(-40, 40, 200_001, dtype=torch.float64)
+    abar = torch.sigmoid(logsnr)
+    exact = torch.sigmoid(1.5 - logsnr) * 0.3 * abar / (0.3 * abar + 1 - abar) / 2
+    assert float(loss.mean()) == pytest.approx(float(torch.trapezoid(exact, logsnr)), rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["v", "x0", "velocity", "refined"])
+def test_losses_of_eps_do_not_train_where_a_sample_starts(name: str) -> None:
+    """On a chain that ends in pure noise the error of eps is 0 there, whatever the network predicts."""
+    space, chain, flow = PARAMETERIZATIONS[name], ZeroTerminalSNR(base=Linear(100)), FlowPath(100)
+    for schedule in (chain, flow):
+        assert learns_from_pure_noise(Simple(space), space, schedule)
+        assert learns_from_pure_noise(Bound(Small()), space, schedule)
+        assert learns_from_pure_noise(Hybrid(Simple(space)), space, schedule)
+        for blind in (Simple(Eps()), *map(Weighted, (MinSNR(), P2(), SigmoidWeight()))):
+            assert not learns_from_pure_noise(blind, space, schedule)
+            assert not learns_from_pure_noise(Hybrid(blind), space, schedule)
+            assert learns_from_pure_noise(blind, space, Linear(100))
+
+
+def test_the_published_hybrid_weighs_bits() -> None:
+    """IDDPM's code adds T / 1000 times the term at t in bits a dimension to the mean squared error."""
+    denoiser, eps = NetworkDenoiser(two_headed, SCHEDULE, Eps()), images(3, SHAPE, seed=2)
+    t = torch.tensor([1, 5, 12], dtype=torch.float64) / 12
+    got = training_loss(Hybrid(weight=PUBLISHED_WEIGHT), denoiser, X_0, t, eps).loss
+    simple = training_loss(Simple(), denoiser, X_0, t, eps).loss
+    bits = training_loss(Bound(Learned()), denoiser, X_0, t, eps).loss / 12 / math.log(2)
+    assert torch.allclose(got - simple, 12 / 1000 * bits, rtol=1e-9)
+
+
+@pytest.mark.parametrize("num_steps", [12, 1000])
+def test_fixedlarge_has_the_published_width_in_the_decoder(num_steps: int) -> None:
+    """The published code: variances (beta~_2, beta_2, .., beta_T), and the first scores x_0."""
+    schedule = Linear(num_steps)
+    betas = schedule.betas()
+    abar = (1 - betas).cumprod(0)
+    tilde_2 = betas[1] * (1 - abar[0]) / (1 - abar[1])
+    levels = [schedule(i / num_steps) for i in range(4)]
+    zero = Prediction(X_0, X_0)
+    rule = VARIANCES["fixedlarge"]
+    assert float(rule.logvar(levels[0], levels[1], zero, levels[2]).exp()) == pytest.approx(float(tilde_2), rel=1e-9)
+    assert float(Large().logvar(levels[0], levels[1], zero, levels[2]).exp()) == pytest.approx(float(betas[0]))
+    for a, b, c in ((1, 2, 3), (0, 1, None)):
+        later = None if c is None else levels[c]
+        assert torch.equal(rule.logvar(levels[a], levels[b], zero, later), Large().logvar(levels[a], levels[b], zero))
 
 
 @pytest.mark.parametrize("weighting", [MinSNR(), P2(), SigmoidWeight()])

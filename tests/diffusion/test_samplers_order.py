@@ -185,6 +185,13 @@ def test_churn_leaves_the_covariance_right() -> None:
     assert slope(counts, errors) == pytest.approx(2, abs=0.15)
 
 
+def test_a_fixed_churn_costs_an_order_in_the_variance() -> None:
+    counts, fixed = [80, 160, 320], EDM(churn=0.1, s_min=0.0, s_max=1e9, s_noise=1.0)
+    errors = [float(covariance_error(fixed, n).abs().max()) for n in counts]
+    assert slope(counts, errors) == pytest.approx(fixed.order, abs=0.15)
+    assert (fixed.order, EDM(churn=0.0).order) == (1, 2)
+
+
 def test_the_second_order_sde_step_bears_no_other_variance() -> None:
     """The variance of x_0 is in its extrapolation; with the optimal variance, exact alone, it counts twice."""
     oracle = GaussianOracle(SCHEDULE, torch.zeros(1).double(), torch.tensor([0.25]).double())

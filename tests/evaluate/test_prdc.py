@@ -49,11 +49,22 @@ def brute_force(real: Tensor, fake: Tensor, k: int) -> dict[str, float]:
     within, between, fakes = distances(real, real), distances(real, fake), distances(fake, fake)
     r, f = np.sort(within, 1)[:, k], np.sort(fakes, 1)[:, k]  # place 0 is the image itself
     return {
-        "precision": float(np.mean([any(between[i, j] <= r[i] for i in range(len(real))) for j in range(len(fake))])),
-        "recall": float(np.mean([any(between[i, j] <= f[j] for j in range(len(fake))) for i in range(len(real))])),
-        "density": sum(between[i, j] <= r[i] for i in range(len(real)) for j in range(len(fake))) / (k * len(fake)),
-        "coverage": float(np.mean([between[i].min() <= r[i] for i in range(len(real))])),
+        "precision": float(np.mean([any(between[i, j] < r[i] for i in range(len(real))) for j in range(len(fake))])),
+        "recall": float(np.mean([any(between[i, j] < f[j] for j in range(len(fake))) for i in range(len(real))])),
+        "density": sum(between[i, j] < r[i] for i in range(len(real)) for j in range(len(fake))) / (k * len(fake)),
+        "coverage": float(np.mean([between[i].min() < r[i] for i in range(len(real))])),
     }
+
+
+def test_an_image_at_exactly_the_radius_is_outside(pieces: int) -> None:
+    """Whole numbers tie: on a line of points 2 apart every ball reaches to the next, and 2 beyond the end is not in."""
+    real = torch.arange(0.0, 20.0, 2.0)[:, None]
+    fake = torch.tensor([[-2.0], [20.0], [3.0], [7.5]])
+    found = values(real, fake, 1)
+    assert found == pytest.approx(brute_force(real, fake, 1))
+    assert found["precision"] == 0.5
+    assert found["density"] == 1.0
+    assert found["coverage"] == 0.4
 
 
 @pytest.mark.parametrize("k", [1, 5])

@@ -50,6 +50,24 @@ def test_a_fresh_network_returns_exactly_zero() -> None:
     assert torch.equal(UNet(SMALL, interface())(x, time), torch.zeros_like(x))
 
 
+@pytest.mark.parametrize("multipliers", [(2,), (2, 2), (2, 1, 3), (3, 2)])
+def test_the_first_level_may_have_any_width(multipliers: tuple[int, ...]) -> None:
+    """The last norm and the exit have the first level's width, the entrance has `base`."""
+    net = network(multipliers=multipliers, attention=())
+    x, time = batch(2)
+    out = net(x, time)
+    assert out.shape == x.shape
+    assert bool(out.isfinite().all())
+    assert net.norm.num_channels == net.exit.in_channels == 8 * multipliers[0]
+    assert net.cost(8, 8).flops > 0
+    assert torch.equal(UNet(replace(SMALL, multipliers=multipliers, attention=()), interface())(x, time), 0 * x)
+
+
+def test_groups_divide_the_entrance_too() -> None:
+    with pytest.raises(UserError, match=r"net\.groups is 8"):
+        replace(SMALL, base=12, multipliers=(2, 2), groups=8)
+
+
 def test_every_branch_of_a_fresh_network_is_zero() -> None:
     torch.manual_seed(0)
     branches = 0

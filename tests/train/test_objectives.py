@@ -10,7 +10,7 @@ import torch
 from sfumato.diffusion import PARAMETERIZATIONS, Ancestral, Noise, sample, trailing, vlb
 from sfumato.errors import UserError
 from sfumato.model import load
-from sfumato.run.events import Finished, HeldOut, Stepped
+from sfumato.run.events import Finished, HeldOut, Stepped, Warned
 from sfumato.run.folder import Run
 from sfumato.train import train
 from sfumato.train.trainer import Trainer
@@ -59,6 +59,16 @@ def test_weighted_losses_train(digits, kind) -> None:
     for _ in range(12):
         trainer.step()
     assert float(trainer.held_out().held_out.loss.mean()) < float(before)
+
+
+@pytest.mark.parametrize("given", [{"diffusion__weighting__kind": "min-snr"}, {"diffusion__loss_space": "eps"}])
+def test_a_loss_without_gradient_at_pure_noise_is_a_warning(digits, tmp_path, given) -> None:
+    given = {"diffusion__zero_terminal_snr": "true", "train__images": "8", **given}
+    warnings = [e.message for e in train(tiny(**given), Run(tmp_path / "run"), digits) if isinstance(e, Warned)]
+    assert any("no gradient at t = 1" in message for message in warnings)
+    given = {**given, "diffusion__zero_terminal_snr": "false"}
+    assert not list(Trainer(tiny(**given), digits).warnings())
+    assert not list(Trainer(tiny(diffusion__zero_terminal_snr="true"), digits).warnings())
 
 
 IMPORTANCE = {

@@ -129,3 +129,17 @@ GRIDS: dict[str, Grid] = {
     "visible": visible,
 }
 """The grids by their names on the command line."""
+
+
+def grid_for(sampler: object, name: str, num_steps: int, schedule: Schedule) -> Tensor:
+    """Return the (N + 1,) times of a named grid as a sampler takes them.
+
+    `leading` and `uniform` end with the steps T/N, 1/T, 0: in logsnr the stride before the last is many times longer
+    than those before it. A solver that extrapolates its predictions in logsnr (`in_logsnr`) is led astray there, so it
+    gets the grid of N + 1 steps without the point 1/T, as other projects give it. The whole chain, N = T, stays whole.
+    """
+    grid, ends_short = GRIDS[name], name in ("leading", "uniform") and num_steps < schedule.num_steps
+    if not (ends_short and getattr(sampler, "in_logsnr", False)):
+        return grid(num_steps, schedule)
+    times = grid(num_steps + 1, schedule)
+    return torch.cat([times[:-2], times[-1:]])

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.denoiser import Denoiser, Wrapped, differentiable, gradient
+from sfumato.diffusion.parameterization import X0, Parameterization, solve, target
 from sfumato.diffusion.prediction import Prediction
 from sfumato.diffusion.schedule import as_time, broadcast, per_row
 
@@ -48,18 +49,21 @@ class Guided(Wrapped):
     noise and has no effect at low noise).
 
     Large w also stretches the image's contrast. `rescale` takes back a part of what was added to the standard deviation
-    of the predicted x0, all coordinates of an image together (Lin et al. 2023, 2305.08891, Eq. 15-16, there of the
-    network's output; x0 means the same for every parameterisation):
+    of the predicted x0, all coordinates of an image together (Lin et al. 2023, 2305.08891, Eq. 15-16):
 
         x0 <- (1 - rescale) x0_w + rescale x0_w std(x0_c) / std(x0_w),       eps recomputed
 
-    with `rescale` in [0, 1], 0.7 in the paper. A learned variance is the conditional prediction's (at w = 0, where
-    there is none, the unconditional one's). The denoiser must be trained with some conditions left out; `scale` is w.
+    with `rescale` in [0, 1], 0.7 in the paper. The paper rescales the network's output in place of x0, which depends on
+    the parameterisation; `rescaled` names another space, such as `V()`, and then x0 and eps follow from it.
+
+    A learned variance is the conditional prediction's (at w = 0, where there is none, the unconditional one's). The
+    denoiser must be trained with some conditions left out; `scale` is w.
     """
 
     scale: float
     interval: Interval = None
     rescale: float = 0.0
+    rescaled: Parameterization = X0()
 
     def __post_init__(self) -> None:
         _check(self.scale, self.interval)
@@ -85,8 +89,14 @@ class Guided(Wrapped):
         guided = _between(unconditional, conditional, weight)
         if self.rescale == 0.0:
             return guided
-        x0 = guided.x0.lerp(guided.x0 * _std(conditional.x0) / _std(guided.x0), self.rescale)
-        return guided.with_x0(x0, x_t, self.schedule(t))
+        if isinstance(self.rescaled, X0):
+            return guided.with_x0(self._rescaled(guided.x0, conditional.x0), x_t, self.schedule(t))
+        plain, reference = (target(self.rescaled, p.x0, p.eps, self.schedule, t) for p in (guided, conditional))
+        x0, eps = solve(self.rescaled, self._rescaled(plain, reference), x_t, self.schedule, t)
+        return replace(guided, x0=x0, eps=eps)
+
+    def _rescaled(self, guided: Tensor, reference: Tensor) -> Tensor:
+        return guided.lerp(guided * _std(reference) / _std(guided), self.rescale)
 
 
 @dataclass(frozen=True)

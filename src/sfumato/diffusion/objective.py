@@ -19,8 +19,9 @@ example, next to the t that produced them: curves by noise level and importance 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -29,10 +30,10 @@ from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.decoder import Decoder, Discretized
 from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.likelihood import bound_term
-from sfumato.diffusion.parameterization import Eps, Parameterization, target
+from sfumato.diffusion.parameterization import Eps, Parameterization, solve, target
 from sfumato.diffusion.prediction import Prediction
 from sfumato.diffusion.process import marginal
-from sfumato.diffusion.schedule import Schedule
+from sfumato.diffusion.schedule import Schedule, Time, as_time
 from sfumato.diffusion.variance import Learned, Variance
 
 
@@ -63,9 +64,10 @@ class Objective(Protocol):
 
 
 def training_loss(
-    objective: Objective, denoiser: Denoiser, x_0: Tensor, t: Tensor, eps: Tensor, condition: Condition | None = None
+    objective: Objective, denoiser: Denoiser, x_0: Tensor, t: Time, eps: Tensor, condition: Condition | None = None
 ) -> Terms:
     """Noise a batch x_0 by eps ~ N(0, I) to times t (B,), run the denoiser once, and return each example's loss."""
+    t = as_time(t, denoiser.schedule.num_steps)
     x_t = marginal(x_0, denoiser.schedule(t)).sample(eps)
     noised = Noised(x_0, eps, x_t, t, denoiser.schedule)
     return Terms(objective.losses(denoiser(x_t, t, condition), noised), t)
@@ -84,7 +86,13 @@ class Simple:
 
 
 class Weighting(Protocol):
-    """A factor of the squared error of eps, by noise level; implementations are frozen values."""
+    """A factor of the squared error of eps, by noise level; implementations are frozen values.
+
+    `by_logsnr` says what the loss is an average over: False is over t, True over logsnr, so that the same weights mean
+    the same on every schedule (VDM++, 2303.00848, Sec. 2).
+    """
+
+    by_logsnr: ClassVar[bool]
 
     def __call__(self, logsnr: Tensor) -> Tensor:
         """Return the weight at each logsnr, in its shape."""
@@ -95,6 +103,7 @@ class MinSNR:
     """Min-SNR-gamma, min(SNR, gamma) / SNR: less weight at the clean end (Hang et al. 2023, 2303.09556, Eq. 10)."""
 
     gamma: float = 5.0
+    by_logsnr: ClassVar[bool] = False
 
     def __call__(self, logsnr: Tensor) -> Tensor:
         """Return min(1, gamma / SNR)."""
@@ -107,6 +116,7 @@ class P2:
 
     k: float = 1.0
     gamma: float = 1.0
+    by_logsnr: ClassVar[bool] = False
 
     def __call__(self, logsnr: Tensor) -> Tensor:
         """Return (k + SNR)^-gamma."""
@@ -115,10 +125,12 @@ class P2:
 
 @dataclass(frozen=True)
 class SigmoidWeight:
-    """sigmoid(bias - logsnr), one half at logsnr = bias (Kingma and Gao 2023, 2303.00848; Hoogeboom et al. 2024,
-    2410.19324)."""
+    """sigmoid(bias - logsnr), one half at logsnr = bias, averaged over logsnr (Kingma and Gao 2023, 2303.00848, Eq. 4
+    and 10; Hoogeboom et al. 2024, 2410.19324): the loss is 1/2 E_t[ sigmoid(bias - logsnr) (-dlogsnr/dt) |eps^ - eps|^2
+    ]."""
 
     bias: float = 2.0
+    by_logsnr: ClassVar[bool] = True
 
     def __call__(self, logsnr: Tensor) -> Tensor:
         """Return sigmoid(bias - logsnr)."""
@@ -139,9 +151,26 @@ class Weighted:
     weighting: Weighting
 
     def losses(self, prediction: Prediction, noised: Noised) -> Tensor:
-        """Return w(logsnr_t) times the mean over coordinates of (eps^ - eps)^2, (B,)."""
+        """Return w(logsnr_t) times the mean over coordinates of (eps^ - eps)^2, (B,), and -1/2 dlogsnr/dt where the
+        weighting is by logsnr."""
         loss = Simple(Eps()).losses(prediction, noised)
-        return self.weighting(noised.schedule(noised.t).logsnr).to(loss) * loss
+        weight = self.weighting(noised.schedule(noised.t).logsnr)
+        if self.weighting.by_logsnr:
+            weight = weight * logsnr_rate(noised.schedule, noised.t) / 2
+        return weight.to(loss) * loss
+
+
+def logsnr_rate(schedule: Schedule, t: Tensor) -> Tensor:
+    """Return -dlogsnr/dt at t in (0, 1], (B,) float64, and 0 at pure noise, where it is infinite and eps without error.
+
+    With the angle phi, logsnr = -2 log tan(phi), it is 4 / sin(2 phi) dphi/dt. dphi/dt is taken over the neighbouring
+    steps of the chain, between which phi is linear.
+    """
+    step = 1 / schedule.num_steps
+    before, after = (t - step).clamp(min=0.0), (t + step).clamp(max=1.0)
+    slope = (schedule(after).angle - schedule(before).angle) / (after - before)
+    level = schedule(t)
+    return torch.where(level.alpha > 0, 2 * slope / (level.alpha * level.sigma), 0.0)
 
 
 @dataclass(frozen=True)
@@ -176,6 +205,24 @@ class Hybrid:
         """Return the sum of both, (B,)."""
         fixed_mean = replace(prediction, x0=prediction.x0.detach(), eps=prediction.eps.detach())
         return self.simple.losses(prediction, noised) + self.weight * self.bound.losses(fixed_mean, noised)
+
+
+PUBLISHED_WEIGHT = 1e-3 / math.log(2)
+"""The weight of a `Hybrid` as the published code has it: its bound is in bits, here it is in nats (1.4427 more)."""
+
+
+def learns_from_pure_noise(objective: Objective, space: Parameterization, schedule: Schedule) -> bool:
+    """Return whether the loss at t = 1 has a gradient in the output of a network that predicts in `space`.
+
+    On a chain that ends in pure noise eps is known there, whatever the network says, and a loss that is an error of eps
+    with a finite weight is 0. Such a network is never trained where every sample starts.
+    """
+    t, zero = torch.ones(1, dtype=torch.float64), torch.zeros(1, 1, 1, 1, dtype=torch.float64)
+    output = torch.ones_like(zero).requires_grad_()
+    prediction = Prediction(*solve(space, output, zero, schedule, t), torch.full_like(zero, 0.5))
+    loss = objective.losses(prediction, Noised(zero, zero, zero, t, schedule)).sum()
+    (gradient,) = torch.autograd.grad(loss, output)
+    return bool(gradient != 0)
 
 
 _LENGTH = 10

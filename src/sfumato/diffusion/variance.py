@@ -92,11 +92,20 @@ class Small:
 
 @dataclass(frozen=True)
 class Large:
-    """beta, the forward step's variance ("fixedlarge")."""
+    """beta, the forward step's variance.
+
+    At s = 0, where the decoder of the bound needs a width and a sampler none, it is beta too. The published code
+    ("fixedlarge") takes beta~ one step noisier there, as for the small variance; `posterior_end` does the same.
+    """
+
+    posterior_end: bool = False
 
     def logvar(self, level_s: Level, level_t: Level, prediction: Prediction, level_next: Level | None = None) -> Tensor:
-        """Return log beta, () or (B, 1, 1, 1)."""
-        return broadcast(bounds(level_s, level_t, level_next)[1], prediction.x0)
+        """Return log beta, () or (B, 1, ..., 1)."""
+        small, large = bounds(level_s, level_t, level_next)
+        if self.posterior_end and level_next is not None:
+            large = torch.where(level_s.sigma == 0, small, large)
+        return broadcast(large, prediction.x0)
 
 
 @dataclass(frozen=True)
@@ -133,8 +142,13 @@ class Optimal:
         return (small + b.square() * uncertain).log()
 
 
-VARIANCES: dict[str, Variance] = {"small": Small(), "large": Large(), "learned": Learned()}
-"""The rules that need no measurement, by their names in a configuration."""
+VARIANCES: dict[str, Variance] = {
+    "small": Small(),
+    "large": Large(),
+    "fixedlarge": Large(posterior_end=True),
+    "learned": Learned(),
+}
+"""The rules that need no measurement, by their names in a configuration; `fixedlarge` is the published code's large."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,6 +37,7 @@ from sfumato.diffusion import (
     fit_grid,
 )
 from sfumato.diffusion.condition import Condition
+from sfumato.diffusion.grid import grid_for
 from sfumato.errors import UserError, nearest
 from sfumato.model import Model
 
@@ -183,7 +184,7 @@ class Recipe:
         """
         assert self.steps is not None, "resolve a recipe before it is used"
         if self.grid != "fitted":
-            return GRIDS[str(self.grid)](self.steps, denoiser.schedule)
+            return grid_for(SAMPLERS[self.sampler](), str(self.grid), self.steps, denoiser.schedule)
         index = torch.arange(FITTED_ON, device=device)
         rows = None if condition is None else cycled(condition, FITTED_ON).to(device)
         return fit_grid(denoiser, Noise(FITTED_SEED, index, shape), self.steps, rows, SAMPLERS[self.sampler]())

@@ -135,7 +135,7 @@ class Session:
     ) -> None:
         self.config, self.run, self.data, self.plan, self.lock = config, run, data, plan, lock
         self.trainer = Trainer(config, data, device)
-        self.warnings: list[str] = []
+        self.warnings: list[str] = list(self.trainer.warnings())
         self.log, self.meter = EventLog(run.events_path, self.warnings.append), Meter(device)
         self.window = WINDOW if device.type == "cuda" else 1
         self.held_outs = set(plan.held_out_steps) if len(data.held_out) else set()

@@ -33,7 +33,7 @@ from sfumato.data.augment import augment, draw
 from sfumato.diffusion import Importance, NetworkDenoiser, Terms, training_loss
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.noise import Purpose, normal, uniform, words
-from sfumato.diffusion.objective import LossHistory
+from sfumato.diffusion.objective import LossHistory, learns_from_pure_noise
 from sfumato.errors import UserError
 from sfumato.generate.recipe import Recipe
 from sfumato.generate.sample import prepare
@@ -122,6 +122,15 @@ class Trainer:
         self.images += train.batch
         self._best_at_step = self.best
         return metrics
+
+    def warnings(self) -> Iterator[str]:
+        """Yield what a user should know about the objective before training."""
+        space = self.config.diffusion.build_parameterization()
+        if not learns_from_pure_noise(self.objective, space, self.schedule):
+            yield (
+                "the loss has no gradient at t = 1: the chain ends in pure noise, where the error of eps is 0; leave "
+                "out diffusion.weighting and diffusion.loss_space, or take a chain that does not end in pure noise"
+            )
 
     def dropped(self, condition: Condition | None, positions: Tensor) -> Condition | None:
         """Return the conditions of positions with some left out, on the device."""

@@ -85,6 +85,7 @@ class DPMSolver:
 
     order: int = 2
 
+    in_logsnr: ClassVar[bool] = True  # see `grid.grid_for`
     evaluations: ClassVar[int] = 1
     stochastic: ClassVar[bool] = False
 
@@ -123,6 +124,7 @@ class DPMSolverSDE:
     data is right to second order only, as that of any polynomial through noisy predictions.
     """
 
+    in_logsnr: ClassVar[bool] = True
     order: ClassVar[int] = 2
     evaluations: ClassVar[int] = 1
     stochastic: ClassVar[bool] = True

@@ -88,6 +88,7 @@ class UniPC:
     p: int = 2
     variant: Literal["bh1", "bh2"] = "bh2"
 
+    in_logsnr: ClassVar[bool] = True  # see `grid.grid_for`
     evaluations: ClassVar[int] = 1
     stochastic: ClassVar[bool] = False
 

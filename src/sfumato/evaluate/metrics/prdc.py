@@ -11,6 +11,8 @@ and use real balls only:
     density   = mean over generated x of (real balls that hold x) / k         (about 1 where both sets are alike)
     coverage  = mean over real y      of 1[ y's ball holds a generated image ]
 
+A ball is open, as in the code of Naeem et al.: an image at exactly the radius is not in it.
+
 Each image's influence includes being counted and counting others; its ball's radius is treated as fixed.
 """
 
@@ -36,11 +38,11 @@ def prdc(real: Tensor, generated: Tensor, k: int = K) -> dict[str, MetricValue]:
     for row, x in pieces(real):
         for column, y in pieces(generated):
             distance = square_distances(x, y).sqrt()
-            inside = distance <= real_radius[row : row + len(x), None]
+            inside = distance < real_radius[row : row + len(x), None]
             balls[row : row + len(x)] += inside.sum(1)
             precise.add(column, inside.T, row)
             covered.add(row, inside, column)
-            recalled.add(row, distance <= generated_radius[column : column + len(y)], column)
+            recalled.add(row, distance < generated_radius[column : column + len(y)], column)
     density = precise.count / k
     return {
         "precision": precise.fraction(len(real)),

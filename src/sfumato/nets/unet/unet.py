@@ -84,7 +84,7 @@ class UNetConfig:
 
     def _check_widths(self) -> None:
         """Refuse groups and heads that don't divide the widths they act on."""
-        shared = math.gcd(*self.widths)
+        shared = math.gcd(self.base, *self.widths)  # the entrance has `base` channels, whatever the first level has
         valid = [n for n in range(1, shared // 2 + 1) if shared % n == 0]
         require(
             self.groups in valid,
@@ -205,8 +205,8 @@ class UNet(Conditioned):
             width = widths[level]
             self.up.append(Up(config, level, inputs, Upsample(width) if level else None))
 
-        self.norm = norm(base, config.groups)
-        self.exit = nn.Conv2d(base, interface.outputs * config.patch**2, 3, padding=1)
+        self.norm = norm(width, config.groups)
+        self.exit = nn.Conv2d(width, interface.outputs * config.patch**2, 3, padding=1)
         self._initialise()
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
