@@ -25,6 +25,7 @@ from sfumato.diffusion import (
     Thresholded,
     trailing,
 )
+from sfumato.diffusion.grid import grid_for
 from sfumato.errors import UserError
 from sfumato.generate.recipe import AUTO, Recipe, takes
 from sfumato.model import Model, load, save
@@ -53,7 +54,7 @@ def test_every_sampler_and_grid_is_resolved_and_built(name: str, grid: str | Non
     assert float(times[-1]) == 0
     assert sampler.evaluations * 6 == recipe.evaluations
     if recipe.grid != "fitted":
-        assert torch.equal(times, GRIDS[str(recipe.grid)](6, ORACLE.schedule))
+        assert torch.equal(times, grid_for(sampler, str(recipe.grid), 6, ORACLE.schedule))
 
 
 def test_auto_is_what_was_measured(model: Model) -> None:
