@@ -131,8 +131,16 @@ def coefficients(patch: Patch, a: float, v: float) -> None:
     patch.setattr(diffusion_process, "posterior_coefficients", wrong)
 
 
-def one_negative(table: torch.Tensor) -> torch.Tensor:
-    return torch.where(torch.arange(len(table)) == 500, -1e-5, table)
+def one_step_back(patch: Patch) -> None:
+    """Swap two neighbouring levels of every chain, behind the check of its table."""
+    true = diffusion_schedule.Level.from_log_abar
+
+    def wrong(table: torch.Tensor) -> Level:
+        order = torch.arange(len(table))
+        order[500], order[501] = 501, 500
+        return true(table[order])
+
+    patch.setattr(diffusion_schedule.Level, "from_log_abar", wrong)
 
 
 def batch_dependent(patch: Patch) -> None:
@@ -166,7 +174,7 @@ MISTAKES: dict[str, Callable[[Patch], None]] = {
     "noise: same key, same number": batch_dependent,
     "noise: moments": lambda patch: scaled(patch, noise, "normal", 1.02),
     "schedules: closed forms": lambda patch: betas(patch, lambda table: table.roll(1)),
-    "schedules: from data to noise": lambda patch: betas(patch, one_negative),
+    "schedules: from data to noise": one_step_back,
     "forward process: composes": lambda patch: scaled(patch, diffusion_process, "snr_drop", 0.999),
     "posterior: Bayes' rule": lambda patch: coefficients(patch, 1.0, 1.001),
     "reverse mean: from the noise": lambda patch: coefficients(patch, 1.001, 1.0),
