@@ -798,6 +798,62 @@ MUTATIONS = [
         'torch.empty(1, self.interface.channels, height // 2, width // 2, device="meta")',
         "tests/nets/test_cost.py",
     ),
+    M(
+        "missing data: a pixel is a hole only where all of its values are marked",
+        "data/formats/fitting.py",
+        "np.isnan(pixels) if floats else marked).any(axis=2)",
+        "np.isnan(pixels) if floats else marked).all(axis=2)",
+        "tests/data/test_values.py",
+    ),
+    M(
+        "findings: a mark is found only a hundred ranges away",
+        "data/findings.py",
+        "gap > rest or (",
+        "gap > 100 * rest or (",
+        "tests/data/test_values.py",
+    ),
+    M(
+        "clamping: only before resampling",
+        "data/formats/fitting.py",
+        "pixels = pixels if form.clamp is None else pixels.clip(*form.clamp)",
+        "pixels = pixels if True else pixels.clip(*form.clamp)",
+        "tests/data/test_values.py",
+    ),
+    M(
+        "labels: values that are left keep their old numbers",
+        "data/split.py",
+        "new[known] = np.arange(len(known))",
+        "new[known] = known",
+        "tests/data/test_dataset.py",
+    ),
+    M(
+        "keys of files: only length and time of modification",
+        "data/sources/files.py",
+        "return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino",
+        "return status.st_size, status.st_mtime_ns",
+        "tests/data/test_folder.py",
+    ),
+    M(
+        "data check: identity of the picture as bytes",
+        "inspect/scan.py",
+        "_identify(out, pixels)",
+        "_identify(out, shown)",
+        "tests/inspect/test_report.py",
+    ),
+    M(
+        "mirroring: allowed wherever it is not advised against",
+        "data/mirror.py",
+        'return self.verdict == "flip"',
+        'return self.verdict != "keep"',
+        "tests/data/test_mirror.py",
+    ),
+    M(
+        "memorisation: one copy is no finding",
+        "evaluate/memorisation.py",
+        "return bool(self.copied) and not self.repeated",
+        "return False",
+        "tests/evaluate/test_memorisation.py",
+    ),
 ]
 
 

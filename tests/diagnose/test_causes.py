@@ -88,6 +88,7 @@ ALTERED: dict[str, Evidence] = {
     ),
     "one_image": having(HEALTHY, data={"distinct": 3}),
     "narrow_data": having(HEALTHY, data={"statistics": replace(REAL, low=(-1.0,) * 3, high=(-0.8,) * 3)}),
+    "stretched_range": having(HEALTHY, data={"findings": ("the value -9999 is far from all others",)}),
     "skipped_steps": having(HEALTHY, training={"skipped": 60, "in_a_row": 3}),
     "average_too_long": having(
         HEALTHY,

@@ -26,7 +26,7 @@ from sfumato.conditions.table import Attributes
 from sfumato.conditions.vocabulary import AttributeVocabulary
 from sfumato.config.data import DataConfig
 from sfumato.data.augment import cut_out, mirror
-from sfumato.data.findings import findings, too_large
+from sfumato.data.findings import Finding, findings, too_large
 from sfumato.data.label_files import read_labels, with_tables
 from sfumato.data.labels import pick
 from sfumato.data.sources.opening import open_source
@@ -77,6 +77,7 @@ class Dataset:
         format: of the stored values.
         whole: (N, C, H', W') the larger pictures out of which `images` are cut from the centre, and `batch` at random;
             None where there are none.
+        findings: what is probably wrong with the values; also among the notes.
         captions: a text for each image, empty where it has none; None where no image has one. Nothing trains on them.
     """
 
@@ -94,6 +95,7 @@ class Dataset:
     format: PixelFormat = EIGHT
     whole: Pixels | None = None
     captions: tuple[str, ...] | None = None
+    findings: tuple[Finding, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -250,15 +252,15 @@ def open_data(
     labels = _labels(stored, config, source)
     train, held_out, split_note = _split(stored, config, source)
     labels = trained(labels, train)
-    found = (finding.text for finding in findings(stored.values, format, stored.mixed))
+    found = findings(stored.values, format, stored.mixed)
     flip = "each training image is mirrored with probability 1/2 (data.flip)" if config.flip else None
-    own_notes = (*warnings(stored.digests, len(train)), split_note, range_note, *found, flip)
     if len(labels.attributes) > MOST_ATTRIBUTES:
         raise UserError(
             f"the labels have {len(labels.attributes):,} attributes, and at most {MOST_ATTRIBUTES} can be used: name "
             "them with data.attributes"
         )
-    notes = (*stored.notes, *labels.notes, *own_notes)
+    own_notes = (*warnings(stored.digests, len(train)), split_note, range_note, flip)
+    notes = (*stored.notes, *labels.notes, *own_notes, *(finding.text for finding in found))
     return Dataset(
         config=config,
         source_name=source.name,
@@ -274,6 +276,7 @@ def open_data(
         notes=tuple(filter(None, notes)),
         format=format,
         captions=None if labels.captions is None else tuple(caption or "" for caption in labels.captions),
+        findings=tuple(found),
     )
 
 

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any
 
 from sfumato.diagnose.statistics import ImageStatistics
 
 
-def measured(how: str, key: str | None = None) -> Any:
+def measured(how: str, key: str | None = None, default: Any = MISSING) -> Any:
     """Return a dataclass field that says how its value is measured, and its key in the JSON."""
-    return field(metadata={"how": how, "key": key})
+    return field(default=default, metadata={"how": how, "key": key})
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,7 @@ class Data:
     distance: float = measured("energy distance of two halves of them: what chance alone gives", "apart")
     nearest: float | None = measured("the median for held-out images of the difference from the nearest training image")
     changed: bool | None = measured("whether the images' fingerprint differs from the newest checkpoint's")
+    findings: tuple[str, ...] = measured("what is probably wrong with the images' values (docs/data.md)", default=())
 
 
 @dataclass(frozen=True)

@@ -198,6 +198,7 @@ class Bench:
             distance=energy_distance(self.pixels[:half], self.pixels[-half:]),
             nearest=None if held_out is None else float(nearest(held_out, self.neighbours).median()),
             changed=_changed(summary, data.fingerprint) if summary is not None else None,
+            findings=tuple(finding.text for finding in data.findings if finding.trouble),
         )
 
     def process(self) -> Process:

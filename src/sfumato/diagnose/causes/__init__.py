@@ -24,9 +24,10 @@ CAUSES: dict[str, Callable[[Evidence], Finding | None]] = {
     cause.__name__: cause
     for cause in (
         model.broken_weights, training.other_data, model.wrong_reading, training.one_image, training.narrow_data,
-        training.skipped_steps, model.average_too_long, training.diverged, model.shifted_output, training.too_short,
-        model.schedule_end, model.last_steps, model.first_level, training.repeats, model.untaught_variance,
-        model.more_steps, model.clipping, training.unheeded_labels, training.needs_labels, training.unfinished,
+        training.stretched_range, training.skipped_steps, model.average_too_long, training.diverged,
+        model.shifted_output, training.too_short, model.schedule_end, model.last_steps, model.first_level,
+        training.repeats, model.untaught_variance, model.more_steps, model.clipping, training.unheeded_labels,
+        training.needs_labels, training.unfinished,
     )
 }  # fmt: skip
 """Every cause by name; causes that explain others come first."""

@@ -86,6 +86,14 @@ def narrow_data(e: Evidence) -> Finding | None:
     )
 
 
+def stretched_range(e: Evidence) -> Finding | None:
+    """Values that make the range of the images larger than they need: marks for missing data, an unused depth."""
+    if not e.data.findings:
+        return None
+    text = "Training sees the images in a small part of its range: the cause is the data, not the model."
+    return Finding(3, text, e.data.findings, (f"sfumato data check {shlex.quote(e.data.source)}",))
+
+
 def skipped_steps(e: Evidence) -> Finding | None:
     """Steps whose loss or gradient was not finite."""
     tr = e.training
