@@ -42,7 +42,7 @@ class Finding:
 def findings(values: Values, format: PixelFormat, resampled: bool) -> list[Finding]:
     """Return the findings on values that are trained on in a format; `resampled` where pictures are resized by mixing
     their pixels."""
-    if not values.count:
+    if not values.size:
         return []
     far = list(_far(values, format))
     return [*far, *(_range(values, format) if not far else ()), *_labels(values, resampled)]

@@ -4,7 +4,7 @@
 describe pictures that no process has together. The training and `data check` draw their findings from the same numbers.
 
 Exact are the least and the greatest value, the ones next to them, and how often the two occur; of 8-bit colour only the
-first two. The moments, and whether there are only a few different pixels, are of at most `SAMPLE` of each picture's.
+first two. The moments, and whether there are only a few different pixels, are of about `SAMPLE` pixels of each picture.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Values:
         low, high: the least and the greatest.
         above_low, below_high: the ones next to them; infinite where there are none, or where they were not counted.
         at_low, at_high: how many values are `low` and `high`; of `size` values.
-        count, total, squares: of the sampled values their number, sum, and sum of squares.
+        count, total, squares: of the sampled values their number, sum, and sum of squares; of floats only.
         few: the different pixels, in order, those of several channels as one number; None where they are more than
             `FEW`.
     """
@@ -52,25 +52,22 @@ class Values:
         channels = pixels.shape[-1]
         sample = pixels.reshape(-1, channels)
         sample = sample[:: max(1, len(sample) // SAMPLE)]
-        moments = sample.astype(np.float64)
-        described = {
-            "size": pixels.size,
-            "count": sample.size,
-            "total": float(moments.sum()),
-            "squares": float(np.square(moments).sum()),  # no BLAS: its threads would cost more than the picture
-        }
+        described: dict[str, Any] = {"size": pixels.size, "few": _few(sample)}
+        if pixels.dtype == np.float32:
+            values = sample.astype(np.float64)
+            moments = float(values.sum()), float(np.square(values).sum())  # BLAS would start threads
+            described |= dict(zip(("count", "total", "squares"), (values.size, *moments), strict=True))
+        if pixels.dtype == np.uint8 and channels > 1:
+            return cls(float(pixels.min()), float(pixels.max()), **described)
         if pixels.dtype == np.uint8:
-            if channels > 1:
-                return cls(float(pixels.min()), float(pixels.max()), few=_few(sample), **described)  # type: ignore
             occurrences = np.bincount(pixels.ravel(), minlength=256)
             different, counts = np.flatnonzero(occurrences), occurrences[occurrences > 0]
-            some = tuple(map(float, different.tolist())) if len(different) <= FEW else None
-            return cls(*_ends(different), int(counts[0]), int(counts[-1]), few=some, **described)  # type: ignore
+            few = tuple(map(float, different.tolist())) if len(different) <= FEW else None
+            return cls(*_ends(different), int(counts[0]), int(counts[-1]), **described | {"few": few})
         flat, low, high = pixels.ravel(), pixels.min(), pixels.max()
-        inner = flat[flat > low].min() if low < high else low, flat[flat < high].max() if low < high else high
+        inner = (flat[flat > low].min(), flat[flat < high].max()) if low < high else (low, high)
         counts = np.array([np.count_nonzero(flat == low), np.count_nonzero(flat == high)])
-        ends = _ends(np.unique(np.array([low, *inner, high])))
-        return cls(*ends, int(counts[0]), int(counts[1]), few=_few(sample), **described)  # type: ignore[arg-type]
+        return cls(*_ends(np.unique(np.array([low, *inner, high]))), int(counts[0]), int(counts[1]), **described)
 
     def merged(self, other: Values) -> Values:
         """Describe the pictures of both."""
