@@ -130,7 +130,7 @@ MEDMNIST = ("train_images", "train_labels", "test_images", "test_labels")
 @pytest.mark.parametrize("column", [False, True])
 def test_the_keys_of_the_field_and_their_parts(keys: tuple[str, ...], column: bool, tmp_path: Path) -> None:
     train, test = RNG.integers(0, 256, (4, 8, 8)).astype(np.uint8), RNG.integers(0, 256, (2, 8, 8)).astype(np.uint8)
-    labels = np.array([7, 10, 7, 7]), np.array([10, 9])
+    labels = np.array([7, 10, 9, 7]), np.array([10, 9])
     if column:
         labels = labels[0][:, None], labels[1][:, None]
     arrays = dict(zip(keys, (train, labels[0], test, labels[1]), strict=True))
@@ -140,7 +140,7 @@ def test_the_keys_of_the_field_and_their_parts(keys: tuple[str, ...], column: bo
     assert data.train.tolist() == [0, 1, 2, 3]
     assert data.held_out.tolist() == [4, 5]
     assert np.array_equal(data.images[:, 0], np.concatenate([train, test]))
-    assert data.table[:, 0].tolist() == [0, 2, 0, 0, 2, 1]
+    assert data.table[:, 0].tolist() == [0, 2, 1, 0, 2, 1]
     assert f"held out are the 2 images of '{keys[2]}'" in data.summary()
 
 
