@@ -854,6 +854,34 @@ MUTATIONS = [
         "return False",
         "tests/evaluate/test_memorisation.py",
     ),
+    M(
+        "checkpoint: pruning counts every folder, not those before the one just saved",
+        "train/checkpoint.py",
+        "if int(path.name) < position.images and _images(path) == int(path.name)",
+        "if path != final",
+        "tests/train/test_checkpoint.py",
+    ),
+    M(
+        "checkpoint: weights files are left as they are",
+        "train/checkpoint.py",
+        'if _sha(read_regular(path, entry["bytes"])) == entry["sha256"]:',
+        "if path.exists():",
+        "tests/train/test_checkpoint.py",
+    ),
+    M(
+        "loop: saved while steps are skipped",
+        "train/loop.py",
+        "if self.images in (0, self.saved_at) or self.skips:",
+        "if self.images in (0, self.saved_at):",
+        "tests/train/test_trouble.py",
+    ),
+    M(
+        "weights: values that are not finite are taken",
+        "weights.py",
+        "if not all(tensor.isfinite().all() for tensor in tensors.values()):",
+        "if not tensors:",
+        "tests/test_model.py",
+    ),
 ]
 
 

@@ -6,13 +6,15 @@ import json
 import math
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sfumato.conditions.attributes import Attribute
-from sfumato.data import label_files
+from sfumato.config.data import DataConfig
+from sfumato.data import label_files, open_data
 from sfumato.data.label_files import read_labels
 from sfumato.data.labels import MOST_INTEGERS, MOST_VALUES, column, from_columns, remarks
 from sfumato.data.sources.protocol import Labels
@@ -20,6 +22,7 @@ from sfumato.errors import UserError
 
 ORIGINS = ("a/1.png", "a/2.png", "b/3.png")
 Read = Callable[..., Labels]
+MakeFolder = Callable[..., Path]
 
 
 @pytest.fixture
@@ -275,3 +278,14 @@ def test_special_and_huge_files_are_refused_at_once(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(label_files, "MOST_BYTES", 100)
     with pytest.raises(UserError, match="larger than 100 bytes"):
         read_labels(tmp_path / "long.csv", ORIGINS)
+
+
+def test_more_attributes_than_a_network_can_have_are_refused(make_folder: MakeFolder, own_cache: Path) -> None:
+    folder, most = make_folder("set", 3), 256
+    names = [f"a{k}" for k in range(most + 1)]
+    rows = [[f"000{n}.png", *(str((n + k) % 2) for k in range(most + 1))] for n in range(3)]
+    (folder.parent / "l.csv").write_text("".join(",".join(row) + "\n" for row in [["file", *names], *rows]))
+    config = DataConfig(str(folder), labels=str(folder.parent / "l.csv"), held_out=0.0)
+    with pytest.raises(UserError, match=r"257 attributes, and at most 256 .* data\.attributes"):
+        open_data(config)
+    assert len(open_data(replace(config, attributes=("a5", "a7"))).attributes) == 2

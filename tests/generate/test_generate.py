@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +87,20 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(message: str) -> Non
 def test_one_image_too_many_is_said() -> None:
     with pytest.raises(UserError, match="4x4 does not fit"):
         images(denoiser=Small(0, []))
+
+
+def test_images_that_are_not_finite_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    images()
+    assert caplog.messages == []
+
+    def spoiled(noise: Noise) -> Tensor:
+        x = noise.prior()
+        x[noise.index % 5 == 2] = math.nan
+        return x
+
+    images(start=spoiled, batch=4)
+    (message,) = caplog.messages
+    assert message.startswith("3 of 13 images are not finite numbers")
 
 
 def test_other_errors_pass() -> None:
