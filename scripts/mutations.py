@@ -38,6 +38,27 @@ class Mutation:
 M = Mutation
 MUTATIONS = [
     M(
+        "budget: a resumed run trains by its last plan from the checkpoint on",
+        "train/pace.py",
+        "self.plan = self.course.before(images)",
+        "self.plan = self.course.plans[-1]",
+        "tests/train/test_budget.py",
+    ),
+    M(
+        "budget: a plan so short that the decay should have begun",
+        "train/budget.py",
+        "steps=max(new.steps, math.ceil(step / free))",
+        "steps=max(new.steps, step + 1)",
+        "tests/train/test_budget.py",
+    ),
+    M(
+        "budget: time before training does not count",
+        "train/budget.py",
+        "plan = _longest(config, speed, elapsed, MONITORING)",
+        "plan = _longest(config, speed, 0.0, MONITORING)",
+        "tests/train/test_budget.py",
+    ),
+    M(
         "posterior: coefficients of x_t and x_0 swapped",
         "diffusion/process.py",
         "broadcast(a, x_t) * x_t + broadcast(b, x_0) * x_0",

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sfumato.cli.demo import LEAST_IMAGES, Demo
 from sfumato.cli.main import check_command
 from sfumato.config.data import DataConfig
 from sfumato.data import open_data
@@ -16,6 +17,7 @@ from sfumato.generate.recipe import Recipe
 from sfumato.model import load
 from sfumato.report.figures import album
 from sfumato.run.folder import Run
+from sfumato.train.budget import Speed, plan_for
 
 from .conftest import Command
 
@@ -43,6 +45,16 @@ def test_the_demo_leaves_other_folders_alone(refused: Command, tmp_path: Path) -
     assert "demo holds other files" in refused("demo")
     assert [p.name for p in (tmp_path / "demo").iterdir()] == ["mine.txt"]
     assert "is not a length of time" in refused("demo", "--budget", "long", "--out", "other")
+
+
+def test_the_demo_plans_for_a_number_of_images_on_a_slow_machine() -> None:
+    config, data = Demo(data="digits", budget="2m")._prepare("cpu")
+    assert (config.train.budget, config.train.least_images) == (120, LEAST_IMAGES)
+    assert len(data.train) > 1000
+    slow = plan_for(config.train, Speed(config.train.batch / 100, 2.0, 1.0), 10.0)  # 100 images a second
+    assert slow.images == pytest.approx(LEAST_IMAGES, abs=config.train.batch)
+    assert slow.seconds is not None
+    assert 200 < slow.seconds < 3 * 120
 
 
 @pytest.mark.slow

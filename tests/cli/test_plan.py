@@ -18,7 +18,17 @@ def test_everything_is_said_and_nothing_written(
     monkeypatch.chdir(tmp_path)
     assert main(["plan", "digits", "--seconds", "0.2", "--train.grid_steps=2"]) == 0
     said = capsys.readouterr().out
-    for word in ("parameters", "arithmetic", "memory", "disk", "images/s", "length", "time", "sfumato train digits"):
+    for word in (
+        "parameters",
+        "arithmetic",
+        "memory",
+        "disk",
+        "images/s",
+        "length",
+        "time",
+        "an hour",
+        "sfumato train digits",
+    ):
         assert word in said
     assert list(tmp_path.iterdir()) == []
 

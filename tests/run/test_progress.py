@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sfumato.run.events import NUM_BUCKETS, Buckets, Started, Stepped
+from sfumato.run.events import NUM_BUCKETS, Buckets, HeldOut, Replanned, Sampled, Saved, Started, Stepped
 from sfumato.run.folder import Run
 from sfumato.run.plan import Plan
 from sfumato.run.progress import FORGET, Progress
@@ -50,6 +50,39 @@ def test_speed_and_time_left(progress: Progress) -> None:
         progress.take(stepped(n, 1.0, n / 2))
     assert progress.speed == pytest.approx(16)
     assert progress.left == pytest.approx((800 - 240) / 16)
+
+
+def test_the_time_left_counts_grids_and_held_out_losses_apart(progress: Progress) -> None:
+    """Steps of 0.1 s; two grids of 5 s in the first tenth of the run do not change the speed or double the rest."""
+    plan = Plan(800, 100, 8, grids=6, held_outs=4, grid_seconds=4.0, held_out_seconds=1.0)
+    left, seconds, grids = [], 0.0, set(plan.grid_steps)
+    progress.take(Started(plan, 0))
+    for n in range(1, 51):
+        seconds += 0.1
+        progress.take(stepped(n, 1.0, seconds))
+        if n == 10:
+            seconds += 2.0
+            progress.take(Saved(8 * n, Path("x"), 2.0))
+        if n in plan.held_out_steps:
+            seconds += 1.0
+            progress.take(HeldOut(8 * n, 1.0, Buckets(), seconds, 1.0, Buckets(), True))
+        if n in grids:
+            seconds += 5.0
+            progress.take(Sampled(8 * n, "ema", 0, seconds))
+        if n >= 2:
+            assert progress.speed == pytest.approx(80)
+            left.append(progress.left)
+    assert left[0] == pytest.approx(9.8 + 6 * 4.0 + 4 * 1.0)
+    assert plan.looks_after(50) == (2, 2)
+    assert left[-1] == pytest.approx(5.0 + 2 * 5.0 + 2 * 1.0)
+
+
+def test_a_corrected_plan_changes_what_is_left(progress: Progress) -> None:
+    for n in (10, 20):
+        progress.take(stepped(n, 1.0, n / 2))
+    progress.take(Replanned(160, Plan(1600, 200, 8, 0, 0, since=160), 800))
+    assert progress.planned == 1600
+    assert progress.left == pytest.approx((1600 - 160) / 16)
 
 
 def test_loss_by_noise_is_a_mean_by_level(progress: Progress) -> None:

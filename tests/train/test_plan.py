@@ -14,9 +14,10 @@ from sfumato.errors import UserError
 from sfumato.run.events import Finished, HeldOut, Sampled, Started
 from sfumato.run.folder import Run
 from sfumato.run.plan import Plan
+from sfumato.train import loop, train
 from sfumato.train import plan as planning
-from sfumato.train import train
-from sfumato.train.plan import Forecast, Speed, forecast, measure, plan_for, resolve_length
+from sfumato.train.budget import Speed, plan_for
+from sfumato.train.plan import Forecast, forecast, measure, resolve_length
 from sfumato.train.trainer import Trainer
 
 from .conftest import go, tiny
@@ -70,6 +71,25 @@ def test_measuring_finds_what_things_cost(monkeypatch):
     assert twice.grid == pytest.approx(2 * 25 * 0.02, rel=0.05)
 
 
+def test_measuring_takes_little_of_a_budget_where_looks_are_slow(monkeypatch):
+    """A step of 0.051 s and 64 images: 0.017 s a forward pass, so grids of 6,400 are computed, not timed."""
+    clock = Clock()
+    monkeypatch.setattr(planning, "time", clock)
+    machine, start = Machine(clock), clock.now
+    speed = measure(machine, TrainConfig(batch=64, grid_images=6400, held_out_images=12800), 3.0)
+    assert clock.now - start < 4
+    assert machine.calls["sample_grid"] == machine.calls["held_out"] == 0
+    assert speed.grid == pytest.approx(25 * 100 * 0.017)
+    assert speed.held_out == pytest.approx(2 * 200 * 0.017)
+
+
+def stop_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no time pass, so that no run is late, however busy this machine is."""
+    clock = Clock()
+    for module in (planning, loop):
+        monkeypatch.setattr(module, "time", clock)
+
+
 @pytest.mark.parametrize("budget", [30.0, 120.0, 3600.0])
 @pytest.mark.parametrize("elapsed", [0.0, 5.0])
 def test_the_whole_plan_fits_the_budget_and_wastes_little(budget, elapsed):
@@ -78,14 +98,14 @@ def test_the_whole_plan_fits_the_budget_and_wastes_little(budget, elapsed):
     assert (plan.grids, plan.held_outs) == (config.grids, config.held_outs)
     spent = elapsed + plan.steps * 0.05 + len(plan.grid_steps) * 0.5 + len(plan.held_out_steps) * 0.03
     assert spent <= budget
-    assert spent >= 0.96 * budget - 0.1
+    assert spent >= 0.97 * budget - 0.1
     assert plan.seconds == pytest.approx(spent)
     assert plan.images == 32 * plan.steps
     assert plan.images_per_second == pytest.approx(32 / 0.05)
 
 
 def test_too_short_a_budget_names_one_that_is_enough():
-    config = TrainConfig(batch=32, budget=1.5)
+    config = TrainConfig(batch=32, budget=1.4)
     with pytest.raises(UserError, match=r"too short.*--budget (\d+)s") as error:
         plan_for(config, Speed(0.05, 0.5, 0.03), 1.0)
     enough = float(str(error.value).split("--budget ")[1].split("s")[0])
@@ -94,7 +114,7 @@ def test_too_short_a_budget_names_one_that_is_enough():
 
 @pytest.mark.parametrize(("grid", "held_out"), [(20.0, 0.1), (3.0, 2.0), (0.5, 9.0)])
 def test_grids_and_held_out_losses_never_use_up_the_budget(grid, held_out):
-    """Where they cost more than a quarter of it there are fewer of them, at least one of each."""
+    """Where they cost more than a quarter of it there are fewer of them."""
     config = TrainConfig(batch=32, budget=120)
     plan = plan_for(config, Speed(0.05, grid, held_out), 5.0)
     seconds = len(plan.grid_steps) * grid + len(plan.held_out_steps) * held_out
@@ -108,7 +128,10 @@ def test_grids_and_held_out_losses_never_use_up_the_budget(grid, held_out):
 
 def test_a_run_draws_what_its_plan_affords(digits, run, monkeypatch):
     monkeypatch.setattr(planning, "measure", lambda *_: Speed(0.5, 2.0, 2.0))
-    events = list(train(tiny(train__images="none", train__budget="60", train__grids="9"), run, digits))
+    stop_time(monkeypatch)
+    events = list(
+        train(tiny(train__images="none", train__budget="60", train__grids="9", optim__decay="cosine"), run, digits)
+    )
     plan = events[0].plan
     assert plan.grids < 9
     assert sum(isinstance(event, Sampled) for event in events) == len(plan.grid_steps)
@@ -117,7 +140,8 @@ def test_a_run_draws_what_its_plan_affords(digits, run, monkeypatch):
 
 def test_a_budget_is_planned_once_and_then_kept(digits, run, monkeypatch):
     monkeypatch.setattr(planning, "measure", lambda *_: Speed(0.5, 0.1, 0.1))
-    config = tiny(train__images="none", train__budget="20", train__grids="0")
+    stop_time(monkeypatch)
+    config = tiny(train__images="none", train__budget="20", train__grids="0", optim__decay="cosine")
     events = list(train(config, run, digits))
     plan = events[0].plan
     assert isinstance(events[0], Started)
@@ -126,7 +150,9 @@ def test_a_budget_is_planned_once_and_then_kept(digits, run, monkeypatch):
     assert run.read(run.plan_path)["images"] == plan.images
     assert resolve_length(config, run, digits) == (run.config(), plan)
     with pytest.raises(UserError, match=r"train\.budget 20\.0 -> 99\.0"):
-        resolve_length(tiny(train__images="none", train__budget="99", train__grids="0"), run, digits)
+        resolve_length(
+            tiny(train__images="none", train__budget="99", train__grids="0", optim__decay="cosine"), run, digits
+        )
 
 
 def test_a_planned_run_has_the_bits_of_one_whose_length_was_given(digits, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from sfumato.model import load
 from sfumato.run.events import Finished, Sampled, Saved, Skipped, Stepped, Warned
 from sfumato.run.folder import Run
 from sfumato.run.log import read_events
-from sfumato.run.plan import Plan
+from sfumato.run.plan import Course, Plan
 from sfumato.train import checkpoint, loop, train
 from sfumato.train.checkpoint import find_damage, not_finite
 
@@ -29,7 +29,7 @@ from .conftest import Altered, equal, final, go, log_of, tiny
 
 def test_another_configuration_is_refused_with_the_difference(digits, run):
     go(tiny(), run, digits, 2)
-    with pytest.raises(UserError, match=r"optim\.lr 0\.001 -> 0\.002, train\.seed 0 -> 3"):
+    with pytest.raises(UserError, match=r"optim\.lr 0\.\d+ -> 0\.002, train\.seed 0 -> 3"):
         go(tiny(optim__lr="0.002", train__seed="3"), run, digits)
     with pytest.raises(UserError, match=r"train\.images 160 -> 320"):
         go(tiny(train__images="320"), run, digits)
@@ -254,12 +254,12 @@ def test_out_of_memory_names_a_batch(digits, tmp_path, monkeypatch):
 
 
 def test_saving_takes_a_small_share_of_the_time(digits, run, monkeypatch):
-    config, plan = tiny(train__save_every="10"), Plan(160, 20, 8, 0, 0)
-    session = loop.Session(config, run, digits, torch.device("cpu"), plan)
+    config, course = tiny(train__save_every="10"), Course((Plan(160, 20, 8, 0, 0),))
+    session = loop.Session(config, run, digits, torch.device("cpu"), course)
     session.trainer.images = 8
     now = session.save_clock
     for cost, gone, due in ((0, 9, False), (0, 11, True), (1, 11, False), (1, 19, False), (1, 21, True)):
-        session.save_cost = cost
+        session.pace.save = cost
         monkeypatch.setattr(time, "perf_counter", lambda gone=gone: now + gone)
         assert session.save_is_due() is due
 

@@ -117,7 +117,9 @@ def _progress(figures: dict[str, Any]) -> list[tuple[str, str]]:
     planned, images, plan = figures["planned_images"] or 0, figures["images"], figures["plan"] or {}
     finished = ", finished" if figures["finished"] else ""
     trained = f"{images:,} of {planned:,} images" + (f" ({100 * images / planned:.0f} %{finished})" if planned else "")
-    trained += f", in {plan['steps']:,} steps of {plan['batch']}" if plan else ""
+    if plan:
+        taken, steps = images // plan["batch"], plan["steps"]
+        trained += f", in {taken:,}{f' of {steps:,}' if taken < steps else ''} steps of {plan['batch']}"
     if plan.get("images_per_second"):
         trained += f"; planned from {plan['images_per_second']:,.0f} images/s"
     loss = f"{figures['loss']:.4f}" if figures["loss"] is not None else "none yet"

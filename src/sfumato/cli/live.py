@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from sfumato.cli.console import optional_stdout, print_json, say, shown
 from sfumato.report.text import duration
-from sfumato.run.events import Event, Finished, Sampled, Skipped, Started, Stepped, Warned, to_json
+from sfumato.run.events import Event, Finished, Replanned, Sampled, Skipped, Started, Stepped, Warned, to_json
 from sfumato.run.progress import Progress
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ View = Callable[[Event], None]
 
 SECONDS = 5.0
 """Seconds between two plain lines."""
+OFF = 0.1
+"""Fraction of the planned time by which a run may end earlier or later without a remark."""
 
 
 def progress_line(progress: Progress) -> str:
@@ -83,7 +85,10 @@ def _remark(progress: Progress, event: Event) -> str | None:
     if isinstance(event, Started):
         start = f"resuming at {event.resumed_at:,}" if event.resumed_at else "training"
         rate = f", planned from {event.plan.images_per_second:,.0f} images/s" if event.plan.images_per_second else ""
-        return f"{start}: {progress.planned:,} images in steps of {event.plan.batch}{rate}"
+        until = f", {duration(event.plan.seconds)} in all" if event.plan.seconds else ""
+        return f"{start}: {progress.planned:,} images in steps of {event.plan.batch}{rate}{until}"
+    if isinstance(event, Replanned):
+        return _correction(event)
     if isinstance(event, Sampled):
         return f"sample grid: {progress.grid}"
     if isinstance(event, Warned):
@@ -93,8 +98,27 @@ def _remark(progress: Progress, event: Event) -> str | None:
     if isinstance(event, Finished):
         if event.again:
             return f"this run is finished: {event.images:,} images in {duration(event.seconds)}; nothing to do"
-        return f"finished: {event.images:,} images in {duration(event.seconds)}{_quality(progress)}"
+        return f"finished: {event.images:,} images in {_duration(progress, event)}{_quality(progress)}"
     return None
+
+
+def _duration(progress: Progress, event: Finished) -> str:
+    """The time that a budget counts, and why it is not what was planned."""
+    planned = progress.plan.seconds if progress.plan else None
+    total = event.seconds + (progress.plan.before if progress.plan else 0.0)
+    if not planned or abs(total - planned) <= OFF * planned:
+        return duration(total)
+    why = "was busier while its speed was measured" if total < planned else "became slower"
+    return f"{duration(total)} instead of {duration(planned)}, since the machine {why}"
+
+
+def _correction(event: Replanned) -> str:
+    """Say how the plan was corrected."""
+    plan, speed = event.plan, f"{event.plan.images_per_second:,.0f} images/s"
+    if plan.images == event.former:
+        looks = f"{plan.grids} sample grids and {plan.held_outs} held-out losses in all"
+        return f"at {speed} the budget runs out: {looks}, at the same length"
+    return f"at {speed}: {plan.images:,} images instead of {event.former:,}, to keep the budget"
 
 
 def _lines(progress: Progress) -> View:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from sfumato.data import Dataset
     from sfumato.train.plan import Forecast
 
+HOUR_OF_STEPS = 0.95 * 3600
+"""Seconds of an hour that go into steps; the rest into sample grids, held-out losses and checkpoints."""
 LONG = 24 * 3600.0
 """Seconds of training after which the output suggests how to shorten it."""
 
@@ -134,6 +136,7 @@ def _text(cost: Forecast, data: Dataset, reason: str, device: str, command: str)
             "time",
             "" if cost.seconds is None else f"{duration(cost.seconds)}, sample grids and held-out losses included",
         ),
+        ("an hour", _hour(cost)),
         ("train it", command),
     ]
     return "\n".join([facts(rows), *(f"- {line}" for line in advice(cost))])
@@ -146,6 +149,14 @@ def _speed(cost: Forecast, device: str) -> str:
         f"{cost.images_per_second:,.1f} images/s on {device}, measured here; {cost.speed.step * 1e3:,.0f} ms a step, "
         f"{cost.speed.grid:.1f} s a sample grid"
     )
+
+
+def _hour(cost: Forecast) -> str:
+    """What a training of an hour sees; empty where the speed was not measured."""
+    if cost.images_per_second is None:
+        return ""
+    images = HOUR_OF_STEPS * cost.images_per_second
+    return f"of training sees {count(images)} images, each {images / max(1, cost.train_images):,.1f} times"
 
 
 def advice(cost: Forecast) -> list[str]:

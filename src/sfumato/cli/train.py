@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,7 @@ class Train:
 
     def perform(self) -> int:
         """Train, and return 0 when the planned length is reached."""
+        began = time.perf_counter()
         from sfumato.nets import keep_memory
         from sfumato.run.folder import Run
         from sfumato.train.choose import choose, default_run, flip_as_begun
@@ -81,7 +83,7 @@ class Train:
         if not self.json:
             with optional_stdout():
                 say(_heading(config, run, data, reason, device))
-        train_in_view(config, run, data, device, self.accept_changes, self.json)
+        train_in_view(config, run, data, device, self.accept_changes, self.json, began)
         if not self.json:
             with optional_stdout():
                 say(f"sample from it: sfumato sample {run.path}")
@@ -102,7 +104,13 @@ class Train:
 
 
 def train_in_view(
-    config: Config, run: Run, data: Dataset, device: torch.device, accept_changes: bool = False, as_json: bool = False
+    config: Config,
+    run: Run,
+    data: Dataset,
+    device: torch.device,
+    accept_changes: bool = False,
+    as_json: bool = False,
+    began: float | None = None,
 ) -> None:
     """Train with a live view or JSON; on a signal finish the step, save, and raise `signals.Stop`."""
     from sfumato.cli import signals
@@ -110,7 +118,7 @@ def train_in_view(
     from sfumato.run.events import Skipped, Stepped
     from sfumato.train import train
 
-    events = train(config, run, data, device, accept_changes=accept_changes)
+    events = train(config, run, data, device, accept_changes=accept_changes, began=began)
     title, again = f"sfumato train {config.data.source}", "the same command resumes"
     with signals.deferring() as stop, closing(events), viewing(run, title, as_json) as view:
         skipping = False

@@ -14,7 +14,7 @@ OPTIMIZERS = ("adam", "adamw", "muon")
 DECAYS = ("constant", "cosine", "linear", "late")
 _LEAST = {
     1: ("batch", "images", "grid_images", "grid_steps"),
-    0: ("seed", "grids", "held_outs", "held_out_images", "save_every"),
+    0: ("seed", "least_images", "grids", "held_outs", "held_out_images", "save_every"),
 }
 
 
@@ -25,7 +25,9 @@ class TrainConfig:
     Attributes:
         batch: images a step.
         images: planned length in images; None lets `budget` decide.
-        budget: seconds that the whole run may take; the length is planned from the measured speed, once.
+        budget: seconds that the whole run may take; the length is planned from the measured speed, and corrected
+            while the learning rate does not depend on it yet (`train.budget`).
+        least_images: a budget in which fewer images would be seen is stretched to see them, to at most three times.
         seed: of everything random: weights, order, flips, times, noise, dropout, sample grids.
         label_dropout: probability that an example's condition is left out (`Condition.dropped`).
         grids: number of sample grids during training, at geometrically spaced steps, the last at the end.
@@ -41,6 +43,7 @@ class TrainConfig:
     batch: int = 64
     images: int | None = None
     budget: float | None = None
+    least_images: int = 0
     seed: int = 0
     label_dropout: float = 0.1
     grids: int = 6

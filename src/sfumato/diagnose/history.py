@@ -15,7 +15,7 @@ PARTS = 10
 
 def read_training(summary: RunSummary, config: Config, images: int) -> Training:
     """Return the history of a training, whose weights had seen `images` images, from its events."""
-    parts, planned, batch = summary.stepped(PARTS), config.train.images or images, config.train.batch
+    parts, planned, batch = summary.stepped(PARTS), summary.planned or images, config.train.batch
     initial, half_life = initial_fraction(config.ema, images, batch, planned)
     return Training(
         images=images,

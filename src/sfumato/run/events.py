@@ -64,6 +64,21 @@ class Started:
 
 
 @dataclass(frozen=True)
+class Replanned:
+    """The length or the number of grids and held-out losses was corrected to keep the budget.
+
+    Attributes:
+        images: images seen when the plan comes into force.
+        plan: the plan from here on.
+        former: planned length before, in images.
+    """
+
+    images: int
+    plan: Plan
+    former: int
+
+
+@dataclass(frozen=True)
 class Stepped:
     """Steps were taken: one on a CPU, several on a GPU, where reading a number makes the device wait.
 
@@ -177,7 +192,7 @@ class Finished:
     again: bool = False
 
 
-Event = Started | Stepped | Skipped | HeldOut | Sampled | Saved | Warned | Finished
+Event = Started | Replanned | Stepped | Skipped | HeldOut | Sampled | Saved | Warned | Finished
 _KINDS: dict[str, type[Any]] = {kind.__name__.lower(): kind for kind in get_args(Event)}
 
 

@@ -175,6 +175,7 @@ class Run:
 
         Raises `UserError` where another process trains here, or the folder can't be written.
         """
+        missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         with ExitStack() as stack:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
@@ -184,11 +185,20 @@ class Run:
             if not lock.held:
                 holder = lock.holder or "another process"
                 raise UserError(f"{self.path} is being trained by {holder}: wait for it, or choose another --run")
+            stack.callback(self._remove_unused, missing)
             if not lock.enforced:
                 warnings.warn(
                     f"{self.path} can't be locked here: start no second training in this folder meanwhile", stacklevel=3
                 )
             yield lock
+
+    def _remove_unused(self, folders: list[Path]) -> None:
+        """Remove the lock, and the folders that were made for it, the innermost first, where no run began."""
+        with suppress(OSError):
+            if [entry.name for entry in self.path.iterdir()] == [self.lock_path.name]:
+                self.lock_path.unlink()
+                for folder in folders:
+                    folder.rmdir()
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.files import MEGABYTE, sync, write_atomic
-from sfumato.run.events import Event, Finished, HeldOut, Sampled, Saved, Started, Stepped, to_json
+from sfumato.run.events import Event, Finished, HeldOut, Replanned, Sampled, Saved, Started, Stepped, to_json
 
 MAX_LINES = 1000
-_REPEATED = {kind.__name__.lower() for kind in (HeldOut, Sampled, Finished)}
+_REPEATED = {kind.__name__.lower() for kind in (HeldOut, Sampled, Replanned, Finished)}
 """Events that are repeated on resuming at exactly this many images."""
 
 
@@ -51,8 +51,10 @@ class EventLog:
             if event.step // self._steps_a_line > (event.step - event.steps) // self._steps_a_line:
                 self.end_line()
             return
-        if isinstance(event, Started):
+        if isinstance(event, Started | Replanned):
+            self.end_line()
             self._steps_a_line = max(1, event.plan.steps // MAX_LINES)
+        if isinstance(event, Started):
             self._rewind_to = event.resumed_at if self.path.exists() else None
         if isinstance(event, Saved | Finished):
             self.end_line()

@@ -1,9 +1,19 @@
-"""The plan of a run: its length, and the steps after which grids are sampled and held-out losses taken."""
+"""The plan of a run: its length, and the steps after which grids are sampled and held-out losses taken.
+
+A run that keeps a budget corrects its plan by the clock, which no run can repeat. So plan.json records each correction
+with the images seen when it came into force, and up to where the clock was asked: a run that resumes, from whichever
+checkpoint, takes every step by the plan that the first one took it by.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+_COUNTS = {"images": 1, "steps": 1, "batch": 1, "grids": 0, "held_outs": 0, "since": 0}
+"""The least value of each whole number of a plan."""
 
 
 @dataclass(frozen=True)
@@ -15,6 +25,8 @@ class Plan:
         grids: number of sample grids.
         held_outs: number of held-out losses, besides the one before the first step.
         seconds: planned duration of the whole run; None, as the measured speeds, where none was measured.
+        before: seconds that passed before training began, which count in a budget.
+        since: images seen when the plan came into force.
     """
 
     images: int
@@ -26,6 +38,8 @@ class Plan:
     images_per_second: float | None = None
     grid_seconds: float | None = None
     held_out_seconds: float | None = None
+    before: float = 0.0
+    since: int = 0
 
     @property
     def grid_steps(self) -> list[int]:
@@ -36,6 +50,52 @@ class Plan:
     def held_out_steps(self) -> list[int]:
         """Steps after which the held-out loss is taken."""
         return regular(self.steps, self.held_outs)
+
+    def looks_after(self, step: int) -> tuple[int, int]:
+        """Return how many grids and held-out losses are due after a step."""
+        return sum(k > step for k in self.grid_steps), sum(k > step for k in self.held_out_steps)
+
+
+@dataclass(frozen=True)
+class Course:
+    """The plans of a run in order: the first, and those that replaced it.
+
+    Attributes:
+        plans: at least one; `since` rises.
+        checked: images up to which the clock was asked whether to replace the plan: it is not asked there again.
+    """
+
+    plans: tuple[Plan, ...]
+    checked: int = 0
+
+    def before(self, images: int) -> Plan:
+        """Return the plan by which the step that ended at `images` was taken."""
+        return next((plan for plan in reversed(self.plans) if plan.since < images), self.plans[0])
+
+    def starting_at(self, images: int) -> Plan | None:
+        """Return the plan that replaces another when `images` have been seen; None where none does."""
+        return next((plan for plan in self.plans[1:] if plan.since == images), None)
+
+    def to_table(self) -> dict[str, Any]:
+        """Return the JSON-able content of plan.json."""
+        first, *revisions = (dict(vars(plan)) for plan in self.plans)
+        return first | {"checked": self.checked, "revisions": revisions}
+
+
+def read_course(table: Mapping[str, Any] | None) -> Course | None:
+    """Return the inverse of `Course.to_table`; None for None and for what can't be one."""
+    if table is None:
+        return None
+    try:
+        tables = [table, *table.get("revisions", ())]
+        names = [field.name for field in fields(Plan)]
+        plans = tuple(Plan(**{name: t[name] for name in names if name in t}) for t in tables)
+        course = Course(plans, table.get("checked", 0))
+    except (TypeError, AttributeError, KeyError):
+        return None
+    counts = [(getattr(plan, name), least) for plan in plans for name, least in _COUNTS.items()]
+    valid = all(type(value) is int and value >= least for value, least in [*counts, (course.checked, 0)])
+    return course if valid else None
 
 
 def geometric(steps: int, count: int, first: float = 1 / 32) -> list[int]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 
-from sfumato.run.events import NUM_BUCKETS, Event, HeldOut, Sampled, Saved, Skipped, Started, Stepped
+from sfumato.run.events import NUM_BUCKETS, Event, HeldOut, Replanned, Sampled, Saved, Skipped, Started, Stepped
 from sfumato.run.folder import Run
+from sfumato.run.plan import Plan
 
 FORGET = 0.98
 """Weight of the earlier smoothed loss after one step."""
@@ -16,7 +17,7 @@ class Progress:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.planned = 0
+        self.plan: Plan | None = None
         self.images = 0
         self.loss = self.smoothed = self.grad_norm = self.lr = 0.0
         self.held_out: HeldOut | None = None
@@ -26,22 +27,38 @@ class Progress:
         self._total = [0.0] * NUM_BUCKETS
         self._count = [0.0] * NUM_BUCKETS
         self._times: deque[tuple[int, float]] = deque(maxlen=200)
+        self._clock: float | None = None  # seconds at the last event that has them
+        self._stepping = 0.0  # seconds spent in steps
+        self._saving = 0.0  # seconds of saves since then
+        self._grid = self._held_out = 0.0  # seconds of the last one
 
     def take(self, event: Event) -> None:
         """Add an event."""
         self.images = event.images
-        if isinstance(event, Started):
-            self.planned = event.plan.steps * event.plan.batch
+        if isinstance(event, Started | Replanned):
+            self.plan = event.plan
         elif isinstance(event, Stepped):
             self._step(event)
         elif isinstance(event, HeldOut):
-            self.held_out = event
+            self.held_out, self._held_out = event, self._pause(event.seconds)
         elif isinstance(event, Sampled):
-            self.grid = str(self.run.grid(event.images, event.kind))
+            self._sampled(event)
         elif isinstance(event, Saved):
             self.saved = str(event.path)
+            self._saving += event.cost
         elif isinstance(event, Skipped):
             self.skipped += event.steps
+
+    def _sampled(self, event: Sampled) -> None:
+        path = str(self.run.grid(event.images, event.kind))
+        earlier = self._grid if event.kind != "ema" else 0.0  # a grid of the raw weights follows that of the average
+        self.grid, self._grid = path, self._pause(event.seconds) + earlier
+
+    def _pause(self, seconds: float) -> float:
+        """Return the seconds since the last event, saves left out."""
+        since = 0.0 if self._clock is None else max(0.0, seconds - self._clock - self._saving)
+        self._clock, self._saving = seconds, 0.0
+        return since
 
     def _step(self, event: Stepped) -> None:
         self.loss, self.grad_norm, self.lr = event.loss, event.grad_norm, event.lr
@@ -50,7 +67,8 @@ class Progress:
         self.smoothed += (1 - keep) / self._weight * (event.loss - self.smoothed)
         self._total = [keep * old + new for old, new in zip(self._total, event.buckets.total, strict=True)]
         self._count = [keep * old + new for old, new in zip(self._count, event.buckets.count, strict=True)]
-        self._times.append((event.images, event.seconds))
+        self._stepping += self._pause(event.seconds)
+        self._times.append((event.images, self._stepping))
 
     @property
     def by_noise(self) -> list[float | None]:
@@ -58,8 +76,14 @@ class Progress:
         return [total / n if n else None for total, n in zip(self._total, self._count, strict=True)]
 
     @property
+    def planned(self) -> int:
+        """Planned length in images, the last batch full; 0 before the training starts."""
+        return 0 if self.plan is None else self.plan.steps * self.plan.batch
+
+    @property
     def speed(self) -> float | None:
-        """Images a second over the last steps, pauses for grids and saving included; None before the second report."""
+        """Images a second over the last steps, without pauses for grids, held-out losses and saving; None before the
+        second report."""
         if len(self._times) < 2:
             return None
         (first, start), (last, end) = self._times[0], self._times[-1]
@@ -67,5 +91,11 @@ class Progress:
 
     @property
     def left(self) -> float | None:
-        """Seconds to the planned length at the present speed."""
-        return (self.planned - self.images) / self.speed if self.speed else None
+        """Seconds to the planned length: steps at the present speed, and the grids and held-out losses still due, which
+        take as long as the last ones, or as planned."""
+        if self.plan is None or not self.speed:
+            return None
+        grids, held_outs = self.plan.looks_after(self.images // self.plan.batch)
+        looks = grids * (self._grid or self.plan.grid_seconds or 0.0)
+        looks += held_outs * (self._held_out or self.plan.held_out_seconds or 0.0)
+        return (self.planned - self.images) / self.speed + looks

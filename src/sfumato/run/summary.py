@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from sfumato.run.events import Event, HeldOut, Skipped, Started, Stepped, Warned, from_json
 from sfumato.run.folder import WEIGHTS, Run
 from sfumato.run.log import read_events
-from sfumato.run.plan import Plan
+from sfumato.run.plan import Plan, read_course
 
 E = TypeVar("E", bound=Event)
 
@@ -50,7 +50,7 @@ class RunSummary:
         run: the folder.
         config: the tables of config.toml.
         environment: software and machine, as `run.folder.environment` has them; empty where unknown.
-        plan: the planned length; None where unknown.
+        plan: the plan in force; None where unknown.
         events: the event log; a `Stepped` may join many steps, and of a very long log the oldest others are left out.
         finished: whether the planned length is reached.
         weights: the weights files that exist, by kind.
@@ -71,13 +71,13 @@ class RunSummary:
     @classmethod
     def read(cls, run: Run) -> RunSummary:
         """Read a run folder, also during training; raises `UserError` where its config.toml can't be read."""
-        started = from_json({"event": "started", "plan": run.read(run.plan_path), "resumed_at": 0})
+        course = read_course(run.read(run.plan_path))
         files = {kind: run.weights_file(kind) for kind in WEIGHTS}
         return cls(
             run=run,
             config=run.config_table(),
             environment=run.read(run.environment_path) or {},
-            plan=started.plan if isinstance(started, Started) else None,
+            plan=None if course is None else course.plans[-1],
             events=_events(run),
             finished=run.finished_path.exists(),
             weights={kind: file for kind, file in files.items() if file.is_file()},
@@ -122,6 +122,8 @@ class RunSummary:
     @property
     def planned(self) -> int | None:
         """Planned length in images; None where it is unknown."""
+        if self.plan is not None:
+            return self.plan.images
         images = self.config.get("train", {}).get("images")
         return images if isinstance(images, int) else None
 

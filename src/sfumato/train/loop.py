@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from sfumato import __version__
-from sfumato.config.config import Config, digest, to_toml
+from sfumato.config.config import Config, digest
 from sfumato.data import Dataset
 from sfumato.errors import UserError
 from sfumato.files import Lock, write_atomic
@@ -35,11 +35,12 @@ from sfumato.model import packed
 from sfumato.run.events import Event, Finished, HeldOut, Sampled, Saved, Skipped, Started, Stepped, Warned
 from sfumato.run.folder import Run, environment
 from sfumato.run.log import EventLog, last_saved
-from sfumato.run.plan import Plan
+from sfumato.run.plan import Course, Plan
 from sfumato.train import checkpoint
 from sfumato.train.checkpoint import Position
 from sfumato.train.metrics import Meter, by_level
-from sfumato.train.plan import resolve_length
+from sfumato.train.pace import Pace
+from sfumato.train.plan import begin, resolve_length
 from sfumato.train.trainer import Trainer
 from sfumato.weights import tensors_of
 
@@ -49,8 +50,6 @@ MAX_SKIPS = 10
 """Steps in a row without a finite gradient after which the run ends."""
 WINDOW = 16
 """Steps between two reports on a GPU, which has to wait for each."""
-SAVING_FRACTION = 1 / 20
-"""Fraction of the time that saving may take."""
 _MUST_STAY = {"fingerprint": "the images", "torch": "the version of torch", "sfumato": "the version of sfumato"}
 
 
@@ -61,16 +60,17 @@ def train(
     device: torch.device | str = "cpu",
     *,
     accept_changes: bool = False,
+    began: float | None = None,
 ) -> Events:
     """Train, or resume, in a run folder, and record the events there.
 
     Args:
-        config: where `train.images` is None, the length is planned from `train.budget` at the first start and then
-            kept.
+        config: where `train.images` is None, the length is planned from `train.budget` at the first start.
         run: the folder; created if missing, locked until the generator ends.
         data: the images.
         device: where to train.
         accept_changes: resume although the images or the versions differ from those of the checkpoint.
+        began: `time.perf_counter()` when the budget began; now by default.
 
     Yields:
         Events, each after it was recorded; the first is `Started`, the last `Finished`.
@@ -80,36 +80,25 @@ def train(
             and no budget; no usable checkpoint; a training that has diverged; a last save that failed; a folder that
             was moved or deleted meanwhile.
     """
-    began = time.perf_counter()
+    began = time.perf_counter() if began is None else began
     device = torch.device(device)
     run.check_path(data.source_name)
     with run.locked() as lock:
         run.sweep()
         config, plan = resolve_length(config, run, data, device, began)
-        _write_start(run, config, plan, device)
+        course = begin(run, config, plan, device)
         finished = run.read(run.finished_path)
         if finished is not None and finished.get("images") == plan.steps * plan.batch:
             _publish_last(run, run.checkpoint(plan.steps * plan.batch))
             yield Finished(int(finished["images"]), float(finished.get("seconds", 0.0)), again=True)
             return
         try:
-            yield from Session(config, run, data, device, plan, lock).recorded(accept_changes)
+            yield from Session(config, run, data, device, course, lock).recorded(accept_changes)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
             half = max(1, config.train.batch // 2)
             raise UserError(f"out of memory: set --train.batch={half}, in another --run folder") from None
-
-
-def _write_start(run: Run, config: Config, plan: Plan, device: torch.device) -> None:
-    """Write the files that a run begins with; config.toml last, since it makes the folder a run."""
-    try:
-        if not run.exists():
-            run.write(run.environment_path, environment(str(device)))
-            run.write(run.plan_path, vars(plan))
-            write_atomic(run.config_path, to_toml(config), parents=False)
-    except OSError as error:
-        raise UserError(f"{run.path} can't be written ({error.strerror}): choose another --run") from None
 
 
 def _publish_last(run: Run, last: Path) -> None:
@@ -131,20 +120,20 @@ class Session:
     """A training from its start or a checkpoint to its end or an interruption."""
 
     def __init__(
-        self, config: Config, run: Run, data: Dataset, device: torch.device, plan: Plan, lock: Lock | None = None
+        self, config: Config, run: Run, data: Dataset, device: torch.device, course: Course, lock: Lock | None = None
     ) -> None:
-        self.config, self.run, self.data, self.plan, self.lock = config, run, data, plan, lock
+        self.start = self.save_clock = time.perf_counter()
+        self.config, self.run, self.data, self.lock = config, run, data, lock
         self.trainer = Trainer(config, data, device)
         self.warnings: list[str] = list(self.trainer.warnings())
+        self.pace = Pace(config, run, course, self.warnings.append)
         self.log, self.meter = EventLog(run.events_path, self.warnings.append), Meter(device)
         self.window = WINDOW if device.type == "cuda" else 1
-        self.held_outs = set(plan.held_out_steps) if len(data.held_out) else set()
-        self.grids = set(plan.grid_steps)
         self.earlier = 0.0  # seconds spent in earlier sessions
-        self.start = self.save_clock = time.perf_counter()
-        self.saved_at, self.save_cost = -1, 0.0
+        self.saved_at = -1
         self.skips = 0  # steps skipped since the last applied one
         self.stale = ""  # why the weights files are not those of the last checkpoint
+        self._follow_plan()
 
     @property
     def images(self) -> int:
@@ -160,6 +149,17 @@ class Session:
     def seconds(self) -> float:
         """Seconds spent training, earlier sessions included."""
         return self.earlier + time.perf_counter() - self.start
+
+    @property
+    def plan(self) -> Plan:
+        """The plan in force."""
+        return self.pace.plan
+
+    def _follow_plan(self) -> None:
+        """Take length, held-out losses and grids from the plan in force."""
+        self.trainer.planned = self.plan.images
+        self.held_outs = set(self.plan.held_out_steps) if len(self.data.held_out) else set()
+        self.grids = set(self.plan.grid_steps)
 
     def recorded(self, accept_changes: bool) -> Events:
         """Yield the session's events, each after it was written to the log, and the warnings that came up."""
@@ -181,8 +181,8 @@ class Session:
         try:
             yield Started(self.plan, self.images)
             while True:
-                yield from self._held_out()
-                yield from self._sample()
+                yield from self._look()
+                yield from self._replan()
                 if self.step >= self.plan.steps:
                     break
                 if self.save_is_due():
@@ -202,9 +202,24 @@ class Session:
         finally:  # after it was logged, else the log of a run cut off here would lack its last event
             self.run.write(self.run.finished_path, {"images": finished.images, "seconds": finished.seconds})
 
+    def _look(self) -> Events:
+        """Compute the held-out loss and write the sample grids, where they are due."""
+        looks = (("held_out", self.held_outs, self._held_out), ("grid", self.grids, self._sample))
+        for name, steps, look in looks:
+            if self.step in steps:
+                start = self.seconds
+                yield from look()
+                self.pace.pause(name, self.seconds - start)
+
+    def _replan(self) -> Events:
+        """Change to the plan that holds from here on, if it is another."""
+        if (change := self.pace.check(self.step, self.seconds)) is not None:
+            self._follow_plan()
+            yield change
+
     def _held_out(self) -> Events:
-        """Compute the held-out loss if it is due, and keep the weights if it is the lowest so far."""
-        losses = self.trainer.held_out() if self.step in self.held_outs else None
+        """Compute the held-out loss, and keep the weights if it is the lowest so far."""
+        losses = self.trainer.held_out()
         if losses is None:
             return
         self._check_folder()
@@ -222,9 +237,9 @@ class Session:
         yield HeldOut(self.images, buckets.mean, buckets, self.seconds, losses.train, bound, best)
 
     def _sample(self) -> Events:
-        """Write the sample grids that are due."""
+        """Write the sample grids."""
         kinds = ("ema", "raw") if self.config.train.raw_grids else ("ema",)
-        for kind in kinds if self.step in self.grids else ():
+        for kind in kinds:
             self._check_folder()
             pictures, seed = self.trainer.sample_grid(kind=kind), self.config.train.seed
             path = self.run.grid(self.images, kind)
@@ -240,7 +255,8 @@ class Session:
             metrics = self.trainer.step()
             self.meter.add(metrics)
             step = self.step
-            if step % self.window == 0 or step >= self.plan.steps or step in self.held_outs or step in self.grids:
+            due = step in self.held_outs or step in self.grids or step in self.pace.stops
+            if due or step % self.window == 0 or step >= self.plan.steps:
                 break
         sums = self.meter.read()
         self.skips = sums.in_a_row
@@ -315,6 +331,8 @@ class Session:
                 )
         self.trainer.load(checkpoint.load(folder, self.trainer.state()), position.images)
         self.earlier, self.saved_at = position.seconds, position.images
+        self.pace.resume(position.images)
+        self._follow_plan()
         self.warnings += list(filter(None, [_publish(self.run, folder), self._changed_machine()]))
 
     def _changed_machine(self) -> str:
@@ -328,9 +346,7 @@ class Session:
         """Whether enough time has passed since the last save, and saving does not take too much of it."""
         if self.images in (0, self.saved_at) or self.skips:
             return False
-        wait = self.config.train.save_every
-        elapsed = time.perf_counter() - self.save_clock
-        return wait == 0 or elapsed >= max(wait, self.save_cost / SAVING_FRACTION)
+        return time.perf_counter() - self.save_clock >= self.pace.saving_interval
 
     def _packed(self, kind: str, tensors: dict[str, Tensor]) -> bytes:
         return packed(tensors, self.config, self.trainer.codec, self.data.vocabulary, kind, self.images)
@@ -344,13 +360,14 @@ class Session:
         weights = {kind: self._packed(kind, state[kind]) for kind in ("raw", "ema")}
         files = {**weights, "optim": safetensors.torch.save(tensors_of(state["optim"]))}
         self.log.sync()
+        self.pace.save_course()
         folder = checkpoint.save(self.run, self._position(), {f"{name}.safetensors": files[name] for name in files})
         self.saved_at, self.stale = self.images, _publish(self.run, folder)
         self.save_clock = time.perf_counter()
-        self.save_cost = self.save_clock - start
+        self.pace.pause("save", self.save_clock - start)
 
     def _saved(self) -> Saved:
-        return Saved(self.images, self.run.checkpoint(self.images), self.save_cost)
+        return Saved(self.images, self.run.checkpoint(self.images), self.pace.save)
 
     def _save_or_warn(self) -> Events:
         """Save; on failure warn and continue."""

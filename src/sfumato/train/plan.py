@@ -1,14 +1,8 @@
 """The length and the cost of a run, computed before training starts.
 
-A learning rate that decays to zero needs the length of the run, so a budget of time is turned into a length once, from
-the measured speed, and the length is then kept. With s seconds a step, g a sample grid, h a held-out loss and e seconds
-elapsed, the steps that fit are
-
-    steps = ( 0.97 (budget - e) - grids * g - held_outs * h ) / s
-
-where 3 % of the time is left for checkpoints. If grids and held-out losses took more than a quarter of the time,
-there are fewer of them, at least one of each. Speed is measured on a trainer that is then discarded, so the run has the
-same bits as one whose length was given.
+A learning rate that decays to zero needs the length of the run, so a budget of time is turned into a length (`budget`)
+by the measured speed. Speed is measured on a trainer that is then discarded, so the run has the same bits as one whose
+length was given.
 
 With P parameters, N images of V bytes, batches of B and A bytes of activations an image, a training needs
 
@@ -30,43 +24,38 @@ from pathlib import Path
 
 import torch
 
-from sfumato.config.config import Config, difference
+from sfumato.config.config import Config, difference, to_toml
 from sfumato.config.train import TrainConfig
 from sfumato.data import Dataset
 from sfumato.errors import UserError
+from sfumato.files import write_atomic
 from sfumato.model import cost_of
-from sfumato.run.folder import Run
-from sfumato.run.plan import Plan
+from sfumato.run.folder import Run, environment
+from sfumato.run.plan import Course, Plan, read_course
+from sfumato.train.budget import Speed, plan_for
 from sfumato.train.trainer import Trainer
 
-SPARE = 0.97
-MONITORING = 0.25
-"""Fraction of the time that grids and held-out losses may take."""
-MIN_STEPS = 10
+CALLS = 3
+"""How often a grid or a held-out loss is taken at least to measure it."""
 CPU_FLOPS = 4e10
 """Estimated FLOPs of a CPU in a second, used only to choose the number of images to measure with."""
 
 
-@dataclass(frozen=True)
-class Speed:
-    """Seconds that a step, a sample grid (two, where raw grids are drawn) and a held-out loss take on this machine."""
-
-    step: float
-    grid: float
-    held_out: float
-
-    def monitoring(self, plan: Plan) -> float:
-        """Seconds that a plan's grids and held-out losses take."""
-        return len(plan.grid_steps) * self.grid + len(plan.held_out_steps) * self.held_out
-
-
 def measure(trainer: Trainer, config: TrainConfig, seconds: float = 3.0) -> Speed:
-    """Time the steps (for so many seconds), grids and held-out losses of a trainer that is then discarded."""
+    """Time the steps (for so many seconds), grids and held-out losses of a trainer that is then discarded.
+
+    Grids and held-out losses that would take longer than the steps did are computed from these instead.
+    """
     step = _repeat(trainer.step, trainer.wait, seconds)
-    few = min(2, trainer.grid_steps)
-    grid = _repeat(lambda: trainer.sample_grid(few), trainer.wait, seconds / 6) * trainer.grid_steps / few
-    held_out = _repeat(trainer.held_out, trainer.wait, seconds / 6) if config.held_outs else 0.0
-    return Speed(step, grid * (2 if config.raw_grids else 1) if config.grids else 0.0, held_out)
+    forward = step / (3 * config.batch)  # of one image: a step costs three forward passes
+    few, num_steps = min(2, trainer.grid_steps), trainer.grid_steps
+    grid, held_out = num_steps * config.grid_images * forward, 2 * config.held_out_images * forward
+    if config.grids and CALLS * grid * few / num_steps < seconds:
+        grid = _repeat(lambda: trainer.sample_grid(few), trainer.wait, seconds / 6) * num_steps / few
+    if config.held_outs and CALLS * held_out < seconds:
+        held_out = _repeat(trainer.held_out, trainer.wait, seconds / 6)
+    grid *= 2 if config.raw_grids else 1
+    return Speed(step, grid if config.grids else 0.0, held_out if config.held_outs else 0.0)
 
 
 def _repeat(action: Callable[[], object], wait: Callable[[], None], seconds: float) -> float:
@@ -87,35 +76,6 @@ def _repeat(action: Callable[[], object], wait: Callable[[], None], seconds: flo
         wait()
         durations.append(time.perf_counter() - start)
     return statistics.median(durations)
-
-
-def plan_for(config: TrainConfig, speed: Speed, elapsed: float) -> Plan:
-    """Return the longest plan within `config.budget`, of which `elapsed` seconds are spent.
-
-    Raises `UserError` where the budget leaves no time for training; the message suggests a longer one.
-    """
-    assert config.budget is not None
-    left = SPARE * (config.budget - elapsed)
-    held_outs = config.held_outs + 1 if config.held_outs else 0  # one before the first step
-    needed = config.grids * speed.grid + held_outs * speed.held_out
-    fraction = min(1.0, max(0.0, MONITORING * left / needed)) if needed else 1.0
-    grids, held_outs = (min(n, max(1, int(fraction * n))) for n in (config.grids, config.held_outs))
-    fixed = grids * speed.grid + (held_outs + 1 if held_outs else 0) * speed.held_out
-    steps = int((left - fixed) / speed.step)
-    if steps < MIN_STEPS:
-        enough = elapsed + (fixed + MIN_STEPS * speed.step) / SPARE
-        raise UserError(
-            f"a budget of {config.budget:g}s is too short: {elapsed:.1f}s passed before training, and sample grids "
-            f"and held-out losses take {fixed:.1f}s; give --budget {enough * 2:.0f}s"
-        )
-    plan = Plan(steps * config.batch, steps, config.batch, grids, held_outs)
-    return replace(
-        plan,
-        seconds=elapsed + steps * speed.step + speed.monitoring(plan),
-        images_per_second=config.batch / speed.step,
-        grid_seconds=speed.grid,
-        held_out_seconds=speed.held_out,
-    )
 
 
 def resolve_length(
@@ -141,9 +101,7 @@ def resolve_length(
             raise UserError(
                 f"{run.path} was started with another configuration ({changes}): use that one, or choose another --run"
             )
-        measured = run.read(run.plan_path) or {}
-        names = ("grids", "held_outs", "seconds", "images_per_second", "grid_seconds", "held_out_seconds")
-        return config, replace(_given(config.train), **{name: measured[name] for name in names if name in measured})
+        return config, course_of(run, config.train).plans[-1]
     if config.train.images is not None:
         return config, _given(config.train)
     if config.train.budget is None:
@@ -152,6 +110,39 @@ def resolve_length(
     speed = measure(trainer, config.train, min(3.0, config.train.budget / 20))
     plan = plan_for(config.train, speed, time.perf_counter() - began)
     return _with_images(config, plan.images), plan
+
+
+def begin(run: Run, config: Config, plan: Plan, device: torch.device) -> Course:
+    """Write the files that a run begins with, config.toml last, since it makes the folder a run; return its plans.
+
+    Raises `UserError` where they can't be written.
+    """
+    if run.exists():
+        return course_of(run, config.train)
+    course = Course((plan,))
+    try:
+        run.write(run.environment_path, environment(str(device)))
+        run.write(run.plan_path, course.to_table())
+        write_atomic(run.config_path, to_toml(config), parents=False)
+    except OSError as error:
+        raise UserError(f"{run.path} can't be written ({error.strerror}): choose another --run") from None
+    return course
+
+
+def course_of(run: Run, config: TrainConfig) -> Course:
+    """Return the plans of a run that was started; without a plan.json its length is the configuration's.
+
+    Raises `UserError` where a plan.json can't be read that may hold corrections of the length.
+    """
+    course = read_course(run.read(run.plan_path))
+    if course is not None and course.plans[0].images == config.images:
+        return course
+    if config.budget is not None and run.plan_path.exists():
+        raise UserError(
+            f"{run.plan_path} is damaged, and with it the length that was planned for the budget: put it back, or "
+            f"remove it to train on the {config.images:,} images that were planned at first"
+        )
+    return Course((_given(config),))
 
 
 def _with_defaults_of(config: Config, old: Config) -> Config:
@@ -220,7 +211,7 @@ class Forecast:
     @property
     def seconds(self) -> float | None:
         """Duration of the whole training."""
-        return None if self.speed is None else self.plan.steps * self.speed.step + self.speed.monitoring(self.plan)
+        return None if self.speed is None else self.plan.steps * self.speed.step + self.speed.looks(self.plan)
 
     @property
     def fitting_batch(self) -> int | None:
