@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sfumato.cli import habits
 from sfumato.cli import main as main_module
 from sfumato.cli.main import VERBS, check_command, main
+from sfumato.config.config import Config, to_dict
+from sfumato.config.tree import flatten
 from sfumato.errors import UserError
 
 from .conftest import Command
@@ -77,6 +82,33 @@ def test_python_m_sfumato_is_the_command() -> None:
         ("train faces --net.base", "--net.base needs a value"),
         ("train faces --net.base --seed 1", "--net.base needs a value"),
         ("info x --net.base 3", "no option --net.base"),
+        ("train x --batch_size 16", "train has no option --batch_size: write --batch 16"),
+        ("train x --learning-rate=1e-4", "--learning-rate: write --lr 1e-4"),
+        ("train faces --epochs 10", "write --images 50000 (length is counted in images: 10 times 5,000)"),
+        ("train nowhere --epochs 10", "write --images N (length is counted in images"),
+        ("train x --steps 100", "write --images 6400 --batch 64 ("),
+        ("train x --batch 16 --max_train_steps 100", "write --images 1600 ("),
+        ("plan x --resolution 32", "plan has no option --resolution: write --size 32"),
+        ("train x --output_dir out", "write --run out"),
+        ("train x --out out", "write --run out"),
+        ("train x --resume", "--resume: the same command resumes the run"),
+        ("train x --mixed_precision fp16", "everything is computed in float32"),
+        ("train x --num_workers 4", "images are decoded once"),
+        ("train x --ema_decay 0.9999", "write --ema.half_life 443592 ("),
+        ("train x --prediction_type epsilon", "write --diffusion.parameterization eps"),
+        ("train --data photos", "the data comes first, without an option: sfumato train photos"),
+        ("train x --fp16 --epochs 2 --xyzzy", "in float32 (leave it out); --epochs: write --images N ("),
+        ("sample x --cfg-scale 3", "sample has no option --cfg-scale: write --guidance 3"),
+        ("sample x --count 4 -o a.png", "--count: write --num 4; -o: write --out a.png"),
+        ("edit vary x a.png --num-inference-steps 9", "edit vary has no option --num-inference-steps: write --steps 9"),
+        ("sample x --size 32", "a model makes images of the size that it was trained on"),
+        ("sample x --device gpu", "--device can't be 'gpu': write --device cuda"),
+        ("sample x --model y", "comes first, without an option: sfumato sample y"),
+        ("evaluate x --fid", "write --quality"),
+        ("diagnose x --cfg 2", "no option --cfg; see sfumato diagnose --help"),
+        ("generate runs/x --num 3", "there is no verb 'generate': write sfumato sample runs/x --num 3"),
+        ("inpaint runs/x a.png", "write sfumato edit inpaint runs/x a.png"),
+        ("sample x --seed 1 --seed=2", "--seed is given twice: give it once"),
         ("info no\nsuch\nrun", "no such run does not exist"),
     ],
 )
@@ -89,6 +121,26 @@ def test_a_second_spelling_of_an_option_is_fine() -> None:
     check_command(["train", "x", "--dry_run", "--net.base=3"])
     with pytest.raises(UserError, match="does not take"):
         check_command(["sample", "x", "--no-json"])
+
+
+def test_repeated_labels_are_joined() -> None:
+    words = ["sample", "x", "--label", "glasses=dark", "--num", "3", "--label=hair=long"]
+    verb: Any = main_module._parsed(words)
+    assert (verb.label, verb.num) == ("glasses=dark,hair=long", 3)
+
+
+def test_what_habits_tell_one_to_write_exists() -> None:
+    """Every option that an answer names is one of the verb or a key of the configuration."""
+    keys = {f"--{key}" for key in flatten(to_dict(Config()))} | {"--net.multipliers", "--net.base", "--net.blocks"}
+    for verb, table in habits._TABLES.items():
+        if verb == "edit":
+            continue
+        fields = {f"--{name}" for name in vars(import_module(f"sfumato.cli.{verb}").VERB)["__dataclass_fields__"]}
+        for name in " ".join(table).split():
+            said = habits.answer(verb, f"--{name}", "1", ["x"], fields)
+            flag = said.removeprefix("write ").split()[0] if said.startswith("write") else ""
+            assert not flag or flag in keys | fields | set(map("--{}".format, habits.SHORT)), (verb, name)
+    assert all(target.split()[0] in VERBS for target in habits.VERBS.values())
 
 
 def test_tracebacks_are_there_when_asked_for(sfumato: Command, monkeypatch: pytest.MonkeyPatch) -> None:

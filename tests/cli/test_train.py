@@ -91,6 +91,15 @@ def test_a_preset_is_chosen_by_size_or_taken_as_asked(sfumato: Command, tmp_path
     assert "only 3 training images" in sfumato("data", tmp_path, "--out", tmp_path.parent / "sheet.png").out
 
 
+def test_short_names_of_what_is_set_most_often(sfumato: Command) -> None:
+    words = ["--lr", "3e-4", "--batch=16", "--size", "12x16", "--labels", "source", "--images", "1e3"]
+    report = json.loads(sfumato("train", "digits", *words, "--dry-run", "--json").out)
+    config = report["config"]
+    assert (config["optim"]["lr"], config["train"]["batch"], config["train"]["images"]) == (3e-4, 16, 1000)
+    assert (config["data"]["size"], config["data"]["labels"]) == ([16, 12], "source")
+    assert report["shape"] == [1, 16, 12]
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
@@ -108,7 +117,12 @@ def test_a_preset_is_chosen_by_size_or_taken_as_asked(sfumato: Command, tmp_path
         ("digits --images few", '"few" is not a number of images'),
         ("digits --images 1k --budget 1m", "--budget and --images both say how long"),
         ("digits --config nowhere.toml", "nowhere.toml can't be read"),
-        ("digits --device gpu", "--device can't be 'gpu': choose auto, cpu or cuda"),
+        ("digits --device gpu", "--device can't be 'gpu': write --device cuda"),
+        ("digits --device mps", "--device can't be 'mps': choose auto, cpu or cuda"),
+        ("digits --lr fast", 'optim.lr = "fast": expected a number'),
+        ("digits --lr 0.1 --optim.lr 0.2", "--lr and --optim.lr are the same value: give one"),
+        ("digits --size 8,8,8", 'data.size = "8,8,8": expected 2 values, such as data.size=8,16'),
+        ("digits --diffusion.schedule linear", "a kind is chosen by diffusion.schedule.kind=linear"),
         ("digits --run file.txt", "file.txt is a file"),
         ("bad --run bad/run", "no readable image"),
         ("good --run good/run --data.size 8,8", "lies inside the data"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -107,17 +108,15 @@ def pick_device(name: str) -> torch.device:
     Raises:
         UserError: the device does not exist.
     """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):  # before torch, which takes seconds to import
+        gpu = re.fullmatch(r"gpu(:?\d{1,3})?|\d{1,3}", name)
+        raise UserError(f"--device can't be '{name}': {'write --device cuda' if gpu else 'choose auto, cpu or cuda'}")
     import torch
 
     available = torch.cuda.is_available()
     if name == "auto":
         return torch.device("cuda" if available else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"--device can't be '{name}': choose auto, cpu or cuda") from None
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"--device can't be '{name}': choose auto, cpu or cuda")
+    device = torch.device(name)
     if device.type == "cuda" and not (available and (device.index or 0) < torch.cuda.device_count()):
         raise UserError(f"this machine has no {name} that torch can use: leave --device out, or use --device cpu")
     return device

@@ -22,7 +22,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from sfumato import __version__
-from sfumato.cli import signals
+from sfumato.cli import habits, signals
 from sfumato.cli.console import discard_stdout, say
 from sfumato.errors import UserError, nearest
 
@@ -108,6 +108,8 @@ def _parsed(words: Sequence[str]) -> Verb:
     """Return the verb with its options filled in."""
     name, *rest = words or [""]
     if name not in VERBS:
+        if known := habits.verb_for(name, rest):
+            raise UserError(f"there is no verb '{name}': write {known}")
         close = difflib.get_close_matches(name, VERBS, n=1)
         what = "option" if name.startswith("-") else "verb"
         hint = f"; did you mean '{close[0]}'?" if close else nearest("", VERBS)

@@ -3,7 +3,8 @@
 A verb is a frozen dataclass: its fields are the options, its docstring and theirs the help, and `perform` does the
 work. tyro parses the words and prints the help. Besides:
 
-- an unknown option is refused, with the nearest valid one, before anything else;
+- an unknown option is refused, with what it is here where it comes from another tool, or the nearest valid one, before
+  anything else; so is an option that is given twice, but labels are joined;
 - the box in which tyro explains a bad value is condensed to one line;
 - `--net.base 64` and `--net.base=64`, with a dot in the name, are overrides of the configuration, for verbs that have
   a field for them.
@@ -25,6 +26,7 @@ from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 import tyro
 from tyro.conf import FlagCreatePairsOff, Suppress, arg
 
+from sfumato.cli import habits
 from sfumato.errors import UserError, nearest
 
 Flag = Annotated[bool, FlagCreatePairsOff, arg(help_behavior_hint="")]
@@ -91,8 +93,11 @@ def parse(verb: type[V] | Family, name: str, words: Sequence[str]) -> V | Verb:
     fields = {f.name for f in dataclasses.fields(verb)}  # type: ignore[arg-type]
     if "weights" in fields:
         words = [new for word in words for new in OLD_SPELLINGS.get(word, (word,))]
+    line = words = _joined(words) if "label" in fields else words
+    if "overrides" in fields:
+        words = [word if word.partition("=")[0][2:] in fields else _long(word) for word in words]
     overrides, rest = split_overrides(words) if "overrides" in fields else ((), list(words))
-    _known(verb, name, rest)
+    _known(verb, name, rest, line)
     about = f"{inspect.getdoc(verb)}\n\nExamples:\n  " + "\n  ".join(verb.EXAMPLES)
     out, err = _Text(), _Text()
     try:
@@ -147,18 +152,62 @@ def split_overrides(words: Sequence[str]) -> tuple[tuple[tuple[str, str], ...], 
     return tuple(pairs), rest
 
 
-def _known(verb: type[Any], name: str, words: Sequence[str]) -> None:
-    """Refuse the first unknown option, and suggest the nearest one."""
+def _long(word: str) -> str:
+    """Return a word with a short name of `SHORT` replaced by the dotted one."""
+    flag, equals, value = word.partition("=")
+    return f"--{habits.SHORT[flag[2:]]}{equals}{value}" if flag[:2] == "--" and flag[2:] in habits.SHORT else word
+
+
+def _joined(words: Sequence[str]) -> list[str]:
+    """Return the words with the values of a repeated --label joined by commas, at the first."""
+    rest: list[str] = []
+    values: list[str] = []
+    at, queue = 0, iter(words)
+    for word in queue:
+        flag, equals, value = word.partition("=")
+        if flag != "--label" or not (equals or (value := next(queue, ""))):
+            rest.append(word)
+            continue
+        at = at if values else len(rest)
+        values.append(value)
+    return [*rest[:at], f"--label={','.join(values)}", *rest[at:]] if values else rest
+
+
+def _known(verb: type[Any], name: str, words: Sequence[str], line: Sequence[str]) -> None:
+    """Refuse unknown options, all in one message, and options that are given twice.
+
+    Args:
+        line: the whole command line, dotted options included.
+    """
     flags = {"--help", "-h"}
     for field in dataclasses.fields(verb):
         option = field.name.replace("_", "-")
-        flags |= {f"--{option}", f"--no-{option}"} if isinstance(field.default, bool) else {f"--{option}"}
-    for word in words:
-        option = word.partition("=")[0].replace("_", "-")
-        if re.match(r"--?[A-Za-z]", option) and option not in flags:
-            close = difflib.get_close_matches(option, sorted(flags), n=1, cutoff=0.65)
-            hint = f"; did you mean {close[0]}?" if close else f"; see sfumato {name} --help"
-            raise UserError(f"{name} has no option {word.partition('=')[0]}{hint}")
+        if "Positional" not in str(field.type):
+            flags |= {f"--{option}", f"--no-{option}"} if isinstance(field.default, bool) else {f"--{option}"}
+    unknown: list[str] = []
+    seen: set[str] = set()
+    for word, after in zip(words, [*words[1:], "-"], strict=False):
+        typed, equals, value = word.partition("=")
+        option = typed.replace("_", "-")
+        if not re.match(r"--?[A-Za-z]", option):
+            continue
+        if option not in flags:
+            given = value if equals else None if after.startswith("-") else after
+            unknown.append(typed + _hint(name, typed, given, line, flags))
+        elif option in seen:
+            raise UserError(f"{option} is given twice: give it once")
+        seen.add(option)
+    if unknown:
+        see = "" if len(unknown) > 1 or set(unknown[0]) & set(":;") else f"; see sfumato {name} --help"
+        raise UserError(f"{name} has no option {'; '.join(unknown)}{see}")
+
+
+def _hint(name: str, typed: str, value: str | None, words: Sequence[str], flags: set[str]) -> str:
+    """Return what an unknown option is here, or the nearest one in spelling; empty where there is neither."""
+    if known := habits.answer(name, typed, value, words, flags):
+        return f": {known}"
+    close = difflib.get_close_matches(typed.replace("_", "-"), sorted(flags), n=1, cutoff=0.75)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 class _Text(io.StringIO):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from tyro.conf import Positional
 
 from sfumato.cli.console import optional_stdout, pick_device, print_json, progress, say
+from sfumato.cli.habits import SHORT
 from sfumato.cli.options import Flag, Overrides, option
 from sfumato.errors import UserError
 from sfumato.report.text import count, facts, size
@@ -51,6 +52,14 @@ class Train:
     """how many images to train on, such as 500k; the preset's length by default"""
     seed: Annotated[int | None, option("N")] = None
     """seed of the weights, the order, the noise; 0 by default"""
+    lr: Annotated[str | None, option("X")] = None
+    """learning rate (optim.lr); the preset's by default"""
+    batch: Annotated[str | None, option("N")] = None
+    """images a step (train.batch); the preset's by default"""
+    size: Annotated[str | None, option("N|WxH")] = None
+    """width and height to which images are cropped and resized (data.size); chosen by the images by default"""
+    labels: Annotated[str | None, option("source|FILE")] = None
+    """train with labels: of the source, such as its sub-folders, or of a CSV or JSON Lines file (data.labels)"""
     config: Annotated[Path | None, option("FILE.toml")] = None
     """a TOML file, whose values replace the preset's"""
     device: Annotated[str, option("auto|cpu|cuda")] = "auto"
@@ -73,7 +82,7 @@ class Train:
         device = pick_device(self.device)
         if device.type == "cpu":
             keep_memory()
-        values = self._given() | dict(self.overrides)
+        values = self._given()
         config, data, reason = choose(self.preset, self.config, values, device, progress("reading images"))
         run = Run(self.run or default_run(data.source_name))
         if "data.flip" not in values and self.config is None:
@@ -100,7 +109,13 @@ class Train:
             values |= {"train.budget": str(parse_seconds(self.budget)), "train.images": "none"}
         if self.images is not None:
             values |= {"train.images": str(parse_count(self.images)), "train.budget": "none"}
-        return values
+        dotted = dict(self.overrides)
+        for name, key in SHORT.items():
+            if (value := getattr(self, name)) is not None:
+                if key in dotted:
+                    raise UserError(f"--{name} and --{key} are the same value: give one")
+                values[key] = value
+        return values | dotted
 
 
 def train_in_view(

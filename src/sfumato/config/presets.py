@@ -23,6 +23,7 @@ from sfumato.config.config import DERIVED, Config, from_dict, read_toml, to_dict
 from sfumato.config.data import DataConfig
 from sfumato.config.diffusion import DiffusionConfig
 from sfumato.config.train import EMAConfig, OptimConfig, TrainConfig
+from sfumato.config.units import parse_size
 from sfumato.diffusion import Cosine, Linear, LogitNormal
 from sfumato.errors import UserError, nearest
 from sfumato.nets import NETWORKS, Interface
@@ -224,4 +225,6 @@ def resolve(
         if key.removeprefix("net.") in DERIVED and key.startswith("net."):
             raise UserError(f"{key} follows from the data and the process: leave it out")
     renamed = {_RENAMED.get(key, key): value for key, value in (overrides or {}).items()}
+    if "data.size" in renamed:
+        renamed["data.size"] = parse_size(renamed["data.size"])
     return from_dict(tree.merge(table, tree.nest(renamed)))

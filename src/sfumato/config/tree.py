@@ -119,6 +119,8 @@ def _table(cls: type[Any], value: Any, choices: Choices, where: str) -> Any:
 
 def _chosen(register: Mapping[str, type[Any]], value: Any, choices: Choices, where: str) -> Any:
     """Build the dataclass that a table's `kind` names."""
+    if isinstance(value, str) and value in register:
+        raise UserError(f"{where} = {_shown(value)}: a kind is chosen by {where}.kind={value}")
     table = dict(_mapping(value, where))
     kind = table.pop("kind", None)
     if kind is None:
@@ -130,6 +132,7 @@ def _chosen(register: Mapping[str, type[Any]], value: Any, choices: Choices, whe
 
 def _list(hint: Any, value: Any, choices: Choices, where: str) -> tuple[Any, ...]:
     """Build a tuple from a list, or from comma-separated text."""
+    written = value
     if isinstance(value, Text):
         parts = value.strip("()[] ").rstrip(",").split(",")
         value = [Text(part.strip()) for part in parts if part.strip()]
@@ -137,7 +140,7 @@ def _list(hint: Any, value: Any, choices: Choices, where: str) -> tuple[Any, ...
     variable = len(inner) == 2 and inner[1] is Ellipsis
     if not isinstance(value, list | tuple) or not (variable or len(value) == len(inner)):
         count = "a list of values" if variable else f"{len(inner)} values"
-        raise UserError(f"{where} = {_shown(value)}: expected {count}, as in {where.rpartition('.')[2]}=1,2")
+        raise UserError(f"{where} = {_shown(written)}: expected {count}, such as {where}=8,16")
     kinds = [inner[0]] * len(value) if variable else list(inner)
     return tuple(convert(kind, item, choices, where) for kind, item in zip(kinds, value, strict=True))
 
