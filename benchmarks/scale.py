@@ -6,22 +6,20 @@
     python benchmarks/scale.py --device cuda --axes side patched width batch
 
 Each case runs in a process of its own on random images: `Trainer.step`, the whole of it, on one thread; the median of
-some steps after one that is not timed. Memory is the rise of the peak in a step, less that in a step with one image:
-what a batch's activations take. On a CPU time is processor time and the peak the process's (Linux); on a GPU it is wall
-time with the queue emptied, and the allocator's peak. A fitted exponent p, cost ~ size^p, is the slope of log(cost)
-over log(size) through all points, and "last" that through the last two.
+some steps after one that is not timed. Memory is what the peak rises by from steps of one image to steps of the whole
+batch: the activations of all images but one. On a CPU time is processor time and the peak the process's (Linux); on a
+GPU it is wall time with the queue emptied, and the allocator's peak. A fitted exponent p, cost ~ size^p, is the slope
+of log(cost) over log(size) through all points, and "last" that through the last two.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
+import multiprocessing
 import os
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -47,7 +45,7 @@ AXES: dict[str, tuple[str, tuple[int, ...], Case]] = {
     "side": ("side of the image, one network without patches", (16, 32, 64, 128, 256), {"batch": 2}),
     "patched": ("side of the image, the presets small16 to small256", (16, 32, 64, 128, 256), {}),
     "width": ("channels of the first level, 32x32", (16, 32, 64, 128), {}),
-    "batch": ("images in a batch, 32x32", (1, 2, 4, 8, 16, 32, 64), {}),
+    "batch": ("images in a batch, 32x32", (1, 2, 4, 8, 16, 32), {}),
     "chain": ("steps T of the chain, 32x32", (10, 100, 1000, 10000), {}),
     "steps": ("steps of the sampler, 8 images of 32x32", (5, 10, 20, 40), {}),
 }
@@ -97,33 +95,29 @@ def _config(case: Case) -> Any:
 
 def _images(side: int, batch: int) -> Dataset:
     pixels = np.random.Generator(np.random.SFC64(side)).integers(0, 256, (max(4, batch), side, side, 3), np.uint8)
-    return open_data(DataConfig("arrays", held_out=0.0), source=from_arrays(pixels))
+    return open_data(DataConfig("arrays", size=(side, side), held_out=0.0), source=from_arrays(pixels))
 
 
 def _rise(trainer: Trainer, device: str) -> int:
-    """Bytes by which a step of the whole batch exceeds one of a single image."""
+    """Bytes by which the peak of steps of the whole batch exceeds that of steps of a single image."""
     whole = trainer.config
-    trainer.config = replace(whole, train=replace(whole.train, batch=1))
+    if device == "cpu":
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak becomes what is in use
     peaks = []
-    for config in (trainer.config, whole):
+    for config in (replace(whole, train=replace(whole.train, batch=1)), whole):
         trainer.config = config
-        trainer.step()  # what is allocated once
-        before = _peak(device, reset=True)
         trainer.step()
-        peaks.append(_peak(device) - before)
+        trainer.step()
+        peaks.append(_peak(device))
     trainer.images = 0
     return peaks[1] - peaks[0]
 
 
-def _peak(device: str, reset: bool = False) -> int:
-    """Bytes of the highest memory since the last reset, or those in use where it is reset."""
+def _peak(device: str) -> int:
+    """Bytes of the highest memory so far."""
     if device != "cpu":
         torch.cuda.synchronize()
-        if reset:
-            torch.cuda.reset_peak_memory_stats()
         return int(torch.cuda.max_memory_allocated())
-    if reset:
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak becomes what is in use
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
@@ -136,12 +130,8 @@ def slopes(sizes: list[float], costs: list[float]) -> tuple[float, float]:
 
 def apart(case: Case, device: str, repeats: int) -> dict[str, float]:
     """Measure a case in a process of its own."""
-    command = [sys.executable, __file__, "--one", json.dumps(case), device, str(repeats)]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    if done.returncode:
-        sys.exit(f"scale.py: {case}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return result
+    with multiprocessing.get_context("fork").Pool(1) as pool:  # this process computes nothing, so it can be forked
+        return pool.apply(measure, (case, device, repeats))
 
 
 def table(axis: str, found: list[tuple[int, dict[str, float]]], batch: int) -> Iterator[str]:
@@ -151,7 +141,7 @@ def table(axis: str, found: list[tuple[int, dict[str, float]]], batch: int) -> I
     yield "| " + axis + " | ms | GFLOP an image, forward | memory, MB (said beforehand) |"
     yield "|---|---|---|---|"
     for value, each in found:
-        memory = f"{each['bytes'] / 1e6:.0f} ({each['foretold'] / 1e6:.0f})" if each["bytes"] else "-"
+        memory = f"{each['bytes'] / 1e6:.0f} ({each['foretold'] / 1e6:.0f})" if each["bytes"] > 0 else "-"
         yield f"| {value} | {1e3 * each['seconds']:.0f} | {each['flops'] / 1e9:.3g} | {memory} |"
     if len(found) > 1:
         sizes = [float(value) for value, _ in found]
@@ -189,12 +179,7 @@ def main() -> None:
                          help="set sizes to import")  # fmt: skip
     options.add_argument("--repeats", type=int, default=5, help="timed steps (5)")
     options.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
-    options.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     arguments = options.parse_args()
-    if arguments.one:
-        case, device, repeats = arguments.one
-        print(json.dumps(measure(json.loads(case), device, int(repeats))))
-        return
     with tempfile.TemporaryDirectory(prefix="sfumato-scale-") as cache:
         os.environ["SFUMATO_CACHE"] = cache
         for axis in arguments.axes:

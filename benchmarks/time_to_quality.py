@@ -156,6 +156,7 @@ def main() -> int:
     if arguments.one:
         one(*arguments.one)
         return 0
+    torch.set_num_threads(1)  # of the judge's training too, so that it is the same everywhere
     arguments.out.mkdir(parents=True, exist_ok=True)
     results, failed = arguments.out / "results.jsonl", 0
     rows = read(results)

@@ -16,6 +16,7 @@ from sfumato.data import from_arrays
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
+import arithmetic
 import judge
 import scale
 import time_to_quality
@@ -78,3 +79,11 @@ def test_the_judge_learns_the_labels_of_a_set_and_leaves_missing_ones_out(monkey
     assert accuracy > 0.95
     again, _ = judge.train(data, [2])
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), again.parameters(), strict=True))
+
+
+def test_one_device_exchanges_nothing_and_more_share_the_arithmetic() -> None:
+    header, _, cifar, *_ = arithmetic.table(2e13, 3e11, 2.5e10, (1, 2))
+    assert header.endswith("1 GPU | 2 GPUs |")
+    one, two = cifar.split(" | ")[2:4]
+    assert "(222 + 0 ms a step" in one  # 3 * 11.56 GFLOP * 128 / 20 TFLOP
+    assert "(111 + 0.48 ms a step" in two  # 2 * 1/2 * 4 * 35.7M bytes / 300 GB
