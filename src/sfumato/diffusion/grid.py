@@ -14,12 +14,12 @@ too:
     quadratic   sqrt(t)                                     DDIM's for CIFAR-10 (2010.02502, App. D.2)
     logsnr      log(alpha^2 / sigma^2)                      DPM-Solver's (2206.00927, Sec. 3.4)
     karras      (sigma / alpha)^(1/7)                       EDM's (2206.00364, Eq. 5)
-    visible     log(alpha^2 / sigma^2) from sigma / alpha = 80 to 0.2
+    visible     log(alpha^2 / sigma^2) from sigma / alpha = 80 to 0.3
 
 from t = 1 to the chain's first step 1/T in N - 1 strides, and from there to 0: below 1/T a network has seen nothing,
 and logsnr goes to infinity. karras and visible start where sigma / alpha = 80, as EDM does, if the chain goes beyond: a
 cosine chain ends at 20,000, and most of the strides would be spent where an image is a thousandth of the noise. visible
-also leaves out the last strides: its image is the one predicted at sigma / alpha = 0.2. A short training's errors below
+also leaves out the last strides: its image is the one predicted at sigma / alpha = 0.3. A short training's errors below
 that level look like grain, and don't enter (docs/choose-a-sampler.md). Where logsnr is infinite at the noisy end (a
 zero-terminal-SNR chain), it starts at the last step with some signal left, (T - 1)/T.
 """
@@ -38,7 +38,7 @@ Grid = Callable[[int, Schedule], Tensor]
 """(N, schedule) -> (N + 1,) float64 times, decreasing to exactly 0; N outside 1..T is a ValueError."""
 
 _RHO, _NOISIEST = 7, 80.0  # EDM, Sec. 3 and Table 1
-_VISIBLE = 0.2
+_VISIBLE = 0.3
 
 
 def _grid(steps: Tensor, chain: int) -> Tensor:
@@ -112,7 +112,7 @@ def karras(num_steps: int, schedule: Schedule) -> Tensor:
 
 
 def visible(num_steps: int, schedule: Schedule) -> Tensor:
-    """Return N + 1 times with logsnr evenly from sigma / alpha = 80, or t = 1 where the chain ends before, to 0.2, then
+    """Return N + 1 times with logsnr evenly from sigma / alpha = 80, or t = 1 where the chain ends before, to 0.3, then
     0."""
     first, last = _ends(num_steps, schedule)
     first = max(first, -2 * math.log(_NOISIEST))
