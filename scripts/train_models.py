@@ -21,7 +21,7 @@ from sfumato.nets import keep_memory
 from sfumato.run.folder import Run
 from sfumato.train import train
 
-MODELS = {"faces": ("small16", 100_000), "fashion": ("small32", 120_000), "emoji32": ("small32", 200_000)}
+MODELS = {"faces": ("small16", 100_000), "fashion": ("small32", 120_000), "emoji32": ("small32", 100_000)}
 """Preset and images seen."""
 
 
