@@ -28,7 +28,7 @@ def test_json_has_every_figure_and_how_it_was_measured(sfumato: Command, labelle
         "as eps",
         "as x0",
         "as mu",
-        "as refined",
+        "as v",
         "as velocity",
     }
     assert set(said["evidence"]["draws"]) == {

@@ -17,7 +17,7 @@ from ..codec.haar import Haar
 from ..diffusion.inverse.exact import DenseOracle
 
 CHAIN = 1000
-CONFIG = SimpleNamespace(diffusion=SimpleNamespace(variance="small"))
+CONFIG = SimpleNamespace(diffusion=SimpleNamespace(variance="small", parameterization="v"))
 
 
 @dataclass(frozen=True)

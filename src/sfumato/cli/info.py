@@ -105,9 +105,9 @@ def _process(config: Config) -> str:
     parts = [f"{type(schedule).__name__.lower()} schedule of {schedule.num_steps:,} steps"]
     parts += ["zero terminal SNR"] if diffusion.zero_terminal_snr else []
     parts += [f"logsnr shifted by {diffusion.logsnr_shift:g}"] if diffusion.logsnr_shift else []
-    loss = diffusion.loss_space or diffusion.parameterization
     learns = (
-        f"the network predicts {diffusion.parameterization}; squared error of {loss}; {diffusion.variance} variance"
+        f"the network predicts {diffusion.parameterization}; squared error of {diffusion.space}; "
+        f"{diffusion.variance} variance"
     )
     return f"{', '.join(parts)}\n{learns}"
 

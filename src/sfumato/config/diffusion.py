@@ -120,11 +120,16 @@ class DiffusionConfig:
         """Return the variance of an ancestral step."""
         return VARIANCES[self.variance]
 
+    @property
+    def space(self) -> str:
+        """The parameterisation in which the simple loss is measured."""
+        return self.loss_space or _LOSS_SPACES.get(self.parameterization, self.parameterization)
+
     def build_objective(self, decoder: Decoder = Discretized()) -> Objective:
         """Return what is minimised; `decoder` gives the bound's last term (`Codec.decoder`)."""
         bound = Bound(self.build_variance(), decoder)
         if self.objective == "vlb":
             return bound
-        space = PARAMETERIZATIONS[self.loss_space or _LOSS_SPACES.get(self.parameterization, self.parameterization)]
+        space = PARAMETERIZATIONS[self.space]
         simple = Simple(space) if self.weighting is None else Weighted(self.weighting)
         return simple if self.objective == "simple" else Hybrid(simple, bound)

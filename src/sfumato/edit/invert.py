@@ -111,10 +111,11 @@ def decode(model: Model, noise: Tensor, **options: Unpack[Options]) -> Tensor:
 
 
 def deterministic(recipe: Recipe) -> Recipe:
-    """Return a recipe for DDIM with eta = 0, which `auto` means here; raises `UserError` for any other."""
+    """Return a recipe for DDIM with eta = 0, which `auto` means here, on a grid that leaves out no level; raises
+    `UserError` for any other."""
     if recipe.sampler not in ("auto", "ddim") or recipe.eta:
         raise UserError("inversion needs deterministic ddim: leave the sampler and eta out")
-    return replace(recipe, sampler="ddim")
+    return replace(recipe, sampler="ddim", grid=recipe.grid or "trailing")
 
 
 def _ddim(model: Model, options: Options) -> Sampling:
@@ -163,6 +164,9 @@ def interpolate(
     """
     if num < 2:
         raise UserError(f"num is {num}: ask for at least 2 images, the ends")
+    if isinstance(a, int) and isinstance(b, int):  # nothing is inverted: the grid of sampling will do
+        recipe = options.get("recipe", Recipe())
+        options["recipe"] = replace(recipe, grid=recipe.grid or Recipe("ddim").resolve(model).grid)
     one, other = (_noise(model, end, options) for end in (a, b))
     images = decode(model, slerp(one, other, torch.linspace(0, 1, num, dtype=torch.float64)), **options)
     first, last = (

@@ -43,8 +43,8 @@ from sfumato.model import Model
 
 AUTO: dict[str, tuple[str, int]] = {"fast": ("dpmpp-2", 10), "best": ("dpmpp-2", 20)}
 """`auto`: sampler and steps for each quality, as measured in docs/choose-a-sampler.md."""
-_AUTO_GRIDS = {"refined": "visible"}
-"""The grid of `auto` by what the network predicts; logsnr for every other."""
+_OWN_GRIDS = {"refined": "visible"}
+"""The grid by what the network predicts, for every sampler but ddpm; logsnr or trailing where it predicts another."""
 
 QUALITIES = tuple(AUTO)
 RANGES = ("clip", "threshold", "free")
@@ -122,12 +122,11 @@ class Recipe:
         has, or a variance that it has not learned."""
         chain, own = model.schedule.num_steps, model.config.diffusion.variance
         if self.sampler == "auto":
-            (sampler, steps), grid = (
-                AUTO[self.quality],
-                _AUTO_GRIDS.get(model.config.diffusion.parameterization, "logsnr"),
-            )
+            (sampler, steps), grid = AUTO[self.quality], "logsnr"
         else:
             sampler, steps, grid = _usual(self.sampler, chain)
+        if sampler != "ddpm":
+            grid = _OWN_GRIDS.get(model.config.diffusion.parameterization, grid)
         steps = self.steps or min(steps, chain)
         if steps > chain:
             raise UserError(f"steps is {steps}, and the model's chain has {chain}: choose from 1 to {chain}")
