@@ -90,3 +90,15 @@ def test_mistakes(refused: Command, tmp_path: Path) -> None:
     assert f"{tmp_path} is not a run folder" in refused("info", tmp_path)
     (tmp_path / "config.toml").write_text("[net]\nbsae = 3\n")
     assert "unknown key net.bsae; did you mean 'net.base'?" in refused("info", tmp_path)
+
+
+def test_steps_taken_are_not_the_planned_ones(sfumato: Command, labelled: Path, tmp_path: Path) -> None:
+    """An interrupted run: its log ends at four of ten steps."""
+    (tmp_path / "part").mkdir()
+    for name in ("config.toml", "plan.json"):
+        (tmp_path / "part" / name).write_bytes((labelled / name).read_bytes())
+    lines = (labelled / "events.jsonl").read_text().splitlines()
+    early = [line for line in lines if json.loads(line)["images"] <= 32]
+    (tmp_path / "part" / "events.jsonl").write_text("\n".join(early) + "\n")
+    assert "32 of 80 images (40 %), in 4 of 10 steps of 8" in sfumato("info", "part").out
+    assert "80 of 80 images (100 %, finished), in 10 steps of 8" in sfumato("info", labelled).out
