@@ -33,7 +33,7 @@ from sfumato.data.sources.opening import open_source
 from sfumato.data.sources.protocol import Labels, Pixels, Source, folder_of, layout_of, printable
 from sfumato.data.split import split, split_as, trained, warnings
 from sfumato.data.store.build import Progress
-from sfumato.data.store.format import Stored
+from sfumato.data.store.format import Stored, row_digest
 from sfumato.data.store.open import cache_folder, open_store
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.noise import Purpose, permutation
@@ -190,7 +190,7 @@ class Dataset:
         stored = self.images if self.whole is None else self.whole
         if isinstance(stored, np.memmap):
             for row in rows[~self._verified[rows]].tolist():
-                if hashlib.sha256(np.ascontiguousarray(stored[row]).data).hexdigest() != self.digests[row]:
+                if row_digest(stored[row].tobytes(), stored.shape[1]) != self.digests[row]:
                     raise UserError(
                         f"{stored.filename} is damaged, at the pixels of '{self.origins[row]}': delete this file, and "
                         "the images are decoded again"

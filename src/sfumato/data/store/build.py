@@ -17,7 +17,6 @@ Encoded files are decoded in processes (`workers`) where there are many.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 import os
@@ -40,7 +39,7 @@ from sfumato.data.formats.fitting import Form, Row, make_row
 from sfumato.data.formats.values import Values
 from sfumato.data.sources.protocol import File, Source, Unreadable, encoded, files_of
 from sfumato.data.store import format as disk
-from sfumato.data.store.format import Chunk, Plan, append, chunks, header, load, plan_of, write_index
+from sfumato.data.store.format import Chunk, Plan, append, chunks, header, load, plan_of, row_digest, write_index
 from sfumato.data.store.percentiles import percentile_range
 from sfumato.data.workers import count_workers, run
 from sfumato.errors import UserError
@@ -242,7 +241,7 @@ def _resumed(built: Path, file: IO[bytes], plan: Plan) -> Counter[str]:
         if chunk.kind and not plan.kind:
             plan.width, plan.kind = chunk.width, chunk.kind
             file.seek(start := len(header(0, plan)))
-        if any(_digest(file.read(plan.row_bytes), plan.width) != digest for digest in chunk.digests):
+        if any(row_digest(file.read(plan.row_bytes), plan.width) != digest for digest in chunk.digests):
             break
         total, kept = total + chunk.counts, end
     if not total:
@@ -255,12 +254,6 @@ def _resumed(built: Path, file: IO[bytes], plan: Plan) -> Counter[str]:
     file.truncate(start + total["rows"] * (plan.row_bytes if plan.kind else 0))
     file.seek(0, os.SEEK_END)
     return total
-
-
-def _digest(row: bytes, width: int) -> str:
-    """The digest of a stored row: of one plane where all are alike, as `make_row` has it."""
-    plane = row[: len(row) // width]
-    return hashlib.sha256(plane if width == 3 and plane * width == row else row).hexdigest()
 
 
 # Publishing

@@ -263,3 +263,10 @@ def _used(attribute: Attribute, column: NDArray[np.float32]) -> Attribute:
         return attribute
     column[present] = positions
     return Attribute(attribute.name, tuple(attribute.values[k] for k in used))
+
+
+def row_digest(row: bytes, width: int) -> str:
+    """Return the SHA-256 of a stored row of `width` planes, in hexadecimal: of one plane where a row of three has them
+    all alike, so that a grey picture's does not depend on whether others have colour."""
+    plane = row[: len(row) // width]
+    return hashlib.sha256(plane if width == 3 and plane * width == row else row).hexdigest()
