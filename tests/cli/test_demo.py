@@ -6,15 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from sfumato.cli.demo import LEAST_IMAGES, Demo
+from sfumato.cli.demo import LEAST_IMAGES, Demo, draw_ready
 from sfumato.cli.main import check_command
 from sfumato.config.data import DataConfig
 from sfumato.data import open_data
 from sfumato.generate import pictures
 from sfumato.generate.recipe import Recipe
-from sfumato.model import load
+from sfumato.model import SHIPPED, load
 from sfumato.report.figures import album
 from sfumato.run.folder import Run
 from sfumato.train.budget import Speed, plan_for
@@ -57,11 +58,19 @@ def test_the_demo_plans_for_a_number_of_images_on_a_slow_machine() -> None:
     assert 200 < slow.seconds < 3 * 120
 
 
+def test_models_that_come_along_are_drawn_first(tmp_path: Path) -> None:
+    for path, count in zip(draw_ready(tmp_path, torch.device("cpu")), (20, 20, 20), strict=True):
+        drawn = pictures.tiles(Image.open(path))
+        assert len(drawn) == count
+        assert drawn.std() > 30
+
+
 @pytest.mark.slow
 def test_the_demo_trains_draws_and_explains(sfumato: Command, tmp_path: Path) -> None:
     result = sfumato("demo", "--data", "digits", "--budget", "20s")
     assert result.code == 0
     names = ["samples.png", "through-training.png", "reverse.png", "forward.png", "film.gif"]
+    names += [f"{name}.png" for name in SHIPPED]
     assert sorted(p.name for p in (tmp_path / "demo").iterdir()) == sorted([*names, "README.md", "run"])
     page = (tmp_path / "demo" / "README.md").read_text()
     for name in names:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 import textwrap
 import time
 from dataclasses import dataclass
@@ -14,6 +17,8 @@ from sfumato.errors import UserError
 from sfumato.report.text import count, duration
 
 if TYPE_CHECKING:
+    import torch
+
     from sfumato.config.config import Config
     from sfumato.data import Dataset
     from sfumato.model import Model
@@ -45,7 +50,7 @@ class Demo:
         began = time.perf_counter()
         from sfumato.cli.train import train_in_view
         from sfumato.files import write_atomic
-        from sfumato.model import load
+        from sfumato.model import SHIPPED, load
         from sfumato.nets import keep_memory
         from sfumato.report.figures import album
         from sfumato.run.folder import Run
@@ -53,19 +58,23 @@ class Demo:
         run = Run(self.out / "run")
         if self.out.exists() and not self.out.is_dir():
             raise UserError(f"{self.out} is a file: give --out a folder")
-        if self.out.exists() and any(self.out.iterdir()) and not run.path.exists():
+        others = {p.name for p in self.out.iterdir()} - {f"{name}.png" for name in SHIPPED} if self.out.exists() else ()
+        if others and not run.path.exists():
             raise UserError(f"{self.out} holds other files: give --out a new or an empty folder")
         device = pick_device(self.device)
         if device.type == "cpu":
             keep_memory()
         config, data = self._prepare(str(device))
+        say(f"1. Sampling models that come along, into {self.out}")
+        ready = draw_ready(self.out, device)
+        say("".join(f"   {path}\n" for path in ready))
         about = f"{len(data.train):,} images of {data.source_name} for about {self.budget}"
-        say(f"1. Training on {about}, into {run.path}\n")
+        say(f"2. Training on {about}, into {run.path}\n")
         train_in_view(config, run, data, device, began=began)
-        say(f"\n2. Sampling, into {self.out}")
+        say(f"\n3. Sampling, into {self.out}")
         model = load(run)
         pictures = album(run, model, data, self.out, report=progress("sampling"))
-        head, captions, commands = _words(self, pictures, model, data, run)
+        head, captions, commands = _words(self, pictures, model, data, run, ready)
         write_atomic(self.out / "README.md", _markdown(head, captions, commands))
         say("\n" + _plain(head, captions, commands))
         return 0
@@ -93,11 +102,29 @@ class Demo:
         return config, data
 
 
+def draw_ready(folder: Path, device: torch.device) -> list[Path]:
+    """Draw a grid of each model that comes along, its labels in turn, and return the files."""
+    from sfumato.codec.pixels import to_bytes
+    from sfumato.generate.pictures import grid
+    from sfumato.generate.sample import sample
+    from sfumato.generate.writers import save_png
+    from sfumato.model import SHIPPED, load
+
+    paths = [folder / f"{name}.png" for name in SHIPPED]
+    for name, path in zip(SHIPPED, paths, strict=True):
+        model = load(name, device=device)
+        asked = "all" if len(model.attributes) == 1 else None
+        save_png(grid(to_bytes(sample(model, 2 * COLUMNS, condition=asked)), COLUMNS), path)
+    return paths
+
+
 Captions = list[tuple[Path, str]]
 Commands = list[tuple[str, str]]
 
 
-def _words(demo: Demo, pictures: Album, model: Model, data: Dataset, run: Run) -> tuple[str, Captions, Commands]:
+def _words(
+    demo: Demo, pictures: Album, model: Model, data: Dataset, run: Run, ready: list[Path]
+) -> tuple[str, Captions, Commands]:
     """Return the summary, the captions of the pictures, and commands to try next."""
     from sfumato.nets import cost
 
@@ -116,9 +143,11 @@ def _words(demo: Demo, pictures: Album, model: Model, data: Dataset, run: Run) -
         (pictures.reverse, REVERSE.format(chain=chain)),
         (pictures.forward, FORWARD.format(chain=chain)),
         (pictures.film, FILM),
+        *((path, READY.format(name=path.stem)) for path in ready),
     ]
     commands = [
         (f"sfumato sample {run.path} --seed 1 --out more.png", "other images"),
+        ("sfumato sample emoji32 --label animal --guidance 2", "a model that comes along"),
         (f"sfumato sample {run.path} --steps 5 --out hurried.png", "how few steps will do?"),
         (f"sfumato sample {run.path} --sampler ddpm --steps 250 --out ddpm.png", "noise in every step"),
         (f"sfumato info {run.path}", "the network, the schedule, the training"),
@@ -138,6 +167,7 @@ possible, and sharpens as the noise goes."""
 FORWARD = """The opposite direction, which needs no network: one image of the data becomes noise. The upper row adds a
 little noise, t times over; the lower row reaches each t at once, by the closed form. The noise differs; the amount left
 of the image does not. The closed form is what makes training cheap."""
+READY = """Images of the model `{name}`, which comes with Sfumato and was trained for ten minutes on one thread."""
 FILM = """Twenty-five of the new images emerging from the noise."""
 
 
@@ -158,7 +188,9 @@ def _markdown(head: str, captions: Captions, commands: Commands) -> str:
 def _plain(head: str, captions: Captions, commands: Commands) -> str:
     """Return the same text for a terminal."""
     items = [f"{path}\n{_filled(text, '    ')}" for path, text in captions]
-    return "\n\n".join([_filled(head), *items, "Try next:\n" + _aligned(commands, "    ")])
+    script = Path(sys.executable).with_name("activate")
+    first = f" (first: . {os.path.relpath(script)})" if script.exists() and not shutil.which("sfumato") else ""
+    return "\n\n".join([_filled(head), *items, f"Try next{first}:\n" + _aligned(commands, "    ")])
 
 
 def _filled(text: str, indent: str = "") -> str:
