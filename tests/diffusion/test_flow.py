@@ -11,12 +11,13 @@ from sfumato.conditions.table import Attributes
 from sfumato.diffusion.decoder import Decoder, Discretized, density
 from sfumato.diffusion.denoiser import NetworkDenoiser
 from sfumato.diffusion.flow import Flow, integrate, variational_bits
+from sfumato.diffusion.gaussian import Gaussian
 from sfumato.diffusion.noise import Purpose, normal
 from sfumato.diffusion.oracle import ConditionalMixtureOracle, GaussianOracle, MixtureOracle
 from sfumato.diffusion.parameterization import PARAMETERIZATIONS
-from sfumato.diffusion.process import marginal
+from sfumato.diffusion.process import marginal, posterior_coefficients
 from sfumato.diffusion.schedule import Cosine, FlowPath, Linear, Schedule, ZeroTerminalSNR
-from sfumato.diffusion.variance import Optimal
+from sfumato.diffusion.variance import Optimal, Small
 
 from .common import SCHEDULES, images, random_function
 
@@ -149,6 +150,19 @@ def test_bits_bound_the_truth() -> None:
     assert truth - 0.02 < bits(x_0, Discretized()) < truth + 0.08
     truth = float((RAW.square() / (2 * STD**2)).mean() / math.log(2) + 0.5 * math.log2(2 * math.pi * STD**2))
     assert truth - 0.02 < bits(RAW, density) < truth + 0.02
+
+
+def test_the_first_step_has_the_width_of_the_second() -> None:
+    """beta~_1 is zero, so L_0 takes beta~_2, that of the step from 2/T to 1/T, as the published code does."""
+    oracle = GaussianOracle(Linear(), torch.zeros(1).double(), torch.full((1,), STD**2).double())
+    x_0, eps = RAW[:20], images(20, (1,), seed=2)
+    first, second = Linear()(1 / 1000), Linear()(2 / 1000)
+    q = marginal(x_0, first)
+    x_t = q.sample(eps)
+    step = Gaussian(oracle(x_t, 1 / 1000).x0, posterior_coefficients(first, second)[2].log())
+    nats = (q.log_prob(x_t) + density(step, x_0)).flatten(1).sum(1) - oracle.log_prob(x_t, 1 / 1000)
+    found = variational_bits(Flow(oracle, 1e-6, 1e-6), x_0, eps, None, Small(), decoder=density)
+    torch.testing.assert_close(found, nats / math.log(2), rtol=0, atol=1e-3)
 
 
 def test_bits_of_sixteen_bit_values_are_eight_more() -> None:

@@ -138,6 +138,15 @@ def test_shrinkage_is_of_full_rank_keeps_the_trace_and_comes_nearer() -> None:
     assert shrunk(torch.tensor(np.cov(uneven.numpy(), rowvar=False)), 20000)[1] < 1e-3, "it fades with many images"
 
 
+@pytest.mark.parametrize(("count", "amount"), [(100, (14 / 3 + 36) / (2 * (101 - 2 / 3))), (10, 1.0)])
+def test_the_amount_of_shrinkage_is_equation_23(count: int, amount: float) -> None:
+    """By hand for the covariance diag(1, 2, 3): D = 3, tr S = 6, tr S^2 = 14; at most all of it."""
+    covariance = torch.diag(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
+    found, rho = shrunk(covariance, count)
+    assert rho == pytest.approx(amount, rel=1e-12)
+    torch.testing.assert_close(found, (1 - amount) * covariance + amount * 2 * torch.eye(3, dtype=torch.float64))
+
+
 def test_a_mean_far_above_the_deviation_costs_few_digits() -> None:
     x, y = mixed(500, 4, 1), mixed(400, 4, 2)
     assert frechet_distance(x + 1e4, y + 1e4).value == pytest.approx(frechet_distance(x, y).value, rel=1e-8)

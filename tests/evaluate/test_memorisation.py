@@ -112,6 +112,7 @@ def test_one_copy_is_a_finding_where_no_two_training_images_are_equal(clothes: D
     samples = rows(clothes, clothes.held_out[:144]).clone()
     samples[77] = rows(clothes, clothes.train[5:6])[0]
     result = find_memorised(clothes, samples)
+    assert result.copies_p == pytest.approx(1 - (1 - 1 / (len(clothes.train) + 1)) ** 144)
     assert result.copies_p > memorisation.LINE
     assert result.copied == (77,)
     assert result.repeated == 0

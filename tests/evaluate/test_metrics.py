@@ -143,6 +143,20 @@ def test_the_kernel_distance_is_its_definition_averaged_over_blocks() -> None:
     assert [len(psi) for psi in found.influences] == [12, 12]
 
 
+@pytest.mark.parametrize("which", [0, 1])
+def test_its_influence_is_what_an_images_loss_would_cost(which: int) -> None:
+    """n times the change without image i: 2 n / (n - 2) of its kernel within, 2 n / (n - 1) of that across."""
+    sets = [normal(400, 4), 1.3 * normal(300, 4, seed=1) + 0.2]
+    found, n = kid(*sets), len(sets[which])
+    changes = []
+    for image in range(0, n, 20):
+        less = [torch.cat((x[:image], x[image + 1 :])) if k == which else x for k, x in enumerate(sets)]
+        changes.append(n * (found.value - kid(*less).value))
+    psi = found.influences[which]
+    expected = (psi - psi.mean())[::20]
+    torch.testing.assert_close(torch.tensor(changes).double(), expected, rtol=0.02, atol=0.02 * float(psi.std()))
+
+
 def test_its_mean_is_the_moments_closed_form() -> None:
     """In one dimension MMD^2 = sum over k of C(3, k) (m_k - m'_k)^2; N(0, 1) against N(1, 1): 3 + 3 + 16 = 22."""
     x, y = normal(2000, 60, 1), normal(2000, 60, 1, seed=1) + 1

@@ -101,6 +101,22 @@ def test_the_other_sets_influence_is_what_its_loss_would_cost() -> None:
         assert float(found.influences[1][j]) == pytest.approx(25 * (found.value - without), abs=1e-9)
 
 
+def test_a_real_images_influence_on_density_is_its_ball_and_what_others_gain_without_it() -> None:
+    """By the definition, image by image; the chance of the pairs, density / (k M), is counted once."""
+    real, fake, k = normal(60, 3), 0.8 * normal(40, 3, seed=1) + 0.2, 4
+    within = distances(real, real)
+    order, radius = np.argsort(within, 1)[:, 1 : k + 1], np.sort(within, 1)[:, k]
+    inside = distances(real, fake) < radius[:, None]
+    balls = inside.sum(1)
+    expected = [balls[i] - sum(balls[j] for j in range(60) if i in order[j]) / k for i in range(60)]
+    expected = np.array(expected) * 60 / (k * 40)
+    found = prdc(real, fake, k)["density"]
+    counts, psi = (influence.numpy() for influence in found.influences)
+    np.testing.assert_allclose(counts, inside.sum(0) / k)
+    np.testing.assert_allclose(psi / psi.std(), expected / expected.std(), atol=1e-9)
+    assert psi.var(ddof=1) / 60 + found.value / (k * 40) == pytest.approx(expected.var(ddof=1) / 60)
+
+
 def test_where_nothing_differs_density_is_one_and_coverage_what_ranks_give() -> None:
     """A real image is missed if all of its k nearest among the others of both sets are real: coverage is 1 - (N - 1) ..
     (N - k) / ((N + M - 1) .. (N + M - k)) on average (Naeem et al. 2020, Eq. 9), whatever the distribution."""

@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from sfumato.diffusion import PARAMETERIZATIONS, Ancestral, Noise, sample, trailing, vlb
+from sfumato.diffusion import PARAMETERIZATIONS, Ancestral, Noise, Terms, sample, trailing, vlb
 from sfumato.errors import UserError
 from sfumato.model import load
 from sfumato.run.events import Finished, HeldOut, Stepped, Warned
@@ -103,6 +103,19 @@ def test_importance_sampling_learns_where_losses_are_great(digits) -> None:
     for _ in range(20):
         trainer.step()
     assert float(trainer.history.probabilities.max()) > 0.3
+
+
+def test_the_history_keeps_losses_without_their_weights(digits) -> None:
+    """Weighted by 1 / (T p_t) they would be even, and importance sampling would undo itself."""
+    trainer = Trainer(tiny(**IMPORTANCE), digits)
+    while trainer.history is None or float(trainer.history.probabilities.max()) < 0.3:
+        trainer.step()
+    before, terms = trainer.history, trainer.step().terms
+    weights = 1 / (4 * before.probabilities[(4 * terms.t).round().long() - 1])
+    assert float(weights.max()) > 1.2
+    unweighted = before.update(Terms(terms.loss / weights, terms.t))
+    torch.testing.assert_close(trainer.history.losses, unweighted.losses, rtol=1e-5, atol=0)
+    assert torch.equal(trainer.history.seen, unweighted.seen)
 
 
 def test_the_best_weights_are_kept(digits, run) -> None:

@@ -13,10 +13,21 @@ and use real balls only:
 
 A ball is open, as in the code of Naeem et al.: an image at exactly the radius is not in it.
 
-Each image's influence includes being counted and counting others; its ball's radius is treated as fixed.
+Each image's influence includes being counted and counting others; its ball's radius is treated as fixed, except for
+density. There, a real ball that loses one of its k images reaches to the next one and holds about 1/k more. With c_i
+generated images in the ball of real image x_i, of N real and M generated ones,
+
+    psi(x_i) = N / (k M) ( c_i - 1/k sum over the balls j that x_i is one of the k nearest in of c_j )
+    psi(y)   = (real balls that hold y) / k
+
+Without the second term the standard error is too small where few images lie in most balls (0.75 of the true one for 500
+Gaussian points in 32 dimensions). Whether y lies in a ball is a matter of chance that both influences contain, with a
+variance of density / (k M) in the mean; it counts once, so psi(x_i) is scaled down by as much.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -31,7 +42,8 @@ K = 5
 def prdc(real: Tensor, generated: Tensor, k: int = K) -> dict[str, MetricValue]:
     """Return precision, recall, density and coverage of features (N, D) and (M, D), with balls of k neighbours."""
     check_sets("precision, recall, density and coverage", real, generated, k + 1)
-    real_radius = nearest(real, real, k, itself=True)[0][:, -1]
+    distances, neighbours = nearest(real, real, k, itself=True)
+    real_radius = distances[:, -1]
     generated_radius = nearest(generated, generated, k, itself=True)[0][:, -1]
     precise, recalled, covered = _Held(len(generated)), _Held(len(real)), _Held(len(real))
     balls = torch.zeros(len(real), dtype=torch.float64)
@@ -43,13 +55,24 @@ def prdc(real: Tensor, generated: Tensor, k: int = K) -> dict[str, MetricValue]:
             precise.add(column, inside.T, row)
             covered.add(row, inside, column)
             recalled.add(row, distance < generated_radius[column : column + len(y)], column)
-    density = precise.count / k
     return {
         "precision": precise.fraction(len(real)),
         "recall": recalled.fraction(len(generated)),
-        "density": MetricValue(float(density.mean()), (density, balls * len(real) / (k * len(generated))), least=0.0),
+        "density": _density(precise.count, balls, neighbours),
         "coverage": covered.fraction(len(generated)),
     }
+
+
+def _density(held: Tensor, balls: Tensor, neighbours: Tensor) -> MetricValue:
+    """Density of how many real balls hold each generated image, (M,), and how many of these each real ball holds, (N,),
+    whose k images are `neighbours` (N, k)."""
+    k = neighbours.shape[1]
+    counts, weight = held / k, len(balls) / (k * len(held))
+    wider = torch.zeros_like(balls).index_add_(0, neighbours.flatten(), balls.repeat_interleave(k) / k)
+    psi = weight * (balls - wider)
+    pairs, variance = weight * float(counts.mean()), float(psi.var())
+    psi = psi * math.sqrt(max(0.0, 1 - pairs / variance)) if variance > 0 else psi
+    return MetricValue(float(counts.mean()), (counts, psi), least=0.0)
 
 
 class _Held:
