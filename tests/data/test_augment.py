@@ -181,6 +181,19 @@ def test_what_is_drawn_follows_its_law():
     assert np.abs(np.corrcoef(numbers.numpy().T) - np.eye(NUMBERS)).max() < 0.03
 
 
+def test_how_far_has_nothing_to_do_with_whether() -> None:
+    """Among the few images that are altered, the amounts follow the same law as among all."""
+    numbers = draw(AugmentConfig(0.2), 4, EVERY).double()
+    for column in (2, 7, 8):
+        drawn = numbers[:, column][numbers[:, column] != 0]
+        assert stats.kstest(drawn.numpy(), "norm").pvalue > 1e-3
+    turned = numbers[numbers[:, 4] != 0]
+    angle = torch.atan2(turned[:, 4], turned[:, 3] + 1)
+    assert stats.kstest(angle.numpy() / (2 * math.pi) + 0.5, "uniform").pvalue > 1e-3
+    flipped = draw(AugmentConfig(0.2), 4, EVERY)[:, 0] == 1
+    assert float(flipped[(numbers[:, 2] != 0)].double().mean()) == pytest.approx(0.5, abs=0.03)
+
+
 def test_leaving_a_kind_out_changes_nothing_about_the_others():
     all_of_them, some = draw(AugmentConfig(0.5), 0, EVERY), draw(AugmentConfig(0.5, ("scale", "translate")), 0, EVERY)
     kept = [2, 7, 8]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,17 @@ import pytest
 import torch
 from PIL import Image
 
+from sfumato.codec.format import PixelFormat
+from sfumato.conditions.attributes import Attribute
+from sfumato.conditions.table import Attributes
+from sfumato.conditions.vocabulary import AttributeVocabulary
 from sfumato.config.data import DataConfig
 from sfumato.data import Dataset, open_data
 from sfumato.data.split import FEWEST_TO_SPLIT, split
 from sfumato.diffusion.noise import Purpose, permutation, uniform
 from sfumato.errors import UserError
 
+KIND = Attribute("kind", ("a", "b"))
 MakeFolder = Callable[..., Path]
 
 
@@ -66,6 +72,20 @@ def test_another_process_with_the_same_images_has_the_same_stream(data: Dataset)
     positions = torch.arange(200)
     assert torch.equal(again.batch(positions, 4).x, data.batch(positions, 4).x)
     assert again.fingerprint == data.fingerprint
+
+
+def test_whatever_training_sees_is_in_the_fingerprint(data: Dataset) -> None:
+    other_side = {"train": np.sort(np.append(data.train, data.held_out[0])), "held_out": data.held_out[1:]}
+    changes: list[dict[str, object]] = [
+        {"digests": data.digests[::-1]},
+        other_side,
+        {"whole": np.zeros((60, 3, 9, 9), np.uint8)},
+        {"format": PixelFormat("float", 0.0, 255.0)},
+        {"vocabulary": AttributeVocabulary((KIND,)), "conditions": Attributes(torch.zeros(60, 1))},
+        {"vocabulary": AttributeVocabulary((KIND,)), "conditions": Attributes(torch.ones(60, 1))},
+    ]
+    found = {replace(data, **change).fingerprint for change in changes}  # type: ignore[arg-type]
+    assert len(found | {data.fingerprint}) == 7
 
 
 def test_another_seed_is_another_stream(data: Dataset) -> None:

@@ -13,6 +13,7 @@ from sfumato.codec.format import EIGHT, SIXTEEN, PixelFormat
 from sfumato.config.data import DataConfig
 from sfumato.data import Dataset, open_data
 from sfumato.data.formats.png import encode
+from sfumato.diffusion.noise import Purpose, uniform
 from sfumato.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -144,6 +145,8 @@ def test_random_crops_are_places_in_the_whole_and_functions_of_their_address(fol
     assert torch.equal(whole.x[100:200], again.x)
     corners = whole.x[:, 0, 0, 0].numpy().astype(int) - 1000 * whole.index.numpy()
     assert {(c // 27, c % 27) for c in corners.tolist()} == {(y, x) for y in range(4) for x in range(4)}
+    drawn = (4 * uniform(5, Purpose.CROP, torch.arange(300), (2,))).long()
+    assert corners.tolist() == (27 * drawn[:, 0] + drawn[:, 1]).tolist(), "by numbers that nothing else uses"
     n, (top, left) = 7, divmod(int(corners[7]), 27)
     cut = data.whole[int(whole.index[n]), :, top : top + 24, left : left + 24]
     assert np.array_equal(whole.x[n].numpy(), cut)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sfumato.data.formats.fitting import border, converted, fit, is_grey, rendered, with_channels
-from sfumato.data.sources.protocol import Unreadable
+from sfumato.data.formats.fitting import border, converted, fit, flattened, is_grey, rendered, with_channels
+from sfumato.data.sources.protocol import Picture, Unreadable
 
 RNG = np.random.default_rng(0)
 BYTES = RNG.integers(0, 256, (9, 14, 3)).astype(np.uint8)
@@ -84,6 +84,19 @@ def test_what_hides_under_transparent_pixels_does_not_show() -> None:
     assert fit(picture, (5, 5))[seen][:, 1].max() > 5000  # bands by themselves: green mixes in
 
 
+def test_sixteen_bits_are_laid_on_a_background_of_sixteen_bits() -> None:
+    pixels = np.array([[[9, 9, 9, 0], [1000, 2000, 3000, 65535], [65535, 0, 0, 32768]]], np.uint16)
+    over = flattened(Picture(pixels, alpha=True), "#ff80ff")
+    assert over.tolist() == [[[65535, 128 * 257, 65535], [1000, 2000, 3000], [65535, 16448, 32767]]]
+
+
+def test_sixteen_bits_do_not_wrap_where_the_filter_overshoots() -> None:
+    edge = np.tile(np.repeat([0, 65535], 16).astype(np.uint16), (8, 1))[..., None]
+    small = fit(edge, (6, 24))
+    assert small[:, :10].max() < 6000
+    assert small[:, -10:].min() > 60000
+
+
 def test_channels() -> None:
     grey, deep = BYTES[..., :1], converted(BYTES, "16")
     luma = (deep @ np.array([0.299, 0.587, 0.114]))[..., None]
@@ -119,7 +132,12 @@ def test_the_right_size_is_not_touched() -> None:
 
 @pytest.mark.parametrize(
     ("size", "rows", "columns"),
-    [((4, 4), slice(0, 4), slice(3, 7)), ((4, 10), slice(0, 4), slice(0, 10)), ((4, 6), slice(0, 4), slice(2, 8))],
+    [
+        ((4, 4), slice(0, 4), slice(3, 7)),
+        ((4, 7), slice(0, 4), slice(1, 8)),
+        ((4, 10), slice(0, 4), slice(0, 10)),
+        ((4, 6), slice(0, 4), slice(2, 8)),
+    ],
 )
 def test_the_centre_is_cut(size: tuple[int, int], rows: slice, columns: slice) -> None:
     wide = RNG.integers(0, 256, (4, 10, 3), dtype=np.uint8)

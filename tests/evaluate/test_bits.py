@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from sfumato.codec.format import SIXTEEN, PixelFormat
 from sfumato.codec.pixels import Pixels, to_bytes
 from sfumato.conditions.table import Attributes
-from sfumato.diffusion import Optimal, Small, Variance, trailing
+from sfumato.diffusion import Noise, Optimal, Prediction, Small, Variance, trailing
+from sfumato.diffusion.condition import Condition
+from sfumato.diffusion.denoiser import Wrapped
+from sfumato.diffusion.flow import Flow, variational_bits
+from sfumato.diffusion.noise import Purpose, normal
 from sfumato.errors import UserError
 from sfumato.evaluate.bits import (
+    Batch,
     Bits,
     Estimator,
     FlowDensity,
     SampledBound,
     WholeBound,
+    _stratified,
     estimate,
     measure_bits,
 )
@@ -134,6 +142,47 @@ def test_sampled_terms_are_averaged_over_stretches_of_time() -> None:
         near = [term for time, term, _ in whole.curve if stretch / 20 < time <= (stretch + 1) / 20 + 1e-9]
         assert min(near) * 0.5 - 0.02 < cost < max(near) * 1.5 + 0.02
         assert math.isnan(rmse)
+
+
+@dataclass(frozen=True)
+class Watched(Wrapped):
+    """A denoiser that keeps the noise of what it was asked, for images of 0."""
+
+    seen: list[Tensor]
+
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
+        self.seen.append(x_t / SCHEDULE(t).like(x_t).sigma)
+        return self.denoiser(x_t, t, condition)
+
+
+def test_every_sampled_term_has_noise_of_its_own() -> None:
+    watched, noise = Watched(ORACLE, []), Noise(3, torch.arange(2), SHAPE)
+    estimator("sampled").tables(watched, Batch(torch.zeros(2, *SHAPE), noise, None, CODEC))
+    assert len(watched.seen) == 9
+    for k, eps in enumerate(watched.seen):
+        expected = normal(3, Purpose.HELD_OUT_NOISE, torch.arange(2), SHAPE, step=k)
+        torch.testing.assert_close(eps, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_flows_directions_are_not_its_noise() -> None:
+    x_0, noise = CODEC.encode(gaussian_bytes(3, 1)), Noise(3, torch.arange(3), SHAPE)
+    flow, signs = Flow(ORACLE, 1e-4, 1e-4), noise.step(1).sign()[None]
+    expected = variational_bits(flow, x_0, noise.step(0), signs, BEST)
+    found = estimator("flow").tables(ORACLE, Batch(x_0, noise, None, CODEC))["total"]
+    torch.testing.assert_close(found, expected + CODEC.bits_offset)
+
+
+def test_sampled_steps_are_one_from_each_stratum() -> None:
+    """With as many strata as steps of equal probability would be, every step from noisy to clean is met."""
+    u = torch.rand(500, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    steps, weights = _stratified(u, 50)
+    p = 0.9 / torch.arange(2, 51).double() / (1 / torch.arange(2, 51).double()).sum() + 0.1 / 49
+    torch.testing.assert_close(weights, 1 / p[steps[:, :-1].long() - 2])
+    upper = p.cumsum(0)[steps[:, :-1].long() - 2]
+    lower = upper - p[steps[:, :-1].long() - 2]
+    stratum = torch.arange(8).double() / 8
+    assert bool(((upper > stratum) & (lower < stratum + 1 / 8)).all())
+    assert (steps[:, -1] == 1).all()
 
 
 def test_the_interval_covers_as_often_as_it_says() -> None:

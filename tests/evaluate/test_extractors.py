@@ -8,7 +8,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from sfumato.codec.format import SIXTEEN
+from sfumato.codec.format import SIXTEEN, PixelFormat
 from sfumato.config.data import DataConfig
 from sfumato.data import Dataset, open_data
 from sfumato.data.sources.builtin import FASHION_FOLDER
@@ -128,6 +128,13 @@ def test_what_cannot_be_opened_is_one_line(spec: str, shape: tuple[int, int, int
     with pytest.raises(UserError, match=message) as caught:
         open_extractor(spec, shape)
     assert "\n" not in str(caught.value)
+
+
+def test_an_image_whose_features_are_not_finite_is_counted_over_all_batches() -> None:
+    extractor = open_extractor("pixels", (1, 2, 2), format=PixelFormat("float", 0.0, 1.0))
+    batches = [torch.zeros(3, 1, 2, 2), torch.zeros(3, 1, 2, 2).index_fill(0, torch.tensor(1), torch.nan)]
+    with pytest.raises(UserError, match="not finite for image 4"):
+        extract(extractor, batches, format=extractor.format)
 
 
 def test_no_image_is_refused() -> None:

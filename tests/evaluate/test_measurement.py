@@ -10,7 +10,16 @@ from torch import Tensor
 
 from sfumato.data import Dataset
 from sfumato.errors import UserError
-from sfumato.evaluate import compare, extract, frechet_distance, kid, open_extractor, quality, split_rows
+from sfumato.evaluate import (
+    compare,
+    extract,
+    frechet_distance,
+    kid,
+    open_extractor,
+    prdc,
+    quality,
+    split_rows,
+)
 
 from .conftest import blurred, images_of
 from .targets import normal
@@ -43,6 +52,9 @@ def test_a_measurement_carries_what_it_depends_on() -> None:
     fid = found["frechet"]
     assert fid.value == frechet_distance(real[:30], generated).value
     assert fid.baseline == frechet_distance(real[:30], real[30:60]).value
+    four = prdc(real[:30], generated)
+    assert {name: found[name].value for name in four} == {name: value.value for name, value in four.items()}
+    assert four["precision"].value != four["recall"].value, "real images come first"
     assert (fid.num_real, fid.num_generated, fid.baseline_num) == (30, 30, 30)
     assert (fid.extractor, fid.extractor_sha256, fid.recipe) == ("pixels", SMALL.sha256, SMALL.recipe)
     for m in found.values():

@@ -12,12 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from sfumato.codec.format import SIXTEEN
 from sfumato.codec.pixels import to_bytes, to_model
 from sfumato.data import Dataset
 from sfumato.diffusion import DDIM, Cosine, FiniteOracle, GaussianOracle, Noise, sample, trailing
 from sfumato.errors import UserError
 from sfumato.evaluate import contact_sheet, find_memorised, memorisation, open_extractor
-from sfumato.evaluate.memorisation import Memorisation, binomial_tail, mann_whitney, tail_chance
+from sfumato.evaluate.cache import split_rows
+from sfumato.evaluate.memorisation import Memorisation, NearestDistances, binomial_tail, mann_whitney, tail_chance
 
 from .conftest import blurred
 
@@ -94,6 +96,35 @@ def test_distances_are_what_they_are_called(clothes: Dataset) -> None:
     np.testing.assert_allclose(space.distance, near[:, 0], rtol=1e-10)
     np.testing.assert_array_equal(space.row, clothes.train[table.argmin(1)])
     np.testing.assert_allclose(space.ratio, near[:, 0] / near[:, 1:].mean(1), rtol=1e-10)
+
+
+def test_distances_of_held_out_images_and_of_sixteen_bits_are_in_the_same_units(clothes: Dataset) -> None:
+    few = replace(clothes, train=clothes.train[:200], held_out=clothes.held_out[:30])
+    generated = rows(clothes, clothes.held_out[40:50])
+    eight = find_memorised(few, generated)
+    unseen = clothes.images[split_rows(few, "held_out").numpy(), None].astype(float)
+    table = np.sqrt(((unseen - clothes.images[few.train].astype(float)) ** 2).mean((2, 3, 4)))
+    np.testing.assert_allclose(eight.spaces[0].held_out_distance, table.min(1), rtol=1e-10)
+    deep = replace(few, images=np.asarray(clothes.images, np.uint16) * np.uint16(257), format=SIXTEEN)
+    sixteen = find_memorised(deep, torch.from_numpy(generated.numpy().astype(np.uint16) * np.uint16(257)))
+    for name in ("distance", "held_out_distance"):
+        torch.testing.assert_close(getattr(sixteen.spaces[0], name), getattr(eight.spaces[0], name))
+
+
+def test_rows_in_the_space_of_features_are_those_of_different_images(clothes: Dataset, cache: Path) -> None:
+    """Repeated images are left out of both spaces alike, so that the copies are found by both."""
+    index = np.concatenate([np.repeat(clothes.train[:40], 2), clothes.held_out[:20]])
+    images, digests = clothes.images[index], tuple(clothes.digests[row] for row in index)
+    many = replace(clothes, images=images, digests=digests, train=np.arange(80), held_out=np.arange(80, 100))
+    pixels, features = found(many, torch.tensor(images[:80:8]), cache).spaces
+    assert (pixels.row // 2).tolist() == (features.row // 2).tolist() == list(range(0, 40, 4))
+
+
+def test_the_line_is_the_first_hundredth_of_the_held_out_images() -> None:
+    ratio = torch.arange(1.0, 301.0).flip(0) / 300
+    space = NearestDistances("pixels", ratio, torch.arange(300), torch.tensor([2.5, 3.0, 3.5]) / 300, ratio, ratio)
+    assert space.line == (pytest.approx(3 / 300), 3)
+    assert space.flagged.tolist() == [True, False, False]
 
 
 def test_copies_among_the_training_images_do_not_hide_a_copy(clothes: Dataset) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sfumato.evaluate import neighbours, prdc
+from sfumato.evaluate.metrics.prdc import CHANCE
 from sfumato.evaluate.neighbours import nearest
 
 from .targets import normal
@@ -91,14 +92,16 @@ def test_far_away_nothing_is_shared_and_a_set_shares_all_with_itself() -> None:
 
 
 def test_the_other_sets_influence_is_what_its_loss_would_cost() -> None:
-    """Coverage without generated image j, the real balls as they are."""
+    """Coverage without generated image j, the real balls as they are; less most of the variance that is chance."""
     real, fake = normal(40, 2), normal(25, 2, seed=1)
     found = prdc(real, fake, 2)["coverage"]
     radius = np.sort(distances(real, real), 1)[:, 2]
     between = distances(real, fake)
-    for j in range(25):
-        without = float(np.mean(np.delete(between, j, 1).min(1) <= radius))
-        assert float(found.influences[1][j]) == pytest.approx(25 * (found.value - without), abs=1e-9)
+    without = [float(np.mean(np.delete(between, j, 1).min(1) < radius)) for j in range(25)]
+    lost = 40 * (found.value - np.array(without))
+    psi = found.influences[1].numpy()
+    np.testing.assert_allclose(psi / psi.std(), lost / lost.std(), atol=1e-9)
+    assert psi.var(ddof=1) == pytest.approx((25 / 40) ** 2 * (lost.var(ddof=1) - CHANCE * lost.mean()))
 
 
 def test_a_real_images_influence_on_density_is_its_ball_and_what_others_gain_without_it() -> None:

@@ -15,6 +15,7 @@ from sfumato.conditions.table import Attributes
 from sfumato.diffusion import GaussianOracle, Optimal
 from sfumato.evaluate import stages
 from sfumato.evaluate.bits import Bits, measure_bits
+from sfumato.evaluate.cache import split_rows
 from sfumato.evaluate.target import Target
 
 from .targets import (
@@ -126,6 +127,18 @@ def test_conditions_come_together_as_often_as_in_training(conditional: Target) -
     wanted = 6000 * training[there] / 200
     assert ((counts[there] - wanted) ** 2 / wanted).sum() < 29.6, "ten degrees of freedom, p = 0.001"
     assert torch.equal(table(1500), table(6000)[:1500]), "each by its index"
+
+
+def test_conditions_are_those_of_training_images_and_held_out_images_come_in_random_order(conditional: Target) -> None:
+    table = np.array(conditional.data.table)
+    table[conditional.data.held_out] = [2, 5]  # a shade that no training image has
+    other = relabelled(conditional, table)
+    condition = other.condition(seed=5, num=500)
+    assert isinstance(condition, Attributes)
+    assert float(condition.table[:, 1].max()) == 1
+    rows = conditional.held_out(15)
+    assert torch.equal(rows, split_rows(conditional.data, "held_out")[:15])
+    assert rows.tolist() != sorted(rows.tolist())
 
 
 @pytest.mark.parametrize("batch", [64, 7])

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from sfumato import resolve
 from sfumato.codec.format import EIGHT
 from sfumato.codec.pixels import Pixels
+from sfumato.conditions.table import Attributes
 from sfumato.diffusion import (
     DDIM,
     GRIDS,
@@ -22,12 +24,15 @@ from sfumato.diffusion import (
     Large,
     Linear,
     Optimal,
+    Prediction,
     Thresholded,
     trailing,
 )
+from sfumato.diffusion.condition import Condition
+from sfumato.diffusion.denoiser import Wrapped
 from sfumato.diffusion.grid import grid_for
 from sfumato.errors import UserError
-from sfumato.generate.recipe import AUTO, Recipe, takes
+from sfumato.generate.recipe import AUTO, FITTED_ON, Recipe, takes
 from sfumato.model import Model, load, save
 
 TINY = {"net.base": "8", "net.groups": "4", "net.multipliers": "1,2", "net.blocks": "1"}
@@ -83,6 +88,8 @@ def test_guidance_is_inside_what_keeps_the_range() -> None:
     assert Recipe(range="threshold").denoiser(ORACLE, CODEC) == Thresholded(ORACLE)
     assert Recipe(range="free").denoiser(ORACLE, CODEC) is ORACLE
     assert Recipe(guidance=3.0, range="free").denoiser(ORACLE, CODEC, ORACLE) == AutoGuided(ORACLE, ORACLE, 3.0)
+    within = Recipe(guidance=3.0, interval=(0.1, 0.9), range="free").denoiser(ORACLE, CODEC, ORACLE)
+    assert within == AutoGuided(ORACLE, ORACLE, 3.0, (0.1, 0.9))
     with pytest.raises(UserError, match="the same schedule"):
         Recipe(guidance=3.0).denoiser(ORACLE, CODEC, replace(ORACLE, schedule=Linear(100)))
 
@@ -98,6 +105,24 @@ def test_a_fitted_grid_is_fitted_to_the_order_and_the_model() -> None:
     assert not torch.equal(ddim, second)
     assert not torch.equal(ddim, trailing(5, ORACLE.schedule))
     assert torch.equal(ddim, Recipe("ddim", steps=5, grid="fitted").times(ORACLE, (1, 2, 2))), "a function of the model"
+
+
+@dataclass(frozen=True)
+class Labelled(Wrapped):
+    """A denoiser that keeps the labels that it was given."""
+
+    seen: set[tuple[float, ...]]
+
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
+        assert isinstance(condition, Attributes)
+        self.seen.add(tuple(condition.table[:, 0].tolist()))
+        return self.denoiser(x_t, t, condition)
+
+
+def test_a_grid_is_fitted_to_the_conditions_that_are_asked_for() -> None:
+    labelled, condition = Labelled(ORACLE, set()), Attributes(torch.tensor([[0.0], [1.0], [2.0]]))
+    Recipe("ddim", steps=5, grid="fitted").times(labelled, (1, 2, 2), condition)
+    assert labelled.seen == {tuple(float(n % 3) for n in range(FITTED_ON))}
 
 
 def test_facts_leave_out_what_has_no_effect(model: Model) -> None:

@@ -6,11 +6,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
+from sfumato.codec.format import EIGHT
+from sfumato.codec.pixels import Pixels
+from sfumato.conditions.attributes import Attribute
+from sfumato.conditions.table import Attributes
+from sfumato.conditions.vocabulary import AttributeVocabulary
+from sfumato.config.config import Config
+from sfumato.diffusion import DDIM, Cosine, GaussianOracle, trailing
 from sfumato.errors import UserError
 from sfumato.generate import pictures
-from sfumato.generate.writers import film, save_png
+from sfumato.generate.recipe import Recipe
+from sfumato.generate.sample import Sampling
+from sfumato.generate.writers import Samples, film, save_png, write
+from sfumato.model import Model
 
 
 def noise(*shape: int) -> np.ndarray:
@@ -74,6 +86,27 @@ def test_strip_puts_rows_under_captions_and_beside_labels() -> None:
     margin = page[:, : page.shape[1] - bare.shape[1]]
     assert (margin < 128).any(), "the labels are drawn"
     assert (margin[:, 0] == pictures.PAPER).all(), "and not cut"
+
+
+def samples(num: int) -> Samples:
+    """A Gaussian's images in batches of two, labelled a, b, c, a, b, c, ..."""
+    oracle = GaussianOracle(Cosine(20), torch.tensor(0.2), torch.tensor(0.1))
+    sampling = Sampling(Recipe(), oracle, DDIM(), trailing(3, oracle.schedule), (1, 4, 4), torch.device("cpu"))
+    vocabulary = AttributeVocabulary((Attribute("kind", ("a", "b", "c")),))
+    model = Model(nn.Linear(1, 1), Config(), oracle, Pixels(EIGHT, (1, 4, 4)), vocabulary)  # type: ignore[arg-type]
+    condition = Attributes(torch.tensor([[0.0], [1.0], [2.0]]))
+    return Samples(model, sampling, num, seed=1, condition=condition, batch=2)
+
+
+def test_files_of_a_folder_hold_their_own_number_and_label_also_when_it_is_continued(tmp_path: Path) -> None:
+    write(samples(3), tmp_path / "some")
+    for name in ("some", "whole"):
+        write(samples(7), tmp_path / name)
+        for n in range(7):
+            text = Image.open(tmp_path / name / f"{n:06}.png").text  # type: ignore[attr-defined]
+            assert (text["index"], text["label"]) == (str(n), f"kind={'abc'[n % 3]}")
+    for file in (tmp_path / "whole").iterdir():
+        assert file.read_bytes() == (tmp_path / "some" / file.name).read_bytes()
 
 
 def test_a_grey_film_is_exact_and_holds_its_last_frame(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from sfumato.generate.sample import sample
 from sfumato.model import load
 from sfumato.run.events import Finished, HeldOut, Sampled, Saved, Started, Stepped
 from sfumato.run.folder import Run
-from sfumato.train import loop, train
+from sfumato.train import checkpoint, loop, train
 
 from .conftest import equal, final, go, log_of, tiny
 
@@ -115,6 +115,14 @@ def test_killed_twenty_times_is_the_same_bit_for_bit(digits, tmp_path: Path):
     killed_at_random(config, hurt, digits, 20, 1.0)
     assert final(hurt) == final(calm)
     assert log_of(hurt) == log_of(calm)
+
+
+def test_seconds_of_earlier_sessions_count(digits, run, monkeypatch):
+    go(tiny(), run, digits, 10)
+    _, position = checkpoint.newest(run, pytest.fail)
+    assert position.seconds > 0
+    monkeypatch.setattr(time, "perf_counter", lambda: 0.0)  # no time passes in this session
+    assert {event.seconds for event in go(tiny(), run, digits) if isinstance(event, Stepped)} == {position.seconds}
 
 
 def test_another_seed_is_another_run(digits, run, whole):

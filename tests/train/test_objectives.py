@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from sfumato.run.events import Finished, HeldOut, Stepped, Warned
 from sfumato.run.folder import Run
 from sfumato.train import train
 from sfumato.train.trainer import Trainer
+from sfumato.train.validation import HeldOutLosses
 
 from .conftest import tiny
 
@@ -78,6 +80,7 @@ IMPORTANCE = {
     "diffusion__schedule__num_steps": "4",  # ten losses at each t come quickly
     "train__grid_steps": "4",
 }
+GRIDS_OF_FOUR = {"train__grid_steps": "4"}
 MUON = {"optim__name": "muon", "diffusion__timesteps__kind": "logit-normal", "diffusion__parameterization": "x0"}
 
 
@@ -126,6 +129,32 @@ def test_the_best_weights_are_kept(digits, run) -> None:
     assert best.best
     assert [e.best for e in events] == [e.loss == min(x.loss for x in events[: i + 1]) for i, e in enumerate(events)]
     assert all(e.bound.mean > 0 and e.train > 0 for e in events)
+
+
+def test_the_best_weights_stay_where_the_loss_rises(digits, run, monkeypatch) -> None:
+    losses, measured = iter([1.0, 0.5, 0.9, 0.8, 0.7]), Trainer.held_out
+
+    def held_out(trainer: Trainer) -> HeldOutLosses:
+        found, loss = measured(trainer), next(losses)
+        return replace(found, held_out=Terms(torch.full_like(found.held_out.loss, loss), found.held_out.t))
+
+    monkeypatch.setattr(Trainer, "held_out", held_out)
+    events = [e for e in train(tiny(train__held_outs="4"), run, digits) if isinstance(e, HeldOut)]
+    assert [event.best for event in events] == [True, True, False, False, False]
+    assert load(run, "best").images == events[1].images
+
+
+@pytest.mark.parametrize("objective", ["hybrid", "vlb"])
+def test_times_that_are_not_uniform_have_weights_in_a_bound(digits, objective) -> None:
+    """1 / (T p_t), the mean of which over many times is one; in the simple loss the distribution is the weighting."""
+    given = {"diffusion__timesteps__kind": "logit-normal", "diffusion__schedule__num_steps": "5", **GRIDS_OF_FOUR}
+    config = tiny(**given, diffusion__objective=objective, diffusion__variance="learned")
+    u = torch.rand(4000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    t, weights = Trainer(config, digits)._sample_timesteps(u)
+    p = config.diffusion.timesteps.probabilities(5)
+    torch.testing.assert_close(weights, 1 / (5 * p[(5 * t).round().long() - 1]))
+    assert float(weights.mean()) == pytest.approx(1, abs=0.1)
+    assert Trainer(tiny(**given), digits)._sample_timesteps(u)[1] is None
 
 
 @pytest.mark.parametrize(

@@ -13,16 +13,21 @@ and use real balls only:
 
 A ball is open, as in the code of Naeem et al.: an image at exactly the radius is not in it.
 
-Each image's influence includes being counted and counting others; its ball's radius is treated as fixed, except for
-density. There, a real ball that loses one of its k images reaches to the next one and holds about 1/k more. With c_i
-generated images in the ball of real image x_i, of N real and M generated ones,
+**Influences.** An image that is counted has what it counts for. Image i, one of N whose balls are asked about, has what
+the number would lose without it, N times over (the jackknife). With c_i of the M other images in its ball, a_i of them
+in no other ball,
 
-    psi(x_i) = N / (k M) ( c_i - 1/k sum over the balls j that x_i is one of the k nearest in of c_j )
-    psi(y)   = (real balls that hold y) / k
+    precision, recall:   psi_i = N/M a_i
+    density:             psi_i = N/(k M) ( c_i - 1/k sum of c_j over the balls j in which i is one of the k images )
 
-Without the second term the standard error is too small where few images lie in most balls (0.75 of the true one for 500
-Gaussian points in 32 dimensions). Whether y lies in a ball is a matter of chance that both influences contain, with a
-variance of density / (k M) in the mean; it counts once, so psi(x_i) is scaled down by as much.
+and for coverage, where a real image is counted and a generated one may be the only one in its ball, as for recall. The
+sum is there since a ball that loses one of its k images reaches to the next and holds about 1/k more; without it
+density's standard error is 0.75 of the true one for 500 Gaussian points in 32 dimensions. In the others radii are
+treated as fixed.
+
+Both sets' influences then contain the chance that this image lies in that ball, and it must count once. So psi_i is
+scaled down until its variance is less by that of independent counts, which is their mean; where radii are treated as
+fixed, by `CHANCE` of it.
 """
 
 from __future__ import annotations
@@ -37,6 +42,9 @@ from sfumato.evaluate.neighbours import nearest, pieces, square_distances
 
 K = 5
 """How many neighbours a ball holds (Naeem et al.'s choice)."""
+CHANCE = 0.9
+"""With this fraction standard errors of precision, recall and coverage are 0.9 to 1.1 of the true ones, measured on
+300 and 500 Gaussian points in 10 to 32 dimensions; without it 1.2 to 1.7."""
 
 
 def prdc(real: Tensor, generated: Tensor, k: int = K) -> dict[str, MetricValue]:
@@ -69,10 +77,14 @@ def _density(held: Tensor, balls: Tensor, neighbours: Tensor) -> MetricValue:
     k = neighbours.shape[1]
     counts, weight = held / k, len(balls) / (k * len(held))
     wider = torch.zeros_like(balls).index_add_(0, neighbours.flatten(), balls.repeat_interleave(k) / k)
-    psi = weight * (balls - wider)
-    pairs, variance = weight * float(counts.mean()), float(psi.var())
-    psi = psi * math.sqrt(max(0.0, 1 - pairs / variance)) if variance > 0 else psi
+    psi = weight * _with_less_variance(balls - wider, float(balls.mean()))
     return MetricValue(float(counts.mean()), (counts, psi), least=0.0)
+
+
+def _with_less_variance(psi: Tensor, less: float) -> Tensor:
+    """Influences (N,) scaled down until their variance is less by so much."""
+    variance = float(psi.var())
+    return psi * math.sqrt(max(0.0, 1 - less / variance)) if variance > 0 else psi
 
 
 class _Held:
@@ -90,9 +102,9 @@ class _Held:
     def fraction(self, others: int) -> MetricValue:
         """Return the fraction of images that are held at all.
 
-        An image's influence is whether it is held; that of one of the M others is what the fraction would lose without
-        it, M times over (the jackknife): the images that it alone holds.
+        An image's influence is whether it is held; that of one of the M others follows from how many it holds alone.
         """
         held = (self.count > 0).double()
-        alone = torch.bincount(self.holders[self.count == 1].long(), minlength=others)
-        return MetricValue(float(held.mean()), (held, alone * (others / len(held))), least=0.0, most=1.0)
+        alone = torch.bincount(self.holders[self.count == 1].long(), minlength=others).double()
+        psi = others / len(held) * _with_less_variance(alone, CHANCE * float(alone.mean()))
+        return MetricValue(float(held.mean()), (held, psi), least=0.0, most=1.0)
