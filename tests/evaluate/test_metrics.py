@@ -132,11 +132,11 @@ def intervals(metric: str, sets: str, trials: int) -> dict[str, tuple[Tensor, Te
 @pytest.mark.parametrize(("metric", "sets"), [(name, next(iter(GAUSSIANS))) for name in METRICS] + ONE_LAW)
 def test_intervals_hold_what_they_promise(metric: str, sets: str) -> None:
     """The mean of the metric lies in about 95 % of the intervals, and their errors are the metric's deviation within a
-    fifth."""
-    for name, (values, ends) in intervals(metric, sets, 100).items():
+    quarter."""
+    for name, (values, ends) in intervals(metric, sets, 200).items():
         held = int(((ends[:, 0] <= values.mean()) & (values.mean() <= ends[:, 1])).sum())
-        assert 90 <= held <= 98, f"{name}: {held} of 100 intervals"
-        assert float(ends[:, 2].mean() / values.std()) == pytest.approx(1, abs=0.2), name
+        assert 180 <= held <= 196, f"{name}: {held} of 200 intervals"
+        assert float(ends[:, 2].mean() / values.std()) == pytest.approx(1, abs=0.25), name
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_errors_of_prdc_are_the_deviations_over_a_hundred_draws(sets: str, devia
     draws = [METRICS["prdc"](*GAUSSIANS[sets](n), 0).values() for n in range(4)]
     variances = [[sum(float(psi.var()) / len(psi) for psi in value.influences) for value in draw] for draw in draws]
     errors = torch.tensor(variances).mean(0).sqrt()
-    torch.testing.assert_close(errors, torch.tensor(deviations), rtol=0.2, atol=0)
+    torch.testing.assert_close(errors, torch.tensor(deviations), rtol=0.25, atol=0)
 
 
 # The kernel distance

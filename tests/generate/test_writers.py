@@ -104,7 +104,7 @@ def test_files_of_a_folder_hold_their_own_number_and_label_also_when_it_is_conti
         write(samples(7), tmp_path / name)
         for n in range(7):
             text = Image.open(tmp_path / name / f"{n:06}.png").text  # type: ignore[attr-defined]
-            assert (text["index"], text["label"]) == (str(n), f"kind={'abc'[n % 3]}")
+            assert (text["index"], text["label"]) == (str(n), "abc"[n % 3])
     for file in (tmp_path / "whole").iterdir():
         assert file.read_bytes() == (tmp_path / "some" / file.name).read_bytes()
 

@@ -275,7 +275,7 @@ def rendered(pixels: Pixels, range: tuple[float, float] | None = None) -> NDArra
         except Unreadable:
             range = float(pixels.min()), float(pixels.max())
     low, high = range
-    shown = (pixels.astype(np.float64) - low) * (255 / max(high - low, 1e-30))
+    shown = (pixels.astype(np.float64) - low) / max(high - low, 1e-30) * 255  # exact in the middle
     return np.asarray(np.rint(shown.clip(0, 255)), np.uint8)
 
 
