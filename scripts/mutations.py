@@ -970,7 +970,7 @@ MUTATIONS = [
         "fingerprint: without the side of the split",
         "data/dataset.py",
         ' + self.held_out.astype("<i8").tobytes()',
-        "",
+        ' + b""',
         "tests/data/test_dataset.py::test_whatever_training_sees_is_in_the_fingerprint",
     ),
     M(
