@@ -121,7 +121,7 @@ def intervals(metric: str, sets: str, trials: int) -> dict[str, tuple[Tensor, Te
     found: dict[str, list[tuple[float, Interval]]] = {}
     for trial in range(trials):
         for name, value in METRICS[metric](*GAUSSIANS[sets](trial), 0).items():
-            found.setdefault(name, []).append((value.value, interval_of(value, trial, replicates=400)))
+            found.setdefault(name, []).append((value.value, interval_of(value, trial)))
     return {
         name: (torch.tensor([value for value, _ in each]), torch.tensor([interval for _, interval in each]))
         for name, each in found.items()
