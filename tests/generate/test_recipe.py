@@ -127,7 +127,7 @@ def test_a_grid_is_fitted_to_the_conditions_that_are_asked_for() -> None:
 
 def test_facts_leave_out_what_has_no_effect(model: Model) -> None:
     assert Recipe("ddim", steps=4).resolve(model).describe() == {
-        "sampler": "ddim", "steps": 4, "grid": "trailing", "eta": 0.0, "range": "clip",
+        "sampler": "ddim", "steps": 4, "grid": "visible", "eta": 0.0, "range": "clip",
     }  # fmt: skip
     facts = Recipe("unipc", steps=4, guidance=2.0, interval=(0.2, 0.8)).resolve(model).describe()
     assert facts["guidance"] == 2.0

@@ -99,7 +99,8 @@ def test_a_chance_of_nothing_changes_no_bit(digits):
 
 def test_a_step_shows_the_network_what_was_done(digits, monkeypatch):
     """The batch, the condition and the numbers by hand; labels are dropped, the numbers are not."""
-    trainer = Trainer(tiny(augment__p="0.5", train__label_dropout="0.5", train__batch="32"), digits)
+    given = {"augment__p": "0.5", "train__label_dropout": "0.5", "train__batch": "32"}
+    trainer = Trainer(tiny(**given, diffusion__timesteps__kind="uniform"), digits)
     seen = []
     monkeypatch.setattr(trainer.net, "forward", lambda *given, **more: seen.append((given, more)) or 1 / 0)
     with pytest.raises(ZeroDivisionError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -186,6 +186,11 @@ class Interpolate(_Deterministic):
             raise UserError("--seed and --to are for samples: leave them out, or leave the images out")
         if not all(0 <= seed < 2**64 for seed in self._seeds()):
             raise UserError("--seed and --to must be whole numbers from 0 to 2^64 - 1")
+
+    def recipe(self, **changes: Any) -> Recipe:
+        """Return the recipe; between samples nothing is inverted, and the grid is that of sampling."""
+        recipe = super().recipe(**changes)
+        return recipe if self.images else replace(recipe, grid=self.grid)
 
     def _seeds(self) -> tuple[int, int]:
         return self.seed, self.seed + 1 if self.to is None else self.to
