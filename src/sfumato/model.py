@@ -32,14 +32,11 @@ from sfumato.errors import UserError
 from sfumato.files import write_atomic
 from sfumato.nets import Interface, Network, NetworkConfig
 from sfumato.nets.cost import Cost
-from sfumato.run.folder import Run
+from sfumato.run.folder import WEIGHTS, Run
+from sfumato.run.locate import locate, run_of
+from sfumato.run.places import located
 from sfumato.weights import pack, read, unusable
 
-SHIPPED = ("faces", "fashion", "emoji32")
-"""Models that come with the package, by name (assets/MODELS.md)."""
-ASSETS = Path(__file__).with_name("assets")
-WEIGHTS = ("ema", "raw", "best")
-"""The weights of a run folder: the average, the trained ones, and the average with the lowest held-out loss."""
 MOST_ATTRIBUTES = 1000
 
 
@@ -130,9 +127,9 @@ class Model:
         Raises:
             UserError: the file names anything else, and no source is given.
         """
-        run, data = Run(self.path.absolute().parent.parent), self.config.data
-        if self.path != Path() and run.weights == self.path.absolute().parent and run.exists():
-            data = run.config().data
+        run, data = None if self.path == Path() else run_of(self.path), self.config.data
+        if run is not None:
+            data = located(run)
         elif self.path != Path():
             if data.labels not in ("none", "source"):
                 data = replace(data, labels="source") if source is not None else data
@@ -199,7 +196,7 @@ def load(path: Path | str | Run, weights: str = "ema", device: torch.device | st
     """Rebuild a model from a weights file.
 
     Args:
-        path: a weights file, a run folder, or a name of `SHIPPED`.
+        path: a weights file, a run folder, one of its checkpoints, or a name of `SHIPPED`.
         weights: which of a run folder's weights, `ema`, `raw` or `best`, or a weights file.
         device: for the network.
 
@@ -227,31 +224,6 @@ def load(path: Path | str | Run, weights: str = "ema", device: torch.device | st
     net = _build(config.net, config.interface(codec.shape[0], vocabulary), tensors, file).to(device)
     denoiser = NetworkDenoiser(net, schedule, config.diffusion.build_parameterization())
     return Model(net, config, denoiser, codec, vocabulary, images, kind, file, sha256)
-
-
-def locate(path: Path | str | Run, weights: str = "ema") -> Path:
-    """Return the weights file that a path and a choice of weights mean.
-
-    Raises:
-        UserError: there is none.
-    """
-    location = path.path if isinstance(path, Run) else Path(path)
-    if weights not in WEIGHTS:
-        location = Path(weights)
-    if str(location) in SHIPPED and not location.is_file() and not Run(location).exists():
-        return ASSETS / f"{location}.safetensors"
-    if not location.is_dir():
-        if not location.is_file():
-            raise UserError(
-                f"{location} does not exist: give a weights file, a run folder that has saved a checkpoint, or a model "
-                f"that comes along ({', '.join(SHIPPED)})"
-            )
-        return location
-    file = Run(location).weights / f"{weights}.safetensors"
-    if not file.is_file():
-        none = f"no {weights} weights" if any(Run(location).weights.glob("*.safetensors")) else "no weights yet"
-        raise UserError(f"{location} has {none}: give a weights file, or a run folder that has saved a checkpoint")
-    return file
 
 
 def _plausible(table: dict[str, Any]) -> dict[str, Any]:

@@ -42,6 +42,13 @@ def test_json_has_every_figure_and_how_it_was_measured(sfumato: Command, labelle
         )
 
 
+def test_images_can_be_named(sfumato: Command, plain: Path, refused: Callable[..., str]) -> None:
+    words = ["diagnose", plain, "--num", 8, "--device", "cpu", "--json", "--data"]
+    data = json.loads(sfumato(*words, "fashion").out)["evidence"]["data"]
+    assert (data["source"], data["changed"]) == ("fashion", True)
+    assert "no built-in data 'nowhere'" in refused(*words, "nowhere")
+
+
 def test_a_weights_file_alone_is_diagnosed_without_an_event_log(sfumato: Command, plain: Path) -> None:
     file = plain / "weights" / "raw.safetensors"
     said = json.loads(sfumato("diagnose", file, "--num", 8, "--device", "cpu", "--json").out)

@@ -76,7 +76,7 @@ def test_python_m_sfumato_is_the_command() -> None:
         ("sample x --steps=5 --xyzzy", "no option --xyzzy; see sfumato sample --help"),
         ("sample x --num many", "--num takes a whole number, not 'many'"),
         ("sample x --eta none", "--eta takes a number, not 'none'"),
-        ("sample x --sampler dddpm", "--sampler: 'dddpm' is unknown; did you mean 'ddpm'"),
+        ("sample faces --sampler dddpm", "--sampler: 'dddpm' is unknown; did you mean 'ddpm'"),
         ("sample x --num", "--num needs a value"),
         ("sample x y", "does not take 'y'"),
         ("train faces --net.base", "--net.base needs a value"),

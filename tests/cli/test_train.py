@@ -150,6 +150,56 @@ def test_another_configuration_is_refused_with_the_difference(plain: Path, refus
     assert "net.base 8 -> 16, optim.lr 0.006 -> 0.5" in said
 
 
+def _pictures(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    for n in range(24):
+        Image.new("L", (8, 8), 10 * n).save(folder / f"{n}.png")
+    return folder
+
+
+def test_the_same_images_by_another_path_are_the_same_run(
+    sfumato: Command, refused: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, words = _pictures(tmp_path / "photos"), ["--images", "16", "--size", "8,8", *TINY]
+    assert sfumato("train", "photos", *words).code == 0
+    begun = Path("runs/photos/config.toml").read_bytes()
+    for path in ("photos/", "./photos", photos, "runs/../photos"):
+        assert "this run is finished" in sfumato("train", path, *words).out, path
+    os.symlink(photos, tmp_path / "link")
+    assert "this run is finished" in sfumato("train", "link", "--run", "runs/photos", *words).out
+    assert Path("runs/photos/config.toml").read_bytes() == begun
+
+    other = _pictures(tmp_path / "b" / "photos")
+    said = refused("train", "b/photos", *words, "--dry-run")
+    assert "runs/photos is trained on photos: choose another --run for b/photos, such as runs/photos-2" in said
+    assert other.is_dir()
+
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert "this run is finished" in sfumato("train", "../photos", "--run", "../runs/photos", *words).out
+
+
+def test_the_images_of_a_run_are_found_from_another_folder(
+    sfumato: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sfumato.model import load
+
+    _pictures(tmp_path / "photos")
+    assert sfumato("train", "photos", "--images", "16", "--size", "8,8", *TINY).code == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    model = load("../runs/photos")
+    assert model.config.data.source == "photos"  # a weights file names no path of this machine
+    assert model.data().source_name == str(tmp_path / "photos")
+    # moved with its images: the recorded folder is gone, the path as typed leads there
+    moved = tmp_path.with_name(f"{tmp_path.name}-moved")
+    moved.mkdir()
+    for name in ("photos", "runs"):
+        (tmp_path / name).rename(moved / name)
+    monkeypatch.chdir(moved)
+    assert load("runs/photos").data().source_name == str(moved / "photos")
+
+
 def test_a_full_disk_is_said(sfumato: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")

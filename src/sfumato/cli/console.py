@@ -102,15 +102,20 @@ def progress(what: str, every: float = 5.0) -> Callable[[int, int], None]:
     return report
 
 
+def check_device(name: str) -> None:
+    """Refuse the name of a device that can't be; without torch, which takes seconds to import."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
+        gpu = re.fullmatch(r"gpu(:?\d{1,3})?|\d{1,3}", name)
+        raise UserError(f"--device can't be '{name}': {'write --device cuda' if gpu else 'choose auto, cpu or cuda'}")
+
+
 def pick_device(name: str) -> torch.device:
     """Return the device `cpu`, `cuda` or `cuda:1`, or for `auto` the GPU if there is one.
 
     Raises:
         UserError: the device does not exist.
     """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):  # before torch, which takes seconds to import
-        gpu = re.fullmatch(r"gpu(:?\d{1,3})?|\d{1,3}", name)
-        raise UserError(f"--device can't be '{name}': {'write --device cuda' if gpu else 'choose auto, cpu or cuda'}")
+    check_device(name)
     import torch
 
     available = torch.cuda.is_available()

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from tyro.conf import Positional
 
 from sfumato.cli.console import print_json, progress, say
-from sfumato.cli.options import Json, Overrides, check, option
+from sfumato.cli.options import Force, Json, Overrides, check, option
+from sfumato.cli.output import check_file, free, is_ours
 from sfumato.conditions.attributes import plain
 from sfumato.errors import UserError
 from sfumato.report.text import facts
@@ -39,6 +40,7 @@ class Data:
     """the contact sheet; NAME-sheet.png in this folder by default"""
     num: int = 100
     """how many images the sheet shows"""
+    force: Force = False
     json: Json = False
     overrides: Overrides = ()
 
@@ -53,8 +55,11 @@ class Data:
 
         out = self.out or Path(f"{Path(self.source).resolve().name}-sheet.png")
         check(self.num)
+        if self.out is None and out.exists() and not is_ours(out):
+            out = free(out)
         if out.suffix.lower() != ".png":
             raise UserError(f"--out {out}: a contact sheet is a .png file")
+        check_file(out, self.force)
         overrides = dict(self.overrides)
         if "data.labels" not in overrides and open_source(self.source).attributes:
             overrides["data.labels"] = "source"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from tyro.conf import Positional
 
 from sfumato.cli.console import print_json, progress, say
-from sfumato.cli.options import Flag, Overrides, option
+from sfumato.cli.options import Flag, Force, Overrides, option
+from sfumato.cli.output import check_file
 from sfumato.errors import UserError
 from sfumato.report.text import facts
 
@@ -43,6 +44,7 @@ class Check:
     """scan only this many images, evenly spaced; all by default"""
     preset: Annotated[str | None, option("NAME")] = None
     """the preset to train with; the recommended one by default"""
+    force: Force = False
     json: Flag = False
     """print one JSON object instead of text"""
     overrides: Overrides = ()
@@ -81,8 +83,7 @@ class Check:
         for flag, path, suffix in (("--out", self.out, ".html"), ("--fix", self.fix, ".txt")):
             if path is None:
                 continue
-            if path.suffix.lower() != suffix:
-                raise UserError(f"{flag} {path}: the name must end in {suffix}")
+            check_file(path, self.force, (suffix,), flag)
             if Path(self.source).is_dir() and path.resolve().is_relative_to(Path(self.source).resolve()):
                 raise UserError(f"{flag} {path} is inside {name}, which is never written to: choose another folder")
 

@@ -30,6 +30,8 @@ class Diagnose:
 
     source: Annotated[Path, Positional, option("RUN_OR_WEIGHTS")]
     """a run folder, or a weights file"""
+    data: Annotated[str | None, option("NAME|PATH")] = None
+    """images to compare with; the model's training data by default"""
     num: int = 64
     """how many images to sample each time; fewer are quicker and less certain"""
     seed: int = 0
@@ -48,7 +50,7 @@ class Diagnose:
         from sfumato.diagnose import as_json, as_text, conclude, measure, observe
 
         on_progress = progress("measuring")
-        evidence = measure(self.source, self.num, self.seed, pick_device(self.device), on_progress)
+        evidence = measure(self.source, self.num, self.seed, pick_device(self.device), on_progress, self.data)
         symptoms, findings = observe(evidence), conclude(evidence)
         if self.json:
             print_json(as_json(evidence, symptoms, findings))

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from tyro.conf import Positional
 
-from sfumato.cli.console import pick_device, print_json, progress, say
+from sfumato.cli.console import check_device, pick_device, print_json, progress, say
 from sfumato.cli.model import ModelOptions, condition_of, measured
-from sfumato.cli.options import Device, Json, check, option
+from sfumato.cli.options import Device, Force, Json, check, option
+from sfumato.cli.output import check_file, free
 from sfumato.cli.recipe import RecipeOptions
 from sfumato.errors import UserError
 from sfumato.report.text import duration
@@ -62,6 +63,7 @@ class Editing(ModelOptions, RecipeOptions):
     """the labels of the results: a value (sneaker, 3), or ATTRIBUTE=VALUE (glasses=dark,hair=long)"""
     out: Annotated[Path | None, option("FILE.png|DIR")] = None
     """a picture with a row for each image, or a folder of single images; MODEL-VERB-IMAGE.png here by default"""
+    force: Force = False
     device: Device = "auto"
     json: Json = False
 
@@ -98,9 +100,19 @@ class Editing(ModelOptions, RecipeOptions):
     def perform(self) -> int:
         """Edit, write, print a summary."""
         self.check()
-        recipe, out = self.recipe(), self.out or self._default_out()
-        _check_out(out)
-        model = self.load(pick_device(self.device))
+        self.check_source()
+        for path in self.images:
+            if not path.exists():
+                raise UserError(f"{path} does not exist: give an image file")
+        out = self.out or free(self._default_out())
+        _check_out(out, self.force)
+        check_device(self.device)
+        from sfumato.generate.writers import check_writable
+
+        device, recipe = pick_device(self.device), self.recipe()
+        if out.suffix:
+            check_writable(out)
+        model = self.load(device)
         recipe = recipe.resolve(model)
         start = time.monotonic()
         results = self._results(model, recipe)
@@ -171,17 +183,14 @@ def unit(model: Model) -> str:
     return "grey levels" if model.codec.format.kind == "8" else "units of the data"
 
 
-def _check_out(out: Path) -> None:
+def _check_out(out: Path, force: bool) -> None:
     """Raise `UserError` where the results can't be written, before anything is computed."""
-    from sfumato.generate.writers import check_writable
-
     if out.is_dir() or not out.suffix:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise UserError(f"{out} exists and is not an empty folder: give --out a new one")
     elif out.suffix.lower() != ".png":
         raise UserError(f"--out {out}: the name must end in .png, or be a folder's")
-    else:
-        check_writable(out)
+    check_file(out, force)
 
 
 def _write(results: Sequence[Result], out: Path, facts: dict[str, Any]) -> None:

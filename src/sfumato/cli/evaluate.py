@@ -65,6 +65,7 @@ class Evaluate(ModelOptions, RecipeOptions):
 
     def perform(self) -> int:
         """Measure."""
+        self.check_source()
         first = os.environ.get("RANK", "0") == "0"
         every = ("bits", "quality", "memorisation")
         kinds = [kind for kind in every if getattr(self, kind)] or every

@@ -34,7 +34,7 @@ _ALL = {
     "num-workers workers dataloader-num-workers num-threads": (
         "images are decoded once, into a store, by as many processes as there are cores (leave it out)"
     ),
-    "force overwrite": "nothing that exists is overwritten; give another name",
+    "overwrite yes": "--force",
     "verbose debug quiet": "leave it out (SFUMATO_TRACEBACK=1 shows tracebacks)",
 }
 _LENGTH = {

@@ -10,6 +10,7 @@ from tyro.conf import Positional
 
 from sfumato.cli.options import option
 from sfumato.errors import UserError
+from sfumato.run.folder import WEIGHTS
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +26,7 @@ class ModelOptions:
     """Options of a verb that loads a model."""
 
     source: Annotated[Path, Positional, option("RUN_OR_WEIGHTS")]
-    """a run folder, a weights file, or a model that comes along: faces, fashion, emoji32"""
+    """a run folder, one of its checkpoints, a weights file, or a model that comes along: faces, fashion, emoji32"""
     weights: Annotated[str | None, option("ema|raw|best|FILE")] = None
     """the weights of a run: ema (their average, the default), raw (as trained), best (lowest held-out loss), or a
     file"""
@@ -37,8 +38,6 @@ class ModelOptions:
         Raises:
             UserError: an unknown choice, or a choice for a file that is not a run.
         """
-        from sfumato.model import WEIGHTS
-
         choice = self.weights or "ema"
         if self.weights and not self.source.is_dir():
             raise UserError(
@@ -48,6 +47,12 @@ class ModelOptions:
         if choice not in WEIGHTS and not Path(choice).is_file():
             raise UserError(f"--weights can't be '{choice}': choose {', '.join(WEIGHTS)}, or give a weights file")
         return choice
+
+    def check_source(self) -> None:
+        """Refuse a path where no weights are, before torch is imported."""
+        from sfumato.run.locate import locate
+
+        locate(self.source, self.chosen)
 
     @property
     def name(self) -> str:

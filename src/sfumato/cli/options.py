@@ -36,6 +36,8 @@ _WHERE = "where to compute; a GPU where there is one by default"
 Device = Annotated[str, arg(metavar="auto|cpu|cuda", help_behavior_hint="", help=_WHERE)]
 Json = Annotated[bool, FlagCreatePairsOff, arg(help_behavior_hint="", help="print one JSON object instead of text")]
 
+Force = Annotated[bool, FlagCreatePairsOff, arg(help_behavior_hint="", help="overwrite a file that is there")]
+
 Overrides = Suppress[tuple[tuple[str, str], ...]]
 """The dotted options, as (key, value) pairs in order."""
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from sfumato.cli.console import pick_device, print_json, progress, say
+from sfumato.cli.console import check_device, pick_device, print_json, progress, say
 from sfumato.cli.model import ModelOptions, condition_of, measured
-from sfumato.cli.options import Device, Flag, Json, check, option
+from sfumato.cli.options import Device, Flag, Force, Json, check, option
+from sfumato.cli.output import check_file, free, is_ours
 from sfumato.cli.recipe import RecipeOptions
 from sfumato.errors import UserError
 from sfumato.report.text import duration
@@ -17,6 +18,11 @@ from sfumato.report.text import duration
 if TYPE_CHECKING:
     from sfumato.generate.recipe import Recipe
     from sfumato.model import Model
+
+
+SUFFIXES = (".png", ".gif", ".npz", ".tif", ".tiff")
+"""Of files that hold samples; a name without a suffix is a folder's."""
+KINDS = ".png (grid), .gif (film), .npz (array), .tif (pages), or be a folder's"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +57,14 @@ class Sample(ModelOptions, RecipeOptions):
     """compile the network first: a minute or more, then each step is a little faster"""
     out: Annotated[Path | None, option("FILE.png|DIR|FILE.npz|FILE.gif|FILE.tif")] = None
     """a grid, a folder with one file an image, an array, a film, or pages; MODEL-SAMPLER-SEED.png here by default"""
+    force: Force = False
     device: Device = "auto"
     json: Json = False
 
     def perform(self) -> int:
         """Sample, write, and print a summary."""
-        recipe = self._check()
+        self._check()
+        recipe = self.recipe(quality=self.quality)
         from sfumato.generate.compiled import compiled
         from sfumato.generate.sample import prepare
         from sfumato.generate.writers import Samples, write
@@ -74,18 +82,21 @@ class Sample(ModelOptions, RecipeOptions):
             lambda done, total: report(done // steps, total // steps),
         )  # fmt: skip
         start = time.monotonic()
-        written = write(samples, self.out or self._default_out(recipe))
+        written = write(samples, self._out(recipe))
         self._say(model, recipe, facts, written, time.monotonic() - start)
         return 0
 
-    def _check(self) -> Recipe:
-        """Return the recipe; refuse values out of their range before anything is loaded."""
+    def _check(self) -> None:
+        """Refuse values out of their range before anything is loaded."""
         check(self.num, self.batch, self.seed)
+        check_device(self.device)
+        if self.out is not None and not self.out.is_dir() and self.out.suffix:
+            check_file(self.out, self.force, SUFFIXES, kinds=KINDS)
         if self.weak is not None and self.guidance == 1:
             raise UserError("--weak guides with a scale: give --guidance too, such as --guidance 1.5")
         if self.weak is not None and self.rescale:
             raise UserError("--rescale belongs to guidance towards a label: leave it out, or leave --weak out")
-        return self.recipe(quality=self.quality)
+        self.check_source()
 
     def _weak(self, path: Path, model: Model) -> Model:
         """Load the worse model."""
@@ -104,6 +115,11 @@ class Sample(ModelOptions, RecipeOptions):
         given = {"label": self.label, "weak": None if self.weak is None else str(self.weak)}
         asked = {name: value for name, value in given.items() if value is not None}
         return {"seed": self.seed, **recipe.describe(), **asked, "weights": model.sha256}
+
+    def _out(self, recipe: Recipe) -> Path:
+        """Return where to write; a default name that somebody else's file has gets a number."""
+        out = self.out or self._default_out(recipe)
+        return free(out) if self.out is None and out.exists() and not is_ours(out) else out
 
     def _default_out(self, recipe: Recipe) -> Path:
         label = "" if self.label is None else f"-{self.label}".replace("/", "_")

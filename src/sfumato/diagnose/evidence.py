@@ -96,7 +96,7 @@ class Samples:
 class Data:
     """The training images."""
 
-    source: str = measured("as the run's configuration names it")
+    source: str = measured("the name or path of the images")
     train: int = measured("images that train")
     distinct: int = measured("distinct images among them, by the SHA-256 of their pixels")
     statistics: ImageStatistics = measured("statistics of up to 512 training images, evenly spaced", "look")

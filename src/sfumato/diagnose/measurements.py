@@ -191,7 +191,7 @@ class Bench:
         data, half = self.target.data, max(len(self.pixels) // 2, 2)
         held_out = self._pixels(split_rows(data, "held_out")[:REFERENCE]) if len(data.held_out) else None
         return Data(
-            source=self.model.config.data.source,
+            source=self.target.data.config.source,
             train=len(data.train),
             distinct=len({data.digests[row] for row in data.train.tolist()}),
             statistics=image_statistics(self.pixels),
@@ -222,13 +222,15 @@ class Bench:
         )
 
 
-def measure(path: Path, num: int, seed: int, device: torch.device | str, on_progress: Report) -> Evidence:
+def measure(
+    path: Path, num: int, seed: int, device: torch.device | str, on_progress: Report, images_of: str | None = None
+) -> Evidence:
     """Measure everything about a run folder or a weights file, with `num` (at least 2) samples each time.
 
-    `on_progress` is called with (steps done, in all). Raises `UserError` for no such run or weights, or where its
-    images can't be opened.
+    `images_of` names images to compare with, the model's own by default. `on_progress` is called with (steps done, in
+    all). Raises `UserError` for no such run or weights, or where its images can't be opened.
     """
-    target = open_target(path, device=device)
+    target = open_target(path, data=images_of, device=device)
     model, summary = target.model, RunSummary.read(Run(path)) if Run(path).exists() else None
     bench, name = Bench(target, num, seed, on_progress), model.config.diffusion.parameterization
     others = {kind: file for kind, file in summary.weights.items() if kind != "ema"} if summary is not None else {}

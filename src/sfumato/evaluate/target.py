@@ -22,8 +22,9 @@ from sfumato.diffusion.noise import Purpose, uniform
 from sfumato.errors import UserError
 from sfumato.evaluate.cache import split_rows
 from sfumato.evaluate.jobs import Progress
-from sfumato.model import ASSETS, Model, load
+from sfumato.model import Model, load
 from sfumato.run.folder import Run
+from sfumato.run.locate import ASSETS, run_of
 
 LOG = logging.getLogger("sfumato")
 
@@ -134,7 +135,5 @@ def results_folder(source: Path) -> Path:
     if source.parent == ASSETS:
         return Path("evaluation")
     if source.is_dir():
-        return Run(source).evaluation
-    weights = source.absolute().parent
-    run = Run(weights.parent)
-    return (run if run.weights == weights and run.exists() else Run(source.parent)).evaluation
+        return (run_of(source / "ema.safetensors") or Run(source)).evaluation
+    return (run_of(source) or Run(source.parent)).evaluation

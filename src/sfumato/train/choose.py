@@ -13,6 +13,7 @@ from sfumato.data import Dataset, open_data
 from sfumato.data.mirror import mirror_test_of
 from sfumato.data.store.build import Progress
 from sfumato.run.folder import Run
+from sfumato.run.places import spelled_as_begun
 
 if TYPE_CHECKING:
     import torch
@@ -71,6 +72,7 @@ def flip_if_allowed(config: Config, data: Dataset) -> tuple[Config, Dataset]:
 
 def flip_as_begun(config: Config, data: Dataset, run: Run) -> tuple[Config, Dataset]:
     """Return the configuration and its images with the `data.flip` of a run that was begun with the same other data."""
+    config = replace(config, data=spelled_as_begun(config.data, run))
     if not run.exists() or (begun := run.config().data) == config.data:
         return config, data
     if replace(begun, flip=config.data.flip) != config.data:

@@ -31,6 +31,7 @@ from sfumato.errors import UserError
 from sfumato.files import write_atomic
 from sfumato.model import cost_of
 from sfumato.run.folder import Run, environment
+from sfumato.run.places import spelled_as_begun
 from sfumato.run.plan import Course, Plan, read_course
 from sfumato.train.budget import Speed, plan_for
 from sfumato.train.trainer import Trainer
@@ -96,7 +97,12 @@ def resolve_length(
     began = time.perf_counter() if began is None else began
     if run.exists():
         old = run.config()
-        config = _with_defaults_of(config, old)
+        config = _with_defaults_of(replace(config, data=spelled_as_begun(config.data, run)), old)
+        if config.data.source != old.data.source:
+            raise UserError(
+                f"{run.path} is trained on {old.data.source}: choose another --run for {config.data.source}, such as "
+                f"{run.path}-2"
+            )
         if changes := difference(old, config):
             raise UserError(
                 f"{run.path} was started with another configuration ({changes}): use that one, or choose another --run"

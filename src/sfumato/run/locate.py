@@ -1,0 +1,65 @@
+"""Which weights file a path means. Nothing here imports torch, so that a wrong path is refused at once."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+from sfumato.errors import UserError
+from sfumato.run.folder import WEIGHTS, Run
+
+SHIPPED = ("faces", "fashion", "emoji32")
+"""Models that come with the package, by name (assets/MODELS.md)."""
+ASSETS = Path(__file__).parents[1] / "assets"
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+_LOOKED_AT = 2000
+"""Most entries of a folder that are looked at to find out what it holds."""
+
+
+def locate(path: Path | str | Run, weights: str = "ema") -> Path:
+    """Return the weights file that a path (a run, a checkpoint, a file, a name of `SHIPPED`) and a choice of weights
+    mean.
+
+    Raises:
+        UserError: there is none.
+    """
+    location = path.path if isinstance(path, Run) else Path(path)
+    if weights not in WEIGHTS:
+        location = Path(weights)
+    if str(location) in SHIPPED and not location.is_file() and not Run(location).exists():
+        return ASSETS / f"{location}.safetensors"
+    if not location.is_dir():
+        if not location.is_file():
+            raise UserError(
+                f"{location} does not exist: give a weights file, a run folder that has saved a checkpoint, or a model "
+                f"that comes along ({', '.join(SHIPPED)})"
+            )
+        return location
+    run = Run(location)
+    for file in (run.weights_file(weights), location / f"{weights}.safetensors"):
+        if file.is_file() and (file.parent != location or _is_checkpoint(location)):
+            return file
+    if _is_checkpoint(location):
+        raise UserError(f"{location} is a checkpoint, and has no {weights} weights: choose ema or raw")
+    if not run.exists() and _holds_pictures(location):
+        raise UserError(f"{location} is a folder of images, not a run: first train a model, sfumato train {location}")
+    none = f"no {weights} weights" if any(run.weights.glob("*.safetensors")) else "no weights yet"
+    raise UserError(f"{location} has {none}: give a weights file, or a run folder that has saved a checkpoint")
+
+
+def run_of(file: Path) -> Run | None:
+    """Return the run that a weights file belongs to, as one of its weights or in a checkpoint; None where in none."""
+    folder = file.absolute().parent
+    for run, home in ((Run(folder.parent), folder), (Run(folder.parent.parent), folder.parent)):
+        if home in (run.weights, run.checkpoints) and run.exists():
+            return run
+    return None
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    return (folder / "optim.safetensors").is_file()
+
+
+def _holds_pictures(folder: Path) -> bool:
+    """Whether pictures are among the first entries of a folder or its folders."""
+    return any(path.suffix.lower() in _PICTURES for path in islice(folder.rglob("*"), _LOOKED_AT))
