@@ -50,10 +50,11 @@ class Demo:
         began = time.perf_counter()
         from sfumato.cli.train import train_in_view
         from sfumato.files import write_atomic
-        from sfumato.model import SHIPPED, load
+        from sfumato.model import load
         from sfumato.nets import keep_memory
         from sfumato.report.figures import album
         from sfumato.run.folder import Run
+        from sfumato.run.locate import SHIPPED
 
         run = Run(self.out / "run")
         if self.out.exists() and not self.out.is_dir():
@@ -108,7 +109,8 @@ def draw_ready(folder: Path, device: torch.device) -> list[Path]:
     from sfumato.generate.pictures import grid
     from sfumato.generate.sample import sample
     from sfumato.generate.writers import save_png
-    from sfumato.model import SHIPPED, load
+    from sfumato.model import load
+    from sfumato.run.locate import SHIPPED
 
     paths = [folder / f"{name}.png" for name in SHIPPED]
     for name, path in zip(SHIPPED, paths, strict=True):
