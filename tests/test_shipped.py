@@ -11,8 +11,9 @@ import sfumato
 from sfumato.data import open_data
 from sfumato.errors import UserError
 from sfumato.evaluate import open_extractor
-from sfumato.model import ASSETS, SHIPPED, load, locate
+from sfumato.model import load
 from sfumato.run.folder import Run
+from sfumato.run.locate import ASSETS, SHIPPED, locate
 
 CARD = (ASSETS / "MODELS.md").read_text("utf-8")
 

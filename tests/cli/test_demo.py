@@ -15,9 +15,10 @@ from sfumato.config.data import DataConfig
 from sfumato.data import open_data
 from sfumato.generate import pictures
 from sfumato.generate.recipe import Recipe
-from sfumato.model import SHIPPED, load
+from sfumato.model import load
 from sfumato.report.figures import album
 from sfumato.run.folder import Run
+from sfumato.run.locate import SHIPPED
 from sfumato.train.budget import Speed, plan_for
 
 from .conftest import Command
