@@ -16,7 +16,7 @@ import torch
 from sfumato.config.presets import PRESETS
 from sfumato.nets import Interface
 
-CASES = (("faces", 3, 16, 64), ("fashion", 1, 28, 64), ("small64", 3, 64, 16), ("cifar10-ddpm", 3, 32, 8))
+CASES = (("small16", 3, 16, 64), ("small32", 1, 28, 64), ("small64", 3, 64, 16), ("cifar10-ddpm", 3, 32, 8))
 
 
 def peak() -> int:

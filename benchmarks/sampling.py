@@ -44,7 +44,7 @@ def _ours(team: Contestant, batch: int, size: int, steps: int) -> Callable[[], A
     from sfumato.diffusion import DDIM, Clipped, Eps, Linear, NetworkDenoiser, Noise, sample, trailing
 
     denoiser = Clipped(NetworkDenoiser(team.net, Linear(), Eps()))
-    noise = Noise(0, torch.arange(batch), (CONFIG.channels, size, size))
+    noise = Noise(0, torch.arange(batch), (1, size, size))
     return lambda: sample(denoiser, DDIM(), trailing(steps, denoiser.schedule), noise)
 
 
