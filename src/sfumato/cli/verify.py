@@ -68,7 +68,7 @@ def _line(check: Check) -> str:
     """Return one check in a line: outcome, name, measured error and limit, and its meaning."""
     numbers = "" if check.measured is None else f"{check.measured:.2g} (at most {check.limit:.2g})"
     return (
-        f"{check.outcome.upper() if not check.passed else check.outcome:8}{check.name:40}{numbers:26}{check.sentence}"
+        f"{check.outcome.upper() if not check.passed else check.outcome:8}{check.name:46} {numbers:26}{check.sentence}"
     )
 
 

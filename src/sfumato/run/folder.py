@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import socket
 import sys
 import tomllib
 import warnings
@@ -184,6 +185,10 @@ class Run:
                 raise UserError(f"{self.path} can't be written ({error.strerror}): choose another --run") from None
             if not lock.held:
                 holder = lock.holder or "another process"
+                if holder.startswith(f"process {os.getpid()} on {socket.gethostname()}"):
+                    raise UserError(
+                        f"{self.path} is being trained by this very process: close the earlier generator of train()"
+                    )
                 raise UserError(f"{self.path} is being trained by {holder}: wait for it, or choose another --run")
             stack.callback(self._remove_unused, missing)
             if not lock.enforced:

@@ -38,6 +38,7 @@ from sfumato.run.log import EventLog, last_saved
 from sfumato.run.plan import Course, Plan
 from sfumato.train import checkpoint
 from sfumato.train.checkpoint import Position
+from sfumato.train.interrupt import holding
 from sfumato.train.metrics import Meter, by_level
 from sfumato.train.pace import Pace
 from sfumato.train.plan import begin, resolve_length
@@ -165,8 +166,11 @@ class Session:
         """Yield the session's events, each after it was written to the log, and the warnings that came up."""
         with closing(self._events(accept_changes)) as events:
             try:
-                for event in events:
-                    self.log.write(event)
+                while True:
+                    with holding():  # on Ctrl-C the step is finished; then `closing` saves
+                        if (event := next(events, None)) is None:
+                            break
+                        self.log.write(event)
                     yield event
                     while self.warnings:
                         warning = Warned(event.images, self.warnings.pop(0))
