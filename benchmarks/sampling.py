@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import common
-from common import CONFIG, OURS, Contestant
+from common import OURS, Contestant
 
 
 def step_of(team: Contestant, batch: int, size: int) -> Callable[[], Tensor]:
