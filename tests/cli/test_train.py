@@ -67,6 +67,14 @@ def test_a_dry_run_writes_nothing_and_its_output_is_a_config(sfumato: Command, t
     assert tomllib.loads(again.out) == table
 
 
+def test_a_networks_values_are_laid_over_the_chosen_preset(sfumato: Command, tmp_path: Path) -> None:
+    """They fit the preset's others (8 channels and its groups of 8), not those of the largest network."""
+    (tmp_path / "part.toml").write_text("[net]\nbase = 16\n")
+    for words in (("--net.base", "16"), ("--config", "part.toml")):
+        said = json.loads(sfumato("train", "digits", "--dry-run", "--json", "--images", "64", *words).out)
+        assert (said["config"]["net"]["base"], said["config"]["net"]["groups"]) == (16, 8)
+
+
 def test_dry_run_in_json(sfumato: Command) -> None:
     said = json.loads(sfumato("train", "fashion", "--dry-run", "--json").out)
     assert said["shape"] == [1, 28, 28]

@@ -149,7 +149,7 @@ def _words(
     ]
     commands = [
         (f"sfumato sample {run.path} --seed 1 --out more.png", "other images"),
-        ("sfumato sample emoji32 --label animal --guidance 2", "a model that comes along"),
+        ("sfumato sample emoji32 --label smiley --guidance 2", "a model that comes along"),
         (f"sfumato sample {run.path} --steps 5 --out hurried.png", "how few steps will do?"),
         (f"sfumato sample {run.path} --sampler ddpm --steps 250 --out ddpm.png", "noise in every step"),
         (f"sfumato info {run.path}", "the network, the schedule, the training"),

@@ -206,11 +206,16 @@ def _images(name: str, channels: int, height: int, width: int, gpu: bool, second
 
 
 def resolve(
-    preset: str | None = None, file: Path | str | None = None, overrides: Mapping[str, str] | None = None
+    preset: str | None = None,
+    file: Path | str | None = None,
+    overrides: Mapping[str, str] | None = None,
+    only: Sequence[str] | None = None,
 ) -> Config:
     """Return the configuration: a preset or the defaults, overridden by a TOML file, overridden by `overrides`.
 
-    Overrides are text by dotted key, such as {"net.base": "64", "diffusion.schedule.kind": "linear"}.
+    Overrides are text by dotted key, such as {"net.base": "64", "diffusion.schedule.kind": "linear"}. With `only`, the
+    values of file and overrides are taken for those branches alone, such as ("data", "train"): before a preset is
+    chosen, a network's values can't be checked.
 
     Raises:
         UserError: an unknown preset or key (the nearest valid one is named), an unreadable file, a wrong type, or a
@@ -227,4 +232,5 @@ def resolve(
     renamed = {_RENAMED.get(key, key): value for key, value in (overrides or {}).items()}
     if "data.size" in renamed:
         renamed["data.size"] = parse_size(renamed["data.size"])
-    return from_dict(tree.merge(table, tree.nest(renamed)))
+    given = tree.merge(table, tree.nest(renamed))
+    return from_dict(given if only is None else {branch: given[branch] for branch in only})

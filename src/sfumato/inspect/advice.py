@@ -85,7 +85,7 @@ def _settings(report: Report, preset: str | None) -> Iterator[Advice]:
     name, reason, _ = choose(shape, count, "cpu")
     large, *_ = choose(shape, count, "cuda")
     if preset is None:
-        gpu = f"; with a GPU {large}" if large != name else ""
+        gpu = f"; with a GPU: {large}" if large != name else ""
         yield Advice("good", "settings", f"preset {name}: {reason}{gpu}{_flip(report, name)}")
     elif preset in (name, large):
         yield Advice("good", "settings", f"preset {preset}, which is also the recommended one{_flip(report, preset)}")

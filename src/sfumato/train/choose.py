@@ -44,10 +44,9 @@ def choose(
         reason = "as asked"
         presets.resolve(preset)  # an unknown name is reported before the images are read
     else:
-        only_data = {key: value for key, value in overrides.items() if key.startswith("data.")}
-        data = open_data(presets.resolve(None, file, only_data).data, on_progress=on_progress)
-        budget = presets.resolve(None, file, {**overrides, **only_data}).train.budget
-        preset, reason, values = presets.choose(data.shape, len(data.train), str(device), budget)
+        asked = presets.resolve(None, file, overrides, only=("data", "train"))
+        data = open_data(asked.data, on_progress=on_progress)
+        preset, reason, values = presets.choose(data.shape, len(data.train), str(device), asked.train.budget)
         overrides = values | dict(overrides)
     config = presets.resolve(preset, file, overrides)
     chosen = "data.flip" in overrides or (file is not None and "flip" in read_toml(file).get("data", {}))
