@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from sfumato.data.formats.colour import TINT
 from sfumato.data.formats.decode import header_size
 from sfumato.data.sources.protocol import Unreadable
 
@@ -120,6 +121,9 @@ def attack(count: int, path: Path, first: int = 0) -> tuple[int, float]:
             assert got.dtype == np.uint8, trial
             wanted = independently(data)
             assert wanted is not None
+            if got.shape[2] < wanted.shape[2]:  # lossy colour that is grey but for a tint is read as grey
+                assert np.ptp(wanted, axis=2).max() <= TINT, trial
+                wanted = np.rint(wanted @ [0.299, 0.587, 0.114])[..., None]
             assert got.shape == wanted.shape, trial
             assert np.abs(got - wanted).max(initial=0) <= 1, trial
     return read, slowest

@@ -157,7 +157,7 @@ def one_image(run: Path) -> Path:
 
 def few_memorised(run: Path) -> Path:
     few = digits(lambda x: x[:32], run.parent / "few")
-    return train(run, images=32000, data=few, data__held_out="0.2")
+    return train(run, images=64000, data=few, data__held_out="0.2")
 
 
 def shifted(run: Path) -> Path:
