@@ -159,6 +159,11 @@ def stand_in_for_torchvision() -> None:
             setattr(sys.modules[parent], leaf, module)
 
 
+def shown(value: float | None) -> str:
+    """A figure in a table, of three digits; "?" where there is none."""
+    return "?" if value is None else f"{value:.3g}"
+
+
 def calibration(batch: int) -> tuple[Callable[[], None], float]:
     """Return a forward 3x3 convolution of 64 channels on 32x32 images, channels_last, and its GFLOP."""
     x = torch.randn(batch, 64, 32, 32).contiguous(memory_format=torch.channels_last)

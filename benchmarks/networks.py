@@ -26,6 +26,7 @@ from typing import Any
 import torch
 
 import common
+from common import shown
 from sfumato.config.data import DataConfig
 from sfumato.data import open_data
 from sfumato.errors import UserError
@@ -115,13 +116,9 @@ def table(rows: list[Row]) -> Iterator[str]:
     for row in sorted(rows, key=lambda row: (row["side"], row["data"], row["seconds"], row["network"], row["rate"])):
         yield (
             f"| {Path(row['data']).stem} | {row['side']} | {row['network']} | x{row['rate']:g} | {row['seconds']:g} | "
-            f"**{row['distance']:.3g}** [{_shown(row['low'])}, {_shown(row['high'])}] | {_shown(row['real'])} | "
+            f"**{row['distance']:.3g}** [{shown(row['low'])}, {shown(row['high'])}] | {shown(row['real'])} | "
             f"{row['images']:,} | {row['parameters'] / 1e6:.2f}M | {row['mflop']} | {row['seed']} |"
         )
-
-
-def _shown(value: float | None) -> str:
-    return "?" if value is None else f"{value:.3g}"
 
 
 def main() -> None:

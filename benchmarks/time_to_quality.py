@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from common import shown
 from judge import open_judge
 from sfumato.config.data import DataConfig
 from sfumato.data import open_data
@@ -125,20 +126,16 @@ def table(rows: list[Row]) -> Iterator[str]:
         mine = [row for row in rows if (row["data"], row["num"]) == (data, num)]
         floor = mine[0]["baseline"]
         judge = mine[0]["extractor"]
-        yield f"\n{data}: Frechet distance of {num:,} images ({judge}); real against real {_show(floor)}\n"
+        yield f"\n{data}: Frechet distance of {num:,} images ({judge}); real against real {shown(floor)}\n"
         yield "| contestant | seconds | distance [95 %] | images seen | parameters | training | sampling | seconds |"
         yield "|---|---|---|---|---|---|---|---|"
         order = list(CONTESTANTS)
         for row in sorted(mine, key=lambda r: (r["seconds"], order.index(r["contestant"]), r["seed"])):
             yield (
-                f"| {row['contestant']} | {row['seconds']:g} | **{_show(row['value'])}** [{_show(row['low'])}, "
-                f"{_show(row['high'])}] | {row['images']:,} | {row['parameters'] / 1e6:.2f}M | {row['about']} | "
+                f"| {row['contestant']} | {row['seconds']:g} | **{shown(row['value'])}** [{shown(row['low'])}, "
+                f"{shown(row['high'])}] | {row['images']:,} | {row['parameters'] / 1e6:.2f}M | {row['about']} | "
                 f"{row['sampling']} | {row['sampled_s']:.0f} |"
             )
-
-
-def _show(value: float | None) -> str:
-    return "?" if value is None else f"{value:.3g}"
 
 
 def main() -> int:

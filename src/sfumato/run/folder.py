@@ -238,3 +238,11 @@ def _cpu() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def changed_machine(run: Run, device: str) -> str:
+    """Say which of threads and device differ from when a run began; empty where none does."""
+    old, new = run.read(run.environment_path) or {}, environment(device)
+    names = [name for name in ("threads", "device") if name in old and old[name] != new[name]]
+    changes = ", ".join(f"{name} {old[name]} -> {new[name]}" for name in names)
+    return changes and f"{changes} since this run began: its results can differ in the last bits"

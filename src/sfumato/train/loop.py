@@ -33,7 +33,7 @@ from sfumato.generate.sample import out_of_memory
 from sfumato.generate.writers import save_png
 from sfumato.model import packed
 from sfumato.run.events import Event, Finished, HeldOut, Sampled, Saved, Skipped, Started, Stepped, Warned
-from sfumato.run.folder import Run, environment
+from sfumato.run.folder import Run, changed_machine
 from sfumato.run.log import EventLog, last_saved
 from sfumato.run.plan import Course, Plan
 from sfumato.train import checkpoint
@@ -337,14 +337,9 @@ class Session:
         self.earlier, self.saved_at = position.seconds, position.images
         self.pace.resume(position.images)
         self._follow_plan()
-        self.warnings += list(filter(None, [_publish(self.run, folder), self._changed_machine()]))
-
-    def _changed_machine(self) -> str:
-        """Say which of threads and device differ from when the run began; empty where none does."""
-        old, new = self.run.read(self.run.environment_path) or {}, environment(str(self.trainer.device))
-        names = [name for name in ("threads", "device") if name in old and old[name] != new[name]]
-        changes = ", ".join(f"{name} {old[name]} -> {new[name]}" for name in names)
-        return changes and f"{changes} since this run began: its results can differ in the last bits"
+        self.warnings += list(
+            filter(None, [_publish(self.run, folder), changed_machine(self.run, str(self.trainer.device))])
+        )
 
     def save_is_due(self) -> bool:
         """Whether enough time has passed since the last save, and saving does not take too much of it."""
