@@ -906,8 +906,8 @@ MUTATIONS = [
     M(
         "loop: seconds of earlier sessions are forgotten",
         "train/loop.py",
-        "self.earlier, self.saved_at = position.seconds,",
-        "self.earlier, self.saved_at = 0.0,",
+        "self.earlier = position.seconds",
+        "self.earlier = 0.0",
         "tests/train/test_loop.py::test_seconds_of_earlier_sessions_count",
     ),
     M(
@@ -1234,9 +1234,9 @@ MUTATIONS = [
     ),
     M(
         "loop: saved while steps are skipped",
-        "train/loop.py",
-        "if self.images in (0, self.saved_at) or self.skips:",
-        "if self.images in (0, self.saved_at):",
+        "train/saver.py",
+        "if self.trainer.images in (0, self.saved_at) or self.skips:",
+        "if self.trainer.images in (0, self.saved_at):",
         "tests/train/test_trouble.py",
     ),
     M(

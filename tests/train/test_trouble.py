@@ -19,7 +19,7 @@ from sfumato.run.events import Finished, Sampled, Saved, Skipped, Stepped, Warne
 from sfumato.run.folder import Run
 from sfumato.run.log import read_events
 from sfumato.run.plan import Course, Plan
-from sfumato.train import checkpoint, loop, train
+from sfumato.train import checkpoint, loop, saver, train
 from sfumato.train.checkpoint import find_damage, not_finite
 
 from .conftest import Altered, equal, final, go, log_of, tiny
@@ -62,7 +62,7 @@ def test_changes_are_refused_unless_accepted(digits, run, monkeypatch, changed):
     if changed == "images":
         digits = replace(digits, held_out=digits.held_out[1:])
     else:
-        monkeypatch.setattr({"torch": torch, "sfumato": loop}[changed.split()[-1]], "__version__", "9.9.9")
+        monkeypatch.setattr({"torch": torch, "sfumato": saver}[changed.split()[-1]], "__version__", "9.9.9")
     with pytest.raises(
         UserError, match=rf"{changed} changed .*{'' if changed == 'images' else '9.9.9'}.*--accept-changes"
     ):
@@ -257,11 +257,11 @@ def test_saving_takes_a_small_share_of_the_time(digits, run, monkeypatch):
     config, course = tiny(train__save_every="10"), Course((Plan(160, 20, 8, 0, 0),))
     session = loop.Session(config, run, digits, torch.device("cpu"), course)
     session.trainer.images = 8
-    now = session.save_clock
+    now = session.saver.clock
     for cost, gone, due in ((0, 9, False), (0, 11, True), (1, 11, False), (1, 19, False), (1, 21, True)):
         session.pace.save = cost
         monkeypatch.setattr(time, "perf_counter", lambda gone=gone: now + gone)
-        assert session.save_is_due() is due
+        assert session.saver.is_due() is due
 
 
 # --- the weights files are those of the newest checkpoint

@@ -17,33 +17,27 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from contextlib import closing
-from pathlib import Path
 
-import safetensors.torch
 import torch
-from torch import Tensor
 
-from sfumato import __version__
-from sfumato.config.config import Config, digest
+from sfumato.config.config import Config
 from sfumato.data import Dataset
 from sfumato.errors import UserError
 from sfumato.files import Lock, write_atomic
 from sfumato.generate.pictures import grid
 from sfumato.generate.sample import out_of_memory
 from sfumato.generate.writers import save_png
-from sfumato.model import packed
-from sfumato.run.events import Event, Finished, HeldOut, Sampled, Saved, Skipped, Started, Stepped, Warned
-from sfumato.run.folder import Run, changed_machine
-from sfumato.run.log import EventLog, last_saved
+from sfumato.run.events import Event, Finished, HeldOut, Sampled, Skipped, Started, Stepped, Warned
+from sfumato.run.folder import Run
+from sfumato.run.log import EventLog
 from sfumato.run.plan import Course, Plan
 from sfumato.train import checkpoint
-from sfumato.train.checkpoint import Position
 from sfumato.train.interrupt import holding
 from sfumato.train.metrics import Meter, by_level
 from sfumato.train.pace import Pace
 from sfumato.train.plan import begin, resolve_length
+from sfumato.train.saver import Saver, publish_last
 from sfumato.train.trainer import Trainer
-from sfumato.weights import tensors_of
 
 Events = Generator[Event, None, None]
 
@@ -51,7 +45,6 @@ MAX_SKIPS = 10
 """Steps in a row without a finite gradient after which the run ends."""
 WINDOW = 16
 """Steps between two reports on a GPU, which has to wait for each."""
-_MUST_STAY = {"fingerprint": "the images", "torch": "the version of torch", "sfumato": "the version of sfumato"}
 
 
 def train(
@@ -90,7 +83,7 @@ def train(
         course = begin(run, config, plan, device)
         finished = run.read(run.finished_path)
         if finished is not None and finished.get("images") == plan.steps * plan.batch:
-            _publish_last(run, run.checkpoint(plan.steps * plan.batch))
+            publish_last(run, run.checkpoint(plan.steps * plan.batch))
             yield Finished(int(finished["images"]), float(finished.get("seconds", 0.0)), again=True)
             return
         try:
@@ -102,38 +95,21 @@ def train(
             raise UserError(f"out of memory: set --train.batch={half}, in another --run folder") from None
 
 
-def _publish_last(run: Run, last: Path) -> None:
-    """Have the weights files of a finished run be those of its last checkpoint, where that is still there."""
-    if checkpoint.find_damage(last) is None and (reason := _publish(run, last)):
-        raise UserError(f"{reason}: free space on the disk, and give the same command again")
-
-
-def _publish(run: Run, folder: Path) -> str:
-    """Copy a checkpoint's weights to the run's; return why they could not be written, empty where they were."""
-    try:
-        checkpoint.publish(run, folder)
-    except OSError as error:
-        return f"the weights files were not written ({error}); the checkpoint of {int(folder.name)} images stands"
-    return ""
-
-
 class Session:
     """A training from its start or a checkpoint to its end or an interruption."""
 
     def __init__(
         self, config: Config, run: Run, data: Dataset, device: torch.device, course: Course, lock: Lock | None = None
     ) -> None:
-        self.start = self.save_clock = time.perf_counter()
-        self.config, self.run, self.data, self.lock = config, run, data, lock
+        self.start = time.perf_counter()
+        self.config, self.run, self.data = config, run, data
         self.trainer = Trainer(config, data, device)
         self.warnings: list[str] = list(self.trainer.warnings())
         self.pace = Pace(config, run, course, self.warnings.append)
         self.log, self.meter = EventLog(run.events_path, self.warnings.append), Meter(device)
         self.window = WINDOW if device.type == "cuda" else 1
         self.earlier = 0.0  # seconds spent in earlier sessions
-        self.saved_at = -1
-        self.skips = 0  # steps skipped since the last applied one
-        self.stale = ""  # why the weights files are not those of the last checkpoint
+        self.saver = Saver(run, self.trainer, self.log, self.pace, self.warnings, lock)
         self._follow_plan()
 
     @property
@@ -181,7 +157,9 @@ class Session:
 
     def _events(self, accept_changes: bool) -> Events:
         """Resume, train, save; on being closed between two steps, save."""
-        self._resume(accept_changes)
+        if (position := self.saver.resume(accept_changes)) is not None:
+            self.earlier = position.seconds
+            self._follow_plan()
         try:
             yield Started(self.plan, self.images)
             while True:
@@ -189,18 +167,19 @@ class Session:
                 yield from self._replan()
                 if self.step >= self.plan.steps:
                     break
-                if self.save_is_due():
-                    yield from self._save_or_warn()
+                if self.saver.is_due():
+                    failure = self.saver.try_save(self.seconds)
+                    yield Warned(self.images, failure) if failure else self.saver.event()
                 yield from self._steps()
         except GeneratorExit:
-            if self._save_or_fail():
-                self.log.write(self._saved())
+            if self.saver.save_last(self.seconds, self.step >= self.plan.steps):
+                self.log.write(self.saver.event())
             raise
-        if self.skips > 1:  # one bad batch may be the last; the weights before it are sound
-            raise self._diverged(f"the loss or gradient of the last {self.skips} steps was not finite")
-        self._save_or_fail()
+        if (skips := self.saver.skips) > 1:  # one bad batch may be the last; the weights before it are sound
+            raise self.saver.diverged(f"the loss or gradient of the last {skips} steps was not finite")
+        self.saver.save_last(self.seconds, ended=True)
         finished = Finished(self.images, self.seconds)
-        yield self._saved()
+        yield self.saver.event()
         try:
             yield finished
         finally:  # after it was logged, else the log of a run cut off here would lack its last event
@@ -226,14 +205,14 @@ class Session:
         losses = self.trainer.held_out()
         if losses is None:
             return
-        self._check_folder()
+        self.saver.check_folder()
         trainer = self.trainer
         trainer.best, overfitting = trainer.best.update(losses.held_out.loss, losses.train, self.images)
         average = trainer.ema.net.state_dict()
         best = trainer.best.images == self.images and checkpoint.not_finite({"ema": average}) is None
         if best:
             try:
-                write_atomic(self.run.weights_file("best"), self._packed("ema", average), parents=False)
+                write_atomic(self.run.weights_file("best"), self.saver.packed("ema", average), parents=False)
             except OSError as error:
                 self.warnings.append(f"weights/best.safetensors was not written ({error}); training continues")
         buckets, bound = by_level(losses.held_out), by_level(losses.bound)
@@ -244,7 +223,7 @@ class Session:
         """Write the sample grids."""
         kinds = ("ema", "raw") if self.config.train.raw_grids else ("ema",)
         for kind in kinds:
-            self._check_folder()
+            self.saver.check_folder()
             pictures, seed = self.trainer.sample_grid(kind=kind), self.config.train.seed
             path = self.run.grid(self.images, kind)
             try:
@@ -263,7 +242,7 @@ class Session:
             if due or step % self.window == 0 or step >= self.plan.steps:
                 break
         sums = self.meter.read()
-        self.skips = sums.in_a_row
+        self.saver.skips = sums.in_a_row
         if sums.applied:
             loss, buckets = sums.buckets.mean, sums.buckets
             yield Stepped(self.images, step, loss, sums.grad_norm, metrics.lr, self.seconds, buckets, sums.applied)
@@ -276,124 +255,4 @@ class Session:
                     f"the loss or gradient of all {self.step} steps so far was not finite: run 'sfumato data check' on "
                     "the images, look at the diffusion settings, and start another --run"
                 )
-            raise self._diverged(f"the loss or gradient of {sums.in_a_row} steps in a row was not finite")
-
-    def _diverged(self, reason: str) -> UserError:
-        """Return the error for a training that can't go on, with what is left of it."""
-        best = self.trainer.best.images
-        kept = f"; weights/best.safetensors is of {best} images" if self.run.weights_file("best").exists() else ""
-        return UserError(
-            f"training has diverged: {reason}, up to image {self.images}; {self._last()}{kept}; start another --run "
-            f"with an optim.lr lower than {self.config.optim.lr:g}"
-        )
-
-    def _last(self) -> str:
-        return f"the last checkpoint is of {self.saved_at} images" if self.saved_at > 0 else "there is no checkpoint"
-
-    def _check_folder(self) -> None:
-        """Raise `UserError` where the run folder is no longer the one that was locked."""
-        if self.lock is not None and not self.lock.is_in_place():
-            raise UserError(
-                f"{self.run.path} was moved or deleted (or its lock was) while it was being trained; {self._last()}: "
-                "put it back, and give the same command again"
-            )
-
-    # --- checkpoints
-
-    def _position(self) -> Position:
-        return Position(
-            images=self.images,
-            step=self.step,
-            seconds=self.seconds,
-            config=digest(self.config),
-            fingerprint=self.data.fingerprint,
-            torch=torch.__version__,
-            sfumato=__version__,
-        )
-
-    def _resume(self, accept_changes: bool) -> None:
-        """Go back to the newest good checkpoint; without one, refuse to begin anew over what a training left."""
-        newest = checkpoint.newest(self.run, self.warnings.append)
-        logged = last_saved(self.run.events_path)
-        if newest is None:
-            if logged or self.run.has_results():
-                raise UserError(
-                    f"{self.run.path} was trained{f' on {logged} images' if logged else ''} and has no checkpoint: put "
-                    "its checkpoints folder back, or choose a new --run"
-                )
-            return
-        folder, position = newest
-        if logged > position.images and not self.warnings:
-            self.warnings.append(f"the checkpoint of {logged} images is gone: resuming from {position.images} images")
-        present = self._position()
-        for name, meaning in _MUST_STAY.items():
-            old, new = getattr(position, name), getattr(present, name)
-            if old != new and not accept_changes:
-                raise UserError(
-                    f"{meaning} changed since checkpoint {folder.name} ({old[:12]} -> {new[:12]}): "
-                    f"restore the old one, or resume with --accept-changes"
-                )
-        self.trainer.load(checkpoint.load(folder, self.trainer.state()), position.images)
-        self.earlier, self.saved_at = position.seconds, position.images
-        self.pace.resume(position.images)
-        self._follow_plan()
-        self.warnings += list(
-            filter(None, [_publish(self.run, folder), changed_machine(self.run, str(self.trainer.device))])
-        )
-
-    def save_is_due(self) -> bool:
-        """Whether enough time has passed since the last save, and saving does not take too much of it."""
-        if self.images in (0, self.saved_at) or self.skips:
-            return False
-        return time.perf_counter() - self.save_clock >= self.pace.saving_interval
-
-    def _packed(self, kind: str, tensors: dict[str, Tensor]) -> bytes:
-        return packed(tensors, self.config, self.trainer.codec, self.data.vocabulary, kind, self.images)
-
-    def _save(self) -> None:
-        """Write the log, then a checkpoint, then the weights files."""
-        self._check_folder()
-        start, state = time.perf_counter(), self.trainer.state()
-        if bad := checkpoint.not_finite(state):
-            raise self._diverged(f"{bad} has values that are not finite")
-        weights = {kind: self._packed(kind, state[kind]) for kind in ("raw", "ema")}
-        files = {**weights, "optim": safetensors.torch.save(tensors_of(state["optim"]))}
-        self.log.sync()
-        self.pace.save_course()
-        folder = checkpoint.save(self.run, self._position(), {f"{name}.safetensors": files[name] for name in files})
-        self.saved_at, self.stale = self.images, _publish(self.run, folder)
-        self.save_clock = time.perf_counter()
-        self.pace.pause("save", self.save_clock - start)
-
-    def _saved(self) -> Saved:
-        return Saved(self.images, self.run.checkpoint(self.images), self.pace.save)
-
-    def _save_or_warn(self) -> Events:
-        """Save; on failure warn and continue."""
-        try:
-            self._save()
-        except OSError as error:
-            self.save_clock = time.perf_counter()
-            yield Warned(self.images, f"NOT SAVED at {self.images} images ({error}); training continues, will retry")
-        else:
-            self.warnings += [self.stale] if self.stale else []
-            yield self._saved()
-
-    def _save_or_fail(self) -> bool:
-        """Save for the last time in this session, unless steps are being skipped; whether there was something to."""
-        self._check_folder()
-        if self.images == 0 or (self.skips and self.step < self.plan.steps):
-            return False
-        due = self.images != self.saved_at
-        try:
-            if due:
-                self._save()
-            elif self.stale:
-                self.stale = _publish(self.run, self.run.checkpoint(self.saved_at))
-        except OSError as error:
-            raise UserError(
-                f"could not save at {self.images} images ({error}); {self._last()}; free space on the disk and resume"
-            ) from None
-        if self.stale:
-            raise UserError(f"{self.stale}: free space on the disk, and give the same command again")
-        return due
+            raise self.saver.diverged(f"the loss or gradient of {sums.in_a_row} steps in a row was not finite")
