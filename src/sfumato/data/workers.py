@@ -275,12 +275,17 @@ def _answer(function: Callable[[File], bytes], item: bytes) -> bytes:
         if item[:1] == b"-":
             return item
         return b"+" + function(Blob(item[1:]) if item[:1] == b"B" else Path(os.fsdecode(item[1:])))
-    except Unreadable as fault:
-        return _packed(fault.reason)
-    except MemoryError:
-        return _packed("it needs more memory than is available")
     except Exception as error:  # a bug here must not stop the other files; it is reported with the file
-        return _packed(f"unexpected {type(error).__name__}: {printable(str(error))[:80]}")
+        return _packed(reason_of(error))
+
+
+def reason_of(error: Exception) -> str:
+    """Return in words why a file has no answer: the reason of an `Unreadable`, else the error."""
+    if isinstance(error, Unreadable):
+        return error.reason
+    if isinstance(error, MemoryError):
+        return "it needs more memory than is available"
+    return f"unexpected {type(error).__name__}: {printable(str(error))[:80]}"
 
 
 def _packed(file: File | str) -> bytes:

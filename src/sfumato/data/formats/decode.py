@@ -40,7 +40,8 @@ from sfumato.data.formats.png import read_sixteen, rows_missing
 from sfumato.data.formats.tiff import bands_size, is_bands, read_bands
 from sfumato.data.sources.protocol import MAX_PIXELS, Blob, File, Picture, Pixels, Unreadable, printable
 
-_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TIFF", "WEBP")
+_FORMATS = ("PNG", "JPEG", "AVIF", "BMP", "GIF", "JPEG2000", "PPM", "QOI", "TIFF", "WEBP")
+"""Tried in this order, so the commonest come first."""
 _PLAIN = ("RGB", "RGBX", "P", "CMYK", "YCbCr", "HSV")
 _IN_MEMORY = 2**25
 """A file of at most this many bytes is read into memory, since decoding opens it several times."""

@@ -41,7 +41,7 @@ from sfumato.data.sources.protocol import File, Source, Unreadable, encoded, fil
 from sfumato.data.store import format as disk
 from sfumato.data.store.format import Chunk, Plan, append, chunks, header, load, plan_of, row_digest, write_index
 from sfumato.data.store.percentiles import percentile_range
-from sfumato.data.workers import count_workers, run
+from sfumato.data.workers import count_workers, reason_of, run
 from sfumato.errors import UserError
 from sfumato.files import Lock, sync
 
@@ -167,19 +167,25 @@ def decoder(setup: bytes) -> Callable[[File], bytes]:
 
 def _answers(source: Source, form: Form, first: int) -> Iterator[tuple[Row | str, tuple[float, ...], str | None]]:
     """Yield each picture's row, or why there is none, its condition and its caption, from `first` on."""
-    if (files := encoded(source)) is not None:
-        workers, setup = count_workers(len(source) - first), json.dumps(asdict(form)).encode()
+    workers = 0 if (files := encoded(source)) is None else count_workers(len(source) - first)
+    if files is not None and workers:
+        setup = json.dumps(asdict(form)).encode()
         batch = max(1, min(16, _BATCH_BYTES // (3 * math.prod(form.size))))
         rows = run(DECODER, setup, files_of(files, range(first, len(source))), workers, batch=batch)
         for i, row in enumerate(rows, first):
             yield row if isinstance(row, str) else Row.unpack(row), *files.labels[i]
         return
     for i in range(first, len(source)):
+        picture = None
         try:
             picture = source.read(i)
-            yield make_row(picture, form), picture.condition, picture.caption
-        except Unreadable as fault:
-            yield fault.reason, (), None
+            row: Row | str = make_row(picture, form)
+        except Exception as error:  # as a worker does: the other pictures go on
+            row = reason_of(error)
+        yield (
+            row,
+            *((picture.condition, picture.caption) if picture is not None and isinstance(row, Row) else ((), None)),
+        )
 
 
 def _write_rows(built: Path, source: Source, plan: Plan, on_progress: Progress) -> Counter[str]:
