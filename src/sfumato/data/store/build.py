@@ -176,16 +176,13 @@ def _answers(source: Source, form: Form, first: int) -> Iterator[tuple[Row | str
             yield row if isinstance(row, str) else Row.unpack(row), *files.labels[i]
         return
     for i in range(first, len(source)):
-        picture = None
         try:
             picture = source.read(i)
-            row: Row | str = make_row(picture, form)
-        except Exception as error:  # as a worker does: the other pictures go on
-            row = reason_of(error)
-        yield (
-            row,
-            *((picture.condition, picture.caption) if picture is not None and isinstance(row, Row) else ((), None)),
-        )
+            made = make_row(picture, form), picture.condition, picture.caption
+        except Exception as error:  # as in a worker: the other pictures go on
+            yield reason_of(error), (), None
+        else:
+            yield made
 
 
 def _write_rows(built: Path, source: Source, plan: Plan, on_progress: Progress) -> Counter[str]:
