@@ -30,6 +30,7 @@ FLOORS = (
     ("train",),
     ("report.html", "report.text"),
     ("evaluate", "edit", "inspect", "verify"),
+    ("exchange",),
     ("diagnose",),
     ("report",),
     ("cli",),

@@ -10,12 +10,21 @@ from sfumato.conditions.vocabulary import AttributeVocabulary
 from sfumato.errors import UserError
 from sfumato.nets import NETWORKS, Interface, Network, NetworkConfig
 from sfumato.nets.transformer.transformer import TransformerConfig
+from sfumato.nets.unet.general import GeneralUNetConfig
 from sfumato.nets.unet.unet import UNetConfig
 
+# fmt: off
 SMALL: dict[str, NetworkConfig] = {
     "unet": UNetConfig(base=8, multipliers=(1, 2), blocks=1, attention=(1,), dropout=0.0, groups=4),
+    "general": GeneralUNetConfig(
+        base=8, multipliers=(1, 2), blocks=1, attention=(1,), groups=4, entrance=12, time_width=10, embedding=20,
+        time_scale=0.5, cosine_first=True, frequency_shift=0, early_condition=True, eps=1e-5, least_group=4,
+        scale_shift=True, output_scale=0.7, halving="block", doubling="block", resample_shortcut=True, head_width=4,
+        up_attention="last",
+    ),
     "transformer": TransformerConfig(width=32, depth=2, heads=2, patch=2),
 }
+# fmt: on
 VOCABULARY = AttributeVocabulary((Attribute("kind", ("a", "b")), Attribute("age")))
 WHOLE = Interface(2, VOCABULARY, augment=9, learned_variance=True)
 

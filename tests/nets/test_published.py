@@ -7,9 +7,10 @@ import torch
 
 pytest.importorskip("diffusers")
 
-from diffusers_weights import to_ours, unet_2d_model
+from diffusers_weights import unet_2d_model
 from torch import nn
 
+from sfumato.exchange.diffusers.names import to_ours
 from sfumato.nets import Interface
 from sfumato.nets.cost import parameters
 from sfumato.nets.unet.unet import UNet, UNetConfig

@@ -37,6 +37,7 @@ VERBS = {
     "edit": "edit images with a model: inpaint, vary, interpolate, colorize, upscale, deblur, invert",
     "evaluate": "measure a model: bits per dimension, sample quality, memorisation",
     "diagnose": "find out why samples are noise, grey, tinted or copies, and how to fix it",
+    "export": "write a model in a format of another library: diffusers, safetensors",
     "verify": "check the mathematics on this machine",
     "info": "describe a run or a weights file",
     "data": "list the built-in data sets, describe one, or check a collection: data check PATH",

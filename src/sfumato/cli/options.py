@@ -81,6 +81,19 @@ def check(num: int = 1, batch: int = 1, seed: int = 0) -> None:
         raise UserError(f"--seed is {seed}: it must be a whole number from 0 to 2^64 - 1")
 
 
+def settings(words: Sequence[str], flag: str = "--set") -> dict[str, str]:
+    """Return KEY=VALUE words as a table; raises `UserError` for one of another form, or a key given twice."""
+    table: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not (equals and key):
+            raise UserError(f"{flag} {word}: give KEY=VALUE")
+        if key in table:
+            raise UserError(f"{flag} gives {key} twice: give it once")
+        table[key] = value
+    return table
+
+
 def parse(verb: type[V] | Family, name: str, words: Sequence[str]) -> V | Verb:
     """Return a verb with its options filled in from the words after its name; the first word chooses from a family.
 

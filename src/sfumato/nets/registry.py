@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from sfumato.nets.protocol import NetworkConfig
 from sfumato.nets.transformer.transformer import TransformerConfig
+from sfumato.nets.unet.general import GeneralUNetConfig
 from sfumato.nets.unet.unet import UNetConfig
 
-NETWORKS: dict[str, type[NetworkConfig]] = {"unet": UNetConfig, "transformer": TransformerConfig}
+NETWORKS: dict[str, type[NetworkConfig]] = {
+    "unet": UNetConfig,
+    "general": GeneralUNetConfig,
+    "transformer": TransformerConfig,
+}

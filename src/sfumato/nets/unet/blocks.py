@@ -89,7 +89,7 @@ class Downsample(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(width, width, 3, stride=2)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
         """Map (B, width, H, W), H and W even, to (B, width, H / 2, W / 2)."""
         out: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
         return out
@@ -102,7 +102,7 @@ class Upsample(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(width, width, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
         """Map (B, width, H, W) to (B, width, 2 H, 2 W)."""
         return F.conv_transpose2d(x, spread(self.conv.weight), self.conv.bias, stride=2, padding=1)
 

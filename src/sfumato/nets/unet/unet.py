@@ -104,6 +104,21 @@ class UNetConfig:
         return tuple(self.base * multiplier for multiplier in self.multipliers)
 
     @property
+    def entrance(self) -> int:
+        """Channels after the first convolution."""
+        return self.base
+
+    @property
+    def time_width(self) -> int:
+        """Length of the time's row of sines and cosines."""
+        return self.base
+
+    @property
+    def embedding(self) -> int:
+        """Length of the vector that the blocks read."""
+        return 4 * self.base
+
+    @property
     def multiple(self) -> int:
         """Height and width are extended to a multiple of this: patch * 2^(levels - 1)."""
         return int(self.patch * 2 ** (len(self.multipliers) - 1))
@@ -121,16 +136,51 @@ class UNetConfig:
         """Return a new network."""
         return UNet(self, interface)
 
+    # What a network of another library has in another form (`general`) is built here.
+
+    def norm(self, width: int) -> nn.GroupNorm:
+        """Return a normalisation."""
+        return norm(width, self.groups)
+
+    def block(self, inputs: int, outputs: int) -> nn.Module:
+        """Return a residual block, (x, emb) -> x."""
+        return ResidualBlock(inputs, outputs, self.embedding, self.dropout, self.groups)
+
+    def attend(self, width: int) -> nn.Module:
+        """Return a self-attention."""
+        return SelfAttention(width, self.heads, self.groups)
+
+    def attends(self, level: int, up: bool, last: bool) -> bool:
+        """Whether attention follows a block of a level, on the way down or up; `last` is the level's last block."""
+        return level in self.attention
+
+    def middle_attention(self) -> nn.Module:
+        """Return the attention between the blocks in the middle."""
+        return self.attend(self.widths[-1])
+
+    def halve(self, width: int) -> nn.Module:
+        """Return what halves height and width, (x, emb) -> x."""
+        return Downsample(width)
+
+    def double(self, width: int) -> nn.Module:
+        """Return what doubles height and width, (x, emb) -> x."""
+        return Upsample(width)
+
 
 class Stage(nn.Module):
     """One level on the way down or up: residual blocks, each followed by attention where the level has it, then
     `resample`. `inputs` are the channels that each block takes."""
 
+    up = False
+
     def __init__(self, config: UNetConfig, level: int, inputs: list[int], resample: nn.Module | None) -> None:
         super().__init__()
-        width, attends = config.widths[level], level in config.attention
-        self.blocks = nn.ModuleList(_block(config, each, width) for each in inputs)
-        self.attention = nn.ModuleList(SelfAttention(width, config.heads, config.groups) for _ in inputs if attends)
+        width, last = config.widths[level], len(inputs) - 1
+        attends = [config.attends(level, self.up, index == last) for index in range(len(inputs))]
+        self.blocks = nn.ModuleList(config.block(each, width) for each in inputs)
+        self.attention = nn.ModuleList(
+            config.attend(width) if attend else nn.Identity() for attend in attends if any(attends)
+        )
         self.resample = resample
 
     def step(self, index: int, x: Tensor, emb: Tensor) -> Tensor:
@@ -150,7 +200,7 @@ class Down(Stage):
             x = self.step(index, x, emb)
             skips.append(x)
         if self.resample is not None:
-            x = self.resample(x)
+            x = self.resample(x, emb)
             skips.append(x)
         return x
 
@@ -158,17 +208,15 @@ class Down(Stage):
 class Up(Stage):
     """A stage on the way up: every block also reads the newest skip, taken off the stack."""
 
+    up = True
+
     def forward(self, x: Tensor, emb: Tensor, skips: list[Tensor]) -> Tensor:
         """Run the blocks, then double."""
         for index in range(len(self.blocks)):
             x = self.step(index, torch.cat([x, skips.pop()], dim=1), emb)
         if self.resample is not None:
-            x = self.resample(x)
+            x = self.resample(x, emb)
         return x
-
-
-def _block(config: UNetConfig, inputs: int, outputs: int) -> ResidualBlock:
-    return ResidualBlock(inputs, outputs, 4 * config.base, config.dropout, config.groups)
 
 
 class UNet(Conditioned):
@@ -180,32 +228,32 @@ class UNet(Conditioned):
     """
 
     def __init__(self, config: UNetConfig, interface: Interface = Interface()) -> None:
-        super().__init__(interface, config.base, 4 * config.base)
+        super().__init__(interface, config.time_width, config.embedding)
         self.config = config
-        widths, base, levels = config.widths, config.base, len(config.widths)
+        widths, levels = config.widths, len(config.widths)
         image = interface.channels * config.patch**2
-        self.entrance = nn.Conv2d(image, base, 3, padding=1)
+        self.entrance = nn.Conv2d(image, config.entrance, 3, padding=1)
 
-        skips, width = [base], base
+        skips, width = [config.entrance], config.entrance
         self.down = nn.ModuleList()
         for level in range(levels):
             last = level == levels - 1
             inputs = [width] + [widths[level]] * (config.blocks - 1)
             width = widths[level]
-            self.down.append(Down(config, level, inputs, None if last else Downsample(width)))
+            self.down.append(Down(config, level, inputs, None if last else config.halve(width)))
             skips += [width] * (config.blocks + (not last))
 
-        self.middle_1 = _block(config, width, width)
-        self.middle_attention = SelfAttention(width, config.heads, config.groups)
-        self.middle_2 = _block(config, width, width)
+        self.middle_1 = config.block(width, width)
+        self.middle_attention = config.middle_attention()
+        self.middle_2 = config.block(width, width)
 
         self.up = nn.ModuleList()
         for level in reversed(range(levels)):
             inputs = [n + skips.pop() for n in [width] + [widths[level]] * config.blocks]
             width = widths[level]
-            self.up.append(Up(config, level, inputs, Upsample(width) if level else None))
+            self.up.append(Up(config, level, inputs, config.double(width) if level else None))
 
-        self.norm = norm(width, config.groups)
+        self.norm = config.norm(width)
         self.exit = nn.Conv2d(width, interface.outputs * config.patch**2, 3, padding=1)
         self._initialise()
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,0 +1,1 @@
+"""Models to and from other libraries: `formats` lists both directions, `export` writes, `imports` reads."""

@@ -1,0 +1,125 @@
+"""The weights of diffusers' UNet2DModel by our names, and back.
+
+Both keep the published network's weights. diffusers holds the queries, keys and values of attention as three dense
+layers, we as one 1x1 convolution; versions before 0.15 called them query, key, value and proj_attn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+_BLOCK = {
+    "norm1": "norm_1",
+    "conv1": "conv_1",
+    "time_emb_proj": "project",
+    "norm2": "norm_2",
+    "conv2": "conv_2",
+    "conv_shortcut": "shortcut",
+}
+_ATTENTION = {"group_norm": "norm", "to_out.0": "out"}
+_WHOLE = {
+    "time_embedding.linear_1": "time.first",
+    "time_embedding.linear_2": "time.second",
+    "conv_in": "entrance",
+    "conv_norm_out": "norm",
+    "conv_out": "exit",
+    "class_embedding": "condition.parts.0.table",
+}
+_OLD = {".query": ".to_q", ".key": ".to_k", ".value": ".to_v", ".proj_attn": ".to_out.0"}
+
+
+def to_ours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of a `UNet2DModel` by the names of `UNet`, with q, k and v joined.
+
+    Raises:
+        KeyError: a name that such a network doesn't have.
+    """
+    renewed = {_renewed(name): value for name, value in state.items()}
+    ours: dict[str, Tensor] = {}
+    for name, value in renewed.items():
+        module, leaf = name.rsplit(".", 1)
+        if module.endswith((".to_k", ".to_v")):
+            continue
+        if module.endswith(".to_q"):
+            parts = [renewed[name.replace(".to_q.", f".to_{letter}.")] for letter in "qkv"]
+            ours[f"{_place(module.removesuffix('.to_q'))}.qkv.{leaf}"] = _pointwise(torch.cat(parts))
+        else:
+            pointwise = module.endswith(".to_out.0")
+            ours[f"{_module(module)}.{leaf}"] = _pointwise(value) if pointwise else value
+    return ours
+
+
+def to_theirs(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of a `UNet` by the names of `UNet2DModel`: the inverse of `to_ours`."""
+    theirs: dict[str, Tensor] = {}
+    block, whole = ({ours: name for name, ours in table.items()} for table in (_BLOCK, _WHOLE))
+    for name, value in state.items():
+        module, leaf = name.rsplit(".", 1)
+        if module in whole:
+            theirs[f"{whole[module]}.{leaf}"] = value
+            continue
+        place, part = module.rsplit(".", 1)
+        place = _their_place(place)
+        if part == "qkv":
+            for letter, piece in zip(
+                "qkv", value.flatten(1).chunk(3) if value.ndim > 1 else value.chunk(3), strict=True
+            ):
+                theirs[f"{place}.to_{letter}.{leaf}"] = piece
+        elif ".attentions." in place:
+            inverse = {ours: name for name, ours in _ATTENTION.items()}
+            theirs[f"{place}.{inverse[part]}.{leaf}"] = value.flatten(1) if part == "out" and value.ndim > 1 else value
+        else:
+            theirs[f"{place}.{block.get(part, part)}.{leaf}"] = value
+    return theirs
+
+
+def _renewed(name: str) -> str:
+    """A name of an earlier version as the present one has it."""
+    for old, new in _OLD.items():
+        if ".attentions." in name and f"{old}." in name:
+            return name.replace(f"{old}.", f"{new}.")
+    return name
+
+
+def _pointwise(value: Tensor) -> Tensor:
+    """The weight of a dense layer as that of the 1x1 convolution which does the same; a bias as it is."""
+    return value[:, :, None, None] if value.ndim == 2 else value
+
+
+def _module(name: str) -> str:
+    """Our name of one of their modules."""
+    if name in _WHOLE:
+        return _WHOLE[name]
+    place, part = name.rsplit(".", 1)
+    if place.endswith(".to_out"):
+        place, part = place.removesuffix(".to_out"), "to_out.0"
+    table = _ATTENTION if ".attentions." in place else {**_BLOCK, "conv": "conv"}
+    return f"{_place(place)}.{table[part]}"
+
+
+def _place(name: str) -> str:
+    """Our name of one of their blocks, attentions or resamplers; both count in the order of the computation."""
+    if name.startswith("mid_block."):
+        _, kind, index = name.split(".")
+        return "middle_attention" if kind == "attentions" else f"middle_{int(index) + 1}"
+    way, level, kind, index = name.split(".")
+    ours = f"{ {'down_blocks': 'down', 'up_blocks': 'up'}[way] }.{level}"
+    return f"{ours}.resample" if kind in ("downsamplers", "upsamplers") else f"{ours}.{_KINDS[kind]}.{index}"
+
+
+_KINDS = {"resnets": "blocks", "attentions": "attention"}
+
+
+def _their_place(name: str) -> str:
+    """Their name of one of our blocks, attentions or resamplers: the inverse of `_place`."""
+    if name.startswith("middle_"):
+        number = {"middle_1": "resnets.0", "middle_2": "resnets.1", "middle_attention": "attentions.0"}
+        return f"mid_block.{number[name]}"
+    way, level, *rest = name.split(".")
+    if rest[0] == "resample":
+        return f"{way}_blocks.{level}.{way}samplers.0"
+    kind = {ours: name for name, ours in _KINDS.items()}[rest[0]]
+    return f"{way}_blocks.{level}.{kind}.{rest[1]}"

@@ -1,0 +1,220 @@
+"""The settings of diffusers' UNet2DModel as ours, and back.
+
+Its blocks are named by type. Those that a U-Net of denoising diffusion is made of are read: `DownBlock2D`,
+`AttnDownBlock2D`, `ResnetDownsampleBlock2D` and their counterparts on the way up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from sfumato.errors import UserError
+from sfumato.nets.unet.general import GeneralUNetConfig
+from sfumato.nets.unet.unet import UNetConfig
+
+DEFAULTS: dict[str, Any] = {
+    "center_input_sample": False,
+    "time_embedding_type": "positional",
+    "time_embedding_dim": None,
+    "freq_shift": 0,
+    "flip_sin_to_cos": True,
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
+    "mid_block_type": "UNetMidBlock2D",
+    "up_block_types": ("AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+    "block_out_channels": (224, 448, 672, 896),
+    "layers_per_block": 2,
+    "mid_block_scale_factor": 1,
+    "downsample_padding": 1,
+    "downsample_type": "conv",
+    "upsample_type": "conv",
+    "dropout": 0.0,
+    "act_fn": "silu",
+    "attention_head_dim": 8,
+    "norm_num_groups": 32,
+    "attn_norm_num_groups": None,
+    "norm_eps": 1e-5,
+    "resnet_time_scale_shift": "default",
+    "add_attention": True,
+    "class_embed_type": None,
+    "num_class_embeds": None,
+}
+"""UNet2DModel's own defaults, which its configuration files may leave out."""
+
+_DOWN = {"DownBlock2D": False, "AttnDownBlock2D": True, "ResnetDownsampleBlock2D": False}
+_UP = {"UpBlock2D": False, "AttnUpBlock2D": True, "ResnetUpsampleBlock2D": False}
+"""Types of blocks, and whether they attend."""
+_FIXED = {
+    "center_input_sample": (False,),
+    "time_embedding_type": ("positional",),
+    "mid_block_type": ("UNetMidBlock2D",),
+    "mid_block_scale_factor": (1, 1.0),
+    "act_fn": ("silu", "swish"),
+    "class_embed_type": (None,),
+}
+"""Settings of which only some values are read."""
+
+
+def to_ours(table: Mapping[str, Any]) -> UNetConfig:
+    """Return our configuration of a `UNet2DModel`: a `UNetConfig` where it is the DDPM's network, which is faster.
+
+    Args:
+        table: its config.json.
+
+    Raises:
+        UserError: a setting that our networks don't have.
+        KeyError, TypeError, ValueError: not such a table.
+    """
+    settings = DEFAULTS | {name: table[name] for name in DEFAULTS if name in table}
+    for name, allowed in _FIXED.items():
+        if settings[name] not in allowed:
+            raise UserError(f"{name} = {settings[name]!r} is not supported (only {allowed[0]!r} is)")
+    widths = [int(width) for width in settings["block_out_channels"]]
+    down, up = _attends(settings["down_block_types"], _DOWN), _attends(settings["up_block_types"], _UP)
+    if not len(widths) == len(down) == len(up) or down != up[::-1]:
+        raise UserError("its blocks on the way up do not mirror those on the way down, which is not supported")
+    base = math.gcd(*widths)
+    groups, head = int(settings["norm_num_groups"]), settings["attention_head_dim"]
+    attention_groups = settings["attn_norm_num_groups"]
+    scale_shift = settings["resnet_time_scale_shift"] == "scale_shift"
+    if (attention_groups or (None if scale_shift and settings["add_attention"] else groups)) != groups:
+        raise UserError(
+            f"attn_norm_num_groups = {attention_groups} differs from norm_num_groups, which is not supported"
+        )
+    config = GeneralUNetConfig(
+        base=base,
+        multipliers=tuple(width // base for width in widths),
+        blocks=int(settings["layers_per_block"]),
+        attention=tuple(level for level, attends in enumerate(down) if attends),
+        dropout=float(settings["dropout"]),
+        groups=groups,
+        entrance=widths[0],
+        time_width=widths[0],
+        embedding=int(settings["time_embedding_dim"] or 4 * widths[0]),
+        cosine_first=bool(settings["flip_sin_to_cos"]),
+        frequency_shift=int(settings["freq_shift"]),
+        eps=float(settings["norm_eps"]),
+        scale_shift=scale_shift,
+        halving=_halving(settings),
+        doubling=_resampling(settings["up_block_types"][:-1], "ResnetUpsampleBlock2D", "AttnUpBlock2D", settings, "up"),
+        head_width=0 if head is None else int(head),
+        attend_middle=bool(settings["add_attention"]),
+    )
+    return _plain(config)
+
+
+def _plain(config: GeneralUNetConfig) -> UNetConfig:
+    """The same network as a `UNetConfig`, where it is one."""
+    heads = 1 if not config.head_width else config.widths[-1] // config.head_width
+    try:
+        plain = UNetConfig(
+            config.widths[0], tuple(width // config.widths[0] for width in config.widths), config.blocks,
+            config.attention, heads, config.dropout, groups=config.groups,
+        )  # fmt: skip
+    except UserError:
+        return config
+    return plain if general(plain) == config else config
+
+
+def general(config: UNetConfig) -> GeneralUNetConfig:
+    """Return a U-Net's configuration with every option written out, `head_width` in place of `heads` where all heads
+    have one width."""
+    if isinstance(config, GeneralUNetConfig):
+        wide = config
+    else:
+        base = math.gcd(*config.widths)
+        wide = GeneralUNetConfig(
+            base, tuple(width // base for width in config.widths), config.blocks, config.attention, config.heads,
+            config.dropout, config.patch, config.groups,
+            entrance=config.entrance, time_width=config.time_width, embedding=config.embedding,
+        )  # fmt: skip
+    return wide
+
+
+def _attends(types: Any, known: Mapping[str, bool]) -> list[bool]:
+    for kind in types:
+        if kind not in known:
+            raise UserError(f"a block of type {str(kind)[:40]!r} is not supported (only {', '.join(known)} are)")
+    return [known[kind] for kind in types]
+
+
+def _halving(settings: Mapping[str, Any]) -> str:
+    kind = _resampling(
+        settings["down_block_types"][:-1], "ResnetDownsampleBlock2D", "AttnDownBlock2D", settings, "down"
+    )
+    return {0: "low", 1: "conv"}[int(settings["downsample_padding"])] if kind == "conv" else kind
+
+
+def _resampling(types: Any, block: str, attends: str, settings: Mapping[str, Any], way: str) -> str:
+    """Whether all levels are resampled by a convolution (`conv`) or a residual block (`block`)."""
+    own = settings[f"{way}sample_type"]
+    if own not in ("conv", "resnet"):
+        raise UserError(f"{way}sample_type = {own!r} is not supported (only 'conv' and 'resnet' are)")
+    kinds = {"block" if kind == block or (kind == attends and own == "resnet") else "conv" for kind in types}
+    if len(kinds) > 1:
+        raise UserError(
+            f"some of its levels are {way}sampled by residual blocks and others not, which is not supported"
+        )
+    return kinds.pop() if kinds else "conv"
+
+
+def to_theirs(config: UNetConfig) -> dict[str, Any]:
+    """Return the settings of the `UNet2DModel` with a configuration's function, without sizes and channels.
+
+    `patch` and `time_scale` are left to the caller, since they concern its input.
+
+    Raises:
+        UserError: it has none.
+    """
+    wide = general(config)
+    refused = {
+        "output_scale": wide.output_scale != 1,
+        "early_condition": wide.early_condition,
+        "halving": wide.halving == "mean",
+        "doubling": wide.doubling == "nearest",
+        "up_attention": wide.up_attention == "last" and bool(wide.attention),
+        "resample_shortcut": wide.resample_shortcut and "block" in (wide.halving, wide.doubling),
+        "time_width": not wide.time_width == wide.entrance == wide.widths[0],
+    }
+    for name, refuse in refused.items():
+        if refuse:
+            raise UserError(
+                f"UNet2DModel can't have this network's {name} ({getattr(wide, name)}): use --to safetensors"
+            )
+    attending = [wide.widths[level] for level in {*wide.attention, *([len(wide.widths) - 1] * wide.attend_middle)}]
+    head = {wide.head_width or width // wide.heads for width in attending}
+    groups = {min(wide.groups, width // wide.least_group) for width in (wide.entrance, *wide.widths)}
+    if len(head) > 1 and (wide.head_width or wide.heads > 1):
+        raise UserError(
+            "UNet2DModel needs heads of one width, and net.heads = "
+            f"{wide.heads} splits levels of {sorted(set(attending))} channels: use --to safetensors"
+        )
+    if len(groups) > 1:
+        raise UserError("UNet2DModel needs one number of groups in every normalisation: use --to safetensors")
+    kinds = [level in wide.attention for level in range(len(wide.widths))]
+    plain = [
+        "ResnetDownsampleBlock2D" if wide.halving == "block" else "DownBlock2D",
+        "ResnetUpsampleBlock2D" if wide.doubling == "block" else "UpBlock2D",
+    ]
+    head_width = None if wide.heads == 1 and not wide.head_width else head.pop() if head else 8
+    settings = {
+        "time_embedding_dim": None if wide.embedding == 4 * wide.widths[0] else wide.embedding,
+        "freq_shift": wide.frequency_shift,
+        "flip_sin_to_cos": wide.cosine_first,
+        "down_block_types": ["AttnDownBlock2D" if attends else plain[0] for attends in kinds],
+        "up_block_types": ["AttnUpBlock2D" if attends else plain[1] for attends in reversed(kinds)],
+        "block_out_channels": list(wide.widths),
+        "layers_per_block": wide.blocks,
+        "downsample_padding": 1 if wide.halving == "conv" else 0,
+        "downsample_type": "resnet" if wide.halving == "block" else "conv",
+        "upsample_type": "resnet" if wide.doubling == "block" else "conv",
+        "dropout": wide.dropout,
+        "attention_head_dim": head_width,
+        "norm_num_groups": groups.pop(),
+        "norm_eps": wide.eps,
+        "resnet_time_scale_shift": "scale_shift" if wide.scale_shift else "default",
+        "add_attention": wide.attend_middle,
+    }
+    settings["attn_norm_num_groups"] = settings["norm_num_groups"] if wide.scale_shift else None
+    return {**DEFAULTS, **settings}

@@ -1,0 +1,84 @@
+"""Writing a model in another library's format, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sfumato import __version__
+from sfumato.codec import format as formats
+from sfumato.config import tree
+from sfumato.config.config import to_dict
+from sfumato.errors import UserError
+from sfumato.exchange.formats import MARK, Written, check_out
+from sfumato.files import sync, write_synced
+from sfumato.model import Model
+
+
+def facts(model: Model, kind: str) -> dict[str, Any]:
+    """Return what a program needs to know about a model to use its weights without this library."""
+    diffusion = model.config.diffusion
+    steps = torch.arange(1, model.schedule.num_steps + 1, dtype=torch.float64) / model.schedule.num_steps
+    return {
+        "format": kind,
+        "sfumato": __version__,
+        "weights": {"sha256": model.sha256, "kind": model.kind, "images": model.images},
+        "shape": list(model.shape),
+        "values": formats.plain(model.codec.format),
+        "vocabulary": None if model.vocabulary is None else model.vocabulary.plain(),
+        "predicts": diffusion.parameterization,
+        "abar": model.schedule(steps).abar.tolist(),
+        "config": to_dict(model.config),
+    }
+
+
+def export(
+    model: Model, kind: str, out: Path, options: Mapping[str, str] | None = None, force: bool = False
+) -> Written:
+    """Write a model in a format: under a hidden name first, which is then renamed.
+
+    Args:
+        model: what to write.
+        kind: a name of `EXPORTS`.
+        out: the folder or file.
+        options: of the format, as text.
+        force: replace an earlier export.
+
+    Raises:
+        UserError: those of `check_out`, an unknown option, or a model that the format can't hold.
+        OSError: it can't be written; nothing is left behind.
+    """
+    form = check_out(out, kind, force)
+    try:
+        chosen = import_module(form.module).FORMAT
+    except ImportError as error:
+        raise UserError(f"--to {kind} needs the package {form.package or error.name}: install it first") from None
+    exporter = tree.convert(chosen, tree.nest(options or {}), {})
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(f".{out.name}.{os.getpid()}.part{form.suffix}")
+    old = out.with_name(f".{out.name}.{os.getpid()}.old")
+    try:
+        written: Written = exporter.write(model, part)
+        if part.is_dir():
+            write_synced(part / MARK, json.dumps(facts(model, kind), indent=1) + "\n")
+        if out.is_dir():
+            os.replace(out, old)
+        os.replace(part, out)
+    finally:
+        for path in (part, old):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else _unlink(path)
+    sync(out.parent)
+    return written
+
+
+def _unlink(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()

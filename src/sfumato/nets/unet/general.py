@@ -1,0 +1,264 @@
+"""The U-Net with the options in which the networks of other libraries differ from the DDPM's.
+
+diffusers' UNet2DModel, the networks of improved- and guided-diffusion, and EDM's DDPM++ and ADM are one U-Net: levels
+of residual blocks, some with attention, a stack of skips. They differ in details, each an option of
+`GeneralUNetConfig`:
+
+    the time        cosines before sines, another last frequency, another unit, the label added before the dense layers
+    a block         scale and shift of the normalised features in place of a sum (Dhariwal and Nichol 2021, 2105.05233,
+                    Sec. 3), its output scaled by sqrt(1/2) (Song et al. 2021, 2011.13456, App. H.1)
+    halving         a convolution padded on both sides, a mean, or a residual block around a mean (BigGAN's)
+    doubling        nearest neighbour with or without a convolution, or a residual block around it
+    attention       width of a head in place of their number, in other places
+    normalisation   eps, at least so many channels a group
+
+So an imported network has the modules and the names of `UNet`, and computes exactly what it did where it came from.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sfumato.diffusion.condition import Condition
+from sfumato.nets.base import require
+from sfumato.nets.protocol import Interface
+from sfumato.nets.unet.blocks import Downsample, ResidualBlock, SelfAttention, Upsample, norm_silu
+from sfumato.nets.unet.unet import UNet, UNetConfig
+
+HALVINGS = ("low", "conv", "mean", "block")
+"""A 3x3 convolution of stride 2 padded below and to the right, one padded on all sides, the mean of 2x2 pixels, or a
+residual block around that mean."""
+DOUBLINGS = ("conv", "nearest", "block")
+"""Nearest neighbour with a 3x3 convolution, without, or inside a residual block."""
+LAST = ("all", "last")
+LARGEST = 65_536
+"""A longer row or vector is a mistake."""
+
+
+@dataclass(frozen=True)
+class GeneralUNetConfig(UNetConfig):
+    """The configuration; the options of `UNetConfig`, and these. Their defaults are the DDPM's.
+
+    Attributes:
+        entrance: channels after the first convolution; 0 is `base`.
+        time_width: length of the time's row; 0 is `base`.
+        embedding: length of the vector that the blocks read; 0 is 4 `base`.
+        time_scale: the time is multiplied by it.
+        cosine_first: the row has its cosines before its sines.
+        frequency_shift: the exponents of the row run to h / (h - shift), h half its length.
+        early_condition: the condition is added to the time's row, before its dense layers.
+        eps: of every normalisation.
+        least_group: least channels a group; a narrow normalisation has fewer groups than `groups`.
+        scale_shift: the vector scales and shifts the normalised features.
+        output_scale: factor of the output of every block and attention.
+        halving: one of `HALVINGS`.
+        doubling: one of `DOUBLINGS`.
+        resample_shortcut: a block that resamples has a 1x1 convolution beside it, though it keeps the width.
+        head_width: channels of a head; 0 where `heads` says how many.
+        up_attention: which blocks of a level with attention have it on the way up: `all`, or the `last`.
+        attend_middle: whether there is attention in the middle.
+    """
+
+    dropout: float = 0.0
+    entrance: int = 0
+    time_width: int = 0
+    embedding: int = 0
+    time_scale: float = 1.0
+    cosine_first: bool = False
+    frequency_shift: int = 1
+    early_condition: bool = False
+    eps: float = 1e-6
+    least_group: int = 1
+    scale_shift: bool = False
+    output_scale: float = 1.0
+    halving: str = "low"
+    doubling: str = "conv"
+    resample_shortcut: bool = False
+    head_width: int = 0
+    up_attention: str = "all"
+    attend_middle: bool = True
+
+    def __post_init__(self) -> None:
+        for name, default in (("entrance", self.base), ("time_width", self.base), ("embedding", 4 * self.base)):
+            value = getattr(self, name) or default
+            require(4 <= value <= LARGEST, f"net.{name} is {value}: give a number from 4 to {LARGEST}")
+            object.__setattr__(self, name, value)
+        for name, choices in (("halving", HALVINGS), ("doubling", DOUBLINGS), ("up_attention", LAST)):
+            value = getattr(self, name)
+            require(value in choices, f"net.{name} is '{value}': choose from {', '.join(choices)}")
+        require(self.time_width % 2 == 0, f"net.time_width is {self.time_width}: give an even number")
+        most = self.time_width // 2 - 1
+        require(
+            0 <= self.frequency_shift <= most,
+            f"net.frequency_shift is {self.frequency_shift}: give 0 to {most}, less than half of net.time_width",
+        )
+        require(self.least_group >= 1, f"net.least_group is {self.least_group}: give 1 or more")
+        require(self.head_width >= 0, f"net.head_width is {self.head_width}: give 0 or more")
+        for name in ("eps", "output_scale", "time_scale"):
+            value = getattr(self, name)
+            require(0 < value < math.inf, f"net.{name} is {value}: give a number above 0")
+        super().__post_init__()
+
+    def _check_widths(self) -> None:
+        for width in {self.entrance, *self.widths}:
+            groups = self._groups(width)
+            require(
+                groups > 0 and width % groups == 0, f"net.groups is {self.groups}: it doesn't divide {width} channels"
+            )
+        for level in {*self.attention, *([len(self.widths) - 1] if self.attend_middle else [])}:
+            width, unit = self.widths[level], self.head_width or self.heads
+            require(width % unit == 0, f"the heads of attention don't divide the {width} channels of level {level}")
+
+    def _groups(self, width: int) -> int:
+        return min(self.groups, width // self.least_group)
+
+    def build(self, interface: Interface) -> UNet:
+        """Return a new network."""
+        return GeneralUNet(self, interface)
+
+    def norm(self, width: int) -> nn.GroupNorm:
+        """Return a normalisation."""
+        return nn.GroupNorm(self._groups(width), width, eps=self.eps)
+
+    def block(self, inputs: int, outputs: int) -> nn.Module:
+        """Return a residual block."""
+        return GeneralBlock(self, inputs, outputs)
+
+    def attend(self, width: int) -> nn.Module:
+        """Return a self-attention."""
+        return GeneralAttention(self, width)
+
+    def attends(self, level: int, up: bool, last: bool) -> bool:
+        """Whether attention follows a block."""
+        return level in self.attention and (last or not up or self.up_attention == "all")
+
+    def middle_attention(self) -> nn.Module:
+        """Return the attention in the middle, or nothing."""
+        return self.attend(self.widths[-1]) if self.attend_middle else nn.Identity()
+
+    def halve(self, width: int) -> nn.Module:
+        """Return what halves."""
+        if self.halving == "block":
+            return GeneralBlock(self, width, width, "halve")
+        return Downsample(width) if self.halving == "low" else Halve(width if self.halving == "conv" else 0)
+
+    def double(self, width: int) -> nn.Module:
+        """Return what doubles."""
+        if self.doubling == "block":
+            return GeneralBlock(self, width, width, "double")
+        return Upsample(width) if self.doubling == "conv" else Double()
+
+
+class GeneralTime(nn.Module):
+    """The time as a vector: W_2 silu(W_1 (row + condition) + b_1) + b_2, the row with the configuration's waves."""
+
+    def __init__(self, config: GeneralUNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.first = nn.Linear(config.time_width, config.embedding)
+        self.second = nn.Linear(config.embedding, config.embedding)
+
+    def forward(self, time: Tensor, added: Tensor | None = None) -> Tensor:
+        """Map (B,) times, and what is added to their rows, to (B, embedding), in the dtype of the weights."""
+        config, half = self.config, self.config.time_width // 2
+        index = torch.arange(half, dtype=time.dtype, device=time.device)
+        waves = torch.exp(-math.log(10000) * index / (half - config.frequency_shift))
+        angle = config.time_scale * time[:, None] * waves
+        parts = (angle.cos(), angle.sin()) if config.cosine_first else (angle.sin(), angle.cos())
+        row = torch.cat(parts, dim=1).to(self.first.weight.dtype)
+        row = row if added is None else row + added
+        out: Tensor = self.second(F.silu(self.first(row)))
+        return out
+
+
+class GeneralBlock(ResidualBlock):
+    """c (r(x) + f(x, emb)), r the resampling of a block that halves or doubles, c the output's scale.
+
+    h = conv_1(r(silu(norm_1(x)))); with (scale, shift) = W emb, f = conv_2(dropout(silu(norm_2(h) (1 + scale) +
+    shift))), or f as the DDPM's. Where the number of channels changes, r(x) goes through a 1x1 convolution.
+    """
+
+    def __init__(self, config: GeneralUNetConfig, inputs: int, outputs: int, resample: str = "") -> None:
+        super().__init__(inputs, outputs, config.embedding, config.dropout, 1)
+        self.norm_1, self.norm_2 = config.norm(inputs), config.norm(outputs)
+        self.scale_shift, self.output_scale = config.scale_shift, config.output_scale
+        self.resample = {"": nn.Identity, "halve": Halve, "double": Double}[resample]()
+        if config.scale_shift:
+            self.project = nn.Linear(config.embedding, 2 * outputs)
+        if resample and config.resample_shortcut:
+            self.shortcut = nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """Map x (B, inputs, H, W) and emb (B, embedding), already through its silu."""
+        h = self.conv_1(self.resample(norm_silu(self.norm_1, x)))
+        told = self.project(emb)[:, :, None, None]
+        if self.scale_shift:
+            scale, shift = told.chunk(2, dim=1)
+            h = F.silu(torch.addcmul(shift, self.norm_2(h), scale + 1))
+        else:
+            h = norm_silu(self.norm_2, h + told)
+        h = self.conv_2(F.dropout(h, self.dropout, self.training)) + self.shortcut(self.resample(x))
+        return h if self.output_scale == 1 else h * self.output_scale
+
+
+class GeneralAttention(SelfAttention):
+    """c (x + attention): `SelfAttention` with the configuration's heads, normalisation and output scale c."""
+
+    def __init__(self, config: GeneralUNetConfig, width: int) -> None:
+        super().__init__(width, width // config.head_width if config.head_width else config.heads, 1)
+        self.norm, self.output_scale = config.norm(width), config.output_scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, width, H, W) to the same shape."""
+        x = super().forward(x)
+        return x if self.output_scale == 1 else x * self.output_scale
+
+
+class Halve(nn.Module):
+    """Halve height and width by the mean of 2x2 pixels, or of `width` channels by a 3x3 convolution of stride 2 padded
+    on all sides: window i begins at pixel 2 i - 1."""
+
+    def __init__(self, width: int = 0) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, stride=2, padding=1) if width else None
+
+    def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
+        """Map (B, C, H, W), H and W even, to (B, C, H / 2, W / 2)."""
+        out: Tensor = F.avg_pool2d(x, 2) if self.conv is None else self.conv(x)
+        return out
+
+
+class Double(nn.Module):
+    """Double height and width by nearest neighbour."""
+
+    def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
+        """Map (B, C, H, W) to (B, C, 2 H, 2 W)."""
+        out: Tensor = F.interpolate(x, scale_factor=2.0, mode="nearest")
+        return out
+
+
+class GeneralUNet(UNet):
+    """The network of a `GeneralUNetConfig`."""
+
+    config: GeneralUNetConfig
+
+    def __init__(self, config: GeneralUNetConfig, interface: Interface = Interface()) -> None:
+        super().__init__(config, interface)
+        self.time = GeneralTime(config)  # type: ignore[assignment]
+        if config.early_condition and interface.vocabulary is not None:
+            self.condition = interface.vocabulary.embedding(config.time_width)
+        self._initialise()
+
+    def embed(self, time: Tensor, condition: Condition | None, augment: Tensor | None) -> Tensor:
+        """Return the vector, (B, embedding); see `Conditioned.embed`."""
+        if not (self.config.early_condition and self.condition is not None):
+            return super().embed(time, condition, augment)
+        emb: Tensor = self.time(time, self.condition(condition, len(time)))
+        if augment is not None and self.augment is not None:
+            emb = emb + self.augment(augment)
+        return F.silu(emb)
