@@ -33,6 +33,7 @@ FLOORS = (
     ("exchange",),
     ("diagnose",),
     ("report",),
+    ("explain",),
     ("cli",),
     ("__main__",),
 )

@@ -36,6 +36,8 @@ VERBS = {
     "sample": "sample images from a trained model: a grid, a folder, an array or a film",
     "edit": "edit images with a model: inpaint, vary, interpolate, colorize, upscale, deblur, invert",
     "evaluate": "measure a model: bits per dimension, sample quality, memorisation",
+    "report": "explain diffusion with a run's own images, and show how the model is doing: one HTML page",
+    "explain": "an article on diffusion models whose figures can be moved, with a model that comes along",
     "diagnose": "find out why samples are noise, grey, tinted or copies, and how to fix it",
     "export": "write a model in a format of another library: diffusers, safetensors",
     "verify": "check the mathematics on this machine",

@@ -1,8 +1,9 @@
-"""A page as one HTML file without scripts or external resources; pictures are data URIs.
+"""A page as one HTML file without external resources; pictures are data URIs.
 
 Every text that comes from outside (names of files, folders and labels) goes through `text`: it is made printable and
 escaped, and stands in an element of its own direction (`bdi`), so that neither markup nor right-to-left letters in a
-name change the page. A content security policy forbids the browser to load or run anything even if that failed.
+name change the page. A content security policy forbids the browser to load or run anything even if that failed, but
+for the scripts that the page was made with, which are named by their hashes.
 
 All other functions take text as it is and return HTML; `page` puts HTML together.
 """
@@ -10,6 +11,7 @@ All other functions take text as it is and return HTML; `page` puts HTML togethe
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Iterable, Sequence
 from html import escape
 from io import BytesIO
@@ -40,17 +42,28 @@ img{image-rendering:pixelated;display:block}
 figcaption{font-size:.72rem;line-height:1.3;overflow-wrap:anywhere;margin-top:.15rem}
 .groups{display:flex;flex-wrap:wrap;gap:.8rem}.groups .sheet{border:1px solid var(--line);padding:.5rem;gap:.5rem}
 """
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data: blob:; style-src 'unsafe-inline'"
 
 
 def page(title: str, subtitle: str, body: Iterable[str]) -> str:
     """Return a page of HTML parts below a title."""
+    head = f"<h1>{text(title)}</h1><p class='soft'>{text(subtitle)}</p>"
+    return document(title, head + "\n".join(body), STYLE)
+
+
+def document(title: str, body: str, style: str, script: str = "", data: str = "") -> str:
+    """Return a whole file: a body of HTML with a style sheet, a script that runs at its end, and JSON for it, in which
+    no `<` stands, as the element `data`."""
+    policy, end = POLICY, ""
+    if script:
+        digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+        policy += f"; script-src 'sha256-{digest}'"
+        end = f"<script type='application/json' id='data'>{data}</script>\n<script>{script}</script>"
     return (
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        "<meta name='viewport' content='width=device-width,initial-scale=1'>"
-        f"<title>{escape(printable(title))}</title><style>{STYLE}</style></head><body>"
-        f"<h1>{text(title)}</h1><p class='soft'>{text(subtitle)}</p>" + "\n".join(body) + "</body></html>\n"
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        "<meta name='viewport' content='width=device-width,initial-scale=1'><meta name='generator' content='sfumato'>"
+        f"<title>{escape(printable(title))}</title><style>{style}</style></head><body>{body}{end}</body></html>\n"
     )
 
 

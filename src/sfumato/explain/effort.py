@@ -1,0 +1,88 @@
+"""How much is computed for a page: fixed by the model alone, so that a page does not depend on the machine.
+
+The counts below suit an image of up to 32x32 in colour and a small network. A larger image has fewer of them, so that
+the page stays below 12 MB, and a costlier network fewer evaluations, so that it stays below three minutes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+_RAW = 1_200_000
+"""Bytes of a large array of the page, before base64."""
+_FLOPS = 6e12
+"""FLOPs of all network evaluations: 100 to 150 seconds on two cores."""
+
+
+def _between(low: int, value: float, high: int) -> int:
+    return max(low, min(high, math.floor(value)))
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Counts for one model.
+
+    Attributes:
+        images: images that can be chosen on the page.
+        examined: of them those whose predictions are computed beforehand.
+        times: times at which they are.
+        scored: images of each side of the split whose bound is measured.
+        terms: times at which the bound is measured.
+        ranked: training images that are ranked by their loss.
+        frames: of the film.
+        filmed: samples in the film.
+        compared: samples for comparing samplers.
+        shown: of them those that are shown.
+        wall: samples with their seeds.
+        moments: grids of the time machine.
+    """
+
+    images: int
+    examined: int
+    times: int
+    scored: int
+    terms: int
+    ranked: int
+    frames: int
+    filmed: int
+    compared: int
+    shown: int
+    wall: int
+    moments: int = 12
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], flops: int) -> Effort:
+        """Return the counts for images of a shape (C, H, W) and a network of so many FLOPs an image."""
+        size = math.prod(shape)
+        work = min(1.0, _FLOPS / (flops * 14_000))
+        examined = _between(1, _RAW / (2 * size * 24), 4)
+        filmed = _between(1, _RAW / (3 * size * 20), 3)
+        return cls(
+            images=_between(2, _RAW / (4 * size), 8),
+            examined=examined,
+            times=_between(4, _RAW / (2 * size * examined), 24),
+            scored=_between(4, 48 * work, 48),
+            terms=_between(10, 32 * work, 32),
+            ranked=_between(16, 384 * work, 384),
+            frames=_between(8, _RAW / (3 * size * filmed), 32),
+            filmed=filmed,
+            compared=_between(4, 16 * work, 16),
+            shown=_between(1, _RAW / (16 * size), 6),
+            wall=_between(8, min(64 * work, _RAW / size / 3), 60),
+            moments=_between(4, _RAW / (10 * size), 12),
+        )
+
+    @property
+    def evaluations(self) -> int:
+        """About how many network evaluations the page takes."""
+        bound = 2 * self.scored * self.terms
+        return (
+            self.examined * self.times
+            + bound
+            + 4 * self.ranked
+            + self.filmed * 40
+            + self.compared * 380
+            + self.wall * 20
+            + 100
+        )

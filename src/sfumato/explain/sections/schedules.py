@@ -1,0 +1,60 @@
+"""The noise schedules side by side, this run's marked."""
+
+from __future__ import annotations
+
+import torch
+
+from sfumato.diffusion import SCHEDULES, Schedule
+from sfumato.explain.context import Context
+from sfumato.explain.figure import Figure
+from sfumato.explain.packing import f32
+
+POINTS = 200
+OWN = "this model's"
+
+
+def collect(context: Context) -> tuple[Figure, ...]:
+    """Return the schedules at evenly spaced times."""
+    named: dict[str, Schedule] = {OWN: context.schedule}
+    named |= {name: kind(context.total) for name, kind in SCHEDULES.items()}
+    count = min(POINTS, context.total)
+    t = torch.linspace(1, context.total, count, dtype=torch.float64).round() / context.total
+    curves = torch.stack([schedule(t).logsnr.clamp(-30, 30) for schedule in named.values()])
+    half = {name: _half(schedule) for name, schedule in named.items()}
+    own = [name for name, schedule in named.items() if schedule == context.schedule and name != OWN]
+    kind = f"the {own[0]} schedule" if own else "a schedule of its own"
+    return (
+        Figure(
+            name="schedules",
+            title="Schedules",
+            caption="A schedule says how fast the image goes. The strip shows one image under each schedule at the "
+            "same "
+            "times. The linear schedule of the DDPM paper spends its last third on images that are noise already; the "
+            "cosine schedule was made to lose the image evenly.",
+            formula=r"\bar\alpha_t = \prod_{s \le t} (1-\beta_s) ,\quad \mathrm{SNR}_t ="
+            r" \frac{\bar\alpha_t}{1-\bar\alpha_t}",
+            code=(
+                "diffusion.schedule.Linear.betas",
+                "diffusion.schedule.Cosine.betas",
+                "diffusion.schedule.Chain.log_abar",
+            ),
+            data={
+                "names": list(named),
+                "own": own,
+                "steps": (t * context.total).round().tolist(),
+                "curves": f32(curves),
+            },
+            live="the strip, and abar, beta and SNR from the stored log SNR",
+            made=f"the log SNR of each schedule at {count} of {context.total:,} steps",
+            command=f"sfumato illustrate {context.command} --figure schedule --out schedule.png",
+            findings=(
+                f"This model has {kind}; half of the image's power is left at t = {half[OWN]:,} of {context.total:,}"
+                f" (linear: {half['linear']:,}, cosine: {half['cosine']:,}).",
+            ),
+        ),
+    )
+
+
+def _half(schedule: Schedule) -> int:
+    """The step at which abar is a half: logsnr = 0."""
+    return round(float(schedule.time(torch.tensor(0.0))) * schedule.num_steps)

@@ -1,0 +1,136 @@
+"""The page in a browser: it opens from a file, loads nothing, computes as the library does, and can be used by keys."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sfumato.diffusion import marginal
+from sfumato.explain import Context
+from sfumato.explain.report import Report
+
+from .conftest import HOSTILE, Opened
+
+
+def test_it_opens_by_itself_without_an_error_or_a_request(opened: Opened, page_file: Path, report: Report) -> None:
+    opened.open(page_file)
+    drawn = opened.page.locator("figure[data-view] .view").evaluate_all("nodes => nodes.map(n => n.childElementCount)")
+    assert len(drawn) == sum(len(each.figures) for each in report.sections)
+    assert all(drawn), "every view has drawn something"
+    assert opened.problems == []
+    assert {url.partition("#")[0] for url in opened.requests if not url.startswith(("data:", "blob:"))} == {
+        page_file.as_uri()
+    }
+
+
+@pytest.mark.parametrize("step", [1, 7, 25, 50])
+def test_the_live_noisy_image_is_the_librarys(opened: Opened, page_file: Path, context: Context, step: int) -> None:
+    opened.open(page_file, f"#t={step}&image=3")
+    live = opened.page.evaluate("Array.from(Sfumato.noised(Sfumato.get('image'), Sfumato.get('t')))")
+    x_0 = context.images.x_0[3:4]
+    eps = context.noise(4).prior()[3:4]
+    expected = marginal(x_0, context.schedule(step / 50)).sample(eps)
+    assert np.abs(np.array(live) - expected.flatten().numpy()).max() < 1e-5
+
+
+def test_the_generator_gives_the_librarys_noise_for_any_key(opened: Opened, page_file: Path) -> None:
+    from sfumato.diffusion.noise import Purpose, normal
+
+    opened.open(page_file)
+    seed = 2**40 + 12345
+    call = "([low, high]) => Array.from(Sfumato.normals(30001, 70000, {purpose: 1, step: 9, seed: [low, high]}))"
+    live = np.array(opened.page.evaluate(call, [seed & 0xFFFFFFFF, seed >> 32]))
+    expected = normal(seed, Purpose.STEP, torch.tensor([70000]), (30001,), step=9)[0].numpy()
+    assert np.abs(live - expected).max() < 1e-5
+
+
+def test_every_slider_moves_by_keys_and_the_address_keeps_the_state(opened: Opened, page_file: Path) -> None:
+    opened.open(page_file)
+    sliders = opened.page.locator("input[type=range]")
+    for n in range(sliders.count()):
+        slider = sliders.nth(n)
+        opened.page.evaluate("node => node.closest('details')?.setAttribute('open', '')", slider.element_handle())
+        before = slider.input_value()
+        key = "ArrowLeft" if before == slider.get_attribute("max") else "ArrowRight"
+        if slider.get_attribute("max") == "0":
+            continue
+        slider.focus()
+        slider.press(key)
+        assert slider.input_value() != before, slider.get_attribute("id")
+    opened.page.evaluate("Sfumato.set('t', 20); Sfumato.set('image', 2)")
+    opened.page.wait_for_timeout(600)
+    hash_ = opened.page.evaluate("location.hash")
+    assert {"t=20", "image=2"} <= set(hash_[1:].split("&"))
+    again = opened.open(page_file, hash_)
+    assert again.page.evaluate("[Sfumato.get('t'), Sfumato.get('image')]") == [20, 2]
+    assert opened.problems == []
+
+
+def test_every_button_of_a_figure_works(opened: Opened, page_file: Path) -> None:
+    opened.open(page_file)
+    for button in opened.page.locator(".view button").all():
+        button.click(force=True)
+    assert opened.problems == []
+
+
+def test_a_wrong_address_is_taken_as_well_as_it_can_be(opened: Opened, page_file: Path) -> None:
+    opened.open(page_file, "#t=nonsense&image=1e9&noise=-4&at=nowhere&__proto__=1")
+    t, image = opened.page.evaluate("[Sfumato.get('t'), Sfumato.get('image')]")
+    assert 0 <= t <= 50
+    assert 0 <= image < 8
+    assert opened.problems == []
+
+
+def _download(opened: Opened, figure: str, kind: str) -> bytes:
+    with opened.page.expect_download() as waiting:
+        opened.page.locator(f"#fig-{figure} .tools button", has_text=kind).click()
+    return Path(waiting.value.path()).read_bytes()
+
+
+def test_exported_files_open(opened: Opened, page_file: Path, tmp_path: Path, context: Context) -> None:
+    opened.open(page_file, "#t=10")
+    png = tmp_path / "a.png"
+    png.write_bytes(_download(opened, "forward", "PNG"))
+    with Image.open(png) as picture:
+        assert min(picture.size) > 300
+        assert len(set(np.asarray(picture.convert("L")).ravel().tolist())) > 20, "something is drawn"
+    svg = _download(opened, "forward", "SVG").decode()
+    import xml.etree.ElementTree as tree
+
+    assert tree.fromstring(svg).tag.endswith("svg")
+    assert "<image" in svg
+    lines = _download(opened, "forward", "CSV").decode().splitlines()
+    assert lines[0] == "channel,row,column,x_0,eps,x_t"
+    table = np.array([[float(cell) for cell in line.split(",")] for line in lines[1:]])
+    x_t = marginal(context.images.x_0[:1], context.schedule(0.2)).sample(context.noise(1).prior())
+    assert np.abs(table[:, 5] - x_t.flatten().numpy()).max() < 1e-5
+    stored = json.loads(_download(opened, "bound", "JSON"))
+    assert stored["steps"][0] == 1
+    assert len(stored["sides"]["train"]["bits"]["values"]) == np.prod(stored["sides"]["train"]["bits"]["shape"])
+
+
+def test_names_and_labels_are_text(opened: Opened, page_file: Path, hostile: Path) -> None:
+    source = page_file.read_text(encoding="utf-8")
+    assert "onerror=" not in source.replace("onerror=\\", "").replace("onerror=&quot;", "").partition("<script")[0]
+    opened.open(page_file)
+    assert opened.problems == [], "nothing of a name was run"
+    assert opened.page.locator("img[src=x]").count() == 0
+    assert opened.page.title() == "run: how it was made, and how it is doing"
+    texts = opened.page.locator("body").evaluate(
+        "n => n.innerText + [...n.querySelectorAll('[aria-label]')].map(x => x.getAttribute('aria-label')).join(' ')"
+    )
+    assert HOSTILE[0][:30] in texts
+    assert "😀" in texts
+
+
+def test_the_page_fits_a_phone(browser: Any, page_file: Path) -> None:
+    context = browser.new_context(viewport={"width": 360, "height": 740})
+    opened = Opened(context.new_page()).open(page_file)
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= 360
+    context.close()
