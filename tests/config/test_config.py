@@ -58,6 +58,32 @@ def test_published_settings(name, millions, steps, batch, lr, flip, dropout, var
     assert config.ema.decay(10**9, batch, steps * batch) == pytest.approx(0.9999, abs=1e-8)
 
 
+@pytest.mark.parametrize(
+    ("name", "millions", "steps", "dropout", "objective", "timesteps"),
+    [  # IDDPM's code names its networks 50M (CIFAR-10) and 100M (ImageNet-64); exact counts of the same structure
+        ("cifar10-iddpm", 52.5, 500_000, 0.3, "hybrid", "uniform"),
+        ("cifar10-iddpm-vlb", 52.5, 500_000, 0.3, "vlb", "importance"),
+        ("imagenet64-iddpm", 121, 1_500_000, 0.0, "hybrid", "uniform"),
+        ("imagenet64-iddpm-vlb", 121, 1_500_000, 0.0, "vlb", "importance"),
+    ],
+)
+def test_settings_of_improved_ddpm(name, millions, steps, dropout, objective, timesteps):
+    config = PRESETS[name].config
+    with torch.device("meta"):
+        assert parameters(config.net.build(Interface(learned_variance=True))) / 1e6 == pytest.approx(millions, rel=5e-3)
+    assert config.train.images == steps * config.train.batch == steps * 128
+    assert (config.optim.name, config.optim.lr, config.optim.clip, config.optim.decay) == (
+        "adam",
+        1e-4,
+        None,
+        "constant",
+    )
+    assert (config.data.flip, config.net.dropout, config.net.scale_shift) == (False, dropout, True)
+    assert config.diffusion.schedule == Cosine(num_steps=4000)
+    assert (config.diffusion.variance, config.diffusion.objective) == ("learned", objective)
+    assert to_dict(config)["diffusion"]["timesteps"]["kind"] == timesteps
+
+
 def test_file_over_preset_and_override_over_file(tmp_path: Path):
     file = tmp_path / "c.toml"
     file.write_text('[net]\nbase = 48\n[optim]\nlr = 1e-4\n[diffusion.schedule]\nkind = "sigmoid"\ntau = 0.9\n')

@@ -44,8 +44,8 @@ class Train:
     run: Annotated[Path | None, option("DIR")] = None
     """the run folder; runs/DATA by default"""
     preset: Annotated[str | None, option("NAME")] = None
-    """small32, medium64, large256 ... (docs/training.md), cifar10-ddpm, celeba64-ddpm, celebahq256-ddpm; chosen by
-    default"""
+    """small32, medium64, large256 ..., or published settings: cifar10-ddpm, cifar10-iddpm, celeba64-ddpm ...
+    (docs/training.md lists all); chosen by default"""
     budget: Annotated[str | None, option("TIME")] = None
     """time for the whole training, such as 2m or 1h30m; its length is planned from the measured speed"""
     images: Annotated[str | None, option("COUNT")] = None

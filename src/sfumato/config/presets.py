@@ -1,8 +1,8 @@
 """Presets: named configurations with their sources, the recommended one for a set of images, and `resolve`.
 
-Ours follow from one rule (`recipe`) of the images' size and the time there is: `small32`, `medium64`, `large256`. Three
-more are published settings, which take days on a large GPU. Their numbers are those of the papers and their code, each
-cited, so that results can be compared.
+Ours follow from one rule (`recipe`) of the images' size and the time there is: `small32`, `medium64`, `large256`. The
+others are published settings, which take days on a large GPU. Their numbers are those of the papers and their code,
+each cited, so that results can be compared.
 
 The published averages have no ramp: decay 0.9999 from the first step on, a half-life of ln 2 / -ln 0.9999 =
 6,931 steps. Ours ramps up to that (`train.ema`), which changes early samples and not late ones.
@@ -24,7 +24,7 @@ from sfumato.config.data import DataConfig
 from sfumato.config.diffusion import DiffusionConfig
 from sfumato.config.train import EMAConfig, OptimConfig, TrainConfig
 from sfumato.config.units import parse_size
-from sfumato.diffusion import Cosine, Linear, LogitNormal
+from sfumato.diffusion import Cosine, Importance, Linear, LogitNormal, Uniform
 from sfumato.errors import UserError, nearest
 from sfumato.nets import NETWORKS, Interface
 
@@ -33,6 +33,7 @@ HALF_LIFE_STEPS = 6931
 
 
 _UNET: Any = NETWORKS["unet"]
+_GENERAL: Any = NETWORKS["general"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,39 @@ def _published(
         optim=OptimConfig(name="adam", lr=lr, beta2=0.999, warmup=warmup * batch, decay="constant", clip=1.0),
         ema=EMAConfig(half_life=HALF_LIFE_STEPS * batch),
         train=TrainConfig(batch=batch, images=steps * batch, save_every=600.0, grid_steps=50),
+    )
+
+
+def _improved(
+    side: int, multipliers: tuple[int, ...], attention: tuple[int, ...], dropout: float, steps: int, objective: str
+) -> Config:
+    """What Improved DDPM's runs share: cosine, T = 4000, learned variances, scale and shift, no flips, no clipping."""
+    net = _GENERAL(
+        base=128,
+        multipliers=multipliers,
+        blocks=3,
+        attention=attention,
+        dropout=dropout,
+        heads=4,
+        scale_shift=True,
+        eps=1e-5,
+        cosine_first=True,
+        frequency_shift=0,
+        halving="conv",
+    )
+    return Config(
+        data=DataConfig("faces", size=(side, side), flip=False),
+        net=net,
+        diffusion=DiffusionConfig(
+            schedule=Cosine(num_steps=4000),
+            parameterization="eps",
+            variance="learned",
+            objective=objective,
+            timesteps=Importance() if objective == "vlb" else Uniform(),
+        ),
+        optim=OptimConfig(name="adam", lr=1e-4, beta2=0.999, warmup=0, decay="constant", clip=None),
+        ema=EMAConfig(half_life=HALF_LIFE_STEPS * 128),
+        train=TrainConfig(batch=128, images=steps * 128, save_every=600.0, grid_steps=50),
     )
 
 
@@ -139,6 +173,11 @@ _SUMMARIES = {
     "medium": "up to {side}x{side} pixels, hours on a CPU or minutes on a GPU",
     "large": "up to {side}x{side} pixels, a day on a CPU or an hour on a GPU",
 }
+_IMPROVED = (
+    "Improved DDPM (Nichol and Dhariwal 2021, arXiv 2102.09672), Table 2 and 3, and the authors' code, "
+    "openai/improved-diffusion (README, script_util.py): cosine schedule, T = 4000, learned variances, 128 channels, "
+    "three blocks per level, attention with four heads at 16x16 and 8x8, Adam 1e-4, batch 128, EMA 0.9999, no flips"
+)
 _HO_CODE = "the authors' code, hojonathanho/diffusion"
 
 PRESETS: dict[str, Preset] = _ours() | {
@@ -164,6 +203,26 @@ PRESETS: dict[str, Preset] = _ours() | {
         f"flips, EMA 0.9999; {_HO_CODE} (scripts/run_celebahq.py, diffusion_utils.py): 128 channels times 1, 1, 2, 2, "
         "4, 4, attention at 16x16, warm-up of 5,000 steps, gradient norm clipped to 1, and the posterior's (small) "
         "variance.",
+    ),
+    "cifar10-iddpm": Preset(
+        _improved(32, (1, 2, 2, 2), (1, 2), dropout=0.3, steps=500_000, objective="hybrid"),
+        "Improved DDPM's CIFAR-10 network (52.5M parameters), 32x32, for pictures; days on a GPU",
+        f"{_IMPROVED}: the hybrid loss, dropout 0.3, 500k steps.",
+    ),
+    "cifar10-iddpm-vlb": Preset(
+        _improved(32, (1, 2, 2, 2), (1, 2), dropout=0.3, steps=500_000, objective="vlb"),
+        "the same network trained for bits per dimension, days on a GPU",
+        f"{_IMPROVED}: the bound with importance sampling of t, dropout 0.3, 500k steps.",
+    ),
+    "imagenet64-iddpm": Preset(
+        _improved(64, (1, 2, 3, 4), (2, 3), dropout=0.0, steps=1_500_000, objective="hybrid"),
+        "Improved DDPM's ImageNet network at 64x64 (121M parameters), for pictures; weeks on a GPU",
+        f"{_IMPROVED}: the hybrid loss, 1.5M steps.",
+    ),
+    "imagenet64-iddpm-vlb": Preset(
+        _improved(64, (1, 2, 3, 4), (2, 3), dropout=0.0, steps=1_500_000, objective="vlb"),
+        "the same network trained for bits per dimension, weeks on a GPU",
+        f"{_IMPROVED}: the bound with importance sampling of t, 1.5M steps.",
     ),
 }
 """Every preset by name. A built-in source in a preset is used unless another is given."""
