@@ -16,7 +16,7 @@ help:
 	@echo 'make demo   train on drawn faces for about two minutes, then look at demo/'
 	@echo 'make test   the test suite          (make slow: the long checks too)'
 	@echo 'make lint   ruff and mypy'
-	@echo 'make docs   check the links, examples and commands in the documents'
+	@echo 'make docs   check the links and examples in the documents, and run every command'
 	@echo 'make bench  speed, side by side with two other libraries'
 	@echo '            (make bench-quick: our own speed beside the last committed figures)'
 
@@ -36,6 +36,7 @@ lint: $(VENV)/.dev
 
 docs: $(VENV)/.core
 	$(BIN)/python scripts/check_docs.py
+	$(BIN)/python scripts/run_commands.py
 
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/train_step.py

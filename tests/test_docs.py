@@ -1,4 +1,4 @@
-"""The page on adding things is true: its code runs as it stands; benchmarks and scripts follow the package."""
+"""The pages on adding and extending run as they stand, and so do printed commands; scripts follow the package."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 FOREIGN = ("render_faces", "pack_digits")
 """They made the shipped images, with packages that the project does not install."""
 
 
-def test_the_code_of_how_to_add_runs() -> None:
-    command = [sys.executable, "scripts/check_docs.py", "docs/how-to-add.md"]
+@pytest.mark.parametrize("page", ["how-to-add", "extend"])
+def test_the_code_of_a_page_runs(page: str) -> None:
+    command = [sys.executable, "scripts/check_docs.py", f"docs/{page}.md"]
     checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr
 
@@ -25,3 +28,18 @@ def test_benchmarks_and_scripts_can_be_imported() -> None:
     command = [sys.executable, "-c", code, ",".join(map(str, folders)), *names]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-500:]
+
+
+def run_commands(*options: str) -> None:
+    command = [sys.executable, "scripts/run_commands.py", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_readme_prints_works_when_pasted() -> None:
+    run_commands("--only", "README", "--fast")
+
+
+@pytest.mark.slow
+def test_every_printed_command_works_when_pasted() -> None:
+    run_commands()

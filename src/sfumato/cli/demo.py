@@ -161,7 +161,7 @@ def _words(
 
 SAMPLES = """A hundred new images. Each began as pure noise and was denoised in 50 small steps. Some are ragged; longer
 training helps."""
-TRAINING = """The same ten seeds at several moments of the training, a row a moment: noise at first, then colours, then
+TRAINING = """The same ten seeds at several moments of the training, one row for each moment: noise at first, then broad
 shapes, then details."""
 REVERSE = """Two of the new images on their way from noise, t = {chain}, to an image, t = 0. Above is the noisy image
 x_t; below is what the network predicts of it, x_0. The prediction begins as a blur, the average of all that is still
