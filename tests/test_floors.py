@@ -17,7 +17,7 @@ import sfumato
 ROOT = Path(sfumato.__file__).parent
 FLOORS = (
     ("errors", "lazy", "files"),
-    ("diffusion",),
+    ("diffusion", "plugins"),
     ("conditions",),
     ("codec",),
     ("nets",),

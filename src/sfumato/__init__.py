@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from sfumato.generate.writers import save_png as save_png
     from sfumato.model import Model as Model
     from sfumato.model import load as load
+    from sfumato.plugins import use as use
     from sfumato.run.folder import Run as Run
 
 __version__ = "0.1.0"
@@ -52,6 +53,7 @@ _HOMES = {
     "generate.sample": ("sample",),
     "generate.writers": ("film", "save_png"),
     "model": ("Model", "load"),
+    "plugins": ("use",),
     "run.folder": ("Run",),
 }
 _PACKAGES = ("config", "data", "diffusion", "edit", "errors", "evaluate", "generate", "nets", "run", "train")

@@ -8,6 +8,7 @@ channels is refused at once.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -23,7 +24,7 @@ from sfumato.conditions.attributes import Attribute, plain
 from sfumato.conditions.protocol import Vocabulary
 from sfumato.conditions.registry import from_plain
 from sfumato.conditions.vocabulary import AttributeVocabulary
-from sfumato.config.config import Config, from_stored, to_dict
+from sfumato.config.config import Config, from_stored, own_files, to_dict
 from sfumato.config.data import LARGEST_SIDE, MOST_CHANNELS, DataConfig
 from sfumato.data.dataset import Dataset, open_data
 from sfumato.data.sources.builtin import BUILTIN
@@ -32,10 +33,13 @@ from sfumato.errors import UserError
 from sfumato.files import write_atomic
 from sfumato.nets import Interface, Network, NetworkConfig
 from sfumato.nets.cost import Cost
+from sfumato.plugins import changed, missing
 from sfumato.run.folder import WEIGHTS, Run
 from sfumato.run.locate import locate, run_of
 from sfumato.run.places import located
 from sfumato.weights import pack, read, unusable
+
+LOG = logging.getLogger("sfumato")
 
 MOST_ATTRIBUTES = 1000
 
@@ -65,6 +69,11 @@ class Model:
     kind: str = "ema"
     path: Path = Path()
     file_sha256: str = field(default="", repr=False)
+
+    def __repr__(self) -> str:
+        names = "".join(f", {attribute.name}" for attribute in self.attributes)
+        size, path = "x".join(map(str, self.shape)), str(self.path) if self.path.name else "in training"
+        return f"<Model {path}: {self.kind} weights of {self.images} images seen, makes {size}{names}>"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -181,7 +190,8 @@ def packed(
         "vocabulary": None if vocabulary is None else vocabulary.plain(),
         "config": to_dict(config),
     }
-    return pack(state, facts)
+    own = own_files(config)
+    return pack(state, facts | ({"plugins": own} if own else {}))
 
 
 def save(path: Path | str, state: Mapping[str, Tensor], config: Config, codec: Codec, **facts: Any) -> None:
@@ -220,7 +230,11 @@ def load(path: Path | str | Run, weights: str = "ema", device: torch.device | st
         if not 0 < float(schedule(0.5).alpha) < 1:
             raise ValueError("a schedule without noise levels")
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        if needed := missing(facts.get("plugins")):
+            raise UserError(f"{file}: {str(error)[:300]}{needed}") from None
         raise unusable(file, error) from None  # a UserError is a ValueError
+    if change := changed(facts.get("plugins"), own_files(config)):
+        LOG.warning("%s", change)
     net = _build(config.net, config.interface(codec.shape[0], vocabulary), tensors, file).to(device)
     denoiser = NetworkDenoiser(net, schedule, config.diffusion.build_parameterization())
     return Model(net, config, denoiser, codec, vocabulary, images, kind, file, sha256)

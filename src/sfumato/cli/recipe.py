@@ -28,8 +28,8 @@ class RecipeOptions:
     """noise of ddim: 0 (the default) is deterministic, 1 is ancestral"""
     variance: Annotated[Literal["small", "large", "learned", "analytic"] | None, option("NAME")] = None
     """variance of a step of ddpm: small, large, learned, or analytic (measured); the model's own by default"""
-    range: Literal["clip", "threshold", "free"] = "clip"
-    """treatment of each predicted image: clip it, threshold it dynamically, or leave it free"""
+    range: Annotated[str, option("clip|threshold|free")] = "clip"
+    """treatment of each predicted image: clip it (by default), threshold it dynamically, or leave it free"""
     guidance: float = 1.0
     """scale of classifier-free guidance towards the label; 1 is no guidance"""
     interval: Annotated[str | None, option("LOW,HIGH")] = None

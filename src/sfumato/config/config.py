@@ -20,8 +20,8 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,11 @@ from sfumato.config.augment import NUMBERS, AugmentConfig
 from sfumato.config.data import DataConfig
 from sfumato.config.diffusion import DiffusionConfig
 from sfumato.config.train import EMAConfig, OptimConfig, TrainConfig
-from sfumato.diffusion import SCHEDULES, TIMESTEPS, WEIGHTINGS, Timesteps, Weighting
+from sfumato.diffusion import PARAMETERIZATIONS, SCHEDULES, TIMESTEPS, WEIGHTINGS, Timesteps, Weighting
 from sfumato.diffusion.schedule import Chain
 from sfumato.errors import UserError
 from sfumato.nets import NETWORKS, Interface, NetworkConfig
+from sfumato.plugins import files_of
 
 CHOICES: tree.Choices = {
     Chain: SCHEDULES,
@@ -80,6 +81,11 @@ class Config:
             kinds = tuple(kind for kind in self.augment.kinds if kind != "x-flip")
             object.__setattr__(self, "augment", replace(self.augment, kinds=kinds))
 
+    def __repr__(self) -> str:
+        """The values that are not the defaults."""
+        own, usual = tree.flatten(to_dict(self)), tree.flatten(to_dict(Config()))
+        return f"Config({', '.join(f'{key}={own[key]}' for key in own if own[key] != usual.get(key))})"
+
     def interface(self, channels: int, vocabulary: Vocabulary | None = None) -> Interface:
         """Return what the network must fit: the channels of x_0, and the data's vocabulary, None without conditions."""
         numbers = NUMBERS if self.augment.on else 0
@@ -90,6 +96,21 @@ def to_dict(config: Config) -> dict[str, Any]:
     """Return the configuration as nested dicts that JSON can hold."""
     table: dict[str, Any] = tree.plain(config, CHOICES)
     return table
+
+
+def own_files(config: Config) -> dict[str, str]:
+    """Return the user's own files that a configuration needs: their names with SHA-256."""
+    diffusion = config.diffusion
+    spaces = [PARAMETERIZATIONS.get(name) for name in (diffusion.parameterization, diffusion.space)]
+    return files_of([*_nodes(config), *filter(None, spaces)])
+
+
+def _nodes(value: Any) -> Iterator[Any]:
+    """Yield the dataclasses of a tree."""
+    if is_dataclass(value):
+        yield value
+        for field in fields(value):
+            yield from _nodes(getattr(value, field.name))
 
 
 def from_dict(table: Mapping[str, Any]) -> Config:

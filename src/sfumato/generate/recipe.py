@@ -13,6 +13,7 @@ variance. `auto` follows measurements (docs/choose-a-sampler.md).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
@@ -47,8 +48,21 @@ _OWN_GRIDS = {"refined": "visible"}
 """The grid by what the network predicts, for every sampler but ddpm; logsnr or trailing where it predicts another."""
 
 QUALITIES = tuple(AUTO)
-RANGES = ("clip", "threshold", "free")
-"""The treatment of each predicted image: clipped to the range of images, dynamically thresholded, or unchanged."""
+
+
+def _thresholded(denoiser: Denoiser, codec: Codec) -> Denoiser:
+    if codec.range != (-1.0, 1.0):
+        raise UserError("range threshold needs images in a fixed range, and this model has none: use clip or free")
+    return Thresholded(denoiser)
+
+
+RANGES: dict[str, Callable[[Denoiser, Codec], Denoiser]] = {
+    "clip": lambda denoiser, codec: Clipped(denoiser, codec.clip),
+    "threshold": _thresholded,
+    "free": lambda denoiser, codec: denoiser,
+}
+"""The treatment of each predicted image, as what is made of a denoiser: clipped to the range of images, dynamically
+thresholded, or unchanged."""
 
 FITTED_ON, FITTED_SEED = 16, 0
 """The number of images for a fitted grid, and their seed: always the same, so that the grid depends only on the
@@ -68,7 +82,7 @@ class Recipe:
         grid: its times: a name of `GRIDS`, or `fitted` to the model.
         eta: noise of ddim.
         variance: of a step of ddpm: small, large, learned, or analytic (measured, see `generate.variance`).
-        range: `clip`, `threshold` or `free`.
+        range: a name of `RANGES`: `clip`, `threshold` or `free`.
         guidance: scale w of guidance; 1 is none.
         interval: (low, high) of t where guidance acts; None is everywhere.
         rescale: fraction of the contrast added by guidance that is removed.
@@ -153,13 +167,7 @@ class Recipe:
                 raise UserError(str(error)) from None
         elif self.guidance != 1:
             guided = Guided(plain, self.guidance, self.interval, self.rescale)
-        if self.range == "threshold":
-            if codec.range != (-1.0, 1.0):
-                raise UserError(
-                    "range threshold needs images in a fixed range, and this model has none: use clip or free"
-                )
-            return Thresholded(guided)
-        return Clipped(guided, codec.clip) if self.range == "clip" else guided
+        return RANGES[self.range](guided, codec)
 
     def build(self, variance: Variance | None = None) -> Sampler:
         """Return the sampler of a resolved recipe; `variance` is the measured one, where the recipe says `analytic`."""

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 from sfumato.errors import UserError
 from sfumato.files import MEGABYTE, Lock, read_regular, write_atomic
+from sfumato.plugins import missing
 
 if TYPE_CHECKING:
     from sfumato.config.config import Config
@@ -126,7 +127,8 @@ class Run:
         try:
             return from_stored(table)
         except UserError as error:
-            raise UserError(f"{self.config_path}: {error}") from None
+            needed = missing((self.read(self.environment_path) or {}).get("plugins"))
+            raise UserError(f"{self.config_path}: {error}{needed}") from None
 
     def read(self, path: Path) -> dict[str, Any] | None:
         """Return one of the run's JSON objects; None where it is missing, damaged or over a megabyte."""

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import torch
 
-from sfumato.config.config import Config, difference, to_toml
+from sfumato.config.config import Config, difference, own_files, to_toml
 from sfumato.config.train import TrainConfig
 from sfumato.data import Dataset
 from sfumato.errors import UserError
@@ -127,7 +127,8 @@ def begin(run: Run, config: Config, plan: Plan, device: torch.device) -> Course:
         return course_of(run, config.train)
     course = Course((plan,))
     try:
-        run.write(run.environment_path, environment(str(device)))
+        own = own_files(config)
+        run.write(run.environment_path, environment(str(device)) | ({"plugins": own} if own else {}))
         run.write(run.plan_path, course.to_table())
         write_atomic(run.config_path, to_toml(config), parents=False)
     except OSError as error:
