@@ -52,3 +52,13 @@ def test_every_name_that_a_package_promises_can_be_had(package: str) -> None:
     module = importlib.import_module(f"sfumato.{package}")
     for name in getattr(module, "__all__", dir(module)):
         assert getattr(module, name) is not None
+
+
+def test_what_a_notebook_shows_is_one_short_line() -> None:
+    config = sfumato.resolve("small8", overrides={"train.images": "640"})
+    data, model = sfumato.open_data(config.data), sfumato.load("faces")
+    assert repr(sfumato.Config()) == "Config()"
+    assert "train.images=640" in repr(config)
+    assert repr(data) == "<Dataset digits: 1697 + 100 images of 1x8x8>"
+    assert f"faces.safetensors: ema weights of {model.images} images seen, makes 3x16x16" in repr(model)
+    assert max(len(repr(config)), 2 * len(repr(model))) < 600

@@ -221,3 +221,11 @@ def test_a_log_of_any_kind_is_read_in_bounded_time_and_memory(path, tmp_path):
     assert [line["images"] for line in read_events(path)] == [8, 8]
     os.mkfifo(pipe := tmp_path / "pipe")
     assert list(read_events(pipe)) == list(read_events(Path("/dev/zero"))) == []
+
+
+def test_events_are_short_when_printed() -> None:
+    printed = [str(event) for event in story(last=1000)]
+    assert max(map(len, printed)) < 120
+    assert printed[0] == "Started(plan=<5,000 images: 2,500 steps of 2>, resumed_at=0)"
+    assert printed[7] == "Stepped(images=14, step=7, loss=3.5, grad_norm=70, lr=0.1, seconds=7, steps=1)"
+    assert "Saved(images=1998, path=checkpoints/000000001998, cost=0.1)" in printed

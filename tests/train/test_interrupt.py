@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -11,7 +13,20 @@ from sfumato.run.events import Started
 from sfumato.train import train
 from sfumato.train.trainer import Trainer
 
-from .conftest import tiny
+from .conftest import TINY, tiny
+
+LEFT = """
+import sys
+import sfumato
+from sfumato.train import train
+
+config = sfumato.resolve("small8", overrides=%r)
+events = train(config, sfumato.Run(sys.argv[1]), sfumato.open_data(config.data))
+for event in events:
+    if event.images == 16:
+        break
+"""
+"""A program that ends with its generator still named, in the middle of a training."""
 
 
 def test_ctrl_c_within_a_step_finishes_it_and_saves(digits, run, monkeypatch):
@@ -38,3 +53,9 @@ def test_a_generator_left_behind_is_named(digits, run):
     with pytest.raises(UserError, match="by this very process: close the earlier generator"):
         next(train(tiny(), run, digits))
     earlier.close()
+
+
+def test_the_end_of_a_program_saves_and_says_nothing(digits, run, tmp_path):
+    ended = subprocess.run([sys.executable, "-c", LEFT % TINY, run.path], capture_output=True, text=True, cwd=tmp_path)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    assert [folder.name for folder in run.list_checkpoints()] == ["000000000016"]

@@ -6,7 +6,7 @@ examples. Sums, not means, so that reports of several steps add up exactly.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -18,6 +18,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NUM_BUCKETS = 10
+
+
+class Brief:
+    """A dataclass whose repr is short enough to be printed for each step: numbers have four digits, what is None or not
+    in the repr is left out."""
+
+    def __repr__(self) -> str:
+        shown = [(f.name, getattr(self, f.name)) for f in fields(self) if f.repr]  # type: ignore[arg-type]
+        words: dict[type, Callable[[Any], str]] = {float: "{:.4g}".format, type(Path()): str}
+        values = (f"{name}={words.get(type(value), repr)(value)}" for name, value in shown if value is not None)
+        return f"{type(self).__name__}({', '.join(values)})"
 
 
 @dataclass(frozen=True)
@@ -50,8 +61,8 @@ class Buckets:
         return sum(means) / len(means)
 
 
-@dataclass(frozen=True)
-class Started:
+@dataclass(frozen=True, repr=False)
+class Started(Brief):
     """Training starts, or resumes when `resumed_at` images had been seen."""
 
     plan: Plan
@@ -63,8 +74,8 @@ class Started:
         return self.resumed_at
 
 
-@dataclass(frozen=True)
-class Replanned:
+@dataclass(frozen=True, repr=False)
+class Replanned(Brief):
     """The length or the number of grids and held-out losses was corrected to keep the budget.
 
     Attributes:
@@ -78,8 +89,8 @@ class Replanned:
     former: int
 
 
-@dataclass(frozen=True)
-class Stepped:
+@dataclass(frozen=True, repr=False)
+class Stepped(Brief):
     """Steps were taken: one on a CPU, several on a GPU, where reading a number makes the device wait.
 
     Attributes:
@@ -99,7 +110,7 @@ class Stepped:
     grad_norm: float
     lr: float
     seconds: float
-    buckets: Buckets
+    buckets: Buckets = field(repr=False)
     steps: int = 1
 
     def __add__(self, later: Stepped) -> Stepped:
@@ -114,8 +125,8 @@ class Stepped:
         )
 
 
-@dataclass(frozen=True)
-class Skipped:
+@dataclass(frozen=True, repr=False)
+class Skipped(Brief):
     """The loss or gradient of some steps was not finite, `in_a_row` in all so far; nothing else changed by them."""
 
     images: int
@@ -124,8 +135,8 @@ class Skipped:
     reason: str
 
 
-@dataclass(frozen=True)
-class HeldOut:
+@dataclass(frozen=True, repr=False)
+class HeldOut(Brief):
     """The loss of the averaged weights on the held-out set, with the same times and noise every time.
 
     Attributes:
@@ -140,15 +151,15 @@ class HeldOut:
 
     images: int
     loss: float
-    buckets: Buckets
+    buckets: Buckets = field(repr=False)
     seconds: float
     train: float
-    bound: Buckets
+    bound: Buckets = field(repr=False)
     best: bool
 
 
-@dataclass(frozen=True)
-class Sampled:
+@dataclass(frozen=True, repr=False)
+class Sampled(Brief):
     """A sample grid was written to `Run.grid(images, kind)`.
 
     Attributes:
@@ -166,8 +177,8 @@ class Sampled:
     pictures: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
 
 
-@dataclass(frozen=True)
-class Saved:
+@dataclass(frozen=True, repr=False)
+class Saved(Brief):
     """A checkpoint was written and read back in `cost` seconds, and the weights files were replaced."""
 
     images: int
@@ -175,16 +186,16 @@ class Saved:
     cost: float
 
 
-@dataclass(frozen=True)
-class Warned:
+@dataclass(frozen=True, repr=False)
+class Warned(Brief):
     """Something went wrong and training continues."""
 
     images: int
     message: str
 
 
-@dataclass(frozen=True)
-class Finished:
+@dataclass(frozen=True, repr=False)
+class Finished(Brief):
     """The planned length is reached after `seconds` of training; `again` where it had been reached before."""
 
     images: int

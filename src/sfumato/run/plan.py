@@ -41,6 +41,10 @@ class Plan:
     before: float = 0.0
     since: int = 0
 
+    def __repr__(self) -> str:
+        lasting = "" if self.seconds is None else f" in {self.seconds:.0f} s"
+        return f"<{self.images:,} images{lasting}: {self.steps:,} steps of {self.batch}>"
+
     @property
     def grid_steps(self) -> list[int]:
         """Steps after which a grid is sampled."""

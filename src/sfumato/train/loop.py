@@ -32,7 +32,7 @@ from sfumato.run.folder import Run
 from sfumato.run.log import EventLog
 from sfumato.run.plan import Course, Plan
 from sfumato.train import checkpoint
-from sfumato.train.interrupt import holding
+from sfumato.train.interrupt import closed_at_exit, holding
 from sfumato.train.metrics import Meter, by_level
 from sfumato.train.pace import Pace
 from sfumato.train.plan import begin, resolve_length
@@ -47,6 +47,7 @@ WINDOW = 16
 """Steps between two reports on a GPU, which has to wait for each."""
 
 
+@closed_at_exit
 def train(
     config: Config,
     run: Run,
