@@ -1,4 +1,4 @@
-"""The exception for mistakes of the user.
+"""The exception for mistakes of the user, and helpers of messages.
 
 A `UserError` carries a single line that says what is wrong, where, and what to do about it. The command line prints
 that line alone and exits with code 2; a library user sees an ordinary `ValueError`.
@@ -29,3 +29,13 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     if close:
         return f"; did you mean '{close[0]}'?"
     return f"; choose from: {', '.join(sorted(choices))}"
+
+
+_SINGULAR = {"have": "has", "are": "is", "were": "was"}
+
+
+def plural(count: int, noun: str, verb: str = "") -> str:
+    """Return a number of things, and a verb that agrees: `1 image`, `2,000 images`, `1 image has`, `2 images have`."""
+    one = count == 1
+    said = f" {_SINGULAR[verb] if one else verb}" if verb else ""
+    return f"{count:,} {noun}{'' if one else 's'}{said}"

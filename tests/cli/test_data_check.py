@@ -79,6 +79,17 @@ def test_other_files_are_no_images(sfumato: Command, photos: Path) -> None:
     said = json.loads(sfumato("data", "check", photos, "--json").out)
     assert said["other_files"] == [{"file": "about.md", "reason": "not an image: text"}]
     assert (said["total"], said["looked_at"], len(said["unreadable"])) == (14, 14, 1)
+    assert "labels: --labels source trains with labels.csv" in " ".join(result.out.split())
+
+
+def test_files_of_the_system_are_named_and_are_no_damage(sfumato: Command, photos: Path) -> None:
+    for name in ("Thumbs.db", "desktop.ini", "hair.csv"):
+        (photos / name).write_bytes(b"\xd0\xcf\x11\xe0 of a system")
+    result = sfumato("data", "check", photos)
+    assert "3 other files" in result.out
+    assert "Thumbs.db: not an image: Windows' thumbnails" in result.out
+    assert "desktop.ini: not an image: Windows' settings" in result.out
+    assert f"labels: --labels {photos}/hair.csv trains with hair.csv" in " ".join(result.out.split())
 
 
 def test_no_image_is_a_failure(sfumato: Command, tmp_path: Path) -> None:
@@ -152,3 +163,26 @@ def test_a_mistake_is_one_line_and_writes_nothing(words: str, said: str, refused
     assert said in str(refused("data", *words.split()))
     assert sorted(photos.rglob("*")) == before
     assert [path.name for path in photos.parent.iterdir()] == ["photos"]
+
+
+def test_what_changes_something_is_first_and_the_rest_is_short(sfumato: Command, tmp_path: Path) -> None:
+    """Grey pictures of a clear size, duplicated, mirrored, transparent, with one in colour and a damaged one."""
+    folder, rng = tmp_path / "many", np.random.default_rng(1)
+    folder.mkdir()
+    for n in range(60):
+        pixels = np.kron(rng.integers(0, 256, (8, 8)), np.ones((4, 4))).astype(np.uint8)
+        image = Image.fromarray(pixels if n else np.stack([pixels, 0 * pixels, pixels], -1))
+        image.convert("LA" if n == 3 else image.mode).save(folder / f"{n:02d}.png")
+        if n % 10 == 5:
+            image.save(folder / f"{n:02d}-copy.png")
+            image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / f"{n:02d}-mirrored.png")
+    (folder / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\nnot quite")
+    out = sfumato("data", "check", folder).out
+    advice = out[out.index("\n\n") + 2 :].split("\n\n")[0].splitlines()
+    heads = [line for line in advice if line[:3].strip()]
+    assert heads[0].startswith("!! memorisation: ")
+    shortened = [line for line in heads if line.startswith(" ! ")][2:]
+    assert " ! exact duplicates: 6 images with the same pixels as another" in shortened
+    assert heads[-1].startswith("ok nothing to decide: ")
+    assert "colour" in " ".join(advice[advice.index(heads[-1]) :]), "one in colour is ordinary"
+    assert len(advice) < 30

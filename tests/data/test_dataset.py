@@ -162,7 +162,7 @@ def test_copies_are_on_one_side(make_folder: MakeFolder) -> None:
         shutil.copy(path, folder / f"copy-{path.name}")
     data = open_data(DataConfig(source=str(folder), held_out=0.3))
     assert by_content(data, data.train).isdisjoint(by_content(data, data.held_out))
-    assert any("60 images are exact copies" in note for note in data.notes)
+    assert any("60 exact copies of other images" in note for note in data.notes)
 
 
 def test_the_share_is_kept_on_average() -> None:
@@ -264,7 +264,7 @@ def test_a_file_of_labels_is_read_beside_the_store(make_folder: MakeFolder, tmp_
     assert (len(decoded), len(again)) == (30, 0)
     assert one.fingerprint != two.fingerprint
     assert one.counts == {"letter": {"a": 15, "b": 14}, "half": {"given": 29}}
-    assert "1 images have no row in labels.csv: they train without labels" in one.notes
+    assert "1 image has no row in labels.csv: it trains without labels" in one.notes
     last = [n for n, origin in enumerate(one.origins) if origin == "0029.png"]
     _, told = one.rows(torch.tensor(last))
     assert told.table.isnan().all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -105,8 +106,8 @@ def test_what_does_not_fit_is_counted(read: Read) -> None:
     assert labels.attributes == (Attribute("a", ("x",)),), "values of images that are not here are none"
     assert labels.notes == (
         "2 images have no row in labels.csv: they train without labels",
-        "2 rows of labels.csv name an image that is not in the data",
-        "1 rows of labels.csv repeat an image: its first row counts",
+        "2 rows of labels.csv without an image in the data",
+        "1 row of labels.csv for an image that has one: the first row counts",
     )
 
 
@@ -289,3 +290,10 @@ def test_more_attributes_than_a_network_can_have_are_refused(make_folder: MakeFo
     with pytest.raises(UserError, match=r"257 attributes, and at most 256 .* data\.attributes"):
         open_data(config)
     assert len(open_data(replace(config, attributes=("a5", "a7"))).attributes) == 2
+
+
+def test_numbers_too_large_to_standardise_are_one_line_and_no_warning(read: Read) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserError, match="mean inf"):
+            read("file,x\na/1.png,0.5\na/2.png,1.7e308\nb/3.png,1.6e308\n")

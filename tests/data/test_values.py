@@ -238,7 +238,7 @@ def test_every_change_of_pixels_is_said(tmp_path: Path) -> None:
     for said in (
         "the crop cuts away 25.0% of a picture's pixels on average (data.crop=center)",
         "5 pictures were resampled with Lanczos",
-        "1 pictures have transparency and were laid on #102030 (data.background)",
+        "1 picture has transparency and was laid on #102030 (data.background)",
         "5 pictures have colour and became grey by their luma",
         "each training image is mirrored with probability 1/2 (data.flip)",
     ):
@@ -287,7 +287,7 @@ def test_another_profile_is_converted_and_counted(tmp_path: Path) -> None:
     assert np.array_equal(data.images[4, 3], clear[..., 3]), "opacity has no colour"
     assert np.array_equal(data.images[4, :3], data.images[0, :3])
     assert "3 pictures have a colour profile other than sRGB and were converted to sRGB" in data.notes
-    assert any(note.startswith("1 pictures have a colour profile that was not applied") for note in data.notes)
+    assert any(note.startswith("1 picture has a colour profile that was not applied") for note in data.notes)
 
 
 @pytest.mark.parametrize("kind", ["WEBP", "AVIF", "JPEG"])

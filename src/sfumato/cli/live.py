@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from sfumato.cli.console import optional_stdout, print_json, say, shown
+from sfumato.errors import plural
 from sfumato.report.text import duration
 from sfumato.run.events import Event, Finished, Replanned, Sampled, Skipped, Started, Stepped, Warned, to_json
 from sfumato.run.progress import Progress
@@ -86,7 +87,7 @@ def _remark(progress: Progress, event: Event) -> str | None:
         start = f"resuming at {event.resumed_at:,}" if event.resumed_at else "training"
         rate = f", planned from {event.plan.images_per_second:,.0f} images/s" if event.plan.images_per_second else ""
         until = f", {duration(event.plan.seconds)} in all" if event.plan.seconds else ""
-        return f"{start}: {progress.planned:,} images in steps of {event.plan.batch}{rate}{until}"
+        return f"{start}: {plural(progress.planned, 'image')} in steps of {event.plan.batch}{rate}{until}"
     if isinstance(event, Replanned):
         return _correction(event)
     if isinstance(event, Sampled):
@@ -94,7 +95,7 @@ def _remark(progress: Progress, event: Event) -> str | None:
     if isinstance(event, Warned):
         return f"warning: {event.message}"
     if isinstance(event, Skipped):
-        return f"warning: {event.steps} steps skipped at {event.images:,} images: {event.reason}"
+        return f"warning: {plural(event.steps, 'step')} skipped at {event.images:,} images: {event.reason}"
     if isinstance(event, Finished):
         if event.again:
             return f"this run is finished: {event.images:,} images in {duration(event.seconds)}; nothing to do"
@@ -183,7 +184,7 @@ def panel(progress: Progress, title: str) -> RenderableType:
     paths.add_row("last grid", Text(shown(progress.grid) or "none yet"))
     paths.add_row("saved", Text(shown(progress.saved) or "not yet"))
     if progress.skipped:
-        paths.add_row("skipped", Text(f"{progress.skipped} steps", "red"))
+        paths.add_row("skipped", Text(plural(progress.skipped, "step"), "red"))
     body, below = Group(head, "", numbers, "", paths), Text(shown(str(progress.run.path)))
     return Panel(body, title=Text(shown(title)), title_align="left", subtitle=below, width=88)
 

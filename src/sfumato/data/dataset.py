@@ -37,7 +37,7 @@ from sfumato.data.store.format import Stored, row_digest
 from sfumato.data.store.open import cache_folder, open_store
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.noise import Purpose, permutation
-from sfumato.errors import UserError
+from sfumato.errors import UserError, plural
 
 MOST_ATTRIBUTES = 256
 """Each is a part of the network, and takes time to build."""
@@ -99,6 +99,11 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def __repr__(self) -> str:
+        labels = "".join(f", {attribute.name}" for attribute in self.attributes)
+        size = "x".join(map(str, self.shape))
+        return f"<Dataset {self.source_name}: {len(self.train)} + {len(self.held_out)} images of {size}{labels}>"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -202,11 +207,11 @@ class Dataset:
         bytes_: NDArray[np.uint8] = self.format.shown(np.asarray(self.images[rows]))
         return bytes_
 
-    def summary(self) -> str:
-        """Return a few lines for people: counts, labels, notes, skipped files."""
+    def summary(self, names: int = 8) -> str:
+        """Return a few lines for people: counts, labels, notes, the names of the first skipped files."""
         shape, deep = "x".join(map(str, self.shape)), "" if self.format == EIGHT else f", {self.format.words}"
         lines = [
-            f"{self.source_name}: {len(self):,} images of {shape} (channels x height x width){deep}, "
+            f"{self.source_name}: {plural(len(self), 'image')} of {shape} (channels x height x width){deep}, "
             f"{len(self.train):,} to train on and {len(self.held_out):,} held out"
         ]
         for attribute, counts in zip(self.attributes, self.counts.values(), strict=True):
@@ -215,12 +220,12 @@ class Dataset:
             scale = "" if attribute.values else f"a number, mean {attribute.mean:.4g}, deviation {attribute.std:.4g}, "
             lines.append(f"{attribute.name}: {scale}{', '.join(shown)}{more}")
         if self.captions is not None:
-            lines.append(f"{sum(map(bool, self.captions)):,} images have captions")
+            lines.append(f"{plural(sum(map(bool, self.captions)), 'image', 'have')} captions")
         lines += [f"- {note}" for note in self.notes]
         if self.skipped:
-            lines.append(f"- {len(self.skipped):,} files skipped:")
-            lines += [f"    {origin}: {reason}" for origin, reason in self.skipped[:8]]
-            lines += ["    ..."] if len(self.skipped) > 8 else []
+            lines.append(f"- {plural(len(self.skipped), 'file')} skipped{':' if names else ''}")
+            lines += [f"    {origin}: {reason}" for origin, reason in self.skipped[:names]]
+            lines += ["    ..."] if len(self.skipped) > names > 0 else []
         return "\n".join(lines)
 
 

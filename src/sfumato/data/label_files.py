@@ -29,7 +29,7 @@ import numpy as np
 
 from sfumato.data.labels import CAPTIONS, MOST_VALUES, Cells, chosen_index, column, from_columns, joined, remarks
 from sfumato.data.sources.protocol import Beside, File, Labels, Unreadable, printable
-from sfumato.errors import UserError
+from sfumato.errors import UserError, plural
 from sfumato.files import read_regular
 
 MOST_BYTES, MOST_ROWS = 512 * 2**20, 1_000_000
@@ -118,7 +118,8 @@ def _columns(
         notes += _fitting(printable(shown.rpartition("/")[2]), table, lines, rows, how, names if headless else ())
     if count := int(missing.sum()):
         last = printable(files[-1][0].rpartition("/")[2])
-        notes.insert(0, f"{count:,} images have no row in {last}: they train without labels")
+        they = "it trains" if count == 1 else "they train"
+        notes.insert(0, f"{plural(count, 'image', 'have')} no row in {last}: {they} without labels")
     return columns, notes
 
 
@@ -133,10 +134,10 @@ def _fitting(
     """What did not fit between a file of labels and the images, and how it was read, in sentences."""
     used = len({id(row) for row in rows if row is not None})
     counts = {
-        "{:,} rows of {} name an image that is not in the data": len(table) - used,
-        "{:,} rows of {} repeat an image: its first row counts": len(lines) - len(table),
+        "of {} without an image in the data": len(table) - used,
+        "of {} for an image that has one: the first row counts": len(lines) - len(table),
     }
-    notes = [note.format(count, name) for note, count in counts.items() if count]
+    notes = [f"{plural(count, 'row')} {note.format(name)}" for note, count in counts.items() if count]
     if how:
         notes.append(f"{name} gives no paths as the images have them: its rows were matched by {how}")
     if headless:

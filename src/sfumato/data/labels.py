@@ -100,7 +100,8 @@ def column(name: str, cells: Cells) -> tuple[Attribute, Table]:
         attribute, code = Attribute(name, ("no", "yes")), {cell: YES_NO[cell.lower()] for cell in texts}
     elif scale and (len(texts) > most or not all(x.is_integer() for x in numbers.values())):
         given = np.array([numbers[cell] for cell in cells if cell in numbers])
-        attribute = Attribute(name, mean=float(given.mean()), std=float(given.std()) or 1.0)
+        with np.errstate(over="ignore", invalid="ignore"):  # Attribute refuses what is not finite
+            attribute = Attribute(name, mean=float(given.mean()), std=float(given.std()) or 1.0)
         code = {cell: (x - attribute.mean) / attribute.std for cell, x in numbers.items()}
     elif len(texts) > MOST_VALUES:
         raise UserError(

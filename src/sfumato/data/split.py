@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from sfumato.conditions.attributes import Attribute
 from sfumato.data.sources.protocol import Labels
+from sfumato.errors import plural
 
 FEWEST_TO_SPLIT = 20
 FEW = 1000
@@ -110,7 +111,8 @@ def warnings(digests: Sequence[str], num_train: int) -> list[str]:
     if most == len(digests):
         notes.append("all images are identical")
     elif copies:
-        notes.append(f"{copies:,} images are exact copies of others; all copies are on one side of the split")
+        exact = "exact copy" if copies == 1 else "exact copies"
+        notes.append(f"{copies:,} {exact} of other images; all copies are on one side of the split")
     if num_train < FEW:
-        notes.append(f"only {num_train:,} training images: expect the model to memorise them")
+        notes.append(f"only {plural(num_train, 'training image')}: expect the model to memorise them")
     return notes

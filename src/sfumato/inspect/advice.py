@@ -14,11 +14,24 @@ from dataclasses import dataclass
 import numpy as np
 
 from sfumato.config.presets import PRESETS, choose
+from sfumato.data.sources.protocol import layout_of
 from sfumato.data.split import FEW
+from sfumato.errors import plural
 from sfumato.inspect.report import Report
-from sfumato.report.text import plural
 
+TABLES = (".csv", ".tsv", ".jsonl")
+"""Suffixes of files that may be lists of labels."""
 PAPERS = "Gu et al. 2023 (arXiv 2310.02664), Carlini et al. 2023 (2301.13188), Somepalli et al. 2022 (2212.03860)"
+
+
+_WEIGHTY = (
+    "values", "mark", "range", "memorisation", "near duplicates", "enlarging", "mirroring", "proportions", "balance",
+    "unreadable", "labels", "exact duplicates", "settings", "a sample", "transparency",
+)  # fmt: skip
+"""Topics of advice, those first that change most of what is learned."""
+TINT, MINORITY, SOME = 60.0, 0.05, 0.02
+"""What is ordinary and only said: means of red, green and blue that are less far apart, in grey levels; fewer grey
+images among those in colour, or the reverse; fewer mirrored duplicates or images far from the others, as fractions."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +48,15 @@ def advise(report: Report, preset: str | None = None) -> list[Advice]:
     """Return the advice, trouble first; a preset is recommended where none is given."""
     if not len(report.records):
         return [Advice("trouble", "nothing to train on", "no image can be read; the report lists the reasons by file")]
-    rules = (_unreadable, _values, _size, _memorisation, _duplicates, _mirror, _balance, _contents, _sample)
+    rules = (_unreadable, _values, _size, _memorisation, _duplicates, _mirror, _balance, _labels, _contents, _sample)
     advices = [*_settings(report, preset), *(advice for rule in rules for advice in rule(report))]
-    return sorted(advices, key=lambda advice: ("trouble", "mind", "good").index(advice.level))
+    return sorted(advices, key=_weight)
+
+
+def _weight(advice: Advice) -> tuple[int, int]:
+    """The order of advice: by level, then by how much a decision changes what is learned."""
+    first = next((k for k, topic in enumerate(_WEIGHTY) if advice.topic.startswith(topic)), len(_WEIGHTY))
+    return ("trouble", "mind", "good").index(advice.level), first
 
 
 def _unreadable(report: Report) -> Iterator[Advice]:
@@ -45,7 +64,7 @@ def _unreadable(report: Report) -> Iterator[Advice]:
     if not bad:
         yield Advice("good", "readable", f"all {report.scanned:,} images can be decoded to the last row")
         return
-    text = f"{bad:,} of {report.scanned:,} files cannot be read ({fraction:.1%}): training skips and lists them"
+    text = f"{bad:,} of {plural(report.scanned, 'file')} cannot be read ({fraction:.1%}): training skips and lists them"
     yield Advice("trouble" if fraction > 0.1 else "mind", "unreadable files", text)
 
 
@@ -121,7 +140,7 @@ def _memorisation(report: Report) -> Iterator[Advice]:
             "network, stop at the lowest held-out loss, and look at the nearest training images in `sfumato evaluate`",
         )
     else:
-        yield Advice("good", "number", f"{distinct:,} distinct images")
+        yield Advice("good", "number", plural(distinct, "distinct image"))
 
 
 def _duplicates(report: Report) -> Iterator[Advice]:
@@ -141,13 +160,11 @@ def _duplicates(report: Report) -> Iterator[Advice]:
             f"about {report.across_split():.1f} of {plural(len(duplicates.near), 'group')} will be on both sides of "
             "the split, where they make the held-out loss look better than it is; --fix leaves out all but the first",
         )
-    if duplicates.mirrored:
-        yield Advice(
-            "mind",
-            "mirrored duplicates",
-            f"{plural(len(duplicates.mirrored), 'pair')} of mirror images: the set was augmented already, or it shows "
-            "things from both sides; with --data.flip true they become duplicates. --fix keeps them",
-        )
+    if pairs := len(duplicates.mirrored):
+        many = pairs > SOME * len(report.records)
+        text = f"{plural(pairs, 'pair')} of mirror images; with --data.flip true they become duplicates"
+        augmented = ". The set was augmented already, or it shows things from both sides. --fix keeps them"
+        yield Advice("mind" if many else "good", "mirrored duplicates", text + (augmented if many else ""))
     if not duplicates.exhaustive:
         yield Advice("mind", "duplicates", "only some pairs were compared, because too many images look alike")
 
@@ -189,6 +206,15 @@ def _balance(report: Report) -> Iterator[Advice]:
             yield Advice("good", topic, f"{len(counts)} values, from {few:,} ('{rare}') to {many:,} ('{common}')")
 
 
+def _labels(report: Report) -> Iterator[Advice]:
+    tables = [table.origin for table in layout_of(report.source).tables]
+    tables += [report.source.origin(i) for i, _ in report.others if report.source.origin(i).lower().endswith(TABLES)]
+    if not tables or report.config.labels != "none":
+        return
+    use = "--labels source" if layout_of(report.source).tables else f"--labels {report.source.name}/{tables[0]}"
+    yield Advice("mind", "labels", f"{use} trains with {tables[0]}, which looks like a list of labels")
+
+
 def _contents(report: Report) -> Iterator[Advice]:
     r = report.records
     red, green, blue = r["mean"].mean(0)
@@ -196,10 +222,11 @@ def _contents(report: Report) -> Iterator[Advice]:
     far = len(report.outliers.far())
     if 0 < grey < len(r):
         text = f"{grey:,} of {len(r):,} images are grey and the others in colour: the model will generate both"
-        yield Advice("mind", "colour", text)
-    if np.ptp((red, green, blue)) > 25:
+        few = min(grey, len(r) - grey) < MINORITY * len(r)
+        yield Advice("good" if few else "mind", "colour", text)
+    if (apart := np.ptp((red, green, blue))) > 25:
         text = f"mean red, green and blue are {red:.0f}, {green:.0f} and {blue:.0f}: samples will have the data's tint"
-        yield Advice("mind", "colour cast", text)
+        yield Advice("good" if apart < TINT else "mind", "colour cast", text)
     if constant:
         text = f"{plural(constant, 'image')} of a single colour; --fix leaves them out"
         yield Advice("mind", "single colours", text)
@@ -211,7 +238,8 @@ def _contents(report: Report) -> Iterator[Advice]:
         yield Advice("mind", "transparency", text + "(--data.background COLOUR)")
     if far:
         text = f"{plural(far, 'image')} far from the others in brightness, contrast, colour, shape or appearance"
-        yield Advice("mind", "outliers", text + ": check that they belong")
+        few = far < SOME * len(r)
+        yield Advice("good" if few else "mind", "outliers", text + ": check that they belong")
 
 
 def _sample(report: Report) -> Iterator[Advice]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,23 +11,23 @@ from PIL import Image
 
 from sfumato.data.formats.fitting import read_values, rendered
 from sfumato.data.sources.protocol import Unreadable
+from sfumato.errors import plural
 from sfumato.inspect.advice import Advice
 from sfumato.inspect.outliers import FAR, luma
 from sfumato.inspect.report import Report
 from sfumato.report import html
-from sfumato.report.text import listed, listing, plural, wrapped
+from sfumato.report.text import WIDTH, listed, listing, wrapped
 
-NAMED = 8
-"""Files of each kind that the text names; the page and the JSON name all."""
+NAMED, FULL = 8, 3
+"""Files of each kind, and findings that need a decision, that the text has in full; page and JSON have all."""
 SHOWN, GROUPS, MEMBERS, ROWS = 24, 16, 6, 1000
 """What the page shows: images of a sheet, groups of duplicates, images of a group, rows of a table."""
 
 
 def as_text(report: Report, advice: Sequence[Advice]) -> str:
     """Return the figures, the advice, and the first files of each kind."""
-    marks = {"trouble": "!!", "mind": " !", "good": "ok"}
     lines = [wrapped(value, f"{name[:12]:<13}") for name, value in _figures(report)]
-    lines += ["", *(wrapped(f"{item.topic}: {item.text}", f"{marks[item.level]} ") for item in advice)]
+    lines += ["", *_advice(advice)]
     far = [(report.origin(row), report.outliers.reason(row)) for row in report.outliers.far()]
     groups = [[report.origin(row) for row in g] for g in (*report.duplicates.exact, *report.duplicates.near)]
     for title, items in (
@@ -38,6 +39,25 @@ def as_text(report: Report, advice: Sequence[Advice]) -> str:
     ):
         lines += listing(title, items, NAMED, "--out page.html or --json")
     return "\n".join(lines)
+
+
+def _advice(advice: Sequence[Advice]) -> list[str]:
+    """What changes something in full, the settings, and the rest in a line each, without its evidence."""
+    open_ = [item for item in advice if item.level != "good"]
+    full = [item for item in open_ if item.level == "trouble" or item in open_[:FULL]]
+    settings = [item for item in advice if item.topic in ("labels", "settings", "resolution") and item not in full]
+    lines = [wrapped(f"{item.topic}: {item.text}", "!! " if item.level == "trouble" else " ! ") for item in full]
+    lines += [_line(f" ! {item.topic}: {item.text}") for item in open_ if item not in (*full, *settings)]
+    lines += [wrapped(f"{item.topic}: {item.text}", "ok " if item.level == "good" else " ! ") for item in settings]
+    quiet = [item.topic for item in advice if item.level == "good" and item not in settings]
+    rest = wrapped(f"nothing to decide: {', '.join(quiet)} (--out page.html says more)", "ok ")
+    return [*lines, rest] if quiet else lines
+
+
+def _line(text: str) -> str:
+    """A text up to its evidence, on one line."""
+    first = re.split(r"(?<=.{24})[:;.] ", text, maxsplit=1)[0]
+    return first if len(first) <= WIDTH else f"{first[: WIDTH - 4]} ..."
 
 
 def as_html(report: Report, advice: Sequence[Advice]) -> str:

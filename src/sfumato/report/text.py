@@ -5,6 +5,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 
+from sfumato.errors import plural as plural
+
 WIDTH = 100
 
 
@@ -12,11 +14,6 @@ def wrapped(content: str, head: str = "", indent: str | None = None) -> str:
     """Return text behind a head, its further lines indented as far as the head, or by `indent`; words stay whole."""
     rest = " " * len(head) if indent is None else indent
     return textwrap.fill(content, WIDTH, initial_indent=head, subsequent_indent=rest, break_on_hyphens=False)
-
-
-def plural(count: int, noun: str) -> str:
-    """Return a number of things: `1 image`, `2,000 images`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def listed(counts: Mapping[str, int], most: int = 10) -> str:

@@ -37,6 +37,16 @@ _TABLES = ("metadata.jsonl", "metadata.csv", "labels.jsonl", "labels.csv", "labe
 """Files of labels; of several in one folder the first here is read."""
 _NOTES = (".txt", ".md", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".html", ".pdf")
 """Files that may lie beside folders without being one of several pictures there."""
+_SYSTEM = {
+    "thumbs.db": "Windows' thumbnails",
+    "ehthumbs.db": "Windows' thumbnails",
+    "desktop.ini": "Windows' settings of a folder",
+    ".ds_store": "macOS's settings of a folder",
+    "icon\r": "macOS's icon of a folder",
+    "picasa.ini": "Picasa's settings of a folder",
+    "zbthumbnail.info": "thumbnails of a phone",
+}
+"""Files that a system puts beside pictures, by their names in lower case."""
 _MOST_LEVELS = 8
 
 
@@ -98,6 +108,7 @@ def _listed(names: Iterable[str]) -> str:
 
 def arrange(members: Sequence[Member], file: Callable[[Member], File]) -> Arranged[Member]:
     """Read the layout of listed members; `file` opens one of them."""
+    members = [_named(member) for member in members]
     tables = _label_files(members)
     pictures = [member for k, member in enumerate(members) if k not in tables]
     counted = [member for member in pictures if member.fault is None]
@@ -115,6 +126,12 @@ def arrange(members: Sequence[Member], file: Callable[[Member], File]) -> Arrang
         for member in (members[k] for k in tables)
     )
     return Arranged(pictures, lambda: _classes(pictures, places), Layout(held_out, where, beside))
+
+
+def _named(member: Member) -> Member:
+    """A member, with the fault that it is a file which the system puts beside pictures, where it is one."""
+    what = _SYSTEM.get(member.parts[-1].lower()) if member.parts and member.fault is None else None
+    return member if what is None else replace(member, fault=f"not an image: {what}, not one of yours")
 
 
 def _label_files(members: Sequence[Member]) -> list[int]:

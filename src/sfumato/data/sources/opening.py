@@ -15,6 +15,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from difflib import get_close_matches
 from itertools import product
 from pathlib import Path
 
@@ -73,7 +74,9 @@ def open_source(name: str) -> Source:
         raise UserError(f"'{shown}' cannot be read: {error.strerror or error}") from None
     if "/" in name or "\\" in name or name.startswith(("~", ".")):
         raise UserError(f"there is no '{shown}': give a folder of images that exists")
-    raise UserError(f"there is no folder and no built-in data '{shown}'{nearest(name, BUILTIN)}")
+    here = [entry.name for entry in os.scandir() if entry.is_dir() and not entry.name.startswith(".")]
+    near = nearest(name, [*BUILTIN, *here]) if get_close_matches(name, here, 1, 0.6) else nearest(name, BUILTIN)
+    raise UserError(f"there is no folder and no built-in data '{shown}'{near}")
 
 
 def _folder(path: Path) -> Source:

@@ -42,7 +42,7 @@ from sfumato.data.store import format as disk
 from sfumato.data.store.format import Chunk, Plan, append, chunks, header, load, plan_of, row_digest, write_index
 from sfumato.data.store.percentiles import percentile_range
 from sfumato.data.workers import count_workers, reason_of, run
-from sfumato.errors import UserError
+from sfumato.errors import UserError, plural
 from sfumato.files import Lock, sync
 
 SIDES = (8, 12, 16, 24, 32, 48, 64)
@@ -216,8 +216,8 @@ def _write_rows(built: Path, source: Source, plan: Plan, on_progress: Progress) 
                 chunk = Chunk()
         if not total["rows"]:
             raise UserError(
-                f"no readable image in '{source.name}': {len(source):,} files, the last is '{fault[0]}' ({fault[1]}); "
-                "give a folder of PNG, JPEG, WebP, ... files"
+                f"no readable image in '{source.name}': {plural(len(source), 'file')}, the last is '{fault[0]}' "
+                f"({fault[1]}); give a folder of PNG, JPEG, WebP, ... files"
             )
         file.seek(0)
         file.write(header(total["rows"], plan))
@@ -289,6 +289,13 @@ def _finish(built: Path, source: Source, plan: Plan, counts: Counter[str]) -> No
     write_index(built, source.attributes, index | {"attributes": None, "notes": notes})
 
 
+def _sentence(count: int, said: str) -> str:
+    """`3 pictures have colour and became grey by their luma`; of one picture in the singular."""
+    verb, _, what = said.partition(" ")
+    what = what.replace(" and were ", " and was ").replace(" their ", " its ") if count == 1 else what
+    return f"{plural(count, 'picture', verb)} {what}"
+
+
 def _changes(counts: Counter[str], form: Form) -> list[str]:
     """What was done to pictures' pixels, and to how many."""
     how = "resampled with Lanczos" if form.resample == "lanczos" else "resampled to the nearest pixel"
@@ -304,11 +311,11 @@ def _changes(counts: Counter[str], form: Form) -> list[str]:
         "converted": "have a colour profile other than sRGB and were converted to sRGB",
         "unconverted": "have a colour profile that was not applied: it can't be read, or the depth isn't 8",
     }
-    notes = [f"{counts[name]:,} pictures {said}" for name, said in text.items() if counts[name]]
+    notes = [_sentence(counts[name], said) for name, said in text.items() if counts[name]]
     if (lost := counts["lost"] / 1e6 / counts["rows"]) >= 0.0005:
         notes.insert(0, f"the crop cuts away {lost:.1%} of a picture's pixels on average (data.crop={form.crop})")
     if counts["animated"]:
-        notes.append(f"{counts['animated']:,} animated or multi-page files: the first frame of each was taken")
+        notes.append(f"{plural(counts['animated'], 'animated or multi-page file')}: only the first frame was taken")
     return notes
 
 

@@ -7,7 +7,7 @@ import shlex
 from sfumato.diagnose.causes.finding import FEW, GUESS, Finding, again, distances, far, resample, unlearned
 from sfumato.diagnose.evidence import Evidence
 from sfumato.diagnose.symptoms import COPIED, byte
-from sfumato.report.text import plural
+from sfumato.errors import plural
 
 NARROW = 0.5
 """Range of the data, of the 2 from black to white, below which it is narrow."""
