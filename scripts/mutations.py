@@ -773,9 +773,30 @@ MUTATIONS = [
     M(
         "codec: predictions are clipped to pixels' range whatever the codec",
         "generate/recipe.py",
-        "Clipped(guided, codec.clip)",
-        "Clipped(guided)",
+        "Clipped(denoiser, codec.clip)",
+        "Clipped(denoiser)",
         "tests/codec tests/generate/test_recipe.py",
+    ),
+    M(
+        "plugins: a run forgets the files that it needs",
+        "config/config.py",
+        "return files_of([*_nodes(config), *filter(None, spaces)])",
+        "return {}",
+        "tests/cli/test_use.py",
+    ),
+    M(
+        "interrupt: a generator left behind is not closed at exit",
+        "train/interrupt.py",
+        "        _OPEN[events] = os.getpid()",
+        "        pass",
+        "tests/train/test_interrupt.py",
+    ),
+    M(
+        "data check: every finding is in full",
+        "inspect/render.py",
+        "item in open_[:FULL]",
+        "True",
+        "tests/cli/test_data_check.py",
     ),
     M(
         "conditions: guidance subtracts the condition itself",

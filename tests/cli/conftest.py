@@ -20,6 +20,12 @@ TINY = shlex.split(
 """A network whose steps take milliseconds."""
 
 
+def tiny(*changes: str) -> list[str]:
+    """`TINY` with other values of some options, since none may be given twice."""
+    values = dict(zip(TINY[::2], TINY[1::2], strict=True)) | dict(zip(changes[::2], changes[1::2], strict=True))
+    return [word for pair in values.items() for word in pair]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["SFUMATO_CACHE"] = str(tmp_path_factory.mktemp("cache"))

@@ -114,7 +114,7 @@ def test_nothing_and_everything_to_paint_are_said(sfumato: Command, plain: Path,
 
 def test_strengths_are_rows_and_the_ends_are_exact(sfumato: Command, plain: Path, files: None) -> None:
     result = sfumato("edit", "vary", plain, "digit.png", "--strength", "0,0.5,1", *STEPS, "--out", "out")
-    assert "digit.png, t = 0.5: noised to t = 0.5" in result.out
+    assert "digit.png, t = 0.5: strength 0.5, " in result.out
     images = folder()
     assert (images["000-1"] == images["000-original"]).all()
     assert (images["001-1"] != images["001-original"]).any()
@@ -124,7 +124,7 @@ def test_strengths_are_rows_and_the_ends_are_exact(sfumato: Command, plain: Path
 
 def test_images_are_fitted_and_that_is_said(sfumato: Command, plain: Path, files: None) -> None:
     result = sfumato("edit", "vary", plain, "wide.png", "digit.png", *STEPS)
-    assert "wide.png: cut from 30x20 to 20x20, resized to 8x8, made grey; noised to t = 0.5" in result.out
+    assert "wide.png: cut from 30x20 to 20x20, resized to 8x8, made grey; strength 0.5, " in result.out
     assert result.out.splitlines()[-1] == "plain-vary-wide.png"
 
 

@@ -12,7 +12,7 @@ from sfumato.diffusion import Cosine
 from sfumato.model import load
 from sfumato.run.folder import Run
 
-from .conftest import TINY, Command
+from .conftest import Command, tiny
 
 
 def test_a_run_is_described(sfumato: Command, labelled: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_run_without_weights_yet_is_a_run(sfumato: Command, labelled: Path, tm
 
 
 def test_padding_is_told(sfumato: Command) -> None:
-    words = ["--data.size", "7,10", "--images", "8", *TINY, "--net.multipliers", "1,2,2"]
+    words = ["--data.size", "7,10", "--images", "8", *tiny("--net.multipliers", "1,2,2")]
     assert "7x10 extended to 8x12 inside" in sfumato("train", "digits", "--run", "r", *words).out
     assert "7x10 extended to 8x12 inside" in sfumato("info", "r").out
     assert tuple(load("r").net(torch.zeros(1, 1, 7, 10), torch.zeros(1), None).shape) == (1, 1, 7, 10)

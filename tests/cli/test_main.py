@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -193,3 +194,37 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     process.stdin.close()
     assert process.stderr.read() == b""
     assert process.wait() == 141
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="GNU OpenMP's setting")
+@pytest.mark.parametrize(("own", "spins"), [({}, "10000"), ({"OMP_WAIT_POLICY": "active"}, None)])
+def test_waiting_threads_sleep_before_torch_is_there(own: dict[str, str], spins: str | None) -> None:
+    code = """if True:
+        import os, sys
+        from sfumato.cli.main import main
+        main(["--version"])
+        print("torch" in sys.modules, os.environ.get("GOMP_SPINCOUNT"))
+    """
+    plain = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=plain | own)
+    assert said.stdout.splitlines()[1] == f"False {spins}"
+
+
+def test_what_libraries_say_passes_the_gate(capsys: pytest.CaptureFixture[str]) -> None:
+    code = """if True:
+        import logging, warnings
+        from sfumato.cli.console import gated
+        with gated():
+            logging.getLogger("PIL").warning("a name \\x1b]0;owned\\x07")
+            warnings.warn("two\\nlines \\x1b[31m")
+        warnings.warn("plain again")
+    """
+    said = python(code).stderr
+    assert said.startswith("a name \\x1b]0;owned\\x07\nUserWarning: two lines \\x1b[31m\n")
+    assert "<string>:7: UserWarning: plain again" in said
+    assert "\x1b" not in said
+
+
+def test_a_dotted_option_that_is_given_twice_is_refused(refused: Command) -> None:
+    line = refused("train", "digits", "--optim.lr", "1", "--optim.lr=2")
+    assert "--optim.lr is given twice: give it once" in str(line)

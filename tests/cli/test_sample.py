@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from sfumato.diffusion import SAMPLERS
+from sfumato.diffusion import DDIM, SAMPLERS
 from sfumato.generate import pictures
 from sfumato.generate.recipe import AUTO
 from sfumato.model import load
@@ -244,3 +247,24 @@ def test_a_full_disk_is_found_before_anything_is_drawn(
     monkeypatch.setattr(os, "fsync", full)
     assert "a.png can't be written: No space left on device" in refused("sample", plain, "--out", "a.png")
     assert list(Path().iterdir()) == []
+
+
+def test_images_that_are_not_finite_are_a_failure(sfumato: Command, plain: Path, monkeypatch: Any) -> None:
+    def broken(self: Any, denoiser: Any, state: Any, s: float, noise: Any, condition: Any = None) -> Any:
+        return replace(state, x=state.x * float("nan"), t=s, step=state.step + 1)
+
+    monkeypatch.setattr(DDIM, "step", broken)
+    result = sfumato("sample", plain, "--sampler", "ddim", "--steps", "2", "--num", "3", "--out", "black.png")
+    assert result.code == 2
+    assert "black.png: 3 images are black for lack of finite numbers, the first is image 0" in result.err
+    assert Path("black.png").exists()
+
+
+def test_a_folder_that_is_complete_says_so(sfumato: Command, plain: Path) -> None:
+    words = ("sample", plain, "--num", "2", "--steps", "2", "--out", "two")
+    assert "2 images by" in sfumato(*words).out
+    assert sfumato(*words).out == "2 images: all there already\ntwo\n"
+
+
+def test_quality_belongs_to_auto(refused: Callable[..., str], plain: Path) -> None:
+    assert "--quality belongs to --sampler auto" in str(refused("sample", plain, "--sampler", "ddim", "--quality=fast"))

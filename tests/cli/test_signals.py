@@ -152,3 +152,19 @@ def test_a_closed_terminal_saves(tmp_path: Path) -> None:
     process.send_signal(signal.SIGHUP)
     assert process.wait(20) == 129
     assert len(list((tmp_path / "r" / "checkpoints").iterdir())) == 1
+
+
+def test_a_stop_before_training_says_that_nothing_was_saved(sfumato, tmp_path: Path, monkeypatch) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        send()
+
+    monkeypatch.setattr("sfumato.train.choose.choose", stopped)
+    result = sfumato("train", "digits", "--images", "80")
+    assert (result.code, result.err) == (130, "sfumato: stopped before training began; nothing was saved\n")
+    assert not Path("runs").exists()
+
+
+def test_only_a_bare_stop_is_given_a_message() -> None:
+    for message, said in ((signals.STOPPED, "new"), ("at 80 images", "at 80 images")):
+        with pytest.raises(signals.Stop, match=said), signals.saying("new"):
+            raise signals.Stop(signal.SIGINT, message)

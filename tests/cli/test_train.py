@@ -17,7 +17,7 @@ from PIL import Image
 from sfumato.cli.options import split_overrides
 from sfumato.run.folder import Run
 
-from .conftest import TINY, Command
+from .conftest import TINY, Command, tiny
 
 BRIEF = ["--images", "80", *TINY]
 
@@ -60,7 +60,13 @@ def test_a_dry_run_writes_nothing_and_its_output_is_a_config(sfumato: Command, t
     table = tomllib.loads(result.out)
     assert (table["net"]["base"], table["train"]["seed"], table["train"]["images"]) == (8, 5, 1500)
     assert table["diffusion"]["schedule"] == {"kind": "cosine", "num_steps": 50, "s": 0.008}
-    for fact in ("# parameters", "# cost", "# memory", "# length      1,500 images in 188 steps"):
+    for fact in (
+        "# parameters",
+        "# cost",
+        "# memory",
+        "# length      1,500 images in 188 steps",
+        "# data        digits: 1,797 images",
+    ):
         assert fact in result.out
     (tmp_path / "kept.toml").write_text(result.out)
     again = sfumato("train", "digits", "--dry-run", "--config", "kept.toml")
@@ -154,7 +160,9 @@ def test_a_mistake_is_one_line_and_changes_nothing(line: str, said: str, refused
 
 def test_another_configuration_is_refused_with_the_difference(plain: Path, refused: Command) -> None:
     # refused as the training starts, after the heading has been printed; a dry run has no heading
-    said = refused("train", "digits", "--run", plain, "--dry-run", *BRIEF, "--net.base", "16", "--optim.lr=0.5")
+    said = refused(
+        "train", "digits", "--run", plain, "--dry-run", "--images", "80", *tiny("--net.base", "16"), "--optim.lr=0.5"
+    )
     assert "net.base 8 -> 16, optim.lr 0.006 -> 0.5" in said
 
 
@@ -224,7 +232,7 @@ def test_a_full_disk_is_said(sfumato: Command, monkeypatch: pytest.MonkeyPatch, 
 @pytest.fixture
 def long_run(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A training that has taken its first steps and would go on for hours; its steps are told line by line."""
-    words = ["train", "digits", "--run", "r", "--images", "100M", "--json", *TINY, "--train.grids", "0"]
+    words = ["train", "digits", "--run", "r", "--images", "100M", "--json", *tiny("--train.grids", "0")]
     process = subprocess.Popen(
         [sys.executable, "-m", "sfumato", *words], cwd=tmp_path, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -7,11 +7,13 @@ characters, which a terminal would obey.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -41,6 +43,33 @@ def say(text: str, longest: int | None = LONGEST, *, error: bool = False) -> Non
     """Print text at once, as `shown` has it, on stdout or (`error`) on stderr."""
     plain = text.replace("\n", "").isprintable() and max(map(len, text.split("\n"))) <= (longest or len(text))
     print(text if plain else shown(text, longest), file=sys.stderr if error else sys.stdout, flush=True)
+
+
+class _Handler(logging.Handler):
+    """Prints the messages of the package and of libraries as everything else is printed."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(OSError):
+            say(self.format(record), error=True)
+
+
+@contextmanager
+def gated() -> Iterator[None]:
+    """Print what is logged or warned in the block through `say`, each warning on one line.
+
+    A program that has handlers of its own for logging keeps them.
+    """
+
+    def show(message: Warning | str, category: type[Warning], *_: Any) -> None:
+        with suppress(OSError):
+            say(f"{category.__name__}: {' '.join(str(message).split())}", error=True)
+
+    before = logging.lastResort, warnings.showwarning
+    logging.lastResort, warnings.showwarning = _Handler(logging.WARNING), show  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        logging.lastResort, warnings.showwarning = before
 
 
 def discard_stdout() -> None:

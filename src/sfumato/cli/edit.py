@@ -13,7 +13,7 @@ from tyro.conf import Positional
 from sfumato.cli.edit_restore import Colorize, Deblur, Upscale
 from sfumato.cli.editing import Editing, Result, Several, join, numbered, unit
 from sfumato.cli.options import Family, option
-from sfumato.errors import UserError
+from sfumato.errors import UserError, plural
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -128,7 +128,7 @@ class Vary(Several):
         fitted = read_image(model, path)
         done = vary(model, fitted.x, strength, self.num, **options)
         name = f"{path.name}\nt = {strength:g}" if "," in self.strength else path.name
-        text = join(fitted.note, f"noised to t = {done.t:g}, {done.steps} steps back")
+        text = join(fitted.note, f"strength {strength:g}, {plural(done.steps, 'step')} from t = {done.t:g}")
         tiles = [("original", fitted.x), *numbered(done.images)]
         return Result(name, tiles, text, {"t": done.t, "steps": done.steps})
 

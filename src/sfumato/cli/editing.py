@@ -19,7 +19,7 @@ from sfumato.cli.model import ModelOptions, condition_of, measured
 from sfumato.cli.options import Device, Force, Json, check, option
 from sfumato.cli.output import check_file, free
 from sfumato.cli.recipe import RecipeOptions
-from sfumato.errors import UserError
+from sfumato.errors import UserError, plural
 from sfumato.report.text import duration
 
 if TYPE_CHECKING:
@@ -150,7 +150,11 @@ class Editing(ModelOptions, RecipeOptions):
             return
         for result in results:
             say(f"{result.name}: {result.text}".replace("\n", ", "))
-        say(f"{facts['sampler']} in {facts['steps']} steps: {duration(seconds)}\n{out}")
+        method = f"{facts['method']}, " if "method" in facts else ""
+        eta = f" with eta {facts['eta']:g}" if facts.get("eta") else ""
+        repeats = f", each step {facts['repeats']} times" if "repeats" in facts else ""
+        steps = f"{facts['sampler']}{eta} in {plural(facts['steps'], 'step')}"
+        say(f"{method}{steps}{repeats}: {duration(seconds)}\n{out}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from sfumato import __version__
 from sfumato.cli import habits, signals
-from sfumato.cli.console import discard_stdout, say
+from sfumato.cli.console import discard_stdout, gated, say
+from sfumato.cli.threads import wait_briefly
 from sfumato.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ Denoising diffusion from a folder of images to samples.
 
 {verbs}
 
-`sfumato VERB --help` explains a verb, with an example. To begin:
+`sfumato VERB --help` explains a verb, with an example. Every verb takes --use FILE.py, a file with schedules, samplers
+or networks of your own (docs/extend.md). To begin:
 
   sfumato demo                          two minutes, then pictures to look at
   sfumato train ~/photos --budget 30m --run runs/photos
@@ -67,8 +69,9 @@ Denoising diffusion from a folder of images to samples.
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the words after `sfumato`, the process's own when None, and return the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    wait_briefly()
     try:
-        with signals.raising(lasting=argv is None):
+        with signals.raising(lasting=argv is None), gated():
             code = _dispatch(words)
             sys.stdout.flush()
             return code
@@ -94,7 +97,7 @@ def check_command(words: Sequence[str]) -> None:
     """Parse the words after `sfumato` without running them; raises `UserError` as running them would."""
     if words and words[0] in ("-h", "--help", "--version"):
         return
-    _parsed(words)
+    _parsed(_split_use(words)[1])
 
 
 def _dispatch(words: list[str]) -> int:
@@ -104,7 +107,28 @@ def _dispatch(words: list[str]) -> int:
     if words[0] in ("-V", "--version", "version"):
         say(f"sfumato {__version__}")
         return 0
-    return _parsed(words).perform()
+    own, words = _split_use(words)
+    verb = _parsed(words)
+    for file in own:
+        from sfumato.plugins import use
+
+        use(file)
+    return verb.perform()
+
+
+def _split_use(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the files of `--use FILE`, which every verb takes, and the other words; raises `UserError` without one."""
+    files, rest, queue = list[str](), list[str](), iter(words)
+    for word in queue:
+        flag, equals, value = word.partition("=")
+        if flag != "--use":
+            rest.append(word)
+            continue
+        value = value if equals else next(queue, "")
+        if not value or value.startswith("--"):
+            raise UserError("--use needs a Python file, such as --use my_schedule.py (docs/extend.md)")
+        files.append(value)
+    return files, rest
 
 
 def _parsed(words: Sequence[str]) -> Verb:

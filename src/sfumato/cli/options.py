@@ -150,7 +150,7 @@ def split_overrides(words: Sequence[str]) -> tuple[tuple[tuple[str, str], ...], 
     """Return the dotted options of a command line, ((key, value), ...) in order, and the other words.
 
     Raises:
-        UserError: a dotted option without a value.
+        UserError: a dotted option without a value, or given twice.
     """
     pairs: list[tuple[str, str]] = []
     rest: list[str] = []
@@ -163,6 +163,8 @@ def split_overrides(words: Sequence[str]) -> tuple[tuple[tuple[str, str], ...], 
         value = match[2] if match[2] is not None else next(queue, None)
         if value is None or (match[2] is None and value.startswith("--")):
             raise UserError(f"--{match[1]} needs a value, such as --{match[1]}=VALUE")
+        if any(key == match[1] for key, _ in pairs):
+            raise UserError(f"--{match[1]} is given twice: give it once")
         pairs.append((match[1], value))
     return tuple(pairs), rest
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+from sfumato.cli import signals
 from sfumato.cli.console import check_device, pick_device, print_json, progress, say
 from sfumato.cli.model import ModelOptions, condition_of, measured
 from sfumato.cli.options import Device, Flag, Force, Json, check, option
 from sfumato.cli.output import check_file, free, is_ours
 from sfumato.cli.recipe import RecipeOptions
-from sfumato.errors import UserError
+from sfumato.errors import UserError, plural
 from sfumato.report.text import duration
 
 if TYPE_CHECKING:
@@ -74,16 +75,34 @@ class Sample(ModelOptions, RecipeOptions):
         condition = condition_of(model, self.label, guided=recipe.guidance != 1 and self.weak is None)
         weak = None if self.weak is None else self._weak(self.weak, model)
         fast = compiled(model, min(self.batch, self.num)) if self.compile else model
+        start = time.monotonic()
+        if recipe.grid == "fitted":
+            say("fitting a grid of times to the model", error=True)
         sampling = prepare(fast, recipe, condition, weak=weak, variance=measured(model, recipe, self.batch))
         facts = self._facts(model, recipe)
         report, steps = progress("sampling"), len(sampling.times) - 1
+        made = 0
+
+        def reported(done: int, total: int) -> None:
+            nonlocal made
+            made = done
+            report(done // steps, total // steps)
+
         samples = Samples(
             model, sampling, self.num, self.seed, condition, self.batch, facts,
-            lambda done, total: report(done // steps, total // steps),
+            reported,
         )  # fmt: skip
-        start = time.monotonic()
-        written = write(samples, self._out(recipe))
-        self._say(model, recipe, facts, written, time.monotonic() - start)
+        with signals.saying(self._stopped(recipe)):
+            written = write(samples, self._out(recipe))
+        if made or self.json:
+            self._say(model, recipe, facts, written, time.monotonic() - start)
+        else:
+            say(f"{plural(self.num, 'image')}: all there already\n{written}")
+        if samples.broken:
+            raise UserError(
+                f"{written}: {plural(len(samples.broken), 'image', 'are')} black for lack of finite numbers, the first "
+                f"is image {samples.broken[0]}: take --weights best, a lower --guidance, or another sampler"
+            )
         return 0
 
     def _check(self) -> None:
@@ -92,6 +111,8 @@ class Sample(ModelOptions, RecipeOptions):
         check_device(self.device)
         if self.out is not None and not self.out.is_dir() and self.out.suffix:
             check_file(self.out, self.force, SUFFIXES, kinds=KINDS)
+        if self.quality != "best" and self.sampler != "auto":
+            raise UserError(f"--quality belongs to --sampler auto: leave it out, or --sampler {self.sampler}")
         if self.weak is not None and self.guidance == 1:
             raise UserError("--weak guides with a scale: give --guidance too, such as --guidance 1.5")
         if self.weak is not None and self.rescale:
@@ -121,6 +142,12 @@ class Sample(ModelOptions, RecipeOptions):
         out = self.out or self._default_out(recipe)
         return free(out) if self.out is None and out.exists() and not is_ours(out) else out
 
+    def _stopped(self, recipe: Recipe) -> str:
+        """What is left when sampling is stopped."""
+        out = self._out(recipe)
+        folder = out.is_dir() or not out.suffix
+        return f"stopped; {out} keeps what was sampled, and the same command continues" if folder else "stopped"
+
     def _default_out(self, recipe: Recipe) -> Path:
         label = "" if self.label is None else f"-{self.label}".replace("/", "_")
         guided = "" if recipe.guidance == 1 else f"-w{recipe.guidance:g}"
@@ -132,8 +159,9 @@ class Sample(ModelOptions, RecipeOptions):
             print_json({**result, "file": str(model.path), **facts})
             return
         say(
-            f"{self.num:,} images by {recipe.sampler} in {recipe.steps} steps ({recipe.evaluations} evaluations of the "
-            f"network), seed {self.seed}, from weights of {model.images:,} images seen: {duration(seconds)}\n{written}"
+            f"{plural(self.num, 'image')} by {recipe.sampler} in {plural(recipe.steps or 0, 'step')} "
+            f"({plural(recipe.evaluations, 'evaluation')} of the network), seed {self.seed}, from weights of "
+            f"{plural(model.images, 'image')} seen: {duration(seconds)}\n{written}"
         )
 
 

@@ -23,6 +23,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "
 PATIENCE = 7.0
 """Seconds from a signal to the end of the step; with saving, the process should end within ten."""
 
+STOPPED = "stopped"
+
 Handler = Callable[[int, FrameType | None], None]
 
 _first: int | None = None
@@ -35,7 +37,7 @@ class Stop(KeyboardInterrupt):
     """A signal asked the command to end; `code` is the exit code that shells use for it: 130 for Ctrl-C, 143 for
     SIGTERM, 129 for SIGHUP."""
 
-    def __init__(self, number: int, message: str = "stopped") -> None:
+    def __init__(self, number: int, message: str = STOPPED) -> None:
         super().__init__(message)
         self.code = 128 + number
 
@@ -52,7 +54,7 @@ class Deferred:
     def __init__(self) -> None:
         self.signal: int | None = None
         self.holding = False
-        self.message = "stopped"
+        self.message = STOPPED
 
     def finish(self) -> None:
         """Allow the work any time from here on; only a second signal interrupts it."""
@@ -96,6 +98,17 @@ def deferring() -> Iterator[Deferred]:
         yield stop
     if stop.signal is not None:
         raise Stop(stop.signal, stop.message)
+
+
+@contextmanager
+def saying(message: str) -> Iterator[None]:
+    """Have a `Stop` that says no more than "stopped" say a message."""
+    try:
+        yield
+    except Stop as stop:
+        if str(stop) == STOPPED:
+            stop.args = (message,)
+        raise
 
 
 def _alarm(seconds: float) -> None:

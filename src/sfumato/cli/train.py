@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from tyro.conf import Positional
 
+from sfumato.cli import signals
 from sfumato.cli.console import optional_stdout, pick_device, print_json, progress, say
 from sfumato.cli.habits import SHORT
 from sfumato.cli.options import Flag, Overrides, option
-from sfumato.errors import UserError
+from sfumato.errors import UserError, plural
 from sfumato.report.text import count, facts, size
 
 if TYPE_CHECKING:
@@ -74,7 +75,11 @@ class Train:
 
     def perform(self) -> int:
         """Train, and return 0 when the planned length is reached."""
-        began = time.perf_counter()
+        with signals.saying("stopped before training began; nothing was saved"):
+            return self._train(time.perf_counter())
+
+    def _train(self, began: float) -> int:
+        """Train, with a budget that began at `began`."""
         from sfumato.nets import keep_memory
         from sfumato.run.folder import Run
         from sfumato.train.choose import choose, default_run, flip_as_begun
@@ -92,6 +97,8 @@ class Train:
         if not self.json:
             with optional_stdout():
                 say(_heading(config, run, data, reason, device))
+        elif data.skipped:
+            say(f"{plural(len(data.skipped), 'file')} skipped; 'sfumato data {self.data}' lists them", error=True)
         train_in_view(config, run, data, device, self.accept_changes, self.json, began)
         if not self.json:
             with optional_stdout():
@@ -128,7 +135,6 @@ def train_in_view(
     began: float | None = None,
 ) -> None:
     """Train with a live view or JSON; on a signal finish the step, save, and raise `signals.Stop`."""
-    from sfumato.cli import signals
     from sfumato.cli.live import viewing
     from sfumato.run.events import Skipped, Stepped
     from sfumato.train import train
@@ -137,7 +143,8 @@ def train_in_view(
     title, again = f"sfumato train {config.data.source}", "the same command resumes"
     with signals.deferring() as stop, closing(events), viewing(run, title, as_json) as view:
         skipping = False
-        stop.message = f"stopped; {run.path} is at its last checkpoint; {again}"
+        if run.list_checkpoints():
+            stop.message = f"stopped; {run.path} is at its last checkpoint; {again}"
         for event in events:
             stop.holding = True
             if isinstance(event, Stepped | Skipped):  # while steps are skipped, nothing is saved
@@ -159,7 +166,7 @@ def _heading(config: Config, run: Run, data: Dataset, reason: str, device: torch
     network = f"{count(cost.parameters)} parameters, {count(cost.flops)}FLOP an image forward"
     return facts(
         [
-            ("data", data.summary()),
+            ("data", data.summary(names=0 if run.exists() else 8)),
             ("preset", reason),
             ("network", f"{network}{inside and ', ' + inside}"),
             ("device", str(device)),
@@ -184,10 +191,14 @@ def _dry_run(config: Config, run: Run, data: Dataset, device: torch.device, reas
     speed = f", planned from {plan.images_per_second:,.0f} images/s" if plan.images_per_second else ""
     step = f"{count(3 * cost.flops * plan.batch)}FLOP a training step"
     about = [
+        ("data", data.summary()),
         ("parameters", f"{cost.parameters:,}"),
         ("cost", f"{count(cost.flops)}FLOP an image forward, {step}"),
         ("memory", f"{size(cost.state_bytes)} for weights, gradients, moments and average, besides activations"),
-        ("length", f"{plan.images:,} images in {plan.steps:,} steps, {cost.epochs:,.1f} times the data{speed}"),
+        (
+            "length",
+            f"{plural(plan.images, 'image')} in {plural(plan.steps, 'step')}, {cost.epochs:,.1f} times the data{speed}",
+        ),
         ("preset", reason),
         ("run", f"{run.path} (a dry run writes nothing)"),
     ]

@@ -126,7 +126,9 @@ def rows(attributes: Sequence[Attribute], text: str) -> list[Row]:
     for word in words:
         attribute, numbers = _meaning(attributes, word)
         if attribute.name in chosen:
-            raise UserError(f"'{text}' gives {attribute.name} twice: give it once")
+            raise UserError(
+                f"'{text}' gives {attribute.name} twice: give one value, or {attribute.name}=all for each in turn"
+            )
         chosen[attribute.name] = numbers
     choices = [chosen.get(attribute.name, [math.nan]) for attribute in attributes]
     if math.prod(map(len, choices)) > _MOST_ROWS:

@@ -56,11 +56,15 @@ class Samples:
     batch: int = 64
     facts: Mapping[str, Any] = field(default_factory=dict)
     report: Report | None = None
+    broken: list[int] = field(default_factory=list)
+    """Indices of images that are not finite numbers, filled while they are sampled."""
 
     def stream(self, first: int = 0, on_state: OnState | None = None) -> Iterator[tuple[int, Tensor]]:
         """Yield batches from image `first` on, as `Sampling.stream`."""
         options: dict[str, Any] = {"condition": self.condition, "batch": self.batch, "report": self.report}
-        return self.sampling.stream(self.num - first, self.seed, first=first, on_state=on_state, **options)
+        for start, x in self.sampling.stream(self.num - first, self.seed, first=first, on_state=on_state, **options):
+            self.broken.extend((start + torch.nonzero(~x.flatten(1).isfinite().all(1)).flatten()).tolist())
+            yield start, x
 
     def all(self, on_state: OnState | None = None) -> Tensor:
         """Return every x_0, (num, C, H, W)."""
