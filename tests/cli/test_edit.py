@@ -68,6 +68,8 @@ def test_painting_leaves_the_rest_as_it_is(method: str, sfumato: Command, plain:
     result = sfumato("edit", "inpaint", plain, "digit.png", *words, *STEPS)
     assert result.code == 0, result.err
     assert "digit.png: 50% painted anew" in result.out
+    assert result.out.splitlines()[-2].startswith(f"{method}, ")
+    assert ("each step 2 times" in result.out) == (method == "repaint")
     images = folder()
     assert sorted(images) == ["1", "2", "original", "to-paint"]
     assert (images["original"] == np.asarray(Image.open("digit.png"))).all()

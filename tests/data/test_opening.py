@@ -349,6 +349,14 @@ def test_what_is_no_source_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("name", "near"), [("photo", "photos"), ("digit", "digits"), ("zzz", "choose from: digits")])
+def test_the_nearest_folder_is_named_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, near: str) -> None:
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=near):
+        open_source(name)
+
+
 def test_a_folder_with_an_archive_among_images_is_a_folder(make_folder: MakeFolder, tmp_path: Path) -> None:
     folder = make_folder("set", 2)
     (folder / "a.tar").write_bytes(b"x")

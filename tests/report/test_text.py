@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sfumato.errors import plural
 from sfumato.report.text import count, duration, facts, size
 
 
@@ -20,3 +21,10 @@ def test_counts_and_sizes() -> None:
     assert [count(n) for n in (7, 999, 1000, 35_746_307, 6.05e9)] == ["7", "999", "1 k", "35.7 M", "6.05 G"]
     assert [size(n) for n in (12, 999, 2_818_292)] == ["12 B", "999 B", "2.82 MB"]
     assert facts([("a", "1\n2"), ("long", "3"), ("none", "")]) == "a     1\n      2\nlong  3"
+
+
+def test_one_thing_is_singular_and_so_is_its_verb() -> None:
+    assert [plural(n, "image") for n in (0, 1, 2000)] == ["0 images", "1 image", "2,000 images"]
+    assert [plural(n, "image", verb) for n in (1, 2) for verb in ("have", "are", "were")] == [
+        "1 image has", "1 image is", "1 image was", "2 images have", "2 images are", "2 images were",
+    ]  # fmt: skip
