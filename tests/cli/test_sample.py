@@ -114,7 +114,7 @@ def test_weights_are_chosen_one_way(sfumato: Command, plain: Path) -> None:
 def test_guidance_moves_images_towards_the_label(sfumato: Command, labelled: Path) -> None:
     plain, guided, none = (drawn(sfumato, labelled, "--label", "7", "--guidance", w).astype(float) for w in (1, 2.5, 0))
     assert close(plain, drawn(sfumato, labelled, "--label", "7"))
-    assert close(none, drawn(sfumato, labelled))
+    assert close(none, drawn(sfumato, labelled, "--label", "unconditional"))
     along = ((guided - plain) * (plain - none)).sum()
     assert along > 0, "beyond the conditional image, away from the unconditional one"
     rescaled = drawn(sfumato, labelled, "--label", "7", "--guidance", 2.5, "--rescale", 1, "--interval", "0.1,0.9")
@@ -172,6 +172,18 @@ def test_a_folder_goes_on_where_it_was_interrupted(sfumato: Command, plain: Path
     assert Path("folder/000000.png").stat().st_mtime_ns == first, "what is there is left alone"
     got = np.stack([np.asarray(Image.open(f"folder/{n:06d}.png")) for n in range(5)])
     assert close(got, drawn(sfumato, plain)[..., 0])
+
+
+def test_without_a_label_samples_have_those_of_training_images(sfumato: Command, labelled: Path) -> None:
+    model = load(labelled)
+    assert model.vocabulary is not None
+    labels = model.vocabulary.describe(model.vocabulary.common())[:3]
+    assert len(set(labels)) > 1
+    made = drawn(sfumato, labelled, num=3)
+    every = [drawn(sfumato, labelled, "--label", label, num=3) for label in labels]
+    assert all(close(made[k], every[k][k]) for k in range(3)), labels
+    assert not close(made, drawn(sfumato, labelled, "--label", "unconditional", num=3))
+    assert "labels as the training images have them" in sfumato("sample", labelled, "--num", 1, "--force").out
 
 
 def test_labels_by_name_number_or_all(sfumato: Command, labelled: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -58,3 +59,23 @@ def test_conditions_that_are_none_of_the_models_are_refused() -> None:
     ):
         with pytest.raises(UserError, match=message):
             vocabulary.rows(rows)
+
+
+def test_a_vocabulary_keeps_rows_as_the_training_images_have_them() -> None:
+    """As often as in the images, whole rows, none of images without labels; as JSON too."""
+    kinds, nan = Attribute("kind", ("a", "b")), math.nan
+    table = torch.tensor([[0.0, 1.23456]] * 900 + [[1.0, nan]] * 300 + [[nan, nan]] * 600)
+    vocabulary = AttributeVocabulary.of((kinds, Attribute("age")), table)
+    common = vocabulary.common()
+    assert common is not None
+    assert len(common) == 256
+    first = common.table[:, 0] == 0
+    assert float(first.double().mean()) == pytest.approx(0.75, abs=0.1)
+    assert torch.equal(common.table[:, 1].isnan(), ~first), "whole rows"
+    again = AttributeVocabulary.from_plain(json.loads(json.dumps(vocabulary.plain())))
+    assert again == vocabulary == AttributeVocabulary(vocabulary.attributes)
+    assert torch.allclose(again.common().table, common.table, atol=5e-5, equal_nan=True)  # type: ignore[union-attr]
+    assert AttributeVocabulary.of((kinds,), torch.full((4, 1), nan)).common() is None
+    for usual in ([[2, 0]], [[0]], [[0, 0]] * 257, [["a", 0]]):
+        with pytest.raises(ValueError):
+            AttributeVocabulary.from_plain(vocabulary.plain() | {"usual": usual})

@@ -67,15 +67,16 @@ class ModelOptions:
         return load(self.source, self.chosen, device)
 
 
-def condition_of(model: Model, label: str | None, guided: bool) -> Condition | None:
-    """Return the condition that --label means for a model; None without one.
+def condition_of(model: Model, label: str | None, guided: bool, usual: bool = False) -> Condition | None:
+    """Return the condition that --label means for a model; without one None, or where `usual` that of the training
+    images.
 
     Raises:
         UserError: a label that the model does not have, or guidance without a condition.
     """
-    from sfumato.generate.sample import asked
+    from sfumato.generate.sample import asked, wanted
 
-    condition = asked(model, label)
+    condition = (wanted if usual else asked)(model, label)
     if guided and condition is None:
         raise UserError("--guidance needs a condition to guide towards: give --label, or --weak (sample only)")
     return condition

@@ -50,8 +50,8 @@ class Sample(ModelOptions, RecipeOptions):
     batch: int = 64
     """images at a time; halved if they do not fit into memory"""
     label: Annotated[str | None, option("L")] = None
-    """what to sample: a value (sneaker, 3), ATTRIBUTE=VALUE (glasses=dark,hair=long), or `all` to cycle through all
-    values"""
+    """what to sample: a value (sneaker, 3), ATTRIBUTE=VALUE (glasses=dark,hair=long), `all` to cycle through all
+    values, or `unconditional`; by default labels as the training images have them"""
     weak: Annotated[Path | None, option("RUN_OR_WEIGHTS")] = None
     """guide away from a worse model of the same kind, such as an earlier checkpoint, instead of towards the label"""
     compile: Flag = False
@@ -72,7 +72,8 @@ class Sample(ModelOptions, RecipeOptions):
 
         model = self.load(pick_device(self.device))
         recipe = recipe.resolve(model)
-        condition = condition_of(model, self.label, guided=recipe.guidance != 1 and self.weak is None)
+        guided = recipe.guidance != 1 and self.weak is None
+        condition = condition_of(model, self.label, guided, usual=True)
         weak = None if self.weak is None else self._weak(self.weak, model)
         fast = compiled(model, min(self.batch, self.num)) if self.compile else model
         start = time.monotonic()
@@ -158,10 +159,14 @@ class Sample(ModelOptions, RecipeOptions):
             result = {"out": str(written), "num": self.num, "seconds": seconds, "evaluations": recipe.evaluations}
             print_json({**result, "file": str(model.path), **facts})
             return
+        from sfumato.conditions.protocol import common
+
+        usual = self.label is None and common(model.vocabulary) is not None
+        labels = ", with labels as the training images have them (--label chooses)" if usual else ""
         say(
             f"{plural(self.num, 'image')} by {recipe.sampler} in {plural(recipe.steps or 0, 'step')} "
             f"({plural(recipe.evaluations, 'evaluation')} of the network), seed {self.seed}, from weights of "
-            f"{plural(model.images, 'image')} seen: {duration(seconds)}\n{written}"
+            f"{plural(model.images, 'image')} seen{labels}: {duration(seconds)}\n{written}"
         )
 
 

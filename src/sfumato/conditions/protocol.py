@@ -9,6 +9,7 @@ one line in `registry`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -50,6 +51,13 @@ class Vocabulary(Protocol):
     def plain(self) -> dict[str, Any]:
         """Return the vocabulary as JSON has it, its `kind` (a name of `registry.VOCABULARIES`) among the keys."""
         ...
+
+
+def common(vocabulary: Vocabulary | None) -> Condition | None:
+    """Return rows as training images have them, for samples of which nothing is asked: the `common()` of a kind that
+    keeps some; None elsewhere."""
+    own: Callable[[], Condition | None] | None = getattr(vocabulary, "common", None)
+    return own() if own is not None else None
 
 
 def cycled(condition: C, num: int) -> C:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,12 +18,32 @@ from sfumato.conditions.table import Attributes
 from sfumato.diffusion.condition import Condition
 from sfumato.errors import UserError
 
+MOST_USUAL = 256
+"""Rows of the training images that a vocabulary keeps at most; fewer where they are long."""
+_MOST_NUMBERS = 8192
+
 
 @dataclass(frozen=True)
 class AttributeVocabulary:
-    """The attributes of a model, at least one, in the order of the table's columns; satisfies `Vocabulary`."""
+    """The attributes of a model, at least one, in the order of the table's columns; satisfies `Vocabulary`.
+
+    Attributes:
+        attributes: the attributes.
+        usual: rows of training images, drawn at random: what samples are conditioned on when nothing is asked for. ()
+            is nothing, as in files that have none. Vocabularies that differ in it alone are equal.
+    """
 
     attributes: tuple[Attribute, ...]
+    usual: tuple[tuple[float, ...], ...] = field(default=(), compare=False, repr=False)
+
+    @classmethod
+    def of(cls, attributes: Sequence[Attribute], conditions: Tensor) -> AttributeVocabulary:
+        """Return the vocabulary of attributes, with some rows of the training images' conditions (N, A); an image of
+        which nothing is given has no part in them."""
+        rows = conditions[~conditions.isnan().all(1)]
+        count = max(1, min(MOST_USUAL, _MOST_NUMBERS // max(1, len(attributes))))
+        chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:count]
+        return cls(tuple(attributes), tuple(tuple(row) for row in rows[chosen].tolist()))
 
     def embedding(self, width: int) -> nn.Module:
         """Return the sum of one vector an attribute."""
@@ -45,6 +65,10 @@ class AttributeVocabulary:
                 f"this model was trained with label_dropout 0, so all attributes must be given, such as {example}"
             )
         return None if rows is None else self.rows(rows)
+
+    def common(self) -> Attributes | None:
+        """Return the rows of training images, None where there are none."""
+        return self.rows(self.usual) if self.usual else None
 
     def describe(self, condition: Attributes) -> list[str]:
         """Return each row as text, `glasses=dark,age=53`."""
@@ -90,13 +114,31 @@ class AttributeVocabulary:
         return Attributes(torch.stack(columns, 1))
 
     def plain(self) -> dict[str, Any]:
-        """Return the attributes as JSON has them."""
-        return {"kind": "attributes", "attributes": [words.plain(attribute) for attribute in self.attributes]}
+        """Return the attributes, and the usual rows, as JSON has them: null is not given."""
+        plain = {"kind": "attributes", "attributes": [words.plain(attribute) for attribute in self.attributes]}
+        usual = [[_number(value) for value in row] for row in self.usual]
+        return plain | ({"usual": usual} if usual else {})
 
     @classmethod
     def from_plain(cls, table: Mapping[str, Any]) -> AttributeVocabulary:
         """Return what `plain` wrote; raises ValueError, KeyError or TypeError where it did not."""
-        return cls(tuple(words.from_plain(attribute) for attribute in table["attributes"]))
+        own = cls(tuple(words.from_plain(attribute) for attribute in table["attributes"]))
+        usual = tuple(tuple(math.nan if x is None else float(x) for x in row) for row in table.get("usual", ()))
+        if len(usual) > MOST_USUAL:
+            raise ValueError(f"{len(usual):,} usual conditions")
+        if usual:
+            try:
+                own.rows(usual)
+            except UserError as error:
+                raise ValueError(str(error)) from None
+        return cls(own.attributes, usual)
+
+
+def _number(value: float) -> float | None:
+    """An index as a whole number, another number to four digits after the point, NaN as null."""
+    if math.isnan(value):
+        return None
+    return int(value) if value == int(value) else round(value, 4)
 
 
 def _some(names: Iterable[str]) -> str:

@@ -257,6 +257,7 @@ def open_data(
     labels = _labels(stored, config, source)
     train, held_out, split_note = _split(stored, config, source)
     labels = trained(labels, train)
+    conditions = torch.from_numpy(labels.conditions)
     found = findings(stored.values, format, stored.mixed)
     flip = "each training image is mirrored with probability 1/2 (data.flip)" if config.flip else None
     if len(labels.attributes) > MOST_ATTRIBUTES:
@@ -271,8 +272,8 @@ def open_data(
         source_name=source.name,
         images=_centre(stored.images, stored.size),
         whole=stored.images if stored.images.shape[2:] != stored.size else None,
-        vocabulary=AttributeVocabulary(labels.attributes) if labels.attributes else None,
-        conditions=Attributes(torch.from_numpy(labels.conditions)) if labels.attributes else None,
+        vocabulary=AttributeVocabulary.of(labels.attributes, conditions[train]) if labels.attributes else None,
+        conditions=Attributes(conditions) if labels.attributes else None,
         origins=stored.origins,
         digests=stored.digests,
         train=train,

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sfumato.conditions.protocol import common
 from sfumato.diffusion import Denoiser, Noise, Sampler, State, Variance, trajectory
 from sfumato.diffusion.condition import Condition
 from sfumato.errors import UserError
@@ -179,7 +180,8 @@ def sample(
         num: how many images.
         recipe: sampler, steps, guidance; the default is the command line's.
         seed: image i of a seed is always the same image.
-        condition: a text (`"glasses=dark"`) or a value of the vocabulary; None is unconditional.
+        condition: a text (`"glasses=dark"`) or a value of the vocabulary; None is what the training images have, and
+            `UNCONDITIONAL` nothing.
         batch: images at a time.
 
     Returns:
@@ -190,9 +192,29 @@ def sample(
         UserError: the recipe or the condition does not fit this model.
     """
     if isinstance(condition, str) or condition is None:
-        condition = asked(model, condition)
+        condition = wanted(model, condition)
     parts = prepare(model, recipe, condition).stream(num, seed, condition=condition, batch=batch)
     return torch.cat([images for _, images in parts])
+
+
+UNCONDITIONAL = "unconditional"
+"""The word for samples without any condition."""
+
+
+def wanted(model: Model, words: str | None) -> Condition | None:
+    """Return the conditions of samples: those that a text means, as `asked`; without one the labels of training images,
+    image i those of a fixed random one; none for `UNCONDITIONAL`, or where the model knows no labels.
+
+    A network that learnt from labels has seen an image without them only in a tenth of its steps
+    (`train.label_dropout`), and draws worse without: Frechet distance 6.1 with the training images' labels and 23.0
+    without for the model `fashion`, 10.0 and 26.5 for `emoji32`.
+    """
+    if words == UNCONDITIONAL and model.vocabulary is not None:
+        return asked(model, None)
+    usual = common(model.vocabulary) if words is None else None
+    if usual is None or model.config.train.label_dropout == 0:  # which takes complete rows only
+        return asked(model, words)
+    return usual
 
 
 def asked(model: Model, words: str | None) -> Condition | None:
