@@ -208,7 +208,7 @@ def test_labels_by_name_number_or_all(sfumato: Command, labelled: Path) -> None:
         ("RUN --sampler ddim --variance large", "variance belongs to ddpm"),
         ("RUN --sampler ddpm --variance learned", "this model has learned no variance"),
         ("RUN --sampler dpmp-2", "--sampler: 'dpmp-2' is unknown; did you mean 'dpmpp-2'"),
-        ("RUN --guidance 2", "--guidance needs a condition to guide towards"),
+        ("RUN --label unconditional --guidance 2", "--guidance needs a condition to guide towards"),
         ("RUN --guidance -1 --label 3", "guidance is -1"),
         ("RUN --rescale 0.5 --label 3", "interval and rescale belong to guidance"),
         ("RUN --guidance 2 --label 3 --interval 3", "--interval takes two times"),

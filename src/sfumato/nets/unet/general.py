@@ -195,8 +195,8 @@ class GeneralBlock(ResidualBlock):
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """Map x (B, inputs, H, W) and emb (B, embedding), already through its silu."""
-        h = self.conv_1(self.resample(norm_silu(self.norm_1, x)))
-        told = self.project(emb)[:, :, None, None]
+        h: Tensor = self.conv_1(self.resample(norm_silu(self.norm_1, x)))
+        told: Tensor = self.project(emb)[:, :, None, None]
         if self.scale_shift:
             scale, shift = told.chunk(2, dim=1)
             h = F.silu(torch.addcmul(shift, self.norm_2(h), scale + 1))
