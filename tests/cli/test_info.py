@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from sfumato.diffusion import Cosine
 from sfumato.model import load
+from sfumato.report.curves import SIZE
 from sfumato.run.folder import Run
 
 from .conftest import Command, tiny
@@ -102,3 +104,35 @@ def test_steps_taken_are_not_the_planned_ones(sfumato: Command, labelled: Path, 
     (tmp_path / "part" / "events.jsonl").write_text("\n".join(early) + "\n")
     assert "32 of 80 images (40 %), in 4 of 10 steps of 8" in sfumato("info", "part").out
     assert "80 of 80 images (100 %, finished), in 10 steps of 8" in sfumato("info", labelled).out
+
+
+def test_several_are_one_table_with_what_differs(sfumato: Command, labelled: Path, plain: Path) -> None:
+    said = sfumato("info", labelled, plain).out.splitlines()
+    head, first, second = (line.split() for line in said[:3])
+    assert head == ["data", "size", "recipe", "parameters", "images", "loss", "held-out", "time"]
+    assert (first[0], second[0]) == (str(labelled), str(plain))
+    assert first[1:3] == second[1:3] == ["digits", "1x8x8"]
+    differing = {line.split()[0]: line.split()[1:] for line in said[5:]}
+    assert differing["data.labels"] == ["source", "none"]
+    assert differing["optim.lr"] == ["0.03", "0.006"]
+    assert "net.base" not in differing
+    tables = json.loads(sfumato("info", labelled, plain, "--json").out)
+    assert tables == [json.loads(sfumato("info", path, "--json").out) for path in (labelled, plain)]
+    assert "the configurations are equal" in sfumato("info", plain, plain).out
+
+
+def test_a_plot_is_a_picture_and_nothing_of_another_is_overwritten(
+    sfumato: Command, plain: Path, refused: Command, tmp_path: Path
+) -> None:
+    assert sfumato("info", plain, "--plot", "loss.png").out == "loss.png\n"
+    assert Image.open(tmp_path / "loss.png").size == SIZE
+    assert sfumato("info", plain, "--plot", "loss.png").code == 0, "our own picture is drawn again"
+    Image.new("L", (2, 2)).save(tmp_path / "mine.png")
+    assert "was not written by sfumato" in refused("info", plain, "--plot", "mine.png")
+    assert sfumato("info", plain, "--plot", "mine.png", "--force").code == 0
+    assert "must end in .png" in refused("info", plain, "--plot", "loss.pdf")
+    assert "draws one run, and 2 are named" in refused("info", plain, plain, "--plot", "loss.png")
+    assert "not a run folder" in refused("info", plain / "weights" / "ema.safetensors", "--plot", "loss.png")
+    assert "--weights has no effect with --plot" in refused("info", plain, "--plot", "loss.png", "--weights", "raw")
+    assert "--force is for a file" in refused("info", plain, "--force")
+    assert "info needs a run or weights" in refused("info")

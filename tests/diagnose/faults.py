@@ -102,7 +102,7 @@ def healthy(run: Path) -> Path:
 
 
 def healthy_eps(run: Path) -> Path:
-    return train(run, diffusion__parameterization="eps", diffusion__schedule__kind="linear", train__seed="1")
+    return train(run, 32_000, diffusion__parameterization="eps", diffusion__schedule__kind="linear", train__seed="1")
 
 
 def healthy_learned(run: Path) -> Path:
@@ -215,8 +215,7 @@ def figures(e: Evidence) -> str:
     t, v, labels = e.training, e.variance, e.labels
     constant = [level.constant for level in e.reading.levels if level.t > 0.2]
     shown = (
-        f"{e.default.distance:.3f}",
-        f"{e.samples['from data'].distance:.3f}",
+        *(f"{one.layout:.3f}, {one.detail:.3f}" for one in (e.default, e.samples["from data"])),
         f"{e.process.alpha_end:.2g}",
         f"{e.reading.middle:.2f}",
         f"{e.trained.middle:.2f}",

@@ -10,9 +10,11 @@ import pytest
 
 from sfumato.cli.main import check_command
 from sfumato.diagnose import Evidence, as_json, as_text, conclude, observe
-from sfumato.diagnose.causes import CAUSES
+from sfumato.diagnose.causes import CAUSES, WORDS
 from sfumato.diagnose.evidence import Data, Labels, LevelError, Process, Reading, Samples, Training, Variance
 from sfumato.diagnose.statistics import ImageStatistics
+from sfumato.evaluate.need import CLOSE, needed
+from sfumato.evaluate.verdict import Distance, Verdict
 
 REAL = ImageStatistics(
     mean=(-0.2, -0.1, 0.0), std=(0.5, 0.5, 0.5), low=(-1.0,) * 3, high=(0.9,) * 3, black=0.1, white=0.02, grain=0.2,
@@ -29,9 +31,13 @@ def reading(ratio: float, bias: float = 0.0, name: str = "v", weights: str = "em
 
 
 def samples(
-    weights: str = "ema", steps: int = 20, statistics: ImageStatistics = OURS, distance: float = 0.01
+    weights: str = "ema", steps: int = 20, statistics: ImageStatistics = OURS, distance: float = 0.005
 ) -> Samples:
-    return Samples(weights, steps, statistics, distance, finite=1.0, nearest=0.35)
+    return Samples(weights, steps, statistics, distance / 5, distance, finite=1.0, nearest=0.35)
+
+
+def verdict(distance: float) -> Verdict:
+    return Verdict(Distance(0.001, 0.0, 0.002, 0.0), Distance(distance, distance, distance, 0.0), 64)
 
 
 HEALTHY = Evidence(
@@ -46,7 +52,7 @@ HEALTHY = Evidence(
         "as eps": reading(6, name="eps"), "as x0": reading(13, name="x0"), "as mu": reading(1e5, name="mu"),
     },
     samples={
-        "ema": samples(), "raw": samples("raw"), "best": samples("best"), "10 steps": samples(steps=10, distance=0.02),
+        "ema": samples(), "raw": samples("raw"), "best": samples("best"), "10 steps": samples(steps=10, distance=0.01),
         "250 steps": samples(steps=250), "unclipped": samples(), "from data": samples(), "no label": samples(),
     },
     unsettled=0.02,
@@ -55,8 +61,11 @@ HEALTHY = Evidence(
     training=Training(
         images=9600, planned=9600, batch=32, lr=1e-3, steps=300, skipped=0, in_a_row=0, restarts=0, finished=True,
         losses=(0.9, 0.6, 0.5, 0.45, 0.42, 0.41, 0.402, 0.4, 0.398, 0.396), held_out=((0, 0.9, 0.9), (9600, 0.41, 0.4)),
-        gradient=(1.0,) * 10, warnings=(), initial=0.0, half_life=200.0,
+        gradient=(1.0,) * 10, warnings=(), initial=0.0, half_life=200.0, decays_at=6720, speed=100.0,
     ),
+    quality=verdict(0.005),
+    images=9600,
+    shape=(3, 16, 16),
 )  # fmt: skip
 NOISE = samples(statistics=replace(OURS, grain=0.6, correlation=0.05), distance=0.3)
 
@@ -70,7 +79,8 @@ def having(e: Evidence, **parts: object) -> Evidence:
             changed[name] = {**old, **value} if isinstance(old, dict) else replace(old, **value)
         else:
             changed[name] = value
-    return replace(e, **changed)
+    altered = replace(e, **changed)
+    return altered if "quality" in parts else replace(altered, quality=verdict(altered.default.distance))
 
 
 def every(one: Samples) -> dict[str, Samples]:
@@ -136,6 +146,7 @@ ALTERED: dict[str, Evidence] = {
     ),
     "unheeded_labels": having(HEALTHY, labels={"other": 0.7}),
     "needs_labels": having(HEALTHY, labels={"dropout": 0.0, "none": 1.2}),
+    "too_small": having(HEALTHY, samples=every(samples(distance=0.05)), training={"images": 900_000}),
     "unfinished": having(HEALTHY, training={"images": 4800, "finished": False}),
 }
 
@@ -143,7 +154,8 @@ ALTERED: dict[str, Evidence] = {
 def test_nothing_wrong_is_a_verdict() -> None:
     assert conclude(HEALTHY) == ()
     assert observe(HEALTHY) == ()
-    assert as_text(HEALTHY, (), ()).startswith("runs/a b: nothing wrong found\n")
+    said = " ".join(as_text(HEALTHY, (), ()).split())
+    assert said.startswith("runs/a b: nothing wrong found. The samples are close to the data: distance 0.005 [")
 
 
 def test_every_cause_has_its_evidence() -> None:
@@ -225,3 +237,72 @@ def test_skipped_steps_weigh_by_their_fraction(fraction: float, severity: int | 
     steps = 10_000
     found = conclude(having(HEALTHY, training={"steps": steps, "skipped": round(steps * fraction / (1 - fraction))}))
     assert [finding.severity for finding in found] == ([] if severity is None else [severity])
+
+
+# How far samples are from the data, and what is said of it
+
+LATE = (0.9, 0.6, 0.5, 0.45, 0.42, 0.41, 0.402, 0.35, 0.3, 0.25)
+"""Losses of a run whose learning rate falls in the last three tenths, as at the end of every run."""
+
+
+def said(e: Evidence) -> str:
+    return " ".join(as_text(e, observe(e), conclude(e)).split())
+
+
+def test_a_loss_that_falls_with_the_learning_rate_is_no_finding() -> None:
+    assert conclude(having(HEALTHY, training={"losses": LATE})) == ()
+
+
+@pytest.mark.parametrize(("distance", "severity"), [(0.005, None), (0.015, 1), (0.05, 2), (0.2, 3)])
+def test_samples_far_from_the_data_that_nothing_else_explains_are_a_short_training(
+    distance: float, severity: int | None
+) -> None:
+    e = having(HEALTHY, samples=every(samples(distance=distance)), training={"losses": LATE})
+    assert [finding.severity for finding in conclude(e)] == ([] if severity is None else [severity])
+    assert ("nothing wrong found" in said(e)) == (severity is None)
+    assert "No cause was found" not in said(e)
+    if severity is not None:
+        (finding,) = conclude(e)
+        assert finding.cause == "too_short"
+        assert "9,600 images" in finding.sentence
+        assert f"--images {needed(9600, max(distance, 2 * CLOSE))}" in finding.remedy[0]
+        assert any("at this run's speed" in figure for figure in finding.figures)
+
+
+def test_a_remedy_may_mend_the_layout_alone() -> None:
+    """A chain that ends too early spoils the layout; what its first level spoils is spoilt from data too."""
+    start = {name: replace(one, layout=0.015, detail=0.018) for name, one in HEALTHY.samples.items()}
+    e = having(HEALTHY, process={"alpha_end": 0.4}, samples=start | {"from data": replace(start["ema"], layout=0.001)})
+    assert conclude(e)[0].cause == "schedule_end"
+    assert "in layout is 0.015 when they start from noise, 0.001 when" in " ".join(conclude(e)[0].figures)
+
+
+def test_a_short_training_is_not_blamed_where_another_cause_explains_the_distance() -> None:
+    assert [finding.cause for finding in conclude(ALTERED["schedule_end"])] == ["schedule_end"]
+    copies = having(HEALTHY, samples=every(replace(samples(distance=0.05), nearest=0.05)))
+    assert [finding.cause for finding in conclude(copies)] == ["repeats"]
+
+
+def test_the_headline_is_the_likeliest_cause_then_the_verdict() -> None:
+    e = having(HEALTHY, samples=every(replace(NOISE, detail=0.2)))
+    assert said(e).startswith("runs/a b: The training was too short: it saw 9,600 images. The samples are nothing like")
+    assert "The samples are noisy" in said(e).partition("samples of")[0]
+
+
+def test_weights_without_a_log_that_are_far_say_so() -> None:
+    e = replace(having(HEALTHY, samples=every(samples(distance=0.2))), training=None)
+    assert conclude(e) == ()
+    assert said(e).startswith("runs/a b: The samples are nothing like the data")
+    assert "No cause was found for it" in said(e)
+
+
+def test_what_was_looked_for_is_said_as_a_user_knows_it() -> None:
+    assert set(WORDS) == set(CAUSES)
+    line = said(HEALTHY).partition("Looked for and not found: ")[2]
+    assert "a training that was too short" in line
+    assert "_" not in line
+
+
+def test_equal_errors_are_one_row() -> None:
+    rows = [line.split() for line in as_text(HEALTHY, (), ()).splitlines() if "0.70" in line and "0.71" not in line]
+    assert [row[:2] for row in rows] == [["ema,", "best"]]

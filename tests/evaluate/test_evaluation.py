@@ -121,15 +121,15 @@ def test_a_damaged_result_is_made_again(damage: bytes, gaussian: Target, tmp_pat
 def test_a_result_says_all_that_it_takes_to_repeat_it(gaussian: Target, tmp_path: Path) -> None:
     report = measure(gaussian, tmp_path, "quality", num=10, steps=4, sampler="ddim", eta=0.5, seed=3)
     assert report["result"]["measures"][0]["name"] == "frechet-shrunk", "there are fewer images than features"
-    assert any("fewer than the 12 features" in note for note in report["notes"])
+    assert any("fewer than the 33 features" in note for note in report["notes"])
     assert report["settings"] == {
         "rules": RULES, "num": 10, "weights": hashlib.sha256(FILE.read_bytes()).hexdigest(), "weights_kind": "ema",
         "images_seen": 1000, "seed": 3, "sampler": "ddim", "steps": 4, "grid": "trailing", "eta": 0.5,
         "range": "clip",
-        "data": gaussian.data.fingerprint, "real": "train",
+        "data": gaussian.data.fingerprint, "real": "train", "verdict": 1,
         "extractor": {
-            "name": "pixels", "sha256": report["settings"]["extractor"]["sha256"],
-            "recipe": "1x3x4 pixels in [-1, 1], as they are",
+            "name": "wavelets", "sha256": report["settings"]["extractor"]["sha256"],
+            "recipe": "1x3x4 pixels in [-1, 1]: means of 3x4 cells, strength of detail at up to 3 scales",
         },
     }  # fmt: skip
     bits = measure(gaussian, tmp_path, "bits", num=8)["settings"]
@@ -153,7 +153,7 @@ def test_words_say_the_figure_the_interval_and_the_parts(gaussian: Target, tmp_p
     assert f"{total['mean']:.4g} bits per dimension, 95 % interval {total['low']:.4g} to {total['high']:.4g}" in said
     rate, prior, rest = (report["result"][name]["mean"] for name in ("rate", "prior", "distortion"))
     assert total["mean"] == pytest.approx(rate + rest)
-    assert f"of it {prior:.2g} prior, {rate - prior:.3g} rate, {rest:.3g} distortion" in said
+    assert f"- {rate - prior:.2f} of them for the image (rate), {rest:.2f} for its last rounding (distortion)" in said
     assert [round(50 * point["t"]) for point in report["result"]["curve"]] == list(range(50, 0, -1))
     assert "(one image, so no interval)" in words(measure(gaussian, tmp_path, "bits", num=1, method="flow"))
 

@@ -99,7 +99,7 @@ def test_the_classifiers_are_small_and_know_the_shipped_clothes(fashion: Dataset
     assert accuracy((1, 28, 28), fashion.images[:2000], fashion.table[:2000, 0]) > 0.9
 
 
-@pytest.mark.parametrize("name", ["classifier", "pixels"])
+@pytest.mark.parametrize("name", ["classifier", "pixels", "wavelets"])
 def test_features_do_not_depend_on_the_batch(name: str, fashion: Dataset) -> None:
     x, found = images_of(fashion, 0, 20), open_extractor(name, fashion.shape)
     one, many = extract(found, x.split(1)), extract(found, [x])
@@ -109,7 +109,8 @@ def test_features_do_not_depend_on_the_batch(name: str, fashion: Dataset) -> Non
 
 def test_the_best_extractor_that_needs_no_file_is_the_default() -> None:
     assert open_extractor(None, (1, 28, 28)).name == "classifier-fashion"
-    assert open_extractor(None, (1, 28, 28), format=SIXTEEN).name == open_extractor(None, (3, 64, 64)).name == "pixels"
+    names = {open_extractor(None, (1, 28, 28), format=SIXTEEN).name, open_extractor(None, (3, 64, 64)).name}
+    assert names == {"wavelets"}
 
 
 @pytest.mark.parametrize(

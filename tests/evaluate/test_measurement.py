@@ -118,3 +118,14 @@ def test_quality_is_of_the_split_asked_for(fashion: Dataset, cache: Path) -> Non
     held_out = extract(extractor, [torch.tensor(fashion.images[split_rows(fashion, "held_out").numpy()[:80]])])
     assert found.value == pytest.approx(kid(held_out[:40], extract(extractor, [generated])).value, rel=1e-4)
     assert found.baseline == pytest.approx(kid(held_out[:40], held_out[40:]).value, rel=1e-3, abs=1e-5)
+
+
+def test_whole_sets_are_compared_by_all_but_those_that_need_equal_numbers() -> None:
+    real, ours = normal(60, 4), normal(100, 4, seed=1)
+    for first, second in ((real, ours), (ours, real)):
+        found = {m.name: m for m in compare(first, second, SMALL, ["frechet", "prdc"], whole=True)}
+        assert found["frechet"].value == pytest.approx(frechet_distance(first, second).value)
+        assert (found["frechet"].num_real, found["frechet"].num_generated) == (len(first), len(second))
+        assert (found["recall"].num_real, found["recall"].num_generated) == (60, 60)
+        assert found["recall"].value == prdc(first[:60], second[:60])["recall"].value
+    assert [m.better for m in compare(real, ours, SMALL, ["kid", "prdc"])] == ["lower", *["higher"] * 4]

@@ -168,3 +168,15 @@ def test_takes_knows_the_samplers_options() -> None:
     assert [name for name in SAMPLERS if takes(name, "eta")] == ["ddim"]
     assert "ddpm" in [name for name in SAMPLERS if takes(name, "variance")]
     assert not takes("auto", "eta")
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "heun", "edm"])
+def test_fitting_reports_its_evaluations_and_their_number(sampler: str) -> None:
+    calls: list[tuple[int, int]] = []
+    Recipe(sampler, steps=5, grid="fitted").times(
+        ORACLE, (1, 2, 2), report=lambda done, total: calls.append((done, total))
+    )
+    (total,) = {total for _, total in calls}
+    assert calls[-1] == (total, total)
+    assert sorted(calls) == calls
+    assert sum(done < total for done, total in calls) > 0.7 * total, "about as many as were foretold"

@@ -1,17 +1,21 @@
-"""`sfumato evaluate`: measure how good a model is."""
+"""`sfumato evaluate`: measure how good a model is, or how far images are from others."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from tyro.conf import Positional
 
 from sfumato.cli import signals
 from sfumato.cli.console import pick_device, print_json, progress, say
 from sfumato.cli.model import ModelOptions
 from sfumato.cli.options import Device, Flag, Json, option
 from sfumato.cli.recipe import RecipeOptions
+from sfumato.errors import UserError
 from sfumato.report.text import duration
 
 if TYPE_CHECKING:
@@ -21,21 +25,29 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(ModelOptions, RecipeOptions):
+class Evaluate(RecipeOptions):
     """Measure a model: bits per dimension of held-out images, quality of generated ones, and whether it repeats its
-    training images.
+    training images. Or measure the quality of images against others: of a folder, an archive, an array, a built-in set.
 
     Without one of these options all three are measured. Results are kept in RUN/evaluation with their settings: the
     same command reads them again, and continues after an interruption. Several processes with the same command, or
-    started by torchrun, divide the work.
+    started by torchrun, divide the work. Several models become one table, by default of their quality.
     """
 
     EXAMPLES: ClassVar[tuple[str, ...]] = (
         "sfumato evaluate runs/faces",
         "sfumato evaluate runs/faces --bits --method vlb --variance analytic --num 1000",
         "sfumato evaluate runs/photos --quality --num 10000 --extractor dinov2:FILE",
+        "sfumato evaluate runs/a runs/b --quality --bits --data ~/photos",
+        "sfumato evaluate ~/generated --data ~/photos",
     )
 
+    sources: Annotated[tuple[Path, ...], Positional, option("SOURCE")] = ()
+    """a run folder, one of its checkpoints, a weights file, a model that comes along (faces, fashion, emoji32), or
+    images; several are compared in one table"""
+    weights: Annotated[str | None, option("ema|raw|best|FILE")] = None
+    """the weights of a run: ema (their average, the default), raw (as trained), best (lowest held-out loss), or a
+    file"""
     bits: Flag = False
     """bits per dimension of held-out images"""
     quality: Flag = False
@@ -47,7 +59,8 @@ class Evaluate(ModelOptions, RecipeOptions):
     data: Annotated[str | None, option("NAME|PATH")] = None
     """images to compare with; the model's training data by default"""
     extractor: Annotated[str | None, option("NAME[:PATH]")] = None
-    """features: pixels, classifier, inception:PATH or dinov2:PATH; the best that needs no file by default"""
+    """features: wavelets, pixels, classifier, inception:PATH or dinov2:PATH; the best that needs no file by
+    default"""
     real: Literal["train", "held_out"] = "train"
     """the real images that generated ones are compared with"""
     method: Literal["sampled", "vlb", "flow"] = "sampled"
@@ -65,31 +78,69 @@ class Evaluate(ModelOptions, RecipeOptions):
 
     def perform(self) -> int:
         """Measure."""
-        self.check_source()
+        from sfumato.run.locate import means_model
+
+        if not self.sources:
+            raise UserError(f"evaluate needs a run, weights or images, for example: {self.EXAMPLES[0]}")
+        models = [means_model(source) for source in self.sources]
+        for source, model in zip(self.sources, models, strict=True):
+            self._check(source, model)
         first = os.environ.get("RANK", "0") == "0"
         every = ("bits", "quality", "memorisation")
-        kinds = [kind for kind in every if getattr(self, kind)] or every
-        evaluation = self._evaluation(first)
+        asked = [kind for kind in every if getattr(self, kind)]
+        kinds = asked or (every if len(models) == 1 else ("quality",))
+        rows = [
+            (str(source), self._measure(source, kinds, first) if model else self._images(source))
+            for source, model in zip(self.sources, models, strict=True)
+        ]
+        if first and self.json:
+            print_json(rows[0][1] if len(rows) == 1 else [{"source": name, **reports} for name, reports in rows])
+        elif first:
+            from sfumato.evaluate.text import table, words
+
+            said = [f"{kind}\n{words(report)}{_file(report)}" for kind, report in rows[0][1].items()]
+            say("\n\n".join(said) if len(rows) == 1 else table(rows))
+        return 0
+
+    def _check(self, source: Path, model: bool) -> None:
+        """Refuse what can't be measured, and options without effect, before torch is imported."""
+        if model:
+            ModelOptions(source=source, weights=self.weights).check_source()
+            return
+        if self.data is None:
+            raise UserError(
+                f"{source} is not a run or weights: to measure it as images, name those to compare with, --data IMAGES"
+            )
+        taken = {"sources", "data", "quality", "extractor", "num", "seed", "device", "json"}
+        given = [f.name for f in fields(self) if f.name not in taken and getattr(self, f.name) != f.default]
+        if given:
+            raise UserError(f"--{given[0]} needs a model, and {source} is images: leave it out")
+
+    def _measure(self, source: Path, kinds: Sequence[str], first: bool) -> dict[str, Any]:
+        """Measure a model; {} where this process is not the first."""
+        evaluation = self._evaluation(source, first)
         calls, seconds = evaluation.forecast(kinds)
         if calls and first:
             say(
-                f"evaluating {self.source} on {evaluation.target.model.device}: {calls:,} evaluations of the network, "
+                f"evaluating {source} on {evaluation.target.model.device}: {calls:,} evaluations of the network, "
                 f"about {duration(seconds)}",
                 error=True,
             )
         try:
-            reports = evaluation.perform(kinds)
+            return evaluation.perform(kinds)
         except signals.Stop as stop:
             raise signals.Stop(stop.code - 128, "stopped; the same command continues") from None
-        if first and self.json:
-            print_json(reports)
-        elif first:
-            from sfumato.evaluate.text import words
 
-            say("\n\n".join(f"{kind}\n{words(report)}\n- {report['file']}" for kind, report in reports.items()))
-        return 0
+    def _images(self, source: Path) -> dict[str, Any]:
+        """Measure images."""
+        from sfumato.evaluate.images import measure_images
 
-    def _evaluation(self, first: bool) -> Evaluation:
+        assert self.data is not None
+        device = str(pick_device(self.device))
+        report = measure_images(str(source), self.data, self.extractor, self.num, self.seed, device, progress)
+        return {"quality": report}
+
+    def _evaluation(self, source: Path, first: bool) -> Evaluation:
         """Load the target."""
         from sfumato.evaluate.evaluation import Evaluation
         from sfumato.evaluate.jobs import silent
@@ -100,9 +151,14 @@ class Evaluate(ModelOptions, RecipeOptions):
         recipe = self.recipe(variance=None)  # scoring has a variance for any sampler
         settings = Settings(recipe=recipe, **{name: getattr(self, name) for name in options})
         device = _local(pick_device(self.device))
-        target = open_target(self.source, self.chosen, self.data, device, progress("reading images"))
-        folder = self.out or results_folder(self.source)
+        chosen = ModelOptions(source=source, weights=self.weights).chosen
+        target = open_target(source, chosen, self.data, device, progress("reading images"))
+        folder = self.out or results_folder(source)
         return Evaluation(target, settings, folder, self.batch, first, progress if first else silent)
+
+
+def _file(report: dict[str, Any]) -> str:
+    return f"\n- {report['file']}" if "file" in report else ""
 
 
 def _local(device: torch.device) -> torch.device:

@@ -1,13 +1,18 @@
-"""`sfumato info`: describe a run or a weights file."""
+"""`sfumato info`: describe a run or a weights file, or several in a table; draw the loss curves."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from tyro.conf import Positional
 
 from sfumato.cli.console import print_json, say
 from sfumato.cli.model import ModelOptions
-from sfumato.cli.options import Json
+from sfumato.cli.options import Force, Json, option
+from sfumato.cli.output import check_file
+from sfumato.errors import UserError
 from sfumato.report.text import count, duration, facts, size
 
 if TYPE_CHECKING:
@@ -19,34 +24,67 @@ NUM_VALUES = 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class Info(ModelOptions):
-    """Describe a run or a weights file: its network, images, noise schedule, training, and where its files are."""
+class Info:
+    """Describe a run or a weights file: its network, images, noise schedule, training, and where its files are. Several
+    are compared in one table, with the values of the configuration in which they differ.
+    """
 
     EXAMPLES: ClassVar[tuple[str, ...]] = (
         "sfumato info runs/faces",
         "sfumato info runs/faces --weights best",
         "sfumato info runs/faces/weights/ema.safetensors",
+        "sfumato info runs/a runs/b runs/c",
+        "sfumato info runs/faces --plot loss.png",
     )
 
+    sources: Annotated[tuple[Path, ...], Positional, option("RUN_OR_WEIGHTS")] = ()
+    """a run folder, one of its checkpoints, a weights file, or a model that comes along: faces, fashion, emoji32;
+    several are compared"""
+    weights: Annotated[str | None, option("ema|raw|best|FILE")] = None
+    """the weights of a run: ema (their average, the default), raw (as trained), best (lowest held-out loss), or a
+    file"""
+    plot: Annotated[Path | None, option("FILE.png")] = None
+    """draw the training and held-out loss over the images seen, and the learning rate, of one run"""
+    force: Force = False
     json: Json = False
 
     def perform(self) -> int:
         """Read and print."""
-        from sfumato.config.config import to_dict
-        from sfumato.model import load
+        from sfumato.cli.comparison import Described, compared
+
+        if not self.sources:
+            raise UserError(f"info needs a run or weights, for example: {self.EXAMPLES[0]}")
+        if self.plot is not None:
+            return self._draw(self.plot)
+        if self.force:
+            raise UserError("--force is for a file that is written: give --plot FILE.png too, or leave it out")
+        described = [Described.read(ModelOptions(source=source, weights=self.weights)) for source in self.sources]
+        if self.json:
+            tables = [each.to_json() for each in described]
+            print_json(tables[0] if len(tables) == 1 else tables)
+        elif len(described) == 1:
+            (one,) = described
+            say(_text(one.name, one.config, one.model, one.figures))
+        else:
+            say(compared(described))
+        return 0
+
+    def _draw(self, out: Path) -> int:
+        """Draw the loss curves of the one run."""
+        if len(self.sources) > 1:
+            raise UserError(f"--plot draws one run, and {len(self.sources)} are named: give one")
+        (source,) = self.sources
+        if self.weights is not None or self.json:
+            raise UserError(f"--{'weights' if self.weights else 'json'} has no effect with --plot: leave it out")
+        check_file(out, self.force, (".png",), "--plot")
+        from sfumato.generate.writers import save_png
+        from sfumato.report.curves import loss_curves
         from sfumato.run.folder import Run
         from sfumato.run.summary import RunSummary
 
-        summary = RunSummary.read(Run(self.source)) if self.source.is_dir() else None
-        young = summary is not None and self.weights is None and "ema" not in summary.weights
-        model = None if young else load(self.source, self.chosen)
-        config = summary.run.config() if summary is not None else model.config  # type: ignore[union-attr]
-        figures = (model.describe() if model is not None else {}) | (summary.describe() if summary is not None else {})
-        if self.json:
-            schedule, table = config.diffusion.describe_schedule(), to_dict(config)
-            print_json({"path": str(self.source), **figures, "schedule": schedule, "config": table})
-        else:
-            say(_text(str(self.source), config, model, figures))
+        if not Run(source).exists():
+            raise UserError(f"{source} is not a run folder: the losses are in a run's event log")
+        say(str(save_png(loss_curves(RunSummary.read(Run(source))), out)))
         return 0
 
 

@@ -136,7 +136,7 @@ def _text(cost: Forecast, data: Dataset, reason: str, device: str, command: str)
             "time",
             "" if cost.seconds is None else f"{duration(cost.seconds)}, sample grids and held-out losses included",
         ),
-        ("an hour", _hour(cost)),
+        ("an hour", _hour(cost, data)),
         ("train it", command),
     ]
     return "\n".join([facts(rows), *(f"- {line}" for line in advice(cost))])
@@ -151,12 +151,15 @@ def _speed(cost: Forecast, device: str) -> str:
     )
 
 
-def _hour(cost: Forecast) -> str:
-    """What a training of an hour sees; empty where the speed was not measured."""
+def _hour(cost: Forecast, data: Dataset) -> str:
+    """What a training of an hour sees, and what that is worth; empty where the speed was not measured."""
     if cost.images_per_second is None:
         return ""
+    from sfumato.evaluate.need import worth
+
     images = HOUR_OF_STEPS * cost.images_per_second
-    return f"of training sees {count(images)} images, each {images / max(1, cost.train_images):,.1f} times"
+    seen = f"of training sees {count(images)} images, each {images / max(1, cost.train_images):,.1f} times"
+    return f"{seen}\n{worth(int(images), data.shape)}"
 
 
 def advice(cost: Forecast) -> list[str]:

@@ -76,10 +76,10 @@ class Sample(ModelOptions, RecipeOptions):
         condition = condition_of(model, self.label, guided, usual=True)
         weak = None if self.weak is None else self._weak(self.weak, model)
         fast = compiled(model, min(self.batch, self.num)) if self.compile else model
-        start = time.monotonic()
+        start, variance = time.monotonic(), measured(model, recipe, self.batch)
         if recipe.grid == "fitted":
             say("fitting a grid of times to the model", error=True)
-        sampling = prepare(fast, recipe, condition, weak=weak, variance=measured(model, recipe, self.batch))
+        sampling = prepare(fast, recipe, condition, weak=weak, variance=variance, fitting=progress("fitting the grid"))
         facts = self._facts(model, recipe)
         report, steps = progress("sampling"), len(sampling.times) - 1
         made = 0

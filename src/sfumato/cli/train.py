@@ -12,6 +12,7 @@ from tyro.conf import Positional
 
 from sfumato.cli import signals
 from sfumato.cli.console import optional_stdout, pick_device, print_json, progress, say
+from sfumato.cli.ending import ending
 from sfumato.cli.habits import SHORT
 from sfumato.cli.options import Flag, Overrides, option
 from sfumato.errors import UserError, plural
@@ -102,7 +103,7 @@ class Train:
         train_in_view(config, run, data, device, self.accept_changes, self.json, began)
         if not self.json:
             with optional_stdout():
-                say(f"sample from it: sfumato sample {run.path}")
+                say(ending(run, data))
         return 0
 
     def _given(self) -> dict[str, str]:
@@ -178,6 +179,7 @@ def _heading(config: Config, run: Run, data: Dataset, reason: str, device: torch
 def _dry_run(config: Config, run: Run, data: Dataset, device: torch.device, reason: str, as_json: bool) -> int:
     """Print the configuration, the cost and the plan."""
     from sfumato.config.config import to_dict, to_toml
+    from sfumato.evaluate.need import worth
     from sfumato.train.plan import forecast, resolve_length
 
     run.check_path(data.source_name)
@@ -199,6 +201,7 @@ def _dry_run(config: Config, run: Run, data: Dataset, device: torch.device, reas
             "length",
             f"{plural(plan.images, 'image')} in {plural(plan.steps, 'step')}, {cost.epochs:,.1f} times the data{speed}",
         ),
+        ("worth", worth(plan.images, data.shape)),
         ("preset", reason),
         ("run", f"{run.path} (a dry run writes nothing)"),
     ]

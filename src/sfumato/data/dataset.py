@@ -57,6 +57,10 @@ class Batch:
     condition: Condition | None
     index: Tensor
 
+    def __repr__(self) -> str:
+        labelled = "" if self.condition is None else ", labelled"
+        return f"Batch({len(self.x)} of {'x'.join(map(str, self.x.shape[1:]))}{labelled})"
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:

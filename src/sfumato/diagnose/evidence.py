@@ -11,6 +11,7 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any
 
 from sfumato.diagnose.statistics import ImageStatistics
+from sfumato.evaluate.verdict import Verdict
 
 
 def measured(how: str, key: str | None = None, default: Any = MISSING) -> Any:
@@ -87,9 +88,15 @@ class Samples:
     weights: str = measured("which weights: ema, raw or best")
     steps: int = measured("steps of the default sampler; the recipe is the default one but for what the name says")
     statistics: ImageStatistics = measured("statistics of the sampled images", "look")
-    distance: float = measured("energy distance from training images, 0 for alike, at most 1", "apart")
+    layout: float = measured("energy distance of the layout from training images, 0 for alike, 1 at most")
+    detail: float = measured("the same of the detail")
     finite: float = measured("fraction of values that are finite")
     nearest: float = measured("median root-mean-square difference from the nearest training image")
+
+    @property
+    def distance(self) -> float:
+        """The greater of the two distances, which the verdict goes by."""
+        return max(self.layout, self.detail)
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,7 @@ class Data:
     train: int = measured("images that train")
     distinct: int = measured("distinct images among them, by the SHA-256 of their pixels")
     statistics: ImageStatistics = measured("statistics of up to 512 training images, evenly spaced", "look")
-    distance: float = measured("energy distance of two halves of them: what chance alone gives", "apart")
+    distance: float = measured("the same distance of two halves of them: what chance alone gives", "apart")
     nearest: float | None = measured("the median for held-out images of the difference from the nearest training image")
     changed: bool | None = measured("whether the images' fingerprint differs from the newest checkpoint's")
     findings: tuple[str, ...] = measured("what is probably wrong with the images' values (docs/data.md)", default=())
@@ -144,6 +151,8 @@ class Training:
     warnings: tuple[str, ...] = measured("messages of the warnings in events.jsonl")
     initial: float = measured("initial weights left in their average: the product of its decays", "initial_share")
     half_life: float = measured("half-life of the average at the end, in images")
+    decays_at: int = measured("images at which the learning rate begins to fall for the last time")
+    speed: float | None = measured("images per second of the whole run; None before the first step")
 
 
 @dataclass(frozen=True)
@@ -172,6 +181,12 @@ class Evidence:
     variance: Variance | None = measured("None where the variance is fixed")
     labels: Labels | None = measured("None where the model has no labels")
     training: Training | None = measured("None where there is no run folder")
+    quality: Verdict = measured("verdict on the default samples, as `sfumato evaluate` gives it")
+    images: int = measured("images that the main weights have seen, by their header")
+    shape: tuple[int, int, int] = measured("channels, height and width of the images")
+
+    def __repr__(self) -> str:
+        return f"Evidence({self.path!r}: {self.quality.words}, {self.images:,} images seen)"
 
     @property
     def reading(self) -> Reading:
@@ -226,5 +241,7 @@ def to_json(value: Any) -> Any:
         if isinstance(value, Reading):
             ratios = {"ratio": value.ratio, "middle": value.middle, "clean": value.clean, "freed": value.centred}
             table |= to_json(ratios)
+        if isinstance(value, Samples):
+            table["apart"] = value.distance
         return table
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -9,6 +9,7 @@ from sfumato.config.train import EMAConfig
 from sfumato.diagnose.evidence import Training
 from sfumato.run.events import HeldOut, Skipped, Stepped
 from sfumato.run.summary import RunSummary
+from sfumato.train.budget import FREE
 
 PARTS = 10
 
@@ -33,6 +34,8 @@ def read_training(summary: RunSummary, config: Config, images: int) -> Training:
         warnings=summary.warnings,
         initial=initial,
         half_life=half_life,
+        decays_at=round(FREE.get(config.optim.decay, 0.0) * planned),
+        speed=summary.images_per_second,
     )
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from sfumato import __version__
 from sfumato.diagnose.evidence import Data, Evidence, Labels, LevelError, Process, Reading, Samples, Variance
 from sfumato.diagnose.history import read_training
-from sfumato.diagnose.statistics import energy_distance, image_statistics, nearest, reduced
+from sfumato.diagnose.statistics import image_statistics, nearest, reduced
 from sfumato.diffusion import (
     PARAMETERIZATIONS,
     Bound,
@@ -42,7 +42,9 @@ from sfumato.diffusion.likelihood import prior_term
 from sfumato.diffusion.noise import Purpose, normal
 from sfumato.diffusion.variance import VARIANCES
 from sfumato.evaluate.cache import split_rows
+from sfumato.evaluate.extractors import wavelets
 from sfumato.evaluate.target import Target, open_target
+from sfumato.evaluate.verdict import Verdict, judge
 from sfumato.generate.recipe import Recipe
 from sfumato.generate.sample import Report, prepare
 from sfumato.model import Model, load
@@ -87,6 +89,8 @@ class Bench:
         self.train = split_rows(target.data, "train")
         self.x_0, self.condition = self._images(self.train[:REFERENCE])
         self.pixels = self.codec.to_pixels(self.x_0)
+        self.shape = self.codec.image_shape
+        self.features = wavelets.features(shown(self.pixels))
         parts = torch.split(self.train[:NEIGHBOURS], REFERENCE)
         self.neighbours = torch.cat([reduced(self._pixels(rows)) for rows in parts])
         self.probe = self._probe()
@@ -175,27 +179,35 @@ class Bench:
 
     def compare(self, images: Tensor, weights: str, steps: int) -> Samples:
         """Compare samples with the data, both as pixels."""
+        verdict = self.judge(images)
         return Samples(
             weights=weights,
             steps=steps,
             statistics=image_statistics(images),
-            distance=energy_distance(images, self.pixels),
+            layout=verdict.layout.value,
+            detail=verdict.detail.value if verdict.detail is not None else 0.0,
             finite=float(images.isfinite().double().mean()),
             nearest=float(nearest(images, self.neighbours).median()),
         )
+
+    def judge(self, images: Tensor) -> Verdict:
+        """Return the verdict on pixels (N, C, H, W)."""
+        verdict = judge(self.features.cpu(), wavelets.features(shown(images)).cpu(), self.shape)
+        assert verdict is not None, "a data set has at least two images"
+        return verdict
 
     # --- the images, the schedule, the labels
 
     def data(self, summary: RunSummary | None) -> Data:
         """Measure the training images."""
-        data, half = self.target.data, max(len(self.pixels) // 2, 2)
+        data = self.target.data
         held_out = self._pixels(split_rows(data, "held_out")[:REFERENCE]) if len(data.held_out) else None
         return Data(
             source=self.target.data.config.source,
             train=len(data.train),
             distinct=len({data.digests[row] for row in data.train.tolist()}),
             statistics=image_statistics(self.pixels),
-            distance=energy_distance(self.pixels[:half], self.pixels[-half:]),
+            distance=self.judge(self.pixels).distance.baseline or 0.0,
             nearest=None if held_out is None else float(nearest(held_out, self.neighbours).median()),
             changed=_changed(summary, data.fingerprint) if summary is not None else None,
             findings=tuple(finding.text for finding in data.findings if finding.trouble),
@@ -259,7 +271,15 @@ def measure(
         variance=bench.variance() if learned else None,
         labels=bench.labels(read[model.kind]),
         training=read_training(summary, model.config, model.images) if summary is not None else None,
+        quality=bench.judge(images[model.kind]),
+        images=model.images,
+        shape=bench.shape,
     )
+
+
+def shown(pixels: Tensor) -> Tensor:
+    """Return pixels as they are when they are shown: clamped to [-1, 1], NaN as -1."""
+    return pixels.float().nan_to_num(-1.0, 1.0, -1.0).clamp(-1, 1)
 
 
 def permuted(condition: Condition, texts: list[str]) -> Condition:

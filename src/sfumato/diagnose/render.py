@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sfumato.diagnose.causes import CAUSES, Finding
+from sfumato.diagnose.causes import WORDS, Finding
 from sfumato.diagnose.evidence import Evidence, how, to_json
 from sfumato.diagnose.symptoms import Symptom, byte, channel_names
+from sfumato.evaluate.verdict import CLOSE
 from sfumato.report.text import columns, wrapped
 
 SEVERITY = {3: "ruins the samples", 2: "harms the samples", 1: "worth knowing"}
@@ -18,35 +19,41 @@ def as_text(evidence: Evidence, symptoms: Sequence[Symptom], findings: Sequence[
     """Return the diagnosis for people: the verdict, the samples beside the data, the causes with figures and
     remedies."""
     parts = [
-        wrapped(f"{evidence.path}: {verdict(symptoms, findings)}", indent="  "),
+        wrapped(f"{evidence.path}: {verdict(evidence, symptoms, findings)}", indent="  "),
         _statistics(evidence),
         _errors(evidence),
         *(_finding(number, finding) for number, finding in enumerate(findings, 1)),
     ]
     if all(finding.severity == 1 for finding in findings):
         names = {finding.cause for finding in findings}
-        absent = ", ".join(name.replace("_", " ") for name in CAUSES if name not in names)
-        parts.append(wrapped(f"Checked and not found: {absent}.", indent="  "))
+        absent = ", ".join(words for name, words in WORDS.items() if name not in names)
+        parts.append(wrapped(f"Looked for and not found: {absent}.", indent="  "))
     return "\n\n".join(parts)
 
 
-def verdict(symptoms: Sequence[Symptom], findings: Sequence[Finding]) -> str:
-    """Return the diagnosis in a sentence or two."""
+def verdict(evidence: Evidence, symptoms: Sequence[Symptom], findings: Sequence[Finding]) -> str:
+    """Return the diagnosis in a few sentences: the likeliest cause, how far the samples are from the data, and what is
+    wrong with them."""
+    quality = evidence.quality
+    samples = f"The samples are {quality.sentence}."
+    seen = "".join(f" {symptom.sentence[0].upper()}{symptom.sentence[1:]}." for symptom in symptoms)
     grave = [finding for finding in findings if finding.severity > 1]
-    seen = "; ".join(symptom.sentence for symptom in symptoms)
     if grave:
         more = f" ({len(grave) - 1} more below)" if len(grave) > 1 else ""
-        return f"{seen + '. ' if seen else ''}{grave[0].sentence}{more}"
-    if seen:
-        return f"{seen}. No cause was found for it; the figures are below"
-    return "nothing wrong found" + ("; something is worth knowing" if findings else "")
+        return f"{grave[0].sentence.rstrip('.')}{more}. {samples}{seen}"
+    if seen or quality.grade > CLOSE:
+        if findings:
+            return f"{samples}{seen} Most likely: {findings[0].sentence[0].lower()}{findings[0].sentence[1:]}"
+        return f"{samples}{seen} No cause was found for it; the figures are below."
+    found = f"worth knowing: {findings[0].sentence[0].lower()}{findings[0].sentence[1:]}" if findings else ""
+    return f"nothing wrong found{'; ' + found if found else '.'} {samples}"
 
 
 def as_json(evidence: Evidence, symptoms: Sequence[Symptom], findings: Sequence[Finding]) -> dict[str, Any]:
     """Return the diagnosis as one JSON-able object, with every figure and how it was measured."""
     return {
         "path": evidence.path,
-        "verdict": verdict(symptoms, findings),
+        "verdict": verdict(evidence, symptoms, findings),
         "symptoms": to_json(symptoms),
         "findings": to_json(findings),
         "evidence": to_json(evidence),
@@ -87,11 +94,15 @@ def _statistics(evidence: Evidence) -> str:
 
 
 def _errors(evidence: Evidence) -> str:
-    """The network's error by noise level, for each of the weights."""
-    head = "error of the predicted image by noise level, relative to that of the best guess made pixel by pixel"
-    rows = [("t", *(f"{level.t:.2f}" for level in evidence.reading.levels))]
+    """The network's error by noise level, for each of the weights, equal ones in one row."""
+    head = (
+        "error of the predicted image by noise level, divided by that of the best guess that looks at each pixel "
+        "alone; below 1 is better than that"
+    )
+    times, rows = tuple(f"{level.t:.2f}" for level in evidence.reading.levels), dict[tuple[str, ...], list[str]]()
     for name, reading in evidence.readings.items():
         if name not in evidence.others:
             ratios = [level.ratio for level in reading.levels]
-            rows.append((name, *(f"{ratio:.2f}" if ratio < 100 else f"{ratio:.0e}" for ratio in ratios)))
-    return "\n".join([wrapped(head, indent="  "), columns(rows, 7)])
+            rows.setdefault(tuple(f"{r:.2f}" if r < 100 else f"{r:.0e}" for r in ratios), []).append(name)
+    lines = [("t", *times), *((", ".join(names), *values) for values, names in rows.items())]
+    return "\n".join([wrapped(head, indent="  "), columns(lines, 7)])

@@ -1,4 +1,4 @@
-r"""Statistics of a set of images, and the distance of two sets.
+"""Statistics of a set of images, and the distances of their images.
 
 Noise, grey, tint, blur and collapse are words for statistics of a set of images x^(1) .. x^(N), pixels in [-1, 1]:
 
@@ -8,12 +8,8 @@ Noise, grey, tint, blur and collapse are words for statistics of a set of images
     correlation   of neighbouring pixels, about the mean of their channel: 0 for white noise, near 1 for photographs
     diversity     mean root-mean-square difference of two images of the set: 0 when all are one
 
-Two sets are compared by their energy distance (Szekely and Rizzo 2013) as points in pixel space,
-
-    1 - ( E|x - x'| + E|y - y'| ) / ( 2 E|x - y| )        x, x' of one set, y, y' of the other
-
-which is 0 for two sets of one distribution and 1 where each set is a single point. Distances of images whose sides are
-above 32 pixels are taken after averaging over squares, so that they are cheap.
+Distances of images whose sides are above 32 pixels are taken after averaging over squares, so that they are cheap. How
+far two sets are apart is measured by `evaluate.verdict`.
 """
 
 from __future__ import annotations
@@ -73,16 +69,6 @@ def image_statistics(images: Tensor) -> ImageStatistics:
         correlation=_correlation(x - channels.mean(1)[:, None, None]),
         diversity=_within(x),
     )
-
-
-def energy_distance(x: Tensor, y: Tensor) -> float:
-    """Return the energy distance of two sets of images (N, C, H, W), N > 1, relative to the distance between them.
-
-    It is in about [0, 1]; sets of one distribution give 0 up to chance, which may be a little below it.
-    """
-    x, y = _clamped(x), _clamped(y)
-    between = float(_distances(x, y).mean())
-    return 1 - (_within(x) + _within(y)) / (2 * between) if between > 0 else 0.0
 
 
 def nearest(x: Tensor, y: Tensor) -> Tensor:

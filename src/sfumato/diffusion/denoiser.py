@@ -92,6 +92,19 @@ def to_unit_range(x0: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Counted(Wrapped):
+    """A denoiser that calls `tick` with the size of each batch."""
+
+    tick: Callable[[int], None]
+
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
+        """Predict and report."""
+        prediction = self.denoiser(x_t, t, condition)
+        self.tick(len(x_t))
+        return prediction
+
+
+@dataclass(frozen=True)
 class Clipped(Wrapped):
     """A denoiser whose predicted image is projected onto what images can be, by default clamped to [-1, 1] (DDPM)."""
 

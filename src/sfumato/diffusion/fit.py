@@ -84,6 +84,11 @@ def fit_grid(
     return min(proposals, key=error)
 
 
+def fitting_evaluations(num_steps: int, sampler: Sampler = DPMSolver(2)) -> int:
+    """Return about how many evaluations, each of a batch, `fit_grid` takes for N steps."""
+    return _FINE + (len(GRIDS) + 2 * len(_WEIGHTS)) * num_steps * sampler.evaluations
+
+
 def _deterministic(sampler: Sampler) -> Sampler:
     """The sampler itself, or a stand-in for one whose noise leaves no fixed end to compare with."""
     if not sampler.stochastic:

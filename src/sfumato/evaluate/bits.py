@@ -75,6 +75,9 @@ class Bits:
 
     tables: Tables
 
+    def __repr__(self) -> str:
+        return f"Bits({self.total.mean:.4g} per dimension, {self.images:,} images, {self.repeats} draws)"
+
     @classmethod
     def cat(cls, shards: Sequence[Tables]) -> Bits:
         """Return the bits of all the shards' images together."""

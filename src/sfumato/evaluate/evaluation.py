@@ -22,11 +22,12 @@ from typing import Any
 from sfumato.codec.format import EIGHT, PixelFormat
 from sfumato.evaluate.features import Extractor, open_extractor
 from sfumato.evaluate.jobs import Progress, Stage, silent
-from sfumato.evaluate.measurement import quality
+from sfumato.evaluate.measurement import Measurement, quality, verdict
 from sfumato.evaluate.memorisation import contact_sheet, find_memorised
 from sfumato.evaluate.settings import KINDS, Settings
 from sfumato.evaluate.stages import Stages, key
 from sfumato.evaluate.target import Target
+from sfumato.evaluate.verdict import VERSION, Verdict
 from sfumato.files import write_atomic
 from sfumato.generate.writers import save_png
 from sfumato.run.folder import environment
@@ -107,7 +108,7 @@ class Evaluation:
         if kind == "bits":
             return {"num": len(self.target.held_out(self.settings.num_scored)), **self.stages.scoring}
         extractor = {name: getattr(self.extractor, name) for name in ("name", "sha256", "recipe")}
-        real = {"real": self.settings.real} if kind == "quality" else {}
+        real = {"real": self.settings.real, "verdict": VERSION} if kind == "quality" else {}
         images = {"data": self.target.data.fingerprint, **real, "extractor": extractor}
         return {"num": self.settings.num_generated, **self.stages.sampling, **images}
 
@@ -130,7 +131,7 @@ class Evaluation:
             "notes": notes,
             "environment": environment(str(model.device)),
         }
-        write_atomic(self._file(kind), json.dumps(_plain(report), indent=2, allow_nan=False) + "\n")
+        write_atomic(self._file(kind), json.dumps(plain(report), indent=2, allow_nan=False) + "\n")
         written = self.stored(kind)
         assert written is not None, f"{self._file(kind)} can't be read back"
         return written
@@ -148,11 +149,8 @@ class Evaluation:
     def _quality(self) -> tuple[Report, list[str]]:
         data, images, extractor, settings = self.target.data, self.stages.images(), self.extractor, self.settings
         measured = quality(data, images, extractor, settings.real, seed=settings.seed, progress=self.progress)
-        # a note is of one number, or of all
-        notes = list(dict.fromkeys(note for measurement in measured for note in measurement.notes))
-        if extractor.format != data.format:
-            notes.append(f"the images are {data.format.words}; for {extractor.name} they were converted to 8 bits")
-        return {"split": settings.real, "measures": [measurement.to_dict() for measurement in measured]}, notes
+        judged = verdict(data, images, settings.real, progress=self.progress)
+        return described(settings.real, measured, judged), notes_on(measured, extractor, data.format)
 
     def _memorisation(self) -> tuple[Report, list[str]]:
         images, data = self.stages.images(), self.target.data
@@ -161,6 +159,20 @@ class Evaluation:
         file = save_png(sheet, self._file("memorisation", "png"), text)
         notes = ["the model was trained on mirrored images too; mirrored copies are not looked for"]
         return {**memorisation.to_dict(), "contact_sheet": file.name}, notes if data.config.flip else []
+
+
+def described(split: str, measured: Sequence[Measurement], judged: Verdict | None) -> Report:
+    """Return the result of a measurement of quality, as JSON has it."""
+    table = None if judged is None else judged.to_dict()
+    return {"split": split, "verdict": table, "measures": [measurement.to_dict() for measurement in measured]}
+
+
+def notes_on(measured: Sequence[Measurement], extractor: Extractor, format: PixelFormat) -> list[str]:
+    """Return what the reader must know of measurements by an extractor, of one of them or of all."""
+    notes = list(dict.fromkeys(note for measurement in measured for note in measurement.notes))
+    if extractor.format != format:
+        notes.append(f"the images are {format.words}; for {extractor.name} they were converted to 8 bits")
+    return notes
 
 
 def _format_notes(format: PixelFormat) -> list[str]:
@@ -176,10 +188,10 @@ def _format_notes(format: PixelFormat) -> list[str]:
     ]
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return values as JSON has them: what is not finite is null."""
     if isinstance(value, dict):
-        return {str(name): _plain(inner) for name, inner in value.items()}
+        return {str(name): plain(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,8 +2,9 @@
 
 An `Extractor` computes them from bytes. Resizing and scaling, which change published numbers by more than models do
 (Parmar, Zhang and Zhu 2022, arXiv 2104.11222), are part of it and of its hash. Images of 16 bits and of floats are
-rendered in 8 bits for it (`PixelFormat.shown`), except for `pixels`, which takes them as they are.
+rendered in 8 bits for it (`PixelFormat.shown`), except for `wavelets` and `pixels`, which take them as they are.
 
+    wavelets           layout on a coarse grid, and the strength of detail at three scales; always works, sees grain
     pixels             the image itself, area-averaged down to at most 1,024 numbers; always works
     classifier         a small network of our own, for 28x28 clothes and 8x8 digits
     inception:PATH     the Inception-v3 of the Frechet Inception distance, from its published weights
@@ -33,6 +34,7 @@ CLASSIFIERS: dict[Shape, str] = {(1, 28, 28): "fashion", (1, 8, 8): "digits"}
 EXTRACTORS = {
     "pixels": "",
     "classifier": "",
+    "wavelets": "",
     "inception": "pt_inception-2015-12-05-6726825d.pth, as pytorch-fid publishes it",
     "dinov2": "dinov2_vits14_pretrain.pth or a larger one, as DINOv2's authors publish them",
 }
@@ -49,6 +51,7 @@ class Extractor:
         dim: how many numbers describe an image.
         recipe: how an image is resized and scaled before the network sees it, in one line.
         features: (B, dim) of images (B, C, H, W), values of the format on the device.
+        blind: what it can't see, as a sentence for a table's notes; None where nothing was found that it can't.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Extractor:
     features: Callable[[Tensor], Tensor]
     format: PixelFormat = EIGHT
     device: str = "cpu"
+    blind: str | None = None
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
@@ -66,12 +70,12 @@ class Extractor:
 
 
 def open_extractor(spec: str | None, shape: Shape, device: str = "cpu", format: PixelFormat = EIGHT) -> Extractor:
-    """Open `pixels`, `classifier`, `inception:PATH`, `dinov2:PATH`, or for None the best one that needs no file.
+    """Open `wavelets`, `pixels`, `classifier`, `inception:PATH` or `dinov2:PATH`, or for None the best without a file.
 
     Raises:
         UserError: no such extractor, no such file, weights of another network, or images that it can't take.
     """
-    name, _, path = (spec or ("classifier" if shape in CLASSIFIERS and format == EIGHT else "pixels")).partition(":")
+    name, _, path = (spec or ("classifier" if shape in CLASSIFIERS and format == EIGHT else "wavelets")).partition(":")
     if name not in EXTRACTORS:
         raise UserError(f"there is no feature extractor '{name}'{nearest(name, EXTRACTORS)}")
     if EXTRACTORS[name] and not path:

@@ -76,6 +76,9 @@ class NearestDistances:
     held_out_distance: Tensor
     held_out_ratio: Tensor
 
+    def __repr__(self) -> str:
+        return f"NearestDistances({self.space}: {len(self.distance):,} images, {int(self.flagged.sum()):,} flagged)"
+
     @classmethod
     def of(cls, space: str, generated: Any, train: Any, held_out: Any, rows: Tensor) -> NearestDistances:
         """Find the nearest of different training images (M, D), M >= 3, which are `rows` of the data set."""
@@ -101,6 +104,11 @@ class NearestDistances:
         return self.ratio < self.line[0]
 
     @property
+    def expected(self) -> float:
+        """The fraction that would be flagged without memorisation, on average."""
+        return self.line[1] / (len(self.held_out_ratio) + 1)
+
+    @property
     def tail_p(self) -> float:
         """The chance of so many flagged images without memorisation."""
         return tail_chance(int(self.flagged.sum()), len(self.ratio), self.line[1], len(self.held_out_ratio))
@@ -112,7 +120,7 @@ class NearestDistances:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the summary as plain values."""
-        line, rank = self.line
+        line, _ = self.line
         auc, auc_p = self.auc
         return {
             "space": self.space,
@@ -122,7 +130,7 @@ class NearestDistances:
             "auc": auc,
             "auc_p": auc_p,
             "flagged": float(self.flagged.double().mean()),
-            "flagged_expected": rank / (len(self.held_out_ratio) + 1),
+            "flagged_expected": self.expected,
             "flagging_line": line,
             "tail_p": self.tail_p,
         }
@@ -152,6 +160,9 @@ class Memorisation:
     copied: tuple[int, ...] = ()
     repeated: int = 0
 
+    def __repr__(self) -> str:
+        return f"Memorisation({self.sentence})"
+
     @property
     def memorised(self) -> bool:
         """Whether more images are copies, or flagged in some space, than chance explains."""
@@ -166,13 +177,15 @@ class Memorisation:
     def sentence(self) -> str:
         """The verdict in words."""
         worst = min(self.spaces, key=lambda space: space.tail_p)
-        flagged = float(worst.flagged.double().mean())
+        flagged, expected = int(worst.flagged.sum()), len(worst.ratio) * worst.expected
         verdict = "repeats training images" if self.memorised else "shows no sign of repeating training images"
+        chance = f"chance alone would give about {expected:.0f}, and so many with probability {worst.tail_p:.2g}"
+        line = f"{flagged:,} of {self.num_generated:,} generated images are as close to a single training image as one"
+        chance = f"chance alone would give about {expected:.0f}, and so many with probability {worst.tail_p:.2g}"
         return (
-            f"the model {verdict}: {flagged:.1%} of {self.num_generated:,} generated images stand closer to one "
-            f"training image than {1 - TAIL:.0%} of {self.num_held_out:,} held-out images do, by {worst.space} (p "
-            f"= {worst.tail_p:.2g}); {self.copies:.1%} are exact copies (p = {self.copies_p:.2g}), "
-            f"{self.near_copies:.1%} are within 2 levels of 255 of one{self._unique}"
+            f"the model {verdict}: {line} held-out image in {1 / TAIL:.0f} is (by {worst.space}; {chance}); "
+            f"{self.copies:.1%} are exact copies (by chance with probability {self.copies_p:.2g}), "
+            f"{self.near_copies:.1%} differ by at most 2 of 255 from one{self._unique}"
         )
 
     @property
@@ -212,7 +225,7 @@ def find_memorised(
     rows, unit = train[kept], 127.5 / data.format.scale / math.sqrt(math.prod(data.shape))
     raw = NearestDistances.of("pixels", generated.flatten(1), _Vectors(data, rows), _Vectors(data, held_out), rows)
     spaces = [replace(raw, distance=raw.distance * unit, held_out_distance=raw.held_out_distance * unit)]
-    if extractor is not None and extractor.name != "pixels":
+    if extractor is not None and extractor.name not in ("pixels", "wavelets"):
         theirs, unseen = (real_features(data, extractor, split, cache=cache) for split in ("train", "held_out"))
         ours = extract(extractor, torch.split(generated, 64), format=data.format)
         spaces.append(NearestDistances.of(extractor.name, ours, theirs[kept], unseen, rows))

@@ -27,13 +27,14 @@ from torch import Tensor
 
 from sfumato.diffusion import VARIANCES, Clipped, Denoiser, Optimal, State, Variance, trailing
 from sfumato.diffusion.condition import Condition
+from sfumato.diffusion.denoiser import Counted
 from sfumato.diffusion.variance import MeasuredVariance
 from sfumato.errors import UserError
 from sfumato.evaluate.bits import Bits, Estimator, FlowDensity, SampledBound, WholeBound, measure_bits
 from sfumato.evaluate.cache import derived_seed
 from sfumato.evaluate.jobs import Job, Progress, Stage, Tick
 from sfumato.evaluate.settings import Settings
-from sfumato.evaluate.target import Counted, Target
+from sfumato.evaluate.target import Target
 from sfumato.generate.recipe import FITTED_ON, Recipe
 from sfumato.generate.sample import Sampling, prepare
 from sfumato.generate.variance import MEASURED_ON, measure_errors, measured_times, training_rows

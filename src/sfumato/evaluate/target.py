@@ -7,17 +7,16 @@ chosen at random by the image's index, and a held-out image is scored given its 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from sfumato.codec.format import PixelFormat
+from sfumato.config.data import DataConfig
 from sfumato.data import Dataset, open_data
-from sfumato.diffusion import Prediction
 from sfumato.diffusion.condition import Condition
-from sfumato.diffusion.denoiser import Wrapped
 from sfumato.diffusion.noise import Purpose, uniform
 from sfumato.errors import UserError
 from sfumato.evaluate.cache import split_rows
@@ -29,19 +28,6 @@ from sfumato.run.locate import ASSETS, run_of
 LOG = logging.getLogger("sfumato")
 
 
-@dataclass(frozen=True)
-class Counted(Wrapped):
-    """A denoiser that calls `tick` with the size of each batch."""
-
-    tick: Callable[[int], None]
-
-    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
-        """Predict and report."""
-        prediction = self.denoiser(x_t, t, condition)
-        self.tick(len(x_t))
-        return prediction
-
-
 @dataclass(frozen=True, eq=False)
 class Target:
     """A model and images; `own` where these are its training data and not given by the user."""
@@ -49,6 +35,9 @@ class Target:
     model: Model
     data: Dataset
     own: bool
+
+    def __repr__(self) -> str:
+        return f"Target({self.model!r}, {self.data!r})"
 
     @property
     def conditional(self) -> bool:
@@ -116,9 +105,8 @@ def open_target(
 
 def _open(model: Model, data: str | None, on_progress: Progress | None) -> Dataset:
     """Open images and bring them to the model's size and format, if they don't have them already."""
-    format, (channels, height, width) = model.codec.format, model.codec.image_shape
-    reach = None if format.levels else (format.low, format.high)
-    config = replace(model.data_config(data), size=(height, width), channels=channels, depth=format.kind, range=reach)
+    format = model.codec.format
+    config = brought_to(model.data_config(data), model.codec.image_shape, format)
     if data is not None:
         return open_data(config, on_progress=on_progress)
     try:
@@ -127,6 +115,12 @@ def _open(model: Model, data: str | None, on_progress: Progress | None) -> Datas
         raise UserError(f"the model's own images can't be opened ({error}): name them with --data") from None
     alike = (images.shape, images.format) == (model.codec.image_shape, format)
     return images if alike else open_data(config, on_progress=on_progress)
+
+
+def brought_to(config: DataConfig, shape: tuple[int, int, int], format: PixelFormat) -> DataConfig:
+    """Return a configuration that crops and resizes images to a shape (C, H, W) and stores them in a format."""
+    reach = None if format.levels else (format.low, format.high)
+    return replace(config, channels=shape[0], size=shape[1:], depth=format.kind, range=reach)
 
 
 def results_folder(source: Path) -> Path:

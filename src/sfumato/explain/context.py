@@ -22,8 +22,9 @@ from sfumato.conditions.protocol import cycled
 from sfumato.data import Dataset
 from sfumato.diffusion import VARIANCES, Denoiser, Noise, Prediction, Schedule, Variance, marginal
 from sfumato.diffusion.condition import Condition
+from sfumato.diffusion.denoiser import Counted
 from sfumato.errors import UserError
-from sfumato.evaluate.target import Counted, Target, open_target, results_folder
+from sfumato.evaluate.target import Target, open_target, results_folder
 from sfumato.explain.effort import Effort
 from sfumato.explain.figure import Missing
 from sfumato.explain.packing import Array, f32, f64, i16, u8

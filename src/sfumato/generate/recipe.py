@@ -38,6 +38,8 @@ from sfumato.diffusion import (
     fit_grid,
 )
 from sfumato.diffusion.condition import Condition
+from sfumato.diffusion.denoiser import Counted
+from sfumato.diffusion.fit import fitting_evaluations
 from sfumato.diffusion.grid import grid_for
 from sfumato.errors import UserError, nearest
 from sfumato.model import Model
@@ -182,19 +184,36 @@ class Recipe:
         return SAMPLERS[self.sampler](**options)
 
     def times(
-        self, denoiser: Denoiser, shape: tuple[int, ...], condition: Condition | None = None, device: Any = "cpu"
+        self,
+        denoiser: Denoiser,
+        shape: tuple[int, ...],
+        condition: Condition | None = None,
+        device: Any = "cpu",
+        report: Callable[[int, int], None] | None = None,
     ) -> Tensor:
         """Return the (steps + 1,) times of a resolved recipe.
 
         A grid fitted to the denoiser is measured here on 16 trajectories of x_0 (C, H, W), which cycle through the
-        condition.
+        condition; `report` is then called with (evaluations done, about how many in all).
         """
         assert self.steps is not None, "resolve a recipe before it is used"
         if self.grid != "fitted":
             return grid_for(SAMPLERS[self.sampler](), str(self.grid), self.steps, denoiser.schedule)
         index = torch.arange(FITTED_ON, device=device)
         rows = None if condition is None else cycled(condition, FITTED_ON).to(device)
-        return fit_grid(denoiser, Noise(FITTED_SEED, index, shape), self.steps, rows, SAMPLERS[self.sampler]())
+        sampler, done = SAMPLERS[self.sampler](), 0
+        total = fitting_evaluations(self.steps, sampler)
+
+        def tick(_: int) -> None:
+            nonlocal done
+            done += 1
+            if report is not None:
+                report(min(done, total), total)
+
+        fitted = fit_grid(Counted(denoiser, tick), Noise(FITTED_SEED, index, shape), self.steps, rows, sampler)
+        if report is not None:
+            report(total, total)
+        return fitted
 
     @property
     def evaluations(self) -> int:

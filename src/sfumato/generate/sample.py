@@ -148,6 +148,7 @@ def prepare(
     *,
     weak: Model | None = None,
     variance: Variance | None = None,
+    fitting: Report | None = None,
 ) -> Sampling:
     """Prepare a recipe for a model; raises `UserError` where it does not fit the model.
 
@@ -155,12 +156,13 @@ def prepare(
         condition: for fitting a grid to the model; None is unconditional.
         weak: a worse model to guide away from.
         variance: the measured one, where the recipe says `analytic`; None measures it on the model's own images.
+        fitting: called with (done, in all) while a grid is fitted to the model.
     """
     resolved = recipe.resolve(model)
     if resolved.variance == "analytic" and variance is None:
         variance = measured_variance(model, model.data(), resolved.range == "clip")
     denoiser = resolved.denoiser(model.denoiser, model.codec, None if weak is None else weak.denoiser)
-    times = resolved.times(denoiser, model.shape, condition, model.device)
+    times = resolved.times(denoiser, model.shape, condition, model.device, fitting)
     return Sampling(resolved, denoiser, resolved.build(variance), times, model.shape, model.device)
 
 

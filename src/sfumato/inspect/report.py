@@ -57,6 +57,10 @@ class Report:
     format: PixelFormat = EIGHT
     values: Values = Values()
 
+    def __repr__(self) -> str:
+        """The source and the counts; `render` says more."""
+        return f"Report({self.source.name!r}: {self.total:,} images, {len(self.faults):,} unreadable)"
+
     @property
     def scanned(self) -> int:
         """How many images were scanned; fewer than all for a sample."""

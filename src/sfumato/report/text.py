@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
 
@@ -62,6 +63,12 @@ def count(number: float) -> str:
 def size(number: float) -> str:
     """Return a number of bytes: 812 B, 2.8 MB."""
     return f"{count(number)}B" if number >= 999.5 else f"{number:.0f} B"
+
+
+def longer(source: str, run: str, images: int, seen: int) -> str:
+    """Return the command that trains as a run was trained, on `images` in all, `seen` of which it has seen."""
+    source, run = shlex.quote(source), shlex.quote(run)
+    return f"sfumato train {source} --config {run}/config.toml --run {run}-again --images {max(images, seen + 1)}"
 
 
 def facts(pairs: Sequence[tuple[str, str]]) -> str:

@@ -38,6 +38,10 @@ class Buckets:
     total: tuple[float, ...] = (0.0,) * NUM_BUCKETS
     count: tuple[int, ...] = (0,) * NUM_BUCKETS
 
+    def __repr__(self) -> str:
+        count = sum(self.count)
+        return f"Buckets({f'mean {self.mean:.4g} of {count:,}' if count else 'empty'})"
+
     def __add__(self, other: Buckets) -> Buckets:
         return Buckets(
             tuple(a + b for a, b in zip(self.total, other.total, strict=True)),

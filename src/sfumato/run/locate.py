@@ -47,6 +47,19 @@ def locate(path: Path | str | Run, weights: str = "ema") -> Path:
     raise UserError(f"{location} has {none}: give a weights file, or a run folder that has saved a checkpoint")
 
 
+def means_model(path: Path) -> bool:
+    """Return whether a path means a model, also one that is missing, and not images: a built-in set's name, a pattern
+    of shards, or what exists and neither is nor holds weights."""
+    from sfumato.data.sources.builtin import BUILTIN
+
+    if path.suffix == ".safetensors" or str(path) in SHIPPED:
+        return True
+    if path.is_dir():
+        run = Run(path)
+        return run.exists() or run.weights.is_dir() or _is_checkpoint(path) or any(path.glob("*.safetensors"))
+    return not (path.is_file() or str(path) in BUILTIN or "{" in path.name)
+
+
 def run_of(file: Path) -> Run | None:
     """Return the run that a weights file belongs to, as one of its weights or in a checkpoint; None where in none."""
     folder = file.absolute().parent

@@ -68,6 +68,11 @@ class RunSummary:
     grids: tuple[Path, ...]
     checkpoints: tuple[Path, ...]
 
+    def __repr__(self) -> str:
+        """The folder and how far it is: `describe` says more."""
+        of = f" of {self.planned:,}" if self.planned else ""
+        return f"RunSummary({str(self.run.path)!r}: {self.images:,}{of} images{', finished' if self.finished else ''})"
+
     @classmethod
     def read(cls, run: Run) -> RunSummary:
         """Read a run folder, also during training; raises `UserError` where its config.toml can't be read."""

@@ -42,7 +42,7 @@ STRETCH = 3.0
 MIN_STEPS = 10
 CHECKS, MIN_SPACING = 40, 5
 """Checks in a planned length, and the least number of steps between two."""
-_FREE = {"constant": 1.0, "late": 1 - LATE}
+FREE = {"constant": 1.0, "late": 1 - LATE}
 """Fraction of the planned length up to which the learning rate does not depend on the length, after its warm-up."""
 
 
@@ -151,7 +151,7 @@ def corrected(config: Config, course: Course, step: int, elapsed: float, speed: 
         return kept
     end, aim = elapsed + speed.left(plan, step), _aim(config.train, plan)
     late = end > aim + TOLERANCE * budget
-    free = _FREE.get(config.optim.decay, 0.0)
+    free = FREE.get(config.optim.decay, 0.0)
     if step < free * plan.steps:
         new = _longest(config.train, speed, elapsed, LATE_MONITORING if late else MONITORING, step)
         new = replace(new, steps=max(new.steps, math.ceil(step / free)))

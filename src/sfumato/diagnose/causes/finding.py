@@ -6,9 +6,9 @@ import shlex
 from dataclasses import dataclass
 
 from sfumato.diagnose.evidence import Evidence
+from sfumato.evaluate.verdict import FAR
+from sfumato.report import text
 
-FAR = 0.05
-"""Energy distance from the data above which samples are badly wrong: healthy small runs stay below 0.02."""
 UNLEARNED = 0.95
 """Error at medium noise relative to the trivial one above which nothing was learned: small healthy runs
 have 0.6 to 0.8, a run of ten steps 1.3, one that diverged 2.0."""
@@ -18,6 +18,8 @@ FEW = 20
 """Distinct images below which a model can only repeat them."""
 GAIN = 0.7
 """Energy distance under a remedy, relative to that without, below which the remedy works."""
+NOTICED = 0.004
+"""Energy distance below which a remedy has nothing to mend: the error of 64 images."""
 GUESS = "that of the best guess made pixel by pixel"
 
 
@@ -30,6 +32,7 @@ class Finding:
         figures: the evidence, a sentence each.
         remedy: commands that fix it.
         cause: its name, set by `conclude`.
+        last: whether it holds only where nothing else of its severity explains the samples.
     """
 
     severity: int
@@ -37,17 +40,29 @@ class Finding:
     figures: tuple[str, ...]
     remedy: tuple[str, ...]
     cause: str = ""
+    last: bool = False
 
 
 def distances(e: Evidence, first: str, name: str, second: str) -> str:
-    """Return a sentence on how far the default samples and others are from the data."""
-    own, other = e.default.distance, e.samples[name].distance
-    return f"The samples' distance from the data is {own:.3f} {first}, {other:.3f} {second}."
+    """Return a sentence on how far the default samples and others are from the data, in what they differ more."""
+    own, other = e.default, e.samples[name]
+    pairs = {"layout": (own.layout, other.layout), "detail": (own.detail, other.detail)}
+    view, (a, b) = max(pairs.items(), key=lambda pair: abs(pair[1][0] - pair[1][1]))
+    return f"The samples' distance from the data in {view} is {a:.3f} {first}, {b:.3f} {second}."
+
+
+def mends(e: Evidence, name: str) -> bool:
+    """Return whether samples made otherwise are clearly nearer to the data in layout or detail, and no farther in
+    all."""
+    own, other = e.default, e.samples[name]
+    pairs = ((own.layout, other.layout), (own.detail, other.detail))
+    nearer = any(a >= NOTICED and b <= GAIN * a for a, b in pairs)
+    return nearer and other.distance <= max(own.distance, NOTICED)
 
 
 def far(e: Evidence) -> bool:
-    """Return whether the samples are badly wrong by their distance."""
-    return e.default.distance > FAR
+    """Return whether the samples are far from the data by the verdict."""
+    return e.quality.grade >= FAR
 
 
 def unlearned(e: Evidence) -> bool:
@@ -62,6 +77,17 @@ def again(e: Evidence, *changes: str, suffix: str = "-again") -> str:
     source, run = shlex.quote(e.data.source), shlex.quote(e.path)
     own = f"--config {run}/config.toml --run {run}{suffix}" if e.training is not None else ""
     return " ".join(filter(None, ("sfumato train", source, own, *changes)))
+
+
+def longer(e: Evidence, images: int) -> str:
+    """Return the command that trains the run on `images` in all."""
+    return text.longer(e.data.source, e.path, images, e.images)
+
+
+def takes(e: Evidence, images: int) -> str:
+    """Return how long so many images take at the run's own speed: `about 12 min 05 s here`; empty where unknown."""
+    speed = e.training.speed if e.training is not None else None
+    return f"about {text.duration(images / speed)} at this run's speed" if speed else ""
 
 
 def resample(e: Evidence, words: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sfumato.diagnose.causes.finding import BETTER, GAIN, GUESS, UNLEARNED, Finding, again, distances, far, resample
+from sfumato.diagnose.causes.finding import BETTER, GUESS, UNLEARNED, Finding, again, distances, far, mends, resample
 from sfumato.diagnose.evidence import Evidence
 from sfumato.diagnose.symptoms import shifts
 
@@ -119,7 +119,7 @@ def untaught_variance(e: Evidence) -> Finding | None:
 
 def schedule_end(e: Evidence) -> Finding | None:
     """A chain that ends before the image is gone, so that sampling starts outside the training distribution."""
-    if e.process.alpha_end < END or e.samples["from data"].distance > GAIN * e.default.distance:
+    if e.process.alpha_end < END or not mends(e, "from data"):
         return None
     return Finding(
         3 if far(e) else 2,
@@ -170,7 +170,7 @@ def more_steps(e: Evidence) -> Finding | None:
     """Samples that are not converged at the default number of steps."""
     few, name = e.default.steps, max(e.samples, key=lambda name: e.samples[name].steps)
     most = e.samples[name].steps
-    if most == few or e.unsettled < UNSETTLED or e.samples[name].distance > GAIN * e.default.distance:
+    if most == few or e.unsettled < UNSETTLED or not mends(e, name):
         return None
     return Finding(
         3 if far(e) else 2,
@@ -185,7 +185,7 @@ def more_steps(e: Evidence) -> Finding | None:
 
 def clipping(e: Evidence) -> Finding | None:
     """Samples that are better without clipping."""
-    if not far(e) or e.samples["unclipped"].distance > GAIN * e.default.distance:
+    if not far(e) or not mends(e, "unclipped"):
         return None
     return Finding(
         2,

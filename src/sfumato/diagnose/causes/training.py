@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import shlex
 
-from sfumato.diagnose.causes.finding import FEW, GUESS, Finding, again, distances, far, resample, unlearned
-from sfumato.diagnose.evidence import Evidence
+from sfumato.diagnose.causes.finding import (
+    FEW,
+    GUESS,
+    Finding,
+    again,
+    distances,
+    far,
+    longer,
+    resample,
+    takes,
+    unlearned,
+)
+from sfumato.diagnose.evidence import Evidence, Training
 from sfumato.diagnose.symptoms import COPIED, byte
 from sfumato.errors import plural
+from sfumato.evaluate.need import CLOSE, LONG, needed, typical
 
 NARROW = 0.5
 """Range of the data, of the 2 from black to white, below which it is narrow."""
@@ -26,7 +38,7 @@ EXPLODED = 1.5
 STUCK = 0.98
 """Loss of the last tenth relative to that of three tenths before, above which it has stopped falling."""
 FALLING = 0.95
-"""The same ratio, below which more training would clearly help."""
+"""Loss at the end of the constant learning rate relative to that three tenths before, below which it was falling."""
 HEEDED = 1.01
 """Error with another image's label as a multiple of that with its own, below which labels have no effect."""
 OVERFIT = 1.05
@@ -143,32 +155,88 @@ def diverged(e: Evidence) -> Finding | None:
 
 
 def too_short(e: Evidence) -> Finding | None:
-    """A training that ended before the network learned enough."""
-    tr = e.training
-    if tr is None:
+    """A training that ended before the network learned anything, or before its samples came near the data.
+
+    The latter holds where nothing else explains the distance. A loss that falls at the end of a run says nothing: the
+    decay of the learning rate makes it fall at the end of every run.
+    """
+    tr, grade = e.training, e.quality.grade
+    if tr is None or e.data.changed or diverged(e) is not None:  # errors on other images say nothing of the training
         return None
-    whole = len(tr.losses) > 3
-    falling, nothing = not whole or tr.losses[-1] < FALLING * tr.losses[-4], unlearned(e)
+    nothing = unlearned(e)
     memorised = e.data.distinct < FEW or repeats(e) is not None
-    if diverged(e) is not None or (not nothing and memorised):  # longer training would not help
+    if nothing and not falling(tr) and tr.steps >= ENOUGH:  # then it diverged
         return None
-    if not falling and (not nothing or tr.steps >= ENOUGH):  # in the latter case it diverged
+    if not nothing and (memorised or grade < 2 or tr.images >= LONG * typical(e.shape)):
         return None
     stopped = tr.images < tr.planned
-    planned = f" of {tr.planned:,} planned" if stopped else ""
-    course = f": {tr.losses[-4]:.3f} three tenths before the end, {tr.losses[-1]:.3f} at it" if whole else ""
-    longer = again(e, f"--images {max(50_000, 4 * tr.images)}")
+    least = needed(tr.images, max(e.quality.distance.value, 2 * CLOSE))
+    more = max(least, 4 * tr.images, 2 * typical(e.shape)) if nothing else least
+    what = "far too short" if nothing else "too short"
     return Finding(
-        3 if nothing else 1,
-        "The training was far too short: the network has not learned what the images are."
-        if nothing
-        else "The loss was still falling at the end: more training would help.",
-        (
-            f"{tr.images:,} images were seen{planned}, in {tr.steps:,} steps.",
-            f"The training loss {'was still falling' if falling else 'had stopped falling'}{course}.",
-            f"At medium noise the error is {e.trained.middle:.2f} times {GUESS}.",
+        3 if nothing else grade - 1,
+        f"The training was {what}: "
+        + ("the network has not learned what the images are." if nothing else f"it saw {tr.images:,} images."),
+        tuple(
+            filter(
+                None,
+                (
+                    f"{plural(tr.images, 'image')} were seen{f' of {tr.planned:,} planned' if stopped else ''}, each "
+                    f"training image {tr.images / max(e.data.train, 1):,.1f} times.",
+                    f"About {more:,} would be needed for samples close to the data, as other runs went "
+                    f"(docs/training.md){_time(e, more - tr.images)}.",
+                    _course(tr),
+                    f"At medium noise the error is {e.trained.middle:.2f} times {GUESS}.",
+                ),
+            )
         ),
-        (again(e, suffix="") if stopped else longer,),
+        (again(e, suffix="") if stopped else longer(e, more),),
+        last=not nothing,
+    )
+
+
+def falling(tr: Training) -> bool:
+    """Return whether the loss was falling clearly while the learning rate was still constant, as far as is known."""
+    before = _before_decay(tr)
+    return len(before) < 4 or before[-1] < FALLING * before[-4]
+
+
+def _before_decay(tr: Training) -> tuple[float, ...]:
+    """The losses of the parts of the run before the learning rate began its last fall; all where it never did."""
+    parts = len(tr.losses) * tr.decays_at // max(tr.images, 1)
+    return tr.losses[:parts] if 4 <= parts <= len(tr.losses) else tr.losses
+
+
+def _course(tr: Training) -> str:
+    """How the loss went before the learning rate fell."""
+    before = _before_decay(tr)
+    if len(before) < 4:
+        return ""
+    when = "Before the learning rate fell, the" if len(before) < len(tr.losses) else "The"
+    change = round(100 * (1 - before[-1] / before[-4]))
+    course = f"fell by {change} % in three tenths of the run, to" if change > 0 else "had stopped falling, at"
+    return f"{when} training loss {course} {before[-1]:.3f}."
+
+
+def _time(e: Evidence, images: int) -> str:
+    time = takes(e, images)
+    return f": {time} from here" if time else ""
+
+
+def too_small(e: Evidence) -> Finding | None:
+    """A network that has seen enough images, and whose samples are still far from the data."""
+    tr = e.training
+    if tr is None or not far(e) or unlearned(e) or tr.images < LONG * typical(e.shape) or repeats(e) is not None:
+        return None
+    return Finding(
+        2,
+        "The network is probably too small for these images: more training is unlikely to help.",
+        (
+            f"{tr.images:,} images were seen, over {LONG} times as many as runs on images of this size needed to come "
+            f"close to the data ({typical(e.shape):,}).",
+        ),
+        (again(e, "--preset medium32" if max(e.shape[1:]) <= 32 else "--preset large64"),),
+        last=True,
     )
 
 

@@ -69,7 +69,7 @@ def open_features(path: Path, shape: Shape, device: str, format: PixelFormat) ->
     if shape not in CLASSIFIERS:
         sizes = ", ".join(f"{'x'.join(map(str, s))} ({name})" for s, name in CLASSIFIERS.items())
         raise UserError(
-            f"'classifier' is for images of {sizes}, and these are {'x'.join(map(str, shape))}: use 'pixels', or "
+            f"'classifier' is for images of {sizes}, and these are {'x'.join(map(str, shape))}: use 'wavelets', or "
             "inception:PATH or dinov2:PATH"
         )
     path = asset(CLASSIFIERS[shape])

@@ -37,4 +37,5 @@ def open_features(path: Path, shape: Shape, device: str = "cpu", format: PixelFo
         recipe=recipe,
         features=lambda images: F.avg_pool2d(format.to_model(images), block, ceil_mode=True).flatten(1),
         format=format,
+        blind=None if block == 1 else f"means of {block}x{block} blocks: noise and detail finer than that are not seen",
     )

@@ -55,7 +55,7 @@ def frechet_distance(first: Tensor, second: Tensor, shrink: bool = False) -> Met
         f"{num:,} images are fewer than the {dim:,} features: the covariance is rank-deficient and the Frechet "
         "distance is biased upwards; compare it with its baseline only, give more images, or use frechet-shrunk"
     )
-    return MetricValue(value, influences, least=0.0, note=note if num < dim and not shrink else None)
+    return MetricValue(value, influences, least=0.0, note=note if num < dim and not shrink else None, better="lower")
 
 
 def shrunk(covariance: Tensor, count: int) -> tuple[Tensor, float]:

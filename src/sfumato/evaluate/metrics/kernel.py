@@ -31,7 +31,7 @@ def kid(first: Tensor, second: Tensor, block: int = BLOCK) -> MetricValue:
     count = min(-(-max(len(first), len(second)) // block), min(len(first), len(second)) // 2)
     pairs = zip(first.double().tensor_split(count), second.double().tensor_split(count), strict=True)
     values, ours, theirs = zip(*[_block(x, y) for x, y in pairs], strict=True)
-    return MetricValue(sum(values) / count, (torch.cat(ours), torch.cat(theirs)))
+    return MetricValue(sum(values) / count, (torch.cat(ours), torch.cat(theirs)), better="lower")
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:

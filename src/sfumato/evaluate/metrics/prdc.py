@@ -78,7 +78,7 @@ def _density(held: Tensor, balls: Tensor, neighbours: Tensor) -> MetricValue:
     counts, weight = held / k, len(balls) / (k * len(held))
     wider = torch.zeros_like(balls).index_add_(0, neighbours.flatten(), balls.repeat_interleave(k) / k)
     psi = weight * _with_less_variance(balls - wider, float(balls.mean()))
-    return MetricValue(float(counts.mean()), (counts, psi), least=0.0)
+    return MetricValue(float(counts.mean()), (counts, psi), least=0.0, better="higher")
 
 
 def _with_less_variance(psi: Tensor, less: float) -> Tensor:
@@ -107,4 +107,4 @@ class _Held:
         held = (self.count > 0).double()
         alone = torch.bincount(self.holders[self.count == 1].long(), minlength=others).double()
         psi = others / len(held) * _with_less_variance(alone, CHANCE * float(alone.mean()))
-        return MetricValue(float(held.mean()), (held, psi), least=0.0, most=1.0)
+        return MetricValue(float(held.mean()), (held, psi), least=0.0, most=1.0, better="higher")

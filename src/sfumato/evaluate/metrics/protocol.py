@@ -49,6 +49,7 @@ class MetricValue:
     Attributes:
         influences: for each of the sets, (N,) float64; () where the metric has no influence function.
         least, most: the values that the metric can take at all.
+        better: `lower` or `higher`; empty where neither is.
         note: what the reader must know of the number, in one sentence.
     """
 
@@ -57,6 +58,10 @@ class MetricValue:
     least: float = -math.inf
     most: float = math.inf
     note: str | None = None
+    better: str = ""
+
+    def __repr__(self) -> str:
+        return f"MetricValue({self.value:.6g}{', ' + self.better + ' is better' if self.better else ''})"
 
     def interval(self, seed: int = 0, replicates: int = REPLICATES) -> Interval | None:
         """Return the bootstrap interval of a number of replicates; None without influences."""

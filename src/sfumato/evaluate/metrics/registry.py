@@ -16,6 +16,8 @@ METRICS: dict[str, Metric] = {
     "sliced-wasserstein": lambda real, ours, seed: {"sliced-wasserstein": sliced_wasserstein(real, ours, seed=seed)},
 }
 """Every metric, in the order of a table."""
+EQUAL = ("prdc",)
+"""Those that change with the ratio of the numbers of images, and so compare as many of each."""
 
 
 def usual(num: int, dim: int) -> list[str]:

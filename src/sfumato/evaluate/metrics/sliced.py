@@ -40,7 +40,7 @@ def sliced_wasserstein(first: Tensor, second: Tensor, num_directions: int = DIRE
         influences[1].add_(psi.sum(1) / num_directions)
     value = square**0.5
     factor = 1 / (2 * value) if value > 0 else 0.0
-    return MetricValue(value, (influences[0] * factor, influences[1] * factor), least=0.0)
+    return MetricValue(value, (influences[0] * factor, influences[1] * factor), least=0.0, better="lower")
 
 
 def directions(seed: int, count: int, dim: int) -> Tensor:

@@ -1,0 +1,35 @@
+"""The last lines of a training: how good its samples are, whether more would help, and the next command."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from sfumato.report.text import duration, wrapped
+
+if TYPE_CHECKING:
+    from sfumato.data import Dataset
+    from sfumato.run.folder import Run
+
+
+def ending(run: Run, data: Dataset) -> str:
+    """Return the lines for a run that reached its planned length."""
+    from sfumato.evaluate.ending import judge_grid, outlook
+    from sfumato.evaluate.verdict import CLOSE
+    from sfumato.report.text import longer
+    from sfumato.run.summary import RunSummary
+
+    summary = RunSummary.read(run)
+    verdict = judge_grid(summary, data)
+    said, images = outlook(summary.images, data.shape, verdict)
+    lines = []
+    if verdict is not None:
+        lines.append(wrapped(f"samples: the {verdict.num} of the last grid are {verdict.sentence}", indent="  "))
+    if said:
+        speed = summary.images_per_second
+        time = f", in about {duration((images - summary.images) / speed)} more here" if speed else ""
+        lines.append(wrapped(f"{said}{time} (docs/training.md says how that is estimated)", indent="  "))
+        lines.append(f"go on: {longer(data.config.source, str(run.path), images, summary.images)}")
+    elif verdict is not None and verdict.grade > CLOSE:
+        lines.append(f"find out why: sfumato diagnose {shlex.quote(str(run.path))}")
+    return "\n".join([*lines, f"sample from it: sfumato sample {shlex.quote(str(run.path))}"])

@@ -1,0 +1,81 @@
+"""What a finished training is told of its samples: the verdict on its last grid, and how much more would help."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from sfumato.codec.format import EIGHT
+from sfumato.conditions.table import Attributes
+from sfumato.data import Dataset
+from sfumato.errors import UserError
+from sfumato.evaluate.cache import split_rows
+from sfumato.evaluate.need import LONG, needed, typical
+from sfumato.evaluate.verdict import CLOSE, FEWEST, Verdict, judge_pixels
+from sfumato.generate import pictures
+from sfumato.run.summary import RunSummary
+
+REFERENCE = 512
+"""Training images that a grid is compared with."""
+FEW = 16
+"""The fewest images of a grid that are judged."""
+
+
+def judge_grid(summary: RunSummary, data: Dataset) -> Verdict | None:
+    """Return the verdict on the last sample grid of a run, drawn from its averaged weights, against its data.
+
+    A grid cycles through the labels, so it is compared with training images of the same labels, as often each. None
+    where there is no grid of at least `FEW` images, or where a grid does not show all of an image (more than 8 bits, or
+    other than 1 or 3 channels).
+    """
+    grids = summary.run.list_grids("ema")
+    if not grids or data.format != EIGHT or data.shape[0] not in (1, 3):
+        return None
+    try:
+        with Image.open(grids[-1]) as picture:
+            shown = pictures.tiles(picture)
+    except (OSError, UserError):  # removed or replaced since
+        return None
+    rows = grid_rows(data)
+    if len(shown) < FEW or len(rows) < FEWEST or shown.shape[1:] != data.shape:
+        return None
+    ours, theirs = (torch.from_numpy(np.ascontiguousarray(x)).float() / 127.5 - 1 for x in (data.shown(rows), shown))
+    return judge_pixels(ours, theirs)
+
+
+def grid_rows(data: Dataset, num: int = REFERENCE) -> NDArray[np.int64]:
+    """Return rows of training images with the labels of a grid, each as often: value after value.
+
+    Where no image has a label, any image stands for it.
+    """
+    rows = split_rows(data)
+    if not isinstance(data.conditions, Attributes) or data.vocabulary is None:
+        return rows[:num].numpy()
+    every = data.vocabulary.every()
+    assert isinstance(every, Attributes)
+    table, chosen = data.conditions.table[rows], []
+    for asked in every.table:
+        like = rows[(asked.isnan() | (table == asked)).all(1)]
+        like = like if len(like) else rows
+        chosen.append(like[torch.arange(-(-num // len(every.table))) % len(like)])
+    return torch.stack(chosen, 1).flatten()[:num].numpy()
+
+
+def outlook(images: int, shape: tuple[int, int, int], verdict: Verdict | None) -> tuple[str, int]:
+    """Return what a run of so many images should be told of its length, and the images that it would need in all.
+
+    The text is empty, and the number 0, where samples are close to the data, or where they are not for another reason
+    than a short training.
+    """
+    if verdict is not None and (verdict.grade <= CLOSE or images >= LONG * typical(shape)):
+        return "", 0
+    if verdict is not None:
+        more = needed(images, verdict.distance.value)
+        return f"the training was short: about {more:,} images would bring the samples close to the data", more
+    if images >= typical(shape):
+        return "", 0
+    return f"the training was short: runs on images of this size were close to the data after {typical(shape):,}", (
+        typical(shape)
+    )
