@@ -1316,6 +1316,55 @@ MUTATIONS = [
         "if not tensors:",
         "tests/test_model.py",
     ),
+    M(
+        "import: rows of OpenAI's attention taken in another order",
+        "exchange/openai.py",
+        'if ".qkv." in name and order == "legacy":',
+        'if ".qkv." in name and order == "new":',
+        "tests/exchange/test_from_openai.py",
+    ),
+    M(
+        "import: EDM's rows of attention by head, not by channel",
+        "exchange/edm.py",
+        'net.heads, "channel")',
+        'net.heads, "head")',
+        "tests/exchange/test_from_edm.py",
+    ),
+    M(
+        "import: k-diffusion's constant of unaltered images left out",
+        "exchange/kdiffusion.py",
+        "[:, : waves.shape[0]].sum(1)",
+        "[:, : waves.shape[0]].sum(1) * 0",
+        "tests/exchange/test_from_kdiffusion.py",
+    ),
+    M(
+        "import: diffusers' sines and cosines swapped",
+        "exchange/diffusers/settings.py",
+        'cosine_first=bool(settings["flip_sin_to_cos"])',
+        'cosine_first=not settings["flip_sin_to_cos"]',
+        "tests/exchange/test_from_diffusers.py",
+    ),
+    M(
+        "export: roundings of betas add up",
+        "exchange/diffusers/write.py",
+        "product *= float(1 - beta)",
+        "product = abar",
+        "tests/exchange/test_to_diffusers.py",
+    ),
+    M(
+        "guarded reader: a tensor larger than its storage",
+        "data/formats/torch_file.py",
+        "or math.prod(self.shape) > self.storage.count",
+        "or False",
+        "tests/data/test_torch_file.py",
+    ),
+    M(
+        "guarded reader: any name becomes an object",
+        "data/formats/torch_file.py",
+        'name.startswith(self.objects or ("\\0",))',
+        'name.startswith(self.objects or ("",))',
+        "tests/data/test_torch_file.py",
+    ),
 ]
 
 

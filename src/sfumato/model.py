@@ -24,6 +24,7 @@ from sfumato.conditions.attributes import Attribute, plain
 from sfumato.conditions.protocol import Vocabulary
 from sfumato.conditions.registry import from_plain
 from sfumato.conditions.vocabulary import AttributeVocabulary
+from sfumato.config import tree
 from sfumato.config.config import Config, from_stored, own_files, to_dict
 from sfumato.config.data import LARGEST_SIDE, MOST_CHANNELS, DataConfig
 from sfumato.data.dataset import Dataset, open_data
@@ -246,7 +247,7 @@ def _plausible(table: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: such a number.
     """
-    lists = [value if isinstance(value, list) else [value] for value in table["net"].values()]
+    lists = [value if isinstance(value, list) else [value] for value in tree.flatten(table["net"]).values()]
     if any(len(values) > 1000 or any(isinstance(n, int) and n > 1_000_000 for n in values) for values in lists):
         raise ValueError("its network is too large to be built")
     return table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from sfumato.diffusion.chains import LogNoise, Table
 from sfumato.diffusion.noise import Noise
 from sfumato.diffusion.schedule import Constant, Cosine, FlowPath, Linear, Quadratic, Shifted, Sigmoid, ZeroTerminalSNR
 
@@ -19,6 +20,8 @@ SCHEDULES = {
     "constant": Constant(),
     "flow": FlowPath(),
     "flow-30": FlowPath(num_steps=30),
+    "table": Table(values=tuple(Linear(num_steps=40).betas().tolist())),
+    "log-noise": LogNoise(num_steps=60),
     "zero-terminal": ZeroTerminalSNR(base=Linear()),
     "shifted": Shifted(Cosine(), -1.386),
 }

@@ -9,6 +9,9 @@ from sfumato.conditions.attributes import Attribute
 from sfumato.conditions.vocabulary import AttributeVocabulary
 from sfumato.errors import UserError
 from sfumato.nets import NETWORKS, Interface, Network, NetworkConfig
+from sfumato.nets.hourglass import HourglassConfig
+from sfumato.nets.lucid import LucidConfig
+from sfumato.nets.preconditioned import PreconditionedConfig
 from sfumato.nets.transformer.transformer import TransformerConfig
 from sfumato.nets.unet.general import GeneralUNetConfig
 from sfumato.nets.unet.unet import UNetConfig
@@ -21,6 +24,16 @@ SMALL: dict[str, NetworkConfig] = {
         time_scale=0.5, cosine_first=True, frequency_shift=0, early_condition=True, eps=1e-5, least_group=4,
         scale_shift=True, output_scale=0.7, halving="block", doubling="block", resample_shortcut=True, head_width=4,
         up_attention="last",
+    ),
+    "hourglass": HourglassConfig(
+        widths=(16, 32), depths=(2, 1), feed=(24, 40), attention=("window", "global"), reach=(2, 0), head_width=(8, 16),
+        patch=2, mapping=16, mapping_depth=1, mapping_feed=24,
+    ),
+    "lucid": LucidConfig(
+        base=8, multipliers=(1, 2), full_attention=(1,), heads=(2, 2), head_width=(4, 4), memory=2, averaged=True
+    ),
+    "preconditioned": PreconditionedConfig(
+        GeneralUNetConfig(base=8, multipliers=(1, 2), blocks=1, attention=(1,), groups=4, scale_shift=True)
     ),
     "transformer": TransformerConfig(width=32, depth=2, heads=2, patch=2),
 }

@@ -14,6 +14,7 @@ imported when it is named, and the verb imports torch only after its options hav
 from __future__ import annotations
 
 import difflib
+import keyword
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -40,6 +41,7 @@ VERBS = {
     "report": "explain diffusion with a run's own images, and show how the model is doing: one HTML page",
     "explain": "an article on diffusion models whose figures can be moved, with a model that comes along",
     "diagnose": "find out why samples are noise, grey, tinted or copies, and how to fix it",
+    "import": "read a model of another library: diffusers, denoising-diffusion-pytorch",
     "export": "write a model in a format of another library: diffusers, safetensors",
     "verify": "check the mathematics on this machine",
     "info": "describe a run or a weights file",
@@ -143,7 +145,8 @@ def _parsed(words: Sequence[str]) -> Verb:
         raise UserError(f"unknown {what} '{name}'{hint}")
     if (sub := f"{name} {rest[0] if rest else ''}") in SUB_VERBS:
         name, rest = sub, rest[1:]
-    verb: Callable[..., Any] = import_module(f"sfumato.cli.{name.replace(' ', '_')}").VERB
+    module = name.replace(" ", "_") + ("_" if keyword.iskeyword(name) else "")
+    verb: Callable[..., Any] = import_module(f"sfumato.cli.{module}").VERB
     parse: Callable[..., Verb] = import_module("sfumato.cli.options").parse
     return parse(verb, name, rest)
 

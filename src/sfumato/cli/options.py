@@ -198,7 +198,7 @@ def _known(verb: type[Any], name: str, words: Sequence[str], line: Sequence[str]
     """
     flags = {"--help", "-h"}
     for field in dataclasses.fields(verb):
-        option = field.name.replace("_", "-")
+        option = field.name.rstrip("_").replace("_", "-")  # as_: `as` is a word of Python
         if "Positional" not in str(field.type):
             flags |= {f"--{option}", f"--no-{option}"} if isinstance(field.default, bool) else {f"--{option}"}
     unknown: list[str] = []

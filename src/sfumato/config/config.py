@@ -34,14 +34,14 @@ from sfumato.config.augment import NUMBERS, AugmentConfig
 from sfumato.config.data import DataConfig
 from sfumato.config.diffusion import DiffusionConfig
 from sfumato.config.train import EMAConfig, OptimConfig, TrainConfig
-from sfumato.diffusion import PARAMETERIZATIONS, SCHEDULES, TIMESTEPS, WEIGHTINGS, Timesteps, Weighting
+from sfumato.diffusion import CHAINS, PARAMETERIZATIONS, TIMESTEPS, WEIGHTINGS, Timesteps, Weighting
 from sfumato.diffusion.schedule import Chain
 from sfumato.errors import UserError
 from sfumato.nets import NETWORKS, Interface, NetworkConfig
 from sfumato.plugins import files_of
 
 CHOICES: tree.Choices = {
-    Chain: SCHEDULES,
+    Chain: CHAINS,
     Weighting: WEIGHTINGS,
     Timesteps: TIMESTEPS,
     NetworkConfig: NETWORKS,
@@ -76,6 +76,11 @@ class Config:
             raise UserError(
                 f"train.grid_steps = {steps} on a chain of {self.diffusion.schedule.num_steps} steps: "
                 "choose at most as many"
+            )
+        chain = getattr(self.net, "chain", None)
+        if chain is not None and self.diffusion.build_schedule() != chain:
+            raise UserError(
+                f"this network knows its noise levels by a chain of its own: diffusion.schedule must be {chain}"
             )
         if self.augment.on and self.data.flip:
             kinds = tuple(kind for kind in self.augment.kinds if kind != "x-flip")

@@ -6,6 +6,9 @@ Read in this order: `schedule` (levels), `gaussian`, `process` (forward, posteri
 `oracle` (exact denoisers), `flow` (the ODE's likelihood) and `inverse` (sampling given a measurement).
 """
 
+from sfumato.diffusion.chains import CHAINS as CHAINS
+from sfumato.diffusion.chains import LogNoise as LogNoise
+from sfumato.diffusion.chains import Table as Table
 from sfumato.diffusion.condition import Condition as Condition
 from sfumato.diffusion.decoder import Decoder as Decoder
 from sfumato.diffusion.decoder import Discretized as Discretized

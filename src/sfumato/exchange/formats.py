@@ -1,7 +1,7 @@
 """The formats of other libraries: what is written, and what is read. Nothing here imports torch.
 
-A new format is a module and one line here. The module of a format that is written has a frozen dataclass `FORMAT` that
-satisfies `Export`; its fields are the options of `--set`.
+A new format is a module and one line here. The module has a frozen dataclass, `FORMAT` where it is written (`Export`),
+`READER` where it is read (`imports.Reader`); its fields are the options of `--set`.
 """
 
 from __future__ import annotations
@@ -58,6 +58,15 @@ EXPORTS: dict[str, Format] = {
     "safetensors": Format("sfumato.exchange.tensors", "weights in safetensors, and all facts as JSON"),
 }
 """Every format that models are written in, by the name that `--to` gives it."""
+
+IMPORTS: dict[str, Format] = {
+    "diffusers": Format("sfumato.exchange.diffusers.read", "a folder of a pipeline or a UNet2DModel"),
+    "ldp": Format("sfumato.exchange.lucid", "model-N.pt of denoising-diffusion-pytorch"),
+    "openai": Format("sfumato.exchange.openai", "a .pt of improved-diffusion or guided-diffusion"),
+    "k-diffusion": Format("sfumato.exchange.kdiffusion", "a slim .safetensors of k-diffusion"),
+    "edm": Format("sfumato.exchange.edm", "a network snapshot .pkl of EDM"),
+}
+"""Every format that models are read from, by the name that `--as` gives it."""
 
 MARK = "sfumato.json"
 """A file in every folder that is written here: only such a folder is replaced. `facts` are in it."""

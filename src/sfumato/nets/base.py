@@ -28,7 +28,11 @@ class Conditioned(Network):
         self.augment = AlterationEmbedding(interface.augment, width) if interface.augment else None
 
     def embed(self, time: Tensor, condition: Condition | None, augment: Tensor | None) -> Tensor:
-        """Return the vector, (B, width), through the silu that every block would apply to it.
+        """Return the vector, (B, width), through the silu that every block would apply to it; raises as `combine`."""
+        return F.silu(self.combine(time, condition, augment))
+
+    def combine(self, time: Tensor, condition: Condition | None, augment: Tensor | None) -> Tensor:
+        """Return the sum of the three vectors, (B, width).
 
         Raises:
             UserError: a condition for an unconditional network.
@@ -40,7 +44,7 @@ class Conditioned(Network):
             emb = emb + self.condition(condition, len(emb))
         elif condition is not None:
             raise UserError("the network was trained without labels: leave the label out, or train with data.labels")
-        return F.silu(emb)
+        return emb
 
     def draw_weights(self) -> None:
         """Draw the first weights: uniform with variance 1 / fan average (Glorot, Bengio 2010), biases zero."""

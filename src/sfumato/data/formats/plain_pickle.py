@@ -21,7 +21,7 @@ import pickletools
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,8 +65,8 @@ class _Mark:
     """Where a group on the stack begins."""
 
 
-class _Name(str):
-    """A name in the file; it is not resolved."""
+class Name(str):
+    """A name in the file, `module name`; it is not resolved."""
 
 
 class _Type:
@@ -79,12 +79,28 @@ class _Array:
     value: NDArray[Any] | None = None
 
 
-class _Machine:
-    """The stack and the memo."""
+class Machine:
+    """The stack, the memo, and what names and calls stand for: a subclass may know others (`torch_file`)."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+
+    def name(self, name: str) -> Name:
+        """Return a name, if it is one of those that are known."""
+        return _name(name)
+
+    def called(self, name: Name, arguments: tuple[Any, ...]) -> Any:
+        """Return what stands for the result of a call, which isn't made."""
+        return _called(name, arguments)
+
+    def built(self, item: Any, state: Any) -> Any:
+        """Return an item with the state that BUILD gives it."""
+        return _built(item, _expect(state, tuple))
+
+    def persistent(self, identity: Any) -> Any:
+        """Return what stands for something outside the pickle."""
+        raise NotPlain("the instruction BINPERSID")
 
     def group(self) -> list[Any]:
         """Take what lies above the last mark, and the mark."""
@@ -124,13 +140,15 @@ class _Machine:
             for key, value in zip(items[::2], items[1::2], strict=True):
                 _expect(stack[-1], dict)[_key(key)] = value
         elif name in ("GLOBAL", "STACK_GLOBAL"):
-            stack.append(_name(argument if name == "GLOBAL" else " ".join([stack.pop(), stack.pop()][::-1])))
+            stack.append(self.name(argument if name == "GLOBAL" else " ".join([stack.pop(), stack.pop()][::-1])))
         elif name == "REDUCE":
             arguments = _expect(stack.pop(), tuple)
-            stack.append(_called(_expect(stack.pop(), _Name), arguments))
+            stack.append(self.called(_expect(stack.pop(), Name), arguments))
         elif name == "BUILD":
-            state = _expect(stack.pop(), tuple)
-            stack.append(_built(stack.pop(), state))
+            state = stack.pop()
+            stack.append(self.built(stack.pop(), state))
+        elif name == "BINPERSID":
+            stack.append(self.persistent(stack.pop()))
         elif name not in ("PROTO", "FRAME", "STOP"):
             raise NotPlain(f"the instruction {name}")
 
@@ -145,9 +163,14 @@ def read_plain(data: bytes) -> Any:
         NotPlain: it holds anything else, or is damaged.
         MemoryError: it needs too much memory.
     """
-    machine = _Machine()
+    return run_machine(Machine(), io.BytesIO(data))
+
+
+def run_machine(machine: Machine, stream: IO[bytes]) -> Any:
+    """Run a pickle's program on a machine and return what it leaves; the stream stays behind its end. Errors as
+    `read_plain`."""
     try:
-        for code, argument, _ in pickletools.genops(data):
+        for code, argument, _ in pickletools.genops(stream):
             machine.step(code.name, argument)
         return machine.stack.pop()
     except (NotPlain, MemoryError):
@@ -234,14 +257,14 @@ def _key(item: Any) -> Hashable:
     return item  # type: ignore[no-any-return]
 
 
-def _name(name: str) -> _Name:
+def _name(name: str) -> Name:
     """A name, if it is one of those that are known."""
     if name not in _NAMES:
         raise NotPlain(f"it names {printable(name)[:60].replace(' ', '.')}")
-    return _Name(name)
+    return Name(name)
 
 
-def _called(name: _Name, arguments: tuple[Any, ...]) -> Any:
+def _called(name: Name, arguments: tuple[Any, ...]) -> Any:
     """The placeholder for the result of a call, which isn't made."""
     if name in _ARRAY and len(arguments) == 3 and arguments[0] == _NDARRAY:
         return _Array()

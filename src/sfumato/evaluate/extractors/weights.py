@@ -1,13 +1,12 @@
 """Foreign weights, read without running any code and checked against their network; and resized images.
 
-A file is safetensors, or what `torch.save` wrote. The latter is read with `weights_only=True`, which builds tensors and
-plain containers and refuses everything else.
+A file is safetensors, or what `torch.save` wrote. The latter is read by `data.formats.torch_file`, which runs
+nothing and refuses everything but named tensors.
 """
 
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -18,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sfumato.data.formats.plain_pickle import NotPlain
+from sfumato.data.formats.torch_file import read_torch, tensors_in
 from sfumato.errors import UserError
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -36,13 +37,14 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], str]:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if path.suffix == ".safetensors":
             return dict(safetensors.torch.load_file(path)), digest
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
+        return tensors_in(read_torch(path)), digest
+    except NotPlain as error:
+        raise UserError(f"'{path}' holds {error}: give the file of weights as its authors publish it") from None
+    except UserError as error:
+        raise UserError(f"{error}; give the file of weights as its authors publish it") from None
+    except (OSError, safetensors.SafetensorError) as error:
         reason = " ".join(str(error).split())[:100]
-        raise UserError(f"'{path}' is not a file of weights that can be read safely ({reason}): see --help") from None
-    if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise UserError(f"'{path}' holds more than named tensors: give the file of weights as its authors publish it")
-    return dict(state), digest
+        raise UserError(f"'{path}' is not a file of weights ({reason}): see --help") from None
 
 
 def fill(net: Net, state: Mapping[str, Tensor], path: Path, name: str) -> Net:

@@ -37,14 +37,14 @@ def to_ours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         KeyError: a name that such a network doesn't have.
     """
-    renewed = {_renewed(name): value for name, value in state.items()}
+    present = {renewed(name): value for name, value in state.items()}
     ours: dict[str, Tensor] = {}
-    for name, value in renewed.items():
+    for name, value in present.items():
         module, leaf = name.rsplit(".", 1)
         if module.endswith((".to_k", ".to_v")):
             continue
         if module.endswith(".to_q"):
-            parts = [renewed[name.replace(".to_q.", f".to_{letter}.")] for letter in "qkv"]
+            parts = [present[name.replace(".to_q.", f".to_{letter}.")] for letter in "qkv"]
             ours[f"{_place(module.removesuffix('.to_q'))}.qkv.{leaf}"] = _pointwise(torch.cat(parts))
         else:
             pointwise = module.endswith(".to_out.0")
@@ -76,7 +76,7 @@ def to_theirs(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return theirs
 
 
-def _renewed(name: str) -> str:
+def renewed(name: str) -> str:
     """A name of an earlier version as the present one has it."""
     for old, new in _OLD.items():
         if ".attentions." in name and f"{old}." in name:

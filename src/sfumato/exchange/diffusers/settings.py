@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from sfumato.errors import UserError
@@ -106,7 +107,10 @@ def to_ours(table: Mapping[str, Any]) -> UNetConfig:
 
 def _plain(config: GeneralUNetConfig) -> UNetConfig:
     """The same network as a `UNetConfig`, where it is one."""
-    heads = 1 if not config.head_width else config.widths[-1] // config.head_width
+    attending = {config.widths[level] for level in (*config.attention, len(config.widths) - 1)}
+    if config.head_width and len(attending) > 1:
+        return config
+    heads = attending.pop() // config.head_width if config.head_width else 1
     try:
         plain = UNetConfig(
             config.widths[0], tuple(width // config.widths[0] for width in config.widths), config.blocks,
@@ -114,7 +118,7 @@ def _plain(config: GeneralUNetConfig) -> UNetConfig:
         )  # fmt: skip
     except UserError:
         return config
-    return plain if general(plain) == config else config
+    return plain if general(plain) == replace(config, heads=heads, head_width=0) else config
 
 
 def general(config: UNetConfig) -> GeneralUNetConfig:

@@ -1,0 +1,170 @@
+"""Folders that diffusers itself writes, read: the same outputs as its own network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sfumato.diffusion import Cosine, Linear, Quadratic, Table
+from sfumato.errors import UserError
+from sfumato.exchange.export import export
+from sfumato.exchange.imports import Imported, difference, read_model, write_model
+from sfumato.generate.recipe import Recipe
+from sfumato.generate.sample import asked, prepare
+from sfumato.nets.unet.general import GeneralUNetConfig
+from sfumato.nets.unet.unet import UNetConfig
+
+from .models import randomise
+
+diffusers = pytest.importorskip("diffusers")
+
+SMALL = {"sample_size": 8, "block_out_channels": (8, 16), "layers_per_block": 1, "norm_num_groups": 4}
+ATTEND = {"down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D")}
+NETS: dict[str, tuple[dict[str, Any], type]] = {
+    "google's": (ATTEND | {"attention_head_dim": None, "freq_shift": 1, "flip_sin_to_cos": False,
+                           "downsample_padding": 0, "norm_eps": 1e-6}, UNetConfig),
+    "google's, heads": (ATTEND | {"attention_head_dim": 8, "freq_shift": 1, "flip_sin_to_cos": False,
+                                  "downsample_padding": 0, "norm_eps": 1e-6}, UNetConfig),
+    "defaults": (ATTEND | {"attention_head_dim": 4}, GeneralUNetConfig),
+    "residual blocks that resample": (
+        {"down_block_types": ("ResnetDownsampleBlock2D", "AttnDownBlock2D"),
+         "up_block_types": ("AttnUpBlock2D", "ResnetUpsampleBlock2D"), "downsample_type": "resnet",
+         "upsample_type": "resnet", "resnet_time_scale_shift": "scale_shift",
+         "attn_norm_num_groups": 4}, GeneralUNetConfig,
+    ),
+    "classes": (ATTEND | {"num_class_embeds": 3}, GeneralUNetConfig),
+    "no attention, odd widths": (
+        {"down_block_types": ("DownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "UpBlock2D"),
+         "add_attention": False, "block_out_channels": (8, 12)}, GeneralUNetConfig,
+    ),
+    "learned variance": (ATTEND | {"out_channels": 6}, GeneralUNetConfig),
+}  # fmt: skip
+
+
+def saved(folder: Path, settings: dict[str, Any], scheduler: dict[str, Any] | None = None, **options: Any) -> Path:
+    """A pipeline of random weights, as diffusers saves it."""
+    net = diffusers.UNet2DModel(**(SMALL | settings))
+    randomise(net)
+    learned = {"variance_type": "learned_range"} if settings.get("out_channels") else {}
+    chain = diffusers.DDPMScheduler(**({"num_train_timesteps": 20} | learned | (scheduler or {})))
+    diffusers.DDPMPipeline(net, chain).save_pretrained(folder, **options)
+    return folder
+
+
+def agree(imported: Imported, tmp_path: Path) -> None:
+    error = difference(write_model(imported, tmp_path / "ours.safetensors", force=True), imported)
+    assert error is not None
+    assert error < 1e-5
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_outputs_are_those_of_diffusers(name: str, tmp_path: Path) -> None:
+    settings, kind = NETS[name]
+    imported = read_model(saved(tmp_path / "theirs", settings))
+    assert type(imported.config.net) is kind
+    agree(imported, tmp_path)
+
+
+def test_binary_weights_and_a_network_alone_are_read(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "theirs", ATTEND, safe_serialization=False)
+    assert (folder / "unet" / "diffusion_pytorch_model.bin").exists()
+    agree(read_model(folder), tmp_path)
+    alone = read_model(folder / "unet")
+    assert "no scheduler" in alone.notes[0]
+    agree(alone, tmp_path)
+
+
+def test_names_of_attention_before_0_15_are_read(tmp_path: Path) -> None:
+    import safetensors.torch
+
+    folder = saved(tmp_path / "theirs", ATTEND)
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    state, old = safetensors.torch.load_file(path), {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value."}
+    for new, name in {**old, ".to_out.0.": ".proj_attn."}.items():
+        state = {key.replace(new, name): value for key, value in state.items()}
+    assert any(".proj_attn." in key for key in state)
+    safetensors.torch.save_file(state, path)
+    agree(read_model(folder), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "expected"),
+    [
+        ({"num_train_timesteps": 1000}, Linear(1000)),
+        ({"beta_schedule": "squaredcos_cap_v2"}, Cosine(20)),
+        ({"beta_schedule": "scaled_linear", "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012},
+         Quadratic(1000, 0.00085, 0.012)),
+        ({"beta_schedule": "sigmoid"}, None),
+        ({"trained_betas": [0.1, 0.05, 0.3], "num_train_timesteps": 3}, Table(values=(0.1, 0.05, 0.3))),
+    ],
+)  # fmt: skip
+def test_chains_are_those_of_the_scheduler(scheduler: dict[str, Any], expected: Any, tmp_path: Path) -> None:
+    folder = saved(tmp_path / "theirs", {**ATTEND}, scheduler | {"prediction_type": "v_prediction"})
+    diffusion = read_model(folder).config.diffusion
+    assert diffusion.parameterization == "v"
+    assert expected is None or diffusion.schedule == expected
+    theirs = diffusers.DDPMScheduler.from_pretrained(folder / "scheduler").alphas_cumprod.double()
+    steps = torch.arange(1, len(theirs) + 1, dtype=torch.float64) / len(theirs)
+    torch.testing.assert_close(diffusion.build_schedule()(steps).abar, theirs, rtol=1e-4, atol=1e-8)
+
+
+def test_what_is_exported_is_read_back(tmp_path: Path) -> None:
+    for name in ("google's, heads", "residual blocks that resample"):
+        first = write_model(read_model(saved(tmp_path / name, NETS[name][0])), tmp_path / f"{name}.safetensors")
+        export(first, "diffusers", tmp_path / f"{name} again")
+        again = write_model(read_model(tmp_path / f"{name} again"), tmp_path / f"{name} 2.safetensors")
+        assert again.config.net == first.config.net
+        assert all(torch.equal(v, again.net.state_dict()[k]) for k, v in first.net.state_dict().items())
+
+
+def test_classes_must_be_given_and_are_used(tmp_path: Path) -> None:
+    imported = read_model(saved(tmp_path / "theirs", NETS["classes"][0]))
+    model = write_model(imported, tmp_path / "run")
+    assert (tmp_path / "run" / "config.toml").exists()
+    every = model.vocabulary.parse(None, complete=True)  # type: ignore[union-attr]
+    assert len(every) == 3
+    recipe = Recipe(steps=2).resolve(model)
+    sampling = prepare(model, recipe, asked(model, None))
+    x = torch.stack(
+        [sampling.denoiser(torch.zeros(1, 3, 8, 8), 0.5, every.take(torch.tensor([k]))).x0 for k in range(3)]
+    )
+    assert not torch.allclose(x[0], x[1])
+    assert not torch.allclose(x[1], x[2])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"act_fn": "relu"}, "act_fn = 'relu'"),
+        ({"_class_name": "UNet2DConditionModel"}, "UNet2DConditionModel"),
+        ({"down_block_types": ["SkipDownBlock2D", "DownBlock2D"]}, "SkipDownBlock2D"),
+        ({"layers_per_block": 2}, "its weights are not those of the network"),
+        ({"block_out_channels": [4096, 8192], "norm_num_groups": 32}, "its weights are not those of the network"),
+        ({"in_channels": 4}, "takes 4 channels and returns 3"),
+        ({"layers_per_block": "many"}, "is not a file of diffusers"),
+        ({"sample_size": None}, "--set size="),
+        ({"layers_per_block": 10**9}, "its weights are not those of the network"),
+    ],
+)
+def test_other_networks_are_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    folder = saved(tmp_path / "theirs", ATTEND)
+    path = folder / "unet" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match=message) as caught:
+        read_model(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_folders_of_other_things_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("x")
+    with pytest.raises(UserError, match="none of the formats"):
+        read_model(tmp_path)
+    folder = saved(tmp_path / "theirs", ATTEND)
+    index = json.loads((folder / "model_index.json").read_text()) | {"vqvae": ["diffusers", "VQModel"]}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match="has a vqvae"):
+        read_model(folder)
