@@ -11,6 +11,7 @@ import pytest
 
 import sfumato
 from sfumato.explain import Context, as_html, make
+from sfumato.explain.effort import Effort
 from sfumato.explain.report import Report
 from sfumato.train import train
 
@@ -57,9 +58,34 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained(folder, pictures(40, 8, 3), labels)
 
 
+SMALL = Effort(
+    images=8,
+    examined=2,
+    times=6,
+    scored=6,
+    terms=6,
+    ranked=16,
+    frames=8,
+    filmed=2,
+    compared=4,
+    shown=2,
+    wall=8,
+    moments=4,
+    size=192,
+)
+"""As little as every section can be made of."""
+
+
+def opened_run(run: Path, **options: Any) -> Context:
+    """Open a run for a page that is made quickly."""
+    context = Context.open(run, **options)
+    context.__dict__["effort"] = SMALL
+    return context
+
+
 @pytest.fixture(scope="session")
 def context(hostile: Path) -> Context:
-    return Context.open(hostile)
+    return opened_run(hostile)
 
 
 @pytest.fixture(scope="session")

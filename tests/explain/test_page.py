@@ -121,7 +121,7 @@ def test_names_and_labels_are_text(opened: Opened, page_file: Path, hostile: Pat
     opened.open(page_file)
     assert opened.problems == [], "nothing of a name was run"
     assert opened.page.locator("img[src=x]").count() == 0
-    assert opened.page.title() == "run: how it was made, and how it is doing"
+    assert opened.page.title() == "<b>it's/run: how it was made, and how it is doing"
     texts = opened.page.locator("body").evaluate(
         "n => n.innerText + [...n.querySelectorAll('[aria-label]')].map(x => x.getAttribute('aria-label')).join(' ')"
     )
@@ -133,4 +133,36 @@ def test_the_page_fits_a_phone(browser: Any, page_file: Path) -> None:
     context = browser.new_context(viewport={"width": 360, "height": 740})
     opened = Opened(context.new_page()).open(page_file)
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= 360
+    context.close()
+
+
+ACCESSIBLE = """() => {
+  const problems = [], luminance = ([r, g, b]) => [r, g, b].map((v) => v / 255).map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)).reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+  const rgba = (text) => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = text; canvas.fillRect(0, 0, 1, 1); const d = canvas.getImageData(0, 0, 1, 1).data; return [d[0], d[1], d[2], d[3] / 255]; };
+  const ground = (node) => { const layers = []; for (let up = node; up; up = up.parentElement) layers.push(rgba(getComputedStyle(up).backgroundColor)); return layers.reverse().reduce((below, [r, g, b, a]) => [r, g, b].map((v, i) => a ? v * a + below[i] * (1 - a) : below[i]), [255, 255, 255]); };
+  const name = (node) => (node.getAttribute('aria-label') || (node.labels && [...node.labels].map((l) => l.textContent).join('')) || node.textContent || node.title || '').trim();
+  document.querySelectorAll('details').forEach((d) => { d.open = true; });
+  for (const node of document.querySelectorAll('button, input, select, a[href], summary')) if (!name(node)) problems.push(`no name: ${node.outerHTML.slice(0, 80)}`);
+  for (const node of document.querySelectorAll('canvas, svg')) if (!node.closest('[aria-hidden=true]') && !node.getAttribute('aria-label') && !node.closest('svg [aria-label], svg[aria-label]')) problems.push(`no alternative: ${node.outerHTML.slice(0, 80)}`);
+  const ids = [...document.querySelectorAll('[id]')].map((n) => n.id);
+  for (const id of ids) if (ids.indexOf(id) !== ids.lastIndexOf(id)) problems.push(`twice: ${id}`);
+  for (const node of document.querySelectorAll('p, li, td, th, dt, dd, button, summary, label, output, .under, .key, h1, h2, h3, code span, figcaption')) {
+    if (!node.textContent.trim() || !node.getClientRects().length || getComputedStyle(node).visibility === 'hidden') continue;
+    const [a, b] = [luminance(rgba(getComputedStyle(node).color)), luminance(ground(node))].sort((x, y) => y - x), ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < 4.5) problems.push(`contrast ${ratio.toFixed(2)}: ${node.tagName}.${node.className} ${node.textContent.slice(0, 40)}`);
+  }
+  for (const node of document.querySelectorAll('pre, .scroll')) if (node.scrollWidth > node.clientWidth && node.tabIndex < 0) problems.push(`can't be scrolled by keys: ${node.outerHTML.slice(0, 80)}`);
+  return [...new Set(problems)];
+}"""  # noqa: E501
+"""A small checker of names, text alternatives, contrast (WCAG 2.1, 4.5 to 1) and ids."""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everything_has_a_name_and_enough_contrast(browser: Any, page_file: Path, scheme: str) -> None:
+    context = browser.new_context(color_scheme=scheme, reduced_motion="reduce")
+    opened = Opened(context.new_page()).open(page_file)
+    assert opened.page.evaluate(ACCESSIBLE) == []
+    opened.page.click("#theme")
+    assert opened.page.evaluate(ACCESSIBLE) == [], "the other colours"
     context.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from sfumato.generate import pictures
 from sfumato.generate.recipe import Recipe
 from sfumato.generate.sample import Sampling
 from sfumato.generate.writers import Frames, save_png
-from sfumato.report.figures import forward, reverse, through_training
+from sfumato.report.figures import forward, in_logsnr, reverse, spaced, through_training
 
 SHAPE = (3, 8, 8)
 POINTS = torch.rand(5, *SHAPE, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -59,9 +60,10 @@ def test_forward_goes_from_the_image_to_noise_in_both_rows() -> None:
     assert (at_once[0] == clean).all()
     assert not np.array_equal(stepped[5], at_once[5]), "other noise"
     schedule = Cosine(50)
+    steps = [0, *spaced(schedule, 10).tolist()]
     for row in (stepped, at_once):
-        for column in (2, 4):  # beyond, bytes saturate
-            level = schedule(column / 10)
+        for column in (4, 6):  # beyond, bytes saturate
+            level = schedule(steps[column] / 50)
             seen = as_floats(row[column])
             # 192 numbers: four standard errors of a mean and of a standard deviation
             sigma = float(level.sigma)
@@ -121,3 +123,14 @@ def test_conditions_reach_the_denoiser() -> None:
     reverse(sampling(Noting(), 4), condition=Attributes(torch.tensor([[3.0], [1.0]])))
     assert all(c.table.tolist() == [[3], [1]] for c in seen)
     assert len(seen) == 4
+
+
+def test_moments_of_a_strip_are_even_in_logsnr() -> None:
+    schedule = Cosine(1000)
+    times = [k / 1000 for k in range(1000, -1, -1)]
+    chosen = in_logsnr(times, schedule, 9)
+    assert chosen[0] == 0
+    assert chosen[-1] == 1000
+    logsnr = [max(-7.0, float(schedule(times[k]).logsnr)) for k in chosen[:-1]]
+    gaps = [b - a for a, b in pairwise(logsnr)]
+    assert max(gaps) < 1.1 * min(gaps)

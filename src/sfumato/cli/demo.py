@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sfumato.run.folder import Run
 
 MOMENTS, COLUMNS = 7, 10
+PAGE = "report.html"
 LEAST_IMAGES = 20_000
 """Images that a slow machine is trained on too, where that takes no more than three times the budget."""
 
@@ -75,9 +76,13 @@ class Demo:
         say(f"\n3. Sampling, into {self.out}")
         model = load(run)
         pictures = album(run, model, data, self.out, report=progress("sampling"))
+        say(f"\n4. Explaining all of it with this model, into {self.out / PAGE}")
+        explain(run, self.out / PAGE, device)
         head, captions, commands = _words(self, pictures, model, data, run, ready)
         write_atomic(self.out / "README.md", _markdown(head, captions, commands))
         say("\n" + _plain(head, captions, commands))
+        page = self.out / PAGE
+        say(f"\nTo understand all of it, open {page} in a browser:\n    {page.resolve().as_uri()}")
         return 0
 
     def _prepare(self, device: str) -> tuple[Config, Dataset]:
@@ -101,6 +106,15 @@ class Demo:
         if data.config != config.data:
             data = open_data(config.data, on_progress=progress("reading images"))
         return config, data
+
+
+def explain(run: Run, out: Path, device: torch.device) -> None:
+    """Write the illustrated page of the run."""
+    from sfumato.explain import Context, as_html, make
+    from sfumato.files import write_atomic
+
+    context = Context.open(run.path, device=device, report=progress("computing"))
+    write_atomic(out, as_html(make(context)))
 
 
 def draw_ready(folder: Path, device: torch.device) -> list[Path]:
@@ -139,6 +153,12 @@ def _words(
         f"from {len(data.train):,} of '{data.source_name}' ({width}x{height} pixels), and learned one thing: to "
         "predict the image under the noise. That is enough to make new ones."
     )
+    if model.images < LEAST_IMAGES:
+        head += (
+            f" This machine was slower than the one of the pictures in Sfumato's README, whose model saw "
+            f"{LEAST_IMAGES:,} "
+            "images, so these samples are rougher."
+        )
     captions: list[tuple[Path | None, str]] = [
         (pictures.samples, SAMPLES),
         (pictures.training, TRAINING),
@@ -151,7 +171,8 @@ def _words(
         (f"sfumato sample {run.path} --seed 1 --out more.png", "other images"),
         ("sfumato sample emoji32 --label smiley --guidance 2", "a model that comes along"),
         (f"sfumato sample {run.path} --steps 5 --out hurried.png", "how few steps will do?"),
-        (f"sfumato sample {run.path} --sampler ddpm --steps 250 --out ddpm.png", "noise in every step"),
+        (f"sfumato sample {run.path} --sampler ddpm --steps 250 --out ddpm.png", "fresh noise in every step"),
+        (f"sfumato illustrate {run.path} --figure bound --out bound.png", "where the bits go"),
         (f"sfumato info {run.path}", "the network, the schedule, the training"),
         (f"sfumato train {demo.data} --budget 15m", "longer makes cleaner"),
         ("sfumato train PHOTOS --budget 1h", "a folder of your own images"),
@@ -159,7 +180,7 @@ def _words(
     return head, [(path, text) for path, text in captions if path is not None], commands
 
 
-SAMPLES = """A hundred new images. Each began as pure noise and was denoised in 50 small steps. Some are ragged; longer
+SAMPLES = """A hundred new images. Each began as pure noise and was denoised in 50 steps. Some are ragged; longer
 training helps."""
 TRAINING = """The same ten seeds at several moments of the training, one row for each moment: noise at first, then broad
 shapes, then details."""
@@ -167,10 +188,18 @@ REVERSE = """Two of the new images on their way from noise, t = {chain}, to an i
 x_t; below is what the network predicts of it, x_0. The prediction begins as a blur, the average of all that is still
 possible, and sharpens as the noise goes."""
 FORWARD = """The opposite direction, which needs no network: one image of the data becomes noise. The upper row adds a
-little noise, t times over; the lower row reaches each t at once, by the closed form. The noise differs; the amount left
-of the image does not. The closed form is what makes training cheap."""
+little noise, t times over; the lower row reaches each t at once, by the closed form x_t = sqrt(abar_t) x_0 + sqrt(1 -
+abar_t) eps. The two rows use different random noise, so single pixels differ. How much of the image is left at each t
+is the same. The closed form is what makes training cheap."""
+PAPER = """This is not in every detail the model of the DDPM paper (Ho, Jain and Abbeel 2020). Its network predicts the
+image, refined by x_t, where the paper's predicts the noise eps; either follows from the other, since x_t is known. Its
+schedule is a cosine where the paper's is linear, and it is sampled in 50 steps without fresh noise where the paper
+takes all 1,000 with it. The paper's own:"""
+PAPERS_OWN = """sfumato train faces --diffusion.parameterization eps --diffusion.schedule.kind linear --run runs/paper
+sfumato sample runs/paper --sampler ddpm"""
 READY = """Images of the model `{name}`, which comes with Sfumato and was trained for ten minutes on one thread."""
-FILM = """Twenty-five of the new images emerging from the noise."""
+FILM = """Twenty of the new images on their way: at the left of each pair the sample x_t, at its right the network's
+guess at x_0, which shows what is being decided long before the noise has gone."""
 
 
 def _markdown(head: str, captions: Captions, commands: Commands) -> str:
@@ -180,7 +209,12 @@ def _markdown(head: str, captions: Captions, commands: Commands) -> str:
         [
             "# What diffusion does\n",
             _filled(head) + "\n",
+            f"**[{PAGE}]({PAGE})** explains all of it with this very model, in figures that can be moved: open it "
+            "in a browser.\n",
             *pages,
+            "## What differs from the paper\n",
+            _filled(PAPER) + "\n",
+            f"```sh\n{PAPERS_OWN}\n```\n",
             "## Try next\n",
             f"```sh\n{_aligned(commands)}\n```\n",
         ]

@@ -177,9 +177,10 @@ def _progress(figures: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _table(config: Config) -> str:
     """The schedule's table, aligned."""
-    lines = [f"{'t':>6}{'logsnr':>10}{'abar':>10}{'alpha':>10}{'sigma':>10}"]
+    lines = [f"{'t':>6}{'beta':>10}{'logsnr':>10}{'abar':>10}{'alpha':>10}{'sigma':>10}"]
     for row in config.diffusion.describe_schedule():
-        values = f"{row['logsnr']:>10.3f}{row['abar']:>10.3g}{row['alpha']:>10.4f}{row['sigma']:>10.4f}"
+        abar = f"{row['abar']:.5f}" if row["abar"] > 0.99 else f"{row['abar']:.3g}"
+        values = f"{row['beta']:>10.3g}{row['logsnr']:>10.3f}{abar:>10}{row['alpha']:>10.4f}{row['sigma']:>10.4f}"
         lines.append(f"{row['t']:>6}{values}")
     return "\n".join(lines)
 

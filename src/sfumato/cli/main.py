@@ -40,6 +40,7 @@ VERBS = {
     "evaluate": "measure a model: bits per dimension, sample quality, memorisation",
     "report": "explain diffusion with a run's own images, and show how the model is doing: one HTML page",
     "explain": "an article on diffusion models whose figures can be moved, with a model that comes along",
+    "illustrate": "draw one figure of a run: its bound, its network, its way from noise to images, ...",
     "diagnose": "find out why samples are noise, grey, tinted or copies, and how to fix it",
     "import": "read a model of another library: diffusers, denoising-diffusion-pytorch",
     "export": "write a model in a format of another library: diffusers, safetensors",

@@ -23,6 +23,7 @@ from sfumato.diffusion import (
     ZeroTerminalSNR,
 )
 from sfumato.diffusion.decoder import Decoder, Discretized
+from sfumato.diffusion.process import step_variance
 from sfumato.diffusion.schedule import Chain
 from sfumato.errors import nearest
 
@@ -106,11 +107,15 @@ class DiffusionConfig:
         return Shifted(chain, self.logsnr_shift) if self.logsnr_shift else chain
 
     def describe_schedule(self) -> list[dict[str, float]]:
-        """Return the schedule at some of its steps, as JSON has it: t, logsnr, abar, alpha, sigma."""
+        """Return the schedule at some of its steps, as JSON has it: t, beta, logsnr, abar, alpha, sigma."""
         schedule, names = self.build_schedule(), ("logsnr", "abar", "alpha", "sigma")
-        steps = sorted({max(1, round(mark * schedule.num_steps)) for mark in MARKS})
-        levels = [(step, schedule(step / schedule.num_steps)) for step in steps]
-        return [{"t": step} | {name: float(getattr(level, name)) for name in names} for step, level in levels]
+        total = schedule.num_steps
+        rows = []
+        for step in sorted({max(1, round(mark * total)) for mark in MARKS}):
+            before, level = schedule((step - 1) / total), schedule(step / total)
+            rows.append({"t": step, "beta": float(step_variance(before, level))})
+            rows[-1] |= {name: float(getattr(level, name)) for name in names}
+        return rows
 
     def build_parameterization(self) -> Parameterization:
         """Return the network's parameterisation."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from sfumato.explain.context import Context
 from sfumato.explain.registry import SECTIONS
@@ -15,7 +16,8 @@ def make(context: Context, article: bool = False) -> Report:
     """Collect the report, or the article, which leaves out what only the owner of a run wants."""
     sections = [each for each in SECTIONS if not (article and each.own)]
     collected, shared = collect(context, sections), context.shared()
-    name = os.path.basename(os.path.normpath(context.name))
+    parts = Path(os.path.abspath(context.name)).parts
+    name = "/".join(parts[-2:]) if parts[-1] == "run" else parts[-1]  # the demo calls its run folder so
     title = "What a diffusion model is" if article else f"{name}: how it was made, and how it is doing"
     subtitle = (
         "An article whose figures can be moved. Every formula stands beside the lines of code that are it, and every "

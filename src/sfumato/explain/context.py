@@ -15,7 +15,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sfumato.conditions.protocol import cycled
@@ -25,13 +27,14 @@ from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.denoiser import Counted
 from sfumato.errors import UserError
 from sfumato.evaluate.target import Target, open_target, results_folder
-from sfumato.explain.effort import Effort
+from sfumato.explain.effort import SIDE, Effort
 from sfumato.explain.figure import Missing
 from sfumato.explain.packing import Array, f32, f64, i16, u8
 from sfumato.generate.pictures import evenly
 from sfumato.generate.recipe import Recipe
 from sfumato.generate.sample import sample
 from sfumato.model import Model, load
+from sfumato.report.figures import spaced
 from sfumato.run.folder import Run
 from sfumato.run.locate import ASSETS, run_of
 from sfumato.run.summary import RunSummary
@@ -189,8 +192,12 @@ class Context:
         return None if every is None else cycled(every, num)
 
     def shown(self, x: Tensor) -> Tensor:
-        """Return x as bytes to look at."""
-        return self.model.codec.shown(x.to(self.model.device)).cpu()
+        """Return x (n, ...) as bytes to look at, sides of at most `SIDE`."""
+        return reduced(self.model.codec.shown(x.to(self.model.device)).cpu())
+
+    def pictures(self, rows: Tensor | NDArray[np.int64]) -> Tensor:
+        """Return images by row as bytes to look at, sides of at most `SIDE`."""
+        return reduced(torch.from_numpy(np.array(self.data.shown(np.asarray(rows)))))
 
     @cached_property
     def images(self) -> Images:
@@ -280,16 +287,13 @@ class Context:
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
 
-def spaced(schedule: Schedule, count: int, low: float = -7.0, high: float = 9.0) -> Tensor:
-    """Return steps of a chain, evenly in logsnr between two bounds as far as the chain reaches, increasing, int64."""
-    total = schedule.num_steps
-    times = torch.arange(1, total + 1, dtype=torch.float64) / total
-    logsnr = schedule(times).logsnr
-    most, least = min(high, float(logsnr[0])), max(low, float(logsnr[-1]))
-    wanted = torch.linspace(most, least, count, dtype=torch.float64)
-    steps = (schedule.time(wanted) * total).round().clamp(1, total).long()
-    found: Tensor = torch.unique(steps)  # type: ignore[no-untyped-call]
-    return found
+def reduced(x: Tensor) -> Tensor:
+    """Return pictures (n, C, H, W) averaged over squares until their sides are at most `SIDE`; bytes stay bytes."""
+    factor = -(-max(x.shape[-2:]) // SIDE)
+    if factor == 1:
+        return x
+    small = torch.nn.functional.avg_pool2d(x.float(), factor, ceil_mode=True)
+    return small.round().to(x.dtype) if x.dtype == torch.uint8 else small
 
 
 def cut(text: str, most: int = 60) -> str:

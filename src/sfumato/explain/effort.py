@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 _RAW = 1_200_000
 """Bytes of a large array of the page, before base64."""
+SIDE = 128
+"""The largest side of a picture that is only looked at; larger ones are averaged over squares."""
 _FLOPS = 6e12
 """FLOPs of all network evaluations: 100 to 150 seconds on two cores."""
 
@@ -36,6 +38,7 @@ class Effort:
         shown: of them those that are shown.
         wall: samples with their seeds.
         moments: grids of the time machine.
+        size: bytes of a picture that is only looked at.
     """
 
     images: int
@@ -49,15 +52,17 @@ class Effort:
     compared: int
     shown: int
     wall: int
-    moments: int = 12
+    moments: int
+    size: int
 
     @classmethod
     def of(cls, shape: tuple[int, ...], flops: int) -> Effort:
         """Return the counts for images of a shape (C, H, W) and a network of so many FLOPs an image."""
-        size = math.prod(shape)
+        size, factor = math.prod(shape), -(-max(shape[1:]) // SIDE)
+        seen = shape[0] * -(-shape[1] // factor) * -(-shape[2] // factor)
         work = min(1.0, _FLOPS / (flops * 14_000))
         examined = _between(1, _RAW / (2 * size * 24), 4)
-        filmed = _between(1, _RAW / (3 * size * 20), 3)
+        filmed = _between(1, _RAW / (3 * seen * 20), 3)
         return cls(
             images=_between(2, _RAW / (4 * size), 8),
             examined=examined,
@@ -65,12 +70,13 @@ class Effort:
             scored=_between(4, 48 * work, 48),
             terms=_between(10, 32 * work, 32),
             ranked=_between(16, 384 * work, 384),
-            frames=_between(8, _RAW / (3 * size * filmed), 32),
+            frames=_between(8, _RAW / (3 * seen * filmed), 32),
             filmed=filmed,
             compared=_between(4, 16 * work, 16),
-            shown=_between(1, _RAW / (16 * size), 6),
-            wall=_between(8, min(64 * work, _RAW / size / 3), 60),
-            moments=_between(4, _RAW / (10 * size), 12),
+            shown=_between(1, _RAW / (16 * seen), 6),
+            wall=_between(8, min(64 * work, _RAW / seen / 3), 60),
+            moments=_between(3, _RAW / (10 * seen), 12),
+            size=seen,
         )
 
     @property

@@ -111,7 +111,7 @@ def _html(block: Block, figures: dict[str, str], article: bool) -> str:
         "h3": lambda: f"<h3>{inline(block.text)}</h3>",
         "ul": lambda: "<ul>" + "".join(f"<li>{inline(item)}</li>" for item in items(block.text)) + "</ul>",
         "math": lambda: f"<div class='formula'>{mathml(block.text, block=True)}</div>",
-        "sh": lambda: f"<pre class='sh'><code>{escape(block.text)}</code></pre>",
+        "sh": lambda: f"<pre class='sh' tabindex='0'><code>{escape(block.text)}</code></pre>",
         "code": lambda: code_html(block.text, whole=False),
         "table": lambda: _table(block.text),
         "figure": lambda: figures.pop(block.text.split()[0], ""),

@@ -33,7 +33,7 @@ def mathml(latex: str, block: bool = False) -> str:
     Raises:
         ValueError: what is not in the subset.
     """
-    parser = _Parser([token for token in _TOKEN.findall(latex) if not token.isspace()], latex)
+    parser = _Parser(_TOKEN.findall(latex), latex)
     inner = parser.row(())
     display = " display='block'" if block else ""
     return f"<math{display} alttext='{escape(latex, quote=True)}'><mrow>{inner}</mrow></math>"
@@ -49,6 +49,8 @@ class _Parser:
         return ValueError(f"{what} in the formula {self.latex}")
 
     def peek(self) -> str:
+        while self.at < len(self.tokens) and self.tokens[self.at].isspace():
+            self.at += 1
         return self.tokens[self.at] if self.at < len(self.tokens) else ""
 
     def next(self) -> str:
@@ -95,13 +97,14 @@ class _Parser:
         return f"<mrow>{inner}</mrow>"
 
     def words(self) -> str:
-        """Read {...} as text."""
+        """Read {...} as text, with its spaces."""
         if self.next() != "{":
             raise self.fail("a { is missing")
-        found = ""
-        while (token := self.next()) != "}":
-            found += token.replace("\\ ", " ").replace("\\,", " ")
-        return escape(found)
+        start = self.at
+        if "}" not in self.tokens[start:]:
+            raise self.fail("a } is missing")
+        self.at = self.tokens.index("}", start) + 1
+        return escape("".join(self.tokens[start : self.at - 1]))
 
     def atom(self) -> str:
         token = self.next()
@@ -163,7 +166,8 @@ class _Parser:
 
     def fenced(self) -> str:
         """Read \\left( ... \\right)."""
-        left = self.next().lstrip("\\").replace("|", "‖" if self.tokens[self.at - 1] == "\\|" else "|")
+        left = self.next()
+        left = "‖" if left == "\\|" else left.lstrip("\\")
         inner = self.row(("\\right",))
         self.next()
         right = self.next()

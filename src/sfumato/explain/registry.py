@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
-from sfumato.explain.figure import Section
-from sfumato.explain.sections import bound, chain, forward, merge, posterior, schedules, targets
+from sfumato.explain.context import Context
+from sfumato.explain.figure import Figure, Section
+from sfumato.explain.sections import (
+    bound,
+    cards,
+    chain,
+    embedding,
+    forward,
+    machine,
+    merge,
+    network,
+    posterior,
+    ranking,
+    reverse,
+    samplers,
+    schedules,
+    step,
+    targets,
+    training,
+    wall,
+)
+
+
+def _text(context: Context) -> tuple[Figure, ...]:
+    """A section that is a text alone."""
+    return ()
+
 
 SECTIONS: tuple[Section, ...] = (
-    Section("idea", "The sculptor's marble", lambda context: ()),
+    Section("idea", "The sculptor's marble", _text),
     Section("forward", "From image to noise", forward.collect, part="The process"),
     Section("chain", "Step by step, and in one jump", chain.collect),
     Section("merge", "Why one jump is enough", merge.collect),
@@ -14,4 +39,16 @@ SECTIONS: tuple[Section, ...] = (
     Section("posterior", "The way back, if the image were known", posterior.collect),
     Section("bound", "What every step costs", bound.collect),
     Section("targets", "What the network should say", targets.collect),
+    Section("step", "One training step", step.collect, part="The network"),
+    Section("embedding", "How the network knows the time", embedding.collect),
+    Section("network", "The U-Net", network.collect),
+    Section("reverse", "From noise to image", reverse.collect, part="Sampling"),
+    Section("samplers", "Fewer steps", samplers.collect),
+    Section("training", "How the training went", training.collect, part="Your run", own=True),
+    Section("machine", "Through training", machine.collect, own=True),
+    Section("wall", "What the model makes", wall.collect),
+    Section("ranking", "Which images hurt", ranking.collect, own=True),
+    Section("cards", "Data and model cards", cards.collect, own=True),
+    Section("paper", "What differs from the paper", _text, part="Notes"),
+    Section("glossary", "Glossary", _text),
 )

@@ -220,13 +220,17 @@ class Frames:
 
     def __call__(self, first: int, state: State) -> None:
         """Store a batch's state if its step is one of the film's."""
-        images = self.shown(state.x[: max(0, self.num - first)]).cpu()
+        images = self.seen(state, max(0, self.num - first))
         if state.step not in self._frames or not len(images):
             return
         frame = self._frames[state.step]
         if frame is None:
             frame = self._frames[state.step] = images.new_zeros(self.num, *images.shape[1:])
         frame[first : first + len(images)] = images
+
+    def seen(self, state: State, count: int) -> Tensor:
+        """Return the first `count` images of a state as a frame shows them, bytes."""
+        return self.shown(state.x[:count]).cpu()
 
     def pictures(self, columns: int | None = None, width: int = 480) -> list[Image.Image]:
         """Return one grid a frame, each about `width` pixels wide."""

@@ -12,7 +12,7 @@ const Sfumato = (() => {
       if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
       else node.setAttribute(name, value === true ? "" : String(value));
     }
-    for (const child of children.flat()) {
+    for (const child of children.flat(Infinity)) {
       if (child !== null && child !== undefined) node.append(child.nodeType ? child : document.createTextNode(child));
     }
     return node;
@@ -149,6 +149,8 @@ const Sfumato = (() => {
       S.tools(node, name, made, stored.figures[name]);
     }
     S.theme();
+    const contents = document.querySelector("nav details");
+    if (contents && matchMedia("(max-width: 60rem)").matches) contents.open = false;
     S.show(S.at, true);
     document.documentElement.dataset.ready = "yes";
   };

@@ -53,7 +53,10 @@
       const list = [], a = Math.ceil(Math.log10(low) - 1e-9), b = Math.floor(Math.log10(high) + 1e-9);
       const stride = Math.max(1, Math.ceil((b - a + 1) / most));
       for (let e = a; e <= b; e += stride) list.push(10 ** e);
-      return list;
+      if (list.length > 2) return list;
+      const finer = [];
+      for (let e = a - 1; e <= b; e++) for (const m of [1, 2, 5]) if (m * 10 ** e >= low * 0.999 && m * 10 ** e <= high * 1.001) finer.push(m * 10 ** e);
+      return finer;
     }
     const step = nice((high - low) / most), list = [];
     for (let v = Math.ceil(low / step - 1e-9) * step; v <= high + 1e-9 * step; v += step) list.push(Math.abs(v) < step * 1e-9 ? 0 : v);

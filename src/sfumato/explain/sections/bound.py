@@ -12,9 +12,11 @@ from torch import Tensor
 
 from sfumato.diffusion import Bound, Noise, Noised, Prediction, bits_per_dim, marginal, prior_term
 from sfumato.evaluate.cache import split_rows
-from sfumato.explain.context import Context, spaced
+from sfumato.explain.context import Context
 from sfumato.explain.figure import Figure
 from sfumato.explain.packing import f32, u8
+from sfumato.explain.sections import distances
+from sfumato.report.figures import spaced
 
 SIDES = {"train": "training images", "held_out": "held-out images"}
 _WORST, _THUMBNAILS = 4, 600_000
@@ -40,9 +42,9 @@ def bound_steps(context: Context) -> Tensor:
 @torch.no_grad()
 def terms(context: Context, side: str, steps: Tensor) -> Terms | None:
     """Measure up to `effort.scored` images of a side of the split; the same noise for both sides. None without any."""
-    rows = split_rows(context.data, side)[: context.effort.scored]
-    if not len(rows):
+    if not len(getattr(context.data, side)):
         return None
+    rows = split_rows(context.data, side)[: context.effort.scored]
     model, total = context.model, context.total
     values, condition = context.needed.rows(rows)
     condition = None if condition is None else condition.to(model.device)
@@ -122,40 +124,40 @@ def collect(context: Context) -> tuple[Figure, ...]:
         )
     shown = "held_out" if "held_out" in sides else "train"
     data |= {"shown": shown, **_thumbnails(context, sides[shown])}
-    return (
-        Figure(
-            name="bound",
-            title="The bound, term by term",
-            caption="Each step back that the model gets wrong costs bits. The curve shows what the step from t costs; "
-            "nearly all of it is paid close to the data, where tiny errors of pixels count. Choose a t: the images "
-            "that "
-            "cost most there. The second chart compares the weight that the bound and the loss of this run give to an "
-            "error of the noise.",
-            formula=r"-\log p(x_0) \le L_T + \sum_{t>1} D_{\mathrm{KL}}( q(x_{t-1} \mid x_t, x_0)"
-            r" \Vert p_\theta(x_{t-1} \mid x_t) ) + L_0",
-            code=(
-                "diffusion.likelihood.bound_term",
-                "diffusion.likelihood.prior_term",
-                "diffusion.decoder.Discretized",
-            ),
-            data=data,
-            made=f"{len(steps)} of {context.total:,} terms of each image, with the same noise for both sides; the "
-            "total "
-            "takes the terms between them from a line in log t and log bits",
-            command=f"sfumato evaluate {context.command} --bits --method vlb",
-            findings=tuple(findings),
+    return (_figure(context, data, steps, findings), distances.figure(context, steps, sides[shown].x0.mean(0)))
+
+
+def _figure(context: Context, data: dict[str, Any], steps: Tensor, findings: list[str]) -> Figure:
+    return Figure(
+        name="bound",
+        title="The bound, term by term",
+        caption="Each step back that the model gets wrong costs bits. The curve shows what the step from t costs; "
+        "nearly all of it is paid close to the data, where tiny errors of pixels count. Choose a t: the images that "
+        "cost most there. The second chart compares the weight that the bound and the loss of this run give to an "
+        "error of the noise.",
+        formula=r"-\log p(x_0) \le L_T + \sum_{t>1} D_{\mathrm{KL}}( q(x_{t-1} \mid x_t, x_0)"
+        r" \Vert p_\theta(x_{t-1} \mid x_t) ) + L_0",
+        code=(
+            "diffusion.likelihood.bound_term",
+            "diffusion.likelihood.prior_term",
+            "diffusion.decoder.Discretized",
         ),
+        data=data,
+        made=f"{len(steps)} of {context.total:,} terms of each image, with the same noise for both sides; the total "
+        "takes the terms between them from a line in log t and log bits",
+        command=f"sfumato evaluate {context.command} --bits --method vlb",
+        findings=tuple(findings),
     )
 
 
 def _thumbnails(context: Context, found: Terms) -> dict[str, Any]:
     """The images that cost most at some time, as bytes, and for each time which they are."""
     most = max(1, min(_WORST, len(found.rows)))
-    limit = max(1, _THUMBNAILS // math.prod(context.data.shape))
+    limit = max(1, _THUMBNAILS // context.effort.size)
     worst = found.bits.topk(most, dim=0).indices.T
     used = sorted(set(worst.flatten().tolist()), key=lambda n: -float(found.bits[n].sum()))[:limit]
     place = {n: k for k, n in enumerate(used)}
     return {
         "worst": [[[n, place[n]] for n in row if n in place] for row in worst.tolist()],
-        "thumbnails": u8(context.data.shown(found.rows[used].numpy())),
+        "thumbnails": u8(context.pictures(found.rows[used])),
     }

@@ -20,8 +20,8 @@ def collect(context: Context) -> tuple[Figure, ...]:
         Figure(
             name="forward",
             title="An image at any time",
-            caption="Move t. The noisy image x_t is a mixture of the image, scaled down, and of noise, scaled up; the "
-            "bars show how much of each. Fine detail has little power and drowns first; the broad shapes last.",
+            caption="Move t. The noisy image $x_t$ is a mixture of the image, scaled down, and of noise, scaled up; "
+            "the bars show how much of each. Fine detail has little power and drowns first; the broad shapes last.",
             formula=r"x_t = \sqrt{\bar\alpha_t}\, x_0 + \sqrt{1-\bar\alpha_t}\,\epsilon ,\quad"
             r" \epsilon \sim \mathcal{N}(0, I)",
             code=("diffusion.process.marginal", "diffusion.noise.normal", "explain.sections.forward.radial_power"),
@@ -31,8 +31,8 @@ def collect(context: Context) -> tuple[Figure, ...]:
             made="the power of each image by spatial frequency",
             command=f"sfumato illustrate {context.command} --figure forward --out forward.png",
             findings=(
-                f"Of these {len(spectra)} images the finest detail is weaker than the noise from t = {drowned[1]:,} "
-                f"of {context.total:,} on, the broadest shapes from t = {drowned[0]:,} on.",
+                f"Of these {len(spectra)} images the finest detail is weaker than the noise from t = {drowned[1]:,} of "
+                f"{context.total:,} on, the broadest shapes from t = {drowned[0]:,} on.",
             ),
         ),
     )

@@ -28,9 +28,8 @@ def collect(context: Context) -> tuple[Figure, ...]:
             name="schedules",
             title="Schedules",
             caption="A schedule says how fast the image goes. The strip shows one image under each schedule at the "
-            "same "
-            "times. The linear schedule of the DDPM paper spends its last third on images that are noise already; the "
-            "cosine schedule was made to lose the image evenly.",
+            "same times. The linear schedule of the DDPM paper spends its last third on images that are noise "
+            "already; the cosine schedule was made to lose the image evenly.",
             formula=r"\bar\alpha_t = \prod_{s \le t} (1-\beta_s) ,\quad \mathrm{SNR}_t ="
             r" \frac{\bar\alpha_t}{1-\bar\alpha_t}",
             code=(
@@ -48,8 +47,8 @@ def collect(context: Context) -> tuple[Figure, ...]:
             made=f"the log SNR of each schedule at {count} of {context.total:,} steps",
             command=f"sfumato illustrate {context.command} --figure schedule --out schedule.png",
             findings=(
-                f"This model has {kind}; half of the image's power is left at t = {half[OWN]:,} of {context.total:,}"
-                f" (linear: {half['linear']:,}, cosine: {half['cosine']:,}).",
+                f"This model has {kind}; half of the image's power is left at t = {half[OWN]:,} of {context.total:,} "
+                f"(linear: {half['linear']:,}, cosine: {half['cosine']:,}).",
             ),
         ),
     )

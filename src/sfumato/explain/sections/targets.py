@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 
 from sfumato.diffusion import PARAMETERIZATIONS
-from sfumato.explain.context import Context, spaced
+from sfumato.explain.context import Context
 from sfumato.explain.figure import Figure
 from sfumato.explain.packing import f32
+from sfumato.report.figures import spaced
 
 SPACES = ("eps", "x0", "v", "mu")
 
@@ -18,26 +19,26 @@ def collect(context: Context) -> tuple[Figure, ...]:
     t = steps.double() / context.total
     level = context.schedule(t)
     directions, factors = [], []
-    for name in SPACES:
+    own = context.model.config.diffusion.parameterization
+    spaces = [*SPACES, *([] if own in SPACES else [own])]
+    for name in spaces:
         p, q = PARAMETERIZATIONS[name].direction(context.schedule, t)
         directions.append(torch.stack([p, q]))
         # an error of the image, dx_0, is an error d / sigma dx_0 of the output
         factors.append(((level.alpha * q - level.sigma * p) / level.sigma).abs())
-    own = context.model.config.diffusion.parameterization
     return (
         Figure(
             name="targets",
             title="Noise, image, velocity, mean: four ways to say one thing",
-            caption="At a given x_t the image and the noise determine each other, so a network may output either, or a "
-            "mixture. Only the scale of an error changes: the curves show what an error of 0.1 in the output "
-            "becomes in "
-            "the predicted image. A noise predictor is exact near the data and leaves the image open near pure noise; "
-            "an image predictor is the reverse.",
+            caption="At a given $x_t$ the image and the noise determine each other, so a network may output either, "
+            "or a mixture. Only the scale of an error changes: the curves show what an error of 0.1 in the output "
+            "becomes in the predicted image. A noise predictor is exact near the data and leaves the image open near "
+            "pure noise; an image predictor is the reverse.",
             formula=r"\text{output} = p\, x_0 + q\,\epsilon :\quad \epsilon\ (0, 1) ,\ x_0\ (1, 0) ,\ v\ (-\sigma_t,"
             r" \alpha_t)",
             code=("diffusion.parameterization.solve", "diffusion.parameterization.target"),
             data={
-                "spaces": list(SPACES),
+                "spaces": spaces,
                 "own": own,
                 "steps": steps.tolist(),
                 "directions": f32(torch.stack(directions)),

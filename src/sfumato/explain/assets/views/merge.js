@@ -8,7 +8,7 @@ Sfumato.view("merge", (root, data, S) => {
   let drawn = MOST, timer = 0;
   const gauss = (x, m, v) => Math.exp((-((x - m) ** 2)) / (2 * v)) / Math.sqrt(2 * Math.PI * v);
   const chart = S.chart({ label: "two Gaussians and their sum", height: 280, x: { label: "x", low: -3, high: 3 }, y: { label: "density", low: 0 }, series: [] });
-  const numbers = S.readout(["first noise, α_t(1−α_{t−1})", "second noise, 1−α_t", "their sum", "1−α_t α_{t−1}", "measured"]);
+  const numbers = S.readout(["first noise, αₜ(1−αₜ₋₁)", "second noise, 1−αₜ", "their sum", "1−αₜαₜ₋₁", "measured"]);
   const START = 1.2, grid = Array.from({ length: 241 }, (_, i) => -3 + i / 40);
   const draw = () => {
     const a1 = S.get("first") / 100, a2 = S.get("second") / 100, v1 = a2 * (1 - a1), v2 = 1 - a2, mean = Math.sqrt(a1 * a2) * START;

@@ -1,7 +1,7 @@
 "use strict";
 // The four targets of one moment, and the network's prediction read as each of them.
 Sfumato.view("targets", (root, data, S) => {
-  const moment = S.moment(), { spaces, directions, factors, steps } = data, titles = { eps: "ε, the noise", x0: "x₀, the image", v: "v, the velocity", mu: "μ̃, the mean" };
+  const moment = S.moment(), { spaces, directions, factors, steps } = data, titles = { eps: "ε, the noise", x0: "x₀, the image", v: "v, the velocity", mu: "μ̃, the mean", refined: "the refined image", velocity: "ε − x₀, the flow's velocity" };
   const side = S.side(S.shared.shape[2], 96);
   const pairs = spaces.map((name) => [S.canvas(`target ${name}`, side), S.canvas(`prediction of ${name}`, side), S.el("span", { class: "under" })]);
   const chart = S.chart({ label: "what an error of the output becomes in the image", height: 250, x: { label: "t", log: true }, y: { label: "error of x₀ for an output wrong by 0.1", log: true, low: 1e-3, high: 100 }, series: [] });
