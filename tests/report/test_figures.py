@@ -61,8 +61,11 @@ def test_forward_goes_from_the_image_to_noise_in_both_rows() -> None:
     assert not np.array_equal(stepped[5], at_once[5]), "other noise"
     schedule = Cosine(50)
     steps = [0, *spaced(schedule, 10).tolist()]
+    sigmas = schedule(torch.tensor(steps) / 50).sigma
+    visible = [n for n, sigma in enumerate(sigmas.tolist()) if 0.1 < sigma < 0.45]  # beyond, bytes saturate
+    assert len(visible) >= 2
     for row in (stepped, at_once):
-        for column in (4, 6):  # beyond, bytes saturate
+        for column in visible:
             level = schedule(steps[column] / 50)
             seen = as_floats(row[column])
             # 192 numbers: four standard errors of a mean and of a standard deviation
@@ -133,4 +136,4 @@ def test_moments_of_a_strip_are_even_in_logsnr() -> None:
     assert chosen[-1] == 1000
     logsnr = [max(-7.0, float(schedule(times[k]).logsnr)) for k in chosen[:-1]]
     gaps = [b - a for a, b in pairwise(logsnr)]
-    assert max(gaps) < 1.1 * min(gaps)
+    assert max(gaps) < 1.3 * min(gaps), "but for the chain's own steps"

@@ -2,7 +2,8 @@
 // Attention maps: what one position reads from all others.
 Sfumato.view("attention", (root, data, S) => {
   const { layers, steps } = data;
-  S.define("query", 0.5, (text) => Math.min(1, Math.max(0, Number(text) || 0)));
+  const [rows, across] = layers[0].size;
+  S.define("query", (Math.floor(rows / 2) * across + Math.floor(across / 2)) / Math.max(1, rows * across - 1), (text) => Math.min(1, Math.max(0, Number(text) || 0)));
   S.define("attends", steps[Math.floor(steps.length / 2)], S.oneOf(steps));
   const values = Array.from({ length: 64 }, (_, i) => i / 63);
   const canvases = layers.map(({ name, size }) => S.canvas(`attention of ${name}`, S.side(size[1], 150), [1, ...size]));
