@@ -1364,6 +1364,8 @@ MUTATIONS = [
         'name.startswith(self.objects or ("\\0",))',
         'name.startswith(self.objects or ("",))',
         "tests/data/test_torch_file.py",
+    ),
+    M(
         "explain: the bound's weight twice",
         "explain/sections/bound.py",
         "return 0.5 * torch.expm1(",
