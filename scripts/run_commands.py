@@ -8,9 +8,9 @@ docs/ (but for usage lines with brackets), those of `sfumato --help`, the exampl
 in a process of its own with one thread. A command fails by its exit code, by a traceback, or by taking longer than
 `MOST_SECONDS`.
 
-There are stand-ins for what a user has: `~/photos`, `~/leaves`, the pictures that a command names, files whose content
-the page shows, and, on a page that trains nothing, the runs. A command runs as it is printed but for its size
-(`SMALLER`): a training takes two steps of a small network, or of the one that the command describes, and numbers of
+There are stand-ins for what a user has: `~/photos`, `~/leaves`, `~/generated`, the pictures that a command names, files
+whose content the page shows, and, on a page that trains nothing, the runs. A command runs as it is printed but for its
+size (`SMALLER`): a training takes two steps of a small network, or of the one that the command describes, and numbers of
 images, of steps and of seconds are small. What can't run here is listed in `SKIPPED` with the reason; an entry that
 matches no command is a mistake too.
 """
@@ -149,7 +149,7 @@ class Desk:
         self.seconds = 0.0  # of processor time
         self.folder.mkdir(parents=True)
         faces = _faces()
-        for name in ("photos", "leaves"):
+        for name in ("photos", "leaves", "generated"):
             photos = self.home / name
             photos.mkdir(parents=True)
             for i, face in enumerate(faces):

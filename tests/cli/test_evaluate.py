@@ -214,7 +214,7 @@ def test_any_images_are_measured_against_any_others(sfumato: Command, tmp_path: 
     assert results[0]["frechet"] == pytest.approx(results[2]["frechet"], rel=1e-6)
     assert not (tmp_path / "evaluation").exists()
     same = sfumato("evaluate", "digits", "--data", "digits").out
-    assert "\ncan't be told from the data: distance " in same
+    assert "\nindistinguishable from the data: distance " in same
     assert "1,797 images of digits compared with 1,797 of digits" in same
 
 

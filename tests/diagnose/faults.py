@@ -215,7 +215,8 @@ def figures(e: Evidence) -> str:
     t, v, labels = e.training, e.variance, e.labels
     constant = [level.constant for level in e.reading.levels if level.t > 0.2]
     shown = (
-        *(f"{one.layout:.3f}, {one.detail:.3f}" for one in (e.default, e.samples["from data"])),
+        f"{e.default.distance:.3f}",
+        f"{e.samples['from data'].distance:.3f}",
         f"{e.process.alpha_end:.2g}",
         f"{e.reading.middle:.2f}",
         f"{e.trained.middle:.2f}",

@@ -139,7 +139,7 @@ def test_the_worse_view_decides_and_is_named() -> None:
     assert (layout.words, detail.words) == ("far from the data in layout", "far from the data in detail")
     assert Verdict(high, high, 64).words == "far from the data in layout and detail"
     assert Verdict(high, None, 64).words == "far from the data"
-    assert Verdict(low, low, 64).words == "can't be told from the data"
+    assert Verdict(low, low, 64).words == "indistinguishable from the data"
     assert detail.sentence.startswith("far from the data in detail: distance 0.050 [0.040, 0.060] (from 0.02 on")
     assert json.loads(json.dumps(detail.to_dict()))["grade"] == 3
 

@@ -24,7 +24,7 @@ STEPS = (0.003, 0.01, 0.02, 0.1)
 (8x8) to 0.021 (28x28), of 3,000 images at 16x16 to 32x32, blotches, 0.043 to 0.048; real images with noise of 20 levels
 (of 255) 0.000 to 0.026, blurred over 3x3 pixels 0.06 and more; noise around the data's mean 0.12 to 0.38."""
 WORDS = (
-    "can't be told from the data",
+    "indistinguishable from the data",
     "close to the data",
     "some way from the data",
     "far from the data",
@@ -72,7 +72,7 @@ class Verdict:
 
     @property
     def grade(self) -> int:
-        """0 (can't be told from the data) to 4 (nothing like it)."""
+        """0 (indistinguishable from the data) to 4 (nothing like it)."""
         return grade(self.distance.value)
 
     @property
