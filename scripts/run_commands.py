@@ -10,8 +10,8 @@ in a process of its own with one thread. A command fails by its exit code, by a 
 
 There are stand-ins for what a user has: `~/photos`, `~/leaves`, `~/generated`, the pictures that a command names, files
 whose content the page shows, and, on a page that trains nothing, the runs. A command runs as it is printed but for its
-size (`SMALLER`): a training takes two steps of a small network, or of the one that the command describes, and numbers of
-images, of steps and of seconds are small. What can't run here is listed in `SKIPPED` with the reason; an entry that
+size (`SMALLER`): a training takes two steps of a small network, or of the one that the command describes, and numbers
+of images, of steps and of seconds are small. What can't run here is listed in `SKIPPED` with the reason; an entry that
 matches no command is a mistake too.
 """
 

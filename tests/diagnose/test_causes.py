@@ -272,7 +272,11 @@ def test_samples_far_from_the_data_that_nothing_else_explains_are_a_short_traini
 def test_a_remedy_may_mend_the_layout_alone() -> None:
     """A chain that ends too early spoils the layout; what its first level spoils is spoilt from data too."""
     start = {name: replace(one, layout=0.015, detail=0.018) for name, one in HEALTHY.samples.items()}
-    e = having(HEALTHY, process={"alpha_end": 0.4}, samples=start | {"from data": replace(start["ema"], layout=0.001)})
+    e = having(
+        HEALTHY,
+        process={"alpha_end": 0.4},
+        samples=start | {"from data": replace(start["ema"], layout=0.001, detail=0.019)},
+    )
     assert conclude(e)[0].cause == "schedule_end"
     assert "in layout is 0.015 when they start from noise, 0.001 when" in " ".join(conclude(e)[0].figures)
 

@@ -57,7 +57,7 @@ def mends(e: Evidence, name: str) -> bool:
     own, other = e.default, e.samples[name]
     pairs = ((own.layout, other.layout), (own.detail, other.detail))
     nearer = any(a >= NOTICED and b <= GAIN * a for a, b in pairs)
-    return nearer and other.distance <= max(own.distance, NOTICED)
+    return nearer and other.distance <= own.distance + NOTICED
 
 
 def far(e: Evidence) -> bool:
