@@ -478,8 +478,8 @@ MUTATIONS = [
     M(
         "training: every position the same noise",
         "train/trainer.py",
-        "normal(seed, Purpose.TRAIN_NOISE, positions.to(self.device)",
-        "normal(seed, Purpose.TRAIN_NOISE, 0 * positions.to(self.device)",
+        "Purpose.TRAIN_NOISE, positions.to(home)",
+        "Purpose.TRAIN_NOISE, 0 * positions.to(home)",
         "tests/train/test_trainer.py",
     ),
     M(
@@ -618,7 +618,7 @@ MUTATIONS = [
     M(
         "conditions: not given is the first value",
         "conditions/embedding.py",
-        "torch.where(number.isnan(), -1.0, number).long() + 1",
+        "torch.where(number.isnan(), 0.0, number + 1).long()",
         "number.nan_to_num(0.0).long() + 1",
         "tests/conditions/test_embedding.py",
     ),
@@ -815,8 +815,8 @@ MUTATIONS = [
     M(
         "transformer: gate left out of attention",
         "nets/transformer/blocks.py",
-        "torch.addcmul(x, gate_1, self._drop(",
-        "torch.addcmul(x, 1 + 0 * gate_1, self._drop(",
+        "torch.addcmul(x, gate_1, full(self._drop(",
+        "torch.addcmul(x, 1 + 0 * gate_1, full(self._drop(",
         "tests/nets/test_transformer.py",
     ),
     M(
@@ -829,15 +829,64 @@ MUTATIONS = [
     M(
         "transformer: keys are not normalised",
         "nets/transformer/blocks.py",
-        "q, k = (F.rms_norm(each, each.shape[-1:], eps=EPS) for each in (q, k))",
+        "q, k = (F.rms_norm(full(each), each.shape[-1:], eps=EPS).to(v.dtype) for each in (q, k))",
         "q = F.rms_norm(q, q.shape[-1:], eps=EPS)",
         "tests/nets/test_transformer.py",
+    ),
+    M(
+        "ranks: every rank computes the first rows of the batch",
+        "ranks/world.py",
+        "return slice(total * self.rank // self.size, total * (self.rank + 1) // self.size)",
+        "return slice(0, total // self.size)",
+        "tests/ranks tests/train/test_ranks.py",
+    ),
+    M(
+        "ranks: a part's gradient is an average of its own",
+        "train/parallel.py",
+        "return self.world.size / self.batch",
+        "return 1 / self.micro",
+        "tests/train/test_ranks.py",
+    ),
+    M(
+        "ranks: a part takes the first rows of the batch's dropout mask",
+        "nets/dropout.py",
+        "whole[first : first + len(x)]",
+        "whole[: len(x)]",
+        "tests/train/test_ranks.py",
+    ),
+    M(
+        "ranks: a resumed state stays on rank 0",
+        "train/trainer.py",
+        "        self.world.broadcast([numbers, *tensors])",
+        "        self.world.broadcast([numbers])",
+        "tests/train/test_ranks.py",
+    ),
+    M(
+        "float16: the gradient keeps the loss scale",
+        "train/precision.py",
+        "1 / self.scale",
+        "1.0",
+        "tests/train/test_precision.py",
+    ),
+    M(
+        "apple: Philox on the GPU",
+        "diffusion/noise.py",
+        'if index.device.type == "mps":',
+        "if False:",
+        "tests/train/test_apple.py",
+    ),
+    M(
+        "guards: every run ends where it overfits",
+        "train/loop.py",
+        'overfitting is not None and self.config.train.stop == "overfit"',
+        "overfitting is not None",
+        "tests/train/test_guards.py",
     ),
     M(
         "the history keeps weighted losses",
         "train/trainer.py",
         "self.history.update(terms)",
-        "self.history.update(weighted)",
+        "self.history.update(Terms(terms.loss * weights.to(terms.loss), terms.t))",
         "tests/train/test_objectives.py::test_the_history_keeps_losses_without_their_weights",
     ),
     M(
@@ -906,8 +955,8 @@ MUTATIONS = [
     M(
         "validation: the bound in nats",
         "train/validation.py",
-        "bound.losses(prediction, noised) / math.log(2)",
-        "bound.losses(prediction, noised)",
+        "Terms(nats / math.log(2), t)",
+        "Terms(nats, t)",
         "tests/train/test_validation.py::test_the_losses_are_those_of_given_times_and_noise",
     ),
     M(
@@ -955,8 +1004,8 @@ MUTATIONS = [
     M(
         "grids: the same seed for every run",
         "train/trainer.py",
-        "stream(num, config.seed,",
-        "stream(num, 0,",
+        "here.stop - here.start, config.seed,",
+        "here.stop - here.start, 0,",
         "tests/train/test_trainer.py::test_a_grid_is_what_the_default_recipe_samples",
     ),
     M(
@@ -969,8 +1018,8 @@ MUTATIONS = [
     M(
         "meter: the gradient's norm adds up over readings",
         "train/metrics.py",
-        "for tensor in (self._loss, self._count, self._norm, self._applied):",
-        "for tensor in (self._loss, self._count, self._applied):",
+        "for tensor in (self._loss, self._count, self._norm, self._applied, self._faults):",
+        "for tensor in (self._loss, self._count, self._applied, self._faults):",
         "tests/train/test_trainer.py::test_a_meter_sums_by_noise_level_and_leaves_out_what_was_skipped",
     ),
     M(

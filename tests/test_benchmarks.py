@@ -17,6 +17,7 @@ from sfumato.data import from_arrays
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 import arithmetic
+import gpu
 import judge
 import scale
 import time_to_quality
@@ -87,3 +88,17 @@ def test_one_device_exchanges_nothing_and_more_share_the_arithmetic() -> None:
     one, two = cifar.split(" | ")[2:4]
     assert "(222 + 0 ms a step" in one  # 3 * 11.56 GFLOP * 128 / 20 TFLOP
     assert "(111 + 0.48 ms a step" in two  # 2 * 1/2 * 4 * 35.7M bytes / 300 GB
+
+
+def test_the_benchmark_of_gpus_measures_a_cpu_and_says_what_is_missing(tmp_path: Path, capsys, monkeypatch) -> None:
+    words = ["--device", "cpu", "--networks", "small8", "--batch", "2", "--steps", "1"]
+    half, full = gpu.main([*words, "--json", str(tmp_path / "gpu.json")])
+    printed = capsys.readouterr().out
+    assert "the figures of a GPU are missing" in printed
+    assert (half["precision"], full["precision"], full["batch"]) == ("bf16", "fp32", 2)
+    assert full["images_s"] == pytest.approx(2e3 / full["ms"])
+    assert 0 < full["of_convolution"] < 1.5
+    assert json.loads((tmp_path / "gpu.json").read_text())["rows"] == [half, full]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpu.main([]) == []
+    assert "all figures of this benchmark are missing" in capsys.readouterr().out

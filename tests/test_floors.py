@@ -17,6 +17,7 @@ import sfumato
 ROOT = Path(sfumato.__file__).parent
 FLOORS = (
     ("errors", "lazy", "files"),
+    ("ranks",),
     ("diffusion", "plugins"),
     ("conditions",),
     ("codec",),

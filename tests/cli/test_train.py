@@ -132,7 +132,7 @@ def test_short_names_of_what_is_set_most_often(sfumato: Command) -> None:
         ("digits --images 1k --budget 1m", "--budget and --images both say how long"),
         ("digits --config nowhere.toml", "nowhere.toml can't be read"),
         ("digits --device gpu", "--device can't be 'gpu': write --device cuda"),
-        ("digits --device mps", "--device can't be 'mps': choose auto, cpu or cuda"),
+        ("digits --device xpu", "--device can't be 'xpu': choose auto, cpu, cuda or mps"),
         ("digits --lr fast", 'optim.lr = "fast": expected a number'),
         ("digits --lr 0.1 --optim.lr 0.2", "--lr and --optim.lr are the same value: give one"),
         ("digits --size 8,8,8", 'data.size = "8,8,8": expected 2 values, such as data.size=8,16'),

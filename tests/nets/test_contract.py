@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -15,6 +17,7 @@ from sfumato.nets.preconditioned import PreconditionedConfig
 from sfumato.nets.transformer.transformer import TransformerConfig
 from sfumato.nets.unet.general import GeneralUNetConfig
 from sfumato.nets.unet.unet import UNetConfig
+from sfumato.train.parallel import recompute
 
 # fmt: off
 SMALL: dict[str, NetworkConfig] = {
@@ -101,3 +104,40 @@ def test_costs_and_words(config: NetworkConfig) -> None:
     assert "\n" not in net.summary()
     with torch.device("meta"):  # nothing that is allocated decides what is built
         assert config.build(WHOLE).cost(8, 8) == cost
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_under_autocast_the_output_is_near_and_normalisations_are_in_float32(
+    config: NetworkConfig, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, x, time = awake(config, Interface(2)), torch.randn(3, 2, 8, 8), torch.tensor([0.0, 12.5, 999.0])
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    kinds = set()
+    for name in ("group_norm", "layer_norm", "rms_norm"):
+        function = getattr(torch.nn.functional, name)
+
+        def watched(h, *more, function=function, **named):
+            kinds.add(h.dtype)
+            return function(h, *more, **named)
+
+        monkeypatch.setattr(torch.nn.functional, name, watched)
+    with torch.no_grad():
+        exact = net(x, time)
+        with torch.autocast("cpu", dtype=dtype):
+            near = net(x, time)
+    assert kinds == {torch.float32}
+    assert near.dtype == dtype
+    assert float((near.float() - exact).norm() / exact.norm()) < (0.03 if dtype == torch.bfloat16 else 0.005)
+
+
+def test_recomputed_blocks_give_the_same_gradients(config: NetworkConfig) -> None:
+    x, time = torch.randn(3, 2, 8, 8), torch.tensor([0.0, 12.5, 999.0])
+    gradients = []
+    for on in (False, True):
+        net = awake(dataclasses.replace(config, dropout=0.2), Interface(2)).train()  # type: ignore[type-var]
+        recompute(net, on)
+        torch.manual_seed(5)
+        net(x, time).square().sum().backward()
+        gradients.append([parameter.grad for parameter in net.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))

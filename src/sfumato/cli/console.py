@@ -133,13 +133,15 @@ def progress(what: str, every: float = 5.0) -> Callable[[int, int], None]:
 
 def check_device(name: str) -> None:
     """Refuse the name of a device that can't be; without torch, which takes seconds to import."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", name):
         gpu = re.fullmatch(r"gpu(:?\d{1,3})?|\d{1,3}", name)
-        raise UserError(f"--device can't be '{name}': {'write --device cuda' if gpu else 'choose auto, cpu or cuda'}")
+        raise UserError(
+            f"--device can't be '{name}': {'write --device cuda' if gpu else 'choose auto, cpu, cuda or mps'}"
+        )
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device `cpu`, `cuda` or `cuda:1`, or for `auto` the GPU if there is one.
+    """Return the device `cpu`, `cuda`, `cuda:1` or `mps`, or for `auto` an NVIDIA GPU if there is one.
 
     Raises:
         UserError: the device does not exist.
@@ -151,6 +153,8 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if available else "cpu")
     device = torch.device(name)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError("this machine has no Apple GPU that torch can use: leave --device out, or use --device cpu")
     if device.type == "cuda" and not (available and (device.index or 0) < torch.cuda.device_count()):
         raise UserError(f"this machine has no {name} that torch can use: leave --device out, or use --device cpu")
     return device

@@ -36,7 +36,7 @@ class Diagnose:
     """how many images to sample each time; fewer are quicker and less certain"""
     seed: int = 0
     """of the noise"""
-    device: Annotated[str, option("auto|cpu|cuda")] = "auto"
+    device: Annotated[str, option("auto|cpu|cuda|mps")] = "auto"
     """where to compute; a GPU where there is one by default"""
     json: Flag = False
     """print one JSON object, with every figure and how it was measured, instead of text"""

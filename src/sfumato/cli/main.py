@@ -23,10 +23,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from sfumato import __version__
-from sfumato.cli import habits, signals
+from sfumato.cli import habits, launch, signals
 from sfumato.cli.console import discard_stdout, gated, say
 from sfumato.cli.threads import wait_briefly
 from sfumato.errors import UserError, nearest
+from sfumato.ranks import Lost
 
 if TYPE_CHECKING:
     from sfumato.cli.options import Verb
@@ -71,7 +72,7 @@ or networks of your own (docs/extend.md). To begin:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the words after `sfumato`, the process's own when None, and return the exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    words = launch.words = list(sys.argv[1:] if argv is None else argv)
     wait_briefly()
     try:
         with signals.raising(lasting=argv is None), gated():
@@ -86,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         discard_stdout()  # Python flushes it again at exit
         return 141
+    except Lost as error:  # rank 0 speaks for all, the next one where rank 0 is lost
+        return _fail(error, error.code) if error.said_here else error.code
     except (UserError, OSError) as error:
         return _fail(error, 2)
     except (MemoryError, RuntimeError) as error:

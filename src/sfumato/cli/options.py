@@ -33,7 +33,7 @@ Flag = Annotated[bool, FlagCreatePairsOff, arg(help_behavior_hint="")]
 """A switch that is off unless given."""
 
 _WHERE = "where to compute; a GPU where there is one by default"
-Device = Annotated[str, arg(metavar="auto|cpu|cuda", help_behavior_hint="", help=_WHERE)]
+Device = Annotated[str, arg(metavar="auto|cpu|cuda|mps", help_behavior_hint="", help=_WHERE)]
 Json = Annotated[bool, FlagCreatePairsOff, arg(help_behavior_hint="", help="print one JSON object instead of text")]
 
 Force = Annotated[bool, FlagCreatePairsOff, arg(help_behavior_hint="", help="overwrite a file that is there")]

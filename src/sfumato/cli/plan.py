@@ -45,7 +45,7 @@ class Plan:
     """a TOML file, whose values replace the preset's"""
     seconds: float = 20.0
     """how long to measure the speed; 0 does not measure it"""
-    device: Annotated[str, option("auto|cpu|cuda")] = "auto"
+    device: Annotated[str, option("auto|cpu|cuda|mps")] = "auto"
     """where to compute; a GPU where there is one by default"""
     json: Flag = False
     """print one JSON object instead of text"""

@@ -111,6 +111,24 @@ def saying(message: str) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def passing_on(tell: Callable[[int], None]) -> Iterator[None]:
+    """Tell of the first signal and go on: another process decides when this one ends. The second ends it at once."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        _note(number)
+        tell(number)
+
+    with _handled(handle):
+        yield
+
+
+def request(number: int) -> None:
+    """Do as if this process had received a signal, unless it has received one; from any thread."""
+    if _first is None:
+        os.kill(os.getpid(), number)
+
+
 def _alarm(seconds: float) -> None:
     """Have SIGALRM come after some seconds, or not at all for 0; a system without it never interrupts."""
     if hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -14,8 +14,10 @@ from sfumato.cli import signals
 from sfumato.cli.console import optional_stdout, pick_device, print_json, progress, say
 from sfumato.cli.ending import ending
 from sfumato.cli.habits import SHORT
+from sfumato.cli.launch import launch, pick_processes, unused_gpus
 from sfumato.cli.options import Flag, Overrides, option
 from sfumato.errors import UserError, plural
+from sfumato.ranks import Lost, Place, World
 from sfumato.report.text import count, facts, size
 
 if TYPE_CHECKING:
@@ -64,8 +66,10 @@ class Train:
     """train with labels: of the source, such as its sub-folders, or of a CSV or JSON Lines file (data.labels)"""
     config: Annotated[Path | None, option("FILE.toml")] = None
     """a TOML file, whose values replace the preset's"""
-    device: Annotated[str, option("auto|cpu|cuda")] = "auto"
+    device: Annotated[str, option("auto|cpu|cuda|mps")] = "auto"
     """where to compute; a GPU where there is one by default"""
+    processes: Annotated[str | None, option("auto|N")] = None
+    """train in several processes on this machine, with the result of one; auto starts one for each GPU"""
     accept_changes: Flag = False
     """resume although the images, or the version of torch or sfumato, have changed"""
     dry_run: Flag = False
@@ -80,12 +84,27 @@ class Train:
             return self._train(time.perf_counter())
 
     def _train(self, began: float) -> int:
-        """Train, with a budget that began at `began`."""
+        """Train, with a budget that began at `began`, in as many processes as were asked for or have been started."""
+        device = pick_device(self.device)
+        place, number = pick_processes(self.processes, device)
+        if number > 1 and not self.dry_run:
+            return launch(number)
+        if place is None or self.dry_run:
+            return 0 if place and place.rank else self._perform(device, began, World())
+        from sfumato.ranks.join import joined, local_device
+
+        device = local_device(device, place)
+        if place.rank:
+            return follow_in_silence(place, device)
+        with joined(place, device, signals.request) as world:
+            return self._perform(device, began, world)
+
+    def _perform(self, device: torch.device, began: float, world: World) -> int:
+        """Train on rank 0, or in one process alone."""
         from sfumato.nets import keep_memory
         from sfumato.run.folder import Run
         from sfumato.train.choose import choose, default_run, flip_as_begun
 
-        device = pick_device(self.device)
         if device.type == "cpu":
             keep_memory()
         values = self._given()
@@ -97,10 +116,10 @@ class Train:
             return _dry_run(config, run, data, device, reason, self.json)
         if not self.json:
             with optional_stdout():
-                say(_heading(config, run, data, reason, device))
+                say(_heading(config, run, data, reason, device, world.size))
         elif data.skipped:
             say(f"{plural(len(data.skipped), 'file')} skipped; 'sfumato data {self.data}' lists them", error=True)
-        train_in_view(config, run, data, device, self.accept_changes, self.json, began)
+        train_in_view(config, run, data, device, self.accept_changes, self.json, began, world)
         if not self.json:
             with optional_stdout():
                 say(ending(run, data))
@@ -126,6 +145,26 @@ class Train:
         return values | dotted
 
 
+def follow_in_silence(place: Place, device: torch.device) -> int:
+    """Follow rank 0 to the end, and return the exit code; rank 0 prints what goes wrong here too."""
+    from sfumato.nets import keep_memory
+    from sfumato.ranks.join import joined
+    from sfumato.train.follow import follow
+
+    if device.type == "cpu":
+        keep_memory()
+    world = World()
+    try:
+        with ExitStack() as stack:
+            world = stack.enter_context(joined(place, device))
+            stack.enter_context(signals.passing_on(world.ask_to_stop))
+            return follow(world, device)
+    except UserError as error:
+        if world.alone or isinstance(error, Lost):  # they did not even meet; `main` knows who speaks
+            raise
+        return 2
+
+
 def train_in_view(
     config: Config,
     run: Run,
@@ -134,13 +173,14 @@ def train_in_view(
     accept_changes: bool = False,
     as_json: bool = False,
     began: float | None = None,
+    world: World = World(),
 ) -> None:
     """Train with a live view or JSON; on a signal finish the step, save, and raise `signals.Stop`."""
     from sfumato.cli.live import viewing
     from sfumato.run.events import Skipped, Stepped
     from sfumato.train import train
 
-    events = train(config, run, data, device, accept_changes=accept_changes, began=began)
+    events = train(config, run, data, device, accept_changes=accept_changes, began=began, world=world)
     title, again = f"sfumato train {config.data.source}", "the same command resumes"
     with signals.deferring() as stop, closing(events), viewing(run, title, as_json) as view:
         skipping = False
@@ -158,7 +198,7 @@ def train_in_view(
                 break
 
 
-def _heading(config: Config, run: Run, data: Dataset, reason: str, device: torch.device) -> str:
+def _heading(config: Config, run: Run, data: Dataset, reason: str, device: torch.device, processes: int) -> str:
     """The network, the data and the device, before training starts."""
     from sfumato.cli.info import padding
     from sfumato.model import cost_of
@@ -170,7 +210,10 @@ def _heading(config: Config, run: Run, data: Dataset, reason: str, device: torch
             ("data", data.summary(names=0 if run.exists() else 8)),
             ("preset", reason),
             ("network", f"{network}{inside and ', ' + inside}"),
-            ("device", str(device)),
+            (
+                "device",
+                str(device) + unused_gpus(device) if processes == 1 else f"{device.type}, {processes} processes",
+            ),
             ("run", str(run.path)),
         ]
     )

@@ -29,7 +29,7 @@ class ValueEmbedding(nn.Module):
 
     def forward(self, number: Tensor) -> Tensor:
         """Look up (B,) indices of values, NaN = not given: (B, width); raises IndexError for an unknown one."""
-        rows: Tensor = self.table(torch.where(number.isnan(), -1.0, number).long() + 1)
+        rows: Tensor = self.table(torch.where(number.isnan(), 0.0, number + 1).long())
         return rows
 
 

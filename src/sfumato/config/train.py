@@ -10,10 +10,12 @@ from dataclasses import dataclass
 
 from sfumato.errors import nearest
 
+PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp16")
+STOPS = ("planned", "overfit")
 OPTIMIZERS = ("adam", "adamw", "muon")
 DECAYS = ("constant", "cosine", "linear", "late")
 _LEAST = {
-    1: ("batch", "images", "grid_images", "grid_steps"),
+    1: ("batch", "micro", "images", "grid_images", "grid_steps"),
     0: ("seed", "least_images", "grids", "held_outs", "held_out_images", "save_every"),
 }
 
@@ -24,7 +26,14 @@ class TrainConfig:
 
     Attributes:
         batch: images a step.
+        micro: images computed at once on each device, less memory for the same result up to rounding: a step's gradient
+            is the sum over its parts. None takes as many as fit.
+        precision: `fp32`, `tf32`, `bf16`, `fp16`; `auto` takes what the device has (`train.precision`).
+        recompute: compute the activations of the network's blocks again for the gradient in place of keeping them
+            (gradient checkpointing): a third more time, and several times less memory.
+        compile: compile the network by torch.compile: the first steps take minutes, the others less time.
         images: planned length in images; None lets `budget` decide.
+        stop: `planned` ends at the planned length; `overfit` also where the held-out loss has turned (`Best.update`).
         budget: seconds that the whole run may take; the length is planned from the measured speed, and corrected
             while the learning rate does not depend on it yet (`train.budget`).
         least_images: a budget in which fewer images would be seen is stretched to see them, to at most three times.
@@ -41,7 +50,12 @@ class TrainConfig:
     """
 
     batch: int = 64
+    micro: int | None = None
+    precision: str = "auto"
+    recompute: bool = False
+    compile: bool = False
     images: int | None = None
+    stop: str = "planned"
     budget: float | None = None
     least_images: int = 0
     seed: int = 0
@@ -61,6 +75,10 @@ class TrainConfig:
                 raise ValueError(f"{name} = {value}: must be at least {least}")
         if self.budget is not None and self.budget <= 0:
             raise ValueError(f"budget = {self.budget}: must be above 0 seconds")
+        for name, register in (("precision", PRECISIONS), ("stop", STOPS)):
+            value = getattr(self, name)
+            if value not in register:
+                raise ValueError(f'{name} = "{value}" is unknown{nearest(value, register)}')
         if self.seed >= 2**64:
             raise ValueError(f"seed = {self.seed}: must be below 2^64")
         if not 0 <= self.label_dropout <= 1:

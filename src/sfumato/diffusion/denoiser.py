@@ -65,7 +65,7 @@ class NetworkDenoiser:
     def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         """Run the network once and solve for x0 and eps."""
         t = per_row(t, x_t, self.schedule)
-        time = (t * self.schedule.num_steps - 1).to(torch.promote_types(x_t.dtype, torch.float32))
+        time = (t * self.schedule.num_steps - 1).to(torch.promote_types(x_t.dtype, torch.float32)).to(x_t.device)
         output = self.net(x_t, time, condition)
         fraction = None
         if output.shape[1] == 2 * x_t.shape[1]:

@@ -77,7 +77,8 @@ def philox(counter: Words, key: tuple[int, int]) -> Words:
 
 
 def words(seed: int, purpose: Purpose, index: Tensor, count: int, step: int = 0) -> Tensor:
-    """Return `count` 32-bit words for each example, (B, count) int64 on `index`'s device, each in [0, 2^32).
+    """Return `count` 32-bit words for each example, (B, count) int64 on `index`'s device (the CPU for one on an Apple
+    GPU, which has no fast integers of 64 bits), each in [0, 2^32).
 
     The seed lies in [0, 2^64), the examples `index` (B,) int64 in [0, 2^56), the time step or epoch in [0, 2^32).
     """
@@ -85,6 +86,7 @@ def words(seed: int, purpose: Purpose, index: Tensor, count: int, step: int = 0)
         raise ValueError(f"seed {seed} is out of range: use an integer from 0 to 2^64 - 1")
     if not 0 <= step < 2**32:
         raise ValueError(f"step {step} is out of range: use an integer from 0 to 2^32 - 1")
+    index = index.cpu() if index.device.type == "mps" else index
     _check_index(index)
     index = index.to(torch.int64)[:, None]
     block = torch.arange(-(-count // 4), device=index.device)[None, :]
@@ -118,8 +120,11 @@ def normal(
 ) -> Tensor:
     """Return standard normal numbers by Box-Muller, (B, *shape); other arguments as `words`.
 
-    They are computed in `dtype`, but in float32 where it is a half precision, which cannot hold the words.
+    They are computed in `dtype`, but in float32 where it is a half precision, which cannot hold the words; and on the
+    CPU for an index on an Apple GPU.
     """
+    if index.device.type == "mps":
+        return normal(seed, purpose, index.cpu(), shape, step, dtype).to(index.device)
     count = math.prod(shape)
     counters = words(seed, purpose, index, 4 * -(-count // 4), step)
     pairs = counters.to(torch.promote_types(dtype, torch.float32)).reshape(len(index), -(-count // 4) * 2, 2)

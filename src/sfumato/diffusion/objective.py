@@ -272,7 +272,7 @@ class LossHistory:
         """Return the history with a batch's unweighted losses added; non-finite ones are left out."""
         losses, seen = self.losses.clone(), self.seen.clone()
         steps = (terms.t.cpu() * len(seen)).round().long() - 1
-        loss = terms.loss.detach().double().cpu()
+        loss = terms.loss.detach().cpu().double()
         for i in loss.isfinite().nonzero()[:, 0].tolist():
             losses[steps[i], seen[steps[i]] % _LENGTH] = loss[i]
             seen[steps[i]] += 1

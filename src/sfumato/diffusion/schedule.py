@@ -43,8 +43,14 @@ def broadcast(coefficient: Tensor, x: Tensor) -> Tensor:
     """
     if not x.is_floating_point():
         raise ValueError(f"images of {x.dtype} have no noise level: encode them as floats first, such as 2k/255 - 1")
-    coefficient = coefficient.to(device=x.device, dtype=x.dtype)
+    coefficient = coefficient.to(x.dtype).to(x.device)
     return coefficient if coefficient.ndim == 0 else coefficient.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def exact_device(device: torch.device) -> torch.device:
+    """Return where the times and levels of images on a device are computed: there, or on the CPU where the device has
+    no float64 (Apple's GPUs)."""
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 Time = Tensor | float | Sequence[float]
@@ -66,7 +72,7 @@ def per_row(t: Time, x: Tensor, schedule: Schedule) -> Tensor:
     Raises:
         ValueError: t = 0, where there is no noise to predict.
     """
-    t = as_time(t, schedule.num_steps).to(x.device)
+    t = as_time(t, schedule.num_steps).to(exact_device(x.device))
     if t.device.type == "cpu" and bool((t <= 0).any()):
         raise ValueError("t = 0 is the image itself, which has no noise to predict: t must lie in (0, 1]")
     return t.expand(len(x))
@@ -120,8 +126,9 @@ class Level:
         return torch.atan2(self.sigma, self.alpha)
 
     def shaped(self, x: Tensor) -> Level:
-        """Return the level in float64 on x's device, shaped to multiply x: () or (B, 1, ..., 1)."""
-        return self.map(lambda c: c.to(x.device) if c.ndim == 0 else c.to(x.device).reshape(-1, *[1] * (x.ndim - 1)))
+        """Return the level in float64 on x's `exact_device`, in the shape to multiply x: () or (B, 1, ..., 1)."""
+        moved = self.map(lambda c: c.to(exact_device(x.device)))
+        return moved.map(lambda c: c if c.ndim == 0 else c.reshape(-1, *[1] * (x.ndim - 1)))
 
     def like(self, x: Tensor) -> Level:
         """Return the level in x's dtype and device, shaped to multiply x."""

@@ -201,10 +201,11 @@ class SampledBound:
         losses = []
         for k in range(count + 1):
             eps = normal(noise.seed, Purpose.HELD_OUT_NOISE, noise.index, noise.shape, step=k)
-            loss = training_loss(bound, denoiser, x_0, steps[:, k] / num_steps, eps, condition).loss.double()
-            losses.append(loss / (num_steps * math.log(2)))
+            loss = training_loss(bound, denoiser, x_0, steps[:, k] / num_steps, eps, condition).loss
+            losses.append(loss.to(steps.device).double() / (num_steps * math.log(2)))
         losses[-1] += codec.bits_offset
-        terms, prior = torch.stack(losses, 1), bits_per_dim(prior_term(x_0, denoiser.schedule(1.0))).double()
+        prior = bits_per_dim(prior_term(x_0, denoiser.schedule(1.0))).to(steps.device).double()
+        terms = torch.stack(losses, 1)
         inner = (weights * terms[:, :-1]).mean(1) if count else 0 * prior
         return {"total": prior + inner + terms[:, -1], "prior": prior, "terms": terms, "times": steps / num_steps}
 
@@ -234,6 +235,8 @@ class FlowDensity:
     def tables(self, denoiser: Denoiser, batch: Batch) -> Tables:
         """Solve the flow."""
         x_0, noise, condition, codec = batch
+        if x_0.device.type == "mps":
+            raise UserError("the flow is solved in float64, which mps does not have: give --device cpu")
         flow, signs = Flow(denoiser, self.rtol, self.rtol), noise.step(1).sign()[None]
         bits = variational_bits(flow, x_0, noise.step(0), signs, self.variance, condition, codec.decoder)
         return {"total": bits + codec.bits_offset}
@@ -271,5 +274,5 @@ def measure_bits(
         rows = None if condition is None else condition.take(index).to(device)
         noises = [Noise(seed + r, index.to(device), tuple(x_0.shape[1:])) for r in range(repeats)]
         draws = [estimator.tables(denoiser, Batch(x_0, noise, rows, codec)) for noise in noises]
-        shards.append({name: torch.stack([draw[name].double().cpu() for draw in draws], 1) for name in draws[0]})
+        shards.append({name: torch.stack([draw[name].cpu().double() for draw in draws], 1) for name in draws[0]})
     return Bits.cat(shards)

@@ -122,8 +122,7 @@ class Sampling:
                 raise
         # the cache can free the memory only after the exception and its frames are gone
         state = None
-        if noise.index.device.type == "cuda":
-            torch.cuda.empty_cache()
+        free_cache(noise.index.device)
         return None
 
 
@@ -227,6 +226,14 @@ def asked(model: Model, words: str | None) -> Condition | None:
             raise UserError(f"the model was trained without labels: leave out '{words}'")
         return None
     return model.vocabulary.parse(words, complete=model.config.train.label_dropout == 0)
+
+
+def free_cache(device: torch.device) -> None:
+    """Return the memory that torch keeps for later to a GPU."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -70,7 +70,7 @@ def measure_errors(
         labels = condition.to(model.device) if condition is not None and model.vocabulary is not None else None
         noise = Noise(0, index.to(model.device), model.shape)
         x_0 = model.codec.encode(values.to(model.device))
-        error += noise_errors(denoiser, x_0, times, noise, labels).double().sum(0).cpu()
+        error += noise_errors(denoiser, x_0, times, noise, labels).cpu().double().sum(0)
         if on_progress is not None:
             on_progress(int(index[-1]) + 1, len(rows))
     if not bool(error.isfinite().all()):

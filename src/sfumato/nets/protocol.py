@@ -81,6 +81,11 @@ class Network(nn.Module, ABC):
             UserError: a condition for an unconditional network.
         """
 
+    def recomputable(self) -> list[nn.Module]:
+        """Return the modules whose activations may be computed again in place of being kept: their outputs depend on
+        their inputs only. None by default."""
+        return []
+
     @abstractmethod
     def summary(self) -> str:
         """Return a description of one line."""

@@ -108,7 +108,7 @@ class EventLog:
         if self._rewind_to is not None:
             kept = [line for line in read_events(self.path) if _before(line, self._rewind_to)]
             write_atomic(self.path, "".join(json.dumps(line) + "\n" for line in kept), parents=False)
-            self._rewind_to = None
+            self._rewind_to, self._size = None, 0
 
 
 def _before(line: dict[str, Any], images: int) -> bool:

@@ -27,17 +27,20 @@ from sfumato.files import Lock, write_atomic
 from sfumato.generate.pictures import grid
 from sfumato.generate.sample import out_of_memory
 from sfumato.generate.writers import save_png
+from sfumato.ranks import World
 from sfumato.run.events import Event, Finished, HeldOut, Sampled, Skipped, Started, Stepped, Warned
 from sfumato.run.folder import Run
 from sfumato.run.log import EventLog
 from sfumato.run.plan import Course, Plan
 from sfumato.train import checkpoint
+from sfumato.train.follow import follow
 from sfumato.train.interrupt import closed_at_exit, holding
 from sfumato.train.metrics import Meter, by_level
 from sfumato.train.pace import Pace
 from sfumato.train.plan import begin, resolve_length
 from sfumato.train.saver import Saver, publish_last
 from sfumato.train.trainer import Trainer
+from sfumato.train.trouble import describe
 
 Events = Generator[Event, None, None]
 
@@ -56,6 +59,7 @@ def train(
     *,
     accept_changes: bool = False,
     began: float | None = None,
+    world: World = World(),
 ) -> Events:
     """Train, or resume, in a run folder, and record the events there.
 
@@ -66,6 +70,8 @@ def train(
         device: where to train.
         accept_changes: resume although the images or the versions differ from those of the checkpoint.
         began: `time.perf_counter()` when the budget began; now by default.
+        world: the ranks that train together. Only rank 0 reads and writes the run folder and yields events; the others
+            follow it to the end, and yield none.
 
     Yields:
         Events, each after it was recorded; the first is `Started`, the last `Finished`.
@@ -77,39 +83,54 @@ def train(
     """
     began = time.perf_counter() if began is None else began
     device = torch.device(device)
+    if not world.main:
+        follow(world, device, data)
+        return
     run.check_path(data.source_name)
     with run.locked() as lock:
         run.sweep()
-        config, plan = resolve_length(config, run, data, device, began)
+        config, plan = resolve_length(config, run, data, device, began, world)
         course = begin(run, config, plan, device)
         finished = run.read(run.finished_path)
-        if finished is not None and finished.get("images") == plan.steps * plan.batch:
-            publish_last(run, run.checkpoint(plan.steps * plan.batch))
+        if finished is not None and (finished.get("overfits") or finished.get("images") == plan.steps * plan.batch):
+            publish_last(run, run.checkpoint(int(finished["images"])))
             yield Finished(int(finished["images"]), float(finished.get("seconds", 0.0)), again=True)
             return
         try:
-            yield from Session(config, run, data, device, course, lock).recorded(accept_changes)
+            yield from Session(config, run, data, device, course, lock, world).recorded(accept_changes)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
-            half = max(1, config.train.batch // 2)
-            raise UserError(f"out of memory: set --train.batch={half}, in another --run folder") from None
+            half = max(1, (config.train.micro or -(-config.train.batch // world.size)) // 2)
+            raise UserError(
+                f"out of memory: set --train.micro={half} (images at once on a device), --train.recompute=true, or "
+                f"--train.batch={max(1, config.train.batch // 2)}, in another --run folder"
+            ) from None
 
 
 class Session:
     """A training from its start or a checkpoint to its end or an interruption."""
 
     def __init__(
-        self, config: Config, run: Run, data: Dataset, device: torch.device, course: Course, lock: Lock | None = None
+        self,
+        config: Config,
+        run: Run,
+        data: Dataset,
+        device: torch.device,
+        course: Course,
+        lock: Lock | None = None,
+        world: World = World(),
     ) -> None:
         self.start = time.perf_counter()
         self.config, self.run, self.data = config, run, data
-        self.trainer = Trainer(config, data, device)
+        self.trainer = Trainer(config, data, device, world)
         self.warnings: list[str] = list(self.trainer.warnings())
         self.pace = Pace(config, run, course, self.warnings.append)
         self.log, self.meter = EventLog(run.events_path, self.warnings.append), Meter(device)
-        self.window = WINDOW if device.type == "cuda" else 1
+        self.window = 1 if device.type == "cpu" else WINDOW
         self.earlier = 0.0  # seconds spent in earlier sessions
+        self.went_back_to = 0  # the checkpoint that a streak of skipped steps has led back to
+        self.overfits = False
         self.saver = Saver(run, self.trainer, self.log, self.pace, self.warnings, lock)
         self._follow_plan()
 
@@ -166,7 +187,7 @@ class Session:
             while True:
                 yield from self._look()
                 yield from self._replan()
-                if self.step >= self.plan.steps:
+                if self.step >= self.plan.steps or self.overfits:
                     break
                 if self.saver.is_due():
                     failure = self.saver.try_save(self.seconds)
@@ -184,7 +205,10 @@ class Session:
         try:
             yield finished
         finally:  # after it was logged, else the log of a run cut off here would lack its last event
-            self.run.write(self.run.finished_path, {"images": finished.images, "seconds": finished.seconds})
+            self.run.write(
+                self.run.finished_path,
+                {"images": finished.images, "seconds": finished.seconds, "overfits": self.overfits},
+            )
 
     def _look(self) -> Events:
         """Compute the held-out loss and write the sample grids, where they are due."""
@@ -218,6 +242,7 @@ class Session:
                 self.warnings.append(f"weights/best.safetensors was not written ({error}); training continues")
         buckets, bound = by_level(losses.held_out), by_level(losses.bound)
         self.warnings += [overfitting] if overfitting else []
+        self.overfits = overfitting is not None and self.config.train.stop == "overfit"
         yield HeldOut(self.images, buckets.mean, buckets, self.seconds, losses.train, bound, best)
 
     def _sample(self) -> Events:
@@ -237,7 +262,7 @@ class Session:
         """Take steps until a report, a held-out loss or a grid is due, and report them."""
         while True:
             metrics = self.trainer.step()
-            self.meter.add(metrics)
+            self.meter.add(metrics, self.step)
             step = self.step
             due = step in self.held_outs or step in self.grids or step in self.pace.stops
             if due or step % self.window == 0 or step >= self.plan.steps:
@@ -247,13 +272,28 @@ class Session:
         if sums.applied:
             loss, buckets = sums.buckets.mean, sums.buckets
             yield Stepped(self.images, step, loss, sums.grad_norm, metrics.lr, self.seconds, buckets, sums.applied)
-        if sums.applied < sums.steps:
-            reason = "the loss or its gradient was not finite"
-            yield Skipped(self.images, sums.steps - sums.applied, sums.in_a_row, reason)
+        if sums.trouble is None:
+            return
+        reason = describe(self.trainer, sums.trouble)
+        yield Skipped(self.images, sums.faults, sums.in_a_row, reason)
         if sums.in_a_row >= min(MAX_SKIPS, self.plan.steps):
             if sums.in_a_row == self.step:
                 raise UserError(
                     f"the loss or gradient of all {self.step} steps so far was not finite: run 'sfumato data check' on "
                     "the images, look at the diffusion settings, and start another --run"
                 )
-            raise self.saver.diverged(f"the loss or gradient of {sums.in_a_row} steps in a row was not finite")
+            yield from self._go_back(f"the loss or gradient of {sums.in_a_row} steps in a row was not finite", reason)
+
+    def _go_back(self, reason: str, last: str) -> Events:
+        """Take the steps since the last checkpoint again, once: they fail again unless the machine was at fault."""
+        if self.saver.saved_at <= self.went_back_to:
+            again = ", again after going back to it: no passing fault of the machine" if self.went_back_to > 0 else ""
+            raise self.saver.diverged(f"{reason}{again} (the last of them: {last})")
+        position = self.saver.resume(accept_changes=True)
+        assert position is not None, "there is a checkpoint"
+        self.went_back_to, self.saver.skips, self.meter = position.images, 0, Meter(self.trainer.device)
+        self._follow_plan()
+        yield Started(self.plan, self.images)
+        yield Warned(
+            self.images, f"{reason} ({last}): back at the checkpoint of {position.images} images, to try again"
+        )

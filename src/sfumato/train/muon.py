@@ -16,6 +16,7 @@ The iteration is in float32: bfloat16, as published, is slow on CPUs without it 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -48,6 +49,7 @@ def step(
     lr: float,
     applied: Tensor,
     decay: float = 0.0,
+    orthogonalise: Callable[[Tensor], Tensor] = orthogonalised,
 ) -> None:
     """Take one step of Muon in place, for weights of one shape, which are orthogonalised together.
 
@@ -58,11 +60,12 @@ def step(
         lr: the rate.
         applied: () tensor; where it is 0 neither weights nor momenta change, bit for bit.
         decay: decoupled weight decay: W <- (1 - lr decay) W first.
+        orthogonalise: what `orthogonalised` does; several processes divide it among them.
     """
     taken = applied > 0
     moved = torch._foreach_add(gradients, momenta, alpha=MOMENTUM)
     directions = torch._foreach_add(gradients, moved, alpha=MOMENTUM)
-    updates = orthogonalised(torch.stack([direction.flatten(1) for direction in directions]))
+    updates = orthogonalise(torch.stack([direction.flatten(1) for direction in directions]))
     scale = lr * SCALE * math.sqrt(max(updates.shape[-2:]))
     for weight, momentum, new, update in zip(weights, momenta, moved, updates, strict=True):
         kept = weight * (1 - lr * decay) if decay else weight

@@ -8,13 +8,14 @@ The rate follows the images seen: n before the step, B in the step, of N planned
 A step whose loss or gradient is not finite must change nothing, and the check must not make a GPU wait. So every step
 is launched, and a flag on the device decides; torch's fused Adam has it for its gradient scaler: where `found_inf` is 1
 neither weights nor moments nor step counts change, bit for bit. Muon (`muon`) takes the network's inner matrices
-(`Network.matrices`), AdamW everything else at the same rate.
+(`Network.matrices`), AdamW everything else at the same rate. Several processes divide the matrices to orthogonalise.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from itertools import groupby
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from sfumato.config.train import OptimConfig, in_images
 from sfumato.nets import Network
+from sfumato.ranks import World
 from sfumato.train import muon
 
 LATE = 0.3
@@ -54,10 +56,15 @@ class Optimizer:
 
     Adam's moments take their weight's memory layout: torch's fused kernels run through memory in order, so a moment in
     another layout would silently belong to other weights.
+
+    Attributes:
+        norms: of the gradient of each weight that has one, before they were clipped last.
     """
 
-    def __init__(self, config: OptimConfig, net: Network) -> None:
-        self.config, self.net = config, net
+    norms: Tensor
+
+    def __init__(self, config: OptimConfig, net: Network, world: World = World()) -> None:
+        self.config, self.net, self.world = config, net, world
         self._named = dict(net.named_parameters())
         matrices = net.matrices() if config.name == "muon" else {}
         self._momenta = {name: torch.zeros_like(weight) for name, weight in matrices.items()}
@@ -85,7 +92,9 @@ class Optimizer:
         """Scale all gradients to a joint norm of at most `config.clip`, and return the norm before: () tensor, not
         finite where any gradient is not."""
         weights = [weight for weight in self.net.parameters() if weight.grad is not None]
-        norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        self.norms = torch.stack(torch._foreach_norm(gradients))
+        norm: Tensor = torch.linalg.vector_norm(self.norms)
         if self.config.clip is not None:
             torch.nn.utils.clip_grads_with_norm_(weights, self.config.clip, norm)
         return norm
@@ -98,12 +107,22 @@ class Optimizer:
         self._adam.grad_scale = None  # type: ignore[attr-defined]
         self._adam.found_inf = 1 - applied  # type: ignore[attr-defined]
         self._adam.step()
+        first = 0
         for names in self._by_shape:
             weights = [self._named[name] for name in names]
             momenta, gradients = [self._momenta[name] for name in names], [weight.grad for weight in weights]
-            muon.step(weights, momenta, gradients, lr, applied, self.config.weight_decay)  # type: ignore[arg-type]
+            orthogonalise = partial(self._orthogonalised, first=first)
+            muon.step(weights, momenta, gradients, lr, applied, self.config.weight_decay, orthogonalise)  # type: ignore[arg-type]
+            first += len(names)
         for weight in self._named.values():
             weight.grad = None
+
+    def _orthogonalised(self, matrices: Tensor, first: int) -> Tensor:
+        """Orthogonalise matrices, each on one rank in turn; `first` is the number of those of other shapes before."""
+        if self.world.alone:
+            return muon.orthogonalised(matrices)
+        own = [row for row in range(len(matrices)) if (first + row) % self.world.size == self.world.rank]
+        return self.world.gather(muon.orthogonalised(matrices[own]), own, len(matrices))
 
     def state(self) -> dict[str, Tensor]:
         """Return the state as named tensors: `exp_avg/NAME`, `exp_avg_sq/NAME`, `step/NAME`; `momentum/NAME`."""

@@ -30,6 +30,7 @@ from sfumato.data import Dataset
 from sfumato.errors import UserError
 from sfumato.files import write_atomic
 from sfumato.model import cost_of
+from sfumato.ranks import World
 from sfumato.run.folder import Run, environment
 from sfumato.run.places import spelled_as_begun
 from sfumato.run.plan import Course, Plan, read_course
@@ -80,7 +81,12 @@ def _repeat(action: Callable[[], object], wait: Callable[[], None], seconds: flo
 
 
 def resolve_length(
-    config: Config, run: Run, data: Dataset, device: torch.device | str = "cpu", began: float | None = None
+    config: Config,
+    run: Run,
+    data: Dataset,
+    device: torch.device | str = "cpu",
+    began: float | None = None,
+    world: World = World(),
 ) -> tuple[Config, Plan]:
     """Return the configuration with its length, and the plan. Nothing is written.
 
@@ -90,6 +96,7 @@ def resolve_length(
         data: the images.
         device: where it is trained.
         began: `time.perf_counter()` at the start of the budget; now by default.
+        world: the ranks that will train it, which measure it together.
 
     Raises:
         UserError: the run was started with another configuration, no length and no budget, or too short a budget.
@@ -112,7 +119,7 @@ def resolve_length(
         return config, _given(config.train)
     if config.train.budget is None:
         raise UserError("no training length: give --budget (such as 30m) or --images (such as 500k)")
-    trainer = Trainer(_with_images(config, 10**9), data, device)
+    trainer = Trainer(_with_images(config, 10**9), data, device, world)
     speed = measure(trainer, config.train, min(3.0, config.train.budget / 20))
     plan = plan_for(config.train, speed, time.perf_counter() - began)
     return _with_images(config, plan.images), plan
@@ -275,6 +282,8 @@ def _speed(config: Config, data: Dataset, device: torch.device, seconds: float, 
 
 def available_memory(device: torch.device) -> int:
     """The device's memory in bytes, 0 where unknown."""
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory())
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     try:

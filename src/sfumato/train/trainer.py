@@ -27,21 +27,25 @@ from torch import Tensor
 
 from sfumato.codec.protocol import Codec
 from sfumato.conditions.protocol import cycled
-from sfumato.config.config import Config
+from sfumato.config.config import Config, to_dict
 from sfumato.data import Dataset
 from sfumato.data.augment import augment, draw
 from sfumato.diffusion import Importance, NetworkDenoiser, Terms, training_loss
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.noise import Purpose, normal, uniform, words
 from sfumato.diffusion.objective import LossHistory, learns_from_pure_noise
+from sfumato.diffusion.schedule import exact_device
 from sfumato.errors import UserError
 from sfumato.generate.recipe import Recipe
-from sfumato.generate.sample import prepare
+from sfumato.generate.sample import free_cache, out_of_memory, prepare
 from sfumato.model import Model
 from sfumato.nets import Network
+from sfumato.ranks import World
 from sfumato.train.ema import EMA
 from sfumato.train.metrics import StepMetrics
 from sfumato.train.optim import Optimizer, learning_rate
+from sfumato.train.parallel import Shares, recompute, spread, together
+from sfumato.train.precision import LossScale, resolve_precision, slow_here
 from sfumato.train.validation import Best, HeldOutLosses, held_out_losses
 
 
@@ -61,6 +65,7 @@ class Trainer:
         config: what to train; its length must be planned (`config.train.images`).
         data: the images.
         device: where to train.
+        world: the ranks that train together; on each of them a trainer is made.
 
     Attributes:
         net: the network.
@@ -69,23 +74,66 @@ class Trainer:
         best: the lowest held-out loss so far.
     """
 
-    def __init__(self, config: Config, data: Dataset, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, config: Config, data: Dataset, device: torch.device | str = "cpu", world: World = World()
+    ) -> None:
         assert config.train.images is not None, "the length is planned before a trainer is made"
-        self.config, self.data, self.device = config, data, torch.device(device)
+        self.config, self.data, self.device, self.world = config, data, torch.device(device), world
+        self.shares = Shares(world, config.train.batch, config.train.micro)
+        self.precision = resolve_precision(config.train.precision, self.device)
+        with world.ordered("trainer", config=to_dict(config), fingerprint=data.fingerprint):
+            world.assemble()
+            self._build()
+
+    def _build(self) -> None:
+        """Build the network and everything that learns with it."""
+        config, data = self.config, self.data
+        assert config.train.images is not None
         self.planned = config.train.images
         self.codec: Codec = config.codec.build(data.format, data.shape)
         with seeded(config.train.seed, Purpose.INITIAL_WEIGHTS, 0, self.device):
             net = config.net.build(config.interface(self.codec.shape[0], data.vocabulary))
         self.net: Network = net.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.net.train()
+        self.world.broadcast(self.net.parameters())
         self.ema = EMA(self.net)
-        self.optimizer = Optimizer(config.optim, self.net)
+        self.scale = LossScale(self.precision, self.device)
+        recompute(self.net, config.train.recompute)
+        self.parallel = spread(self.net, self.world, self.device, config.train.compile)
+        self.optimizer = Optimizer(config.optim, self.net, self.world)
         self.objective = config.diffusion.build_objective(self.codec.decoder)
         self.schedule = config.diffusion.build_schedule()
         by_history = isinstance(config.diffusion.timesteps, Importance)
         self.history = LossHistory.empty(self.schedule.num_steps) if by_history else None
         self.best = self._best_at_step = Best()
         self.images = 0
+
+        if self.device.type != "cpu" and config.train.micro is None:
+            self.fit_memory()
+
+    def fit_memory(self) -> None:
+        """Halve the images computed at once until the gradient of so many fits into the device's memory.
+
+        Each rank chooses for itself; nothing else depends on it but the rounding of sums.
+        """
+        while not self._fits():
+            self.shares.micro = -(-self.shares.micro // 2)
+
+    def _fits(self) -> bool:
+        """Whether a gradient can be computed; where not even one image fits, raise what the device says."""
+        positions, t = torch.arange(self.shares.micro), torch.full((self.shares.micro,), 0.5, dtype=torch.float64)
+        try:
+            with self._dropout(0), self.shares.alone(self.parallel):
+                self._losses(positions, t).sum().backward()  # type: ignore[no-untyped-call]
+            return True
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error) or self.shares.micro == 1:
+                raise
+        finally:
+            for weight in self.net.parameters():
+                weight.grad = None
+        free_cache(self.device)  # only after the exception and its frames are gone
+        return False
 
     def denoiser(self, net: Callable[..., Tensor]) -> NetworkDenoiser:
         """Return a network as a denoiser."""
@@ -103,28 +151,54 @@ class Trainer:
 
     def step(self) -> StepMetrics:
         """Take one step: the positions after the images seen, one gradient, the optimiser, then the average."""
-        train, seed, start = self.config.train, self.config.train.seed, self.images
+        with self.world.ordered("step_at", images=self.images, planned=self.planned):
+            return self._step()
+
+    def step_at(self, images: int, planned: int) -> None:
+        """Take the step that rank 0 takes, which may have another number of images planned by now."""
+        assert images == self.images, "the ranks are at different steps"
+        self.planned = planned
+        self._step()
+
+    def _step(self) -> StepMetrics:
+        train, shares, start = self.config.train, self.shares, self.images
         positions = torch.arange(start, start + train.batch)
-        batch = self.data.batch(positions, seed)
-        condition = self.dropped(batch.condition, positions)
-        x_0, altered = self.altered(self.encode(batch.x), positions)
-        net = self.net if altered is None else partial(self.net, augment=altered)
-        t, weights = self._sample_timesteps(uniform(seed, Purpose.TRAIN_TIME, positions))
-        eps = normal(seed, Purpose.TRAIN_NOISE, positions.to(self.device), tuple(x_0.shape[1:]))
-        with self._dropout(start // train.batch):
-            terms = training_loss(self.objective, self.denoiser(net), x_0, t.to(self.device), eps, condition)
-            weighted = Terms(terms.loss * weights.to(terms.loss), terms.t) if weights is not None else terms
-            loss = weighted.loss.mean()
-            loss.backward()  # type: ignore[no-untyped-call]
+        t, weights = self._sample_timesteps(uniform(train.seed, Purpose.TRAIN_TIME, positions))
+        losses = []
+        for part in shares.parts():
+            with self._dropout(start // train.batch), shares.computing(part, self.parallel):
+                loss = self._losses(positions[part], t[part])
+                weighted = loss if weights is None else loss * weights[part].to(loss)
+                self.scale.scaled(weighted.sum() * shares.scale).backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+        terms = Terms(self.world.gather(torch.cat(losses), shares.here, train.batch), t)
         if self.history is not None:
             self.history = self.history.update(terms)
-        metrics = self._apply(Terms(weighted.loss.detach(), terms.t), loss.detach())
+        if weights is not None:
+            terms = Terms(terms.loss * weights.to(terms.loss), terms.t)
+        metrics = self._apply(terms, terms.loss.mean())
         self.images += train.batch
         self._best_at_step = self.best
         return metrics
 
+    def _losses(self, positions: Tensor, t: Tensor) -> Tensor:
+        """Return the loss of each of some positions of the training stream, at their times."""
+        batch = self.data.batch(positions, self.config.train.seed)
+        condition = self.dropped(batch.condition, positions)
+        x_0, altered = self.altered(self.encode(batch.x), positions)
+        net = self.precision.network(self.parallel, self.device)
+        net = net if altered is None else partial(net, augment=altered)
+        home = exact_device(self.device)
+        eps = normal(self.config.train.seed, Purpose.TRAIN_NOISE, positions.to(home), tuple(x_0.shape[1:]))
+        eps, t = eps.to(self.device), t.to(home)
+        return training_loss(self.objective, self.denoiser(net), x_0, t, eps, condition).loss
+
     def warnings(self) -> Iterator[str]:
-        """Yield what a user should know about the objective before training."""
+        """Yield what a user should know about the objective and the device before training."""
+        if slow := slow_here(self.precision, self.device):
+            yield slow
+        if self.shares.micro < self.shares.here.stop and self.config.train.micro is None:
+            yield f"{self.shares.micro} images at once fit into memory: each step is computed in parts of so many"
         space = self.config.diffusion.build_parameterization()
         if not learns_from_pure_noise(self.objective, space, self.schedule):
             yield (
@@ -165,16 +239,19 @@ class Trainer:
     def _apply(self, terms: Terms, loss: Tensor) -> StepMetrics:
         """Update the weights by the gradient, then the average by the weights."""
         config, start, batch, planned = self.config, self.images, self.config.train.batch, self.planned
+        self.scale.unscale(weight.grad for weight in self.net.parameters())
         norm = self.optimizer.clip()
         applied = (loss.isfinite() & norm.isfinite()).float()
+        forgiven = self.scale.update(norm.isfinite().float()) * loss.isfinite()
         lr = learning_rate(config.optim, start, batch, planned)
         self.optimizer.step(lr, applied)
         self.ema.update(config.ema.decay(start, batch, planned), applied)
-        return StepMetrics(terms, norm, applied, lr)
+        return StepMetrics(terms, norm, applied, lr, self.optimizer.norms, forgiven)
 
+    @together
     def held_out(self) -> HeldOutLosses | None:
         """Return the losses of the average on the held-out set; None where no image is held out."""
-        return held_out_losses(self.model(), self.data)
+        return held_out_losses(self.model(), self.data, self.world)
 
     @property
     def grid_steps(self) -> int:
@@ -183,6 +260,7 @@ class Trainer:
         assert steps is not None
         return steps
 
+    @together
     def sample_grid(self, num_steps: int | None = None, kind: str = "ema") -> Tensor:
         """Sample a grid of images by the default recipe, from the same seed every time.
 
@@ -198,10 +276,17 @@ class Trainer:
         model.net.eval()
         try:
             sampling = prepare(model, Recipe(steps=num_steps or config.grid_steps), condition)
-            parts = sampling.stream(num, config.seed, condition=condition, batch=min(num, max(64, config.batch)))
-            return self.codec.shown(torch.cat([images for _, images in parts]))
+            here, batch = self.world.rows(num), min(num, max(64, config.batch))
+            parts = sampling.stream(
+                here.stop - here.start, config.seed, condition=condition, batch=batch, first=here.start
+            )
+            shown = [self.codec.shown(images) for _, images in parts] or [self._no_pictures()]
+            return self.world.gather(torch.cat(shown), here, num)
         finally:
             model.net.train(model.net is self.net)
+
+    def _no_pictures(self) -> Tensor:
+        return self.codec.shown(torch.zeros(1, *self.codec.shape))[:0]
 
     def grid_condition(self) -> Condition | None:
         """Return the conditions of a grid's images, which cycle through each value of each attribute.
@@ -219,6 +304,16 @@ class Trainer:
         """Wait until the device has finished its work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+
+    @together
+    def share_state(self) -> None:
+        """Give every rank the state of rank 0."""
+        numbers = torch.tensor([self.images])
+        tensors = [tensor for named in self.state().values() for name, tensor in named.items() if name[:6] != "watch/"]
+        self.world.broadcast([numbers, *tensors])
+        self.images = int(numbers)
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         """Return every tensor of the state: `raw`, `ema` (state dicts) and `optim`, each by name."""
@@ -228,7 +323,7 @@ class Trainer:
             "raw": self.net.state_dict(),
             "ema": self.ema.net.state_dict(),
             # the best as of the last step: a held-out loss taken after it is taken again on resuming
-            "optim": self.optimizer.state() | losses | self._best_at_step.state(),
+            "optim": self.optimizer.state() | self.scale.state() | losses | self._best_at_step.state(),
         }
 
     @torch.no_grad()
@@ -242,9 +337,11 @@ class Trainer:
             for name, net in (("raw", self.net), ("ema", self.ema.net)):
                 net.load_state_dict(state[name])
             self.optimizer.load(state["optim"])
+            self.scale.load(state["optim"])
             self.best = self._best_at_step = Best.from_state(state["optim"])
             if self.history is not None:
                 self.history = LossHistory(state["optim"]["history/losses"], state["optim"]["history/seen"])
         except (KeyError, RuntimeError) as error:
             raise UserError(f"the checkpoint is of another network: {' '.join(str(error).split())[:160]}") from None
         self.images = images
+        self.share_state()

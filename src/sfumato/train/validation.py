@@ -20,7 +20,9 @@ from torch import Tensor
 from sfumato.data import Dataset
 from sfumato.diffusion import Bound, Noised, Terms, marginal, sample_timesteps
 from sfumato.diffusion.noise import Purpose, normal, uniform
+from sfumato.diffusion.schedule import exact_device
 from sfumato.model import Model
+from sfumato.ranks import World
 
 SEED = 0
 """The same in every run, so that held-out losses of runs with other seeds can be compared."""
@@ -43,7 +45,7 @@ class HeldOutLosses:
     train: float
 
 
-def held_out_losses(model: Model, data: Dataset) -> HeldOutLosses | None:
+def held_out_losses(model: Model, data: Dataset, world: World = World()) -> HeldOutLosses | None:
     """Return a model's losses on the held-out set; None where no image is held out.
 
     The times are stratified, t of image j from the j-th of n equal parts, so a few images cover all noise levels.
@@ -51,29 +53,35 @@ def held_out_losses(model: Model, data: Dataset) -> HeldOutLosses | None:
     index = torch.from_numpy(data.held_out[: model.config.train.held_out_images])
     if not len(index):
         return None
-    held_out, bound = _losses(model, data, index)
-    train, _ = _losses(model, data, torch.from_numpy(data.train[: len(index)]))
-    return HeldOutLosses(held_out, bound, float(train.loss.double().mean()))
+    held_out, bound = _losses(model, data, index, world)
+    train, _ = _losses(model, data, torch.from_numpy(data.train[: len(index)]), world)
+    return HeldOutLosses(held_out, bound, float(train.loss.cpu().double().mean()))
 
 
 @torch.no_grad()
-def _losses(model: Model, data: Dataset, index: Tensor) -> tuple[Terms, Terms]:
-    """Return the objective's losses and the bound's terms of images."""
-    diffusion, device, schedule, parts = model.config.diffusion, model.device, model.schedule, []
+def _losses(model: Model, data: Dataset, index: Tensor, world: World) -> tuple[Terms, Terms]:
+    """Return the objective's losses and the bound's terms of images, whose batches the ranks take in turn."""
+    diffusion, device, schedule = model.config.diffusion, model.device, model.schedule
     objective = diffusion.build_objective(model.codec.decoder)
     bound = Bound(diffusion.build_variance(), model.codec.decoder)
-    for part in torch.split(torch.arange(len(index)), model.config.train.batch):
+    rows = torch.arange(len(index))
+    u = (rows + uniform(SEED, Purpose.HELD_OUT_TIME, rows)) / len(index)
+    t = sample_timesteps(u, schedule.num_steps).to(exact_device(device))
+    results = torch.zeros(2, len(index), device=device)
+    for number, part in enumerate(torch.split(rows, model.config.train.micro or model.config.train.batch)):
+        if number % world.size != world.rank:
+            continue
         values, condition = data.rows(index[part])
         x_0 = model.codec.encode(values.to(device)).contiguous(memory_format=torch.channels_last)
-        u = (part + uniform(SEED, Purpose.HELD_OUT_TIME, part)) / len(index)
-        t = sample_timesteps(u, schedule.num_steps).to(device)
         eps = normal(SEED, Purpose.HELD_OUT_NOISE, part.to(device), tuple(x_0.shape[1:]))
         condition = None if condition is None else condition.to(device)
-        x_t = marginal(x_0, schedule(t)).sample(eps)
-        prediction, noised = model.denoiser(x_t, t, condition), Noised(x_0, eps, x_t, t, schedule)
-        parts.append((objective.losses(prediction, noised), bound.losses(prediction, noised) / math.log(2), t))
-    losses, bits, t = (torch.cat(part) for part in zip(*parts, strict=True))
-    return Terms(losses, t), Terms(bits, t)
+        times = t[part.to(t.device)]
+        x_t = marginal(x_0, schedule(times)).sample(eps)
+        prediction, noised = model.denoiser(x_t, times, condition), Noised(x_0, eps, x_t, times, schedule)
+        for result, losses in zip(results, (objective, bound), strict=True):
+            result[part.to(device)] = losses.losses(prediction, noised)
+    losses, nats = world.sum(results)
+    return Terms(losses, t), Terms(nats / math.log(2), t)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +108,7 @@ class Best:
             train: mean loss on training images, with the same times and noise.
             images: images seen.
         """
-        losses = held_out.detach().double().cpu()
+        losses = held_out.detach().cpu().double()
         if not losses.mean().isfinite():
             return self, None
         if len(self.held_out) != len(losses) or float(losses.mean()) < float(self.held_out.mean()):

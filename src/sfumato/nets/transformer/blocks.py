@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sfumato.nets.dropout import dropout
 from sfumato.nets.embedding import sinusoid
 
 EPS = 1e-6
@@ -39,7 +40,14 @@ def positions(height: int, width: int, dim: int, like: Tensor) -> Tensor:
 
 def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Return (1 + scale) norm(x) + shift: x (B, N, width) normalised over its features, the others (B, 1, width)."""
-    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=EPS), 1 + scale)
+    x = F.layer_norm(full(x), x.shape[-1:], eps=EPS)
+    return torch.addcmul(shift.to(x.dtype), x, 1 + scale.to(x.dtype))
+
+
+def full(x: Tensor) -> Tensor:
+    """Return x in float32 where autocast is on: what is normalised and added up keeps its precision."""
+    kind = x.device.type
+    return x.float() if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind) else x
 
 
 class Attention(nn.Module):
@@ -55,7 +63,7 @@ class Attention(nn.Module):
         """Map (B, N, width) to the same shape."""
         num, tokens, width = x.shape
         q, k, v = self.qkv(x).view(num, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        q, k = (F.rms_norm(each, each.shape[-1:], eps=EPS) for each in (q, k))
+        q, k = (F.rms_norm(full(each), each.shape[-1:], eps=EPS).to(v.dtype) for each in (q, k))
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(num, tokens, width)
         out: Tensor = self.out(mixed)
         return out
@@ -74,13 +82,14 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """Map x (B, N, width) and emb (B, width), already through its silu, to (B, N, width)."""
-        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = self.modulation(emb)[:, None].chunk(6, dim=2)
-        x = torch.addcmul(x, gate_1, self._drop(self.attention(modulated(x, shift_1, scale_1))))
+        x = full(x)
+        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = full(self.modulation(emb))[:, None].chunk(6, dim=2)
+        x = torch.addcmul(x, gate_1, full(self._drop(self.attention(modulated(x, shift_1, scale_1)))))
         inner = self.narrow(F.gelu(self.widen(modulated(x, shift_2, scale_2))))
-        return torch.addcmul(x, gate_2, self._drop(inner))
+        return torch.addcmul(x, gate_2, full(self._drop(inner)))
 
     def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training) if self.dropout else x
+        return dropout(x, self.dropout, self.training) if self.dropout else x
 
 
 class Exit(nn.Module):

@@ -121,6 +121,10 @@ class Transformer(Conditioned):
         out = self.exit(h, emb).transpose(1, 2).unflatten(2, (rows, columns))
         return F.pixel_shuffle(out, self.config.patch)[..., :height, :width]
 
+    def recomputable(self) -> list[nn.Module]:
+        """Return the blocks."""
+        return list(self.blocks)
+
     def summary(self) -> str:
         """Return its width, depth, heads and patches."""
         config = self.config

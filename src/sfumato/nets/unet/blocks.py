@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sfumato.nets.dropout import dropout
+
 
 def norm(width: int, groups: int) -> nn.GroupNorm:
     """Return the network's normalisation: GroupNorm (Wu, He 2018) with the published eps of 1e-6."""
@@ -25,7 +27,13 @@ def norm(width: int, groups: int) -> nn.GroupNorm:
 
 def norm_silu(layer: nn.GroupNorm, x: Tensor) -> Tensor:
     """Normalise, then apply silu(x) = x sigmoid(x), the latter in place where no gradient needs its input."""
-    return F.silu(layer(x), inplace=not torch.is_grad_enabled())
+    return F.silu(normalised(layer, x), inplace=not torch.is_grad_enabled())
+
+
+def normalised(layer: nn.GroupNorm, x: Tensor) -> Tensor:
+    """Normalise in the precision of the layer's weights, also where autocast computes the layers around it in less."""
+    out: Tensor = layer(x.to(layer.weight.dtype))
+    return out
 
 
 class ResidualBlock(nn.Module):
@@ -49,7 +57,7 @@ class ResidualBlock(nn.Module):
         """Map x (B, inputs, H, W) and emb (B, embedding), already through its silu, to (B, outputs, H, W)."""
         h: Tensor = self.conv_1(norm_silu(self.norm_1, x))
         h += self.project(emb)[:, :, None, None]
-        h = F.dropout(norm_silu(self.norm_2, h), self.dropout, self.training)
+        h = dropout(norm_silu(self.norm_2, h), self.dropout, self.training)
         h = self.conv_2(h)
         h += self.shortcut(x)
         return h
@@ -69,7 +77,9 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, width, H, W) to the same shape."""
         num, width, height, breadth = x.shape
-        pixels = self.qkv(self.norm(x)).permute(0, 2, 3, 1).reshape(num, height * breadth, 3, self.heads, -1)
+        pixels = (
+            self.qkv(normalised(self.norm, x)).permute(0, 2, 3, 1).reshape(num, height * breadth, 3, self.heads, -1)
+        )
         # The channels of a head stay adjacent in memory: the fused kernels need only that.
         q, k, v = pixels.permute(2, 0, 3, 1, 4).unbind(0)
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(num, height, breadth, width)

@@ -26,8 +26,9 @@ from torch import Tensor, nn
 
 from sfumato.diffusion.condition import Condition
 from sfumato.nets.base import require
+from sfumato.nets.dropout import dropout
 from sfumato.nets.protocol import Interface
-from sfumato.nets.unet.blocks import Downsample, ResidualBlock, SelfAttention, Upsample, norm_silu
+from sfumato.nets.unet.blocks import Downsample, ResidualBlock, SelfAttention, Upsample, norm_silu, normalised
 from sfumato.nets.unet.unet import UNet, UNetConfig
 
 HALVINGS = ("low", "conv", "mean", "block")
@@ -199,10 +200,11 @@ class GeneralBlock(ResidualBlock):
         told: Tensor = self.project(emb)[:, :, None, None]
         if self.scale_shift:
             scale, shift = told.chunk(2, dim=1)
-            h = F.silu(torch.addcmul(shift, self.norm_2(h), scale + 1))
+            h = normalised(self.norm_2, h)
+            h = F.silu(torch.addcmul(shift.to(h.dtype), h, scale.to(h.dtype) + 1))
         else:
             h = norm_silu(self.norm_2, h + told)
-        h = self.conv_2(F.dropout(h, self.dropout, self.training)) + self.shortcut(self.resample(x))
+        h = self.conv_2(dropout(h, self.dropout, self.training)) + self.shortcut(self.resample(x))
         return h if self.output_scale == 1 else h * self.output_scale
 
 

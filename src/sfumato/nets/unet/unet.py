@@ -281,6 +281,10 @@ class UNet(Conditioned):
         x = self._levels(x.contiguous(memory_format=torch.channels_last), emb)
         return F.pixel_shuffle(x, self.config.patch)[..., :height, :width]
 
+    def recomputable(self) -> list[nn.Module]:
+        """Return the residual and attention blocks."""
+        return [module for module in self.modules() if isinstance(module, ResidualBlock | SelfAttention)]
+
     def summary(self) -> str:
         """Return its levels, blocks and attention."""
         config = self.config

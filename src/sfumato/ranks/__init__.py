@@ -1,0 +1,8 @@
+"""Several processes that train one model: where each is, what they say to one another, who watches over them."""
+
+from __future__ import annotations
+
+from sfumato.ranks.place import Place, find_place
+from sfumato.ranks.world import Lost, World
+
+__all__ = ["Lost", "Place", "World", "find_place"]

@@ -1,0 +1,230 @@
+"""What the processes of a job say to one another, and what they do when one of them is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+import torch
+
+from sfumato.errors import UserError
+from sfumato.ranks import Place, World, find_place
+from sfumato.ranks import watch as watching
+from sfumato.ranks.join import joined, local_device
+from sfumato.ranks.place import first_host
+
+from .jobs import CPU, Job, free_port, results
+
+
+def test_one_process_alone_needs_nothing():
+    world = World()
+    x = torch.arange(3.0)
+    assert world.main
+    assert world.alone
+    assert torch.equal(world.sum(x.clone()), x)
+    assert torch.equal(world.gather(x, slice(0, 3), 3), x)
+    world.broadcast([x])
+    with world.ordered("step", images=3):
+        pass
+    with joined(None, CPU) as joined_world:
+        assert joined_world.alone
+
+
+@pytest.mark.parametrize(("size", "total"), [(1, 5), (2, 8), (3, 8), (4, 4), (8, 9)])
+def test_rows_are_every_row_once_in_order(size, total):
+    parts = [World(rank, size).rows(total) for rank in range(size)]
+    assert [row for part in parts for row in range(part.start, part.stop)] == list(range(total))
+    assert max(part.stop - part.start for part in parts) - min(part.stop - part.start for part in parts) <= 1
+
+
+def meet(world: World):
+    here = world.rows(5)
+    gathered = world.gather(torch.arange(10.0).reshape(5, 2)[here], here, 5)
+    strided = torch.full((2, 3, 4, 4), float(world.rank)).contiguous(memory_format=torch.channels_last)
+    world.broadcast([strided])
+    heard = []
+    if world.main:
+        with world.ordered("short", a=1), world.ordered("inside"):
+            pass
+        with world.ordered("long", text="x" * 1000):
+            pass
+    else:
+        heard = [order for order in world.orders() if order[0] != "end"]
+    return gathered, strided.is_contiguous(memory_format=torch.channels_last) and float(strided.sum()), heard
+
+
+def test_sums_gathers_broadcasts_and_orders(tmp_path):
+    found = results(3, meet, tmp_path)
+    for rank, (gathered, strided, heard) in enumerate(found):
+        assert torch.equal(gathered, torch.arange(10.0).reshape(5, 2))
+        assert strided == 0.0
+        # an order inside another is no order of its own
+        assert heard == ([("short", {"a": 1}), ("long", {"text": "x" * 1000})] if rank else [])
+
+
+def work(world: World) -> None:
+    """Meet again and again, for ever."""
+    x = torch.zeros(1)
+    while True:
+        world.sum(x)
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_rank_that_dies_is_named_and_the_job_ends(tmp_path, killed):
+    job = Job(3, work, tmp_path)
+    time.sleep(1.5)
+    os.kill(job.pids[killed], signal.SIGKILL)
+    start = time.monotonic()
+    codes = job.codes(30)
+    assert time.monotonic() - start < 30
+    assert codes[killed] == -signal.SIGKILL
+    assert [code for rank, code in enumerate(codes) if rank != killed] == [2, 2]
+    message, said_here = job.result(1 if killed == 0 else 0)
+    assert f"rank {killed} (process {job.pids[killed]} on " in message
+    assert said_here
+    assert not job.result(2)[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_a_rank_that_is_stopped_is_named_within_half_a_minute(tmp_path, stopped, capfd):
+    job = Job(2, work, tmp_path)
+    time.sleep(2)
+    os.kill(job.pids[stopped], signal.SIGSTOP)
+    start, other = time.monotonic(), job.pids[1 - stopped]
+    while os.waitpid(other, os.WNOHANG)[0] == 0 and time.monotonic() - start < 35:
+        time.sleep(0.1)
+    assert time.monotonic() - start < 30
+    os.kill(job.pids[stopped], signal.SIGKILL)
+    os.waitpid(job.pids[stopped], 0)
+    assert f"sfumato: rank {stopped} (process {job.pids[stopped]} on " in capfd.readouterr().err
+
+
+def dawdle(world: World) -> None:
+    watching.LATE, watching.TOO_LATE, watching.GRACE = 1.5, 4.0, 1.0
+    if world.rank == 1:
+        time.sleep(6)  # nobody minds
+    world.assemble()
+    if world.rank == 1:
+        time.sleep(60)
+    world.sum(torch.zeros(1))
+
+
+def test_a_rank_that_keeps_the_others_waiting_is_named_and_given_up(tmp_path, capfd):
+    job = Job(2, dawdle, tmp_path)
+    assert job.codes(30) == [2, 2]
+    lines = capfd.readouterr().err.splitlines()
+    assert "rank 1 (process" in lines[0]
+    assert "has kept the others waiting" in lines[0]
+    assert "has been stuck" in lines[1]
+    assert len(lines) == 2
+
+
+def fail(world: World) -> None:
+    if world.rank == 1:
+        raise UserError("the images are not here")
+    world.sum(torch.zeros(1))
+
+
+def test_the_reason_of_a_rank_that_fails_is_what_rank_0_says(tmp_path):
+    job = Job(3, fail, tmp_path)
+    assert job.codes(30) == [2, 2, 2]
+    message, said_here = job.result(0)
+    assert message.endswith("has failed: the images are not here")
+    assert message.startswith("rank 1 ")
+    assert said_here
+    assert not job.result(2)[1]
+
+
+def test_the_others_end_with_the_code_of_rank_0(tmp_path):
+    """Rank 0 raises between two orders, and what it raises says its code."""
+
+    def interrupted(world: World):
+        if world.main:
+            error = UserError("stopped")
+            error.code = 143
+            raise error
+        return list(world.orders())[-1]
+
+    job = Job(2, interrupted, tmp_path)
+    job.codes(30)
+    assert job.result(1) == ("end", {"code": 143})
+
+
+# --- where a process is
+
+
+TORCHRUN = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "gpu01", "MASTER_PORT": "29500"}
+SLURM = {
+    "SLURM_PROCID": "5",
+    "SLURM_STEP_NUM_TASKS": "8",
+    "SLURM_LOCALID": "1",
+    "SLURM_STEP_NODELIST": "gpu[03-04]",
+    "SLURM_JOB_ID": "1234567",
+}
+
+
+def test_places_are_read_from_the_environment():
+    assert find_place({}) is None
+    assert find_place(TORCHRUN | {"TORCHELASTIC_RUN_ID": "x"}) == Place(3, 8, 1, "gpu01", 29500, "torchrun")
+    assert find_place(TORCHRUN | {"RANK": "0", "WORLD_SIZE": "1"}) is None
+    assert find_place(SLURM) == Place(5, 8, 1, "gpu03", 20000 + 1234567 % 20000, "Slurm")
+    # an sbatch script itself is no step of srun
+    assert find_place({"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_ID": "7"}) is None
+
+
+@pytest.mark.parametrize(
+    ("hosts", "first"),
+    [
+        ("gpu01", "gpu01"),
+        ("gpu[03-05,9],cpu1", "gpu03"),
+        ("a-1,b-2", "a-1"),
+        ("n[7]-ib,x", "n7-ib"),
+        ("r1n[1,4]", "r1n1"),
+    ],
+)
+def test_the_first_of_slurms_hosts(hosts, first):
+    assert first_host(hosts) == first
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"RANK": "x"}, "RANK is 'x'"),
+        ({"RANK": "8"}, "rank 8 of 8"),
+        ({"MASTER_PORT": "http"}, "MASTER_PORT is 'http'"),
+    ],
+)
+def test_an_environment_that_can_not_be_is_refused(wrong, message):
+    with pytest.raises(UserError, match=message):
+        find_place(TORCHRUN | wrong)
+
+
+def test_each_rank_has_a_gpu_of_its_own(monkeypatch):
+    place = find_place(TORCHRUN)
+    assert local_device(CPU, place) == CPU
+    assert local_device(torch.device("cuda"), None) == torch.device("cuda")
+    for count, index in ((4, 1), (1, 0)):  # a task of Slurm may see only its own
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
+        assert local_device(torch.device("cuda"), place) == torch.device("cuda", index)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UserError, match="finds 2 GPUs"):
+        local_device(torch.device("cuda"), Place(3, 8, 3, "", 1, "torchrun"))
+    with pytest.raises(UserError, match="can't share cuda:1"):
+        local_device(torch.device("cuda:1"), place)
+
+
+def test_processes_that_do_not_meet_are_an_error(monkeypatch):
+    from datetime import timedelta
+
+    from sfumato.ranks import join
+
+    monkeypatch.setattr(join, "ROLL_CALL", timedelta(seconds=0.5))
+    with (
+        pytest.raises(UserError, match="ranks 1 did not come"),
+        joined(Place(0, 2, 0, "127.0.0.1", free_port(), ""), CPU),
+    ):
+        pass
