@@ -127,9 +127,8 @@ def _upgraded(facts: Facts, tensors: dict[str, Tensor]) -> tuple[Facts, dict[str
     """Return a file of an earlier version in the present layout."""
     if facts["version"] == 1:
         classes, config = [str(name) for name in facts["classes"]], facts["config"]
-        data = {**config["data"], "labels": "source" if config["data"]["labels"] else "none"}
         attributes = [{"name": "class", "values": classes}] if config["net"]["num_classes"] else []
-        facts = {**facts, "version": 2, "config": {**config, "data": data}, "attributes": attributes}
+        facts = {**facts, "version": 2, "attributes": attributes}
         old, new = "classes.table.weight", "condition.parts.0.table.weight"
         tensors = {new if name == old else name: tensor for name, tensor in tensors.items()}
     if facts["version"] == 2:

@@ -14,7 +14,7 @@ def test_a_run_of_ten_steps_was_too_short(sfumato: Command, plain: Path) -> None
     result = sfumato("diagnose", plain, "--num", 8, "--device", "cpu")
     assert result.code == 0
     assert "The training was far too short" in " ".join(result.out.split())
-    assert f"do: sfumato train digits --config {plain}/config.toml --run {plain}-again --images 12000" in result.out
+    assert f"do: sfumato train {plain} --images 12000" in result.out
     assert "distance from the data" in result.out
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from sfumato.cli.live import _remark, bars, panel, progress_line, viewing
+from sfumato.cli.live import bars, panel, progress_line, remark, viewing
 from sfumato.run.events import Buckets, Finished, HeldOut, Replanned, Started, Stepped, Warned
 from sfumato.run.folder import Run
 from sfumato.run.plan import Plan
@@ -91,13 +91,13 @@ def test_a_view_whose_reader_has_gone_ends_the_training(tmp_path: Path) -> None:
 )
 def test_a_run_that_missed_its_time_says_why(progress: Progress, seconds: float, said: str) -> None:
     progress.take(Started(Plan(800, 100, 8, 0, 0, seconds=60.0, before=3.0), 0))
-    line = _remark(progress, Finished(800, seconds))
+    line = remark(progress, Finished(800, seconds))
     assert line is not None
     assert line.split(", loss")[0] == f"finished: 800 images {said}"
 
 
 def test_a_correction_is_said(progress: Progress) -> None:
     longer = Replanned(80, Plan(1600, 200, 8, 6, 4, images_per_second=40.0), 800)
-    assert _remark(progress, longer) == "at 40 images/s: 1,600 images instead of 800, to keep the budget"
+    assert remark(progress, longer) == "at 40 images/s: 1,600 images instead of 800, to keep the budget"
     fewer = Replanned(80, Plan(800, 100, 8, 1, 0, images_per_second=4.0), 800)
-    assert "1 sample grids and 0 held-out losses in all" in str(_remark(progress, fewer))
+    assert "1 sample grids and 0 held-out losses in all" in str(remark(progress, fewer))

@@ -46,6 +46,38 @@ def test_a_run_is_trained_told_and_not_trained_twice(sfumato: Command, tmp_path:
     assert run.events_path.read_bytes() == before
 
 
+def test_a_finished_run_goes_on_by_its_folder_or_by_the_first_command(sfumato: Command, tmp_path: Path) -> None:
+    assert sfumato("train", "digits", *BRIEF).code == 0
+    more = sfumato("train", "runs/digits", "--images", "+40")
+    assert more.code == 0
+    assert "as this run was begun" in more.out
+    assert "going on to 120 images instead of 80; the learning rate rises again" in more.out
+    assert "finished: 120 images" in more.out
+    again = sfumato("train", "digits", *BRIEF)
+    assert "this run is finished: 120 images" in again.out
+    assert "sfumato train runs/digits --images +500k goes on" in again.out
+    assert "finished: 160 images" in sfumato("train", "digits", *TINY, "--images", "160").out, "a total"
+    assert Run(tmp_path / "runs" / "digits").config().train.images == 80, "what it was begun with"
+    plan = json.loads(sfumato("train", "runs/digits", "--images", "+1k", "--dry-run", "--json").out)["plan"]
+    assert (plan["images"], plan["start"], plan["asked"]) == (1160, 160, "images +1000")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("digits --run new --images +40", "new is not a run that could be extended: give its length without a plus"),
+        ("{run} --run other", "is a run, not images: leave --run out to go on with it"),
+        ("{run} --preset small8", "is a run, which has its configuration: leave --preset and --config out"),
+        ("{run} --images 40", "is planned for 80 images, more than that: leave the length out"),
+        ("{run} --images +x", '"x" is not a number of images'),
+        ("{run} --budget 0.001s", "does not cover: write --budget +0.001s to go on for so long"),
+        ("fashion --run {run}", "is trained on digits: choose another --run for fashion"),
+    ],
+)
+def test_what_cannot_be_extended_is_refused(line: str, said: str, plain: Path, refused: Command) -> None:
+    assert said in refused("train", *line.format(run=plain).split(), "--dry-run")
+
+
 def test_json_is_one_object_a_line(sfumato: Command) -> None:
     result = sfumato("train", "digits", "--json", "--run", "r", *BRIEF)
     events = [json.loads(line) for line in result.out.splitlines()]

@@ -32,11 +32,13 @@ class Described:
         """Read what the options choose; raises `UserError` where there is no such run or weights."""
         from sfumato.model import load
         from sfumato.run.folder import Run
+        from sfumato.run.locate import run_of
         from sfumato.run.summary import RunSummary
 
-        source = options.source
-        summary = RunSummary.read(Run(source)) if source.is_dir() else None
-        young = summary is not None and options.weights is None and "ema" not in summary.weights
+        source, place = options.source, options.place
+        run = run_of(place / "ema.safetensors") or Run(place)  # that of a checkpoint, or a run itself
+        summary = RunSummary.read(run) if place.is_dir() else None
+        young = run.path == place and options.weights is None and summary is not None and "ema" not in summary.weights
         model = None if young else load(source, options.chosen)
         config = summary.run.config() if summary is not None else model.config  # type: ignore[union-attr]
         figures = (model.describe() if model is not None else {}) | (summary.describe() if summary is not None else {})

@@ -29,7 +29,7 @@ def ending(run: Run, data: Dataset) -> str:
         speed = summary.images_per_second
         time = f", in about {duration((images - summary.images) / speed)} more here" if speed else ""
         lines.append(wrapped(f"{said}{time} (docs/training.md says how that is estimated)", indent="  "))
-        lines.append(f"go on: {longer(data.config.source, str(run.path), images, summary.images)}")
+        lines.append(f"go on: {longer(str(run.path), images, summary.images)}")
     elif verdict is not None and verdict.grade > CLOSE:
         lines.append(f"find out why: sfumato diagnose {shlex.quote(str(run.path))}")
     return "\n".join([*lines, f"sample from it: sfumato sample {shlex.quote(str(run.path))}"])

@@ -151,9 +151,9 @@ class Evaluate(RecipeOptions):
         recipe = self.recipe(variance=None)  # scoring has a variance for any sampler
         settings = Settings(recipe=recipe, **{name: getattr(self, name) for name in options})
         device = _local(pick_device(self.device))
-        chosen = ModelOptions(source=source, weights=self.weights).chosen
-        target = open_target(source, chosen, self.data, device, progress("reading images"))
-        folder = self.out or results_folder(source)
+        options_of = ModelOptions(source=source, weights=self.weights)
+        target = open_target(source, options_of.chosen, self.data, device, progress("reading images"))
+        folder = self.out or results_folder(options_of.place)
         return Evaluation(target, settings, folder, self.batch, first, progress if first else silent)
 
 

@@ -78,12 +78,13 @@ _LENGTH = {
         "sample grids are spaced over the training: --train.grids N, 6 by default"
     ),
     "label-dropout class-dropout-prob p-uncond cond-drop-prob": "--train.label_dropout {}",
-    "wandb use-wandb tensorboard report-to logger": "each run records its events in RUN/events.jsonl (leave it out)",
+    "wandb use-wandb tensorboard mlflow trackio report-to logger": "--train.log tensorboard, wandb, mlflow or trackio",
     "gradient-accumulation-steps grad-accum accumulate": "gradients are not accumulated: choose a smaller --batch",
     "num n num-images max-images": "--images {}",
     "time max-time duration hours": "--budget {}",
     "random-seed manual-seed": "--seed {}",
-    "init init-from from pretrained finetune": "a training begins with new weights (leave it out)",
+    "init-from init-weights pretrained finetune load weights": "--init {}",
+    "branch fork": "--from {}",
 }
 _PICTURES = {
     "cfg cfg-scale guidance-scale guidance-strength scale w": "--guidance {}",

@@ -167,6 +167,7 @@ def _progress(figures: dict[str, Any]) -> list[tuple[str, str]]:
     grids, checkpoints = figures["grids"], figures["checkpoints"]
     return [
         ("trained", trained),
+        ("lineage", figures["lineage"]),
         ("loss", loss),
         ("time", f"{duration(figures['seconds'])} on {figures['device']}{rate}, torch {figures['torch']}"),
         ("warnings", str(figures["warnings"]) if figures["warnings"] else ""),

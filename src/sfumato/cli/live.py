@@ -15,7 +15,19 @@ from typing import TYPE_CHECKING
 from sfumato.cli.console import optional_stdout, print_json, say, shown
 from sfumato.errors import plural
 from sfumato.report.text import duration
-from sfumato.run.events import Event, Finished, Replanned, Sampled, Skipped, Started, Stepped, Warned, to_json
+from sfumato.run.events import (
+    Changed,
+    Event,
+    Finished,
+    Initialised,
+    Replanned,
+    Sampled,
+    Skipped,
+    Started,
+    Stepped,
+    Warned,
+    to_json,
+)
 from sfumato.run.progress import Progress
 
 if TYPE_CHECKING:
@@ -81,8 +93,8 @@ def viewing(run: Run, title: str, as_json: bool) -> Iterator[View]:
             stack.close()
 
 
-def _remark(progress: Progress, event: Event) -> str | None:
-    """The line that an event gets in every view, if any."""
+def remark(progress: Progress, event: Event) -> str | None:
+    """Return the line that an event gets in every view, if any."""
     if isinstance(event, Started):
         start = f"resuming at {event.resumed_at:,}" if event.resumed_at else "training"
         rate = f", planned from {event.plan.images_per_second:,.0f} images/s" if event.plan.images_per_second else ""
@@ -90,6 +102,10 @@ def _remark(progress: Progress, event: Event) -> str | None:
         return f"{start}: {plural(progress.planned, 'image')} in steps of {event.plan.batch}{rate}{until}"
     if isinstance(event, Replanned):
         return _correction(event)
+    if isinstance(event, Initialised):
+        return f"begun with {event.source}: {event.taken}"
+    if isinstance(event, Changed):
+        return f"from {event.images:,} images on: {event.changes}"
     if isinstance(event, Sampled):
         return f"sample grid: {progress.grid}"
     if isinstance(event, Warned):
@@ -98,7 +114,8 @@ def _remark(progress: Progress, event: Event) -> str | None:
         return f"warning: {plural(event.steps, 'step')} skipped at {event.images:,} images: {event.reason}"
     if isinstance(event, Finished):
         if event.again:
-            return f"this run is finished: {event.images:,} images in {duration(event.seconds)}; nothing to do"
+            more = f"nothing to do (sfumato train {progress.run.path} --images +500k goes on)"
+            return f"this run is finished: {event.images:,} images in {duration(event.seconds)}; {more}"
         return f"finished: {event.images:,} images in {_duration(progress, event)}{_quality(progress)}"
     return None
 
@@ -115,6 +132,9 @@ def _duration(progress: Progress, event: Finished) -> str:
 
 def _correction(event: Replanned) -> str:
     """Say how the plan was corrected."""
+    if event.plan.asked and event.plan.since == event.images:
+        again = "; the learning rate rises again and decays over what is added" if event.plan.start else ""
+        return f"going on to {event.plan.images:,} images instead of {event.former:,}{again}"
     plan, speed = event.plan, f"{event.plan.images_per_second:,.0f} images/s"
     if plan.images == event.former:
         looks = f"{plan.grids} sample grids and {plan.held_outs} held-out losses in all"
@@ -128,8 +148,8 @@ def _lines(progress: Progress) -> View:
     def view(event: Event) -> None:
         nonlocal last
         progress.take(event)
-        if (remark := _remark(progress, event)) is not None:
-            say(remark)
+        if (line := remark(progress, event)) is not None:
+            say(line)
         elif isinstance(event, Stepped) and time.monotonic() - last >= SECONDS:
             last = time.monotonic()
             say(progress_line(progress))
@@ -151,9 +171,9 @@ def _live(progress: Progress, title: str) -> Iterator[View]:
 
         def view(event: Event) -> None:
             progress.take(event)
-            remark = _remark(progress, event)
-            if remark is not None and not isinstance(event, Sampled):
-                live.console.print(shown(remark), markup=False, highlight=False)
+            line = remark(progress, event)
+            if line is not None and not isinstance(event, Sampled):
+                live.console.print(shown(line), markup=False, highlight=False)
 
         yield view
 

@@ -26,10 +26,22 @@ class ModelOptions:
     """Options of a verb that loads a model."""
 
     source: Annotated[Path, Positional, option("RUN_OR_WEIGHTS")]
-    """a run folder, one of its checkpoints, a weights file, or a model that comes along: faces, fashion, emoji32"""
+    """a run folder, RUN@200k (its checkpoint of so many images), RUN@best, a weights file, or a model that comes along:
+    faces, fashion, emoji32"""
     weights: Annotated[str | None, option("ema|raw|best|FILE")] = None
     """the weights of a run: ema (their average, the default), raw (as trained), best (lowest held-out loss), or a
     file"""
+
+    @property
+    def place(self) -> Path:
+        """The path of the source: a checkpoint's folder for RUN@200k.
+
+        Raises:
+            UserError: there is none.
+        """
+        from sfumato.run.locate import at
+
+        return at(self.source)[0]
 
     @property
     def chosen(self) -> str:
@@ -38,8 +50,13 @@ class ModelOptions:
         Raises:
             UserError: an unknown choice, or a choice for a file that is not a run.
         """
-        choice = self.weights or "ema"
-        if self.weights and not self.source.is_dir():
+        from sfumato.run.locate import at
+
+        place, asked = at(self.source)
+        if asked is not None and self.weights not in (None, asked):
+            raise UserError(f"{self.source} and --weights {self.weights} both choose weights: give one")
+        choice = asked or self.weights or "ema"
+        if self.weights and not place.is_dir():
             raise UserError(
                 f"--weights {choice} chooses between the weights of a run folder, and this is a file: leave --weights "
                 "out"
@@ -57,7 +74,11 @@ class ModelOptions:
     @property
     def name(self) -> str:
         """The run's or the file's name, for files that are written."""
-        source = self.source.resolve()
+        from sfumato.run.locate import run_of
+
+        source = self.place.resolve()
+        if source.is_dir() and (run := run_of(source / "ema.safetensors")) is not None:
+            return f"{run.path.name}-{int(source.name)}" if source.name.isdecimal() else run.path.name
         return source.name if source.is_dir() else source.stem
 
     def load(self, device: torch.device) -> Model:

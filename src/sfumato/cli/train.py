@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from sfumato.cli import signals
 from sfumato.cli.console import optional_stdout, pick_device, print_json, progress, say
@@ -26,14 +26,16 @@ if TYPE_CHECKING:
     from sfumato.config.config import Config
     from sfumato.data import Dataset
     from sfumato.run.folder import Run
+    from sfumato.train.extend import More
 
 
 @dataclass(frozen=True)
 class Train:
     """Train a model on a folder of images or a built-in data set.
 
-    Ctrl-C saves and stops; the same command resumes, with the result of a training that was never interrupted. Any
-    value of the configuration can be set by its dotted name, such as --net.base 64; --dry-run prints them all, as a
+    Ctrl-C saves and stops; the same command, or `sfumato train RUN`, resumes, with the result of a training that was
+    never interrupted. A run goes on after its end where more is asked for: `train RUN --images +500k`. Any value of the
+    configuration can be set by its dotted name, such as --net.base 64; --dry-run prints them all, as a
     file that --config reads.
     """
 
@@ -41,19 +43,27 @@ class Train:
         "sfumato train faces --budget 5m",
         "sfumato train ~/photos --images 2M --data.size 64,64 --net.base 96",
         "sfumato train ~/photos --preset celeba64-ddpm --run runs/celeba --dry-run",
+        "sfumato train runs/faces --images +500k",
+        "sfumato train ~/cats --init runs/photos --run runs/cats --budget 1h",
     )
 
-    data: Annotated[str, Positional, option("DATA")]
-    """a built-in name (see `sfumato data`), or a folder of images"""
+    data: Annotated[str | None, Positional, option("DATA|RUN")] = None
+    """a built-in name (see `sfumato data`), a folder of images, or a run to go on with"""
     run: Annotated[Path | None, option("DIR")] = None
     """the run folder; runs/DATA by default"""
+    from_: Annotated[str | None, arg(name="from", metavar="RUN@IMAGES", help_behavior_hint="")] = None
+    """make a branch in --run: go on with the whole state of another run at a checkpoint, such as runs/faces@200k"""
+    init: Annotated[str | None, option("WEIGHTS")] = None
+    """begin with the weights of a run, RUN@200k, a file, or a model that comes along; what fits is taken over"""
     preset: Annotated[str | None, option("NAME")] = None
     """small32, medium64, large256 ..., or published settings: cifar10-ddpm, cifar10-iddpm, celeba64-ddpm ...
     (docs/training.md lists all); chosen by default"""
-    budget: Annotated[str | None, option("TIME")] = None
-    """time for the whole training, such as 2m or 1h30m; its length is planned from the measured speed"""
-    images: Annotated[str | None, option("COUNT")] = None
-    """how many images to train on, such as 500k; the preset's length by default"""
+    budget: Annotated[str | None, option("[+]TIME")] = None
+    """time for the whole training, such as 2m or 1h30m; its length is planned from the measured speed; +1h goes on
+    for so long with a run that was begun"""
+    images: Annotated[str | None, option("[+]COUNT")] = None
+    """how many images to train on, such as 500k; the preset's length by default; +500k goes on for so many with a run
+    that was begun"""
     seed: Annotated[int | None, option("N")] = None
     """seed of the weights, the order, the noise; 0 by default"""
     lr: Annotated[str | None, option("X")] = None
@@ -102,40 +112,83 @@ class Train:
     def _perform(self, device: torch.device, began: float, world: World) -> int:
         """Train on rank 0, or in one process alone."""
         from sfumato.nets import keep_memory
-        from sfumato.run.folder import Run
-        from sfumato.train.choose import choose, default_run, flip_as_begun
+        from sfumato.train.extend import More
 
         if device.type == "cpu":
             keep_memory()
-        values = self._given()
-        config, data, reason = choose(self.preset, self.config, values, device, progress("reading images"))
-        run = Run(self.run or default_run(data.source_name))
-        if "data.flip" not in values and self.config is None:
-            config, data = flip_as_begun(config, data, run)
+        more = More.parse(self.images, self.budget)
+        config, run, data, reason = self._chosen(device, more)
+        more = more if run.exists() or (more and more.added) else None
         if self.dry_run:
-            return _dry_run(config, run, data, device, reason, self.json)
+            return _dry_run(config, run, data, device, reason, self.json, more)
         if not self.json:
             with optional_stdout():
                 say(_heading(config, run, data, reason, device, world.size))
         elif data.skipped:
             say(f"{plural(len(data.skipped), 'file')} skipped; 'sfumato data {self.data}' lists them", error=True)
-        train_in_view(config, run, data, device, self.accept_changes, self.json, began, world)
+        train_in_view(config, run, data, device, self.accept_changes, self.json, began, world, more, self.init)
         if not self.json:
             with optional_stdout():
                 say(ending(run, data))
         return 0
 
-    def _given(self) -> dict[str, str]:
-        """Return the options that set a dotted key."""
-        from sfumato.config.units import parse_count, parse_seconds
+    def _chosen(self, device: torch.device, more: More | None) -> tuple[Config, Run, Dataset, str]:
+        """Return the configuration, the run folder, the images, and why this configuration.
 
-        if self.budget is not None and self.images is not None:
-            raise UserError("--budget and --images both say how long to train: give one")
-        values = {"data.source": self.data} | ({} if self.seed is None else {"train.seed": str(self.seed)})
-        if self.budget is not None:
-            values |= {"train.budget": str(parse_seconds(self.budget)), "train.images": "none"}
-        if self.images is not None:
-            values |= {"train.images": str(parse_count(self.images)), "train.budget": "none"}
+        A run that was begun keeps its values, but for those that are given here.
+        """
+        from sfumato.run.folder import Run
+        from sfumato.train.choose import choose, default_run, flip_as_begun, resume
+        from sfumato.train.extend import with_length_of
+
+        values, reading = self._given(), progress("reading images")
+        if self.from_ is not None:
+            return self._branch(values, device)
+        if self.data is None:
+            raise UserError(f"train needs DATA, for example: {self.EXAMPLES[0]}")
+        itself = Run(Path(self.data))
+        run = itself if itself.exists() else Run(self.run or default_run(str(Path(self.data).expanduser().absolute())))
+        if itself.exists() and self.run is not None:
+            raise UserError(
+                f"{self.data} is a run, not images: leave --run out to go on with it, or branch from it "
+                f"(--from {self.data} --run {self.run})"
+            )
+        if itself.exists() and (self.preset or self.config):
+            raise UserError(f"{self.data} is a run, which has its configuration: leave --preset and --config out")
+        if run.exists() and self.preset is None and self.config is None:
+            source = {} if itself.exists() else {"data.source": self.data}
+            config, data, reason = resume(run, source | values, reading)
+            return config, run, data, reason
+        values = {"data.source": self.data} | values | _length(more)
+        config, data, reason = choose(self.preset, self.config, values, device, reading)
+        run = Run(self.run or default_run(data.source_name))
+        if "data.flip" not in values and self.config is None:
+            config, data = flip_as_begun(config, data, run)
+        if run.exists():  # another length is `more`
+            config = with_length_of(config, run.config())
+        return config, run, data, reason
+
+    def _branch(self, values: dict[str, str], device: torch.device) -> tuple[Config, Run, Dataset, str]:
+        """Make the branch, unless it is there, and return what `_chosen` returns."""
+        from sfumato.run.folder import Run
+        from sfumato.train.choose import resume
+        from sfumato.train.lineage import branch
+
+        assert self.from_ is not None
+        if self.run is None or self.init or self.preset or self.config or self.dry_run:
+            raise UserError(
+                f"--from needs --run, the folder of the branch, and takes the rest from {self.from_}: leave --init, "
+                "--preset, --config and --dry-run out"
+            )
+        run = Run(self.run)
+        branch(self.from_, run, str(device))
+        source = {} if self.data is None else {"data.source": self.data}
+        config, data, _ = resume(run, source | values, progress("reading images"))
+        return config, run, data, f"as {self.from_}, of which this is a branch"
+
+    def _given(self) -> dict[str, str]:
+        """Return the options that set a dotted key, but for the length."""
+        values = {} if self.seed is None else {"train.seed": str(self.seed)}
         dotted = dict(self.overrides)
         for name, key in SHORT.items():
             if (value := getattr(self, name)) is not None:
@@ -143,6 +196,15 @@ class Train:
                     raise UserError(f"--{name} and --{key} are the same value: give one")
                 values[key] = value
         return values | dotted
+
+
+def _length(more: More | None) -> dict[str, str]:
+    """Return the values that a length is in the configuration of a new run."""
+    if more is None or more.added:
+        return {}
+    if more.images is not None:
+        return {"train.images": str(more.images), "train.budget": "none"}
+    return {"train.budget": str(more.seconds), "train.images": "none"}
 
 
 def follow_in_silence(place: Place, device: torch.device) -> int:
@@ -174,13 +236,17 @@ def train_in_view(
     as_json: bool = False,
     began: float | None = None,
     world: World = World(),
+    more: More | None = None,
+    init: str | None = None,
 ) -> None:
     """Train with a live view or JSON; on a signal finish the step, save, and raise `signals.Stop`."""
     from sfumato.cli.live import viewing
     from sfumato.run.events import Skipped, Stepped
     from sfumato.train import train
 
-    events = train(config, run, data, device, accept_changes=accept_changes, began=began, world=world)
+    events = train(
+        config, run, data, device, accept_changes=accept_changes, began=began, world=world, more=more, init=init
+    )
     title, again = f"sfumato train {config.data.source}", "the same command resumes"
     with signals.deferring() as stop, closing(events), viewing(run, title, as_json) as view:
         skipping = False
@@ -219,14 +285,17 @@ def _heading(config: Config, run: Run, data: Dataset, reason: str, device: torch
     )
 
 
-def _dry_run(config: Config, run: Run, data: Dataset, device: torch.device, reason: str, as_json: bool) -> int:
+def _dry_run(
+    config: Config, run: Run, data: Dataset, device: torch.device, reason: str, as_json: bool, more: More | None
+) -> int:
     """Print the configuration, the cost and the plan."""
     from sfumato.config.config import to_dict, to_toml
     from sfumato.evaluate.need import worth
-    from sfumato.train.plan import forecast, resolve_length
+    from sfumato.train.plan import forecast, resolve_course
 
     run.check_path(data.source_name)
-    config, plan = resolve_length(config, run, data, device)
+    config, course = resolve_course(config, run, data, device, more=more)
+    plan = course.last
     cost = forecast(config, data, run.path, device, seconds=0)
     if as_json:
         report: dict[str, Any] = {"run": str(run.path), "shape": data.shape, "plan": vars(plan)}

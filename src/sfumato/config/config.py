@@ -34,7 +34,7 @@ from sfumato.config.augment import NUMBERS, AugmentConfig
 from sfumato.config.data import DataConfig
 from sfumato.config.diffusion import DiffusionConfig
 from sfumato.config.train import EMAConfig, OptimConfig, TrainConfig
-from sfumato.diffusion import CHAINS, PARAMETERIZATIONS, TIMESTEPS, WEIGHTINGS, Timesteps, Weighting
+from sfumato.diffusion import CHAINS, PARAMETERIZATIONS, TIMESTEPS, WEIGHTINGS, Importance, Timesteps, Weighting
 from sfumato.diffusion.schedule import Chain
 from sfumato.errors import UserError
 from sfumato.nets import NETWORKS, Interface, NetworkConfig
@@ -51,6 +51,19 @@ CHOICES: tree.Choices = {
 
 DERIVED = ("channels", "conditions", "augment", "learned_variance", "num_classes")
 """Keys of `net` in configurations of earlier versions; today they follow from the data and the process."""
+
+
+CHANGEABLE = (
+    "optim.",
+    "ema.",
+    "train.",
+    "augment.",
+    "diffusion.timesteps.",
+    "diffusion.weighting",
+    "diffusion.loss_space",
+)
+"""Keys that may be changed while a run is under way begin so, but for those of `FIXED`."""
+FIXED = ("optim.name", "ema.snapshots", "train.batch", "train.seed")
 
 
 @dataclass(frozen=True)
@@ -135,13 +148,16 @@ def from_stored(table: Mapping[str, Any]) -> Config:
 
 def without_derived(table: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration's table with the keys of earlier versions renamed or left out."""
-    renewed, net, diffusion = dict(table), table.get("net"), table.get("diffusion")
+    renewed, net, diffusion, data = dict(table), table.get("net"), table.get("diffusion"), table.get("data")
+    if isinstance(data, Mapping) and isinstance(data.get("labels"), bool):  # from when there was one class
+        renewed["data"] = {**data, "labels": "source" if data["labels"] else "none"}
     if isinstance(net, Mapping):
         kept = {"patch" if key == "fold" else key: value for key, value in net.items() if key not in DERIVED}
         renewed["net"] = kept
-    if isinstance(diffusion, Mapping) and "importance" in diffusion:
-        kept = {key: value for key, value in diffusion.items() if key != "importance"}
-        by_history = {"timesteps": {"kind": "importance"}} if diffusion["importance"] is True else {}
+    if isinstance(diffusion, Mapping):
+        off = {"importance", "least_sigma"} if diffusion.get("least_sigma") == 0 else {"importance"}
+        kept = {key: value for key, value in diffusion.items() if key not in off}
+        by_history = {"timesteps": {"kind": "importance"}} if diffusion.get("importance") is True else {}
         renewed["diffusion"] = kept | by_history
     return renewed
 
@@ -159,6 +175,15 @@ def digest(config: Config) -> str:
 def difference(old: Config, new: Config) -> str:
     """Return the differences of two configurations as `key old -> new, key old -> new`; empty where they are equal."""
     return ", ".join(tree.difference(to_dict(old), to_dict(new)))
+
+
+def may_change(old: Config, new: Config) -> bool:
+    """Whether a run can go on with another configuration: what differs changes neither tensors nor images nor keys."""
+    a, b = tree.flatten(to_dict(old)), tree.flatten(to_dict(new))
+    keys = [key for key in a.keys() | b.keys() if a.get(key) != b.get(key)]
+    by_history = [isinstance(config.diffusion.timesteps, Importance) for config in (old, new)]
+    free = all(key.startswith(CHANGEABLE) and key not in FIXED for key in keys)
+    return free and old.augment.on == new.augment.on and by_history[0] == by_history[1]
 
 
 def read_toml(path: Path) -> dict[str, Any]:

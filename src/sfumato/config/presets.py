@@ -269,8 +269,9 @@ def resolve(
     file: Path | str | None = None,
     overrides: Mapping[str, str] | None = None,
     only: Sequence[str] | None = None,
+    base: Config | None = None,
 ) -> Config:
-    """Return the configuration: a preset or the defaults, overridden by a TOML file, overridden by `overrides`.
+    """Return the configuration: a preset, `base` or the defaults, overridden by a TOML file, then by `overrides`.
 
     Overrides are text by dotted key, such as {"net.base": "64", "diffusion.schedule.kind": "linear"}. With `only`, the
     values of file and overrides are taken for those branches alone, such as ("data", "train"): before a preset is
@@ -282,7 +283,7 @@ def resolve(
     """
     if preset is not None and preset not in PRESETS:
         raise UserError(f'unknown preset "{preset}"{nearest(preset, PRESETS)}')
-    table = to_dict(PRESETS[preset].config if preset is not None else Config())
+    table = to_dict(PRESETS[preset].config if preset is not None else base or Config())
     if file is not None:
         table = tree.merge(table, without_derived(read_toml(Path(file))))
     for key in overrides or {}:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sfumato.errors import nearest
+from sfumato.config.units import parse_milestones
+from sfumato.errors import UserError, nearest
 
 PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp16")
 STOPS = ("planned", "overfit")
@@ -47,6 +48,8 @@ class TrainConfig:
         held_out_images: at most this many held-out images are used for it.
         save_every: seconds between checkpoints; saving never takes more than a twentieth of the time. 0 saves after
             every step.
+        log: other tools that get the events too (`run.sinks`): tensorboard, wandb, mlflow, trackio.
+        keep: checkpoints that are kept besides the newest two, by the images seen: `every 100k`, or `50k,200k,1M`.
     """
 
     batch: int = 64
@@ -67,6 +70,8 @@ class TrainConfig:
     held_outs: int = 10
     held_out_images: int = 256
     save_every: float = 30.0
+    keep: str = ""
+    log: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for least, name in ((least, name) for least, names in _LEAST.items() for name in names):
@@ -83,6 +88,23 @@ class TrainConfig:
             raise ValueError(f"seed = {self.seed}: must be below 2^64")
         if not 0 <= self.label_dropout <= 1:
             raise ValueError(f"label_dropout = {self.label_dropout}: must lie in [0, 1]")
+        try:
+            parse_milestones(self.keep)
+        except UserError:
+            raise ValueError(f'keep = "{self.keep}": write every 100k, or 50k,200k,1M') from None
+
+    def is_kept(self, images: int) -> bool:
+        """Whether the step that ends at so many images reaches a number of images whose checkpoint is kept."""
+        interval, numbers = parse_milestones(self.keep)
+        before = images - self.batch
+        if interval is not None:
+            return images // interval > before // interval
+        return any(before < number <= images for number in numbers)
+
+    def num_kept(self, images: int) -> int:
+        """Return how many checkpoints a training of so many images keeps besides the newest two."""
+        interval, numbers = parse_milestones(self.keep)
+        return images // interval if interval is not None else sum(number <= images for number in numbers)
 
     @property
     def steps(self) -> int:
@@ -137,21 +159,26 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class EMAConfig:
-    """The half-life of the average of the weights.
+    """The averages of the weights.
 
     Attributes:
         half_life: in images; a value below 1 is a fraction of the planned length.
         ramp: the half-life is at most this fraction of the images seen so far; None has no ramp.
+        snapshots: two more averages are tracked, and at most so many snapshots of them kept, from which `sfumato ema`
+            computes an average of any length after training (`train.powers`); 0 tracks none.
     """
 
     half_life: float = 0.02
     ramp: float | None = 0.05
+    snapshots: int = 0
 
     def __post_init__(self) -> None:
         if self.half_life <= 0:
             raise ValueError(f"half_life = {self.half_life}: must be above 0 images")
         if self.ramp is not None and self.ramp <= 0:
             raise ValueError(f"ramp = {self.ramp}: must be above 0, or none")
+        if self.snapshots < 0 or 0 < self.snapshots < 4:
+            raise ValueError(f"snapshots = {self.snapshots}: must be 0, or at least 4")
 
     def decay(self, images: int, batch: int, planned: int) -> float:
         """Return d_k for the step of B = `batch` images that starts when n_k = `images` have been seen, of `planned` in

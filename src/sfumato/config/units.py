@@ -37,6 +37,15 @@ def parse_count(text: str) -> int:
     return count
 
 
+def parse_milestones(text: str) -> tuple[int | None, tuple[int, ...]]:
+    """Read numbers of images, `every 100k` or `50k,200k,1M`, and return (the interval, None without one; the numbers);
+    raises `UserError` for anything else."""
+    words = text.strip()
+    if words.lower().startswith("every "):
+        return parse_count(words[6:]), ()
+    return None, tuple(sorted(parse_count(part) for part in words.split(",") if part.strip()))
+
+
 def parse_size(text: str) -> str:
     """Return a size as the configuration has it, `height,width`: `32` is square, and `64x48` is width times height, as
     images are described; other text stays as it is."""

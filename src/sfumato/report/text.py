@@ -65,10 +65,9 @@ def size(number: float) -> str:
     return f"{count(number)}B" if number >= 999.5 else f"{number:.0f} B"
 
 
-def longer(source: str, run: str, images: int, seen: int) -> str:
-    """Return the command that trains as a run was trained, on `images` in all, `seen` of which it has seen."""
-    source, run = shlex.quote(source), shlex.quote(run)
-    return f"sfumato train {source} --config {run}/config.toml --run {run}-again --images {max(images, seen + 1)}"
+def longer(run: str, images: int, seen: int) -> str:
+    """Return the command that goes on with a run, to `images` in all, `seen` of which it has seen."""
+    return f"sfumato train {shlex.quote(run)} --images {max(images, seen + 1)}"
 
 
 def facts(pairs: Sequence[tuple[str, str]]) -> str:

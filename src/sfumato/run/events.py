@@ -93,6 +93,23 @@ class Replanned(Brief):
     former: int
 
 
+@dataclass(frozen=True)
+class Initialised:
+    """A run began with the weights of another model, `source`; `taken` says what was taken over and what was not."""
+
+    images: int
+    source: str
+    taken: str
+
+
+@dataclass(frozen=True)
+class Changed:
+    """Values of the configuration are others from here on: `optim.lr 0.001 -> 0.0001`."""
+
+    images: int
+    changes: str
+
+
 @dataclass(frozen=True, repr=False)
 class Stepped(Brief):
     """Steps were taken: one on a CPU, several on a GPU, where reading a number makes the device wait.
@@ -207,7 +224,7 @@ class Finished(Brief):
     again: bool = False
 
 
-Event = Started | Replanned | Stepped | Skipped | HeldOut | Sampled | Saved | Warned | Finished
+Event = Started | Initialised | Replanned | Changed | Stepped | Skipped | HeldOut | Sampled | Saved | Warned | Finished
 _KINDS: dict[str, type[Any]] = {kind.__name__.lower(): kind for kind in get_args(Event)}
 
 

@@ -3,14 +3,18 @@
     RUN/
       config.toml          the configuration, every value
       environment.json     Python, torch, machine, threads: the result may depend on them too
+      lineage.json         the run or the weights that it was begun with, where it was
       plan.json            the planned length, and the speed that it was planned from
       events.jsonl         what happened, one JSON object a line
-      checkpoints/IMAGES/  everything that resuming needs, the newest two
+      checkpoints/IMAGES/  everything that resuming needs, the newest two and those that train.keep names
       weights/             ema.safetensors, raw.safetensors and best.safetensors, each enough to sample from
+      averages/            snapshots from which `sfumato ema` computes averages, with ema.snapshots
       samples/IMAGES.png   grids of the same seed through training (IMAGES-raw.png: of the raw weights)
       evaluation/          results of `sfumato evaluate`, and their intermediate results
       finished.json        written last
+      sinks.json           the names under which other tools know the run, with train.log
       lock                 held while a process trains here
+      sample-now, save-now files that a user makes to ask for a grid or a checkpoint (`train.requests`)
 
 Nothing is written in place, see `sfumato.files`. The lock keeps two trainers out of one folder.
 """
@@ -65,10 +69,15 @@ class Run:
     events_path = _Name("events.jsonl")
     finished_path = _Name("finished.json")
     lock_path = _Name("lock")
+    sinks_path = _Name("sinks.json")
+    lineage_path = _Name("lineage.json")
+    sample_now_path = _Name("sample-now")
+    save_now_path = _Name("save-now")
     checkpoints = _Name("checkpoints")
     weights = _Name("weights")
     samples = _Name("samples")
     evaluation = _Name("evaluation")
+    averages = _Name("averages")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))
@@ -144,7 +153,7 @@ class Run:
 
     def sweep(self) -> None:
         """Remove half-written files of a process that was killed; the caller holds the lock."""
-        for folder in (self.path, self.weights, self.samples):
+        for folder in (self.path, self.weights, self.samples, self.averages):
             for part in folder.glob(".*.part"):
                 with suppress(OSError):
                     part.unlink()
@@ -169,7 +178,7 @@ class Run:
 
     def _is_empty(self) -> bool:
         """Whether the folder is empty, apart from the files of an interrupted start."""
-        early = {path.name for path in (self.lock_path, self.environment_path, self.plan_path)}
+        early = {path.name for path in (self.lock_path, self.environment_path, self.plan_path, self.lineage_path)}
         return all(entry.name in early or entry.name.startswith(".") for entry in self.path.iterdir())
 
     @contextmanager

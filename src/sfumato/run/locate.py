@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from pathlib import Path
 
+from sfumato.config.units import parse_count
 from sfumato.errors import UserError
 from sfumato.run.folder import WEIGHTS, Run
 
@@ -16,14 +17,44 @@ _LOOKED_AT = 2000
 """Most entries of a folder that are looked at to find out what it holds."""
 
 
+def at(path: Path | str) -> tuple[Path, str | None]:
+    """Return what RUN@200k or RUN@best means: the checkpoint of so many images, or the run and a choice of weights; any
+    other path as it is.
+
+    200k is the checkpoint of the step in which 200,000 images were reached.
+
+    Raises:
+        UserError: the run keeps no such checkpoint; those that it keeps are named.
+    """
+    name, _, mark = str(path).rpartition("@")
+    run = Run(Path(name))
+    if not name or Path(path).exists() or not run.exists():
+        return Path(path), None
+    if mark in WEIGHTS:
+        return run.path, mark
+    try:
+        count = parse_count(mark)
+    except UserError:
+        raise UserError(f"{path}: '{mark}' is not a number of images: write {name}@200k, or {name}@best") from None
+    batch = run.config_table().get("train", {}).get("batch", 1)
+    folder = run.checkpoint(-(-count // batch) * batch)
+    if not folder.is_dir():
+        kept = ", ".join(f"{name}@{int(checkpoint.name)}" for checkpoint in reversed(run.list_checkpoints()))
+        raise UserError(
+            f"{name} keeps no state of {count:,} images: there is {kept or 'none yet'} (train.keep chooses them)"
+        )
+    return folder, None
+
+
 def locate(path: Path | str | Run, weights: str = "ema") -> Path:
-    """Return the weights file that a path (a run, a checkpoint, a file, a name of `SHIPPED`) and a choice of weights
-    mean.
+    """Return the weights file that a path (a run, a checkpoint, RUN@IMAGES, a file, a name of `SHIPPED`) and a choice
+    of weights mean.
 
     Raises:
         UserError: there is none.
     """
-    location = path.path if isinstance(path, Run) else Path(path)
+    location, asked = at(path.path if isinstance(path, Run) else path)
+    weights = weights if asked is None else asked
     if weights not in WEIGHTS:
         location = Path(weights)
     if str(location) in SHIPPED and not location.is_file() and not Run(location).exists():

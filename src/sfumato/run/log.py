@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.files import MEGABYTE, sync, write_atomic
-from sfumato.run.events import Event, Finished, HeldOut, Replanned, Sampled, Saved, Started, Stepped, to_json
+from sfumato.run.events import Changed, Event, Finished, HeldOut, Replanned, Sampled, Saved, Started, Stepped, to_json
 
 MAX_LINES = 1000
-_REPEATED = {kind.__name__.lower() for kind in (HeldOut, Sampled, Replanned, Finished)}
+_REPEATED = {kind.__name__.lower() for kind in (HeldOut, Sampled, Replanned, Changed, Finished)}
 """Events that are repeated on resuming at exactly this many images."""
 
 
@@ -33,10 +33,13 @@ class EventLog:
     Args:
         path: the file.
         warn: called with the first of several failures in a row, and where lines were lost.
+        listener: called with the event of each line, joined as it is written.
     """
 
-    def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
-        self.path, self.warn = path, warn
+    def __init__(
+        self, path: Path, warn: Callable[[str], None], listener: Callable[[Event], None] = lambda event: None
+    ) -> None:
+        self.path, self.warn, self.listener = path, warn, listener
         self._steps_a_line = 1
         self._line: Stepped | None = None
         self._waiting = ""
@@ -81,6 +84,7 @@ class EventLog:
     def _append(self, event: Event) -> None:
         self._waiting += json.dumps(to_json(event)) + "\n"
         self._flush()
+        self.listener(event)
 
     def _flush(self) -> None:
         """Write the lines that wait."""
@@ -106,9 +110,13 @@ class EventLog:
     def _rewind(self) -> None:
         """Drop the lines of events that resuming repeats."""
         if self._rewind_to is not None:
-            kept = [line for line in read_events(self.path) if _before(line, self._rewind_to)]
-            write_atomic(self.path, "".join(json.dumps(line) + "\n" for line in kept), parents=False)
+            write_atomic(self.path, lines_before(self.path, self._rewind_to), parents=False)
             self._rewind_to, self._size = None, 0
+
+
+def lines_before(path: Path, images: int) -> str:
+    """Return the lines of a log that lead to so many images, without those that are repeated on resuming there."""
+    return "".join(json.dumps(line) + "\n" for line in read_events(path) if _before(line, images))
 
 
 def _before(line: dict[str, Any], images: int) -> bool:

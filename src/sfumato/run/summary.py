@@ -90,6 +90,15 @@ class RunSummary:
             checkpoints=tuple(reversed(run.list_checkpoints())),
         )
 
+    @property
+    def lineage(self) -> str:
+        """What the run was begun with, in words; empty where it began by itself."""
+        table = self.run.read(self.run.lineage_path) or {}
+        images = table.get("images", 0)
+        if "from" in table:
+            return f"a branch of {table['from']}, from {images:,} images on"
+        return f"begun with the {table.get('kind')} weights of {table['init']}" if "init" in table else ""
+
     def of(self, kind: type[E]) -> tuple[E, ...]:
         """Return the events of a kind, in order."""
         return tuple(event for event in self.events if isinstance(event, kind))
@@ -108,6 +117,7 @@ class RunSummary:
         stepped, held_out, packages = self.of(Stepped), self.held_out, self.environment.get("packages")
         return {
             "run": str(self.run.path),
+            "lineage": self.lineage,
             "finished": self.finished,
             "images": self.images,
             "planned_images": self.planned,

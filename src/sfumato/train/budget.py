@@ -70,7 +70,7 @@ def plan_for(config: TrainConfig, speed: Speed, elapsed: float) -> Plan:
     Raises `UserError` where the budget has no time for ten steps; the message suggests a longer one.
     """
     assert config.budget is not None
-    plan = _longest(config, speed, elapsed, MONITORING)
+    plan = longest(config, speed, elapsed, MONITORING, Plan(0, 0, config.batch, 0, 0))
     if plan.steps < MIN_STEPS:
         stretched = config.budget * (STRETCH if config.least_images else 1)
         if elapsed + MIN_STEPS * speed.step > stretched:
@@ -81,30 +81,34 @@ def plan_for(config: TrainConfig, speed: Speed, elapsed: float) -> Plan:
             )
         plan = replace(plan, steps=MIN_STEPS, grids=min(1, config.grids), held_outs=0)
     seconds = elapsed + plan.steps * speed.step + speed.looks(plan)
-    return replace(_described(plan, speed, seconds), before=elapsed)
+    return replace(described(plan, speed, seconds), before=elapsed)
 
 
-def _longest(config: TrainConfig, speed: Speed, elapsed: float, share: float, start: int = 0) -> Plan:
-    """Return the longest plan from a step `start` that fits the budget, or, where it would see less than
-    `config.least_images`, a budget up to `STRETCH` times as long; grids and held-out losses take at most a fraction
-    `share` of the time left."""
+def longest(config: TrainConfig, speed: Speed, elapsed: float, share: float, base: Plan, step: int = 0) -> Plan:
+    """Return the longest plan that fits the budget when `step` steps have been taken in `elapsed` seconds, or, where it
+    would see less than `config.least_images`, a budget up to `STRETCH` times as long.
+
+    Args:
+        share: fraction of the time left that grids and held-out losses may take.
+        base: the plan of which length, grids and held-out losses are replaced.
+    """
     assert config.budget is not None
     least = math.ceil(config.least_images / config.batch)
-    plan = _fitting(config, speed, AIM * config.budget - elapsed, share, start)
+    plan = _fitting(config, speed, AIM * config.budget - elapsed, share, base, step)
     if plan.steps >= least:
         return plan
-    stretched = _fitting(config, speed, STRETCH * AIM * config.budget - elapsed, share, start)
+    stretched = _fitting(config, speed, STRETCH * AIM * config.budget - elapsed, share, base, step)
     return replace(stretched, steps=max(plan.steps, min(least, stretched.steps)))
 
 
-def _fitting(config: TrainConfig, speed: Speed, left: float, share: float, start: int) -> Plan:
+def _fitting(config: TrainConfig, speed: Speed, left: float, share: float, base: Plan, step: int) -> Plan:
     """Return the longest plan from a step that takes `left` seconds, with as many looks as `share` of them allow."""
-    plan = Plan(0, start, config.batch, 0, 0)
+    plan = replace(base, steps=step)
     for grids, held_outs in _looks(config):
         plan, cost = replace(plan, grids=grids, held_outs=held_outs), 0.0
         for _ in range(3):  # which looks are still due depends on the length, hardly
-            plan = replace(plan, steps=max(start + 1, start + int((left - cost) / speed.step)))
-            cost = speed.looks(plan, start or -1)
+            plan = replace(plan, steps=max(step + 1, step + int((left - cost) / speed.step)))
+            cost = speed.looks(plan, step or -1)
         if cost <= share * left:
             break
     return plan
@@ -117,7 +121,7 @@ def _looks(config: TrainConfig) -> list[tuple[int, int]]:
     return [(max(min(1, config.grids), int(f * config.grids)), int(f * config.held_outs)) for f in fractions]
 
 
-def _described(plan: Plan, speed: Speed, seconds: float) -> Plan:
+def described(plan: Plan, speed: Speed, seconds: float) -> Plan:
     """Return a plan with its length in images, its duration, and the speeds it was planned from."""
     return replace(
         plan,
@@ -134,6 +138,11 @@ def spacing(plan: Plan) -> int:
     return max(MIN_SPACING, math.ceil(plan.steps / CHECKS))
 
 
+def rate_is_free(decay: str, plan: Plan, images: int) -> bool:
+    """Whether the learning rate up to so many images does not depend on a plan's length, its warm-up left out."""
+    return images <= plan.start + FREE.get(decay, 0.0) * (plan.images - plan.start)
+
+
 def corrected(config: Config, course: Course, step: int, elapsed: float, speed: Speed | None) -> Course:
     """Return the course after a check of the clock: with another plan where the run would miss its budget.
 
@@ -144,17 +153,17 @@ def corrected(config: Config, course: Course, step: int, elapsed: float, speed: 
         elapsed: seconds of the budget that are spent, the last save included.
         speed: None where it is not known; then the plan stays.
     """
-    plan, budget = course.plans[-1], config.train.budget
+    plan, budget = course.last, config.train.budget
     assert budget is not None
     kept = replace(course, checked=step * plan.batch)
     if speed is None:
         return kept
     end, aim = elapsed + speed.left(plan, step), _aim(config.train, plan)
     late = end > aim + TOLERANCE * budget
-    free = FREE.get(config.optim.decay, 0.0)
-    if step < free * plan.steps:
-        new = _longest(config.train, speed, elapsed, LATE_MONITORING if late else MONITORING, step)
-        new = replace(new, steps=max(new.steps, math.ceil(step / free)))
+    free, first = FREE.get(config.optim.decay, 0.0), plan.start // plan.batch
+    if step < first + free * (plan.steps - first):
+        new = longest(config.train, speed, elapsed, LATE_MONITORING if late else MONITORING, plan, step)
+        new = replace(new, steps=max(new.steps, first + math.ceil((step - first) / free)))
     elif late:
         new = _thinned(plan, config.train, speed, aim - elapsed, step)
     else:
@@ -162,8 +171,8 @@ def corrected(config: Config, course: Course, step: int, elapsed: float, speed: 
     new_end = elapsed + speed.left(new, step)
     if abs(new_end - end) <= TOLERANCE * budget:
         return kept
-    new = replace(_described(new, speed, new_end), before=plan.before, since=kept.checked)
-    return Course((*course.plans, new), kept.checked)
+    new = replace(described(new, speed, new_end), since=kept.checked)
+    return replace(kept, plans=(*course.plans, new))
 
 
 def _aim(config: TrainConfig, plan: Plan) -> float:

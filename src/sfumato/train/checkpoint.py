@@ -10,9 +10,10 @@ A checkpoint is a folder named by the images seen, `checkpoints/000000012800/`:
 It holds no random state: noise, times, order and dropout are functions of the images seen.
 
 It is written under a hidden name, each file flushed, then the folder is renamed, which is atomic, and its parent
-flushed. Then it is read back and compared, and only then are older ones deleted, all but one, each renamed to a hidden
-name first: a folder under its final name is whole at every moment. The manifest carries its own checksum, so a flipped
-bit anywhere is noticed, and the run resumes from the checkpoint before it.
+flushed. Then it is read back and compared, and only then are older ones deleted, all but one and those whose manifest
+says that they are kept, each renamed to a hidden name first: a folder under its final name is whole at every moment.
+The manifest carries its own checksum, so a flipped bit anywhere is noticed, and the run resumes from the checkpoint
+before it.
 
 A checkpoint's name is the number of images in its own manifest. Anything else in the folder (a copy, a file that a
 system leaves behind) is not ours: it is neither read nor counted nor deleted.
@@ -74,22 +75,27 @@ def _sha(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _manifest(position: Position, files: Mapping[str, bytes]) -> bytes:
+def _manifest(position: Position, files: Mapping[str, bytes], kept: bool) -> bytes:
     """Return the manifest: the position and the files' checksums, with a checksum of both."""
     hashes = {name: {"bytes": len(content), "sha256": _sha(content)} for name, content in files.items()}
-    body = {"format": FORMAT, **asdict(position), "files": hashes}
+    body = {"format": FORMAT, **asdict(position), **({"kept": True} if kept else {}), "files": hashes}
     return json.dumps({"body": body, "sha256": _sha(json.dumps(body).encode())}, indent=1).encode()
 
 
-def save(run: Run, position: Position, files: Mapping[str, bytes]) -> Path:
-    """Write files by name as a checkpoint, read it back, delete all older ones but the newest, and return its folder.
+def save(run: Run, position: Position, files: Mapping[str, bytes], kept: bool = False) -> Path:
+    """Write files by name as a checkpoint, read it back, delete all older ones but the newest and those that are kept,
+    and return its folder.
 
     A good checkpoint of the same state is left as it is, so saving twice is no error.
+
+    Args:
+        kept: the checkpoint is to stay when newer ones are there; recorded in its manifest.
 
     Raises:
         OSError: it could not be written, or did not read back as written; older checkpoints are untouched.
     """
-    final, manifest = run.checkpoint(position.images), _manifest(position, files)
+    final = run.checkpoint(position.images)
+    manifest = _manifest(position, files, kept or is_kept(final))
     if not _is_good_copy(final, manifest):
         final.parent.mkdir(exist_ok=True)
         _write(final, {**files, MANIFEST: manifest})
@@ -101,7 +107,8 @@ def save(run: Run, position: Position, files: Mapping[str, bytes]) -> Path:
         path for path in run.list_checkpoints() if int(path.name) < position.images and _images(path) == int(path.name)
     ]
     for old in older[KEPT - 1 :]:
-        _remove(old)
+        if not is_kept(old):
+            _remove(old)
     return final
 
 
@@ -144,6 +151,18 @@ def _images(checkpoint: Path) -> int | None:
     with suppress(OSError):
         return read_position(checkpoint).images
     return None
+
+
+def hash_of(checkpoint: Path, name: str) -> str:
+    """Return the SHA-256 of one of a checkpoint's files, as its manifest has it; raises `OSError`."""
+    return str(_body(checkpoint)["files"][name]["sha256"])
+
+
+def is_kept(checkpoint: Path) -> bool:
+    """Whether a checkpoint is to stay when newer ones are there."""
+    with suppress(OSError):
+        return _body(checkpoint).get("kept") is True
+    return False
 
 
 def _body(checkpoint: Path) -> dict[str, Any]:
@@ -230,6 +249,12 @@ def newest(run: Run, warn: Callable[[str], None]) -> tuple[Path, Position] | Non
         reasons = ", ".join(f"{bad.name}: {reason}" for bad, reason in damaged)
         raise UserError(f"no checkpoint in {run.checkpoints} is readable ({reasons}): start again with another --run")
     return None
+
+
+def last_good(run: Run) -> Position | None:
+    """Return the position of the newest good checkpoint, None where there is none; nothing is changed."""
+    good = (checkpoint for checkpoint in run.list_checkpoints() if find_damage(checkpoint) is None)
+    return next(map(read_position, good), None)
 
 
 def read_position(checkpoint: Path) -> Position:

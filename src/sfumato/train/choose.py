@@ -13,7 +13,8 @@ from sfumato.data import Dataset, open_data
 from sfumato.data.mirror import mirror_test_of
 from sfumato.data.store.build import Progress
 from sfumato.run.folder import Run
-from sfumato.run.places import spelled_as_begun
+from sfumato.run.places import located, spelled_as_begun
+from sfumato.train.plan import check_source
 
 if TYPE_CHECKING:
     import torch
@@ -58,6 +59,25 @@ def choose(
         config, data = flip_if_allowed(config, data)
     over = "" if file is None else f"; {file} is laid over it"
     return config, data, f"{preset}: {reason}{over}"
+
+
+def resume(run: Run, overrides: Mapping[str, str], on_progress: Progress | None = None) -> tuple[Config, Dataset, str]:
+    """Return the configuration and the images of a run that was begun, and a sentence about it.
+
+    Args:
+        run: the run.
+        overrides: text by dotted key; `data.source` may be among them, in any spelling. Other values stay as they are.
+        on_progress: called while images are read.
+
+    Raises:
+        UserError: an unknown key, a value out of its range, other images, images that can't be opened.
+    """
+    begun = run.config()
+    config = presets.resolve(overrides=overrides, base=begun)
+    config = replace(config, data=spelled_as_begun(config.data, run))
+    check_source(config, run)
+    data = open_data(located(run) if config.data == begun.data else config.data, on_progress=on_progress)
+    return config, data, "as this run was begun"
 
 
 def flip_if_allowed(config: Config, data: Dataset) -> tuple[Config, Dataset]:

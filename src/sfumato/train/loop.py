@@ -17,28 +17,48 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from contextlib import closing
+from functools import partial
+from pathlib import Path
 
 import torch
 
-from sfumato.config.config import Config
+from sfumato.config.config import Config, from_stored, to_dict
 from sfumato.data import Dataset
 from sfumato.errors import UserError
 from sfumato.files import Lock, write_atomic
 from sfumato.generate.pictures import grid
 from sfumato.generate.sample import out_of_memory
 from sfumato.generate.writers import save_png
+from sfumato.model import load
 from sfumato.ranks import World
-from sfumato.run.events import Event, Finished, HeldOut, Sampled, Skipped, Started, Stepped, Warned
+from sfumato.run.events import (
+    Changed,
+    Event,
+    Finished,
+    HeldOut,
+    Initialised,
+    Sampled,
+    Skipped,
+    Started,
+    Stepped,
+    Warned,
+)
 from sfumato.run.folder import Run
 from sfumato.run.log import EventLog
 from sfumato.run.plan import Course, Plan
+from sfumato.run.sinks import Sinks
+from sfumato.run.sinks.protocol import check as check_sinks
 from sfumato.train import checkpoint
+from sfumato.train.extend import More, is_finished
 from sfumato.train.follow import follow
 from sfumato.train.interrupt import closed_at_exit, holding
-from sfumato.train.metrics import Meter, by_level
+from sfumato.train.lineage import lineage_of
+from sfumato.train.metrics import Meter, by_level, memory_in_use
 from sfumato.train.pace import Pace
-from sfumato.train.plan import begin, resolve_length
+from sfumato.train.plan import begin, resolve_course
+from sfumato.train.requests import Requests
 from sfumato.train.saver import Saver, publish_last
+from sfumato.train.snapshots import Snapshots
 from sfumato.train.trainer import Trainer
 from sfumato.train.trouble import describe
 
@@ -60,6 +80,8 @@ def train(
     accept_changes: bool = False,
     began: float | None = None,
     world: World = World(),
+    more: More | None = None,
+    init: Path | str | None = None,
 ) -> Events:
     """Train, or resume, in a run folder, and record the events there.
 
@@ -72,6 +94,8 @@ def train(
         began: `time.perf_counter()` when the budget began; now by default.
         world: the ranks that train together. Only rank 0 reads and writes the run folder and yields events; the others
             follow it to the end, and yield none.
+        more: another length for a run that was started (`extend`), in place of the configuration's.
+        init: weights to begin with, as `model.load` takes them; a run that was begun with them resumes.
 
     Yields:
         Events, each after it was recorded; the first is `Started`, the last `Finished`.
@@ -87,13 +111,15 @@ def train(
         follow(world, device, data)
         return
     run.check_path(data.source_name)
+    check_sinks(config.train.log)
     with run.locked() as lock:
         run.sweep()
-        config, plan = resolve_length(config, run, data, device, began, world)
-        course = begin(run, config, plan, device)
-        finished = run.read(run.finished_path)
-        if finished is not None and (finished.get("overfits") or finished.get("images") == plan.steps * plan.batch):
-            publish_last(run, run.checkpoint(int(finished["images"])))
+        lineage = lineage_of(run, init, config, data)
+        config, course = resolve_course(config, run, data, device, began, more, world)
+        begin(run, config, course, device, lineage)
+        if is_finished(run, course):
+            finished = run.read(run.finished_path) or {}
+            publish_last(run, run.checkpoint(finished["images"]))
             yield Finished(int(finished["images"]), float(finished.get("seconds", 0.0)), again=True)
             return
         try:
@@ -126,11 +152,13 @@ class Session:
         self.trainer = Trainer(config, data, device, world)
         self.warnings: list[str] = list(self.trainer.warnings())
         self.pace = Pace(config, run, course, self.warnings.append)
-        self.log, self.meter = EventLog(run.events_path, self.warnings.append), Meter(device)
+        self.log, self.meter = EventLog(run.events_path, self.warnings.append, self._pass_on), Meter(device)
+        self.sinks: Sinks | None = None
         self.window = 1 if device.type == "cpu" else WINDOW
         self.earlier = 0.0  # seconds spent in earlier sessions
         self.went_back_to = 0  # the checkpoint that a streak of skipped steps has led back to
         self.overfits = False
+        self.requests, self.snapshots = Requests(run), Snapshots(run, self.trainer)
         self.saver = Saver(run, self.trainer, self.log, self.pace, self.warnings, lock)
         self._follow_plan()
 
@@ -156,13 +184,13 @@ class Session:
 
     def _follow_plan(self) -> None:
         """Take length, held-out losses and grids from the plan in force."""
-        self.trainer.planned = self.plan.images
+        self.trainer.planned, self.trainer.phase = self.plan.images, self.plan.start
         self.held_outs = set(self.plan.held_out_steps) if len(self.data.held_out) else set()
         self.grids = set(self.plan.grid_steps)
 
     def recorded(self, accept_changes: bool) -> Events:
         """Yield the session's events, each after it was written to the log, and the warnings that came up."""
-        with closing(self._events(accept_changes)) as events:
+        with closing(self._events(accept_changes)) as events, self.requests.listening():
             try:
                 while True:
                     with holding():  # on Ctrl-C the step is finished; then `closing` saves
@@ -176,19 +204,33 @@ class Session:
                         yield warning
             finally:
                 self.log.close()
+                if self.sinks is not None:
+                    self.sinks.close()
+
+    def _pass_on(self, event: Event) -> None:
+        """Pass a line of the log on to other tools."""
+        names = self.config.train.log
+        if names and self.sinks is None:
+            table, used = to_dict(self.config), partial(memory_in_use, self.trainer.device)
+            self.sinks = Sinks(names, self.run, table, self.images, self.warnings.append, used)
+        if self.sinks is not None:
+            self.sinks.take(event)
 
     def _events(self, accept_changes: bool) -> Events:
         """Resume, train, save; on being closed between two steps, save."""
         if (position := self.saver.resume(accept_changes)) is not None:
             self.earlier = position.seconds
-            self._follow_plan()
+            self._return_to(position.images)
         try:
             yield Started(self.plan, self.images)
+            if position is None:
+                yield from self._begin_with_weights()
             while True:
                 yield from self._look()
                 yield from self._replan()
                 if self.step >= self.plan.steps or self.overfits:
                     break
+                yield from self._requested()
                 if self.saver.is_due():
                     failure = self.saver.try_save(self.seconds)
                     yield Warned(self.images, failure) if failure else self.saver.event()
@@ -210,8 +252,25 @@ class Session:
                 {"images": finished.images, "seconds": finished.seconds, "overfits": self.overfits},
             )
 
+    def _begin_with_weights(self) -> Events:
+        """Take over the weights that the run's lineage names, if any, and save that as the checkpoint of 0 images."""
+        lineage = self.run.read(self.run.lineage_path) or {}
+        if (source := lineage.get("init")) is None:
+            return
+        donor = load(source)
+        if donor.sha256 != lineage.get("sha256"):
+            raise UserError(f"{source} has changed since this run was begun with it: choose another --run")
+        taken = self.trainer.begin_with(donor)
+        self.saver.save(self.seconds)
+        yield Initialised(0, source, str(taken))
+
     def _look(self) -> Events:
-        """Compute the held-out loss and write the sample grids, where they are due."""
+        """Compute the held-out loss, write the sample grids and a snapshot of the averages, where they are due."""
+        if self.snapshots.is_due(self.step):
+            try:
+                self.snapshots.take(self.step)
+            except OSError as error:
+                self.warnings.append(f"a snapshot of the averages was not written ({error}); training continues")
         looks = (("held_out", self.held_outs, self._held_out), ("grid", self.grids, self._sample))
         for name, steps, look in looks:
             if self.step in steps:
@@ -224,6 +283,35 @@ class Session:
         if (change := self.pace.check(self.step, self.seconds)) is not None:
             self._follow_plan()
             yield change
+        for values in self.pace.course.changes_at(self.images):
+            yield Changed(self.images, values.text)
+        self._adopt(self.images + 1)
+
+    def _return_to(self, images: int) -> None:
+        """Take values, length and snapshots from what was in force when so many images had been seen."""
+        self._adopt(images)
+        self.snapshots.resume(images)
+        self._follow_plan()
+
+    def _adopt(self, images: int) -> None:
+        """Take over the configuration by which the step that ends at `images`, or later, is taken."""
+        if not self.pace.course.changes:
+            return
+        table = self.pace.course.config_before(images)
+        config = self.config if table is None else from_stored(table)
+        if config != self.trainer.config:
+            self.trainer.adopt(to_dict(config))
+            self.pace.adopt(config)
+
+    def _requested(self) -> Events:
+        """Do what a user asked for meanwhile."""
+        if self.requests.pending("sample"):
+            yield from self._sample()
+            self.requests.done("sample")
+        if self.requests.pending("save") and self.images and not self.saver.skips:
+            failure = self.saver.try_save(self.seconds, kept=True)
+            yield Warned(self.images, failure) if failure else self.saver.event()
+            self.requests.done("save")
 
     def _held_out(self) -> Events:
         """Compute the held-out loss, and keep the weights if it is the lowest so far."""
@@ -247,7 +335,7 @@ class Session:
 
     def _sample(self) -> Events:
         """Write the sample grids."""
-        kinds = ("ema", "raw") if self.config.train.raw_grids else ("ema",)
+        kinds = ("ema", "raw") if self.trainer.config.train.raw_grids else ("ema",)
         for kind in kinds:
             self.saver.check_folder()
             pictures, seed = self.trainer.sample_grid(kind=kind), self.config.train.seed
@@ -265,6 +353,7 @@ class Session:
             self.meter.add(metrics, self.step)
             step = self.step
             due = step in self.held_outs or step in self.grids or step in self.pace.stops
+            due = due or self.trainer.config.train.is_kept(self.images) or self.snapshots.is_due(step)
             if due or step % self.window == 0 or step >= self.plan.steps:
                 break
         sums = self.meter.read()
@@ -292,7 +381,7 @@ class Session:
         position = self.saver.resume(accept_changes=True)
         assert position is not None, "there is a checkpoint"
         self.went_back_to, self.saver.skips, self.meter = position.images, 0, Meter(self.trainer.device)
-        self._follow_plan()
+        self._return_to(position.images)
         yield Started(self.plan, self.images)
         yield Warned(
             self.images, f"{reason} ({last}): back at the checkpoint of {position.images} images, to try again"

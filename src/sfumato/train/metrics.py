@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -123,6 +125,17 @@ class Meter:
 def wide(device: torch.device) -> torch.dtype:
     """Return the widest type that a device computes in."""
     return torch.float32 if device.type == "mps" else torch.float64
+
+
+def memory_in_use(device: torch.device) -> int:
+    """Return the bytes that are in use: the most on a GPU so far, else of this process; 0 where unknown."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    try:
+        pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def by_level(terms: Terms) -> Buckets:

@@ -5,6 +5,10 @@ The rate follows the images seen: n before the step, B in the step, of N planned
     lr(n) = lr * min( 1, (n + B) / warmup ) * decay( n / N )
     decay(u) = 1  |  (1 + cos pi u) / 2  |  1 - u  |  min(1, (1 - u) / 0.3)      constant, cosine, linear, late
 
+A run that is extended at S images, after its decay has begun, warms up and decays again over the added part (as Ibrahim
+et al. 2024, 2403.08763, do for language models): n - S and N - S take the place of n and N, and the warm-up is 5 % of
+N - S.
+
 A step whose loss or gradient is not finite must change nothing, and the check must not make a GPU wait. So every step
 is launched, and a flag on the device decides; torch's fused Adam has it for its gradient scaler: where `found_inf` is 1
 neither weights nor moments nor step counts change, bit for bit. Muon (`muon`) takes the network's inner matrices
@@ -30,6 +34,9 @@ LATE = 0.3
 """The last fraction of a run, in which the decay `late` goes to zero: a run keeps its full rate longer than by a cosine
 (Haegele et al. 2024, 2405.18392)."""
 
+REWARMED = 0.05
+"""The fraction of an added part in which the rate rises again."""
+
 _ADAMS: dict[str, type[torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
@@ -44,11 +51,16 @@ _DECAYS: dict[str, Callable[[float], float]] = {
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
-def learning_rate(config: OptimConfig, images: int, batch: int, planned: int) -> float:
-    """Return lr(n) of the step of B = `batch` images that starts when n = `images` of N = `planned` have been seen."""
-    warmup = in_images(config.warmup, planned)
-    rising = min(1.0, (images + batch) / warmup) if warmup > 0 else 1.0
-    return config.lr * rising * _DECAYS[config.decay](min(1.0, images / planned))
+def learning_rate(config: OptimConfig, images: int, batch: int, planned: int, start: int = 0) -> float:
+    """Return lr(n) of the step of B = `batch` images that starts when n = `images` of N = `planned` have been seen.
+
+    Args:
+        start: S, where the run was extended; 0 in a run that was not.
+    """
+    seen, length = images - start, planned - start
+    warmup = REWARMED * length if start else in_images(config.warmup, planned)
+    rising = min(1.0, (seen + batch) / warmup) if warmup > 0 else 1.0
+    return config.lr * rising * _DECAYS[config.decay](min(1.0, seen / length))
 
 
 class Optimizer:
@@ -123,6 +135,13 @@ class Optimizer:
             return muon.orthogonalised(matrices)
         own = [row for row in range(len(matrices)) if (first + row) % self.world.size == self.world.rank]
         return self.world.gather(muon.orthogonalised(matrices[own]), own, len(matrices))
+
+    def adopt(self, config: OptimConfig) -> None:
+        """Go on with other values, of the same optimiser."""
+        self.config = config
+        values = {"betas": (config.beta1, config.beta2), "eps": config.eps, "weight_decay": config.weight_decay}
+        for group in self._adam.param_groups:
+            group.update(values)
 
     def state(self) -> dict[str, Tensor]:
         """Return the state as named tensors: `exp_avg/NAME`, `exp_avg_sq/NAME`, `step/NAME`; `momentum/NAME`."""

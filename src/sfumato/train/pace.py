@@ -35,13 +35,20 @@ class Pace:
     """
 
     def __init__(self, config: Config, run: Run, course: Course, warn: Callable[[str], None]) -> None:
-        self.config, self.run, self.warn = config, run, warn
+        self.run, self.warn = run, warn
         self.course = self._written = course
+        self.adopt(config)
         self.plan = plan = course.plans[0]
         self.grid, self.held_out, self.save = plan.grid_seconds or 0.0, plan.held_out_seconds or 0.0, 0.0
         self._paused, self._begun = 0.0, 0
         self._marks: deque[tuple[int, float]] = deque(maxlen=3)
         self._set_stops()
+
+    def adopt(self, config: Config) -> None:
+        """Go on with another configuration; the length or the budget that was asked for last is in force."""
+        self.config, last = config, self.course.last
+        if last.asked:
+            self.config = replace(config, train=replace(config.train, budget=last.budget, least_images=0))
 
     def resume(self, images: int) -> None:
         """Return to the plan by which the step that ended at `images` was taken."""
@@ -65,7 +72,7 @@ class Pace:
         if step > self._begun and (due or not self._marks):  # not before the first step, which is slow
             self._marks.append((step, seconds - self._paused))
         if due:
-            self._record(step, self.course.plans[0].before + seconds + self.save)
+            self._record(step, self.course.last.before + seconds + self.save)
         plan = self.course.starting_at(images)
         if plan is None:
             return None
@@ -92,10 +99,11 @@ class Pace:
             self._written = self.course
 
     def _set_stops(self) -> None:
-        plan = self.course.plans[-1]
+        plan = self.course.last
         self._next = self.course.checked // plan.batch + spacing(plan)
-        recorded = {plan.since // plan.batch for plan in self.course.plans}
-        self.stops = set() if self.config.train.budget is None else {self._next, *recorded}
+        sinces = [plan.since for plan in self.course.plans] + [change.since for change in self.course.changes]
+        recorded = {since // plan.batch for since in sinces}
+        self.stops = recorded if self.config.train.budget is None else {self._next, *recorded}
 
     def speed(self) -> Speed | None:
         """Return the speed since the last check but one, saving spread over the steps; None after too few steps."""

@@ -7,7 +7,8 @@ length was given.
 With P parameters, N images of V bytes, batches of B and A bytes of activations an image, a training needs
 
     memory = 20 P + A B     weights, gradients, two moments and the average, four bytes each, and activations
-    disk   = N V + 60 P     the store; three checkpoints of 16 P (two, and the one being written), three weights files
+    disk   = N V + 60 P     the store; three checkpoints of 16 P (two, and the one being written), three weights files;
+                            16 P more for each checkpoint that is kept (`train.keep`), 8 P for each of `ema.snapshots`
 
 Muon keeps one moment of its matrices, not two: M of them save 4 M and 12 M bytes.
 """
@@ -18,13 +19,14 @@ import math
 import shutil
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from sfumato.config.config import Config, difference, own_files, to_toml
+from sfumato.config.config import Config, difference, may_change, own_files, to_toml
 from sfumato.config.train import TrainConfig
 from sfumato.data import Dataset
 from sfumato.errors import UserError
@@ -35,6 +37,7 @@ from sfumato.run.folder import Run, environment
 from sfumato.run.places import spelled_as_begun
 from sfumato.run.plan import Course, Plan, read_course
 from sfumato.train.budget import Speed, plan_for
+from sfumato.train.extend import More, changed, extended, other_length, with_length_of
 from sfumato.train.trainer import Trainer
 
 CALLS = 3
@@ -88,14 +91,30 @@ def resolve_length(
     began: float | None = None,
     world: World = World(),
 ) -> tuple[Config, Plan]:
-    """Return the configuration with its length, and the plan. Nothing is written.
+    """Return the configuration with its length, and the plan that leads to the end, as `resolve_course` does."""
+    config, course = resolve_course(config, run, data, device, began, world=world)
+    return config, course.last
+
+
+def resolve_course(
+    config: Config,
+    run: Run,
+    data: Dataset,
+    device: torch.device | str = "cpu",
+    began: float | None = None,
+    more: More | None = None,
+    world: World = World(),
+) -> tuple[Config, Course]:
+    """Return the configuration with its length, and the plans. Nothing is written.
 
     Args:
-        config: with a length, or with a budget, for which the speed is measured; a run that was started keeps its plan.
+        config: with a length, or with a budget, for which the speed is measured. A run that was started keeps its
+            plans; where the length is another one than it was started with, it is extended to it.
         run: the run folder.
         data: the images.
         device: where it is trained.
         began: `time.perf_counter()` at the start of the budget; now by default.
+        more: a length for a run that was started, in place of the configuration's.
         world: the ranks that will train it, which measure it together.
 
     Raises:
@@ -105,42 +124,73 @@ def resolve_length(
     if run.exists():
         old = run.config()
         config = _with_defaults_of(replace(config, data=spelled_as_begun(config.data, run)), old)
-        if config.data.source != old.data.source:
-            raise UserError(
-                f"{run.path} is trained on {old.data.source}: choose another --run for {config.data.source}, such as "
-                f"{run.path}-2"
-            )
-        if changes := difference(old, config):
+        check_source(config, run)
+        more = more or other_length(config, old)
+        config = with_length_of(config, old)
+        changes = difference(old, config)
+        if not may_change(old, config):
             raise UserError(
                 f"{run.path} was started with another configuration ({changes}): use that one, or choose another --run"
             )
-        return config, course_of(run, config.train).plans[-1]
+        course, asked = course_of(run, config.train), None if more is None else more.seconds
+        if more is not None:
+            course = extended(more, config, run, course, began, lambda: _timed(config, data, device, asked, world))
+        return config, changed(old, config, run, course, changes) if changes else course
+    if more is not None:
+        raise UserError(f"{run.path} is not a run that could be extended: give its length without a plus")
     if config.train.images is not None:
-        return config, _given(config.train)
+        return config, Course((_given(config.train),))
     if config.train.budget is None:
         raise UserError("no training length: give --budget (such as 30m) or --images (such as 500k)")
-    trainer = Trainer(_with_images(config, 10**9), data, device, world)
-    speed = measure(trainer, config.train, min(3.0, config.train.budget / 20))
+    speed = _timed(config, data, device, config.train.budget, world)
     plan = plan_for(config.train, speed, time.perf_counter() - began)
-    return _with_images(config, plan.images), plan
+    return _with_images(config, plan.images), Course((plan,))
 
 
-def begin(run: Run, config: Config, plan: Plan, device: torch.device) -> Course:
-    """Write the files that a run begins with, config.toml last, since it makes the folder a run; return its plans.
+def check_source(config: Config, run: Run) -> None:
+    """Raise `UserError` where a run that was started is trained on other images than a configuration names."""
+    begun = run.config().data.source
+    if config.data.source != begun:
+        raise UserError(
+            f"{run.path} is trained on {begun}: choose another --run for {config.data.source}, such as {run.path}-2"
+        )
 
-    Raises `UserError` where they can't be written.
+
+def _timed(config: Config, data: Dataset, device: torch.device | str, budget: float | None, world: World) -> Speed:
+    """Measure the speed for a budget."""
+    assert budget is not None
+    trainer = Trainer(_with_images(config, 10**9), data, device, world)
+    return measure(trainer, config.train, min(3.0, budget / 20))
+
+
+def begin(
+    run: Run, config: Config, course: Course, device: torch.device, lineage: Mapping[str, Any] | None = None
+) -> None:
+    """Write the files that a run begins with, config.toml last, since it makes the folder a run; of a run that was
+    started its plans, where they are others now.
+
+    Args:
+        lineage: the content of lineage.json; None writes none.
+
+    Raises:
+        UserError: they can't be written.
     """
-    if run.exists():
-        return course_of(run, config.train)
-    course = Course((plan,))
+    started = run.exists()
+    if started and course == read_course(run.read(run.plan_path)):
+        return
     try:
-        own = own_files(config)
-        run.write(run.environment_path, environment(str(device)) | ({"plugins": own} if own else {}))
-        run.write(run.plan_path, course.to_table())
-        write_atomic(run.config_path, to_toml(config), parents=False)
+        if not started:
+            own = own_files(config)
+            run.write(run.environment_path, environment(str(device)) | ({"plugins": own} if own else {}))
+            if lineage is not None:
+                run.write(run.lineage_path, dict(lineage))
+        if not started or course.last.asked or course.changes:
+            run.write(run.plan_path, course.to_table())
+            run.finished_path.unlink(missing_ok=True)
+        if not started or config != run.config():
+            write_atomic(run.config_path, to_toml(config), parents=False)
     except OSError as error:
         raise UserError(f"{run.path} can't be written ({error.strerror}): choose another --run") from None
-    return course
 
 
 def course_of(run: Run, config: TrainConfig) -> Course:
@@ -246,15 +296,19 @@ def forecast(
     # the learning rate's decay needs a length; the speed does not depend on it
     config = _with_images(config, config.train.images or 10**9)
     plan = _given(config.train)
+    kept = config.train.num_kept(plan.images)
     parent = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir())
     return Forecast(
         parameters=cost.parameters,
         flops=cost.flops,
         plan=plan if len(data.held_out) else replace(plan, held_outs=0),
-        state_bytes=20 * cost.parameters - 4 * one_moment,
+        state_bytes=(28 if config.ema.snapshots else 20) * cost.parameters - 4 * one_moment,
         activation_bytes=cost.activation_bytes,
         store_bytes=int(data.images.nbytes),
-        run_bytes=60 * cost.parameters - 12 * one_moment,
+        run_bytes=60 * cost.parameters
+        - 12 * one_moment
+        + kept * (16 * cost.parameters - 4 * one_moment)
+        + 8 * (config.ema.snapshots + 3 * bool(config.ema.snapshots)) * cost.parameters,
         memory_here=available_memory(device),
         disk_here=shutil.disk_usage(parent).free,
         train_images=len(data.train),

@@ -118,6 +118,8 @@ class Saver:
         """Whether enough time has passed since the last save, and saving does not take too much of it."""
         if self.trainer.images in (0, self.saved_at) or self.skips:
             return False
+        if self.trainer.config.train.is_kept(self.trainer.images):
+            return True
         return time.perf_counter() - self.clock >= self.pace.saving_interval
 
     def packed(self, kind: str, tensors: dict[str, Tensor]) -> bytes:
@@ -125,9 +127,15 @@ class Saver:
         trainer = self.trainer
         return packed(tensors, trainer.config, trainer.codec, trainer.data.vocabulary, kind, trainer.images)
 
-    def save(self, seconds: float) -> None:
-        """Write the log, then a checkpoint, then the weights files; raises `OSError`."""
+    def save(self, seconds: float, kept: bool = False) -> None:
+        """Write the log, then a checkpoint, then the weights files; raises `OSError`.
+
+        Args:
+            seconds: spent training.
+            kept: the checkpoint is to stay when newer ones are there, also where the configuration does not say so.
+        """
         self.check_folder()
+        kept = kept or self.trainer.config.train.is_kept(self.trainer.images)
         start, state = time.perf_counter(), self.trainer.state()
         if bad := checkpoint.not_finite(state):
             raise self.diverged(f"{bad} has values that are not finite")
@@ -136,7 +144,7 @@ class Saver:
         self.log.sync()
         self.pace.save_course()
         named = {f"{name}.safetensors": content for name, content in files.items()}
-        folder = checkpoint.save(self.run, self.position(seconds), named)
+        folder = checkpoint.save(self.run, self.position(seconds), named, kept)
         self.saved_at, self.stale = self.trainer.images, _publish(self.run, folder)
         self.clock = time.perf_counter()
         self.pace.pause("save", self.clock - start)
@@ -146,10 +154,10 @@ class Saver:
         images = self.trainer.images
         return Saved(images, self.run.checkpoint(images), self.pace.save)
 
-    def try_save(self, seconds: float) -> str:
-        """Save, and return why that failed; empty where it did not."""
+    def try_save(self, seconds: float, kept: bool = False) -> str:
+        """Save as `save`, and return why that failed; empty where it did not."""
         try:
-            self.save(seconds)
+            self.save(seconds, kept)
         except OSError as error:
             self.clock = time.perf_counter()
             return f"NOT SAVED at {self.trainer.images} images ({error}); training continues, will retry"

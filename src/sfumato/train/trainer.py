@@ -18,16 +18,17 @@ number `applied`, 1 or 0. Python reads it only when a report is due.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sfumato.codec.protocol import Codec
 from sfumato.conditions.protocol import cycled
-from sfumato.config.config import Config, to_dict
+from sfumato.config.config import Config, from_stored, to_dict
 from sfumato.data import Dataset
 from sfumato.data.augment import augment, draw
 from sfumato.diffusion import Importance, NetworkDenoiser, Terms, training_loss
@@ -42,9 +43,11 @@ from sfumato.model import Model
 from sfumato.nets import Network
 from sfumato.ranks import World
 from sfumato.train.ema import EMA
+from sfumato.train.lineage import Taken, take_over
 from sfumato.train.metrics import StepMetrics
 from sfumato.train.optim import Optimizer, learning_rate
 from sfumato.train.parallel import Shares, recompute, spread, together
+from sfumato.train.powers import PowerAverages
 from sfumato.train.precision import LossScale, resolve_precision, slow_here
 from sfumato.train.validation import Best, HeldOutLosses, held_out_losses
 
@@ -89,7 +92,7 @@ class Trainer:
         """Build the network and everything that learns with it."""
         config, data = self.config, self.data
         assert config.train.images is not None
-        self.planned = config.train.images
+        self.planned, self.phase = config.train.images, 0  # the end, and the start that the rate is counted from
         self.codec: Codec = config.codec.build(data.format, data.shape)
         with seeded(config.train.seed, Purpose.INITIAL_WEIGHTS, 0, self.device):
             net = config.net.build(config.interface(self.codec.shape[0], data.vocabulary))
@@ -101,6 +104,7 @@ class Trainer:
         recompute(self.net, config.train.recompute)
         self.parallel = spread(self.net, self.world, self.device, config.train.compile)
         self.optimizer = Optimizer(config.optim, self.net, self.world)
+        self.powers = PowerAverages(self.net) if config.ema.snapshots else None
         self.objective = config.diffusion.build_objective(self.codec.decoder)
         self.schedule = config.diffusion.build_schedule()
         by_history = isinstance(config.diffusion.timesteps, Importance)
@@ -135,6 +139,20 @@ class Trainer:
         free_cache(self.device)  # only after the exception and its frames are gone
         return False
 
+    def begin_with(self, donor: Model) -> Taken:
+        """Take over what fits of another model's weights, and return what did."""
+        taken = take_over(self.net, self.data.vocabulary, donor)
+        self.ema.net.load_state_dict(self.net.state_dict())
+        self.load(self.state(), 0)
+        return taken
+
+    @together
+    def adopt(self, table: Mapping[str, Any]) -> None:
+        """Go on with another configuration (`config.may_change`), as JSON has it."""
+        self.config = from_stored(table)
+        self.optimizer.adopt(self.config.optim)
+        self.objective = self.config.diffusion.build_objective(self.codec.decoder)
+
     def denoiser(self, net: Callable[..., Tensor]) -> NetworkDenoiser:
         """Return a network as a denoiser."""
         return NetworkDenoiser(net, self.schedule, self.config.diffusion.build_parameterization())
@@ -151,13 +169,13 @@ class Trainer:
 
     def step(self) -> StepMetrics:
         """Take one step: the positions after the images seen, one gradient, the optimiser, then the average."""
-        with self.world.ordered("step_at", images=self.images, planned=self.planned):
+        with self.world.ordered("step_at", images=self.images, planned=self.planned, phase=self.phase):
             return self._step()
 
-    def step_at(self, images: int, planned: int) -> None:
+    def step_at(self, images: int, planned: int, phase: int) -> None:
         """Take the step that rank 0 takes, which may have another number of images planned by now."""
         assert images == self.images, "the ranks are at different steps"
-        self.planned = planned
+        self.planned, self.phase = planned, phase
         self._step()
 
     def _step(self) -> StepMetrics:
@@ -243,9 +261,11 @@ class Trainer:
         norm = self.optimizer.clip()
         applied = (loss.isfinite() & norm.isfinite()).float()
         forgiven = self.scale.update(norm.isfinite().float()) * loss.isfinite()
-        lr = learning_rate(config.optim, start, batch, planned)
+        lr = learning_rate(config.optim, start, batch, planned, self.phase)
         self.optimizer.step(lr, applied)
         self.ema.update(config.ema.decay(start, batch, planned), applied)
+        if self.powers is not None:
+            self.powers.update(start // batch + 1, applied)
         return StepMetrics(terms, norm, applied, lr, self.optimizer.norms, forgiven)
 
     @together
@@ -319,11 +339,12 @@ class Trainer:
         """Return every tensor of the state: `raw`, `ema` (state dicts) and `optim`, each by name."""
         history = self.history
         losses = {} if history is None else {"history/losses": history.losses, "history/seen": history.seen}
+        powers = {} if self.powers is None else self.powers.state()
         return {
             "raw": self.net.state_dict(),
             "ema": self.ema.net.state_dict(),
             # the best as of the last step: a held-out loss taken after it is taken again on resuming
-            "optim": self.optimizer.state() | self.scale.state() | losses | self._best_at_step.state(),
+            "optim": self.optimizer.state() | self.scale.state() | losses | powers | self._best_at_step.state(),
         }
 
     @torch.no_grad()
@@ -339,6 +360,8 @@ class Trainer:
             self.optimizer.load(state["optim"])
             self.scale.load(state["optim"])
             self.best = self._best_at_step = Best.from_state(state["optim"])
+            if self.powers is not None:
+                self.powers.load(state["optim"])
             if self.history is not None:
                 self.history = LossHistory(state["optim"]["history/losses"], state["optim"]["history/seen"])
         except (KeyError, RuntimeError) as error:

@@ -75,13 +75,15 @@ def unlearned(e: Evidence) -> bool:
 def again(e: Evidence, *changes: str, suffix: str = "-again") -> str:
     """Return the command that trains the run again with some values changed; without a suffix, that resumes it."""
     source, run = shlex.quote(e.data.source), shlex.quote(e.path)
+    if not suffix and e.training is not None:
+        return " ".join(("sfumato train", run, *changes))
     own = f"--config {run}/config.toml --run {run}{suffix}" if e.training is not None else ""
     return " ".join(filter(None, ("sfumato train", source, own, *changes)))
 
 
 def longer(e: Evidence, images: int) -> str:
     """Return the command that trains the run on `images` in all."""
-    return text.longer(e.data.source, e.path, images, e.images)
+    return text.longer(e.path, images, e.images)
 
 
 def takes(e: Evidence, images: int) -> str:
