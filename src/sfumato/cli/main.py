@@ -110,7 +110,7 @@ def check_command(words: Sequence[str]) -> None:
 
 def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
-        say(HELP.format(verbs="\n".join(f"  {name:10}{line}" for name, line in VERBS.items())).rstrip())
+        say(HELP.format(verbs="\n".join(f"  {name:12}{line}" for name, line in VERBS.items())).rstrip())
         return 0
     if words[0] in ("-V", "--version", "version"):
         say(f"sfumato {__version__}")

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-_RAW = 1_200_000
+_RAW = 1_000_000
 """Bytes of a large array of the page, before base64."""
-SIDE = 128
+SIDE = 64
 """The largest side of a picture that is only looked at; larger ones are averaged over squares."""
 _FLOPS = 6e12
 """FLOPs of all network evaluations: 100 to 150 seconds on two cores."""
@@ -64,9 +64,9 @@ class Effort:
         examined = _between(1, _RAW / (2 * size * 24), 4)
         filmed = _between(1, _RAW / (3 * seen * 20), 3)
         return cls(
-            images=_between(2, _RAW / (4 * size), 8),
+            images=_between(1, _RAW / (4 * size), 8),
             examined=examined,
-            times=_between(4, _RAW / (2 * size * examined), 24),
+            times=_between(3, _RAW / (2 * size * examined), 24),
             scored=_between(4, 48 * work, 48),
             terms=_between(10, 32 * work, 32),
             ranked=_between(16, 384 * work, 384),
@@ -78,6 +78,10 @@ class Effort:
             moments=_between(3, _RAW / (10 * seen), 12),
             size=seen,
         )
+
+    def fitting(self, most: int, each: int = 1, least: int = 2) -> int:
+        """Return how many groups of `each` pictures fit into a third of a large array, at least `least`."""
+        return _between(least, _RAW / 3 / (each * self.size), most)
 
     @property
     def evaluations(self) -> int:

@@ -20,8 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from sfumato.nets.cost import parameters
 from sfumato.nets.transformer.blocks import Attention
 
-_LARGEST_ATTENTION = 256
-"""Queries of an attention map that are kept."""
+_LARGEST_ATTENTION = 65_536
+"""Queries times positions of an attention map that are kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,8 +101,9 @@ def attention_map(qkv: Tensor, heads: int, normalised: bool) -> Tensor:
     q, k, _ = rows.reshape(num, tokens, 3, heads, width // 3 // heads).permute(2, 0, 3, 1, 4).unbind(0)
     if normalised:
         q, k = (F.rms_norm(each, each.shape[-1:], eps=1e-6) for each in (q, k))
-    if tokens > _LARGEST_ATTENTION:
-        q = q[:, :, torch.linspace(0, tokens - 1, _LARGEST_ATTENTION).round().long()]
+    queries = max(16, _LARGEST_ATTENTION // tokens)
+    if tokens > queries:
+        q = q[:, :, torch.linspace(0, tokens - 1, queries).round().long()]
     weights: Tensor = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1)
     return weights.mean(1)
 

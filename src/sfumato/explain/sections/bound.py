@@ -19,7 +19,7 @@ from sfumato.explain.sections import distances
 from sfumato.report.figures import spaced
 
 SIDES = {"train": "training images", "held_out": "held-out images"}
-_WORST, _THUMBNAILS = 4, 600_000
+_WORST, _THUMBNAILS = 4, 48
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +153,7 @@ def _figure(context: Context, data: dict[str, Any], steps: Tensor, findings: lis
 def _thumbnails(context: Context, found: Terms) -> dict[str, Any]:
     """The images that cost most at some time, as bytes, and for each time which they are."""
     most = max(1, min(_WORST, len(found.rows)))
-    limit = max(1, _THUMBNAILS // context.effort.size)
+    limit = context.effort.fitting(_THUMBNAILS)
     worst = found.bits.topk(most, dim=0).indices.T
     used = sorted(set(worst.flatten().tolist()), key=lambda n: -float(found.bits[n].sum()))[:limit]
     place = {n: k for k, n in enumerate(used)}

@@ -36,12 +36,13 @@ def _data_card(context: Context) -> Figure:
     sheets: list[tuple[str, Any]] = []
     values = data.attributes[0].values if data.attributes else ()
     if 2 <= len(values) <= ROWS:
+        columns = context.effort.fitting(COLUMNS, len(values))
         for n, value in enumerate(values):
             rows = np.flatnonzero(data.table[:, 0] == n)
             if len(rows):
-                sheets.append((f"{value} ({len(rows):,})", context.pictures(rows[evenly(len(rows), COLUMNS)])))
+                sheets.append((f"{value} ({len(rows):,})", context.pictures(rows[evenly(len(rows), columns)])))
     else:
-        most = max(8, min(SHEET, 400_000 // context.effort.size))
+        most = context.effort.fitting(SHEET, 1, 8)
         sheets.append(("evenly through the data", context.pictures(evenly(len(data), most))))
     licence = BUILTIN[data.source_name].licence if data.source_name in BUILTIN else NOT_STATED
     rows_ = [

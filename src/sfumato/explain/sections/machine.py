@@ -78,7 +78,7 @@ def _checkpoints(context: Context) -> Figure | None:
         for kind in ("raw", "ema")
     ]
     sources += [(f"weights/{kind}", run.path, kind) for kind in ("best", "ema") if run.weights_file(kind).is_file()]
-    for name, path, kind in sources[-6:]:
+    for name, path, kind in sources[-context.effort.fitting(6, LEVELS) :]:
         try:
             model = load(path, kind, device)
         except (UserError, OSError):

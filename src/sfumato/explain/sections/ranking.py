@@ -42,7 +42,7 @@ def collect(context: Context) -> tuple[Figure, ...]:
     relative = losses(context, rows, steps)
     cost = relative.mean(1)
     order = cost.argsort(descending=True)
-    count = min(SHOWN, len(rows) // 2)
+    count = min(context.effort.fitting(SHOWN, 2, 3), len(rows) // 2)
     ends = {"most": order[:count], "least": order[len(order) - count :].flip(0)}
     agreement = _agreement(relative)
     names = context.captions(rows)
