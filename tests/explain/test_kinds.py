@@ -28,8 +28,8 @@ KINDS = [
         id="learned",
         marks=pytest.mark.slow,
     ),
-    pytest.param(64, 3, np.uint8, {"data__size": "64,64"}, id="64x64", marks=pytest.mark.slow),
-    pytest.param(128, 3, np.uint8, {"data__size": "128,128", "net__patch": "4"}, id="128x128", marks=pytest.mark.slow),
+    pytest.param(64, 3, np.uint8, {"data__size": "64,64", "net__patch": "4"}, id="64x64", marks=pytest.mark.slow),
+    pytest.param(128, 3, np.uint8, {"data__size": "128,128", "net__patch": "8"}, id="128x128", marks=pytest.mark.slow),
 ]
 
 
