@@ -1498,6 +1498,48 @@ MUTATIONS = [
         "steps: Tensor = torch.unique((torch.linspace(0, 1, count) * total)",
         "tests/explain/test_values.py::test_steps_are_even_in_logsnr",
     ),
+    M(
+        "onnx: a graph that was altered is run",
+        "session.py",
+        'facts.get("sha256") != _digest(content[:length], facts)',
+        'facts.get("sha256") is None',
+        "tests/exchange/test_onnx.py",
+    ),
+    M(
+        "onnx: a graph with other numbers is written",
+        "exchange/graph.py",
+        "if not off <= TOLERANCE:",
+        "if off != off:",
+        "tests/exchange/test_onnx.py",
+    ),
+    M(
+        "page: sine and cosine swapped",
+        "report/assets/random.js",
+        "out[at] = round(radius * round(Math.cos(angle)))",
+        "out[at] = round(radius * round(Math.sin(angle)))",
+        "tests/exchange/test_html.py",
+    ),
+    M(
+        "page: the second order's middle on the wrong side",
+        "exchange/html/assets/worker.js",
+        "[1 + weight, now.x0], [-weight, before.x0]",
+        "[1 - weight, now.x0], [weight, before.x0]",
+        "tests/exchange/test_html.py",
+    ),
+    M(
+        "card: figures of other weights",
+        "exchange/hub/card.py",
+        'if report.get("settings", {}).get("weights") == model.sha256:',
+        'if report.get("settings", {}).get("weights"):',
+        "tests/exchange/test_hub.py",
+    ),
+    M(
+        "push: the paths of this machine are published",
+        "exchange/hub/push.py",
+        "save_model(public(model), folder)",
+        "save_model(model, folder)",
+        "tests/exchange/test_hub.py",
+    ),
 ]
 
 

@@ -26,6 +26,7 @@ FLOORS = (
     ("data",),
     ("run",),
     ("weights",),
+    ("session",),
     ("model",),
     ("generate",),
     ("train",),

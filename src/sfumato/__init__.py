@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sfumato.diffusion import Cosine as Cosine
     from sfumato.diffusion import Linear as Linear
     from sfumato.errors import UserError as UserError
+    from sfumato.exchange.pipeline import Pipeline as Pipeline
     from sfumato.generate.pictures import grid as grid
     from sfumato.generate.pictures import strip as strip
     from sfumato.generate.recipe import Recipe as Recipe
@@ -48,6 +49,7 @@ _HOMES = {
     "data": ("open_data",),
     "diffusion": ("DDIM", "Ancestral", "Cosine", "Linear"),
     "errors": ("UserError",),
+    "exchange.pipeline": ("Pipeline",),
     "generate.pictures": ("grid", "strip"),
     "generate.recipe": ("Recipe",),
     "generate.sample": ("sample",),

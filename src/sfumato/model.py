@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sfumato import session
 from sfumato.codec import format as formats
 from sfumato.codec.protocol import Codec
 from sfumato.conditions.attributes import Attribute, plain
@@ -121,6 +122,10 @@ class Model:
             "weights_bytes": self.path.stat().st_size,
         }
 
+    def header(self) -> dict[str, Any]:
+        """Return the facts that a file of this model has of itself, from which `load` rebuilds it."""
+        return _header(self.config, self.codec, self.vocabulary, self.kind, self.images)
+
     def data(self, **options: Any) -> Dataset:
         """Open the images that it was trained on; options and errors as `open_data`, and those of `data_config`."""
         return open_data(self.data_config(), **options)
@@ -182,6 +187,11 @@ def packed(
         kind: `ema` or `raw`.
         images: number of training images seen.
     """
+    return pack(state, _header(config, codec, vocabulary, kind, images))
+
+
+def _header(config: Config, codec: Codec, vocabulary: Vocabulary | None, kind: str, images: int) -> dict[str, Any]:
+    """The facts that a weights file has of itself."""
     assert kind in ("ema", "raw"), kind
     facts = {
         "kind": kind,
@@ -191,8 +201,7 @@ def packed(
         "vocabulary": None if vocabulary is None else vocabulary.plain(),
         "config": to_dict(config),
     }
-    own = own_files(config)
-    return pack(state, facts | ({"plugins": own} if own else {}))
+    return facts | ({"plugins": own} if (own := own_files(config)) else {})
 
 
 def save(path: Path | str, state: Mapping[str, Tensor], config: Config, codec: Codec, **facts: Any) -> None:
@@ -207,7 +216,8 @@ def load(path: Path | str | Run, weights: str = "ema", device: torch.device | st
     """Rebuild a model from a weights file.
 
     Args:
-        path: a weights file, a run folder, one of its checkpoints, or a name of `SHIPPED`.
+        path: a weights file, a run folder, one of its checkpoints, a name of `SHIPPED`, or an ONNX file of
+            `sfumato export`, which onnxruntime runs on the CPU.
         weights: which of a run folder's weights, `ema`, `raw` or `best`, or a weights file.
         device: for the network.
 
@@ -216,7 +226,8 @@ def load(path: Path | str | Run, weights: str = "ema", device: torch.device | st
             network.
     """
     file = locate(path, weights)
-    facts, tensors, sha256 = read(file)
+    exported = file.suffix.lower() == session.SUFFIX
+    facts, content, sha256 = session.read(file) if exported else read(file)
     try:
         config = from_stored(_plausible(facts["config"]))
         channels, height, width = facts["shape"]
@@ -236,7 +247,12 @@ def load(path: Path | str | Run, weights: str = "ema", device: torch.device | st
         raise unusable(file, error) from None  # a UserError is a ValueError
     if change := changed(facts.get("plugins"), own_files(config)):
         LOG.warning("%s", change)
-    net = _build(config.net, config.interface(codec.shape[0], vocabulary), tensors, file).to(device)
+    interface = config.interface(codec.shape[0], vocabulary)
+    net: Network
+    if isinstance(content, bytes):
+        net = session.SessionNetwork(content, facts, interface, codec.shape, file).eval()
+    else:
+        net = _build(config.net, interface, content, file).to(device)
     denoiser = NetworkDenoiser(net, schedule, config.diffusion.build_parameterization())
     return Model(net, config, denoiser, codec, vocabulary, images, kind, file, sha256)
 

@@ -86,7 +86,7 @@ def read(file: Path) -> tuple[Facts, dict[str, Tensor], str]:
     except (OSError, safetensors.SafetensorError, MemoryError, RuntimeError, ValueError, KeyError) as error:
         reason = " ".join((getattr(error, "strerror", None) or str(error) or "out of memory").split())[:120]
         raise UserError(f"{file} is not a readable weights file ({reason}): it may be cut short") from None
-    facts = _facts(_entry(content), file)
+    facts = facts_of(_entry(content), file)
     if facts.get("sha256") != _digest(tensors, facts):
         raise UserError(f"{file} is damaged: its checksum is not that of its content; take another copy or checkpoint")
     if not all(tensor.isfinite().all() for tensor in tensors.values()):
@@ -110,8 +110,8 @@ def unusable(file: Path, error: Exception) -> UserError:
     return UserError(f"{file}: its header can't be used ({str(error)[:300]}); was it written by another version?")
 
 
-def _facts(entry: str | None, file: Path) -> Facts:
-    """Return the facts of the header's entry, after a check of its version."""
+def facts_of(entry: str | None, file: Path) -> Facts:
+    """Return the facts of a header's entry, after a check of its version; raises `UserError` where there are none."""
     try:
         facts = json.loads(entry or "null")
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""`sfumato export`: write a model in another library's format."""
+"""`sfumato export`: write a model in another format."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from sfumato.exchange.formats import EXPORTS, check_out
 
 @dataclass(frozen=True, kw_only=True)
 class Export(ModelOptions):
-    """Write a model in a format of another library: diffusers (a folder that its pipelines load) or safetensors (the
-    weights, and all facts as JSON). docs/exchange.md says what each holds."""
+    """Write a model in another format: diffusers (a folder that its pipelines load), safetensors (the weights, and all
+    facts as JSON), onnx (a graph for any runtime) or html (a page that samples in a browser). docs/exchange.md says
+    what each holds."""
 
     EXAMPLES: ClassVar[tuple[str, ...]] = (
         "sfumato export runs/faces --to diffusers --out faces-diffusers",
         "sfumato export runs/faces --to safetensors --set dtype=float16 --out faces-weights",
+        "sfumato export runs/faces --to onnx",
+        "sfumato export runs/faces --to html --out faces.html",
     )
 
     to: Annotated[str | None, option("|".join(EXPORTS))] = None

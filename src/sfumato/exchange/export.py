@@ -21,6 +21,7 @@ from sfumato.errors import UserError
 from sfumato.exchange.formats import MARK, Written, check_out
 from sfumato.files import sync, write_synced
 from sfumato.model import Model
+from sfumato.session import SessionNetwork
 
 
 def facts(model: Model, kind: str) -> dict[str, Any]:
@@ -57,6 +58,8 @@ def export(
         OSError: it can't be written; nothing is left behind.
     """
     form = check_out(out, kind, force)
+    if isinstance(model.net, SessionNetwork):
+        raise UserError(f"{model.path} is an ONNX file, which can't be converted: give the run or its weights file")
     try:
         chosen = import_module(form.module).FORMAT
     except ImportError as error:

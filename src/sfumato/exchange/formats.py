@@ -56,6 +56,8 @@ class Export(Protocol):
 EXPORTS: dict[str, Format] = {
     "diffusers": Format("sfumato.exchange.diffusers.write", "a folder that diffusers' pipelines load"),
     "safetensors": Format("sfumato.exchange.tensors", "weights in safetensors, and all facts as JSON"),
+    "onnx": Format("sfumato.exchange.onnx", "an ONNX graph that describes itself", ".onnx", "onnx"),
+    "html": Format("sfumato.exchange.html.write", "one page that samples in a browser", ".html", "onnx"),
 }
 """Every format that models are written in, by the name that `--to` gives it."""
 
@@ -87,9 +89,14 @@ def check_out(out: Path, kind: str, force: bool = False) -> Format:
         raise UserError(f"{out} is a folder, and {kind} is one file: give another name")
     if not form.suffix and out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file, and {kind} is a folder: give another name")
+    check_free(out, force)
+    return form
+
+
+def check_free(out: Path, force: bool) -> None:
+    """Raise `UserError` for a file or a folder that is there and not forced, or a folder that was not written here."""
     taken = any(out.iterdir()) if out.is_dir() else out.exists()
     if taken and not force:
         raise UserError(f"{out} exists: choose another name, or force it to be replaced (--force)")
     if taken and out.is_dir() and not (out / MARK).is_file():
         raise UserError(f"{out} holds files that no export wrote: choose another folder")
-    return form

@@ -20,7 +20,7 @@ RUNTIME = ("core", "noise", "draw", "widgets", "export")
 def script(views: tuple[str, ...]) -> str:
     """Return the runtime and some views as one script."""
     files = [f"{name}.js" for name in RUNTIME] + [f"views/{name}.js" for name in views] + ["start.js"]
-    return "\n".join((ASSETS / file).read_text(encoding="utf-8") for file in files)
+    return "\n".join(path.read_text(encoding="utf-8") for path in (html.RANDOM, *(ASSETS / file for file in files)))
 
 
 def as_html(report: Report) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sfumato.errors import UserError
 from sfumato.model import Model
+from sfumato.session import SessionNetwork
 
 LOG = logging.getLogger("sfumato")
 
@@ -43,7 +44,10 @@ class Compiled:
 
 
 def compiled(model: Model, batch: int) -> Model:
-    """Return a model whose denoiser runs compiled for batches of one size and of its double."""
+    """Return a model whose denoiser runs compiled for batches of one size and of its double; raises `UserError` for an
+    ONNX file."""
+    if isinstance(model.net, SessionNetwork):
+        raise UserError(f"{model.path} is run by onnxruntime, which has compiled it: leave --compile out")
     fast = torch.compile(model.net, dynamic=False, options={"freezing": True})
     net = Compiled(model.net, fast, frozenset({batch, 2 * batch}))
     return replace(model, denoiser=replace(model.denoiser, net=net))

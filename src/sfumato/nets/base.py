@@ -41,7 +41,7 @@ class Conditioned(Network):
         if augment is not None and self.augment is not None:
             emb = emb + self.augment(augment)
         if self.condition is not None:
-            emb = emb + self.condition(condition, len(emb))
+            emb = emb + self.condition(condition, emb.shape[0])  # not len, which an export would make a constant
         elif condition is not None:
             raise UserError("the network was trained without labels: leave the label out, or train with data.labels")
         return emb

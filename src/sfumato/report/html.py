@@ -15,6 +15,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from html import escape
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -43,6 +44,8 @@ figcaption{font-size:.72rem;line-height:1.3;overflow-wrap:anywhere;margin-top:.1
 .groups{display:flex;flex-wrap:wrap;gap:.8rem}.groups .sheet{border:1px solid var(--line);padding:.5rem;gap:.5rem}
 """
 POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data: blob:; style-src 'unsafe-inline'"
+RANDOM = Path(__file__).parent / "assets" / "random.js"
+"""The counter-based noise as a script, `RANDOM.normals(...)`, for pages that make images."""
 
 
 def page(title: str, subtitle: str, body: Iterable[str]) -> str:

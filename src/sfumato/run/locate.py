@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import islice
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from sfumato.run.folder import WEIGHTS, Run
 
 SHIPPED = ("faces", "fashion", "emoji32")
 """Models that come with the package, by name (assets/MODELS.md)."""
+HUB = "hf:"
+"""What begins the name of a model on the Hugging Face hub: hf:USER/NAME, or hf:USER/NAME@REVISION."""
+HUB_WEIGHTS = "model.safetensors"
+"""The weights in a folder of the hub's layout."""
 ASSETS = Path(__file__).parents[1] / "assets"
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 _LOOKED_AT = 2000
@@ -47,12 +52,14 @@ def at(path: Path | str) -> tuple[Path, str | None]:
 
 
 def locate(path: Path | str | Run, weights: str = "ema") -> Path:
-    """Return the weights file that a path (a run, a checkpoint, RUN@IMAGES, a file, a name of `SHIPPED`) and a choice
-    of weights mean.
+    """Return the weights file that a path (a run, a checkpoint, RUN@IMAGES, a file, a folder with `HUB_WEIGHTS`, a name
+    of `SHIPPED`, hf:USER/NAME) and a choice of weights mean.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or it can't be downloaded.
     """
+    if not isinstance(path, Run) and str(path).startswith(HUB) and not Path(path).exists():
+        return _downloaded(str(path).removeprefix(HUB))
     location, asked = at(path.path if isinstance(path, Run) else path)
     weights = weights if asked is None else asked
     if weights not in WEIGHTS:
@@ -72,6 +79,8 @@ def locate(path: Path | str | Run, weights: str = "ema") -> Path:
             return file
     if _is_checkpoint(location):
         raise UserError(f"{location} is a checkpoint, and has no {weights} weights: choose ema or raw")
+    if (location / HUB_WEIGHTS).is_file() and not run.exists():
+        return location / HUB_WEIGHTS
     if not run.exists() and _holds_pictures(location):
         raise UserError(f"{location} is a folder of images, not a run: first train a model, sfumato train {location}")
     none = f"no {weights} weights" if any(run.weights.glob("*.safetensors")) else "no weights yet"
@@ -89,6 +98,29 @@ def means_model(path: Path) -> bool:
         run = Run(path)
         return run.exists() or run.weights.is_dir() or _is_checkpoint(path) or any(path.glob("*.safetensors"))
     return not (path.is_file() or str(path) in BUILTIN or "{" in path.name)
+
+
+def hub_name(name: str) -> str:
+    """Return USER/NAME of `hf:USER/NAME`; raises `UserError` for another form."""
+    plain = name.removeprefix(HUB)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", plain):
+        raise UserError(f"{name}: give {HUB}USER/NAME, such as {HUB}ada/faces")
+    return plain
+
+
+def _downloaded(name: str) -> Path:
+    """The weights file of a model on the hub, from its cache where it was downloaded before."""
+    plain, _, revision = name.partition("@")
+    identity = hub_name(f"{HUB}{plain}")
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise UserError(f"{HUB}{name} needs the package huggingface_hub: pip install 'sfumato[hub]'") from None
+    try:
+        return Path(huggingface_hub.hf_hub_download(identity, HUB_WEIGHTS, revision=revision or None))
+    except Exception as error:  # its errors, and those of the transport, have no base class
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{HUB}{name} can't be downloaded ({reason}): check the name and the network") from None
 
 
 def run_of(file: Path) -> Run | None:
