@@ -133,7 +133,7 @@ def test_the_page_by_keyboard(page: Any) -> None:
     page.keyboard.press("Enter")
     page.wait_for_function("() => window.sfumato.result() && !window.sfumato.busy()")
     assert page.locator("canvas").first.get_attribute("aria-label") == "image 0 of seed 12"
-    assert "ms a step" in page.locator("#status").text_content()
+    assert "ms per step" in page.locator("#status").text_content()
     page.locator("#frame").focus()
     page.keyboard.press("Home")
     assert page.locator("#frame").get_attribute("aria-valuetext") == "step 0 of 20"

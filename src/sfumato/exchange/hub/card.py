@@ -112,7 +112,7 @@ def _introduction(model: Model) -> str:
         f"A denoising diffusion model of images of {width}x{height} pixels (width times height), {channels} {plural}, "
         f"{model.codec.format.words}{labels}. It has {count(cost.parameters)} parameters: {model.net.summary()}. The "
         f"network predicts {diffusion.parameterization} on a chain of {model.schedule.num_steps:,} steps; one "
-        f"evaluation is {count(cost.flops)}FLOP an image."
+        f"evaluation is {count(cost.flops)}FLOP per image."
     )
 
 

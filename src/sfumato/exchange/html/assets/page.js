@@ -164,7 +164,7 @@
     },
     done({ x, milliseconds }) {
       result = { x, milliseconds };
-      end(`${drawn} ${drawn === 1 ? "image" : "images"}, ${milliseconds.toFixed(0)} ms a step`);
+      end(`${drawn} ${drawn === 1 ? "image" : "images"}, ${milliseconds.toFixed(0)} ms per step`);
     },
     stopped: ({ step }) => end(`Stopped after step ${step}`),
     failed: ({ message }) => end(`This browser can't run the model: ${message}`),
