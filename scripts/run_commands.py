@@ -37,7 +37,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: a process is fo
 from PIL import Image
 
 from check_docs import FENCE, ROOT
-from sfumato.cli.main import HELP, VERBS, main
+from sfumato.cli.main import HELP, VERBS, main, module_of
 from sfumato.cli.options import Family
 
 SKIPPED = {
@@ -103,7 +103,7 @@ def pages() -> Iterator[Page]:
     lines = [line.split("   ")[0].strip() for line in HELP.splitlines() if line.startswith("  sfumato ")]
     yield Page("sfumato --help", lines)
     for name in (*VERBS, "data check"):
-        verb = importlib.import_module(f"sfumato.cli.{name.replace(' ', '_')}").VERB
+        verb = importlib.import_module(f"sfumato.cli.{module_of(name)}").VERB
         verbs = verb.verbs.values() if isinstance(verb, Family) else [verb]
         yield Page(f"sfumato {name} --help", [line for one in verbs for line in one.EXAMPLES])
 

@@ -152,7 +152,7 @@ def test_what_was_met_is_said(tmp_path: Path) -> None:
     notes = " ".join(open_store(folder_source(tmp_path / "set"), DataConfig()).notes)
     assert "24x24" in notes
     assert "median shorter side is 29" in notes
-    assert "1 pictures are smaller" in notes
+    assert "1 picture is smaller" in notes
     assert "1 animated" in notes
 
 

@@ -109,6 +109,11 @@ def check_command(words: Sequence[str]) -> None:
     _parsed(_split_use(words)[1])
 
 
+def module_of(verb: str) -> str:
+    """Return the name of a verb's module in `sfumato.cli`."""
+    return verb.replace(" ", "_") + ("_" if keyword.iskeyword(verb) else "")
+
+
 def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         say(HELP.format(verbs="\n".join(f"  {name:12}{line}" for name, line in VERBS.items())).rstrip())
@@ -152,7 +157,7 @@ def _parsed(words: Sequence[str]) -> Verb:
         raise UserError(f"unknown {what} '{name}'{hint}")
     if (sub := f"{name} {rest[0] if rest else ''}") in SUB_VERBS:
         name, rest = sub, rest[1:]
-    module = name.replace(" ", "_") + ("_" if keyword.iskeyword(name) else "")
+    module = module_of(name)
     verb: Callable[..., Any] = import_module(f"sfumato.cli.{module}").VERB
     parse: Callable[..., Verb] = import_module("sfumato.cli.options").parse
     return parse(verb, name, rest)

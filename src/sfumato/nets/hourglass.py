@@ -106,6 +106,7 @@ class HourglassConfig:
 
 def rms(x: Tensor, scale: Tensor) -> Tensor:
     """Return x / sqrt(mean x^2 + 1e-6) times a scale, over the last axis."""
+    x = x.to(torch.promote_types(x.dtype, torch.float32))  # under autocast too
     return x * (scale * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6))
 
 
@@ -352,6 +353,10 @@ class Hourglass(Conditioned):
                 x = layer(x, cond)
         out: Tensor = split(self.exit(self.norm(x)), self.config.patch).permute(0, 3, 1, 2)
         return out[..., :height, :width]
+
+    def recomputable(self) -> list[nn.Module]:
+        """Return the layers."""
+        return [module for module in self.modules() if isinstance(module, Layer)]
 
     def summary(self) -> str:
         """Return its levels and attention."""

@@ -128,6 +128,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
+        x = x.to(torch.promote_types(x.dtype, torch.float32))  # under autocast too
         out: Tensor = F.normalize(x, dim=1) * self.g * float(x.shape[1] ** 0.5)
         return out
 
@@ -137,6 +138,7 @@ class LayerNorm(RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
         variance, mean = torch.var_mean(x, dim=1, correction=0, keepdim=True)
         return (x - mean) * (variance + 1e-5).rsqrt() * self.g
 
@@ -301,6 +303,10 @@ class Lucid(Conditioned):
             x = after(attend(block_2(torch.cat((x, skips.pop()), dim=1), emb)))
         out: Tensor = self.exit(self.last(torch.cat((x, first), dim=1), emb))
         return out[..., :height, :width]
+
+    def recomputable(self) -> list[nn.Module]:
+        """Return the blocks and attentions."""
+        return [module for module in self.modules() if isinstance(module, Block | Attention)]
 
     def summary(self) -> str:
         """Return its levels and attention."""

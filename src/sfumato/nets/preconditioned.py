@@ -100,6 +100,10 @@ class Preconditioned(Network):
         image, rest = inner[:, : x.shape[1]], inner[:, x.shape[1] :]  # a learned variance is not touched
         return torch.cat([y * (s**2 / total) + image * (sigma * s / total.sqrt()), rest], dim=1)
 
+    def recomputable(self) -> list[nn.Module]:
+        """Return the inner network's."""
+        return self.inner.recomputable()
+
     def summary(self) -> str:
         """Return the inner network's, and the preconditioning."""
         return f"{self.inner.summary()}, preconditioned for noise of {self.config.least:g} to {self.config.most:g}"
