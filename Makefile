@@ -9,13 +9,14 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 # Two test processes: the tests are light, and starting torch costs more than most of them.
 JOBS   ?= 2
 
-.PHONY: help demo test slow lint bench bench-quick docs clean
+.PHONY: help demo test slow torture lint bench bench-quick docs clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo   train on drawn faces for about two minutes, then look at demo/'
 	@echo 'make test   the test suite          (make slow: the long checks too)'
 	@echo 'make lint   ruff and mypy'
+	@echo 'make torture  kill, starve and damage trainings: ten minutes (docs/reliability.md)'
 	@echo 'make docs   check the links and examples in the documents, and run every command'
 	@echo 'make bench  speed, side by side with two other libraries'
 	@echo '            (make bench-quick: our own speed beside the last committed figures)'
@@ -28,6 +29,9 @@ test: $(VENV)/.test
 
 slow: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(JOBS) --slow
+
+torture: $(VENV)/.test
+	$(BIN)/python -m pytest -n 0 --slow tests/crash
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1382,9 +1382,30 @@ MUTATIONS = [
     M(
         "checkpoint: pruning counts every folder, not those before the one just saved",
         "train/checkpoint.py",
-        "if int(path.name) < position.images and _images(path) == int(path.name)",
-        "if path != final",
+        "if int(path.name) < int(good.name) and _images(path) == int(path.name)",
+        "if path != good",
         "tests/train/test_checkpoint.py",
+    ),
+    M(
+        "checkpoint: pruning keeps an older one without verifying it",
+        "train/checkpoint.py",
+        "elif find_damage(old) is None:",
+        "else:",
+        "tests/crash/test_mutated.py",
+    ),
+    M(
+        "saver: what a kill kept from being pruned stays for ever",
+        "train/saver.py",
+        "checkpoint.prune(self.run, folder)  # a kill",
+        "# a kill",
+        "tests/crash/test_kills.py",
+    ),
+    M(
+        "train: a signal before the first step is said to have saved",
+        "cli/train.py",
+        "if event.images and not skipping:",
+        "if not skipping:",
+        "tests/crash/test_signals.py",
     ),
     M(
         "checkpoint: weights files are left as they are",

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import random
-import signal
 import time
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
-import safetensors.torch
 import scipy.linalg
 from PIL import Image
 
@@ -27,7 +22,7 @@ from sfumato.run.events import Finished, HeldOut, Sampled, Saved, Started, Stepp
 from sfumato.run.folder import Run
 from sfumato.train import checkpoint, loop, train
 
-from .conftest import equal, final, go, log_of, tiny
+from .conftest import final, go, log_of, tiny
 
 
 def test_events_come_in_order_and_the_run_is_recorded(digits, run):
@@ -74,47 +69,6 @@ def test_closed_between_two_events_nothing_is_missed(digits, tmp_path, whole):
         assert at < 80
     assert final(run) == final(whole)
     assert log_of(run) == log_of(whole)
-
-
-def killed_at_random(config, run: Run, digits, kills: int, longest: float) -> int:
-    """Train in child processes, each killed at a random moment, then to the end; return how many were killed."""
-    draw, killed = random.Random(1), 0
-    while killed < kills:
-        pid = os.fork()
-        if pid == 0:
-            try:
-                go(config, run, digits)
-                os._exit(0)
-            finally:
-                os._exit(1)
-        time.sleep(draw.uniform(0.02, longest))
-        os.kill(pid, signal.SIGKILL)
-        if not os.WIFSIGNALED(os.waitpid(pid, 0)[1]):
-            break
-        killed += 1
-    go(config, run, digits)
-    return killed
-
-
-def test_killed_at_random_moments_is_the_same_bit_for_bit(digits, run, whole):
-    """SIGKILL eight times, with a save after every step so that many a blow falls into one."""
-    assert killed_at_random(tiny(train__save_every="0"), run, digits, 8, 0.25) >= 2
-    ours, theirs = final(run), final(whole)
-    for name in ours:  # the headers differ in save_every alone
-        assert equal(safetensors.torch.load(ours[name]), safetensors.torch.load(theirs[name]))
-    assert log_of(run) == log_of(whole)
-    for picture in whole.samples.iterdir():
-        assert (run.samples / picture.name).read_bytes() == picture.read_bytes()
-
-
-@pytest.mark.slow
-def test_killed_twenty_times_is_the_same_bit_for_bit(digits, tmp_path: Path):
-    config = tiny(train__images="2400", train__save_every="0")
-    calm, hurt = Run(tmp_path / "calm"), Run(tmp_path / "hurt")
-    go(config, calm, digits)
-    killed_at_random(config, hurt, digits, 20, 1.0)
-    assert final(hurt) == final(calm)
-    assert log_of(hurt) == log_of(calm)
 
 
 def test_seconds_of_earlier_sessions_count(digits, run, monkeypatch):

@@ -241,25 +241,28 @@ def train_in_view(
 ) -> None:
     """Train with a live view or JSON; on a signal finish the step, save, and raise `signals.Stop`."""
     from sfumato.cli.live import viewing
-    from sfumato.run.events import Skipped, Stepped
+    from sfumato.run.events import Saved, Skipped, Stepped
     from sfumato.train import train
 
     events = train(
         config, run, data, device, accept_changes=accept_changes, began=began, world=world, more=more, init=init
     )
     title, again = f"sfumato train {config.data.source}", "the same command resumes"
+    last = f"stopped; {run.path} is at its last checkpoint; {again}"
     with signals.deferring() as stop, closing(events), viewing(run, title, as_json) as view:
         skipping = False
         if run.list_checkpoints():
-            stop.message = f"stopped; {run.path} is at its last checkpoint; {again}"
+            stop.message = last
         for event in events:
             stop.holding = True
             if isinstance(event, Stepped | Skipped):  # while steps are skipped, nothing is saved
                 skipping = isinstance(event, Skipped) and event.in_a_row > 0
+            if isinstance(event, Saved):
+                stop.message = last
             view(event)
             if stop.signal is not None:
                 stop.finish()
-                if not skipping:
+                if event.images and not skipping:
                     stop.message = f"stopped at {event.images:,} images, saved in {run.path}; {again}"
                 break
 

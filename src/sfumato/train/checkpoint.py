@@ -10,10 +10,10 @@ A checkpoint is a folder named by the images seen, `checkpoints/000000012800/`:
 It holds no random state: noise, times, order and dropout are functions of the images seen.
 
 It is written under a hidden name, each file flushed, then the folder is renamed, which is atomic, and its parent
-flushed. Then it is read back and compared, and only then are older ones deleted, all but one and those whose manifest
-says that they are kept, each renamed to a hidden name first: a folder under its final name is whole at every moment.
-The manifest carries its own checksum, so a flipped bit anywhere is noticed, and the run resumes from the checkpoint
-before it.
+flushed. Then it is read back and compared, and only then are older ones deleted, all but one that is verified too and
+those whose manifest says that they are kept, each renamed to a hidden name first: a folder under its final name is
+whole at every moment. The manifest carries its own checksum, so a flipped bit anywhere is noticed, and the run resumes
+from the checkpoint before it.
 
 A checkpoint's name is the number of images in its own manifest. Anything else in the folder (a copy, a file that a
 system leaves behind) is not ours: it is neither read nor counted nor deleted.
@@ -83,8 +83,8 @@ def _manifest(position: Position, files: Mapping[str, bytes], kept: bool) -> byt
 
 
 def save(run: Run, position: Position, files: Mapping[str, bytes], kept: bool = False) -> Path:
-    """Write files by name as a checkpoint, read it back, delete all older ones but the newest and those that are kept,
-    and return its folder.
+    """Write files by name as a checkpoint, read it back, delete all older ones but the newest good one and those that
+    are kept, and return its folder.
 
     A good checkpoint of the same state is left as it is, so saving twice is no error.
 
@@ -103,13 +103,22 @@ def save(run: Run, position: Position, files: Mapping[str, bytes], kept: bool = 
     damage = find_damage(final)
     if damage:
         raise OSError(f"{final} does not read back as it was written: {damage}")
-    older = [
-        path for path in run.list_checkpoints() if int(path.name) < position.images and _images(path) == int(path.name)
-    ]
-    for old in older[KEPT - 1 :]:
-        if not is_kept(old):
-            _remove(old)
+    prune(run, final)
     return final
+
+
+def prune(run: Run, good: Path) -> None:
+    """Delete the checkpoints that are older than a good one, all but `KEPT` - 1 that are verified too and those that are kept."""
+    older = [
+        path for path in run.list_checkpoints() if int(path.name) < int(good.name) and _images(path) == int(path.name)
+    ]
+    verified = 1
+    for old in older if len(older) >= KEPT else ():
+        if verified == KEPT:
+            if not is_kept(old):
+                _remove(old)
+        elif find_damage(old) is None:
+            verified += 1
 
 
 def _write(final: Path, files: Mapping[str, bytes]) -> None:

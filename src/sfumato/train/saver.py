@@ -108,6 +108,7 @@ class Saver:
                     f"restore the old one, or resume with --accept-changes"
                 )
         self.trainer.load(checkpoint.load(folder, self.trainer.state()), position.images)
+        checkpoint.prune(self.run, folder)  # a kill may have come between a save and its pruning
         self.saved_at = position.images
         self.pace.resume(position.images)
         reasons = _publish(self.run, folder), changed_machine(self.run, str(self.trainer.device))
