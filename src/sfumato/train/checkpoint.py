@@ -108,7 +108,7 @@ def save(run: Run, position: Position, files: Mapping[str, bytes], kept: bool = 
 
 
 def prune(run: Run, good: Path) -> None:
-    """Delete the checkpoints that are older than a good one, all but `KEPT` - 1 that are verified too and those that are kept."""
+    """Delete the checkpoints older than a good one, all but `KEPT` - 1 that are verified too and those to be kept."""
     older = [
         path for path in run.list_checkpoints() if int(path.name) < int(good.name) and _images(path) == int(path.name)
     ]
