@@ -15,6 +15,7 @@ from sfumato.exchange.export import export
 from sfumato.exchange.imports import Imported, difference, read_model, write_model
 from sfumato.generate.recipe import Recipe
 from sfumato.generate.sample import asked, prepare
+from sfumato.model import load
 from sfumato.nets.unet.general import GeneralUNetConfig
 from sfumato.nets.unet.unet import UNetConfig
 
@@ -157,6 +158,14 @@ def test_other_networks_are_refused(change: dict[str, Any], message: str, tmp_pa
     with pytest.raises(UserError, match=message) as caught:
         read_model(folder)
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_with_a_pipeline_of_its_own_is_refused(tmp_path: Path) -> None:
+    """The network alone would be read as one of other images: of patches, of more classes, of another prediction."""
+    export(load("fashion"), "diffusers", tmp_path / "out")
+    assert (tmp_path / "out" / "sfumato_pipeline.py").exists()
+    with pytest.raises(UserError, match="pipeline of its own"):
+        read_model(tmp_path / "out")
 
 
 def test_folders_of_other_things_are_refused(tmp_path: Path) -> None:

@@ -65,6 +65,11 @@ class Reader:
         for part in index:
             if part in ("vqvae", "vae", "text_encoder", "movq", "bert", "transformer"):
                 raise UserError(f"it has a {part}: only models of pixels without text are read, which are a unet alone")
+        if isinstance(own := index.get("_class_name"), list):
+            raise UserError(
+                f"its images need the code of a pipeline of its own ({own[0]}.py: patches, labels, or another "
+                "prediction), which is not run: import what it was made from; export --to safetensors keeps all"
+            )
         table = contents.json(folder + "config.json")
         if (kind := table.get("_class_name", "UNet2DModel")) != "UNet2DModel":
             raise UserError(f"its network is a {kind}: only UNet2DModel is read")
