@@ -18,7 +18,7 @@ matches no command is a mistake too.
 from __future__ import annotations
 
 import argparse
-import importlib
+import importlib.util
 import os
 import re
 import shlex
@@ -47,6 +47,8 @@ SKIPPED = {
     r"--device cuda": "needs a GPU",
     r"dinov2:FILE": "needs the extractor's weights",
 }
+if importlib.util.find_spec("onnx") is None:
+    SKIPPED[r"--to (onnx|html)\b|\.onnx\b"] = "needs the extra onnx"
 """Commands that can't run here, as patterns, and why."""
 SLOW = r"^make demo|^sfumato (demo|verify|plan|evaluate|report|explain)"
 """Commands that --fast leaves out."""

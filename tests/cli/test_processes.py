@@ -73,6 +73,7 @@ def images_of(run: Path) -> int:
     return int(Run(run).list_checkpoints()[0].name)
 
 
+@pytest.mark.slow
 def test_a_signal_to_the_launcher_saves_once_and_ends_all(tmp_path):
     run = tmp_path / "run"
     process = start(train(run, 800_000, "--processes", "2"), tmp_path)

@@ -47,6 +47,7 @@ def test_what_a_report_refuses(refused: Callable[..., str], plain: Path, tmp_pat
     assert "must end in .gif" in refused("illustrate", plain, "--figure", "film", "--out", tmp_path / "film.png")
 
 
+@pytest.mark.slow
 def test_every_figure_is_drawn(sfumato: Command, plain: Path, tmp_path: Path) -> None:
     assert set(NAMES) == set(FIGURES)
     for name in NAMES:

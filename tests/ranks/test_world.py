@@ -113,6 +113,7 @@ def dawdle(world: World) -> None:
     world.sum(torch.zeros(1))
 
 
+@pytest.mark.slow
 def test_a_rank_that_keeps_the_others_waiting_is_named_and_given_up(tmp_path, capfd):
     job = Job(2, dawdle, tmp_path)
     assert job.codes(30) == [2, 2]

@@ -160,6 +160,7 @@ def test_a_run_that_overfits_ends_at_the_turn_and_keeps_the_best_weights(digits,
     assert again.images == last.images
 
 
+@pytest.mark.slow
 def test_without_asking_an_overfitting_run_goes_on(digits, run):
     """The same run to a little beyond its turn."""
     few = {"train__images": "4000", "train__held_outs": "4", "net__base": "8", "net__groups": "4"}
