@@ -8,7 +8,7 @@ import torch
 pytest.importorskip("diffusers")
 
 from diffusers_weights import unet_2d_model
-from torch import nn
+from tests.exchange.models import randomise
 
 from sfumato.exchange.diffusers.names import to_ours
 from sfumato.nets import Interface
@@ -18,21 +18,6 @@ from sfumato.nets.unet.unet import UNet, UNetConfig
 CIFAR = UNetConfig()
 LARGE = UNetConfig(base=128, multipliers=(1, 1, 2, 2, 4, 4), attention=(4,), dropout=0.0)
 ODD = UNetConfig(base=16, multipliers=(1, 3, 2), blocks=3, attention=(0, 2), groups=4)
-
-
-def randomise(net: nn.Module) -> None:
-    """Fill every weight so that activations keep their size and none stays at zero or one."""
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in net.parameters():
-            if parameter.ndim > 1:
-                bound = (3 / parameter[0].numel()) ** 0.5
-                parameter.uniform_(-bound, bound)
-            else:
-                parameter.uniform_(-0.5, 0.5)
-        for module in net.modules():
-            if isinstance(module, nn.GroupNorm):
-                module.weight += 1
 
 
 @pytest.mark.parametrize(
