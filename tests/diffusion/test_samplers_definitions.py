@@ -10,6 +10,7 @@ import torch
 
 from sfumato.diffusion.denoiser import Clipped, NetworkDenoiser
 from sfumato.diffusion.grid import GRIDS, trailing
+from sfumato.diffusion.level import Level
 from sfumato.diffusion.oracle import GaussianOracle
 from sfumato.diffusion.parameterization import PARAMETERIZATIONS
 from sfumato.diffusion.samplers import SAMPLERS
@@ -19,7 +20,7 @@ from sfumato.diffusion.samplers.heun import EDM, Heun
 from sfumato.diffusion.samplers.pndm import PNDM, _weights
 from sfumato.diffusion.samplers.protocol import Sampler, State, sample, trajectory
 from sfumato.diffusion.samplers.unipc import UniPC
-from sfumato.diffusion.schedule import Cosine, Level, Linear
+from sfumato.diffusion.schedule import Cosine, Linear
 from sfumato.diffusion.variance import Large, Small
 
 from .common import Mute, images, noise, random_function

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from sfumato.diffusion.flow import integrate
+from sfumato.diffusion.level import Level
 from sfumato.diffusion.oracle import GaussianOracle, MixtureOracle
 from sfumato.diffusion.samplers.ddim import DDIM, Ancestral
 from sfumato.diffusion.samplers.dpm import DPMSolver, DPMSolverSDE
@@ -21,7 +22,7 @@ from sfumato.diffusion.samplers.heun import EDM, Heun
 from sfumato.diffusion.samplers.pndm import PNDM
 from sfumato.diffusion.samplers.protocol import Sampler, sample
 from sfumato.diffusion.samplers.unipc import UniPC
-from sfumato.diffusion.schedule import Level, Linear
+from sfumato.diffusion.schedule import Linear
 from sfumato.diffusion.variance import Large, Optimal, Small
 
 from .common import noise

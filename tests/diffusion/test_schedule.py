@@ -10,21 +10,18 @@ import torch
 from diffusers import DDPMScheduler
 from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
 
-from sfumato.diffusion.schedule import (
-    SCHEDULES as REGISTRY,
-)
+from sfumato.diffusion.level import Level, broadcast
+from sfumato.diffusion.schedule import SCHEDULES as REGISTRY
 from sfumato.diffusion.schedule import (
     Chain,
     Constant,
     Cosine,
-    Level,
     Linear,
     Quadratic,
     Schedule,
     Shifted,
     Sigmoid,
     ZeroTerminalSNR,
-    broadcast,
     per_row,
     resolution_shift,
 )

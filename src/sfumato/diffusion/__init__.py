@@ -1,6 +1,6 @@
 """The mathematics of denoising diffusion: imports torch and nothing else.
 
-Read in this order: `schedule` (levels), `gaussian`, `process` (forward, posterior), `prediction`, `parameterization`,
+Read in this order: `level`, `schedule`, `gaussian`, `process` (forward, posterior), `prediction`, `parameterization`,
 `variance` (the reverse step), `denoiser`, `guidance`, `likelihood`, `objective`, `samplers`. Beside them: `condition`
 (what images should be), `decoder` (L_0), `noise` (random numbers), `grid` (which times), `fit` (which suit a model),
 `oracle` (exact denoisers), `flow` (the ODE's likelihood) and `inverse` (sampling given a measurement).
@@ -45,6 +45,7 @@ from sfumato.diffusion.inverse.posterior import MomentMatching as MomentMatching
 from sfumato.diffusion.inverse.posterior import PiGDM as PiGDM
 from sfumato.diffusion.inverse.posterior import PriorVariance as PriorVariance
 from sfumato.diffusion.inverse.repaint import RePaint as RePaint
+from sfumato.diffusion.level import Level as Level
 from sfumato.diffusion.likelihood import VLB as VLB
 from sfumato.diffusion.likelihood import bits_per_dim as bits_per_dim
 from sfumato.diffusion.likelihood import bound_term as bound_term
@@ -98,7 +99,6 @@ from sfumato.diffusion.schedule import SCHEDULES as SCHEDULES
 from sfumato.diffusion.schedule import Constant as Constant
 from sfumato.diffusion.schedule import Cosine as Cosine
 from sfumato.diffusion.schedule import FlowPath as FlowPath
-from sfumato.diffusion.schedule import Level as Level
 from sfumato.diffusion.schedule import Linear as Linear
 from sfumato.diffusion.schedule import Quadratic as Quadratic
 from sfumato.diffusion.schedule import Schedule as Schedule

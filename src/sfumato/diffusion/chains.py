@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sfumato.diffusion.schedule import SCHEDULES, Chain, Level, Time, as_time
+from sfumato.diffusion.level import Level
+from sfumato.diffusion.schedule import SCHEDULES, Chain, Time, as_time
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from sfumato.diffusion.condition import Condition
+from sfumato.diffusion.level import broadcast
 from sfumato.diffusion.parameterization import Eps, Parameterization, solve
 from sfumato.diffusion.prediction import Prediction
-from sfumato.diffusion.schedule import Schedule, broadcast, per_row
+from sfumato.diffusion.schedule import Schedule, per_row
 
 Network = Callable[[Tensor, Tensor, Condition | None], Tensor]
 """(x_t (B, C, H, W), time (B,), condition) -> output (B, C, H, W)."""

@@ -35,8 +35,8 @@ from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.decoder import Decoder, Discretized
 from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.gaussian import Gaussian
+from sfumato.diffusion.level import Level
 from sfumato.diffusion.process import marginal
-from sfumato.diffusion.schedule import Level
 from sfumato.diffusion.variance import Variance, reverse
 
 # Dormand and Prince 1980: nodes, stages, and the weights of orders 5 and 4

@@ -29,9 +29,10 @@ from torch import Tensor
 
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.denoiser import Denoiser, Wrapped, differentiable, gradient
+from sfumato.diffusion.level import broadcast
 from sfumato.diffusion.parameterization import X0, Parameterization, solve, target
 from sfumato.diffusion.prediction import Prediction
-from sfumato.diffusion.schedule import as_time, broadcast, per_row
+from sfumato.diffusion.schedule import as_time, per_row
 
 LogProb = Callable[[Tensor, Tensor, Any], Tensor]
 """(x (B, C, H, W), t (B,) float64, condition) -> log p(condition | x) in nats, (B,), differentiable in x."""

@@ -25,10 +25,11 @@ from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.decoder import Decoder, Discretized
 from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.gaussian import Gaussian
+from sfumato.diffusion.level import Level, broadcast
 from sfumato.diffusion.noise import NoiseSource
 from sfumato.diffusion.prediction import Prediction
 from sfumato.diffusion.process import marginal, posterior
-from sfumato.diffusion.schedule import Level, as_time, broadcast
+from sfumato.diffusion.schedule import as_time
 from sfumato.diffusion.variance import Variance, reverse
 
 

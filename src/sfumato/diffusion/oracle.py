@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from sfumato.diffusion.condition import Condition
+from sfumato.diffusion.level import Level
 from sfumato.diffusion.noise import Purpose, normal, uniform
 from sfumato.diffusion.prediction import Prediction
-from sfumato.diffusion.schedule import Level, Schedule, per_row
+from sfumato.diffusion.schedule import Schedule, per_row
 
 
 def posterior_variance(variance: Tensor, level: Level) -> Tensor:

@@ -25,8 +25,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from sfumato.diffusion.level import broadcast
 from sfumato.diffusion.process import posterior_coefficients
-from sfumato.diffusion.schedule import Schedule, broadcast
+from sfumato.diffusion.schedule import Schedule
 
 
 class Parameterization(Protocol):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sfumato.diffusion.schedule import Level
+from sfumato.diffusion.level import Level
 
 
 @dataclass(frozen=True)

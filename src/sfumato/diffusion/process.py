@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 
 from sfumato.diffusion.gaussian import Gaussian
-from sfumato.diffusion.schedule import Level, broadcast
+from sfumato.diffusion.level import Level, broadcast
 
 
 def snr_drop(level_s: Level, level_t: Level) -> Tensor:

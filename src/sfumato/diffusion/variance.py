@@ -40,10 +40,11 @@ from torch import Tensor
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.gaussian import Gaussian
+from sfumato.diffusion.level import Level, broadcast
 from sfumato.diffusion.noise import NoiseSource
 from sfumato.diffusion.prediction import Prediction
 from sfumato.diffusion.process import marginal, posterior, posterior_coefficients, step_variance
-from sfumato.diffusion.schedule import Level, Schedule, broadcast
+from sfumato.diffusion.schedule import Schedule
 
 
 class Variance(Protocol):

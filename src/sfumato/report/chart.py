@@ -1,5 +1,5 @@
 """Line charts as pictures, drawn by Pillow: the same few curves that the page draws, for a terminal's user and for
-documents."""
+documents. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -19,12 +19,25 @@ _FINE = 2
 
 @dataclass(frozen=True)
 class Line:
-    """A curve: its name, its points; a `None` leaves a gap."""
+    """A curve: its name, empty for none in the legend; its points, where a `None` leaves a gap; whether it is drawn
+    broad, or pale behind the others; whether its points are marked; the number of its colour, its position if None."""
 
     name: str
     x: Sequence[float]
     y: Sequence[float | None]
     strong: bool = False
+    faint: bool = False
+    dots: bool = False
+    colour: int | None = None
+
+    def style(self, position: int) -> tuple[tuple[int, int, int], tuple[int, ...], int]:
+        """Return colour, dashes and width of the line at a position."""
+        number = position if self.colour is None else self.colour
+        colour = COLOURS[number % 7]
+        if self.faint:
+            colour = tuple((c + 2 * 255) // 3 for c in colour)  # type: ignore[assignment]
+        dashes = () if self.faint or self.dots else _DASHES[number % 7]
+        return colour, dashes, _FINE if self.faint else (5 if self.strong else 3) * _FINE // 2
 
 
 @dataclass(frozen=True)
@@ -45,7 +58,7 @@ def chart(lines: Sequence[Line], x: Axis, y: Axis, title: str = "", size: tuple[
     small, usual = (ImageFont.load_default(size=_FINE * n) for n in (12, 14))
     left, right, top = 76 * _FINE, 20 * _FINE, (44 if title else 18) * _FINE
     rows = _legend(pen, lines, small, left, width - right, None, 0)
-    bottom = (56 + 22 * rows) * _FINE
+    bottom = ((56 if x.name else 44) + 22 * rows) * _FINE
     spans = [_span(lines, axis, index) for axis, index in ((x, 0), (y, 1))]
     box = (left, top, width - right, height - bottom)
 
@@ -70,7 +83,10 @@ def chart(lines: Sequence[Line], x: Axis, y: Axis, title: str = "", size: tuple[
         points = [
             None if b is None or not _fits(a, b, x, y) else point(a, b) for a, b in zip(line.x, line.y, strict=True)
         ]
-        _curve(pen, points, COLOURS[n % 7], _DASHES[n % 7], (5 if line.strong else 3) * _FINE // 2)
+        _curve(pen, points, *line.style(n))
+        for dot in points if line.dots or len(points) == 1 else ():
+            if dot is not None:
+                pen.circle(dot, 3 * _FINE, line.style(n)[0])
     pen.text(((box[0] + box[2]) / 2, box[3] + 28 * _FINE), x.name, _INK, small, anchor="ma")
     _turned(page, y.name, small, (16 * _FINE, (box[1] + box[3]) // 2))
     if title:
@@ -97,10 +113,15 @@ def _span(lines: Sequence[Line], axis: Axis, index: int) -> tuple[float, float]:
 
 
 def ticks(low: float, high: float, log: bool, most: int = 6) -> list[float]:
-    """Return round numbers between two ends: powers of ten on a logarithmic axis, else multiples of 1, 2 or 5."""
+    """Return round numbers between two ends, multiples of 1, 2 or 5 times a power of ten; on a logarithmic axis powers
+    of ten, where these are fewer than three also twice and five times as much."""
     if log:
         first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
-        return [10.0**e for e in range(first, last + 1, max(1, -(-(last - first + 1) // most)))]
+        found = [10.0**e for e in range(first, last + 1, max(1, -(-(last - first + 1) // most)))]
+        if len(found) < 3:
+            found = [m * 10.0**e for e in range(first - 1, last + 1) for m in (1, 2, 5) if low <= m * 10.0**e <= high]
+        if len(found) > 2:
+            return found
     power = 10.0 ** math.floor(math.log10((high - low) / most))
     step = next(m * power for m in (1, 2, 5, 10) if (high - low) / (m * power) <= most)
     return [k * step for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
@@ -165,18 +186,14 @@ def _legend(
     """Write the names of the lines in rows, or only count the rows (`top` None)."""
     x, row = left, 0
     for n, line in enumerate(lines):
+        if not line.name:
+            continue
         wide = 40 * _FINE + pen.textlength(line.name, font=font) + 18 * _FINE
         if x + wide > right and x > left:
             x, row = left, row + 1
         if top is not None:
             y = top + row * pitch
-            _curve(
-                pen,
-                [(x, y), (x + 32 * _FINE, y)],
-                COLOURS[n % 7],
-                _DASHES[n % 7],
-                (5 if line.strong else 3) * _FINE // 2,
-            )
+            _curve(pen, [(x, y), (x + 32 * _FINE, y)], *line.style(n))
             pen.text((x + 40 * _FINE, y), line.name, _SOFT, font, anchor="lm")
         x += wide
-    return row + 1
+    return row + (x > left)

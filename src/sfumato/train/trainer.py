@@ -33,9 +33,9 @@ from sfumato.data import Dataset
 from sfumato.data.augment import augment, draw
 from sfumato.diffusion import Importance, NetworkDenoiser, Terms, training_loss
 from sfumato.diffusion.condition import Condition
+from sfumato.diffusion.level import exact_device
 from sfumato.diffusion.noise import Purpose, normal, uniform, words
 from sfumato.diffusion.objective import LossHistory, learns_from_pure_noise
-from sfumato.diffusion.schedule import exact_device
 from sfumato.errors import UserError
 from sfumato.generate.recipe import Recipe
 from sfumato.generate.sample import free_cache, out_of_memory, prepare

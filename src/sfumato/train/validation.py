@@ -19,8 +19,8 @@ from torch import Tensor
 
 from sfumato.data import Dataset
 from sfumato.diffusion import Bound, Noised, Terms, marginal, sample_timesteps
+from sfumato.diffusion.level import exact_device
 from sfumato.diffusion.noise import Purpose, normal, uniform
-from sfumato.diffusion.schedule import exact_device
 from sfumato.model import Model
 from sfumato.ranks import World
 

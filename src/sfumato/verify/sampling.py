@@ -21,12 +21,13 @@ from sfumato.conditions.table import Attributes
 from sfumato.diffusion.denoiser import Clipped, Thresholded
 from sfumato.diffusion.grid import trailing
 from sfumato.diffusion.guidance import ClassifierGuided, Guided
+from sfumato.diffusion.level import Level
 from sfumato.diffusion.noise import Noise
 from sfumato.diffusion.oracle import ConditionalMixtureOracle, MixtureOracle
 from sfumato.diffusion.samplers import SAMPLERS
 from sfumato.diffusion.samplers.ddim import DDIM
 from sfumato.diffusion.samplers.protocol import Sampler, sample
-from sfumato.diffusion.schedule import Cosine, Level
+from sfumato.diffusion.schedule import Cosine
 from sfumato.verify.check import Errors, Examinations, Finding, Setting, Skipped
 
 EXAMINATIONS = Examinations()

@@ -35,10 +35,11 @@ from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.denoiser import Wrapped, differentiable
 from sfumato.diffusion.inverse.operators import LinearOperator
 from sfumato.diffusion.inverse.solvers import minimal_residual
+from sfumato.diffusion.level import Level, broadcast
 from sfumato.diffusion.oracle import posterior_variance
 from sfumato.diffusion.prediction import Prediction
 from sfumato.diffusion.process import step_variance
-from sfumato.diffusion.schedule import Level, broadcast, per_row
+from sfumato.diffusion.schedule import per_row
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sfumato.diffusion.schedule import broadcast
+from sfumato.diffusion.level import broadcast
 
 Map = Callable[[Tensor], Tensor]
 

@@ -25,11 +25,12 @@ from torch import Tensor
 
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.denoiser import Denoiser
+from sfumato.diffusion.level import Level, broadcast
 from sfumato.diffusion.noise import NoiseSource
 from sfumato.diffusion.prediction import Prediction
 from sfumato.diffusion.process import posterior_coefficients
 from sfumato.diffusion.samplers.protocol import State
-from sfumato.diffusion.schedule import Level, broadcast, step_levels
+from sfumato.diffusion.schedule import step_levels
 from sfumato.diffusion.variance import Small, Variance, reverse
 
 

@@ -39,9 +39,10 @@ from torch import Tensor
 
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.denoiser import Denoiser
+from sfumato.diffusion.level import Level
 from sfumato.diffusion.noise import NoiseSource
 from sfumato.diffusion.samplers.protocol import State
-from sfumato.diffusion.schedule import Level, step_levels
+from sfumato.diffusion.schedule import step_levels
 from sfumato.diffusion.variance import Small, reverse
 
 Predictions = tuple[tuple[float, Tensor], ...]

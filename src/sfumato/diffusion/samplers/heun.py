@@ -25,12 +25,13 @@ from torch import Tensor
 
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.denoiser import Denoiser
+from sfumato.diffusion.level import broadcast
 from sfumato.diffusion.noise import NoiseSource
 from sfumato.diffusion.prediction import Prediction
 from sfumato.diffusion.process import step_variance
 from sfumato.diffusion.samplers.ddim import carry, correctable, rho_step
 from sfumato.diffusion.samplers.protocol import State
-from sfumato.diffusion.schedule import Schedule, broadcast, step_levels
+from sfumato.diffusion.schedule import Schedule, step_levels
 
 _MOST_CHURN = math.sqrt(2) - 1  # Alg. 2: a step's variance is at most doubled
 
