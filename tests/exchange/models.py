@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from sfumato.codec.format import EIGHT
+from sfumato.codec.format import EIGHT, PixelFormat
 from sfumato.codec.pixels import Pixels
 from sfumato.conditions.protocol import Vocabulary
 from sfumato.config.config import Config
@@ -34,12 +34,16 @@ def randomise(net: nn.Module, seed: int = 0) -> None:
 
 
 def random_model(
-    path: Path, config: Config, shape: tuple[int, int, int] = (3, 8, 8), vocabulary: Vocabulary | None = None
+    path: Path,
+    config: Config,
+    shape: tuple[int, int, int] = (3, 8, 8),
+    vocabulary: Vocabulary | None = None,
+    format_: PixelFormat = EIGHT,
 ) -> Model:
     """A model of a configuration, loaded from a weights file that was written for it."""
     net = config.net.build(config.interface(shape[0], vocabulary))
     randomise(net)
-    save(path, net.state_dict(), config, Pixels(EIGHT, shape), vocabulary=vocabulary, images=1)
+    save(path, net.state_dict(), config, Pixels(format_, shape), vocabulary=vocabulary, images=1)
     return load(path)
 
 

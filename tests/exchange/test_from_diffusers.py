@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from sfumato.codec.format import EIGHT, PixelFormat
+from sfumato.conditions.attributes import Attribute
+from sfumato.conditions.vocabulary import AttributeVocabulary
+from sfumato.config.augment import AugmentConfig
+from sfumato.config.config import from_dict
 from sfumato.diffusion import Cosine, Linear, Quadratic, Table
 from sfumato.errors import UserError
 from sfumato.exchange.export import export
 from sfumato.exchange.imports import Imported, difference, read_model, write_model
 from sfumato.generate.recipe import Recipe
-from sfumato.generate.sample import asked, prepare
+from sfumato.generate.sample import asked, prepare, sample
 from sfumato.model import load
 from sfumato.nets.unet.general import GeneralUNetConfig
 from sfumato.nets.unet.unet import UNetConfig
 
-from .models import randomise
+from .models import random_model, randomise
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -160,12 +167,89 @@ def test_other_networks_are_refused(change: dict[str, Any], message: str, tmp_pa
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_with_a_pipeline_of_its_own_is_refused(tmp_path: Path) -> None:
-    """The network alone would be read as one of other images: of patches, of more classes, of another prediction."""
-    export(load("fashion"), "diffusers", tmp_path / "out")
+ODD = {"kind": "unet", "base": 8, "multipliers": [1, 2], "blocks": 1, "attention": [1], "groups": 4, "patch": 2}
+SEVERAL = AttributeVocabulary(
+    (Attribute("hat", ("no", "yes")), Attribute("age", mean=40.0, std=10.0)), usual=((1.0, math.nan), (0.0, 0.3))
+)
+OURS: dict[str, tuple[dict[str, Any], tuple[int, int, int], AttributeVocabulary | None]] = {
+    "patches, padding, 16 bits": ({"net": ODD, "diffusion": {"parameterization": "refined"}}, (1, 7, 9), None),
+    "several attributes": ({"net": ODD | {"patch": 1}, "train": {"label_dropout": 0.2}}, (3, 8, 8), SEVERAL),
+    "a schedule by formula": (
+        {"net": ODD, "diffusion": {"schedule": {"kind": "sigmoid", "num_steps": 50}, "logsnr_shift": 0.5}},
+        (3, 8, 8),
+        None,
+    ),
+    "another unit of time, altered images": (
+        {"net": ODD | {"kind": "general", "time_scale": 0.25}, "augment": {"p": 0.1}},
+        (3, 8, 8),
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_what_needs_our_pipeline_file_is_read_back_exactly(name: str, tmp_path: Path) -> None:
+    table, shape, vocabulary = OURS[name]
+    format_ = PixelFormat("16", 0, 65535) if "16 bits" in name else EIGHT
+    model = random_model(tmp_path / "x.safetensors", from_dict(table), shape, vocabulary, format_)
+    export(model, "diffusers", tmp_path / "out")
     assert (tmp_path / "out" / "sfumato_pipeline.py").exists()
-    with pytest.raises(UserError, match="pipeline of its own"):
+    imported = read_model(tmp_path / "out")
+    assert not imported.notes
+    again = write_model(imported, tmp_path / "again.safetensors")
+    recipe = Recipe(steps=3)
+    assert torch.equal(sample(again, 3, seed=5, recipe=recipe), sample(model, 3, seed=5, recipe=recipe))
+    assert again.config == replace(model.config, augment=AugmentConfig())
+    assert (again.vocabulary, again.codec, again.images) == (model.vocabulary, model.codec, model.images)
+    error = difference(again, imported)
+    assert error is not None
+    assert error < 1e-5
+
+
+def test_the_models_that_come_along_go_there_and_back(tmp_path: Path) -> None:
+    for name in ("faces", "fashion"):
+        export(load(name), "diffusers", tmp_path / name)
+        again = write_model(read_model(tmp_path / name), tmp_path / f"{name}.safetensors")
+        recipe = Recipe(steps=2)
+        assert torch.equal(sample(again, 2, recipe=recipe), sample(load(name), 2, recipe=recipe))
+
+
+def test_a_description_that_no_longer_fits_is_left_out(tmp_path: Path) -> None:
+    """As where diffusers trained on and saved into the folder: the folder is what its own files say."""
+    config = from_dict({"net": ODD, "diffusion": {"schedule": {"kind": "cosine", "num_steps": 50}}})
+    export(random_model(tmp_path / "x.safetensors", config), "diffusers", tmp_path / "out")
+    path = tmp_path / "out" / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"trained_betas": None, "num_train_timesteps": 70}))
+    (tmp_path / "out" / "sfumato_pipeline.py").write_text("raise SystemExit")
+    imported = read_model(tmp_path / "out")
+    assert imported.config.diffusion.schedule == Linear(70, 1e-4 * 0.07, 0.02 * 0.07)
+    assert imported.config.diffusion.parameterization == "v"
+    assert [note.split()[0:2] for note in imported.notes] == [["its", "sfumato_pipeline.py"], ["sfumato.json", "no"]]
+    for damaged in ({"format": "diffusers"}, {"format": "diffusers", "config": {"net": 3}, "vocabulary": []}):
+        (tmp_path / "out" / "sfumato.json").write_text(json.dumps(damaged))
+        assert "no longer" in read_model(tmp_path / "out").notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"_class_name": ["my_pipeline", "Mine"]}, r"pipeline of its own \(my_pipeline.py\)"),
+        ({"predicts": "soul"}, "not a file of diffusers: ValueError impossible entries"),
+        ({"size": 8}, "not a file of diffusers"),
+        ({"patch": 3}, "weights are not those"),
+        ({"attributes": [{"name": "hat", "values": ["a", "b"]}]}, "not a file of diffusers: KeyError"),
+    ],
+)
+def test_other_pipeline_files_and_damaged_entries_are_refused(
+    change: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    """The network alone would be read as one of other images: of patches, of more classes, of another prediction."""
+    export(random_model(tmp_path / "x.safetensors", from_dict({"net": ODD})), "diffusers", tmp_path / "out")
+    path = tmp_path / "out" / "model_index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match=message) as caught:
         read_model(tmp_path / "out")
+    assert "\n" not in str(caught.value)
 
 
 def test_folders_of_other_things_are_refused(tmp_path: Path) -> None:

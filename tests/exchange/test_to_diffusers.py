@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,17 +17,20 @@ from sfumato.config.config import Config, from_dict
 from sfumato.diffusion import FlowPath, Noise, sample
 from sfumato.errors import UserError
 from sfumato.exchange.diffusers import names
-from sfumato.exchange.diffusers.write import betas
+from sfumato.exchange.diffusers.schedulers import betas
 from sfumato.exchange.export import export
+from sfumato.exchange.imports import read_model, write_model
 from sfumato.generate.recipe import Recipe
 from sfumato.model import Model
 
+from ..conditions.tokens import Words
 from .models import random_model, replace_noise
 
 diffusers = pytest.importorskip("diffusers")
 
 NET = {"kind": "unet", "base": 8, "multipliers": [1, 2], "blocks": 1, "attention": [1], "groups": 4, "dropout": 0.0}
 ONE = AttributeVocabulary((Attribute("class", ("cat", "dog", "eel")),))
+SEVERAL = AttributeVocabulary((Attribute("age", mean=40.0, std=10.0), *ONE.attributes, Attribute("hat", ("no", "yes"))))
 STEPS = 20
 
 
@@ -108,6 +111,8 @@ def test_a_long_chain_differs_by_the_rounding_of_their_table(
 
 OWN: dict[str, Any] = {
     "labels": (config(), (3, 8, 8), ONE, {"label": "dog"}),
+    "several attributes": (config(), (3, 8, 8), SEVERAL, {"label": "class=dog,age=53"}),
+    "guided attributes": (config(), (3, 8, 8), SEVERAL, {"label": "hat=yes,class=cat", "guidance": 2.0}),
     "guided labels": (config(), (3, 8, 8), ONE, {"label": "eel", "guidance": 2.0}),
     "velocity on the straight path": (
         config(parameterization="velocity", schedule={"kind": "flow", "num_steps": STEPS}),
@@ -133,10 +138,8 @@ def test_the_pipeline_file_samples_our_images(name: str, tmp_path: Path, monkeyp
     theirs = pipe(batch_size=2, output_type="pt", **asked).images
     torch.testing.assert_close(theirs, ours(model, 2, **asked), atol=1e-4 if "mu" in name else 1e-5, rtol=0)
     pipe.save_pretrained(tmp_path / "again")
-    assert (
-        json.loads((tmp_path / "again" / "model_index.json").read_text())["predicts"]
-        == chosen.diffusion.parameterization
-    )
+    again = write_model(read_model(tmp_path / "again"), tmp_path / "again.safetensors")  # without sfumato.json
+    torch.testing.assert_close(ours(again, 2, **asked), ours(model, 2, **asked), atol=1e-4, rtol=0)
 
 
 def test_the_pipeline_file_says_what_it_needs(tmp_path: Path) -> None:
@@ -152,11 +155,30 @@ def test_the_pipeline_file_says_what_it_needs(tmp_path: Path) -> None:
         pipe(label="cow")
 
 
+def test_labels_of_several_attributes_are_words(tmp_path: Path) -> None:
+    export(random_model(tmp_path / "x.safetensors", config(), vocabulary=SEVERAL), "diffusers", tmp_path / "out")
+    pipe = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "out", trust_remote_code=True)
+    nan = float("nan")
+    for label, expected in {
+        "dog": [nan, 1.0, nan], "class=eel": [nan, 2.0, nan], "age=50,hat=yes": [1.0, nan, 1.0], None: [nan] * 3,
+    }.items():  # fmt: skip
+        np.testing.assert_equal(pipe._numbers(label), expected)
+    for label, message in {
+        "50": "no label '50'",
+        "age=old": "no label 'age=old'",
+        "cow": "class=cat, class=dog",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            pipe(label=label)
+    with pytest.raises(ValueError, match="label to guide towards"):
+        pipe(guidance=2.0)
+
+
 @pytest.mark.parametrize(
     ("net", "vocabulary", "message"),
     [
         ({"kind": "transformer", "width": 16, "depth": 1, "heads": 2, "patch": 2}, None, "can't hold this network"),
-        ({}, AttributeVocabulary((Attribute("age"),)), "one table of labels"),
+        ({}, Words(("cat", "dog"), 2), "other conditions"),
         ({"heads": 2, "attention": [0, 1]}, None, "heads of one width"),
         ({"kind": "general", "output_scale": 0.5}, None, "output_scale"),
         ({"kind": "general", "least_group": 4, "groups": 4}, None, "one number of groups"),

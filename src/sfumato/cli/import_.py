@@ -62,7 +62,9 @@ class Import:
         facts: dict[str, Any] = {
             "out": str(out), "weights": str(model.path), "library": imported.library, "shape": list(imported.shape),
             "network": model.net.summary(), "kind": imported.kind, "images": imported.images,
-            "classes": list(imported.classes), "difference": error, "notes": list(imported.notes),
+            "classes": list(model.attributes[0].values) if len(model.attributes) == 1 else [],
+            "labels": [attribute.name for attribute in model.attributes], "difference": error,
+            "notes": list(imported.notes),
         }  # fmt: skip
         if self.json:
             print_json(facts)

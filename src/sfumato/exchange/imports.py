@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
@@ -13,7 +13,7 @@ import safetensors
 import torch
 from torch import Tensor
 
-from sfumato.codec.format import EIGHT
+from sfumato.codec.format import EIGHT, PixelFormat
 from sfumato.conditions.attributes import Attribute
 from sfumato.conditions.vocabulary import AttributeVocabulary
 from sfumato.config import tree
@@ -30,7 +30,8 @@ from sfumato.run.folder import Run, environment
 CHECKED_AT = (0.02, 0.3, 0.9)
 """Fractions of the chain at which the two networks are compared."""
 Reference = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""The other library's network: (x (B, C, H, W), steps (B,) from 0, classes (B,) or None) to our network's output."""
+"""The other library's network: (x (B, C, H, W), steps (B,) from 0, the conditions' numbers (B, attributes) or None) to
+our network's output."""
 
 
 @dataclass(frozen=True)
@@ -102,32 +103,37 @@ class Imported:
     """What a reader found.
 
     Attributes:
-        config: of the model; its `data` names no images.
-        shape: (C, H, W) of an image, 8 bits.
+        config: of the model.
+        shape: (C, H, W) of an image.
         state: the network's weights, float32, by our names.
-        classes: names of its classes; () where it has none.
+        vocabulary: its attributes; None where it has none.
         images: training images seen, 0 where unknown.
         kind: `ema` or `raw`.
         notes: what a user should know, a line each.
         reference: builds the other library's network with the file's own weights; raises ImportError where the library
             is not installed, and UserError where what is installed can't run it.
         library: its name.
+        format: of the values of its images.
+        has_data: `config.data` is that of its images; else nothing is known of them.
     """
 
     config: Config
     shape: tuple[int, int, int]
     state: dict[str, Tensor] = field(repr=False)
-    classes: tuple[str, ...] = ()
+    vocabulary: AttributeVocabulary | None = None
     images: int = 0
     kind: str = "ema"
     notes: tuple[str, ...] = ()
     reference: Callable[[], Reference] | None = None
     library: str = ""
+    format: PixelFormat = EIGHT
+    has_data: bool = False
 
-    @property
-    def vocabulary(self) -> AttributeVocabulary | None:
-        """Its classes as one attribute."""
-        return AttributeVocabulary((Attribute("class", self.classes),)) if self.classes else None
+
+def classes(names: Sequence[str] | int) -> AttributeVocabulary | None:
+    """Return classes, by their names or of a number, as one attribute; None for none."""
+    values = tuple(map(str, range(names))) if isinstance(names, int) else tuple(names)
+    return AttributeVocabulary((Attribute("class", values),)) if values else None
 
 
 class Reader(Protocol):
@@ -213,11 +219,8 @@ def write_model(imported: Imported, out: Path, data: str | None = None, force: b
     Raises:
         UserError: the path is taken.
     """
-    channels, height, width = imported.shape
-    source = DataConfig(source=data or NO_DATA, size=(height, width), channels=channels, held_out=0.05 if data else 0.0)
-    source = replace(source, labels="source" if data and imported.classes else "none")
-    config = replace(imported.config, data=source)
-    codec = config.codec.build(EIGHT, imported.shape)
+    config = replace(imported.config, data=_data(imported, data))
+    codec = config.codec.build(imported.format, imported.shape)
     facts: dict[str, Any] = {"vocabulary": imported.vocabulary, "kind": imported.kind, "images": imported.images}
     content = packed(imported.state, config, codec, **facts)
     if out.suffix == ".safetensors":
@@ -232,6 +235,15 @@ def write_model(imported: Imported, out: Path, data: str | None = None, force: b
     run.write(run.environment_path, environment())
     write_atomic(run.config_path, to_toml(config))
     return load(run, imported.kind)
+
+
+def _data(imported: Imported, data: str | None) -> DataConfig:
+    """The images of an import: as it says, which those given replace, or nothing but their shape."""
+    if imported.has_data:
+        return imported.config.data if data is None else replace(imported.config.data, source=data)
+    channels, height, width = imported.shape
+    source = DataConfig(source=data or NO_DATA, size=(height, width), channels=channels, held_out=0.05 if data else 0.0)
+    return replace(source, labels="source" if data and imported.vocabulary else "none")
 
 
 NO_DATA = "unknown"
@@ -259,12 +271,13 @@ def difference(model: Model, imported: Imported) -> float | None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(len(CHECKED_AT), *model.shape, generator=generator)
     steps = torch.tensor([round(part * (model.schedule.num_steps - 1)) for part in CHECKED_AT])
-    rows, classes = None, None
+    rows, numbers = None, None
     if model.vocabulary is not None:
-        classes = torch.arange(len(steps)) % len(imported.classes)
-        rows = model.vocabulary.rows(classes[:, None].float())  # type: ignore[attr-defined]
+        columns = [torch.arange(len(steps)) % max(1, len(one.values)) for one in model.attributes]
+        numbers = torch.stack(columns, 1).float()
+        rows = imported.vocabulary.rows(numbers)  # type: ignore[union-attr]
     ours = model.net(x, steps.float(), rows)
-    return float((ours - theirs(x, steps, classes)).abs().max())
+    return float((ours - theirs(x, steps, numbers)).abs().max())
 
 
 def with_absent(table: Tensor, absent: Tensor | None = None) -> Tensor:

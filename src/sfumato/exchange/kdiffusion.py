@@ -18,7 +18,7 @@ from sfumato.config.config import Config
 from sfumato.config.diffusion import DiffusionConfig
 from sfumato.config.train import TrainConfig
 from sfumato.errors import UserError
-from sfumato.exchange.imports import Contents, Imported, with_absent
+from sfumato.exchange.imports import Contents, Imported, classes, with_absent
 from sfumato.nets.hourglass import HourglassConfig
 from sfumato.nets.preconditioned import PreconditionedConfig
 
@@ -53,7 +53,7 @@ class Reader:
         table = json.loads(contents.metadata.get("config", "null"))
         if not isinstance(table, dict):
             raise UserError("it has no configuration: write it with convert_for_inference.py")
-        model, classes = table["model"], int(table.get("dataset", {}).get("num_classes", 0))
+        model, count = table["model"], int(table.get("dataset", {}).get("num_classes", 0))
         if model["type"] != "image_transformer_v2":
             raise UserError(f"its network is an {str(model['type'])[:40]}: only image_transformer_v2 is read")
         if model.get("mapping_cond_dim"):
@@ -66,9 +66,9 @@ class Reader:
         dropped = float(table.get("dataset", {}).get("cond_dropout_rate", 0.1))
         return Imported(
             Config(net=net, diffusion=DiffusionConfig(schedule=net.chain, parameterization="x0", loss_space="v"),
-                   train=TrainConfig(label_dropout=dropped) if classes else TrainConfig()),
+                   train=TrainConfig(label_dropout=dropped) if count else TrainConfig()),
             (int(model["input_channels"]), height, width),
-            {f"inner.{name}": value for name, value in _ours(state).items()}, tuple(map(str, range(classes))),
+            {f"inner.{name}": value for name, value in _ours(state).items()}, classes(count),
             notes=(f"sampled from a noise of {most:g} down to {least:g}",), library="k-diffusion",
         )  # fmt: skip
 
@@ -105,7 +105,7 @@ def _ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
     Alterations of images are left out: unaltered, their waves are cosines of 0, whose image is a constant. The row of
     classes for "not given" is their last.
     """
-    waves, classes = state.pop("time_emb.weight"), state.pop("class_emb.weight", None)
+    waves, table = state.pop("time_emb.weight"), state.pop("class_emb.weight", None)
     unaltered = state.pop("aug_in_proj.weight")[:, : waves.shape[0]].sum(1)
     state.pop("aug_emb.weight", None)
     fractions = [state.pop(name) for name in sorted(state, key=_number) if re.fullmatch(r"splits\.\d+\.fac", name)]
@@ -117,8 +117,8 @@ def _ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
     ours |= {"time.waves": waves[:, 0], "time.proj.bias": unaltered}
     if fractions:
         ours["fractions"] = torch.cat(fractions)
-    if classes is not None:
-        ours["condition.parts.0.table.weight"] = with_absent(classes[:-1], classes[-1])
+    if table is not None:
+        ours["condition.parts.0.table.weight"] = with_absent(table[:-1], table[-1])
     return ours
 
 

@@ -236,4 +236,4 @@ def _reference(net: LucidConfig, channels: int, state: dict[str, Tensor], learne
         renamed = {re.sub(pattern, name, key): value for key, value in renamed.items()}
     theirs.load_state_dict(renamed)
     theirs.eval()
-    return lambda x, steps, classes: theirs(x, steps)
+    return lambda x, steps, rows: theirs(x, steps)

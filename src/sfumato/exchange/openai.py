@@ -20,7 +20,7 @@ from sfumato.config.train import TrainConfig
 from sfumato.data.formats.torch_file import Stored, tensors_in
 from sfumato.diffusion import SCHEDULES
 from sfumato.errors import UserError, nearest
-from sfumato.exchange.imports import Contents, Imported, Reference, with_absent
+from sfumato.exchange.imports import Contents, Imported, Reference, classes, with_absent
 from sfumato.exchange.unets import heads_inside, pointwise, renamed
 from sfumato.nets.unet.general import GeneralUNetConfig
 
@@ -129,22 +129,22 @@ class Reader:
             raise UserError("the file does not say this: give --set size=PIXELS schedule=linear (or cosine) "
                 "steps=1000, or "
                             f"card=NAME for a published model ({', '.join(CARDS)})")  # fmt: skip
-        learned, classes = out == 2 * channels, len(state.get("label_emb.weight", ()))
+        learned, count = out == 2 * channels, len(state.get("label_emb.weight", ()))
         ours = pointwise(_ours(state, places, net, own.order, levels))
         diffusion = DiffusionConfig(
             schedule=SCHEDULES[own.schedule](own.steps), parameterization=own.predicts,
             variance="learned" if learned else {"large": "fixedlarge"}.get(own.variance, own.variance),
             objective="hybrid" if learned else "simple",
         )  # fmt: skip
-        train = TrainConfig(label_dropout=0.0) if classes else TrainConfig()
+        train = TrainConfig(label_dropout=0.0) if count else TrainConfig()
         average = name in CARDS or contents.path.name.startswith("ema")
         notes = [f"taken as the published model {name}"] if name in CARDS else []
         notes += (
-            ["it was trained with a class for every image: without --label the classes take turns"] if classes else []
+            ["it was trained with a class for every image: without --label the classes take turns"] if count else []
         )
         return Imported(
             Config(net=net, diffusion=diffusion, train=train), (channels, own.size, own.size), ours,
-            tuple(map(str, range(classes))), kind="ema" if average else "raw", notes=tuple(notes),
+            classes(count), kind="ema" if average else "raw", notes=tuple(notes),
             reference=lambda: _reference(state, net, own), library="guided-diffusion",
         )  # fmt: skip
 
@@ -244,4 +244,4 @@ def _reference(state: Mapping[str, Tensor], net: GeneralUNetConfig, own: Reader)
     theirs.load_state_dict({name: value.float() for name, value in state.items()})
     theirs.eval()
     with torch.no_grad():
-        return lambda x, steps, classes: theirs(x, steps * net.time_scale, classes)
+        return lambda x, steps, rows: theirs(x, steps * net.time_scale, None if rows is None else rows[:, 0].long())

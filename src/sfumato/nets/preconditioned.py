@@ -1,14 +1,18 @@
-"""EDM's preconditioning around a network: it denoises at a noise level of its own, whatever the chain.
+"""The preconditioning of score networks: a network that denoises at a noise level of its own, whatever the chain.
 
-With noise sigma on the image, y = x_0 + sigma eps, the network inside sees c_in y and ln(sigma) / 4, and
+With noise sigma on the image, y = x_0 + sigma eps, the network inside sees c_in y and c_noise, and
 
-    D(y; sigma) = c_skip y + c_out F(c_in y; ln(sigma) / 4)                                  2206.00364, Eq. 7, Table 1
+    D(y; sigma) = c_skip y + c_out F(c_in y; c_noise)                                       2206.00364, Eq. 7, Table 1
 
-    c_skip = s^2 / (sigma^2 + s^2)      c_out = sigma s / sqrt(sigma^2 + s^2)      c_in = 1 / sqrt(sigma^2 + s^2)
+    form    c_skip                   c_out                              c_in                       c_noise
+    edm     s^2 / (sigma^2 + s^2)    sigma s / sqrt(sigma^2 + s^2)      1 / sqrt(sigma^2 + s^2)    factor ln sigma
+    ve      1                        sigma                              1                          ln (sigma / 2)
+    vp      1                        -sigma                             1 / sqrt(sigma^2 + 1)      (M - 1) t(sigma)
 
-with s the standard deviation of the data. D is the image, so the parameterisation is x0. The x_t of this library is y
-divided by sqrt(1 + sigma^2), and its time counts steps, of which the chain `log-noise` says the noise: its numbers are
-repeated here, since a network does not see the chain.
+with s the standard deviation of the data, M = 1000, and t(sigma) the time at which the process of Song et al. (2021,
+2011.13456, Eq. 32) has that noise: ln(1 + sigma^2) = (b - a) t^2 / 2 + a t, a = 0.1 and b = 20. D is the image, so the
+parameterisation is x0. The x_t of this library is y divided by sqrt(1 + sigma^2), and its time counts steps, of which
+the chain `log-noise` says the noise: its numbers are repeated here, since a network does not see the chain.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sfumato.diffusion.chains import LogNoise
@@ -25,6 +30,10 @@ from sfumato.nets.base import require
 from sfumato.nets.protocol import Interface, Network, NetworkConfig
 from sfumato.nets.unet.general import GeneralUNetConfig
 
+FORMS = ("edm", "ve", "vp")
+VP = (0.1, 19.9, 999.0)
+"""Of the form `vp`: a, b - a and M - 1."""
+
 
 @dataclass(frozen=True)
 class PreconditionedConfig:
@@ -32,11 +41,12 @@ class PreconditionedConfig:
 
     Attributes:
         inner: the network inside.
-        sigma_data: s.
-        time_factor: of ln(sigma), for the network's time.
+        sigma_data: s, of the form `edm`.
+        time_factor: of ln(sigma), for the time of the network inside; of the form `edm`.
         least: noise at the chain's first step.
         most: noise at its last.
         num_steps: of the chain.
+        form: one of `FORMS`, see above.
     """
 
     inner: NetworkConfig = GeneralUNetConfig()
@@ -45,6 +55,7 @@ class PreconditionedConfig:
     least: float = 0.002
     most: float = 80.0
     num_steps: int = 1000
+    form: str = "edm"
 
     def __post_init__(self) -> None:
         require(
@@ -52,6 +63,7 @@ class PreconditionedConfig:
         )
         require(0 < self.sigma_data < math.inf, f"net.sigma_data is {self.sigma_data}: give a number above 0")
         require(0 < self.time_factor < math.inf, f"net.time_factor is {self.time_factor}: give a number above 0")
+        require(self.form in FORMS, f"net.form is '{self.form}': choose from {', '.join(FORMS)}")
         try:
             _ = self.chain
         except ValueError as error:
@@ -92,13 +104,25 @@ class Preconditioned(Network):
         self, x: Tensor, time: Tensor, condition: Condition | None = None, augment: Tensor | None = None
     ) -> Tensor:
         """Predict x_0, and the variance where it is learned; see `Network.forward`."""
-        s = self.config.sigma_data
         log_sigma = self.config.chain.log_noise(time)
         sigma = log_sigma.exp().to(x.dtype)[:, None, None, None]
-        y, total = x * (1 + sigma**2).sqrt(), sigma**2 + s**2
-        inner = self.inner(y / total.sqrt(), self.config.time_factor * log_sigma, condition, augment)
+        y = x * (1 + sigma**2).sqrt()
+        skip, out, into, noise = self._scalings(sigma, log_sigma)
+        inner = self.inner(y * into, noise, condition, augment)
         image, rest = inner[:, : x.shape[1]], inner[:, x.shape[1] :]  # a learned variance is not touched
-        return torch.cat([y * (s**2 / total) + image * (sigma * s / total.sqrt()), rest], dim=1)
+        return torch.cat([y * skip + image * out, rest], dim=1)
+
+    def _scalings(self, sigma: Tensor, log_sigma: Tensor) -> tuple[Tensor | float, Tensor, Tensor | float, Tensor]:
+        """c_skip, c_out, c_in and c_noise."""
+        if self.config.form == "ve":
+            return 1.0, sigma, 1.0, log_sigma - math.log(2)
+        if self.config.form == "vp":
+            low, rise, last = VP
+            time = ((low**2 + 2 * rise * F.softplus(2 * log_sigma)).sqrt() - low) / rise
+            return 1.0, -sigma, (1 + sigma**2).rsqrt(), last * time
+        s = self.config.sigma_data
+        total = sigma**2 + s**2
+        return s**2 / total, sigma * s / total.sqrt(), 1 / total.sqrt(), self.config.time_factor * log_sigma
 
     def recomputable(self) -> list[nn.Module]:
         """Return the inner network's."""

@@ -2,14 +2,20 @@
 
 Both keep the published network's weights. diffusers holds the queries, keys and values of attention as three dense
 layers, we as one 1x1 convolution; versions before 0.15 called them query, key, value and proj_attn.
+
+Conditions are rows of its table of classes. Of an attribute with values they are those of its own table, "not given"
+first; of a number those of its dense layer, one for each wave, its bias, and "not given". What is added to the time is
+the sum of the rows times their amounts, which the pipeline file computes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
+
+from sfumato.conditions.embedding import WAVES
 
 _BLOCK = {
     "norm1": "norm_1",
@@ -31,11 +37,16 @@ _WHOLE = {
 _OLD = {".query": ".to_q", ".key": ".to_k", ".value": ".to_v", ".proj_attn": ".to_out.0"}
 
 
-def to_ours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_ours(state: Mapping[str, Tensor], conditions: Sequence[int] = ()) -> dict[str, Tensor]:
     """Return the weights of a `UNet2DModel` by the names of `UNet`, with q, k and v joined.
+
+    Args:
+        state: the weights by its names.
+        conditions: how many values each attribute has, 0 for a number; () where its classes are all that there is.
 
     Raises:
         KeyError: a name that such a network doesn't have.
+        ValueError: its table has not the rows of these attributes.
     """
     present = {renewed(name): value for name, value in state.items()}
     ours: dict[str, Tensor] = {}
@@ -49,15 +60,48 @@ def to_ours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         else:
             pointwise = module.endswith(".to_out.0")
             ours[f"{_module(module)}.{leaf}"] = _pointwise(value) if pointwise else value
+    if conditions:
+        table = ours.pop(f"{_WHOLE['class_embedding']}.weight")
+        for index, rows in enumerate(table.split([rows_of(count) for count in conditions])):
+            ours |= {f"condition.parts.{index}.{name}": value for name, value in _part(rows, conditions[index]).items()}
     return ours
+
+
+def rows_of(count: int) -> int:
+    """Return how many rows an attribute has: with `count` values, 0 for a number."""
+    return count + 1 if count else 2 * WAVES + 2
+
+
+def _part(rows: Tensor, count: int) -> dict[str, Tensor]:
+    """The weights of an attribute's embedding from its rows."""
+    if count:
+        return {"table.weight": rows}
+    waves = 2 * WAVES
+    return {"dense.weight": rows[:waves].T.contiguous(), "dense.bias": rows[waves], "absent.weight": rows[waves + 1 :]}
+
+
+def _rows(state: Mapping[str, Tensor]) -> Tensor | None:
+    """The table of all attributes; None where there are none."""
+    tables, index = [], 0
+    while any(name.startswith(prefix := f"condition.parts.{index}.") for name in state):
+        part = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        number = "dense.weight" in part
+        names = ("dense.weight", "dense.bias", "absent.weight") if number else ("table.weight",)
+        tables += [part[name].T if name == "dense.weight" else torch.atleast_2d(part[name]) for name in names]
+        index += 1
+    return torch.cat(tables) if tables else None
 
 
 def to_theirs(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights of a `UNet` by the names of `UNet2DModel`: the inverse of `to_ours`."""
     theirs: dict[str, Tensor] = {}
     block, whole = ({ours: name for name, ours in table.items()} for table in (_BLOCK, _WHOLE))
+    if (rows := _rows(state)) is not None:
+        theirs["class_embedding.weight"] = rows
     for name, value in state.items():
         module, leaf = name.rsplit(".", 1)
+        if module.startswith("condition."):
+            continue
         if module in whole:
             theirs[f"{whole[module]}.{leaf}"] = value
             continue

@@ -57,11 +57,13 @@ _FIXED = {
 """Settings of which only some values are read."""
 
 
-def to_ours(table: Mapping[str, Any]) -> UNetConfig:
+def to_ours(table: Mapping[str, Any], patch: int = 1, time_scale: float = 1.0) -> UNetConfig:
     """Return our configuration of a `UNet2DModel`: a `UNetConfig` where it is the DDPM's network, which is faster.
 
     Args:
         table: its config.json.
+        patch: side of the squares of pixels that are one pixel to it.
+        time_scale: the time is multiplied by it before.
 
     Raises:
         UserError: a setting that our networks don't have.
@@ -101,6 +103,8 @@ def to_ours(table: Mapping[str, Any]) -> UNetConfig:
         doubling=_resampling(settings["up_block_types"][:-1], "ResnetUpsampleBlock2D", "AttnUpBlock2D", settings, "up"),
         head_width=0 if head is None else int(head),
         attend_middle=bool(settings["add_attention"]),
+        patch=patch,
+        time_scale=time_scale,
     )
     return _plain(config)
 
@@ -114,7 +118,7 @@ def _plain(config: GeneralUNetConfig) -> UNetConfig:
     try:
         plain = UNetConfig(
             config.widths[0], tuple(width // config.widths[0] for width in config.widths), config.blocks,
-            config.attention, heads, config.dropout, groups=config.groups,
+            config.attention, heads, config.dropout, config.patch, config.groups,
         )  # fmt: skip
     except UserError:
         return config
@@ -175,6 +179,9 @@ def to_theirs(config: UNetConfig) -> dict[str, Any]:
     refused = {
         "output_scale": wide.output_scale != 1,
         "early_condition": wide.early_condition,
+        "waves": wide.waves != "powers",
+        "taps": wide.taps != (1, 1),
+        "encoder": wide.encoder != "plain",
         "halving": wide.halving == "mean",
         "doubling": wide.doubling == "nearest",
         "up_attention": wide.up_attention == "last" and bool(wide.attention),

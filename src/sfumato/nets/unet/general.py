@@ -1,14 +1,17 @@
 """The U-Net with the options in which the networks of other libraries differ from the DDPM's.
 
-diffusers' UNet2DModel, the networks of improved- and guided-diffusion, and EDM's DDPM++ and ADM are one U-Net: levels
-of residual blocks, some with attention, a stack of skips. They differ in details, each an option of
+diffusers' UNet2DModel, the networks of improved- and guided-diffusion, and EDM's DDPM++, NCSN++ and ADM are one U-Net:
+levels of residual blocks, some with attention, a stack of skips. They differ in details, each an option of
 `GeneralUNetConfig`:
 
-    the time        cosines before sines, another last frequency, another unit, the label added before the dense layers
+    the time        cosines before sines, another last frequency, another unit, random frequencies (Tancik et al. 2020,
+                    2006.10739), the label added before the dense layers
     a block         scale and shift of the normalised features in place of a sum (Dhariwal and Nichol 2021, 2105.05233,
                     Sec. 3), its output scaled by sqrt(1/2) (Song et al. 2021, 2011.13456, App. H.1)
     halving         a convolution padded on both sides, a mean, or a residual block around a mean (BigGAN's)
     doubling        nearest neighbour with or without a convolution, or a residual block around it
+    both            means and nearest neighbours smoothed by a filter (Zhang 2019, 1904.11486)
+    way down        the image, halved with it, is added to every level (2011.13456, App. H.1)
     attention       width of a head in place of their number, in other places
     normalisation   eps, at least so many channels a group
 
@@ -37,6 +40,8 @@ residual block around that mean."""
 DOUBLINGS = ("conv", "nearest", "block")
 """Nearest neighbour with a 3x3 convolution, without, or inside a residual block."""
 LAST = ("all", "last")
+WAVES = ("powers", "random")
+ENCODERS = ("plain", "residual")
 LARGEST = 65_536
 """A longer row or vector is a mistake."""
 
@@ -63,6 +68,11 @@ class GeneralUNetConfig(UNetConfig):
         head_width: channels of a head; 0 where `heads` says how many.
         up_attention: which blocks of a level with attention have it on the way up: `all`, or the `last`.
         attend_middle: whether there is attention in the middle.
+        waves: frequencies of the time's row: `powers` of 10000, or `random` ones, normal with deviation 16, kept with
+            the weights; the angle is then 2 pi frequency time.
+        taps: of the filter along each side that smooths where a mean or a block halves or doubles; (1, 1) is none.
+        encoder: `plain`, or `residual`: at every halving the image, halved by a 3x3 convolution and `taps`, is added,
+            their sum scaled by sqrt(1/2), and the sum is halved so at the next.
     """
 
     dropout: float = 0.0
@@ -83,13 +93,17 @@ class GeneralUNetConfig(UNetConfig):
     head_width: int = 0
     up_attention: str = "all"
     attend_middle: bool = True
+    waves: str = "powers"
+    taps: tuple[int, ...] = (1, 1)
+    encoder: str = "plain"
 
     def __post_init__(self) -> None:
         for name, default in (("entrance", self.base), ("time_width", self.base), ("embedding", 4 * self.base)):
             value = getattr(self, name) or default
             require(4 <= value <= LARGEST, f"net.{name} is {value}: give a number from 4 to {LARGEST}")
             object.__setattr__(self, name, value)
-        for name, choices in (("halving", HALVINGS), ("doubling", DOUBLINGS), ("up_attention", LAST)):
+        choices_of = {"halving": HALVINGS, "doubling": DOUBLINGS, "up_attention": LAST}
+        for name, choices in (choices_of | {"waves": WAVES, "encoder": ENCODERS}).items():
             value = getattr(self, name)
             require(value in choices, f"net.{name} is '{value}': choose from {', '.join(choices)}")
         require(self.time_width % 2 == 0, f"net.time_width is {self.time_width}: give an even number")
@@ -97,6 +111,10 @@ class GeneralUNetConfig(UNetConfig):
         require(
             0 <= self.frequency_shift <= most,
             f"net.frequency_shift is {self.frequency_shift}: give 0 to {most}, less than half of net.time_width",
+        )
+        require(
+            len(self.taps) % 2 == 0 and 2 <= len(self.taps) <= 16 and min(self.taps) > 0,
+            f"net.taps is {self.taps}: give an even number of positive whole numbers, such as 1,3,3,1",
         )
         require(self.least_group >= 1, f"net.least_group is {self.least_group}: give 1 or more")
         require(self.head_width >= 0, f"net.head_width is {self.head_width}: give 0 or more")
@@ -146,13 +164,15 @@ class GeneralUNetConfig(UNetConfig):
         """Return what halves."""
         if self.halving == "block":
             return GeneralBlock(self, width, width, "halve")
-        return Downsample(width) if self.halving == "low" else Halve(width if self.halving == "conv" else 0)
+        if self.halving == "low":
+            return Downsample(width)
+        return Halve(width) if self.halving == "conv" else Halve(taps=self.taps)
 
     def double(self, width: int) -> nn.Module:
         """Return what doubles."""
         if self.doubling == "block":
             return GeneralBlock(self, width, width, "double")
-        return Upsample(width) if self.doubling == "conv" else Double()
+        return Upsample(width) if self.doubling == "conv" else Double(self.taps)
 
 
 class GeneralTime(nn.Module):
@@ -161,14 +181,19 @@ class GeneralTime(nn.Module):
     def __init__(self, config: GeneralUNetConfig) -> None:
         super().__init__()
         self.config = config
+        if config.waves == "random":
+            self.register_buffer("waves", torch.randn(config.time_width // 2) * 16)
         self.first = nn.Linear(config.time_width, config.embedding)
         self.second = nn.Linear(config.embedding, config.embedding)
 
     def forward(self, time: Tensor, added: Tensor | None = None) -> Tensor:
         """Map (B,) times, and what is added to their rows, to (B, embedding), in the dtype of the weights."""
         config, half = self.config, self.config.time_width // 2
-        index = torch.arange(half, dtype=time.dtype, device=time.device)
-        waves = torch.exp(-math.log(10000) * index / (half - config.frequency_shift))
+        if config.waves == "random":
+            waves = 2 * math.pi * self.get_buffer("waves").to(time.dtype)
+        else:
+            index = torch.arange(half, dtype=time.dtype, device=time.device)
+            waves = torch.exp(-math.log(10000) * index / (half - config.frequency_shift))
         angle = config.time_scale * time[:, None] * waves
         parts = (angle.cos(), angle.sin()) if config.cosine_first else (angle.sin(), angle.cos())
         row = torch.cat(parts, dim=1).to(self.first.weight.dtype)
@@ -188,7 +213,7 @@ class GeneralBlock(ResidualBlock):
         super().__init__(inputs, outputs, config.embedding, config.dropout, 1)
         self.norm_1, self.norm_2 = config.norm(inputs), config.norm(outputs)
         self.scale_shift, self.output_scale = config.scale_shift, config.output_scale
-        self.resample = {"": nn.Identity, "halve": Halve, "double": Double}[resample]()
+        self.resample = {"": nn.Identity(), "halve": Halve(taps=config.taps), "double": Double(config.taps)}[resample]
         if config.scale_shift:
             self.project = nn.Linear(config.embedding, 2 * outputs)
         if resample and config.resample_shortcut:
@@ -221,27 +246,82 @@ class GeneralAttention(SelfAttention):
         return x if self.output_scale == 1 else x * self.output_scale
 
 
-class Halve(nn.Module):
-    """Halve height and width by the mean of 2x2 pixels, or of `width` channels by a 3x3 convolution of stride 2 padded
-    on all sides: window i begins at pixel 2 i - 1."""
+class Filter(nn.Module):
+    """Halving or doubling with a smoothing filter f, the product of the same taps along both sides, its sum 1:
 
-    def __init__(self, width: int = 0) -> None:
+    y_i = sum_k f_k x_{2 i + k - p},        y_j = 4 sum_i f_{j - 2 i + p} x_i,      p = n / 2 - 1 for n taps.
+    """
+
+    def __init__(self, taps: tuple[int, ...]) -> None:
+        super().__init__()
+        line = torch.tensor(taps, dtype=torch.float32)
+        self.register_buffer("kernel", torch.outer(line, line) / line.sum() ** 2)
+        self.padding = len(taps) // 2 - 1
+
+    def _weight(self, x: Tensor) -> Tensor:
+        return self.get_buffer("kernel").to(x.dtype).expand(x.shape[1], 1, -1, -1)
+
+    def halve(self, x: Tensor, padding: int | None = None) -> Tensor:
+        """Map (B, C, H, W) to (B, C, H / 2, W / 2), zeros around the image; `padding` in place of p."""
+        padding = self.padding if padding is None else padding
+        return F.conv2d(x, self._weight(x), stride=2, padding=padding, groups=x.shape[1])
+
+    def double(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, 2 H, 2 W)."""
+        return F.conv_transpose2d(x, 4 * self._weight(x), stride=2, padding=self.padding, groups=x.shape[1])
+
+
+def _filter(taps: tuple[int, ...]) -> Filter | None:
+    """The filter of some taps; None where it is the plain mean or the nearest neighbour."""
+    return None if taps == (1, 1) else Filter(taps)
+
+
+class Halve(nn.Module):
+    """Halve height and width by the mean of 2x2 pixels, smoothed by `taps`, or of `width` channels by a 3x3 convolution
+    of stride 2 padded on all sides: window i begins at pixel 2 i - 1."""
+
+    def __init__(self, width: int = 0, taps: tuple[int, ...] = (1, 1)) -> None:
         super().__init__()
         self.conv = nn.Conv2d(width, width, 3, stride=2, padding=1) if width else None
+        self.filter = _filter(taps)
 
     def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
         """Map (B, C, H, W), H and W even, to (B, C, H / 2, W / 2)."""
+        if self.filter is not None:
+            return self.filter.halve(x)
         out: Tensor = F.avg_pool2d(x, 2) if self.conv is None else self.conv(x)
         return out
 
 
 class Double(nn.Module):
-    """Double height and width by nearest neighbour."""
+    """Double height and width by nearest neighbour, smoothed by `taps`."""
+
+    def __init__(self, taps: tuple[int, ...] = (1, 1)) -> None:
+        super().__init__()
+        self.filter = _filter(taps)
 
     def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
         """Map (B, C, H, W) to (B, C, 2 H, 2 W)."""
+        if self.filter is not None:
+            return self.filter.double(x)
         out: Tensor = F.interpolate(x, scale_factor=2.0, mode="nearest")
         return out
+
+
+class Beside(nn.Module):
+    """The image on its way down: a 3x3 convolution whose output is halved by a filter. Zeros around the image are seen
+    by the convolution alone, as one 3x3 convolution and the filter were one kernel."""
+
+    def __init__(self, inputs: int, outputs: int, taps: tuple[int, ...]) -> None:
+        super().__init__()
+        self.conv, self.filter = nn.Conv2d(inputs, outputs, 3), Filter(taps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, H, W), H and W even, to (B, outputs, H / 2, W / 2)."""
+        out = F.conv2d(x, self.conv.weight, padding=1 + self.filter.padding)
+        bias = self.conv.bias
+        assert bias is not None
+        return self.filter.halve(out, 0) + bias[:, None, None]
 
 
 class GeneralUNet(UNet):
@@ -254,6 +334,9 @@ class GeneralUNet(UNet):
         self.time = GeneralTime(config)  # type: ignore[assignment]
         if config.early_condition and interface.vocabulary is not None:
             self.condition = interface.vocabulary.embedding(config.time_width)
+        inputs = [interface.channels * config.patch**2, *config.widths[:-2]]
+        paths = zip(inputs, config.widths[:-1], strict=False) if config.encoder == "residual" else ()
+        self.beside = nn.ModuleList(Beside(*path, config.taps) for path in paths)
         self._initialise()
 
     def embed(self, time: Tensor, condition: Condition | None, augment: Tensor | None) -> Tensor:
@@ -264,3 +347,16 @@ class GeneralUNet(UNet):
         if augment is not None and self.augment is not None:
             emb = emb + self.augment(augment)
         return F.silu(emb)
+
+    def way_down(self, x: Tensor, emb: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the result of the way down and its skips; see `UNet.way_down`."""
+        if not self.beside:
+            return super().way_down(x, emb)
+        image, x = x, self.entrance(x)
+        skips = [x]
+        for level, stage in enumerate(self.down):
+            x = stage(x, emb, skips)
+            if level < len(self.beside):
+                x = (x + self.beside[level](image)) * 0.5**0.5
+                skips[-1] = image = x
+        return x, skips

@@ -298,12 +298,17 @@ class UNet(Conditioned):
 
     def _levels(self, x: Tensor, emb: Tensor) -> Tensor:
         """Run the way down, the middle and the way up."""
-        x = self.entrance(x)
-        skips = [x]
-        for stage in self.down:
-            x = stage(x, emb, skips)
+        x, skips = self.way_down(x, emb)
         x = self.middle_2(self.middle_attention(self.middle_1(x, emb)), emb)
         for stage in self.up:
             x = stage(x, emb, skips)
         out: Tensor = self.exit(norm_silu(self.norm, x))
         return out
+
+    def way_down(self, x: Tensor, emb: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the result of the way down, and the outputs that blocks on the way up read, newest last."""
+        x = self.entrance(x)
+        skips = [x]
+        for stage in self.down:
+            x = stage(x, emb, skips)
+        return x, skips
