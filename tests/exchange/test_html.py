@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import json
 import re
+import runpy
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -174,3 +177,15 @@ def test_a_model_without_label_dropout_needs_its_labels(labelled: tuple[Model, P
     strict = replace(model.config, train=replace(model.config.train, label_dropout=0.0))
     facts = plan(replace(model, config=strict), "x")
     assert (facts["complete"], facts["guidable"]) == (True, False)
+
+
+def test_the_runtime_is_that_of_its_package() -> None:
+    """The contents that the script takes from the npm package, whatever compressed them."""
+    root = Path(__file__).parents[2]
+    files = runpy.run_path(str(root / "scripts" / "get_onnxruntime_web.py"))["FILES"]
+    runtime = root / "src" / "sfumato" / "exchange" / "html" / "runtime"
+    for name, expected in files.items():
+        content = gzip.decompress((runtime / f"{name}.gz").read_bytes())
+        assert hashlib.sha256(content).hexdigest() == expected, name
+    listed = (runtime / "LICENCES.md").read_text(encoding="utf-8")
+    assert all(f"`{path.name}`" in listed for path in runtime.iterdir() if path.name != "LICENCES.md")

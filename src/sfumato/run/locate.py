@@ -119,8 +119,20 @@ def _downloaded(name: str) -> Path:
     try:
         return Path(huggingface_hub.hf_hub_download(identity, HUB_WEIGHTS, revision=revision or None))
     except Exception as error:  # its errors, and those of the transport, have no base class
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{HUB}{name} can't be downloaded ({reason}): check the name and the network") from None
+        reason, kinds = " ".join(str(error).split())[:200], {kind.__name__ for kind in type(error).__mro__}
+        hints = [hint for kind, hint in _HINTS.items() if kind in kinds]
+        hint = hints[0].format(revision=revision) if hints else f"({reason}): check the name and the network"
+        raise UserError(f"{HUB}{name} can't be downloaded{':' if hints else ''} {hint}") from None
+
+
+_HINTS = {
+    "LocalEntryNotFoundError": "it is not among those downloaded before, and the hub can't be reached",
+    "RepositoryNotFoundError": "there is no model of this name, or you may not read it (`hf auth login` logs in)",
+    "RevisionNotFoundError": "it has no revision '{revision}'",
+    "EntryNotFoundError": f"it holds no {HUB_WEIGHTS}, so it is no model of this library (sfumato import reads the "
+    "folders and files of others)",
+}
+"""What errors of huggingface_hub mean, the narrower kind first."""
 
 
 def run_of(file: Path) -> Run | None:
