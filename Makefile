@@ -55,12 +55,15 @@ clean:
 # A stamp a set of packages; a change of what is wanted installs again, and otherwise make has nothing to do.
 $(VENV)/.core: EXTRA =
 $(VENV)/.test: EXTRA = [test]
+# Of another library's package only its networks are tested against: what it needs for training is not installed.
+$(VENV)/.test: ALONE = denoising-diffusion-pytorch einops ema-pytorch
 $(VENV)/.dev: EXTRA = [dev]
 $(VENV)/.bench: EXTRA = [bench]
 
 $(VENV)/.core $(VENV)/.test $(VENV)/.dev $(VENV)/.bench: pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'installing sfumato$(EXTRA) into $(VENV) (the first time takes some minutes)'
 	@$(PIP) -e '.$(EXTRA)'
+	@$(if $(ALONE),$(PIP) --no-deps $(ALONE))
 	@touch $@
 
 $(BIN)/python:

@@ -2,8 +2,8 @@
 
     python scripts/get_onnxruntime_web.py        needs npm, and the network
 
-The package's SHA-512 is checked, and the SHA-256 of what is taken from it. A file whose content is already there is left
-as it is, since another zlib compresses the same content to other bytes.
+The package's SHA-512 is checked, and the SHA-256 of what is taken from it. A file whose content is there already is
+left as it is, since another zlib compresses the same content to other bytes.
 """
 
 from __future__ import annotations

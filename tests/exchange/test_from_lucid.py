@@ -12,10 +12,10 @@ import torch
 from sfumato.errors import UserError
 from sfumato.exchange.imports import read_model, write_model
 
+from .lucid_package import package
 from .models import randomise
 
-ldp = pytest.importorskip("denoising_diffusion_pytorch")
-inner = pytest.importorskip("denoising_diffusion_pytorch.denoising_diffusion_pytorch")
+inner = package()
 VERSION = tuple(map(int, re.findall(r"\d+", inner.__version__)[:3]))
 
 NETS: dict[str, dict[str, Any]] = {

@@ -160,7 +160,7 @@ class Train:
             config, data, reason = resume(run, source | values, reading)
             return config, run, data, reason
         values = {"data.source": self.data} | values | _length(more)
-        config, data, reason = choose(self.preset, self.config, values, device, reading)
+        config, data, reason = choose(self.preset, self.config, values, device, reading, self.init)
         run = Run(self.run or default_run(data.source_name))
         if "data.flip" not in values and self.config is None:
             config, data = flip_as_begun(config, data, run)

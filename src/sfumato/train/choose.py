@@ -12,6 +12,7 @@ from sfumato.config.config import Config, read_toml
 from sfumato.data import Dataset, open_data
 from sfumato.data.mirror import mirror_test_of
 from sfumato.data.store.build import Progress
+from sfumato.model import load
 from sfumato.run.folder import Run
 from sfumato.run.places import located, spelled_as_begun
 from sfumato.train.plan import check_source
@@ -26,6 +27,7 @@ def choose(
     overrides: Mapping[str, str],
     device: torch.device,
     on_progress: Progress | None = None,
+    init: str | None = None,
 ) -> tuple[Config, Dataset, str]:
     """Return the configuration, the images, and `PRESET: why this one`.
 
@@ -36,11 +38,13 @@ def choose(
         overrides: text by dotted key, `data.source` among them.
         device: what will train.
         on_progress: called while images are read.
+        init: weights to begin with, as `model.load` takes them: without a preset the network, the process and the codec
+            are theirs, so that all of them fit.
 
     Raises:
-        UserError: an unknown preset or key, a value out of its range, images that can't be opened.
+        UserError: an unknown preset or key, a value out of its range, images or weights that can't be opened.
     """
-    data = None
+    data, base = None, None
     if preset is not None:
         reason = "as asked"
         presets.resolve(preset)  # an unknown name is reported before the images are read
@@ -49,7 +53,11 @@ def choose(
         data = open_data(asked.data, on_progress=on_progress)
         preset, reason, values = presets.choose(data.shape, len(data.train), str(device), asked.train.budget)
         overrides = values | dict(overrides)
-    config = presets.resolve(preset, file, overrides)
+        if init is not None:
+            donor, own = load(init).config, presets.PRESETS[preset].config
+            base = replace(own, net=donor.net, diffusion=donor.diffusion, codec=donor.codec)
+            reason += f"; network and process are those of {init}"
+    config = presets.resolve(None if base else preset, file, overrides, base=base)
     chosen = "data.flip" in overrides or (file is not None and "flip" in read_toml(file).get("data", {}))
     asks = config.data.flip and not chosen
     wanted = replace(config.data, flip=False) if asks else config.data

@@ -62,7 +62,7 @@ def to_ours(state: Mapping[str, Tensor], conditions: Sequence[int] = ()) -> dict
             ours[f"{_module(module)}.{leaf}"] = _pointwise(value) if pointwise else value
     if conditions:
         table = ours.pop(f"{_WHOLE['class_embedding']}.weight")
-        for index, rows in enumerate(table.split([rows_of(count) for count in conditions])):
+        for index, rows in enumerate(torch.split(table, [rows_of(count) for count in conditions])):
             ours |= {f"condition.parts.{index}.{name}": value for name, value in _part(rows, conditions[index]).items()}
     return ours
 
@@ -87,7 +87,9 @@ def _rows(state: Mapping[str, Tensor]) -> Tensor | None:
         part = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
         number = "dense.weight" in part
         names = ("dense.weight", "dense.bias", "absent.weight") if number else ("table.weight",)
-        tables += [part[name].T if name == "dense.weight" else torch.atleast_2d(part[name]) for name in names]
+        tables += [
+            part[name].T if name == "dense.weight" else part[name].reshape(-1, part[name].shape[-1]) for name in names
+        ]
         index += 1
     return torch.cat(tables) if tables else None
 

@@ -261,12 +261,12 @@ class Filter(nn.Module):
     def _weight(self, x: Tensor) -> Tensor:
         return self.get_buffer("kernel").to(x.dtype).expand(x.shape[1], 1, -1, -1)
 
-    def halve(self, x: Tensor, padding: int | None = None) -> Tensor:
+    def down(self, x: Tensor, padding: int | None = None) -> Tensor:
         """Map (B, C, H, W) to (B, C, H / 2, W / 2), zeros around the image; `padding` in place of p."""
         padding = self.padding if padding is None else padding
         return F.conv2d(x, self._weight(x), stride=2, padding=padding, groups=x.shape[1])
 
-    def double(self, x: Tensor) -> Tensor:
+    def up(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, 2 H, 2 W)."""
         return F.conv_transpose2d(x, 4 * self._weight(x), stride=2, padding=self.padding, groups=x.shape[1])
 
@@ -288,7 +288,7 @@ class Halve(nn.Module):
     def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
         """Map (B, C, H, W), H and W even, to (B, C, H / 2, W / 2)."""
         if self.filter is not None:
-            return self.filter.halve(x)
+            return self.filter.down(x)
         out: Tensor = F.avg_pool2d(x, 2) if self.conv is None else self.conv(x)
         return out
 
@@ -303,7 +303,7 @@ class Double(nn.Module):
     def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
         """Map (B, C, H, W) to (B, C, 2 H, 2 W)."""
         if self.filter is not None:
-            return self.filter.double(x)
+            return self.filter.up(x)
         out: Tensor = F.interpolate(x, scale_factor=2.0, mode="nearest")
         return out
 
@@ -321,7 +321,7 @@ class Beside(nn.Module):
         out = F.conv2d(x, self.conv.weight, padding=1 + self.filter.padding)
         bias = self.conv.bias
         assert bias is not None
-        return self.filter.halve(out, 0) + bias[:, None, None]
+        return self.filter.down(out, 0) + bias[:, None, None]
 
 
 class GeneralUNet(UNet):
