@@ -3,6 +3,7 @@
     python benchmarks/claims.py train simple hybrid vlb --data fashion-full --images 60000 --seeds 0 --out claims
     python benchmarks/claims.py measure claims/*        # bits a dimension and Frechet distance of every run
     python benchmarks/claims.py variances claims/hybrid-0 claims/simple-0   # the variances at several numbers of steps
+    python benchmarks/claims.py skip --data digits [claims/simple-0]   # the first part of the way back left out
     python benchmarks/claims.py table claims            # everything as Markdown
     python benchmarks/claims.py figure claims/hybrid-0 bits.png   # where the bits are spent (needs the bench extra)
 
@@ -20,9 +21,25 @@ from typing import Any
 
 import torch
 
+from sfumato.codec.registry import CODECS
 from sfumato.config.presets import resolve
 from sfumato.data import Dataset, open_data
-from sfumato.diffusion import VARIANCES, Variance, leading
+from sfumato.diffusion import (
+    VARIANCES,
+    Ancestral,
+    Clipped,
+    Cosine,
+    Denoiser,
+    FiniteOracle,
+    Linear,
+    Noise,
+    Variance,
+    bits_per_dim,
+    leading,
+    prior_term,
+    sample,
+    trailing,
+)
 from sfumato.evaluate import Bits, SampledBound, WholeBound, measure_bits, open_extractor, quality
 from sfumato.generate.recipe import Recipe
 from sfumato.generate.sample import prepare
@@ -51,10 +68,13 @@ RUNS: dict[str, dict[str, str]] = {
     "x0": {"diffusion.parameterization": "x0"},
     "mu": {"diffusion.parameterization": "mu"},
     "v": {"diffusion.parameterization": "v"},
+    "cosine": {"diffusion.schedule.kind": "cosine"},
 }
 """What each run changes of BASE."""
 
 STEPS = (10, 25, 50, 100)
+SKIPPED = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
+"""Fractions of the way back, from its noisy end, that are left out."""
 
 
 def run_training(names: list[str], data: str, preset: str, images: int, seeds: list[int], out: Path) -> None:
@@ -144,6 +164,38 @@ def variances(path: Path, num: int, bound_num: int) -> None:
             print(path, key, json.dumps(shown), flush=True)
 
 
+def skip(name: str, denoiser: Denoiser, data: Dataset, num: int) -> None:
+    """Print the Frechet distance of samples where the first part of the way back is left out and pure noise stands for
+    x_t at the time where the rest begins (IDDPM Fig. 4), and what is left of training images there, in bits per
+    dimension: L_T if the chain ended there."""
+    codec = CODECS["pixels"]().build(data.format, data.shape)
+    x_0 = codec.encode(data.rows(torch.from_numpy(data.train[:500]))[0])
+    extractor = open_extractor(None, data.shape, format=data.format)
+    grid = trailing(100, denoiser.schedule)
+    for fraction in SKIPPED:
+        times = grid[grid <= 1 - fraction + 1e-9]
+        parts = torch.split(torch.arange(num), 250)
+        x = torch.cat([sample(Clipped(denoiser), Ancestral(), times, Noise(0, part, data.shape)) for part in parts])
+        (found,) = quality(data, codec.decode(x), extractor, metrics=["frechet"])
+        left = float(bits_per_dim(prior_term(x_0, denoiser.schedule(1 - fraction))).mean())
+        print(
+            f"{name:24} {100 * fraction:3.0f} %  {found.value:6.2f} [{found.low:.2f}, {found.high:.2f}]  "
+            f"(real against real {found.baseline:.2f})  left {left:.2g}",
+            flush=True,
+        )
+
+
+def skips(name: str, runs: list[Path], num: int) -> None:
+    """`skip` for the exact denoiser of the training images under two schedules, and for runs."""
+    data = open_data(resolve("small8", overrides={"data.source": name}).data)
+    points = CODECS["pixels"]().build(data.format, data.shape).encode(data.rows(torch.from_numpy(data.train))[0])
+    for schedule in (Linear(), Cosine()):
+        skip(f"exact, {type(schedule).__name__.lower()}", FiniteOracle(schedule, points), data, num)
+    for path in runs:
+        model = load(path)
+        skip(path.name, model.denoiser, model.data(), num)
+
+
 LINES = {"small": "#b07d2b", "large": "#a8434f", "analytic": "#3f7f5f", "learned": "#2f5d8a"}
 
 
@@ -210,6 +262,10 @@ def main() -> None:
     verb.add_argument("runs", nargs="+", type=Path)
     verb.add_argument("--num", type=int, default=500, help="samples for the Frechet distance")
     verb.add_argument("--bound-num", type=int, default=64, help="held-out images for the bound")
+    verb = verbs.add_parser("skip")
+    verb.add_argument("runs", nargs="*", type=Path)
+    verb.add_argument("--data", default="digits")
+    verb.add_argument("--num", type=int, default=1000, help="samples for the Frechet distance")
     verb = verbs.add_parser("table")
     verb.add_argument("out", type=Path)
     verb = verbs.add_parser("figure")
@@ -228,6 +284,8 @@ def main() -> None:
     elif given.verb == "variances":
         for path in given.runs:
             variances(path, given.num, given.bound_num)
+    elif given.verb == "skip":
+        skips(given.data, given.runs, given.num)
     elif given.verb == "figure":
         figure(given.run, given.png)
     else:

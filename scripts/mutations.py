@@ -1548,6 +1548,20 @@ MUTATIONS = [
         "tests/explain/test_values.py::test_distances_are_those_of_the_two_gaussians",
     ),
     M(
+        "explain: an image is gone while something is left",
+        "explain/sections/schedules.py",
+        "(low, middle) if float(left) < GONE",
+        "(low, middle) if float(left) < 20 * GONE",
+        "tests/explain/test_values.py::test_an_image_is_gone_where_little_of_it_is_left",
+    ),
+    M(
+        "explain: any number of large images is scanned",
+        "explain/sections/check.py",
+        "min(most, int(_PIXELS / max(1.0, mean)))",
+        "most",
+        "tests/explain/test_values.py::test_fewer_images_are_scanned_where_they_are_large",
+    ),
+    M(
         "report: strips even in t",
         "report/figures.py",
         "steps: Tensor = torch.unique((schedule.time(wanted) * total)",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import sfumato
 from sfumato.explain import Context, as_html, make
@@ -21,15 +23,17 @@ HOSTILE = (
     "'\"&amp; 😀 \u202eesrever",
     "=1+1,\n\t",
 )
-"""Names and labels that are markup, quotes, emoji, right-to-left text, a formula."""
+"""Labels that are markup, quotes, emoji, right-to-left text, a formula."""
+FILE = "<svg onload=alert(3)> '\"&lt; 😀 \u202egnp {:02d}.png"
+"""The name of a file that is as bad."""
 
 
-def trained(folder: Path, images: np.ndarray, labels: np.ndarray | None = None, **options: str) -> Path:
+def trained(folder: Path, images: np.ndarray, **options: str) -> Path:
     """Train a tiny network for five steps on an array and return the run folder."""
-    arrays = {"images": images} | ({} if labels is None else {"labels": labels})
-    np.savez(folder / "images.npz", **arrays)  # type: ignore[arg-type]
+    if "data__source" not in options:
+        np.savez(folder / "images.npz", images=images)
     overrides = {
-        "data.source": str(folder / "images.npz"), "data.labels": "none" if labels is None else "source",
+        "data.source": str(folder / "images.npz"), "data.labels": "none",
         "data.held_out": "0.2", "diffusion.schedule.num_steps": "50", "net.base": "8", "net.multipliers": "1,2",
         "net.groups": "4", "net.attention": "1", "train.batch": "8", "train.images": "40", "train.grids": "2",
         "train.grid_images": "4", "train.held_outs": "2",
@@ -51,11 +55,19 @@ def pictures(num: int, side: int, channels: int, dtype: Any = np.uint8) -> np.nd
 
 @pytest.fixture(scope="session")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on 8x8 colour images whose labels are hostile, in a folder with a hostile name."""
+    """A run on 8x8 colour images whose names and labels are hostile, in a folder with a hostile name."""
     folder = tmp_path_factory.mktemp("hostile") / "<b>it's"
-    folder.mkdir()
-    labels = np.array([HOSTILE[n % len(HOSTILE)] for n in range(40)])
-    return trained(folder, pictures(40, 8, 3), labels)
+    (photos := folder / "photos").mkdir(parents=True)
+    images = pictures(40, 8, 3)
+    images[5] = images[6]
+    with (photos / "labels.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["file_name", "label"])
+        for n, pixels in enumerate(images):
+            Image.fromarray(pixels).save(photos / FILE.format(n))
+            table.writerow([FILE.format(n), HOSTILE[n % len(HOSTILE)]])
+    (photos / FILE.format(99)).write_bytes(b"not an image")
+    return trained(folder, images, data__source=str(photos), data__labels="source")
 
 
 SMALL = Effort(
@@ -72,6 +84,9 @@ SMALL = Effort(
     wall=8,
     moments=4,
     size=192,
+    diagnosed=8,
+    checked=64,
+    evaluations=(2, 4),
 )
 """As little as every section can be made of."""
 

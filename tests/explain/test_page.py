@@ -115,6 +115,33 @@ def test_exported_files_open(opened: Opened, page_file: Path, tmp_path: Path, co
     assert len(stored["sides"]["train"]["bits"]["values"]) == np.prod(stored["sides"]["train"]["bits"]["shape"])
 
 
+def test_every_figure_can_be_taken(opened: Opened, page_file: Path) -> None:
+    opened.open(page_file)
+    script = """() => Object.entries(Sfumato.figures).map(([name, made]) => {
+      const text = Sfumato.compose(document.querySelector(`#fig-${name} .view`)), tree = new DOMParser().parseFromString(text, 'image/svg+xml');
+      const table = made.table ? made.table() : { columns: [], rows: [] };
+      return [name, tree.querySelector('parsererror') === null, tree.documentElement.childElementCount, table.rows.length, table.rows.every((row) => row.length === table.columns.length)];
+    })"""  # noqa: E501
+    taken = opened.page.evaluate(script)
+    assert len(taken) > 15
+    for name, well_formed, elements, rows, even in taken:
+        assert well_formed, name
+        assert elements > 1, f"{name} is empty"
+        assert rows, name
+        assert even, f"{name}: a row of its table has other columns"
+
+
+def test_paper_has_the_figures_and_no_controls(opened: Opened, page_file: Path) -> None:
+    opened.open(page_file)
+    opened.page.emulate_media(media="print")
+    shown = "n => n.getClientRects().length > 0"
+    assert not any(opened.page.locator("nav, .tools, .controls, button").evaluate_all(f"ns => ns.map({shown})"))
+    drawn = opened.page.locator("figure[data-view]").evaluate_all(f"ns => ns.map({shown})")
+    assert drawn
+    assert all(drawn)
+    assert opened.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+
+
 def test_names_and_labels_are_text(opened: Opened, page_file: Path, hostile: Path) -> None:
     source = page_file.read_text(encoding="utf-8")
     assert "onerror=" not in source.replace("onerror=\\", "").replace("onerror=&quot;", "").partition("<script")[0]
@@ -126,6 +153,8 @@ def test_names_and_labels_are_text(opened: Opened, page_file: Path, hostile: Pat
         "n => n.innerText + [...n.querySelectorAll('[aria-label]')].map(x => x.getAttribute('aria-label')).join(' ')"
     )
     assert HOSTILE[0][:30] in texts
+    assert "<svg onload=alert(3)> '" in texts
+    assert opened.page.locator("svg[onload]").count() == 0
     assert "😀" in texts
 
 

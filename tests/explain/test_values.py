@@ -9,17 +9,31 @@ import numpy as np
 import pytest
 import torch
 
-from sfumato.diffusion import Gaussian, Linear, Noise, Simple, posterior, training_loss, vlb
+from sfumato.data.sources.protocol import printable
+from sfumato.diagnose import as_json, conclude, measure, observe
+from sfumato.diffusion import (
+    Cosine,
+    Gaussian,
+    Linear,
+    Noise,
+    Simple,
+    bits_per_dim,
+    posterior,
+    prior_term,
+    training_loss,
+    vlb,
+)
 from sfumato.explain import Context
+from sfumato.explain.figure import Figure
 from sfumato.explain.inside import attention_map, executed
 from sfumato.explain.packing import embedded, i16, plain, unit
 from sfumato.explain.report import Report, collect
-from sfumato.explain.sections import bound, chain, distances, forward, ranking
+from sfumato.explain.sections import bound, chain, check, distances, forward, quality, ranking, schedules
 from sfumato.explain.sections import reverse as film
 from sfumato.explain.sections.cards import provenance
 from sfumato.report.figures import spaced
 
-from .conftest import opened_run
+from .conftest import FILE, opened_run
 
 
 def test_the_bound_is_the_librarys_at_every_step(context: Context) -> None:
@@ -171,3 +185,66 @@ def test_the_loss_of_one_moment(context: Context) -> None:
     rows = None if condition is None else condition.take(torch.arange(2))
     terms = training_loss(Simple(), context.model.denoiser, x_0, [step / 50] * 2, eps, rows)
     torch.testing.assert_close((guess - eps).square().flatten(1).mean(1), terms.loss, rtol=1e-3, atol=1e-5)
+
+
+def found(report: Report, name: str) -> Figure:
+    return next(figure for each in report.sections for figure in each.figures if figure.name == name)
+
+
+def test_an_image_is_gone_where_little_of_it_is_left(context: Context) -> None:
+    x_0 = context.images.x_0
+    for schedule in (Linear(), Cosine()):
+        first = schedules.gone(x_0, schedule)
+        left = [float(bits_per_dim(prior_term(x_0.double(), schedule(k / 1000))).mean()) for k in (first - 1, first)]
+        assert left[1] < schedules.GONE <= left[0]
+    assert schedules.gone(x_0, Linear()) < schedules.gone(x_0, Cosine()), "the linear schedule is done earlier"
+
+
+def test_the_diagnosis_is_that_of_the_command(report: Report, context: Context) -> None:
+    evidence = measure(Path(context.name), context.effort.diagnosed, 0, "cpu", lambda done, total: None)
+    findings = conclude(evidence)
+    figure = found(report, "diagnosis")
+    assert figure.findings == (as_json(evidence, observe(evidence), findings)["verdict"],)
+    assert [each["text"] for each in figure.data["findings"]] == [each.sentence for each in findings]
+    assert figure.data["findings"][0]["level"] >= 2, "five steps are too few"
+    assert figure.data["findings"][0]["commands"]
+
+
+def test_the_check_finds_what_was_planted(report: Report) -> None:
+    data = found(report, "check").data
+    assert [name for name, _ in data["unreadable"]] == [printable(FILE.format(99))]
+    assert "exact duplicates" in {item["title"] for item in data["advice"]}
+    copies = next(sheet for sheet in data["sheets"] if sheet["title"].startswith("Duplicates (1 "))
+    assert copies["captions"] == [check.cut(printable(FILE.format(n)), 40) for n in (5, 6)]
+    tiles = copies["pictures"].values
+    assert tiles.shape == (2, 3, check.SIDE, check.SIDE)
+    assert (tiles[0] == tiles[1]).all()
+
+
+def test_fewer_images_are_scanned_where_they_are_large() -> None:
+    class Sized:
+        def __init__(self, num: int, side: int) -> None:
+            self.num, self.side = num, side
+
+        def __len__(self) -> int:
+            return self.num
+
+        def size(self, i: int) -> tuple[int, int]:
+            return self.side, self.side
+
+    assert check.scanned(Sized(5000, 64), 600) == 600  # type: ignore[arg-type]
+    assert check.scanned(Sized(5000, 4000), 600) == 62  # type: ignore[arg-type]
+
+
+def test_samples_are_judged_against_the_data(hostile: Path) -> None:
+    context = opened_run(hostile)
+    values, _ = context.needed.rows(torch.from_numpy(context.data.train))
+    x_0 = context.model.codec.encode(values)
+    distances = []
+    for samples in (x_0, torch.randn(x_0.shape, generator=torch.Generator().manual_seed(0))):
+        context.__dict__["samples"] = samples
+        (figure,) = quality.collect(context)
+        distances.append([view["value"] for _, view in figure.data["views"]])
+    assert max(distances[0]) < 0.01, "the data themselves"
+    assert max(distances[1]) > 0.1, "noise"
+    assert "nothing like the data" in figure.findings[0]

@@ -1,4 +1,4 @@
-"""`sfumato explain`: the article, with figures of a model that comes along."""
+"""`sfumato explain`: the article, with figures of a shipped model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sfumato.cli.report import publish
 class Explain:
     """Write an article on diffusion models as one HTML file, with figures that can be moved.
 
-    It needs no run of your own: its figures are computed here with the model of drawn faces that comes along.
+    It needs no run of your own: its figures are computed here with the shipped model of drawn faces.
     `sfumato report RUN` makes the same figures from your images and your model.
     """
 

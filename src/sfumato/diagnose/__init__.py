@@ -4,14 +4,15 @@
     observe(evidence)       symptoms: what is visibly wrong
     conclude(evidence)      findings: why, the gravest first, each with figures and remedy; () for nothing wrong
     as_text(...), as_json(...)
+    examine(target, path, num, seed, on_progress)   the same evidence of a model that is open already
 
 `evidence` defines the measured figures; `measurements` and `history` measure them, with the `statistics` of images.
 """
 
 from sfumato.diagnose.causes import Finding, conclude
 from sfumato.diagnose.evidence import Evidence
-from sfumato.diagnose.measurements import measure
+from sfumato.diagnose.measurements import examine, measure
 from sfumato.diagnose.render import as_json, as_text
 from sfumato.diagnose.symptoms import Symptom, observe
 
-__all__ = ["Evidence", "Finding", "Symptom", "as_json", "as_text", "conclude", "measure", "observe"]
+__all__ = ["Evidence", "Finding", "Symptom", "as_json", "as_text", "conclude", "examine", "measure", "observe"]

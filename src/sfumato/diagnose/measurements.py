@@ -242,11 +242,15 @@ def measure(
     `images_of` names images to compare with, the model's own by default. `on_progress` is called with (steps done, in
     all). Raises `UserError` for no such run or weights, or where its images can't be opened.
     """
-    target = open_target(path, data=images_of, device=device)
+    return examine(open_target(path, data=images_of, device=device), path, num, seed, on_progress)
+
+
+def examine(target: Target, path: Path, num: int, seed: int, on_progress: Report) -> Evidence:
+    """Measure a model with its images, as `measure`; `path` is what the user named it."""
     model, summary = target.model, RunSummary.read(Run(path)) if Run(path).exists() else None
     bench, name = Bench(target, num, seed, on_progress), model.config.diffusion.parameterization
-    others = {kind: file for kind, file in summary.weights.items() if kind != "ema"} if summary is not None else {}
-    models = {model.kind: model} | {kind: load(file, device=device) for kind, file in others.items()}
+    files = {} if summary is None else {kind: file for kind, file in summary.weights.items() if kind != model.kind}
+    models = {model.kind: model} | {kind: load(file, device=model.device) for kind, file in files.items()}
     plan = _plan(bench, models)
     learned, unread = model.config.diffusion.variance == "learned", _unread(model)
     readings = len(models) + len(unread) + learned + 2 * (bench.condition is not None)

@@ -69,8 +69,9 @@ def _finding(number: int, finding: Finding) -> str:
     return "\n".join(lines)
 
 
-def _statistics(evidence: Evidence) -> str:
-    """The samples' statistics beside the data's, in values of 0 .. 255 where they are values."""
+def beside(evidence: Evidence) -> tuple[str, list[tuple[str, str, str]]]:
+    """Return a heading, and rows of a name, the samples' statistic, the data's; in values of 0 .. 255 where they are
+    values."""
     samples, data = evidence.default, evidence.data
     both = (samples.statistics, data.statistics)
     seen = f", {evidence.training.images:,} images seen" if evidence.training else ""
@@ -80,29 +81,45 @@ def _statistics(evidence: Evidence) -> str:
     )
     names = channel_names(len(both[0].mean))
     means = zip(names, *(x.mean for x in both), strict=True)
-    rows: list[tuple[str, ...]] = [("", "samples", "data")]
-    rows += [(f"mean, {name}" if len(names) > 1 else "mean", f"{byte(a)}", f"{byte(b)}") for name, a, b in means]
-    rows += [(name, *(f"{127.5 * getattr(x, name):.0f}" for x in both)) for name in ("contrast", "grain", "diversity")]
+    rows = [(f"mean, {name}" if len(names) > 1 else "mean", f"{byte(a)}", f"{byte(b)}") for name, a, b in means]
+    for name in ("contrast", "grain", "diversity"):
+        a, b = (f"{127.5 * getattr(x, name):.0f}" for x in both)
+        rows.append((name, a, b))
     held_out = f"{127.5 * data.nearest:.0f}" if data.nearest is not None else "-"
+    black = [f"{100 * x.black:.0f} / {100 * x.white:.0f} %" for x in both]
     rows += [
-        ("neighbours' correlation", *(f"{x.correlation:.2f}" for x in both)),
-        ("black / white", *(f"{100 * x.black:.0f} / {100 * x.white:.0f} %" for x in both)),
+        ("neighbours' correlation", f"{both[0].correlation:.2f}", f"{both[1].correlation:.2f}"),
+        ("black / white", black[0], black[1]),
         ("distance from the data", f"{samples.distance:.3f}", f"{data.distance:.3f}"),
         ("nearest training image", f"{127.5 * samples.nearest:.0f}", held_out),
     ]
-    return "\n".join([wrapped(head, indent="  "), columns(rows, 12)])
+    return head, rows
 
 
-def _errors(evidence: Evidence) -> str:
-    """The network's error by noise level, for each of the weights, equal ones in one row."""
+def ratios(evidence: Evidence) -> tuple[str, list[float], list[tuple[str, list[float]]]]:
+    """Return a heading, times, and the network's relative errors there for each of the weights, equal ones in one
+    row."""
     head = (
         "error of the predicted image by noise level, divided by that of the best guess that looks at each pixel "
         "alone; below 1 is better than that"
     )
-    times, rows = tuple(f"{level.t:.2f}" for level in evidence.reading.levels), dict[tuple[str, ...], list[str]]()
+    rows = dict[tuple[float, ...], list[str]]()
     for name, reading in evidence.readings.items():
         if name not in evidence.others:
-            ratios = [level.ratio for level in reading.levels]
-            rows.setdefault(tuple(f"{r:.2f}" if r < 100 else f"{r:.0e}" for r in ratios), []).append(name)
-    lines = [("t", *times), *((", ".join(names), *values) for values, names in rows.items())]
+            rows.setdefault(tuple(level.ratio for level in reading.levels), []).append(name)
+    times = [level.t for level in evidence.reading.levels]
+    return head, times, [(", ".join(names), list(values)) for values, names in rows.items()]
+
+
+def _statistics(evidence: Evidence) -> str:
+    """The samples' statistics beside the data's."""
+    head, rows = beside(evidence)
+    return "\n".join([wrapped(head, indent="  "), columns([("", "samples", "data"), *rows], 12)])
+
+
+def _errors(evidence: Evidence) -> str:
+    """The network's error by noise level."""
+    head, times, found = ratios(evidence)
+    lines = [("t", *(f"{t:.2f}" for t in times))]
+    lines += [(name, *(f"{r:.2f}" if r < 100 else f"{r:.0e}" for r in values)) for name, values in found]
     return "\n".join([wrapped(head, indent="  "), columns(lines, 7)])

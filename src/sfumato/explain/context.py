@@ -106,7 +106,7 @@ class Context:
         data: str | None = None,
         on_progress: Any = None,
     ) -> Context:
-        """Open a run folder, a weights file or a model that comes along; errors as `load`."""
+        """Open a run folder, a weights file or a shipped model; errors as `load`."""
         target, unopened = None, ""
         try:
             target = open_target(source, weights, data, device, on_progress)
@@ -132,7 +132,7 @@ class Context:
     def tick(self, count: int) -> None:
         """Count evaluations."""
         self._done[0] += count
-        self.report(min(self._done[0], self.effort.evaluations - 1), self.effort.evaluations)
+        self.report(min(self._done[0], self.effort.total - 1), self.effort.total)
 
     @property
     def counted(self) -> Model:
@@ -220,6 +220,12 @@ class Context:
             return tuple(names)
         labels = self.data.vocabulary.describe(self.data.conditions.take(rows))
         return tuple(f"{name}: {cut(label)}" for name, label in zip(names, labels, strict=True))
+
+    @cached_property
+    def samples(self) -> Tensor:
+        """The samples of the default recipe, x_0 (n, ...) on the CPU."""
+        num = self.effort.wall
+        return sample(self.counted, num, Recipe(), seed=self.seed, condition=self.conditions(num))
 
     def noise(self, num: int) -> Noise:
         """Return the noise of the images that can be chosen."""

@@ -13,6 +13,8 @@ _RAW = 1_000_000
 """Bytes of a large array of the page, before base64."""
 SIDE = 64
 """The largest side of a picture that is only looked at; larger ones are averaged over squares."""
+_EVALUATIONS = 24_000
+"""About how many network evaluations the largest counts take."""
 _FLOPS = 6e12
 """FLOPs of all network evaluations: 100 to 150 seconds on two cores."""
 
@@ -38,6 +40,9 @@ class Effort:
         shown: of them those that are shown.
         wall: samples with their seeds.
         moments: grids of the time machine.
+        diagnosed: samples of each kind for the diagnosis.
+        checked: images of the collection that are scanned, which does not depend on the model.
+        evaluations: of the network with which samplers are compared, increasing.
         size: bytes of a picture that is only looked at.
     """
 
@@ -54,13 +59,16 @@ class Effort:
     wall: int
     moments: int
     size: int
+    diagnosed: int
+    checked: int = 600
+    evaluations: tuple[int, ...] = (5, 10, 20, 50)
 
     @classmethod
     def of(cls, shape: tuple[int, ...], flops: int) -> Effort:
         """Return the counts for images of a shape (C, H, W) and a network of so many FLOPs an image."""
         size, factor = math.prod(shape), -(-max(shape[1:]) // SIDE)
         seen = shape[0] * -(-shape[1] // factor) * -(-shape[2] // factor)
-        work = min(1.0, _FLOPS / (flops * 14_000))
+        work = min(1.0, _FLOPS / (flops * _EVALUATIONS))
         examined = _between(1, _RAW / (2 * size * 24), 4)
         filmed = _between(1, _RAW / (3 * seen * 20), 3)
         return cls(
@@ -77,6 +85,7 @@ class Effort:
             wall=_between(8, min(64 * work, _RAW / seen / 3), 60),
             moments=_between(3, _RAW / (10 * seen), 12),
             size=seen,
+            diagnosed=_between(8, 24 * work, 24),
         )
 
     def fitting(self, most: int, each: int = 1, least: int = 2) -> int:
@@ -84,7 +93,7 @@ class Effort:
         return _between(least, _RAW / 3 / (each * self.size), most)
 
     @property
-    def evaluations(self) -> int:
+    def total(self) -> int:
         """About how many network evaluations the page takes."""
         bound = 2 * self.scored * self.terms
         return (
@@ -94,5 +103,6 @@ class Effort:
             + self.filmed * 40
             + self.compared * 380
             + self.wall * 20
+            + self.diagnosed * 450
             + 100
         )

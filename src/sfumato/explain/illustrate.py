@@ -86,7 +86,7 @@ def _schedule(context: Context) -> Image.Image:
         )
         for name, schedule in named.items()
     ]
-    return chart(lines, Axis("t"), Axis("abar, the share of the image's power that is left", low=0, high=1))
+    return chart(lines, Axis("t"), Axis("abar, the fraction of the image's power that is left", low=0, high=1))
 
 
 def _bound(context: Context) -> Image.Image:

@@ -3,7 +3,8 @@ r"""The texts of the page, written once as Markdown, as HTML for the page and as
 Paragraphs, `- ` lists, `## ` headings, tables, **strong**, *emphasis*, `code`, [links](address), $formulae$ and
 $$formulae$$ on lines of their own. Three lines are the project's own:
 
-    @figure NAME [ILLUSTRATION | ALT]   the section's figure of that name; for a code host a picture of `illustrate`
+    @figure NAME [ILLUSTRATION] | WHAT  the section's figure of that name; for a code host a picture of `illustrate`, or
+                                        what the figure shows, which only the page has
     @code NAME                          the source of a function, without its docstring
     @more TITLE ... @end                a derivation that the report folds away and the article shows
 """
@@ -168,6 +169,6 @@ def _document(block: Block, images: str) -> str:
         return "\n\n".join([f"**{block.text}**", *(_document(each, images) for each in block.inner)])
     if block.kind == "figure":
         _, _, rest = block.text.partition(" ")
-        file, _, alt = (part.strip() for part in rest.partition("|"))
-        return f"![{alt}]({images}/{file}.png)" if file else ""
+        file, _, what = (part.strip() for part in rest.partition("|"))
+        return f"![{what}]({images}/{file}.png)" if file else f"*In the page of `sfumato explain` a figure: {what}.*"
     return block.text

@@ -66,5 +66,5 @@ def collect(context: Context, sections: Sequence[Section]) -> tuple[Collected, .
             found.append(Collected(section, section.collect(context)))
         except UserError as error:
             found.append(Collected(section, (), str(error)))
-    context.report(context.effort.evaluations, context.effort.evaluations)
+    context.report(context.effort.total, context.effort.total)
     return tuple(found)

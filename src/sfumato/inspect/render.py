@@ -26,7 +26,7 @@ SHOWN, GROUPS, MEMBERS, ROWS = 24, 16, 6, 1000
 
 def as_text(report: Report, advice: Sequence[Advice]) -> str:
     """Return the figures, the advice, and the first files of each kind."""
-    lines = [wrapped(value, f"{name[:12]:<13}") for name, value in _figures(report)]
+    lines = [wrapped(value, f"{name[:12]:<13}") for name, value in figures(report)]
     lines += ["", *_advice(advice)]
     far = [(report.origin(row), report.outliers.reason(row)) for row in report.outliers.far()]
     groups = [[report.origin(row) for row in g] for g in (*report.duplicates.exact, *report.duplicates.near)]
@@ -64,7 +64,7 @@ def as_html(report: Report, advice: Sequence[Advice]) -> str:
     """Return the page; it reads the images that it shows."""
     parts = [
         html.findings((item.level, item.topic, item.text) for item in advice),
-        html.section("Figures", html.table(_figures(report))),
+        html.section("Figures", html.table(figures(report))),
         *_charts(report),
         *_sheets(report),
     ]
@@ -87,8 +87,8 @@ def _without_home(name: str) -> str:
     return f"~{name[len(home) :]}" if len(home) > 1 and name.startswith(home + os.sep) else name
 
 
-def _figures(report: Report) -> list[tuple[str, str]]:
-    """Names and values of the main figures; those of files only where images are files."""
+def figures(report: Report) -> list[tuple[str, str]]:
+    """Return names and values of the main figures; those of files only where images are files."""
     table, r = report.table(), report.records
     sample = "" if report.scanned == report.total else f", {report.scanned:,} of them scanned"
     readable = f"{len(r):,} can be read, {report.distinct:,} of these are distinct"
@@ -168,13 +168,18 @@ def _sheet(report: Report, rows: Sequence[tuple[int, str]]) -> str:
     return html.sheet(html.figure(_picture(report, row), report.origin(row), note) for row, note in rows)
 
 
+def picture(report: Report, row: int) -> Image.Image:
+    """Return one whole image as it is shown; raises `Unreadable` where it cannot be read any more."""
+    image = report.source.read(int(report.records["index"][row]))
+    config, format = report.config, report.format
+    reading = read_values(image, config.background, format.kind, config.hole)
+    pixels = rendered(reading.pixels, (format.low, format.high) if format.levels is None else None)
+    return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
+
+
 def _picture(report: Report, row: int) -> str:
-    """One whole image, or why it cannot be read any more."""
+    """One image, or why it cannot be read any more."""
     try:
-        image = report.source.read(int(report.records["index"][row]))
-        config, format = report.config, report.format
-        reading = read_values(image, config.background, format.kind, config.hole)
-        pixels = rendered(reading.pixels, (format.low, format.high) if format.levels is None else None)
+        return html.picture(picture(report, row))
     except Unreadable as fault:
         return html.text(fault.reason)
-    return html.picture(Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)))

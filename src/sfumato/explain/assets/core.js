@@ -128,6 +128,9 @@ const Sfumato = (() => {
       : Number(value.toPrecision(digits)).toLocaleString("en", { maximumFractionDigits: 12 });
     return text.replace("-", "−");
   };
+  const fixed = (value, digits) => (Math.abs(value) >= 999 ? S.number(value * Infinity) : value.toFixed(digits).replace("-", "−"));
+  S.decibels = ({ logsnr }) => `${Math.abs(logsnr) >= 999 ? fixed(logsnr) : fixed((10 * logsnr) / Math.LN10, 1)} dB`;
+  S.logarithm = ({ logsnr }) => fixed(logsnr, 2);
   S.whole = (value) => Number(value).toLocaleString("en");
   S.mean = (list) => list.reduce((a, b) => a + b, 0) / Math.max(1, list.length);
   S.nearest = (list, value) => list.reduce((best, v, i) => (Math.abs(v - value) < Math.abs(list[best] - value) ? i : best), 0);

@@ -82,6 +82,14 @@
       },
     };
   };
+  /** Findings with their weight in words and in colour: {level, title, text, figures, commands}. */
+  S.judged = (items) => {
+    const words = { trouble: "trouble", mind: "to decide", note: "to know", good: "fine" };
+    return S.el("ul", { class: "judged" }, items.map(({ level, title, text, figures = [], commands = [] }) => S.el("li", { class: level },
+      S.el("span", { class: "level" }, words[level] || level), S.el("b", { class: "text" }, S.outside(title)), S.el("p", {}, S.outside(text)),
+      figures.length ? S.el("ul", {}, figures.map((figure) => S.el("li", {}, S.outside(figure)))) : null,
+      commands.map((command) => S.el("pre", { tabindex: 0 }, S.el("code", {}, S.outside(command)))))));
+  };
   S.theme = () => {
     const button = document.getElementById("theme"), root = document.documentElement;
     if (!button) return;

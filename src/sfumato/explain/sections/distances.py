@@ -26,31 +26,32 @@ def distances(context: Context, steps: Tensor, mse: Tensor) -> tuple[Tensor, Ten
 
 def figure(context: Context, steps: Tensor, mse: Tensor) -> Figure:
     """Return the figure from what the bound's measurement found."""
-    inner = steps > 1
+    inner, learned = steps > 1, context.model.config.diffusion.variance == "learned"
     kl, wasserstein = distances(context, steps[inner], mse[inner])
     # each measured term stands for the steps up to the middle between its neighbours
     edges = torch.cat(
         [steps[inner][:1].double(), (steps[inner][1:] + steps[inner][:-1]) / 2, steps[inner][-1:].double()]
     )
     width = edges.diff()
-    shares = [each * width / (each * width).sum().clamp(min=1e-300) for each in (kl, wasserstein)]
+    fractions = [each * width / (each * width).sum().clamp(min=1e-300) for each in (kl, wasserstein)]
     low = steps[inner] <= 0.1 * context.total
-    parts = [float(share[low].sum()) for share in shares]
+    parts = [float(each[low].sum()) for each in fractions]
     return Figure(
         name="distances",
         title="KL and Wasserstein, measured",
         caption="The distance of the model's step from the true one by t, by two measures, each relative to its own "
         "sum over the chain. KL divides by the variance of the step and sees the end near the data; Wasserstein does "
         "not.",
-        formula=r"W_2^2 = (m_1-m_2)^2 + ( \sqrt{v_1} - \sqrt{v_2} )^2",
+        formula=r"W_2^2 = (m_1-m_2)^2 + ( s_1 - s_2 )^2",
         code=("explain.sections.distances.distances",),
         data={
             "steps": steps[inner].tolist(),
             "kl": kl.tolist(),
             "wasserstein": wasserstein.tolist(),
-            "shares": [share.cumsum(0).tolist() for share in shares],
+            "fractions": [each.cumsum(0).tolist() for each in fractions],
         },
-        made="the errors that the bound was measured from",
+        made="the errors that the bound was measured from"
+        + ("; for the learned variance stands the small one" if learned else ""),
         findings=(
             f"The tenth of the chain nearest to the data has {100 * parts[0]:.0f} % of the sum of KL and "
             f"{100 * parts[1]:.0f} "

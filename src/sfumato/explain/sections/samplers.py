@@ -17,13 +17,13 @@ from sfumato.generate.sample import sample
 from sfumato.generate.variance import training_rows
 
 COMPARED = ("ddim", "dpmpp-2", "heun", "ddpm")
-EVALUATIONS = (5, 10, 20, 50)
-_REAL, _REFERENCE = 256, 100
+_REAL = 256
 
 
 def collect(context: Context) -> tuple[Figure, ...]:
     """Sample with each sampler at each number of evaluations, from the same noise and conditions."""
-    num, total = context.effort.compared, context.total
+    num, total, counts = context.effort.compared, context.total, context.effort.evaluations
+    converged, middle = min(2 * counts[-1], total), counts[min(1, len(counts) - 1)]
     condition = context.conditions(num)
 
     def drawn(name: str, evaluations: int) -> Tensor:
@@ -33,8 +33,8 @@ def collect(context: Context) -> tuple[Figure, ...]:
         )
         return context.model.codec.to_pixels(images)
 
-    reference = drawn("ddim", min(_REFERENCE, total))
-    made = {name: [drawn(name, n) for n in EVALUATIONS] for name in COMPARED}
+    reference = drawn("ddim", converged)
+    made = {name: [drawn(name, n) for n in counts] for name in COMPARED}
     grain = None
     if context.target is not None:
         values, _ = context.needed.rows(training_rows(context.data)[:_REAL])
@@ -42,14 +42,14 @@ def collect(context: Context) -> tuple[Figure, ...]:
     rows: list[dict[str, Any]] = [
         {
             "sampler": name,
-            "evaluations": list(EVALUATIONS),
+            "evaluations": list(counts),
             "error": [_rms(images, reference) for images in made[name]] if name != "ddpm" else None,
             "grain": [image_statistics(images).grain for images in made[name]],
         }
         for name in COMPARED
     ]
     shown = min(context.effort.shown, num)
-    best = min(rows[:3], key=lambda row: row["error"][1])
+    best = min(rows[:3], key=lambda row: row["error"][counts.index(middle)])
     codec = context.model.codec
     pictures = torch.stack([
         torch.stack([context.shown(codec.from_pixels(images[:shown])) for images in made[name]]) for name in COMPARED
@@ -67,15 +67,15 @@ def collect(context: Context) -> tuple[Figure, ...]:
                 "diffusion.samplers.dpm.DPMSolver.step",
                 "diffusion.samplers.ddim.Ancestral.step",
             ),
-            data={"rows": rows, "evaluations": list(EVALUATIONS), "grain": grain, "pictures": u8(pictures)},
-            made=f"{num} images by each sampler with 5 to 50 evaluations each; the error is the root mean square "
-            f"difference from ddim with {min(_REFERENCE, total)} evaluations; fine detail is the standard deviation of "
-            "the finest diagonal differences, which few evaluations smooth away. Quality measured on many samples: "
-            "docs/choose-a-sampler.md",
+            data={"rows": rows, "evaluations": list(counts), "grain": grain, "pictures": u8(pictures)},
+            made=f"{num} images by each sampler with {counts[0]} to {counts[-1]} evaluations each; the error is the "
+            f"root mean square difference from ddim with {converged} evaluations; fine detail is the standard "
+            "deviation of the finest diagonal differences, which few evaluations smooth away. Quality measured on "
+            "many samples: docs/choose-a-sampler.md",
             command=f"sfumato sample {context.command} --sampler dpmpp-2 --steps 10 --seed {context.seed}",
             findings=(
-                f"With 10 evaluations {best['sampler']} is nearest to the converged images: {best['error'][1]:.3f} of "
-                "a range of 2.",
+                f"With {middle} evaluations {best['sampler']} is nearest to the converged images: "
+                f"{best['error'][counts.index(middle)]:.3f} of a range of 2.",
             ),
         ),
     )

@@ -31,11 +31,11 @@ def collect(context: Context) -> tuple[Figure, ...]:
             name="targets",
             title="Noise, image, velocity, mean: four ways to say one thing",
             caption="At a given $x_t$ the image and the noise determine each other, so a network may output either, "
-            "or a mixture. Only the scale of an error changes: the curves show what an error of 0.1 in the output "
-            "becomes in the predicted image. A noise predictor is exact near the data and leaves the image open near "
-            "pure noise; an image predictor is the reverse.",
-            formula=r"\text{output} = p\, x_0 + q\,\epsilon :\quad \epsilon\ (0, 1) ,\ x_0\ (1, 0) ,\ v\ (-\sigma_t,"
-            r" \alpha_t)",
+            "or a mixture $p\\, x_0 + q\\,\\epsilon$. Only the scale of an error changes: the curves show what an "
+            "error of 0.1 in the output is in the guessed image. A noise predictor is exact near the data and leaves "
+            "the image open near pure noise; an image predictor is the reverse.",
+            formula=r"(p, q) =\quad \epsilon :\ (0, 1) ,\quad x_0 :\ (1, 0) ,\quad v :\ (-\sqrt{1-\bar\alpha_t},"
+            r"\ \sqrt{\bar\alpha_t})",
             code=("diffusion.parameterization.solve", "diffusion.parameterization.target"),
             data={
                 "spaces": spaces,

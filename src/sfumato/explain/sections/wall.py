@@ -1,31 +1,22 @@
-"""Samples with their seeds, the nearest training images, the verdict on memorisation, and the figures of quality."""
+"""Samples with their seeds, the nearest training images, and the verdict on memorisation."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from sfumato.errors import UserError
 from sfumato.evaluate.memorisation import Memorisation, find_memorised
-from sfumato.evaluate.text import words
 from sfumato.explain.context import Context, cut
 from sfumato.explain.figure import Figure
 from sfumato.explain.packing import u8
-from sfumato.generate.recipe import Recipe
-from sfumato.generate.sample import sample
-
-_LARGEST, _MOST = 1_000_000, 20
-"""Bytes of a result that is read, and results that are."""
 
 
 def collect(context: Context) -> tuple[Figure, ...]:
     """Sample by the default recipe; what needs training images is left out without them."""
-    num, recipe = context.effort.wall, Recipe()
+    num, images = context.effort.wall, context.samples
     condition = context.conditions(num)
-    images = sample(context.counted, num, recipe, seed=context.seed, condition=condition)
     vocabulary = context.model.vocabulary
     labels = (
         [""] * num
@@ -49,13 +40,6 @@ def collect(context: Context) -> tuple[Figure, ...]:
         }
         findings.append(f"Of these {num} samples: {found.sentence}.")
         made += f", and the nearest of {found.num_train:,} training images to each, by pixels"
-    results = evaluated(context)
-    data["results"] = results
-    if not any(each["kind"] == "quality" for each in results):
-        findings.append(
-            "No figures of quality yet: they need more samples than a page draws. Measure them with the command "
-            "below, and make the page again."
-        )
     return (
         Figure(
             name="wall",
@@ -66,7 +50,7 @@ def collect(context: Context) -> tuple[Figure, ...]:
             code=("generate.sample.sample", "evaluate.memorisation.find_memorised"),
             data=data,
             made=made,
-            command=f"sfumato evaluate {context.command}",
+            command=f"sfumato evaluate {context.command} --memorisation",
             findings=tuple(findings),
         ),
     )
@@ -79,30 +63,4 @@ def _memorised(context: Context, images: torch.Tensor) -> Memorisation | None:
     try:
         return find_memorised(context.data, context.model.codec.decode(images))
     except UserError:
-        return None
-
-
-def evaluated(context: Context) -> list[dict[str, Any]]:
-    """Return the results of `sfumato evaluate` for these very weights: kind, text, and the measures of quality."""
-    folder = context.results
-    paths = sorted(folder.glob("*-*.json")) if folder is not None and folder.is_dir() else []
-    found = []
-    for path in paths[:_MOST]:
-        if (report := _result(path, context.model.sha256)) is not None:
-            found.append(report)
-    return found
-
-
-def _result(path: Path, sha256: str) -> dict[str, Any] | None:
-    """A result that can be read and is of these weights; a damaged one is left out."""
-    try:
-        if path.stat().st_size > _LARGEST:
-            return None
-        report = json.loads(path.read_bytes())
-        if sha256 not in json.dumps(report["settings"]):
-            return None
-        measures = report["result"].get("measures", []) if report["kind"] == "quality" else []
-        table = [[m["name"], m["value"], m["low"], m["high"], m["floor"], str(m["extractor"])] for m in measures]
-        return {"kind": str(report["kind"]), "text": words(report), "measures": table, "file": path.name}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

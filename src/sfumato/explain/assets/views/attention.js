@@ -20,17 +20,17 @@ Sfumato.view("attention", (root, data, S) => {
     });
     S.paint(shown, S.noised(0, S.get("attends")));
   };
-  canvases.forEach((canvas, k) => {
+  [...canvases, shown].forEach((canvas, k) => {
     canvas.classList.add("picks");
     canvas.addEventListener("pointerdown", (event) => {
-      const box = canvas.getBoundingClientRect(), [height, width] = layers[k].size;
+      const box = canvas.getBoundingClientRect(), [height, width] = (layers[k] || layers[0]).size;
       const token = Math.floor(((event.clientY - box.top) / box.height) * height) * width + Math.floor(((event.clientX - box.left) / box.width) * width);
       S.set("query", token / Math.max(1, height * width - 1));
     });
   });
   root.append(
     S.controls(S.slider({ key: "query", label: "position", values, format: (v) => `${Math.round(100 * v)} %` }), S.choice({ key: "attends", label: "at", options: steps.map((t) => [t, `t = ${S.whole(t)}`]) })),
-    S.el("div", { class: "row" }, S.tile(shown, "what the network sees"), canvases.map((canvas, k) => S.tile(canvas, `${layers[k].name}, ${layers[k].size.join(" × ")} positions; white: the chosen one`))),
+    S.el("div", { class: "row" }, S.tile(shown, "what the network sees: choose a pixel"), canvases.map((canvas, k) => S.tile(canvas, `${layers[k].name}, ${layers[k].size.join(" × ")} positions; white: the chosen one`))),
   );
   S.watch(["query", "attends"], draw);
   return { keys: ["query", "attends"], table: () => ({ columns: ["layer", "t", "query", "position", "weight"], rows: layers.flatMap((layer) => { const [, queries, tokens] = layer.weights.shape, at = steps.indexOf(S.get("attends")), q = place(layer); return Array.from({ length: tokens }, (_, i) => [layer.name, steps[at], q, i, layer.weights.data[(at * queries + q) * tokens + i] / 255]); }) }) };

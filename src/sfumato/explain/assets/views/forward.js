@@ -25,7 +25,7 @@ Sfumato.view("forward", (root, data, S) => {
     words[1].textContent = `+ ${S.number(level.sigma)} · ε`;
     words[2].textContent = `= xₜ at t = ${S.whole(t)}`;
     mixed.setAttribute("aria-label", `image ${n} at t = ${t}: ${Math.round(100 * level.abar)} percent of its power is signal`);
-    numbers.set(S.number(level.abar, 4), S.number(level.alpha, 4), S.number(level.sigma, 4), `${S.number((10 * level.logsnr) / Math.LN10)} dB`, S.number(level.logsnr));
+    numbers.set(S.number(level.abar, 4), S.number(level.alpha, 4), S.number(level.sigma, 4), S.decibels(level), S.logarithm(level));
     const split = 100 * level.abar;
     bars.setAttribute("aria-label", `${S.number(split)} percent signal, ${S.number(100 - split)} percent noise`);
     bars.replaceChildren(

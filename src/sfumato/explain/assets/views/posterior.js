@@ -57,12 +57,19 @@ Sfumato.view("posterior", (root, data, S) => {
       S.set("row", Math.floor(((event.clientY - box.top) / box.height) * height));
     });
   });
+  const costliest = () => {
+    const at = kl.reduce((best, v, i) => (v > kl[best] ? i : best), 0), area = height * width;
+    S.set("channel", Math.floor(at / area));
+    S.set("row", Math.floor((at % area) / width));
+    S.set("column", at % width);
+  };
   const upto = (count) => Array.from({ length: count }, (_, i) => i);
   root.append(
     S.pictures({ count: moment.examined }),
     S.controls(moment.slider(), S.player({ key: "t", values: moment.steps })),
     S.el("div", { class: "row" }, canvases.map((canvas, k) => S.tile(canvas, names[k]))),
     S.controls(
+      S.button("The costliest pixel", costliest),
       S.slider({ key: "row", label: "row of the pixel", values: upto(height) }), S.slider({ key: "column", label: "column", values: upto(width) }),
       channels > 1 ? S.slider({ key: "channel", label: "channel", values: upto(channels) }) : null,
     ),

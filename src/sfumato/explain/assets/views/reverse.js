@@ -7,7 +7,6 @@ Sfumato.view("reverse", (root, data, S) => {
   const rows = Array.from({ length: samples }, (_, n) => ["the sample xₜ", "the guess at x₀", "the guess at ε", "decided when"].map((name) => S.canvas(`${name} of sample ${n}`, side, shape)));
   const list = S.el("ol", { class: "algorithm" }, lines.map((text) => S.el("li", { class: "text" }, text)));
   const numbers = S.readout(["t", "decided", "SNR"]);
-  const heads = S.el("div", { class: "row" });
   const draw = () => {
     const f = S.get("frame"), area = shape[1] * shape[2];
     rows.forEach((canvases, n) => {
@@ -20,13 +19,13 @@ Sfumato.view("reverse", (root, data, S) => {
     });
     const done = decided.data.reduce((sum, v) => sum + (v <= f ? 1 : 0), 0) / decided.data.length;
     const level = times[f] ? S.level(times[f]) : null;
-    numbers.set(`${S.whole(times[f])} of ${S.whole(S.shared.total)}`, `${Math.round(100 * done)} % of the pixels`, level ? `${S.number((10 * level.logsnr) / Math.LN10)} dB` : "no noise left");
+    numbers.set(`${S.whole(times[f])} of ${S.whole(S.shared.total)}`, `${Math.round(100 * done)} % of the pixels`, level ? S.decibels(level) : "no noise left");
     const now = f === 0 ? [0] : f === frames - 1 ? [4] : f % 2 ? [1, 3] : [1, 2];
     [...list.children].forEach((item, i) => (now.includes(i) ? item.setAttribute("aria-current", "step") : item.removeAttribute("aria-current")));
   };
   root.append(
     S.controls(S.slider({ key: "frame", label: "time t", values: indices, format: (i) => `t = ${S.whole(times[i])}` }), S.player({ key: "frame", values: indices, seconds: 8 })),
-    numbers.node, heads,
+    numbers.node,
     ...rows.map((canvases) => S.el("div", { class: "row" }, S.tile(canvases[0], "the sample xₜ"), S.tile(canvases[1], "the guess at x₀"), S.tile(canvases[2], "the guess at ε"), S.tile(canvases[3], "decided: dark is early"))),
     list,
   );

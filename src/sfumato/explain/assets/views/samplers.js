@@ -8,11 +8,11 @@ Sfumato.view("samplers", (root, data, S) => {
     const at = ((k * evaluations.length + e) * shown + S.get("sample")) * size;
     S.paint(canvas, pictures.data.subarray(at, at + size), "bytes");
   }));
-  const axis = { label: "evaluations of the network", log: true, low: 4, high: 60, format: S.whole };
+  const axis = { label: "evaluations of the network", log: true, low: evaluations[0] * 0.8, high: evaluations[evaluations.length - 1] * 1.2, format: S.whole };
   const exact = rows.filter((row) => row.error);
   const error = S.chart({ label: "error by evaluations", height: 230, x: axis, y: { label: "error", log: true }, series: exact.map((row, k) => ({ name: row.sampler, x: row.evaluations, y: row.error, dots: true, colour: k, dash: k })) });
   const detail = rows.map((row, k) => ({ name: row.sampler, x: row.evaluations, y: row.grain, dots: true, colour: k, dash: k }));
-  if (grain !== null) detail.push({ name: "training images", x: [4, 60], y: [grain, grain], colour: 5, dash: 4 });
+  if (grain !== null) detail.push({ name: "training images", x: [evaluations[0] * 0.8, evaluations[evaluations.length - 1] * 1.2], y: [grain, grain], colour: 5, dash: 4 });
   const fine = S.chart({ label: "fine detail by evaluations", height: 230, x: axis, y: { label: "fine detail" }, series: detail });
   root.append(
     S.controls(S.slider({ key: "sample", label: "sample", values: Array.from({ length: shown }, (_, i) => i) })),

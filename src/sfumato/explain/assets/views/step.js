@@ -35,7 +35,7 @@ Sfumato.view("step", (root, data, S) => {
   };
   root.append(
     list,
-    S.controls(S.button("◀ Line before", () => S.set("line", S.get("line") - 1)), S.button("Next line ▶", () => S.set("line", S.get("line") + 1)), S.button("Another example", another)),
+    S.controls(S.button("◀ Line before", () => S.set("line", S.get("line") - 1)), S.button("Next line ▶", () => S.set("line", S.get("line") + 1)), S.player({ key: "line", values: lines.map((_, i) => i), seconds: 9 }), S.button("Another example", another)),
     S.el("div", { class: "row" }, tiles),
     S.controls(moment.slider()), S.pictures({ count: moment.examined }), numbers.node,
     own === "eps" ? null : S.el("p", { class: "soft text" }, `The network's output is '${own}'; the guess at ε is the same prediction, read as noise.`),

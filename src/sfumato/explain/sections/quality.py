@@ -1,0 +1,90 @@
+"""How far the samples are from the data: the verdict on those of the page, and the results of `evaluate`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sfumato.evaluate.cache import split_rows
+from sfumato.evaluate.text import words
+from sfumato.evaluate.verdict import Verdict, judge_pixels
+from sfumato.explain.context import Context
+from sfumato.explain.figure import Figure, Missing
+
+REAL = 512
+"""Training images that the samples are compared with."""
+_LARGEST, _MOST = 1_000_000, 20
+"""Bytes of a result that is read, and results that are."""
+
+
+def collect(context: Context) -> tuple[Figure, ...]:
+    """Judge the samples and read what is stored; raises `Missing` without either."""
+    verdict, results = judged(context), evaluated(context)
+    if verdict is None and not results:
+        raise Missing("there are no images to compare samples with, and no result of sfumato evaluate")
+    findings = []
+    if verdict is not None:
+        findings.append(f"The {verdict.num} samples of this page are {verdict.sentence}.")
+    if not any(each["kind"] == "quality" for each in results):
+        findings.append(
+            "Figures such as the Frechet distance need more samples than a page draws. Measure them with the command "
+            "below, and make the page again: they will stand here."
+        )
+    return (
+        Figure(
+            name="quality",
+            title="Samples against the data, in numbers",
+            caption="The verdict compares the samples with training images in two views: the layout, colours and "
+            "shapes on a coarse grid; and the detail, the strength of edges, texture and grain. 0 is what two samples "
+            "of the data would have on average, 1 the most. Below stand the results that `sfumato evaluate` has "
+            "stored for these very weights.",
+            code=("evaluate.verdict.judge", "evaluate.metrics.energy.energy_distance"),
+            data={
+                "views": []
+                if verdict is None
+                else [[name, asdict(view)] for name, view in vars(verdict).items() if name != "num" and view],
+                "results": results,
+            },
+            made="the verdict from the samples above and as many as 512 training images"
+            + ("; the results by sfumato evaluate" if results else ""),
+            command=f"sfumato evaluate {context.command}",
+            findings=tuple(findings),
+        ),
+    )
+
+
+def judged(context: Context) -> Verdict | None:
+    """Return the verdict on the page's samples; None without images to compare them with."""
+    if context.target is None:
+        return None
+    codec = context.model.codec
+    values, _ = context.target.rows(split_rows(context.data, "train")[:REAL])
+    return judge_pixels(codec.to_pixels(codec.encode(values)), codec.to_pixels(context.samples))
+
+
+def evaluated(context: Context) -> list[dict[str, Any]]:
+    """Return the results of `sfumato evaluate` for these very weights: kind, text, and the measures of quality."""
+    folder = context.results
+    paths = sorted(folder.glob("*-*.json")) if folder is not None and folder.is_dir() else []
+    found = []
+    for path in paths[:_MOST]:
+        if (report := _result(path, context.model.sha256)) is not None:
+            found.append(report)
+    return found
+
+
+def _result(path: Path, sha256: str) -> dict[str, Any] | None:
+    """A result that can be read and is of these weights; a damaged one is left out."""
+    try:
+        if path.stat().st_size > _LARGEST:
+            return None
+        report = json.loads(path.read_bytes())
+        if sha256 not in json.dumps(report["settings"]):
+            return None
+        measures = report["result"].get("measures", []) if report["kind"] == "quality" else []
+        table = [[m["name"], m["value"], m["low"], m["high"], m["floor"], str(m["extractor"])] for m in measures]
+        return {"kind": str(report["kind"]), "text": words(report), "measures": table, "file": path.name}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
