@@ -1,13 +1,15 @@
 """A training step of the published networks on a GPU: images per second, and how much of the card it makes use of.
 
     python benchmarks/gpu.py                                          all networks, bf16, tf32 and fp32
-    python benchmarks/gpu.py --networks cifar10-ddpm --compile --json gpu.json
+    python benchmarks/gpu.py --networks cifar10-ddpm --ways kernels graph compiled --json gpu.json
     python benchmarks/gpu.py --device cpu --networks small32 --steps 2    a trial without a card
 
 Each row is `Trainer.step`, the whole of it, on random images, in channels_last: steps are queued, as in a training, and
 the queue is emptied before the clock is read. "of conv" is its rate of arithmetic (three forward passes an image) over
 that of a plain 3x3 convolution, forward and backward, at the same precision, in the better of both memory layouts; the
-layouts' own rates are printed first. `--sync` lists the lines that make Python wait for the device within a step.
+layouts' own rates are printed first. The ways: `kernels` are launched one by one by Python, `graph` as one CUDA graph a
+step (`train.graph`), `compiled` are torch.compile's in a graph (`train.compile`). `--sync` lists the lines that make
+Python wait for the device within a step.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ from sfumato.model import cost_of
 from sfumato.train.precision import resolve_precision
 from sfumato.train.trainer import Trainer
 
-NETWORKS = ("cifar10-ddpm", "celeba64-ddpm", "celebahq256-ddpm")
+NETWORKS = ("small32", "cifar10-ddpm", "celeba64-ddpm", "celebahq256-ddpm")
+WAYS = {"kernels": (False, False), "graph": (True, False), "compiled": (True, True)}
+"""`train.graph` and `train.compile` of each."""
 SIDES = {"cifar10-ddpm": 32, "celeba64-ddpm": 64, "celebahq256-ddpm": 256}
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
@@ -84,9 +88,11 @@ def images_of(side: int, folder: Path) -> Dataset:
     return open_data(DataConfig("random"), folder, source=from_arrays(pixels, name=f"random{side}"))
 
 
-def trainer_of(network: str, precision: str, arguments: argparse.Namespace, folder: Path) -> Trainer:
+def trainer_of(network: str, precision: str, way: str, arguments: argparse.Namespace, folder: Path) -> Trainer:
     """A trainer of a preset's network on random images."""
-    more = {"train.images": "1000000", "train.precision": precision, "train.compile": str(arguments.compiled).lower()}
+    graph, compiled = WAYS[way]
+    more = {"train.images": "1000000", "train.precision": precision}
+    more |= {"train.graph": str(graph).lower(), "train.compile": str(compiled).lower()}
     more |= {"train.batch": str(arguments.batch)} if arguments.batch else {}
     config: Config = resolve(network, overrides=more)
     side = SIDES.get(network) or int(network.lstrip("abcdefghijklmnopqrstuvwxyz"))
@@ -94,11 +100,16 @@ def trainer_of(network: str, precision: str, arguments: argparse.Namespace, fold
     return Trainer(replace(config, data=data.config), data, arguments.device)
 
 
-def row(network: str, precision: str, arguments: argparse.Namespace, folder: Path, rate: float) -> dict[str, Any]:
+def row(
+    network: str, precision: str, way: str, arguments: argparse.Namespace, folder: Path, rate: float
+) -> dict[str, Any]:
     """Measure one network; the reason in place of the figures where it can't be."""
-    about = {"network": network, "precision": precision, "compiled": arguments.compiled}
+    about = {"network": network, "precision": precision, "way": way}
+    if arguments.device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(arguments.device)
     try:
-        trainer = trainer_of(network, precision, arguments, folder)
+        trainer = trainer_of(network, precision, way, arguments, folder)
         batch, flops = trainer.config.train.batch, cost_of(trainer.config, trainer.data).flops
         seconds = seconds_of(trainer.step, arguments.device, arguments.steps)
     except (UserError, MemoryError, RuntimeError) as error:
@@ -125,12 +136,12 @@ def waits(trainer: Trainer) -> list[str]:
 
 def show(rows: list[dict[str, Any]]) -> None:
     """Print the table."""
-    layout = "{:18} {:>9} {:>8} {:>6} {:>9} {:>10} {:>8} {:>6}"
-    print("\n" + layout.format("network", "precision", "compiled", "batch", "ms a step", "images/s", "of conv", "GB"))
+    layout = "{:18} {:>9} {:>9} {:>6} {:>9} {:>10} {:>8} {:>6}"
+    print("\n" + layout.format("network", "precision", "launched", "batch", "ms a step", "images/s", "of conv", "GB"))
     for each in rows:
-        first = (each["network"], each["precision"], "yes" if each["compiled"] else "no")
+        first = (each["network"], each["precision"], each["way"])
         if "missing" in each:
-            print("{:18} {:>9} {:>8} not measured: {}".format(*first, each["missing"]))
+            print("{:18} {:>9} {:>9} not measured: {}".format(*first, each["missing"]))
             continue
         figures = [f"{each[name]:.4g}" for name in ("batch", "ms", "images_s", "of_convolution")]
         print(layout.format(*first, *figures, f"{each['gigabytes']:.1f}" if each["gigabytes"] else "?"))
@@ -143,7 +154,7 @@ def main(words: list[str] | None = None) -> list[dict[str, Any]]:
     options.add_argument("--precisions", nargs="+", default=None, help="bf16 fp16 tf32 fp32")
     options.add_argument("--batch", type=int, help="images a step; the preset's by default")
     options.add_argument("--steps", type=int, default=20, help="queued between two readings of the clock (20)")
-    options.add_argument("--compile", action="store_true", help="measure each compiled too")
+    options.add_argument("--ways", nargs="+", choices=WAYS, default=["kernels", "graph"], help="of launching a step")
     options.add_argument("--sync", action="store_true", help="only list where a step waits for the device")
     options.add_argument("--json", type=Path)
     arguments = options.parse_args(words)
@@ -152,13 +163,13 @@ def main(words: list[str] | None = None) -> list[dict[str, Any]]:
         return []
     precisions = arguments.precisions or ["bf16", "tf32", "fp32"]
     if arguments.device.type != "cuda":
+        arguments.ways = ["kernels"]
         precisions = [name for name in precisions if name != "tf32"]
         print("on this device: no tf32, no GPU memory; the figures of a GPU are missing")
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        arguments.compiled = False
         if arguments.sync:
-            lines = waits(trainer_of(arguments.networks[0], precisions[0], arguments, Path(folder)))
+            lines = waits(trainer_of(arguments.networks[0], precisions[0], "kernels", arguments, Path(folder)))
             print("\n".join(lines) or "a step does not wait for the device")
             return []
         for precision in precisions:
@@ -167,9 +178,9 @@ def main(words: list[str] | None = None) -> list[dict[str, Any]]:
                 f"3x3 convolution, {precision}: " + ", ".join(f"{n} {r / 1e12:.3g} TFLOP/s" for n, r in rates.items())
             )
             for network in arguments.networks:
-                for compiled in (False, True) if arguments.compile else (False,):
-                    arguments.compiled = compiled
-                    rows.append(row(network, precision, arguments, Path(folder), max(rates.values())))
+                for way in arguments.ways:
+                    rows.append(row(network, precision, way, arguments, Path(folder), max(rates.values())))
+                    print(json.dumps(rows[-1]), flush=True)
     show(rows)
     if arguments.json is not None:
         on_gpu = arguments.device.type == "cuda"

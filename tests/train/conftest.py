@@ -62,6 +62,27 @@ def tiny(**overrides: str) -> Config:
     return resolve("small8", overrides={"data.labels": "source", **TINY, **dotted})
 
 
+KINDS: list[dict[str, str]] = [
+    {},
+    {"augment__p": "0.5", "optim__name": "adamw"},
+    {"diffusion__variance": "learned", "diffusion__objective": "hybrid"},
+    {"diffusion__weighting__kind": "sigmoid"},
+    {"diffusion__timesteps__kind": "importance"},
+    {"net__kind": "transformer"},
+]
+"""What a device computes differently."""
+
+
+def kind(**more: str) -> Config:
+    """A configuration of `KINDS` with 8 images held out."""
+    if more.get("net__kind") != "transformer":
+        return tiny(train__held_out_images="8", **more)
+    net = {"net.kind": "transformer", "net.width": "16", "net.depth": "2", "net.heads": "2"}
+    rest = {key: value for key, value in TINY.items() if not key.startswith("net.")}
+    dotted = {key.replace("__", "."): value for key, value in more.items()}
+    return resolve("small8", overrides={"data.labels": "source", **rest, "train.held_out_images": "8", **dotted, **net})
+
+
 def go(config, run: Run, data, steps: int | None = None, **more) -> list:
     """Train to the end, or close the generator after so many steps, and return the events."""
     events, seen = train(config, run, data, **more), []

@@ -15,7 +15,7 @@ from sfumato.train.metrics import Meter
 from sfumato.train.trainer import Trainer
 
 from ..apple import MPS, Apple, Refused
-from .conftest import tiny
+from .conftest import KINDS, kind, tiny
 
 
 def test_the_emulation_refuses_what_the_device_can_not_do():
@@ -36,29 +36,9 @@ def test_the_emulation_refuses_what_the_device_can_not_do():
             x + torch.arange(4.0)
 
 
-@pytest.mark.parametrize(
-    "more",
-    [
-        {},
-        {"augment__p": "0.5", "optim__name": "adamw"},
-        {"diffusion__variance": "learned", "diffusion__objective": "hybrid"},
-        {"diffusion__weighting__kind": "sigmoid"},
-        {"diffusion__timesteps__kind": "importance"},
-        {"net__kind": "transformer"},
-    ],
-)
+@pytest.mark.parametrize("more", KINDS)
 def test_a_training_step_a_held_out_loss_and_a_grid(digits, more):
-    if more.get("net__kind"):
-        from sfumato.config.presets import resolve
-
-        config = resolve(
-            "small8",
-            overrides={"data.labels": "source", "net.kind": "transformer", "net.width": "16"}
-            | {"net.depth": "2", "net.heads": "2", "train.batch": "8", "train.images": "80", "train.grid_images": "4"}
-            | {"train.grid_steps": "2", "train.held_out_images": "8"},
-        )
-    else:
-        config = tiny(train__held_out_images="8", **more)
+    config = kind(**more)
     trainer = Trainer(config, digits)
     with Apple():
         on_gpu = Trainer(config, digits, MPS)

@@ -33,7 +33,7 @@ def test_the_average_is_its_closed_form():
     for decay in decays:
         nn.init.normal_(net.weight)
         seen.append(net.weight.detach().clone())
-        ema.update(decay, ONE)
+        ema.update(1 - decay, ONE)
     for n in (1, 5):  # a decay of 0 at the start leaves no trace of the first weights
         assert torch.allclose(closed_form(start, seen[:n], decays[:n]), closed_form(start * 0, seen[:n], decays[:n]))
     assert torch.allclose(ema.net.weight.double(), closed_form(start, seen, decays), atol=1e-6)

@@ -22,9 +22,9 @@ def poison_position(monkeypatch, *positions: int) -> None:
     """Make the losses of some positions of the training stream NaN."""
     losses = Trainer._losses
 
-    def poisoned(self, these, t):
-        bad = torch.isin(these, torch.tensor(positions))
-        return losses(self, these, t) * torch.where(bad, math.nan, 1.0)
+    def poisoned(self, examples):
+        bad = torch.isin(examples.positions, torch.tensor(positions))
+        return losses(self, examples) * torch.where(bad, math.nan, 1.0)
 
     monkeypatch.setattr(Trainer, "_losses", poisoned)
 
@@ -73,10 +73,10 @@ def test_a_passing_fault_leads_back_once_and_the_run_ends_as_if_it_had_not_been(
     go(tiny(), calm, digits)
     losses, failed = Trainer._losses, []
 
-    def faulty(self, these, t):
-        result = losses(self, these, t)
-        if len(failed) < 10 and int(these[0]) >= 48:
-            failed.append(int(these[0]))
+    def faulty(self, examples):
+        result, n = losses(self, examples), int(examples.positions[0])
+        if len(failed) < 10 and n >= 48:
+            failed.append(n)
             return result * math.nan
         return result
 
@@ -105,8 +105,8 @@ def test_a_newer_checkpoint_can_be_gone_back_to_again(digits, run, monkeypatch):
     """Two passing faults far apart: each leads back to its own last checkpoint."""
     losses, left = Trainer._losses, {24: 10, 120: 10}
 
-    def faulty(self, these, t):
-        result, n = losses(self, these, t), int(these[0])
+    def faulty(self, examples):
+        result, n = losses(self, examples), int(examples.positions[0])
         key = 24 if n < 110 else 120
         if n >= key and left[key]:
             left[key] -= 1

@@ -42,7 +42,7 @@ def test_tracking_weighs_each_step_by_its_unit_of_time() -> None:
     averages = PowerAverages(net)
     for step in range(1, 301):
         net.weight.data.fill_(float(step))
-        averages.update(step, torch.ones(()))
+        averages.update(averages.rates(step), torch.ones(()))
     j = np.arange(1, 301)
     for length in LENGTHS:
         power = gamma_of(length) + 1
@@ -53,10 +53,10 @@ def test_tracking_weighs_each_step_by_its_unit_of_time() -> None:
 def test_a_skipped_step_changes_nothing() -> None:
     net = nn.Linear(3, 2)
     averages = PowerAverages(net)
-    averages.update(1, torch.ones(()))
+    averages.update(averages.rates(1), torch.ones(()))
     before = {name: tensor.clone() for name, tensor in averages.state().items()}
     net.weight.data.mul_(2)
-    averages.update(2, torch.zeros(()))
+    averages.update(averages.rates(2), torch.zeros(()))
     assert all(torch.equal(before[name], tensor) for name, tensor in averages.state().items())
 
 
@@ -99,7 +99,7 @@ def tracked(digits, tmp_path_factory) -> tuple[Run, dict[float, dict[str, torch.
         if not direct:
             direct.append(PowerAverages(self.net, lengths))
         metrics = apply(self, *arguments)
-        direct[0].update(self.images // 8 + 1, metrics.applied)
+        direct[0].update(direct[0].rates(self.images // 8 + 1), metrics.applied)
         if self.images // 8 + 1 in (200, 300):
             found[self.images // 8 + 1] = {name: t.clone() for name, t in direct[0].state().items()}
         return metrics

@@ -145,10 +145,10 @@ def test_as_many_images_at_once_as_fit(digits, monkeypatch):
     """A device that has room for three: parts of two, and the result of a training in such parts."""
     losses = Trainer._losses
 
-    def tight(self, positions, t):
-        if len(positions) > 3:
+    def tight(self, examples):
+        if len(examples.positions) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return losses(self, positions, t)
+        return losses(self, examples)
 
     expected, trainer = Trainer(tiny(train__micro="2"), digits), Trainer(tiny(), digits)
     before = tensors(trainer)
@@ -161,7 +161,7 @@ def test_as_many_images_at_once_as_fit(digits, monkeypatch):
         each.step()
     assert equal(tensors(expected), tensors(trainer))
 
-    def full(self, positions, t):
+    def full(self, examples):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(Trainer, "_losses", full)

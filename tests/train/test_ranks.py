@@ -175,10 +175,10 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole(digits, tmp_path, micro
 def test_a_step_that_is_not_finite_on_one_rank_is_skipped_on_all(digits, tmp_path, monkeypatch):
     losses = Trainer._losses
 
-    def poisoned(self, positions, t):
+    def poisoned(self, examples):
         """NaN for the last image of the second and third batch."""
-        bad = torch.isin(positions, torch.tensor([23, 35]))
-        return losses(self, positions, t) * torch.where(bad, math.nan, 1.0)
+        bad = torch.isin(examples.positions, torch.tensor([23, 35]))
+        return losses(self, examples) * torch.where(bad, math.nan, 1.0)
 
     def act(world):
         return [event for event in go(CONFIG, run, digits, world=world) if isinstance(event, Skipped)]

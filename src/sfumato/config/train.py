@@ -33,6 +33,8 @@ class TrainConfig:
         recompute: compute the activations of the network's blocks again for the gradient in place of keeping them
             (gradient checkpointing): a third more time, and several times less memory.
         compile: compile the network by torch.compile: the first steps take minutes, the others less time.
+        graph: launch all of a step's work on an NVIDIA GPU at once, as a CUDA graph (`nets.replay`): much faster for
+            small networks, with the same bits.
         images: planned length in images; None lets `budget` decide.
         stop: `planned` ends at the planned length; `overfit` also where the held-out loss has turned (`Best.update`).
         budget: seconds that the whole run may take; the length is planned from the measured speed, and corrected
@@ -57,6 +59,7 @@ class TrainConfig:
     precision: str = "auto"
     recompute: bool = False
     compile: bool = False
+    graph: bool = True
     images: int | None = None
     stop: str = "planned"
     budget: float | None = None

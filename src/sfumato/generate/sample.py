@@ -12,18 +12,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sfumato.conditions.protocol import common
-from sfumato.diffusion import Denoiser, Noise, Sampler, State, Variance, trajectory
+from sfumato.diffusion import Denoiser, NetworkDenoiser, Noise, Sampler, State, Variance, trajectory
 from sfumato.diffusion.condition import Condition
 from sfumato.errors import UserError
 from sfumato.generate.recipe import Recipe
 from sfumato.generate.variance import measured_variance
 from sfumato.model import Model
+from sfumato.nets.replay import Replayed
 
 LOG = logging.getLogger("sfumato")
 
@@ -158,11 +160,20 @@ def prepare(
         fitting: called with (done, in all) while a grid is fitted to the model.
     """
     resolved = recipe.resolve(model)
+    model, weak = replayed(model), None if weak is None else replayed(weak)
     if resolved.variance == "analytic" and variance is None:
         variance = measured_variance(model, model.data(), resolved.range == "clip")
     denoiser = resolved.denoiser(model.denoiser, model.codec, None if weak is None else weak.denoiser)
     times = resolved.times(denoiser, model.shape, condition, model.device, fitting)
     return Sampling(resolved, denoiser, resolved.build(variance), times, model.shape, model.device)
+
+
+def replayed(model: Model) -> Model:
+    """Return a model whose network is launched as a whole on an NVIDIA GPU, once it has been called some times."""
+    if model.device.type != "cuda" or not isinstance(model.denoiser, NetworkDenoiser):
+        return model
+    net: Any = Replayed(model.denoiser.net, model.device, warm_up=30)
+    return replace(model, denoiser=replace(model.denoiser, net=net))
 
 
 def sample(

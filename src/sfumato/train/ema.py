@@ -29,13 +29,13 @@ class EMA(Generic[N]):
         self._source: list[Tensor] = list(net.parameters())
 
     @torch.no_grad()
-    def update(self, decay: float, applied: Tensor) -> None:
-        """Move towards the network's weights: ema + applied (1 - decay) (w - ema).
+    def update(self, rate: float | Tensor, applied: Tensor) -> None:
+        """Move towards the network's weights: ema + applied rate (w - ema).
 
         Args:
-            decay: d_k.
+            rate: 1 - d_k.
             applied: () tensor, 1 where the optimiser took the step; at 0 the average stays as it is, bit for bit.
         """
         towards = torch._foreach_sub(self._source, self._average)
-        torch._foreach_mul_(towards, applied * (1 - decay))
+        torch._foreach_mul_(towards, applied * rate)
         torch._foreach_add_(self._average, towards)

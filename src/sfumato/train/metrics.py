@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sfumato.diffusion import Terms
+from sfumato.diffusion.schedule import exact_device
 from sfumato.run.events import NUM_BUCKETS, Buckets
 
 
@@ -18,7 +19,8 @@ class StepMetrics:
     """Metrics of a step, still on the device.
 
     Attributes:
-        terms: the loss of each example and its t; weighted where t is not uniform, so that the mean is unbiased.
+        terms: the loss of each example and its t (on the CPU where the device has no float64); weighted where t is
+            not uniform, so that the mean is unbiased.
         grad_norm: () before clipping.
         applied: () 1, or 0 where loss or gradient was not finite and nothing changed.
         lr: learning rate.
@@ -148,7 +150,8 @@ def by_level(terms: Terms) -> Buckets:
 
 def _add_losses(loss: Tensor, count: Tensor, terms: Terms, weight: Tensor) -> None:
     """Add the losses of examples, each to the bucket of (0, 1] that its t lies in."""
-    bucket = ((terms.t.cpu() * NUM_BUCKETS).ceil().long() - 1).clamp(0, NUM_BUCKETS - 1).to(loss.device)
+    t = terms.t.to(exact_device(loss.device))
+    bucket = ((t * NUM_BUCKETS).ceil().long() - 1).clamp(0, NUM_BUCKETS - 1).to(loss.device)
     loss.index_add_(0, bucket, _finite(terms.loss, loss.dtype) * weight)
     count.index_add_(0, bucket, weight.expand(len(bucket)).contiguous())
 

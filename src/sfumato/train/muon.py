@@ -46,7 +46,7 @@ def step(
     weights: list[Tensor],
     momenta: list[Tensor],
     gradients: list[Tensor],
-    lr: float,
+    lr: float | Tensor,
     applied: Tensor,
     decay: float = 0.0,
     orthogonalise: Callable[[Tensor], Tensor] = orthogonalised,
@@ -57,7 +57,7 @@ def step(
         weights: each (out, in, ...), two axes or more; the trailing ones are flattened.
         momenta: M of each, updated.
         gradients: G of each.
-        lr: the rate.
+        lr: the rate; a () tensor where the step is recorded in a graph.
         applied: () tensor; where it is 0 neither weights nor momenta change, bit for bit.
         decay: decoupled weight decay: W <- (1 - lr decay) W first.
         orthogonalise: what `orthogonalised` does; several processes divide it among them.
@@ -69,5 +69,10 @@ def step(
     scale = lr * SCALE * math.sqrt(max(updates.shape[-2:]))
     for weight, momentum, new, update in zip(weights, momenta, moved, updates, strict=True):
         kept = weight * (1 - lr * decay) if decay else weight
-        weight.copy_(torch.where(taken, torch.sub(kept, update.view(weight.shape), alpha=scale), weight))
+        weight.copy_(torch.where(taken, _minus(kept, update.view(weight.shape), scale), weight))
         momentum.copy_(torch.where(taken, new, momentum))
+
+
+def _minus(a: Tensor, b: Tensor, scale: float | Tensor) -> Tensor:
+    """Return a - scale b."""
+    return a - b * scale if isinstance(scale, Tensor) else torch.sub(a, b, alpha=scale)

@@ -89,6 +89,7 @@ class Optimizer:
             eps=config.eps,
             weight_decay=config.weight_decay,
             fused=True,
+            capturable=next(net.parameters()).device.type == "cuda",
         )
         for weight in rest:
             self._adam.state[weight] = {
@@ -111,9 +112,9 @@ class Optimizer:
             torch.nn.utils.clip_grads_with_norm_(weights, self.config.clip, norm)
         return norm
 
-    def step(self, lr: float, applied: Tensor) -> None:
-        """Take one step at rate `lr` where `applied`, a () tensor, is 1, and forget the gradients; where it is 0
-        change nothing, bit for bit."""
+    def step(self, lr: float | Tensor, applied: Tensor) -> None:
+        """Take one step at rate `lr`, a number or a () tensor, where `applied`, a () tensor, is 1, and forget the
+        gradients; where it is 0 change nothing, bit for bit."""
         for group in self._adam.param_groups:
             group["lr"] = lr
         self._adam.grad_scale = None  # type: ignore[attr-defined]

@@ -97,7 +97,7 @@ def spread(net: nn.Module, world: World, device: torch.device, compiled: bool = 
     Compiled code draws dropout from the same generator as the other code does, so the masks are the same.
     """
     if compiled:
-        net.compile(options={"fallback_random": True})
+        net.compile(dynamic=False, options={"fallback_random": True})
     if world.alone:
         return net
     ids: list[Any] | None = [device] if device.type == "cuda" else None

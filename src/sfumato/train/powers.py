@@ -74,18 +74,21 @@ class PowerAverages:
         self._source: list[Tensor] = list(net.parameters())
         self._averages = {length: [torch.zeros_like(w) for w in self._source] for length in lengths}
 
+    def rates(self, step: int) -> list[float]:
+        """Return 1 - beta of each average at step t, counted from 1 (eq. 2)."""
+        return [1 - (1 - 1 / step) ** (gamma_of(length) + 1) for length in self._averages]
+
     @torch.no_grad()
-    def update(self, step: int, applied: Tensor) -> None:
+    def update(self, rates: Sequence[float | Tensor], applied: Tensor) -> None:
         """Average the weights after a step.
 
         Args:
-            step: t, the steps taken, this one included.
+            rates: of that step.
             applied: () tensor, 1 where the optimiser took the step; at 0 the averages stay as they are.
         """
-        for length, average in self._averages.items():
-            beta = (1 - 1 / step) ** (gamma_of(length) + 1)
+        for rate, average in zip(rates, self._averages.values(), strict=True):
             towards = torch._foreach_sub(self._source, average)
-            torch._foreach_mul_(towards, applied * (1 - beta))
+            torch._foreach_mul_(towards, applied * rate)
             torch._foreach_add_(average, towards)
 
     def state(self) -> dict[str, Tensor]:

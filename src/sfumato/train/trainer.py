@@ -41,8 +41,10 @@ from sfumato.generate.recipe import Recipe
 from sfumato.generate.sample import free_cache, out_of_memory, prepare
 from sfumato.model import Model
 from sfumato.nets import Network
+from sfumato.nets.replay import Replayed, sent
 from sfumato.ranks import World
 from sfumato.train.ema import EMA
+from sfumato.train.examples import Computed, Examples, Rates
 from sfumato.train.lineage import Taken, take_over
 from sfumato.train.metrics import StepMetrics
 from sfumato.train.optim import Optimizer, learning_rate
@@ -114,6 +116,7 @@ class Trainer:
 
         if self.device.type != "cpu" and config.train.micro is None:
             self.fit_memory()
+        self._replayed = self._replay()
 
     def fit_memory(self) -> None:
         """Halve the images computed at once until the gradient of so many fits into the device's memory.
@@ -127,8 +130,8 @@ class Trainer:
         """Whether a gradient can be computed; where not even one image fits, raise what the device says."""
         positions, t = torch.arange(self.shares.micro), torch.full((self.shares.micro,), 0.5, dtype=torch.float64)
         try:
-            with self._dropout(0), self.shares.alone(self.parallel):
-                self._losses(positions, t).sum().backward()  # type: ignore[no-untyped-call]
+            with self._dropout(), self.shares.alone(self.parallel):
+                self._losses(self._examples(positions, t).to(self.device)).sum().backward()  # type: ignore[no-untyped-call]
             return True
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error) or self.shares.micro == 1:
@@ -152,6 +155,7 @@ class Trainer:
         self.config = from_stored(table)
         self.optimizer.adopt(self.config.optim)
         self.objective = self.config.diffusion.build_objective(self.codec.decoder)
+        self._replayed = self._replay()
 
     def denoiser(self, net: Callable[..., Tensor]) -> NetworkDenoiser:
         """Return a network as a denoiser."""
@@ -164,7 +168,7 @@ class Trainer:
 
     def encode(self, values: Tensor) -> Tensor:
         """Return stored values as x_0, on the device, in the memory layout that convolutions prefer."""
-        values = values.to(self.device, non_blocking=True)
+        values = sent(values, self.device)
         return self.codec.encode(values).contiguous(memory_format=torch.channels_last)
 
     def step(self) -> StepMetrics:
@@ -179,37 +183,62 @@ class Trainer:
         self._step()
 
     def _step(self) -> StepMetrics:
-        train, shares, start = self.config.train, self.shares, self.images
+        train, start = self.config.train, self.images
         positions = torch.arange(start, start + train.batch)
         t, weights = self._sample_timesteps(uniform(train.seed, Purpose.TRAIN_TIME, positions))
-        losses = []
+        lr = learning_rate(self.config.optim, start, train.batch, self.planned, self.phase)
+        examples = self._examples(positions[self.shares.here], t[self.shares.here])
+        rates = self._rates(lr, start)
+        with self._dropout():
+            if self._replayed is not None:
+                done = self._replayed(examples, weights, rates)
+            else:
+                weights = None if weights is None else sent(weights, exact_device(self.device))
+                rates = sent(rates, self.device) if isinstance(rates, Tensor) else rates
+                done = self._compute(examples.to(self.device), weights, rates)
+        if self.history is not None:
+            self.history = self.history.update(Terms(done.losses, t))
+        self.images += train.batch
+        self._best_at_step = self.best
+        terms = Terms(done.weighted, sent(t, exact_device(self.device)))
+        return StepMetrics(terms, done.norm, done.applied, lr, done.norms, done.forgiven)
+
+    def _rates(self, lr: float, start: int) -> Rates:
+        """Return the numbers of the step after so many images; where graphs are, a tensor, whatever launches it."""
+        average = 1 - self.config.ema.decay(start, self.config.train.batch, self.planned)
+        powers = [] if self.powers is None else self.powers.rates(start // self.config.train.batch + 1)
+        rates = [lr, average, *powers]
+        return torch.tensor(rates) if self.device.type == "cuda" else rates
+
+    def _examples(self, positions: Tensor, t: Tensor) -> Examples:
+        """Return the examples at some positions of the training stream, for their times."""
+        seed, augmentation = self.config.train.seed, self.config.augment
+        batch = self.data.batch(positions, seed)
+        altered = draw(augmentation, seed, positions) if augmentation.on else None
+        return Examples(batch.x, self.dropped(batch.condition, positions), positions, t, altered)
+
+    def _compute(self, examples: Examples, weights: Tensor | None, rates: Rates) -> Computed:
+        """Take the step of examples that are on the device, and read nothing back."""
+        shares, losses = self.shares, list[Tensor]()
         for part in shares.parts():
-            with self._dropout(start // train.batch), shares.computing(part, self.parallel):
-                loss = self._losses(positions[part], t[part])
+            again = self._dropout() if losses else nullcontext()  # every part draws the masks of the whole batch
+            with again, shares.computing(part, self.parallel):
+                first = shares.here.start
+                loss = self._losses(examples.rows(slice(part.start - first, part.stop - first)))
                 weighted = loss if weights is None else loss * weights[part].to(loss)
                 self.scale.scaled(weighted.sum() * shares.scale).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
-        terms = Terms(self.world.gather(torch.cat(losses), shares.here, train.batch), t)
-        if self.history is not None:
-            self.history = self.history.update(terms)
-        if weights is not None:
-            terms = Terms(terms.loss * weights.to(terms.loss), terms.t)
-        metrics = self._apply(terms, terms.loss.mean())
-        self.images += train.batch
-        self._best_at_step = self.best
-        return metrics
+        loss = self.world.gather(torch.cat(losses), shares.here, self.config.train.batch)
+        return self._apply(loss, loss if weights is None else loss * weights.to(loss), rates)
 
-    def _losses(self, positions: Tensor, t: Tensor) -> Tensor:
-        """Return the loss of each of some positions of the training stream, at their times."""
-        batch = self.data.batch(positions, self.config.train.seed)
-        condition = self.dropped(batch.condition, positions)
-        x_0, altered = self.altered(self.encode(batch.x), positions)
-        net = self.precision.network(self.parallel, self.device)
-        net = net if altered is None else partial(net, augment=altered)
-        home = exact_device(self.device)
-        eps = normal(self.config.train.seed, Purpose.TRAIN_NOISE, positions.to(home), tuple(x_0.shape[1:]))
-        eps, t = eps.to(self.device), t.to(home)
-        return training_loss(self.objective, self.denoiser(net), x_0, t, eps, condition).loss
+    def _losses(self, examples: Examples) -> Tensor:
+        """Return the loss of each example."""
+        x_0, net = self.encode(examples.x), self.precision.network(self.parallel, self.device)
+        if examples.altered is not None:
+            x_0, net = augment(x_0, examples.altered), partial(net, augment=examples.altered.to(self.device))
+        eps = normal(self.config.train.seed, Purpose.TRAIN_NOISE, examples.positions, tuple(x_0.shape[1:]))
+        denoiser = self.denoiser(net)
+        return training_loss(self.objective, denoiser, x_0, examples.t, eps.to(self.device), examples.condition).loss
 
     def warnings(self) -> Iterator[str]:
         """Yield what a user should know about the objective and the device before training."""
@@ -225,18 +254,11 @@ class Trainer:
             )
 
     def dropped(self, condition: Condition | None, positions: Tensor) -> Condition | None:
-        """Return the conditions of positions with some left out, on the device."""
+        """Return the conditions of positions with some left out."""
         if condition is None:
             return None
         u = uniform(self.config.train.seed, Purpose.LABEL_DROPOUT, positions, (condition.num_uniforms,))
-        return condition.dropped(u, self.config.train.label_dropout).to(self.device)
-
-    def altered(self, x_0: Tensor, positions: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return altered training images and the numbers that say how, None where `augment.p` is 0."""
-        if not self.config.augment.on:
-            return x_0, None
-        numbers = draw(self.config.augment, self.config.train.seed, positions)
-        return augment(x_0, numbers), numbers.to(self.device)
+        return condition.dropped(u, self.config.train.label_dropout)
 
     def _sample_timesteps(self, u: Tensor) -> tuple[Tensor, Tensor | None]:
         """Turn uniform numbers into times, with the weights that keep the loss unbiased where t is not uniform."""
@@ -248,25 +270,37 @@ class Trainer:
             return t, None
         return t, 1 / (num_steps * diffusion.timesteps.probabilities(num_steps)[(t * num_steps).round().long() - 1])
 
-    def _dropout(self, step: int) -> AbstractContextManager[None]:
+    def _dropout(self) -> AbstractContextManager[None]:
         """Seed torch's generator for a step's dropout masks, where there are any."""
-        if not getattr(self.config.net, "dropout", 1):
+        if not self._drops:
             return nullcontext()
-        return seeded(self.config.train.seed, Purpose.DROPOUT, step, self.device)
+        return seeded(self.config.train.seed, Purpose.DROPOUT, self.images // self.config.train.batch, self.device)
 
-    def _apply(self, terms: Terms, loss: Tensor) -> StepMetrics:
-        """Update the weights by the gradient, then the average by the weights."""
-        config, start, batch, planned = self.config, self.images, self.config.train.batch, self.planned
+    @property
+    def _drops(self) -> bool:
+        return bool(getattr(self.config.net, "dropout", 1))
+
+    def _replay(self) -> Replayed | None:
+        """Return a step as one graph, where the device has graphs and everything of a step can be in one."""
+        train, in_parts = self.config.train, len(list(self.shares.parts())) > 1
+        reads_back = train.recompute or self.config.augment.on or (in_parts and self._drops)
+        if self.device.type != "cuda" or not train.graph or not self.world.alone or reads_back:
+            return None
+        return Replayed(self._compute, self.device)
+
+    def _apply(self, losses: Tensor, weighted: Tensor, rates: Rates) -> Computed:
+        """Update the weights by the gradient, then the averages by the weights."""
+        lr, average, *powers = rates
+        loss = weighted.mean()
         self.scale.unscale(weight.grad for weight in self.net.parameters())
         norm = self.optimizer.clip()
         applied = (loss.isfinite() & norm.isfinite()).float()
         forgiven = self.scale.update(norm.isfinite().float()) * loss.isfinite()
-        lr = learning_rate(config.optim, start, batch, planned, self.phase)
         self.optimizer.step(lr, applied)
-        self.ema.update(config.ema.decay(start, batch, planned), applied)
+        self.ema.update(average, applied)
         if self.powers is not None:
-            self.powers.update(start // batch + 1, applied)
-        return StepMetrics(terms, norm, applied, lr, self.optimizer.norms, forgiven)
+            self.powers.update(powers, applied)
+        return Computed(losses, weighted, norm, applied, forgiven, self.optimizer.norms)
 
     @together
     def held_out(self) -> HeldOutLosses | None:
