@@ -1479,7 +1479,7 @@ MUTATIONS = [
     ),
     M(
         "import: NCSN++'s image beside is halved before its convolution",
-        "nets/unet/general.py",
+        "nets/unet/filters.py",
         "padding=1 + self.filter.padding)",
         "padding=1)",
         "tests/exchange/test_from_edm.py",

@@ -167,11 +167,8 @@ class _Edm(Persistent):
         song = self.song = type(self).__name__ == "SongUNet"
         width, multipliers, blocks = given["model_channels"], given["channel_mult"], given["num_blocks"]
         attend, emb = given["attn_resolutions"], 4 * width
-        self.labels, self.residual, taps = (
-            label_dim,
-            given.get("encoder_type") == "residual",
-            given.get("resample_filter"),
-        )
+        self.labels, self.encoder = label_dim, given.get("encoder_type", "standard")
+        taps, sums = given.get("resample_filter"), given.get("decoder_type") == "skip"
         noise = self.noise = width * given.get("channel_mult_noise", 1)
         self.map_noise = Waves(noise) if given.get("embedding_type") == "fourier" else None
         self.map_layer0, self.map_layer1 = Linear(noise, emb), Linear(emb, emb)
@@ -185,9 +182,12 @@ class _Edm(Persistent):
                 self.enc[f"{side}_conv"] = Conv2d(in_channels, now, 3)
             else:
                 self.enc[f"{side}_down"] = Block(song, now, now, emb, down=True, taps=taps)
-                if self.residual:
+                if self.encoder == "residual":
                     self.enc[f"{side}_aux_residual"] = Conv2d(beside, now, 3, down=True, taps=taps, fused=True)
                     beside = now
+                if self.encoder == "skip":
+                    self.enc[f"{side}_aux_down"] = Conv2d(in_channels, in_channels, 0, down=True, taps=taps)
+                    self.enc[f"{side}_aux_skip"] = Conv2d(in_channels, now, 1)
             for k in range(blocks):
                 here = (img_resolution >> level) in attend
                 self.enc[f"{side}_block{k}"] = Block(song, now, width * multiplier, emb, attention=here)
@@ -208,10 +208,12 @@ class _Edm(Persistent):
                 here = (img_resolution >> level) in attend and (k == blocks or not song)
                 self.dec[f"{side}_block{k}"] = Block(song, now + skips.pop(), width * multiplier, emb, attention=here)
                 now = width * multiplier
-        if song:
-            side = f"{img_resolution}x{img_resolution}"
-            self.dec[f"{side}_aux_norm"], self.dec[f"{side}_aux_conv"] = Norm(now, 1e-6), Conv2d(now, out_channels, 3)
-        else:
+            if sums and level < len(multipliers) - 1:
+                self.dec[f"{side}_aux_up"] = Conv2d(out_channels, out_channels, 0, up=True, taps=taps)
+            if song and (sums or level == 0):
+                self.dec[f"{side}_aux_norm"] = Norm(now, 1e-6)
+                self.dec[f"{side}_aux_conv"] = Conv2d(now, out_channels, 3)
+        if not song:
             self.out_norm, self.out_conv = Norm(now, 1e-5), Conv2d(now, out_channels, 3)
 
     def forward(self, x: Tensor, noise: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -224,12 +226,25 @@ class _Edm(Persistent):
             emb = emb + self.map_label(labels)
         emb, skips, image = F.silu(emb), [], x
         for name, block in self.enc.items():
-            if "aux" in name:
+            if "aux_residual" in name:
                 x = skips[-1] = image = (x + block(image)) / math.sqrt(2)
+                continue
+            if "aux_down" in name:
+                image = block(image)
+                continue
+            if "aux_skip" in name:
+                x = skips[-1] = x + block(image)
                 continue
             x = block(x, emb) if isinstance(block, Block) else block(x)
             skips.append(x)
+        total: Any = 0
         for name, block in self.dec.items():
+            if "aux_up" in name:
+                total = block(total)
+            elif "aux_norm" in name:
+                own = F.silu(block(x))
+            elif "aux_conv" in name:
+                total = total + block(own)
             if "aux" in name:
                 continue
             if block.conv0.weight.shape[1] != x.shape[1]:
@@ -237,8 +252,7 @@ class _Edm(Persistent):
             x = block(x, emb)
         if not self.song:
             return self.out_conv(F.silu(self.out_norm(x)))
-        norm, conv = (block for name, block in self.dec.items() if "aux" in name)
-        return conv(F.silu(norm(x)))
+        return total
 
 
 class SongUNet(_Edm):

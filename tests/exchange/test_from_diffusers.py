@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,14 @@ NETS: dict[str, tuple[dict[str, Any], type]] = {
 }  # fmt: skip
 
 
+SCORE = {
+    "block_out_channels": (64, 128, 64), "layers_per_block": 1, "attention_head_dim": None, "norm_num_groups": None,
+    "down_block_types": ("SkipDownBlock2D", "AttnSkipDownBlock2D", "SkipDownBlock2D"), "center_input_sample": True,
+    "up_block_types": ("SkipUpBlock2D", "AttnSkipUpBlock2D", "SkipUpBlock2D"), "time_embedding_type": "fourier",
+    "mid_block_scale_factor": 2**0.5, "norm_eps": 1e-6,
+}  # fmt: skip
+
+
 def saved(folder: Path, settings: dict[str, Any], scheduler: dict[str, Any] | None = None, **options: Any) -> Path:
     """A pipeline of random weights, as diffusers saves it."""
     net = diffusers.UNet2DModel(**(SMALL | settings))
@@ -75,6 +84,40 @@ def test_outputs_are_those_of_diffusers(name: str, tmp_path: Path) -> None:
     imported = read_model(saved(tmp_path / "theirs", settings))
     assert type(imported.config.net) is kind
     agree(imported, tmp_path)
+
+
+def score(folder: Path, **changes: Any) -> Path:
+    """An NCSN++ of diffusers in its folder, as google's are."""
+    net = diffusers.UNet2DModel(**(SMALL | SCORE | changes))
+    randomise(net)
+    net.save_pretrained(folder / "unet")
+    scheduler = diffusers.ScoreSdeVeScheduler(sigma_max=90.0)
+    scheduler.save_pretrained(folder / "scheduler")
+    parts = {"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "ScoreSdeVeScheduler"]}
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "ScoreSdeVePipeline"} | parts))
+    return folder
+
+
+def test_score_networks_are_those_of_diffusers(tmp_path: Path) -> None:
+    imported = read_model(score(tmp_path / "theirs"))
+    assert (imported.config.net.least, imported.config.net.most) == (0.02, 180.0)  # type: ignore[attr-defined]
+    agree(imported, tmp_path)
+    path = tmp_path / "theirs" / "unet" / "config.json"
+    whole = json.loads(path.read_text())
+    for change, message in [
+        ({"center_input_sample": False}, "center_input_sample = False"),
+        ({"mid_block_scale_factor": 1}, r"not sqrt\(2\)"),
+        ({"block_out_channels": [32, 128, 64]}, "less than 64 channels"),
+        ({"in_channels": 1}, "not of colour"),
+    ]:
+        path.write_text(json.dumps(whole | change))
+        with pytest.raises(UserError, match=message):
+            read_model(tmp_path / "theirs")
+    path.write_text(json.dumps(whole))
+    saved(tmp_path / "other", ATTEND)
+    shutil.copytree(tmp_path / "other" / "scheduler", tmp_path / "theirs" / "scheduler", dirs_exist_ok=True)
+    with pytest.raises(UserError, match="its scheduler is a DDPMScheduler"):
+        read_model(tmp_path / "theirs")
 
 
 def test_binary_weights_and_a_network_alone_are_read(tmp_path: Path) -> None:
@@ -149,7 +192,8 @@ def test_classes_must_be_given_and_are_used(tmp_path: Path) -> None:
     [
         ({"act_fn": "relu"}, "act_fn = 'relu'"),
         ({"_class_name": "UNet2DConditionModel"}, "UNet2DConditionModel"),
-        ({"down_block_types": ["SkipDownBlock2D", "DownBlock2D"]}, "SkipDownBlock2D"),
+        ({"down_block_types": ["KDownBlock2D", "DownBlock2D"]}, "KDownBlock2D"),
+        ({"down_block_types": ["SkipDownBlock2D", "DownBlock2D"]}, "in a score network"),
         ({"layers_per_block": 2}, "its weights are not those of the network"),
         ({"block_out_channels": [4096, 8192], "norm_num_groups": 32}, "its weights are not those of the network"),
         ({"in_channels": 4}, "takes 4 channels and returns 3"),

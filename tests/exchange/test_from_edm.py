@@ -29,6 +29,7 @@ NETS: dict[str, dict[str, Any]] = {
     "ADM": SMALL | {"model_type": "DhariwalUNet", "num_blocks": 2},
     "NCSN++": SMALL | NCSN,
     "NCSN++, three levels, classes": SMALL | NCSN | {"channel_mult": [1, 2, 1], "label_dim": 3, "num_blocks": 2},
+    "skips, three levels": SMALL | NCSN | {"encoder_type": "skip", "decoder_type": "skip", "channel_mult": [1, 2, 1]},
     "residual encoder without a filter": SMALL | {"model_type": "SongUNet", "encoder_type": "residual"},
     "DDPM++, VP": SMALL | {"model_type": "SongUNet", "form": "VPPrecond"},
     "NCSN++, VE": SMALL | NCSN | {"form": "VEPrecond"},
@@ -93,9 +94,9 @@ def test_other_snapshots_are_refused_and_nothing_is_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"it names (posix|nt)\.system"):
         read_model(tmp_path / "x.pkl")
     assert not (tmp_path / "trace").exists()
-    net.model._init_kwargs["encoder_type"] = "skip"
+    net.model._init_kwargs["encoder_type"] = "other"
     snapshot(tmp_path / "x.pkl", net)
-    with pytest.raises(UserError, match="encoder_type = skip is not read"):
+    with pytest.raises(UserError, match="encoder_type = other is not read"):
         read_model(tmp_path / "x.pkl")
     net._init_kwargs["beta_d"] = 5
     net.model._init_kwargs |= {"encoder_type": "standard", "num_blocks": 1}

@@ -55,8 +55,10 @@ class Import:
         error, why = None, ""
         try:
             error = difference(model, imported)
-        except ModuleNotFoundError:
+        except ModuleNotFoundError as missing:
             why = f"not compared: {imported.library} is not installed"
+            if str(missing.name).replace("_", "-") != imported.library.replace("_", "-"):
+                why = f"not compared: {imported.library} needs {missing.name}, which is not installed"
         except UserError as reason:
             why = f"not compared: {reason}"
         facts: dict[str, Any] = {

@@ -53,8 +53,8 @@ _ADM = {
 _DEFAULTS: dict[str, dict[str, Any]] = {"SongUNet": _SONG, "DhariwalUNet": _ADM}
 _KNOWN = {
     "embedding_type": ("positional", "fourier"),
-    "encoder_type": ("standard", "residual"),
-    "decoder_type": ("standard",),
+    "encoder_type": ("standard", "residual", "skip"),
+    "decoder_type": ("standard", "skip"),
 }
 """Settings of which only some values are read."""
 _VP_LEAST = 1e-3
@@ -185,7 +185,8 @@ def _network(kind: str, settings: Mapping[str, Any], size: int) -> GeneralUNetCo
         scale_shift=not song, output_scale=0.5**0.5 if song else 1.0, halving="block", doubling="block", 
         resample_shortcut=song, head_width=0 if song else 64, up_attention="last" if song else "all",
         waves="random" if settings.get("embedding_type") == "fourier" else "powers", taps=taps,
-        encoder="residual" if settings.get("encoder_type") == "residual" else "plain",
+        encoder=settings.get("encoder_type", "standard").replace("standard", "plain"),
+        decoder=settings.get("decoder_type", "standard").replace("standard", "plain"),
     )  # fmt: skip
 
 
@@ -198,7 +199,6 @@ def _ours(state: dict[str, Tensor], net: GeneralUNetConfig, size: int, kind: str
     ours = renamed(kept, _places(net, size), _PARTS)
     if waves is not None:
         ours["time.waves"] = waves
-    ours |= _filters(state, net, size)
     for name, value in ours.items():
         if ".qkv." in name:
             width = value.shape[0] // 3
@@ -208,18 +208,6 @@ def _ours(state: dict[str, Tensor], net: GeneralUNetConfig, size: int, kind: str
         absent = torch.zeros_like(label[:, 0]) if bias is None else bias
         ours["condition.parts.0.table.weight"] = with_absent(label.T * scale + absent, absent)
     return pointwise(ours)
-
-
-def _filters(state: Mapping[str, Tensor], net: GeneralUNetConfig, size: int) -> dict[str, Tensor]:
-    """The filters by our names: of a block that resamples, those of its two convolutions are the same."""
-    found = {}
-    for theirs, ours in _places(net, size).items():
-        inside = theirs if ours.startswith("beside.") else f"{theirs}.conv0"
-        filtered = ours.startswith("beside.") or (ours.endswith(".resample") and net.taps != (1, 1))
-        if filtered and f"{inside}.resample_filter" in state:
-            name = ours.removesuffix(".conv") if ours.startswith("beside.") else f"{ours}.resample"
-            found[f"{name}.filter.kernel"] = state[f"{inside}.resample_filter"][0, 0]
-    return found
 
 
 def _places(net: GeneralUNetConfig, size: int) -> dict[str, str]:
@@ -237,7 +225,8 @@ def _places(net: GeneralUNetConfig, size: int) -> dict[str, str]:
         for index in range(net.blocks + 1):
             block(f"dec.{side}_block{index}", f"up.{place}.blocks.{index}", f"up.{place}.attention.{index}")
         block(f"enc.{side}_down", f"down.{level - 1}.resample")
-        places[f"enc.{side}_aux_residual"] = f"beside.{level - 1}.conv"
+        places |= {f"enc.{side}_aux_{kind}": f"beside.{level - 1}.conv" for kind in ("residual", "skip")}
+        places |= {f"dec.{side}_aux_{part}": f"exits.{place}.{part}" for part in ("norm", "conv")}
         block(f"dec.{side}_up", f"up.{place - 1}.resample")
     block(f"dec.{side}_in0", "middle_1", "middle_attention")
     block(f"dec.{side}_in1", "middle_2")

@@ -48,6 +48,7 @@ class Reader:
         predicts: `eps`, `x0` or `v`, where the checkpoint does not tell.
         heads: of attention, where there are no learned keys (before version 1.9).
         theta: of the time's waves, if it was not 10,000.
+        batch: images a step; the checkpoint counts steps, and 16 is what its Trainer takes if it is not told.
     """
 
     size: tuple[int, ...] = ()
@@ -56,6 +57,7 @@ class Reader:
     predicts: str | None = None
     heads: int = 4
     theta: float = 10000.0
+    batch: int = 16
 
     @staticmethod
     def recognises(contents: Contents) -> bool:
@@ -100,9 +102,13 @@ class Reader:
             Config(net=net, diffusion=diffusion),
             (channels, *self._size(net)),
             state,
-            images=max(step, 0),
+            images=max(step, 0) * self.batch,
             kind=kind,
-            notes=(f"written by version {version or 'unknown'}; {step:,} steps of training", *notes),
+            notes=(
+                f"written by version {version or 'unknown'}; {step:,} steps of training, of {self.batch} images each "
+                "if that is its batch (--set batch=N)",
+                *notes,
+            ),
             reference=lambda: _reference(net, channels, state, learned),
             library="denoising-diffusion-pytorch",
         )
@@ -218,7 +224,7 @@ def _version(text: Any) -> tuple[int, ...] | None:
 
 def _reference(net: LucidConfig, channels: int, state: dict[str, Tensor], learned: bool) -> Reference:
     """The installed library's network with the same weights."""
-    from denoising_diffusion_pytorch import Unet  # type: ignore[import-not-found, unused-ignore]
+    from denoising_diffusion_pytorch import Unet  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
     if net.norm != "rms" or not net.memory:
         raise UserError("the installed version has another network than the one that wrote this file")

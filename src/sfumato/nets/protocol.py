@@ -54,7 +54,7 @@ class Network(nn.Module, ABC):
     """
 
     interface: Interface
-    edges = ("time", "condition", "augment", "entrance", "exit")
+    edges: tuple[str, ...] = ("time", "condition", "augment", "entrance", "exit")
     """The modules at its edges: they read or write what is not a feature of the network's own."""
 
     def matrices(self) -> dict[str, nn.Parameter]:

@@ -10,6 +10,7 @@ the sum of the rows times their amounts, which the pipeline file computes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -34,6 +35,11 @@ _WHOLE = {
     "conv_out": "exit",
     "class_embedding": "condition.parts.0.table",
 }
+_SCORE = (
+    (r"^down_blocks\.(\d+)\.resnet_down\.", r"down_blocks.\1.downsamplers.0."),
+    (r"^up_blocks\.(\d+)\.resnet_up\.", r"up_blocks.\1.upsamplers.0."),
+)
+"""Blocks that resample in a score network, by the names of those in other networks."""
 _OLD = {".query": ".to_q", ".key": ".to_k", ".value": ".to_v", ".proj_attn": ".to_out.0"}
 
 
@@ -65,6 +71,20 @@ def to_ours(state: Mapping[str, Tensor], conditions: Sequence[int] = ()) -> dict
         for index, rows in enumerate(torch.split(table, [rows_of(count) for count in conditions])):
             ours |= {f"condition.parts.{index}.{name}": value for name, value in _part(rows, conditions[index]).items()}
     return ours
+
+
+def score_to_ours(state: Mapping[str, Tensor], last: int) -> dict[str, Tensor]:
+    """Return the weights of an NCSN++; `last` is the index of a level's last block, which attention follows."""
+    ours, rest = {"time.waves": state["time_proj.weight"]}, dict[str, Tensor]()
+    for name, value in state.items():
+        if found := re.fullmatch(r"(down|up)_blocks\.(\d+)\.skip_(conv|norm)\.(\w+)", name):
+            way, level, part, leaf = found.groups()
+            ours[f"{'beside' if way == 'down' else 'exits'}.{level}.{part}.{leaf}"] = value
+        elif name != "time_proj.weight":
+            for pattern, new in _SCORE:
+                name = re.sub(pattern, new, name)
+            rest[re.sub(r"^(up_blocks\.\d+\.attentions)\.0\.", rf"\1.{last}.", name)] = value
+    return ours | to_ours(rest)
 
 
 def rows_of(count: int) -> int:

@@ -24,7 +24,6 @@ from sfumato.exchange.diffusers import schedulers, settings
 from sfumato.exchange.formats import MARK
 from sfumato.exchange.imports import Contents, Imported
 from sfumato.model import Model
-from sfumato.run.folder import WEIGHTS
 
 PIPELINE, CLASS = "sfumato_pipeline", "SfumatoPipeline"
 """The module of the pipeline file, and its class."""
@@ -116,7 +115,7 @@ def exact(contents: Contents, imported: Imported, scheduler: Mapping[str, Any]) 
         config = from_stored(facts["config"])
         vocabulary = None if facts["vocabulary"] is None else AttributeVocabulary.from_plain(facts["vocabulary"])
         kind, images = facts["weights"]["kind"], int(facts["weights"]["images"])
-        same = tuple(facts["shape"]) == imported.shape and kind in WEIGHTS and images >= 0
+        same = tuple(facts["shape"]) == imported.shape and kind in ("ema", "raw") and images >= 0
         same &= vocabulary == imported.vocabulary and _describes(config, imported.config, scheduler)
         format_ = formats.from_plain(facts["values"])
     except (UserError, KeyError, TypeError, ValueError, AttributeError):

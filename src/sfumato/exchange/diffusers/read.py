@@ -15,11 +15,13 @@ from torch import Tensor
 
 from sfumato.conditions.vocabulary import AttributeVocabulary
 from sfumato.config.config import Config
+from sfumato.config.diffusion import DiffusionConfig
 from sfumato.config.train import TrainConfig
 from sfumato.data.formats.torch_file import read_torch, tensors_in
 from sfumato.errors import UserError
 from sfumato.exchange.diffusers import names, own, schedulers, settings
 from sfumato.exchange.imports import Contents, Imported, Reference, classes, load_safetensors, with_absent
+from sfumato.nets.preconditioned import PreconditionedConfig
 
 _FILES = tuple(f"diffusion_pytorch_model.{end}" for end in ("safetensors", "bin", "fp16.safetensors", "fp16.bin"))
 _CLASSES = "it was trained with a class for every image: without --label the classes take turns"
@@ -55,6 +57,8 @@ class Reader:
         table = contents.json(folder + "config.json")
         if (kind := table.get("_class_name", "UNet2DModel")) != "UNet2DModel":
             raise UserError(f"its network is a {kind}: only UNet2DModel is read")
+        if settings.is_score(table):
+            return self._score(contents, folder, table)
         square = 1 if entries is None else entries.patch**2
         channels, out = int(table.get("in_channels", 3)) // square, int(table.get("out_channels", 3)) // square
         if out not in (channels, 2 * channels):
@@ -80,6 +84,23 @@ class Reader:
             library="diffusers",
         )
         return own.exact(contents, imported, scheduler)
+
+    def _score(self, contents: Contents, folder: str, table: dict[str, Any]) -> Imported:
+        """A score network: its images lie in [0, 1] and ours in [-1, 1], so that our noise is twice its own."""
+        inner, name = settings.score_to_ours(table), "scheduler/scheduler_config.json"
+        scheduler = contents.json(name) if name in contents.names else {}
+        if str(scheduler.get("_class_name", "ScoreSdeVeScheduler")) != "ScoreSdeVeScheduler":
+            raise UserError(f"its scheduler is a {str(scheduler['_class_name'])[:60]}: of score networks only "
+                            "ScoreSdeVeScheduler's are read")  # fmt: skip
+        least, most = (2 * float(scheduler.get(f"sigma_{end}", usual)) for end, usual in (("min", 0.01), ("max", 1348)))
+        net = PreconditionedConfig(inner, least=least, most=most, form="ve")
+        state = names.score_to_ours(_state(contents, folder), inner.blocks)
+        return Imported(
+            Config(net=net, diffusion=DiffusionConfig(schedule=net.chain, parameterization="x0", loss_space="v")),
+            (3, *self._size(table)), {f"inner.{key}": value for key, value in state.items()},
+            notes=(f"a score network, sampled from a noise of {most:g} down to {least:g}",),
+            reference=lambda: _score_reference(table, _state(contents, folder), net), library="diffusers",
+        )  # fmt: skip
 
     def _size(self, table: dict[str, Any]) -> tuple[int, int]:
         size = self.size or table.get("sample_size")
@@ -120,8 +141,8 @@ def _state(contents: Contents, folder: str) -> dict[str, Tensor]:
     raise UserError(f"it has no weights: one of {', '.join(_FILES)} is expected in {folder or 'it'}")
 
 
-def _reference(table: dict[str, Any], state: dict[str, Tensor], entries: own.Entries | None) -> Reference:
-    """diffusers' network with the file's own weights, inside our pipeline file where it needs that."""
+def _unet(table: dict[str, Any], state: dict[str, Tensor]) -> Any:
+    """diffusers' network with the file's own weights."""
     from diffusers import UNet2DModel  # type: ignore[attr-defined, unused-ignore]
 
     known = {name: table[name] for name in (*settings.DEFAULTS, "sample_size", "in_channels", "out_channels")
@@ -129,7 +150,26 @@ def _reference(table: dict[str, Any], state: dict[str, Tensor], entries: own.Ent
     build: Any = UNet2DModel
     net: Any = build(**known)
     net.load_state_dict({names.renewed(name): value.float() for name, value in state.items()})
-    net.eval()
+    return net.eval()
+
+
+def _score_reference(table: dict[str, Any], state: dict[str, Tensor], config: PreconditionedConfig) -> Reference:
+    """The image that diffusers' score means: of images in [0, 1], y + sigma^2 score."""
+    net = _unet(table, state)
+
+    def image(x: Tensor, steps: Tensor, rows: Tensor | None) -> Tensor:
+        sigma = config.chain.log_noise(steps.double()).exp().float() / 2
+        wide = sigma[:, None, None, None]
+        y = (x * (1 + 4 * wide**2).sqrt() + 1) / 2
+        score: Tensor = net(y, sigma).sample
+        return 2 * (y + wide**2 * score) - 1
+
+    return image
+
+
+def _reference(table: dict[str, Any], state: dict[str, Tensor], entries: own.Entries | None) -> Reference:
+    """diffusers' network with the file's own weights, inside our pipeline file where it needs that."""
+    net = _unet(table, state)
     if entries is None:
         return lambda x, steps, rows: net(x, steps, class_labels=None if rows is None else rows[:, 0].long()).sample
     from sfumato.exchange.diffusers.pipeline import SfumatoPipeline

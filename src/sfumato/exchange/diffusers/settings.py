@@ -1,7 +1,8 @@
 """The settings of diffusers' UNet2DModel as ours, and back.
 
 Its blocks are named by type. Those that a U-Net of denoising diffusion is made of are read: `DownBlock2D`,
-`AttnDownBlock2D`, `ResnetDownsampleBlock2D` and their counterparts on the way up.
+`AttnDownBlock2D`, `ResnetDownsampleBlock2D` and their counterparts on the way up; and `SkipDownBlock2D` and its like,
+which are NCSN++, a score network.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ DEFAULTS: dict[str, Any] = {
 
 _DOWN = {"DownBlock2D": False, "AttnDownBlock2D": True, "ResnetDownsampleBlock2D": False}
 _UP = {"UpBlock2D": False, "AttnUpBlock2D": True, "ResnetUpsampleBlock2D": False}
+_SKIP_DOWN = {"SkipDownBlock2D": False, "AttnSkipDownBlock2D": True}
+_SKIP_UP = {"SkipUpBlock2D": False, "AttnSkipUpBlock2D": True}
 """Types of blocks, and whether they attend."""
 _FIXED = {
     "center_input_sample": (False,),
@@ -107,6 +110,55 @@ def to_ours(table: Mapping[str, Any], patch: int = 1, time_scale: float = 1.0) -
         time_scale=time_scale,
     )
     return _plain(config)
+
+
+_SCORE = {
+    "center_input_sample": (True,),
+    "time_embedding_type": ("fourier",),
+    "mid_block_type": ("UNetMidBlock2D",),
+    "norm_num_groups": (None, 32),
+    "attn_norm_num_groups": (None,),
+    "resnet_time_scale_shift": ("default",),
+    "act_fn": ("silu", "swish"),
+    "class_embed_type": (None,),
+    "num_class_embeds": (None,),
+    "add_attention": (True,),
+}
+"""What the settings of a score network must be, which is what those that were published have."""
+
+
+def is_score(table: Mapping[str, Any]) -> bool:
+    """Return whether a network gives the score at a noise level: NCSN++ (Song et al. 2021, 2011.13456)."""
+    return str(table.get("time_embedding_type")) == "fourier" or any("Skip" in str(kind) for kind in _types(table))
+
+
+def _types(table: Mapping[str, Any]) -> list[Any]:
+    return [*(table.get("down_block_types") or ()), *(table.get("up_block_types") or ())]
+
+
+def score_to_ours(table: Mapping[str, Any]) -> GeneralUNetConfig:
+    """Return our configuration of an NCSN++ without its preconditioning; arguments and errors as `to_ours`."""
+    settings = DEFAULTS | {name: table[name] for name in DEFAULTS if name in table}
+    for name, allowed in _SCORE.items():
+        if settings[name] not in allowed:
+            raise UserError(f"{name} = {settings[name]!r} is not supported in a score network (only {allowed[0]!r} is)")
+    widths, half = [int(width) for width in settings["block_out_channels"]], 0.5**0.5
+    down, up = _attends(settings["down_block_types"], _SKIP_DOWN), _attends(settings["up_block_types"], _SKIP_UP)
+    if not len(widths) == len(down) == len(up) or down != up[::-1] or int(table.get("in_channels", 3)) != 3:
+        raise UserError("its blocks on the way up do not mirror those on the way down, or its images are not of colour")
+    if not math.isclose(1 / float(settings["mid_block_scale_factor"]), half, rel_tol=1e-6):
+        raise UserError("mid_block_scale_factor is not sqrt(2), which is not supported in a score network")
+    if min(widths) < 64 or min([128, *(width for width, attends in zip(widths, down, strict=True) if attends)]) < 128:
+        raise UserError("a level has less than 64 channels, or less than 128 with attention, which is not supported")
+    base, head = math.gcd(*widths), settings["attention_head_dim"]
+    return GeneralUNetConfig(
+        base=base, multipliers=tuple(width // base for width in widths), blocks=int(settings["layers_per_block"]),
+        attention=tuple(level for level, attends in enumerate(down) if attends), dropout=float(settings["dropout"]),
+        groups=32, least_group=4, entrance=widths[0], time_width=2 * widths[0],
+        embedding=int(settings["time_embedding_dim"] or 4 * widths[0]), eps=float(settings["norm_eps"]),
+        output_scale=half, halving="block", doubling="block", resample_shortcut=True, up_attention="last",
+        head_width=0 if head is None else int(head), waves="random", taps=(1, 3, 3, 1), encoder="skip", decoder="skip",
+    )  # fmt: skip
 
 
 def _plain(config: GeneralUNetConfig) -> UNetConfig:
@@ -182,6 +234,7 @@ def to_theirs(config: UNetConfig) -> dict[str, Any]:
         "waves": wide.waves != "powers",
         "taps": wide.taps != (1, 1),
         "encoder": wide.encoder != "plain",
+        "decoder": wide.decoder != "plain",
         "halving": wide.halving == "mean",
         "doubling": wide.doubling == "nearest",
         "up_attention": wide.up_attention == "last" and bool(wide.attention),

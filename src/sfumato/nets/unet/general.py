@@ -11,7 +11,8 @@ levels of residual blocks, some with attention, a stack of skips. They differ in
     halving         a convolution padded on both sides, a mean, or a residual block around a mean (BigGAN's)
     doubling        nearest neighbour with or without a convolution, or a residual block around it
     both            means and nearest neighbours smoothed by a filter (Zhang 2019, 1904.11486)
-    way down        the image, halved with it, is added to every level (2011.13456, App. H.1)
+    ways            the image, halved with it, is added to every level of the way down, and every level of the way up
+                    adds to the output (2011.13456, App. H.1)
     attention       width of a head in place of their number, in other places
     normalisation   eps, at least so many channels a group
 
@@ -32,6 +33,7 @@ from sfumato.nets.base import require
 from sfumato.nets.dropout import dropout
 from sfumato.nets.protocol import Interface
 from sfumato.nets.unet.blocks import Downsample, ResidualBlock, SelfAttention, Upsample, norm_silu, normalised
+from sfumato.nets.unet.filters import Double, Exit, Filter, Halve, ResidualPath, SkipPath
 from sfumato.nets.unet.unet import UNet, UNetConfig
 
 HALVINGS = ("low", "conv", "mean", "block")
@@ -41,7 +43,7 @@ DOUBLINGS = ("conv", "nearest", "block")
 """Nearest neighbour with a 3x3 convolution, without, or inside a residual block."""
 LAST = ("all", "last")
 WAVES = ("powers", "random")
-ENCODERS = ("plain", "residual")
+ENCODERS, DECODERS = ("plain", "residual", "skip"), ("plain", "skip")
 LARGEST = 65_536
 """A longer row or vector is a mistake."""
 
@@ -71,8 +73,10 @@ class GeneralUNetConfig(UNetConfig):
         waves: frequencies of the time's row: `powers` of 10000, or `random` ones, normal with deviation 16, kept with
             the weights; the angle is then 2 pi frequency time.
         taps: of the filter along each side that smooths where a mean or a block halves or doubles; (1, 1) is none.
-        encoder: `plain`, or `residual`: at every halving the image, halved by a 3x3 convolution and `taps`, is added,
-            their sum scaled by sqrt(1/2), and the sum is halved so at the next.
+        encoder: `plain`; `residual`: at every halving the image, halved by a 3x3 convolution and `taps`, is added,
+            their sum scaled by sqrt(1/2), and the sum is halved so at the next; or `skip`: the image, halved by `taps`
+            alone, is added by a 1x1 convolution.
+        decoder: `plain`, or `skip`: each level has an exit of its own, and the output is their sum, doubled by `taps`.
     """
 
     dropout: float = 0.0
@@ -96,6 +100,7 @@ class GeneralUNetConfig(UNetConfig):
     waves: str = "powers"
     taps: tuple[int, ...] = (1, 1)
     encoder: str = "plain"
+    decoder: str = "plain"
 
     def __post_init__(self) -> None:
         for name, default in (("entrance", self.base), ("time_width", self.base), ("embedding", 4 * self.base)):
@@ -103,7 +108,7 @@ class GeneralUNetConfig(UNetConfig):
             require(4 <= value <= LARGEST, f"net.{name} is {value}: give a number from 4 to {LARGEST}")
             object.__setattr__(self, name, value)
         choices_of = {"halving": HALVINGS, "doubling": DOUBLINGS, "up_attention": LAST}
-        for name, choices in (choices_of | {"waves": WAVES, "encoder": ENCODERS}).items():
+        for name, choices in (choices_of | {"waves": WAVES, "encoder": ENCODERS, "decoder": DECODERS}).items():
             value = getattr(self, name)
             require(value in choices, f"net.{name} is '{value}': choose from {', '.join(choices)}")
         require(self.time_width % 2 == 0, f"net.time_width is {self.time_width}: give an even number")
@@ -246,98 +251,29 @@ class GeneralAttention(SelfAttention):
         return x if self.output_scale == 1 else x * self.output_scale
 
 
-class Filter(nn.Module):
-    """Halving or doubling with a smoothing filter f, the product of the same taps along both sides, its sum 1:
-
-    y_i = sum_k f_k x_{2 i + k - p},        y_j = 4 sum_i f_{j - 2 i + p} x_i,      p = n / 2 - 1 for n taps.
-    """
-
-    def __init__(self, taps: tuple[int, ...]) -> None:
-        super().__init__()
-        line = torch.tensor(taps, dtype=torch.float32)
-        self.register_buffer("kernel", torch.outer(line, line) / line.sum() ** 2)
-        self.padding = len(taps) // 2 - 1
-
-    def _weight(self, x: Tensor) -> Tensor:
-        return self.get_buffer("kernel").to(x.dtype).expand(x.shape[1], 1, -1, -1)
-
-    def down(self, x: Tensor, padding: int | None = None) -> Tensor:
-        """Map (B, C, H, W) to (B, C, H / 2, W / 2), zeros around the image; `padding` in place of p."""
-        padding = self.padding if padding is None else padding
-        return F.conv2d(x, self._weight(x), stride=2, padding=padding, groups=x.shape[1])
-
-    def up(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, C, 2 H, 2 W)."""
-        return F.conv_transpose2d(x, 4 * self._weight(x), stride=2, padding=self.padding, groups=x.shape[1])
-
-
-def _filter(taps: tuple[int, ...]) -> Filter | None:
-    """The filter of some taps; None where it is the plain mean or the nearest neighbour."""
-    return None if taps == (1, 1) else Filter(taps)
-
-
-class Halve(nn.Module):
-    """Halve height and width by the mean of 2x2 pixels, smoothed by `taps`, or of `width` channels by a 3x3 convolution
-    of stride 2 padded on all sides: window i begins at pixel 2 i - 1."""
-
-    def __init__(self, width: int = 0, taps: tuple[int, ...] = (1, 1)) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, stride=2, padding=1) if width else None
-        self.filter = _filter(taps)
-
-    def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
-        """Map (B, C, H, W), H and W even, to (B, C, H / 2, W / 2)."""
-        if self.filter is not None:
-            return self.filter.down(x)
-        out: Tensor = F.avg_pool2d(x, 2) if self.conv is None else self.conv(x)
-        return out
-
-
-class Double(nn.Module):
-    """Double height and width by nearest neighbour, smoothed by `taps`."""
-
-    def __init__(self, taps: tuple[int, ...] = (1, 1)) -> None:
-        super().__init__()
-        self.filter = _filter(taps)
-
-    def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
-        """Map (B, C, H, W) to (B, C, 2 H, 2 W)."""
-        if self.filter is not None:
-            return self.filter.up(x)
-        out: Tensor = F.interpolate(x, scale_factor=2.0, mode="nearest")
-        return out
-
-
-class Beside(nn.Module):
-    """The image on its way down: a 3x3 convolution whose output is halved by a filter. Zeros around the image are seen
-    by the convolution alone, as one 3x3 convolution and the filter were one kernel."""
-
-    def __init__(self, inputs: int, outputs: int, taps: tuple[int, ...]) -> None:
-        super().__init__()
-        self.conv, self.filter = nn.Conv2d(inputs, outputs, 3), Filter(taps)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, inputs, H, W), H and W even, to (B, outputs, H / 2, W / 2)."""
-        out = F.conv2d(x, self.conv.weight, padding=1 + self.filter.padding)
-        bias = self.conv.bias
-        assert bias is not None
-        return self.filter.down(out, 0) + bias[:, None, None]
-
-
 class GeneralUNet(UNet):
     """The network of a `GeneralUNetConfig`."""
 
     config: GeneralUNetConfig
+    edges = (*UNet.edges, "beside", "exits")
 
     def __init__(self, config: GeneralUNetConfig, interface: Interface = Interface()) -> None:
         super().__init__(config, interface)
         self.time = GeneralTime(config)  # type: ignore[assignment]
         if config.early_condition and interface.vocabulary is not None:
             self.condition = interface.vocabulary.embedding(config.time_width)
-        inputs = [interface.channels * config.patch**2, *config.widths[:-2]]
-        paths = zip(inputs, config.widths[:-1], strict=False) if config.encoder == "residual" else ()
-        self.beside = nn.ModuleList(Beside(*path, config.taps) for path in paths)
+        image, inner = interface.channels * config.patch**2, config.widths[:-1]
+        if config.encoder == "residual":
+            paths = zip((image, *inner), inner, strict=False)
+            self.beside = nn.ModuleList(ResidualPath(*path, config.taps) for path in paths)
+        else:
+            skip = inner if config.encoder == "skip" else ()
+            self.beside = nn.ModuleList(SkipPath(image, width, config.taps) for width in skip)
+        outputs, ends = interface.outputs * config.patch**2, config.widths[:0:-1] if config.decoder == "skip" else ()
+        self.exits = nn.ModuleList(Exit(config.norm(width), outputs) for width in ends)
         self._initialise()
+        for own in self.exits:
+            nn.init.zeros_(own.conv.weight)  # type: ignore[arg-type, union-attr]
 
     def embed(self, time: Tensor, condition: Condition | None, augment: Tensor | None) -> Tensor:
         """Return the vector, (B, embedding); see `Conditioned.embed`."""
@@ -357,6 +293,21 @@ class GeneralUNet(UNet):
         for level, stage in enumerate(self.down):
             x = stage(x, emb, skips)
             if level < len(self.beside):
-                x = (x + self.beside[level](image)) * 0.5**0.5
-                skips[-1] = image = x
+                x, image = self.beside[level](x, image)
+                skips[-1] = x
         return x, skips
+
+    def way_up(self, x: Tensor, emb: Tensor, skips: list[Tensor]) -> Tensor:
+        """Return the output of the way up; see `UNet.way_up`."""
+        if not self.exits:
+            return super().way_up(x, emb, skips)
+        double = Filter(self.config.taps).up
+        out: Tensor | None = None
+        for level, stage in enumerate(self.up):
+            x = stage.across(x, emb, skips)  # type: ignore[operator]
+            last = level == len(self.exits)
+            own = self.exit(norm_silu(self.norm, x)) if last else self.exits[level](x)
+            out = own if out is None else double(out) + own
+            x = x if last else stage.resample(x, emb)  # type: ignore[operator]
+        assert out is not None
+        return out

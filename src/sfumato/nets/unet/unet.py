@@ -212,10 +212,13 @@ class Up(Stage):
 
     def forward(self, x: Tensor, emb: Tensor, skips: list[Tensor]) -> Tensor:
         """Run the blocks, then double."""
+        x = self.across(x, emb, skips)
+        return x if self.resample is None else self.resample(x, emb)  # type: ignore[no-any-return]
+
+    def across(self, x: Tensor, emb: Tensor, skips: list[Tensor]) -> Tensor:
+        """Run the blocks."""
         for index in range(len(self.blocks)):
             x = self.step(index, torch.cat([x, skips.pop()], dim=1), emb)
-        if self.resample is not None:
-            x = self.resample(x, emb)
         return x
 
 
@@ -300,6 +303,10 @@ class UNet(Conditioned):
         """Run the way down, the middle and the way up."""
         x, skips = self.way_down(x, emb)
         x = self.middle_2(self.middle_attention(self.middle_1(x, emb)), emb)
+        return self.way_up(x, emb, skips)
+
+    def way_up(self, x: Tensor, emb: Tensor, skips: list[Tensor]) -> Tensor:
+        """Return the network's output, from the result of the middle and the skips."""
         for stage in self.up:
             x = stage(x, emb, skips)
         out: Tensor = self.exit(norm_silu(self.norm, x))
