@@ -70,6 +70,8 @@ class Reader:
 
     def read(self, contents: Contents) -> Imported:
         """Read it; see `imports.Reader`."""
+        if self.batch < 1:
+            raise UserError(f"batch = {self.batch}: give the images of a step, 1 or more")
         tree = contents.tree
         state, kind = self._state(tree)
         version = self.version or tree.get("version")
