@@ -30,6 +30,7 @@ from sfumato.config.config import Config, from_stored, own_files, to_dict
 from sfumato.config.data import LARGEST_SIDE, MOST_CHANNELS, DataConfig
 from sfumato.data.dataset import Dataset, open_data
 from sfumato.data.sources.builtin import BUILTIN
+from sfumato.data.sources.protocol import printable
 from sfumato.diffusion import NetworkDenoiser, Schedule
 from sfumato.errors import UserError
 from sfumato.files import write_atomic
@@ -60,6 +61,7 @@ class Model:
         kind: `ema`, the average of the weights, or `raw`.
         path: the file; empty for a model in training.
         file_sha256: the hash of the file as it was read; empty where it is to be computed.
+        origin: the library and the file that it was imported from; empty where it was trained here.
     """
 
     net: Network = field(repr=False)
@@ -71,6 +73,7 @@ class Model:
     kind: str = "ema"
     path: Path = Path()
     file_sha256: str = field(default="", repr=False)
+    origin: str = field(default="", repr=False)
 
     def __repr__(self) -> str:
         names = "".join(f", {attribute.name}" for attribute in self.attributes)
@@ -120,6 +123,7 @@ class Model:
             "weights": str(self.path),
             "weights_kind": self.kind,
             "weights_bytes": self.path.stat().st_size,
+            "origin": self.origin,
         }
 
     def header(self) -> dict[str, Any]:
@@ -176,6 +180,7 @@ def packed(
     vocabulary: Vocabulary | None = None,
     kind: str = "ema",
     images: int = 0,
+    origin: str = "",
 ) -> bytes:
     """Return the content of a weights file.
 
@@ -186,8 +191,10 @@ def packed(
         vocabulary: of its conditions; None where it has none.
         kind: `ema` or `raw`.
         images: number of training images seen.
+        origin: the library and the file that it was imported from.
     """
-    return pack(state, _header(config, codec, vocabulary, kind, images))
+    facts = _header(config, codec, vocabulary, kind, images)
+    return pack(state, facts | ({"origin": origin} if origin else {}))
 
 
 def _header(config: Config, codec: Codec, vocabulary: Vocabulary | None, kind: str, images: int) -> dict[str, Any]:
@@ -254,7 +261,8 @@ def load(path: Path | str | Run, weights: str = "ema", device: torch.device | st
     else:
         net = _build(config.net, interface, content, file).to(device)
     denoiser = NetworkDenoiser(net, schedule, config.diffusion.build_parameterization())
-    return Model(net, config, denoiser, codec, vocabulary, images, kind, file, sha256)
+    origin = printable(str(facts.get("origin", ""))[:200])
+    return Model(net, config, denoiser, codec, vocabulary, images, kind, file, sha256, origin)
 
 
 def _plausible(table: dict[str, Any]) -> dict[str, Any]:

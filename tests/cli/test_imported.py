@@ -109,5 +109,24 @@ def test_an_import_is_trained_on_by_its_own_network(kind: str, sfumato: Command,
     before, after = theirs.net.state_dict(), on.net.state_dict()
     far = max(float((value - before[name]).abs().max()) for name, value in after.items())
     assert 0 < far < 0.1
+    info = done(sfumato("info", "runs/theirs"))
+    assert theirs.origin in info
+    assert "none yet" not in info
+    assert f"imported: {theirs.origin}" in done(sfumato("info", "runs/on"))
     other = sfumato("train", "digits", "--init", "runs/theirs", "--run", "runs/other", "--preset", "large128", *SHORT)
     assert (other.code, "has no tensor that fits" in other.err) == (2, True)
+
+
+def test_a_card_tells_what_was_trained_where(sfumato: Command, tmp_path: Path) -> None:
+    source, _ = of_edm(tmp_path)
+    done(sfumato("import", source, "--set", "steps=20", "--out", "theirs.safetensors"))
+    done(sfumato("push", "theirs.safetensors", "--to", "first"))
+    card = (tmp_path / "first" / "README.md").read_text()
+    assert "trained with another library (imported: EDM, network-snapshot-000010.pkl)" in card
+    assert "Source: not known." in card
+    assert "by muon" not in card
+    done(sfumato("train", "digits", "--init", "first", "--run", "on", *SHORT))
+    done(sfumato("push", "on", "--to", "second"))
+    card = (tmp_path / "second" / "README.md").read_text()
+    assert "It began with the weights `first`, imported: EDM, network-snapshot-000010.pkl" in card
+    assert "by muon with the rate 0.0001" in card

@@ -96,7 +96,9 @@ def _text(source: str, config: Config, model: Model | None, figures: dict[str, A
         cost = f"{figures['parameters']:,} parameters, {count(figures['flops'])}FLOP an image forward"
         pairs += [("labels", _labels(model, figures["attributes"])), ("network", f"{cost}\n{model.net.summary()}")]
     pairs += [("process", _process(config)), ("schedule", _table(config))]
-    if "run" in figures:
+    if model is not None and model.origin:
+        pairs.append(("imported", model.origin))
+    elif "run" in figures:
         pairs += _progress(figures)
     if model is not None:
         kind = {"ema": "average of the weights", "raw": "weights as trained"}[model.kind]

@@ -114,7 +114,8 @@ class Imported:
             is not installed, and UserError where what is installed can't run it.
         library: its name.
         format: of the values of its images.
-        has_data: `config.data` is that of its images; else nothing is known of them.
+        has_data: `config` is that of its training, images too; else nothing is known of it.
+        origin: the library and the file.
     """
 
     config: Config
@@ -128,6 +129,7 @@ class Imported:
     library: str = ""
     format: PixelFormat = EIGHT
     has_data: bool = False
+    origin: str = ""
 
 
 def classes(names: Sequence[str] | int) -> AttributeVocabulary | None:
@@ -204,7 +206,7 @@ def _fitted(imported: Imported, path: Path) -> Imported:
     state = {name: imported.state[name].float() for name in expected}
     if not all(bool(value.isfinite().all()) for value in state.values()):
         raise UserError(f"{path}: its weights are not finite")
-    return replace(imported, state=state)
+    return replace(imported, state=state, origin="" if imported.has_data else f"{imported.library}, {path.name}")
 
 
 def write_model(imported: Imported, out: Path, data: str | None = None, force: bool = False) -> Model:
@@ -222,6 +224,7 @@ def write_model(imported: Imported, out: Path, data: str | None = None, force: b
     config = replace(imported.config, data=_data(imported, data))
     codec = config.codec.build(imported.format, imported.shape)
     facts: dict[str, Any] = {"vocabulary": imported.vocabulary, "kind": imported.kind, "images": imported.images}
+    facts["origin"] = imported.origin
     content = packed(imported.state, config, codec, **facts)
     if out.suffix == ".safetensors":
         if out.exists() and not force:

@@ -35,7 +35,7 @@ class Tensors:
         state = {name: tensor.to(_TYPES[self.dtype]) for name, tensor in model.net.state_dict().items()}
         if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
             raise UserError("a weight is beyond the range of float16: use dtype=float32")
-        content = packed(state, model.config, model.codec, model.vocabulary, model.kind, model.images)
+        content = packed(state, model.config, model.codec, model.vocabulary, model.kind, model.images, model.origin)
         out.mkdir()
         write_synced(out / "model.safetensors", content)
         what = f"{len(state):,} tensors, {self.dtype}, {size(len(content))}"

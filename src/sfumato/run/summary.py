@@ -97,7 +97,8 @@ class RunSummary:
         images = table.get("images", 0)
         if "from" in table:
             return f"a branch of {table['from']}, from {images:,} images on"
-        return f"begun with the {table.get('kind')} weights of {table['init']}" if "init" in table else ""
+        origin = f" (imported: {table['origin']})" if "origin" in table else ""
+        return f"begun with the {table.get('kind')} weights of {table['init']}{origin}" if "init" in table else ""
 
     def of(self, kind: type[E]) -> tuple[E, ...]:
         """Return the events of a kind, in order."""

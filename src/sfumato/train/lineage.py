@@ -133,7 +133,8 @@ def lineage_of(run: Run, init: Path | str | None, config: Config, data: Dataset)
         return None
     if not run.exists():
         check_fits(untrained(config, data), donor := load(init))
-        return {"init": str(init), "sha256": donor.sha256, "kind": donor.kind, "images": donor.images}
+        origin = {"origin": donor.origin} if donor.origin else {}
+        return {"init": str(init), "sha256": donor.sha256, "kind": donor.kind, "images": donor.images} | origin
     if (begun := (run.read(run.lineage_path) or {}).get("init")) != str(init):
         raise UserError(f"{run.path} was begun {f'with {begun}' if begun else 'without weights'}: choose another --run")
     return None

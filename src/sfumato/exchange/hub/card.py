@@ -18,9 +18,10 @@ from sfumato.data.sources.builtin import BUILTIN
 from sfumato.data.sources.protocol import printable
 from sfumato.evaluate.target import results_folder
 from sfumato.evaluate.text import TITLES
+from sfumato.exchange.imports import NO_DATA
 from sfumato.model import Model
 from sfumato.report.text import count, duration
-from sfumato.run.locate import run_of
+from sfumato.run.locate import HUB, run_of
 from sfumato.run.summary import RunSummary
 
 KINDS = ("bits", "quality", "memorisation")
@@ -186,6 +187,9 @@ def _interval(low: float | None, high: float | None) -> str:
 
 
 def _training(model: Model) -> str:
+    if model.origin:
+        seen = f", and has seen {model.images:,} images as far as its file tells" if model.images else ""
+        return f"It was trained with another library (imported: {_text(model.origin)}), how is not known here{seen}."
     run = run_of(model.path)
     optim, train = model.config.optim, model.config.train
     lines = [
@@ -195,6 +199,11 @@ def _training(model: Model) -> str:
     ]
     if run is not None:
         summary = RunSummary.read(run)
+        begun = run.read(run.lineage_path) or {}
+        if "init" in begun:
+            origin = f", imported: {_text(str(begun['origin']))}" if "origin" in begun else ""
+            name = _named(str(begun["init"]))
+            lines.append(f"It began with the weights `{name}`{origin}, whose licence concerns these too.")
         where = summary.environment.get("device"), summary.environment.get("cpu")
         machine = next((str(name) for name in where if name and name != "cpu"), "")
         if summary.seconds:
@@ -207,7 +216,7 @@ def _training(model: Model) -> str:
 def _data(model: Model, licence: Licence) -> str:
     """The data card: whence, how many, how they were prepared, labels. A path of the machine is not told."""
     data = model.config.data
-    lines = [f"Source: {_source(data.source)}."]
+    lines = ["Source: not known." if data.source == NO_DATA else f"Source: {_source(data.source)}."]
     if data.source in BUILTIN:
         builtin = BUILTIN[data.source]
         lines[0] = f"Source: `{data.source}`, {builtin.count:,} images ({builtin.about}); licence {builtin.licence}."
@@ -228,7 +237,12 @@ def _data(model: Model, licence: Licence) -> str:
 
 def _source(source: str) -> str:
     """A source without the folders it lies in."""
-    return f"`{source}`" if source.startswith("hf:") else f"a collection named `{printable(Path(source).name)}`"
+    return f"`{source}`" if source.startswith(HUB) else f"a collection named `{_named(source)}`"
+
+
+def _named(source: str) -> str:
+    """The last name of a path; a name on the hub as it is."""
+    return source if source.startswith(HUB) else printable(Path(source).name)
 
 
 def _limits(model: Model, reports: Mapping[str, dict[str, Any]]) -> str:

@@ -33,7 +33,7 @@ def save_model(model: Model, folder: Path) -> None:
         raise UserError(f"{model.path} is an ONNX file: give the run or its weights file")
     content = packed(
         model.net.state_dict(), model.config, model.codec, vocabulary=model.vocabulary, kind=model.kind,
-        images=model.images,
+        images=model.images, origin=model.origin,
     )  # fmt: skip
     write_atomic(folder / HUB_WEIGHTS, content)
     described = {"library_name": "sfumato", "model_type": "diffusion"} | facts(model, "sfumato")
