@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sfumato.diffusion.condition import Condition
-from sfumato.diffusion.schedule import exact_device
+from sfumato.diffusion.level import exact_device
 from sfumato.nets.replay import sent
 
 Rates = Sequence[float] | Tensor

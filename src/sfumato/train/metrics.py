@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sfumato.diffusion import Terms
-from sfumato.diffusion.schedule import exact_device
+from sfumato.diffusion.level import exact_device
 from sfumato.run.events import NUM_BUCKETS, Buckets
 
 
