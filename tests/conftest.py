@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 # Before torch is imported anywhere: pytest-xdist runs one process a core; a second thread in each is only in the way.
 # The sub-processes that tests start inherit it.
@@ -24,6 +25,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--dtype", default="float32", choices=("float32", "float64"), help="the dtype of tests that take one"
     )
+
+
+def pytest_configure() -> None:
+    """Under nohup SIGHUP is ignored, by what tests start too; a handler keeps that to this process."""
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -65,7 +66,9 @@ def imports(path: Path) -> set[str]:
     return {name.removeprefix("sfumato.") for name in found if name.startswith("sfumato.")}
 
 
-GRAPH = {name: imports(path) - {name} for name, path in MODULES.items()}
+@cache
+def graph() -> dict[str, set[str]]:
+    return {name: imports(path) - {name} for name, path in MODULES.items()}
 
 
 def room_and_floor(module: str) -> tuple[str, int]:
@@ -78,7 +81,7 @@ def room_and_floor(module: str) -> tuple[str, int]:
 
 def test_imports_go_downwards() -> None:
     upward = []
-    for name, targets in GRAPH.items():
+    for name, targets in graph().items():
         room, floor = room_and_floor(name)
         for target in targets:
             other, below = room_and_floor(target)
@@ -90,15 +93,15 @@ def test_imports_go_downwards() -> None:
 def test_no_file_is_in_a_circle() -> None:
     """A package's face (`__init__`) that hands on names of its own files is no arrow of theirs."""
     faces = {name for name, path in MODULES.items() if path.name == "__init__.py"}
-    graph = {name: {t for t in targets if t in MODULES and t not in faces} for name, targets in GRAPH.items()}
+    arrows = {name: {t for t in targets if t in MODULES and t not in faces} for name, targets in graph().items()}
     try:
-        TopologicalSorter({name: targets for name, targets in graph.items() if name not in faces}).prepare()
+        TopologicalSorter({name: targets for name, targets in arrows.items() if name not in faces}).prepare()
     except CycleError as error:
         raise AssertionError(" -> ".join(error.args[1])) from None
 
 
 def test_every_import_is_of_something_that_is_there() -> None:
-    for name, targets in GRAPH.items():
+    for name, targets in graph().items():
         for target in targets:
             assert target in MODULES or target == "__version__", f"{name} imports {target}"
 

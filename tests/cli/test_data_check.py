@@ -109,7 +109,7 @@ def test_a_preset_mirrors_only_what_the_mirror_test_allows(sfumato: Command, tmp
         for n in range(120):
             pixels = rng.integers(0, 80, (40, 40)) + (4 * np.arange(40) if sided else 0)
             Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / name / f"{n}.png")
-    words = ("--preset", "cifar10-ddpm", "--dry-run", "--images", "64")
+    words = ("--preset", "cifar10-ddpm", "--dry-run", "--images", "64", *TINY)
     for name, flips in (("sided", "false"), ("free", "true")):
         assert f"flip = {flips}" in sfumato("train", name, *words).out
         assert "flip = true" in sfumato("train", name, *words, "--data.flip", "true").out
@@ -117,7 +117,7 @@ def test_a_preset_mirrors_only_what_the_mirror_test_allows(sfumato: Command, tmp
         (settings,) = [item["text"] for item in advice if item["topic"] == "settings"]
         assert ("training leaves off: left and right matter" in settings) == (flips == "false")
         assert ("mirrors images: left and right do not matter" in settings) == (flips == "true")
-    planned = sfumato("plan", "sided", "--preset", "cifar10-ddpm", "--seconds", "0").out
+    planned = sfumato("plan", "sided", "--preset", "cifar10-ddpm", "--seconds", "0", *TINY).out
     assert "the preset would mirror images; that is off (left and right matter: 100% of 1" in planned
     small = ("--preset", "cifar10-ddpm", "--images", "64", "--run", "run", *TINY)
     assert sfumato("train", "sided", *small, "--data.flip", "true").code == 0

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from sfumato.cli import signals
 from sfumato.evaluate import stages
 from sfumato.evaluate.text import table
 
+from ..forked import forked
 from .conftest import TINY, Command
 
 FEW = ("--num", 12, "--steps", 3, "--device", "cpu")
@@ -108,11 +107,8 @@ SHARED = ("--num", 48, "--steps", 3, "--method", "vlb", "--batch", 8, "--device"
 
 
 def launched(plain: Path, out: Path, rank: int) -> subprocess.Popen[str]:
-    environment = os.environ | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    words = ["evaluate", plain, *SHARED, "--out", out]
-    return subprocess.Popen(
-        [sys.executable, "-m", "sfumato", *map(str, words)], stdout=subprocess.PIPE, text=True, env=environment
-    )
+    environment = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    return forked("evaluate", plain, *SHARED, "--out", out, stdout=subprocess.PIPE, env=environment)
 
 
 def test_two_processes_come_to_the_same(sfumato: Command, plain: Path, tmp_path: Path) -> None:

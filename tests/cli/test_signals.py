@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sfumato.cli import signals
 
-from .conftest import TINY
+from ..forked import forked
+from .conftest import tiny
 
 
 def send(number: int = signal.SIGINT) -> None:
@@ -117,37 +122,75 @@ def test_a_block_of_its_own_begins_anew() -> None:
             send()
 
 
-TRAIN = ["-m", "sfumato", "train", "digits", "--images", "1M", "--run", "r", *TINY]
+Start = Callable[..., subprocess.Popen[str]]
 
 
-def started(folder: Path, **options) -> subprocess.Popen:
-    """Begin a training in a process of its own, and wait for its first held-out loss."""
-    process = subprocess.Popen([sys.executable, *TRAIN], cwd=folder, stderr=subprocess.PIPE, text=True, **options)
-    events = folder / "r" / "events.jsonl"
-    deadline = time.monotonic() + 60
-    while not (events.exists() and b'"stepped"' in events.read_bytes()):
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return process
+def executed(*words: str, **options: Any) -> subprocess.Popen[str]:
+    """The command as a shell starts it."""
+    return subprocess.Popen([sys.executable, "-m", "sfumato", *words], text=True, **options)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGHUP, 129), (signal.SIGTERM, 143)])
-def test_a_training_saves_and_a_second_signal_changes_nothing(tmp_path: Path, number: int, code: int) -> None:
-    process = started(tmp_path, stdout=subprocess.DEVNULL)
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Start]:
+    """Begin a training of a day in a process of its own."""
+    processes = []
+
+    def start(*more: str, begin: Start = forked, **options: Any) -> subprocess.Popen[str]:
+        words = ["train", "digits", "--run", "r", "--images", "100M", *tiny("--train.grids", "0"), *more]
+        processes.append(begin(*words, cwd=tmp_path, stderr=subprocess.PIPE, **options))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("begin", "number", "code"),
+    [(forked, signal.SIGINT, 130), (executed, signal.SIGTERM, 143), (forked, signal.SIGHUP, 129)],
+)
+def test_a_training_saves_and_ends_and_a_second_signal_changes_nothing(
+    begin: Start, number: int, code: int, started: Start, tmp_path: Path
+) -> None:
+    process = started("--json", begin=begin, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    for line in process.stdout:
+        if json.loads(line)["event"] == "stepped":
+            break
     process.send_signal(number)
-    assert "stopped at" in process.stderr.readline()
+    said = process.stderr.readline()
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) == code
-    assert "Traceback" not in process.stderr.read()
-    assert len(list((tmp_path / "r" / "checkpoints").iterdir())) == 1
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (code, "")
+    assert "the same command resumes" in said
+    last = [json.loads(line) for line in out.splitlines()][-1]["images"] if out else 8
+    (saved,) = (tmp_path / "r" / "checkpoints").iterdir()
+    assert int(saved.name) == last
+    assert f"stopped at {last:,} images" in said
 
 
-def test_a_closed_terminal_saves(tmp_path: Path) -> None:
+def test_a_second_signal_ends_at_once(started: Start, tmp_path: Path) -> None:
+    process = started("--json", stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGSTOP)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        process.send_signal(number)
+    process.send_signal(signal.SIGCONT)
+    assert process.wait(timeout=30) in (130, 143)
+    assert (tmp_path / "r" / "config.toml").exists()
+
+
+def test_a_closed_terminal_saves(started: Start, tmp_path: Path) -> None:
     """The terminal goes away: SIGHUP, and whatever is printed from then on fails."""
     parent, child = os.openpty()
-    process = started(tmp_path, stdin=child, stdout=child, start_new_session=True)
+    process = started(stdin=child, stdout=child, start_new_session=True)
     os.close(child)
+    seen = b""
+    while not re.search(rb"[1-9][\d,]* of 100,000,000", seen):
+        seen += os.read(parent, 4096)
     os.close(parent)
     process.send_signal(signal.SIGHUP)
     assert process.wait(20) == 129

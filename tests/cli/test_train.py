@@ -1,14 +1,10 @@
-"""`sfumato train`: what it decides, writes, says, refuses; how it stops."""
+"""`sfumato train`: what it decides, writes, says, refuses."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -256,49 +252,3 @@ def test_a_full_disk_is_said(sfumato: Command, monkeypatch: pytest.MonkeyPatch, 
     result = sfumato("train", "digits", "--run", "full", *BRIEF)
     assert result.code == 2
     assert result.err.splitlines()[-1].startswith("sfumato: full can't be written (No space left on device)")
-
-
-# --- signals, in processes of their own
-
-
-@pytest.fixture
-def long_run(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A training that has taken its first steps and would go on for hours; its steps are told line by line."""
-    words = ["train", "digits", "--run", "r", "--images", "100M", "--json", *tiny("--train.grids", "0")]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sfumato", *words], cwd=tmp_path, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )  # fmt: skip
-    yield process
-    process.kill()
-    process.wait()
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_and_ends_and_the_same_command_goes_on(
-    number: int, code: int, long_run: subprocess.Popen[str], tmp_path: Path
-) -> None:
-    assert long_run.stdout is not None
-    for line in long_run.stdout:
-        if json.loads(line)["event"] == "stepped":
-            break
-    long_run.send_signal(number)
-    out, err = long_run.communicate(timeout=30)
-    assert long_run.returncode == code
-    assert err.count("\n") == 1
-    assert "the same command resumes" in err
-    last = [json.loads(line) for line in out.splitlines()][-1]["images"] if out else 8
-    (saved,) = (tmp_path / "r" / "checkpoints").glob("[0-9]*")
-    assert int(saved.name) == last
-    assert f"stopped at {last:,} images" in err
-
-
-def test_a_second_signal_ends_at_once(long_run: subprocess.Popen[str], tmp_path: Path) -> None:
-    assert long_run.stdout is not None
-    long_run.stdout.readline()
-    os.kill(long_run.pid, signal.SIGSTOP)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        long_run.send_signal(number)
-    os.kill(long_run.pid, signal.SIGCONT)
-    assert long_run.wait(timeout=30) in (130, 143)
-    assert (tmp_path / "r" / "config.toml").exists()

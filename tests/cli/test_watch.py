@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from sfumato.cli.watch import sentence
 from sfumato.run.folder import Run
 from sfumato.run.follow import State
 
+from ..forked import forked
 from .conftest import TINY, Command
 
 
@@ -31,9 +31,7 @@ def test_a_finished_run_is_described_and_the_command_ends(plain: Path, sfumato: 
 
 def test_a_live_run_is_followed_to_its_stop(tmp_path: Path, sfumato: Command) -> None:
     words = ["train", "digits", "--run", "r", "--images", "100M", "--json", *TINY]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sfumato", *words], cwd=tmp_path, text=True, stdout=subprocess.PIPE
-    )
+    process = forked(*words, cwd=tmp_path, stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
         for line in process.stdout:
@@ -42,10 +40,7 @@ def test_a_live_run_is_followed_to_its_stop(tmp_path: Path, sfumato: Command) ->
         found = json.loads(sfumato("watch", "r", "--json").out)
         assert (found["state"], found["process"]) == ("training", process.pid)
         assert found["memory"] > 2**20
-        watching = subprocess.Popen(
-            [sys.executable, "-m", "sfumato", "watch", "r", "--every", "0.1"],
-            cwd=tmp_path, text=True, stdout=subprocess.PIPE,
-        )  # fmt: skip
+        watching = forked("watch", "r", "--every", "0.1", cwd=tmp_path, stdout=subprocess.PIPE)
         assert watching.stdout is not None
         assert watching.stdout.readline().startswith(f"training in process {process.pid}, ")
     finally:

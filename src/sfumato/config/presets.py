@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from sfumato.config.train import EMAConfig, OptimConfig, TrainConfig
 from sfumato.config.units import parse_size
 from sfumato.diffusion import Cosine, Importance, Linear, LogitNormal, Uniform
 from sfumato.errors import UserError, nearest
-from sfumato.nets import NETWORKS, Interface
+from sfumato.nets import NETWORKS, Interface, NetworkConfig
+from sfumato.nets.cost import flops
 
 HALF_LIFE_STEPS = 6931
 """Steps in which a decay of 0.9999 halves: ln 2 / -ln 0.9999."""
@@ -247,21 +249,27 @@ def choose(
     seconds = budget if budget is not None else 3600.0
     scale = "small"
     for name in ("medium", "large"):
-        if f"{name}{side}" in PRESETS and _images(f"{name}{side}", channels, height, width, gpu, seconds) >= _LENGTH:
-            scale = name
+        preset = PRESETS.get(f"{name}{side}")
+        if preset is None or _images(preset.config.net, channels, height, width, gpu, seconds) < _LENGTH:
+            break
+        scale = name
     few = {"augment.p": "0.12"} if count < _FEW else {}
     why = f"{count:,} images of {width}x{height}"
     why += "; they are altered at random (augment.p), since there are so few" if few else ""
     return f"{scale}{side}", why, few
 
 
-def _images(name: str, channels: int, height: int, width: int, gpu: bool, seconds: float) -> float:
-    """How many images a preset's network would see in so many seconds."""
-    config = PRESETS[name].config
+def _images(config: NetworkConfig, channels: int, height: int, width: int, gpu: bool, seconds: float) -> float:
+    """How many images a network would see in so many seconds."""
+    return seconds * _RATES["gpu" if gpu else "cpu"] / (3 * _flops(config, channels, *config.inside(height, width)))
+
+
+@cache
+def _flops(config: NetworkConfig, channels: int, height: int, width: int) -> int:
+    """The FLOPs of a forward pass; counting them takes half a second."""
     with torch.device("meta"):
-        net = config.net.build(Interface(channels))
-    flops = net.cost(*config.net.inside(height, width)).flops
-    return seconds * _RATES["gpu" if gpu else "cpu"] / (3 * flops)
+        net = config.build(Interface(channels)).requires_grad_(False)
+        return flops(net, (torch.empty(1, channels, height, width), torch.zeros(1)))
 
 
 def resolve(
