@@ -50,7 +50,7 @@ SKIPPED = {
 if importlib.util.find_spec("onnx") is None:
     SKIPPED[r"--to (onnx|html)\b|\.onnx\b"] = "needs the extra onnx"
 """Commands that can't run here, as patterns, and why."""
-SLOW = r"^make demo|^sfumato (demo|verify|plan|evaluate|report|explain)"
+SLOW = r"^make demo|^sfumato (demo|verify|plan|evaluate|report|explain|diagnose)|^sfumato export .* --to (onnx|html)"
 """Commands that --fast leaves out."""
 _TRAINING = "--images 8 --batch 4 --train.grids 1 --train.grid_images 4 --train.held_outs 1 --train.held_out_images 8"
 _NETWORK = "--net.base 8 --net.groups 4 --net.multipliers 1,2 --net.blocks 1 --net.attention 1"

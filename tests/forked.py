@@ -1,6 +1,6 @@
-"""Commands in processes of their own, forked from this one: what they import, for seconds, is there already.
+"""Processes of their own, forked from this one: what they import, for seconds, is there already.
 
-What such a process prints, its exit code and how it answers to signals are those of a shell's command. Starting Python
+What a command prints there, its exit code and how it answers to signals are those of a shell's command. Starting Python
 and ending it are not the command's own; tests of these start `python -m sfumato`.
 """
 
@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,22 +24,35 @@ from sfumato.cli.main import main
 
 def forked(*words: object, env: Mapping[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
     """Start `sfumato WORDS` in a process of its own; options are those of `subprocess.Popen`."""
-    complete()
     argv = ["sfumato", *map(str, words)]
+
+    def command() -> int:
+        sys.argv = argv
+        os.environ.update(env or {})
+        return main()
+
+    return start(command, **options)
+
+
+def start(function: Callable[[], int], **options: Any) -> subprocess.Popen[str]:
+    """Start a function that returns an exit code in a process of its own; options are those of `subprocess.Popen`."""
+    complete()
 
     def run() -> None:
         code = 1
         try:
-            prepare(argv, env or {})
-            code = main()
+            prepare()
+            code = function()
             sys.stdout.flush()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
         except BaseException:
             os.write(2, traceback.format_exc().encode())
         finally:
             os._exit(code)
 
     # called where a program would be executed: pipes and folder are set by then
-    return subprocess.Popen(argv, preexec_fn=run, text=True, **options)
+    return subprocess.Popen(["forked"], preexec_fn=run, text=True, **options)
 
 
 @cache
@@ -48,13 +61,11 @@ def complete() -> None:
     torch.optim.SGD([torch.zeros(1)])
 
 
-def prepare(argv: list[str], env: Mapping[str, str]) -> None:
+def prepare() -> None:
     """Make the forked process one that a shell could have started."""
     os.closerange(3, 1 + max(map(int, os.listdir("/proc/self/fd"))) if Path("/proc/self/fd").is_dir() else 4096)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.argv = argv
-    os.environ.update(env)
     sys.stdin = os.fdopen(0, closefd=False)
     sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", 1, closefd=False)

@@ -80,15 +80,14 @@ def test_all_of_it_fits_any_size(folder: Path, channels: int) -> None:
     assert data.images.shape == (sum(case.pixels is not None for case in CASES), channels, 12, 20)
 
 
-@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
-@pytest.mark.parametrize("colour", [0, 2, 6])
+@pytest.mark.parametrize(
+    ("depth", "colour"), [(1, 0), (2, 0), (4, 0), *((depth, colour) for depth in (8, 16) for colour in (0, 2, 6))]
+)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (5, 3), (8, 8), (13, 2)])
 def test_rows_are_counted_as_the_specification_does(
     depth: int, colour: int, shape: tuple[int, int], tmp_path: Path
 ) -> None:
     """A stream of the right length is whole; of one byte fewer it is not. Plain and interlaced, all depths."""
-    if depth < 8 and colour:
-        pytest.skip("no such PNG")
     height, width = shape
     channels = {0: 1, 2: 3, 6: 4}[colour]
     if depth >= 8:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
@@ -71,7 +70,7 @@ def test_the_oracles_bound_misses_by_the_prior_gap_alone(num_steps: int, schedul
 def test_the_gap_of_a_fixed_variance_falls_as_one_over_the_steps(variance: Variance) -> None:
     """What a wrong variance costs: E KL - 1/2 log(v*/v~), summed over the chain without its last step, is O(1/T)."""
     gaps = []
-    for num_steps in (200, 400, 800, 1600):
+    for num_steps in (200, 400):
         schedule = Cosine(num_steps=1600)
         oracle = GaussianOracle(schedule, torch.tensor(MEAN).double(), torch.tensor(SQUARE).double())
         x_0, eps, weight = quadrature()
@@ -85,9 +84,8 @@ def test_the_gap_of_a_fixed_variance_falls_as_one_over_the_steps(variance: Varia
                 term = bound_term(oracle(x_t, t), x_0, x_t, schedule(s), schedule(t), schedule(1.0), rule)
                 gap += sign * float((weight * term[:, 0]).sum())
         gaps.append(gap)
-    ratios = [a / b for a, b in itertools.pairwise(gaps)]
     assert gaps[-1] > 0
-    assert ratios[-1] == pytest.approx(2.0, abs=0.15)
+    assert gaps[0] / gaps[1] == pytest.approx(2.0, abs=0.05)
 
 
 @pytest.mark.parametrize("std", [1e-5, 1e-3, 0.01, 0.3, 2.0])

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from sfumato.config.config import Config
+from sfumato.config.config import Config, to_dict
 from sfumato.config.data import DataConfig
 from sfumato.config.presets import resolve
 from sfumato.data import Dataset, open_data
@@ -92,6 +96,21 @@ def go(config, run: Run, data, steps: int | None = None, **more) -> list:
             events.close()
             break
     return seen
+
+
+_FOLDER = tempfile.TemporaryDirectory()
+_KEPT: dict[str, Run] = {}
+
+
+def begun(config: Config, run: Run, data: Dataset, steps: int | None = None) -> None:
+    """Leave the run folder that `go` leaves; one that was trained before, of the same data, is copied."""
+    key = json.dumps([to_dict(config), data.digests[0], steps])
+    if key in _KEPT:
+        shutil.copytree(_KEPT[key].path, run.path)
+        return
+    go(config, run, data, steps)
+    _KEPT[key] = Run(Path(tempfile.mkdtemp(dir=_FOLDER.name)) / "run")
+    shutil.copytree(run.path, _KEPT[key].path)
 
 
 def final(run: Run) -> dict[str, bytes]:

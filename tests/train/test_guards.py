@@ -15,7 +15,7 @@ from sfumato.run.events import Finished, HeldOut, Skipped, Started, Stepped, War
 from sfumato.run.folder import Run
 from sfumato.train.trainer import Trainer
 
-from .conftest import equal, final, go, log_of, tensors, tiny
+from .conftest import begun, equal, final, go, log_of, tensors, tiny
 
 
 def poison_position(monkeypatch, *positions: int) -> None:
@@ -70,7 +70,7 @@ def test_skipped_steps_change_nothing_bit_for_bit(digits, monkeypatch):
 def test_a_passing_fault_leads_back_once_and_the_run_ends_as_if_it_had_not_been(digits, run, monkeypatch, tmp_path):
     """Ten bad steps in a row the first time; the second time the same steps are sound."""
     calm = Run(tmp_path / "calm")
-    go(tiny(), calm, digits)
+    begun(tiny(), calm, digits)
     losses, failed = Trainer._losses, []
 
     def faulty(self, examples):
@@ -80,7 +80,7 @@ def test_a_passing_fault_leads_back_once_and_the_run_ends_as_if_it_had_not_been(
             return result * math.nan
         return result
 
-    go(tiny(), run, digits, 3)
+    begun(tiny(), run, digits, 3)
     monkeypatch.setattr(Trainer, "_losses", faulty)
     events = go(tiny(), run, digits)
     starts = [event.resumed_at for event in events if isinstance(event, Started)]
@@ -95,7 +95,7 @@ def test_a_passing_fault_leads_back_once_and_the_run_ends_as_if_it_had_not_been(
 
 
 def test_a_fault_that_comes_again_ends_with_a_diagnosis(digits, run, monkeypatch):
-    go(tiny(), run, digits, 3)
+    begun(tiny(), run, digits, 3)
     poison_position(monkeypatch, *range(48, 1000))
     with pytest.raises(UserError, match=r"again after going back to it: no passing fault.*row 0 at t = .*of 24 images"):
         go(tiny(), run, digits)

@@ -18,7 +18,7 @@ from sfumato.run.plan import Change, Course, Plan, read_course
 from sfumato.train import checkpoint, train
 from sfumato.train.extend import More
 
-from .conftest import equal, final, go, log_of, tiny
+from .conftest import begun, equal, final, go, log_of, tiny
 
 
 def kept(run: Run) -> list[int]:
@@ -45,7 +45,7 @@ def test_a_milestone_that_is_no_number_is_refused(keep: str) -> None:
 
 
 def test_milestones_stay_besides_the_newest_two_and_change_no_bits(digits, run, whole) -> None:
-    go(tiny(train__keep="24,64", train__save_every="0"), run, digits)
+    begun(tiny(train__keep="24,64", train__save_every="0"), run, digits)
     assert kept(run) == [24, 64, 152, 160]
     assert checkpoint.is_kept(run.checkpoint(64))
     assert not checkpoint.is_kept(run.checkpoint(152))
@@ -56,7 +56,7 @@ def test_milestones_stay_besides_the_newest_two_and_change_no_bits(digits, run, 
 
 def test_a_milestone_survives_a_resume_and_a_second_save_of_its_state(digits, run) -> None:
     config = tiny(train__keep="every 40")
-    go(config, run, digits, 5)  # closed at the milestone: saved once more, as the last save
+    begun(config, run, digits, 5)  # closed at the milestone: saved once more, as the last save
     assert kept(run) == [40]
     assert checkpoint.is_kept(run.checkpoint(40))
     go(config, run, digits)
@@ -64,7 +64,7 @@ def test_a_milestone_survives_a_resume_and_a_second_save_of_its_state(digits, ru
 
 
 def test_a_state_is_loaded_by_its_images(digits, run) -> None:
-    go(tiny(train__keep="24,64"), run, digits)
+    begun(tiny(train__keep="24,64"), run, digits)
     assert load(f"{run.path}@64").images == load(f"{run.path}@60").images == 64, "the step that reached 60"
     assert load(f"{run.path}@24", "raw").kind == "raw"
     assert load(f"{run.path}@best").path == run.weights_file("best")
@@ -117,7 +117,7 @@ def test_a_signal_that_is_handled_elsewhere_is_left_alone(digits, run) -> None:
 
 def test_a_changed_rate_holds_from_the_checkpoint_on_and_is_logged(digits, run) -> None:
     config = tiny(optim__decay="constant", optim__warmup="0")
-    go(config, run, digits, 10)
+    begun(config, run, digits, 10)
     other = replace(config, optim=replace(config.optim, lr=1e-4))
     events = go(other, run, digits)
     assert [event for event in events if isinstance(event, Changed)] == [Changed(80, "optim.lr 0.006 -> 0.0001")]
@@ -133,7 +133,7 @@ def test_a_change_is_not_applied_to_steps_before_it(digits, run, tmp_path) -> No
     straight = Run(tmp_path / "straight")
     for each in (straight, run):
         go(config, each, digits, 10)
-    go(other, straight, digits)
+    begun(other, straight, digits)
     events = train(other, run, digits)
     next(events)
     next(events)  # the change is recorded
@@ -148,7 +148,7 @@ def test_a_change_is_not_applied_to_steps_before_it(digits, run, tmp_path) -> No
 
 
 def test_grids_can_be_asked_for_more_often(digits, run) -> None:
-    go(tiny(train__grids="0"), run, digits, 5)
+    begun(tiny(train__grids="0"), run, digits, 5)
     events = go(tiny(train__grids="2", train__keep="every 80"), run, digits)
     assert [event.images for event in events if isinstance(event, Sampled)] == [160]
     assert kept(run) == [80, 160]
@@ -160,13 +160,13 @@ def test_grids_can_be_asked_for_more_often(digits, run) -> None:
 def test_what_the_state_depends_on_stays(key: str, digits, run) -> None:
     values = {"net__base": "8", "train__batch": "16", "train__seed": "1", "optim__name": "adamw"}
     values |= {"diffusion__parameterization": "eps", "data__held_out": "0.5"}
-    go(tiny(), run, digits, 2)
+    begun(tiny(), run, digits, 2)
     with pytest.raises(UserError, match=rf"was started with another configuration .*{key.replace('__', '.')}"):
         go(tiny(**{key: values[key]}), run, digits)
 
 
 def test_a_finished_run_is_changed_only_with_a_length(digits, run) -> None:
-    go(tiny(), run, digits)
+    begun(tiny(), run, digits)
     other = tiny(optim__lr="1e-4")
     with pytest.raises(UserError, match=r"is finished \(optim.lr 0.006 -> 0.0001 would change nothing\): add a length"):
         go(other, run, digits)

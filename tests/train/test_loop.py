@@ -22,7 +22,7 @@ from sfumato.run.events import Finished, HeldOut, Sampled, Saved, Started, Stepp
 from sfumato.run.folder import Run
 from sfumato.train import checkpoint, loop, train
 
-from .conftest import final, go, log_of, tiny
+from .conftest import begun, final, go, log_of, tiny
 
 
 def test_events_come_in_order_and_the_run_is_recorded(digits, run):
@@ -72,7 +72,7 @@ def test_closed_between_two_events_nothing_is_missed(digits, tmp_path, whole):
 
 
 def test_seconds_of_earlier_sessions_count(digits, run, monkeypatch):
-    go(tiny(), run, digits, 10)
+    begun(tiny(), run, digits, 10)
     _, position = checkpoint.newest(run, pytest.fail)
     assert position.seconds > 0
     monkeypatch.setattr(time, "perf_counter", lambda: 0.0)  # no time passes in this session
@@ -80,7 +80,7 @@ def test_seconds_of_earlier_sessions_count(digits, run, monkeypatch):
 
 
 def test_another_seed_is_another_run(digits, run, whole):
-    go(tiny(train__seed="1"), run, digits, 5)
+    begun(tiny(train__seed="1"), run, digits, 5)
     assert final(run).values() != final(whole).values()
 
 

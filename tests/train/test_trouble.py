@@ -22,13 +22,13 @@ from sfumato.run.plan import Course, Plan
 from sfumato.train import checkpoint, loop, saver, train
 from sfumato.train.checkpoint import find_damage, not_finite
 
-from .conftest import Altered, equal, final, go, log_of, tiny
+from .conftest import Altered, begun, equal, final, go, log_of, tiny
 
 # --- refusals
 
 
 def test_another_configuration_is_refused_with_the_difference(digits, run):
-    go(tiny(), run, digits, 2)
+    begun(tiny(), run, digits, 2)
     with pytest.raises(UserError, match=r"optim\.lr 0\.\d+ -> 0\.002, train\.seed 0 -> 3"):
         go(tiny(optim__lr="0.002", train__seed="3"), run, digits)
 
@@ -56,7 +56,7 @@ def test_no_length_is_refused(digits, tmp_path):
 
 @pytest.mark.parametrize("changed", ["images", "version of torch", "version of sfumato"])
 def test_changes_are_refused_unless_accepted(digits, run, monkeypatch, changed):
-    go(tiny(), run, digits, 3)
+    begun(tiny(), run, digits, 3)
     if changed == "images":
         digits = replace(digits, held_out=digits.held_out[1:])
     else:
@@ -75,7 +75,7 @@ SAVED_OFTEN = tiny(train__save_every="0")
 
 
 def test_a_damaged_newest_checkpoint_falls_back_and_is_reported(digits, run, whole):
-    go(SAVED_OFTEN, run, digits, 6)
+    begun(SAVED_OFTEN, run, digits, 6)
     newest = max(run.checkpoints.iterdir())
     data = bytearray((newest / "optim.safetensors").read_bytes())
     data[len(data) // 2] ^= 4
@@ -90,7 +90,7 @@ def test_a_damaged_newest_checkpoint_falls_back_and_is_reported(digits, run, who
 
 
 def test_all_checkpoints_damaged_is_no_new_run(digits, run):
-    go(SAVED_OFTEN, run, digits, 4)
+    begun(SAVED_OFTEN, run, digits, 4)
     for folder in run.checkpoints.iterdir():
         (folder / "manifest.json").write_text("{}")
     before = sorted(run.path.rglob("*"))
@@ -159,7 +159,7 @@ def test_every_step_is_in_exactly_one_line_wherever_the_run_is_cut(digits, run, 
 
 
 def test_a_last_save_that_fails_is_an_error(digits, run, monkeypatch):
-    go(tiny(), run, digits, 5)
+    begun(tiny(), run, digits, 5)
 
     def failing(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -202,7 +202,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_reported(digits, run, monkeypa
 
 
 def test_many_skips_in_a_row_stop_at_the_last_good_checkpoint(digits, run, monkeypatch):
-    go(tiny(), run, digits, 3)
+    begun(tiny(), run, digits, 3)
     good = {name: content for name, content in final(run).items() if not name.endswith("best.safetensors")}
     poison(monkeypatch, lambda number: number > 6)
     with pytest.raises(UserError, match=r"diverged.*10 steps in a row.*last checkpoint is of 24.*optim\.lr"):
@@ -224,7 +224,7 @@ def test_a_training_without_a_finite_step_never_finishes(digits, run, monkeypatc
 
 
 def test_an_error_in_the_middle_of_a_step_saves_nothing(digits, run, monkeypatch):
-    go(tiny(), run, digits, 3)
+    begun(tiny(), run, digits, 3)
     good = final(run)
     apply = loop.Trainer._apply
 
@@ -288,7 +288,7 @@ def copies(run: Run) -> bool:
 
 @pytest.mark.parametrize("at", [0, 1])
 def test_killed_between_the_last_checkpoint_and_its_weights(digits, run, monkeypatch, at):
-    go(tiny(), run, digits, 10)
+    begun(tiny(), run, digits, 10)
     pid = os.fork()
     if pid == 0:
         calls = iter(range(9))
@@ -313,7 +313,7 @@ def test_killed_between_the_last_checkpoint_and_its_weights(digits, run, monkeyp
 
 
 def test_a_finished_run_mends_its_weights(digits, run):
-    go(tiny(), run, digits)
+    begun(tiny(), run, digits)
     good, older = weights_of(run.weights), run.weights / "older"
     run.weights_file("ema").rename(older)
     run.weights_file("raw").write_bytes(older.read_bytes())
@@ -354,7 +354,7 @@ def snapshot(run: Run) -> dict:
 
 @pytest.mark.parametrize("lost", ["all", "log too", "weights too", "all but the best and config.toml"])
 def test_a_run_whose_checkpoints_are_gone_is_refused(digits, run, lost):
-    go(tiny(), run, digits, 10)
+    begun(tiny(), run, digits, 10)
     shutil.rmtree(run.checkpoints)
     if lost != "all":
         (shutil.rmtree if lost == "weights too" else os.unlink)(
@@ -371,7 +371,7 @@ def test_a_run_whose_checkpoints_are_gone_is_refused(digits, run, lost):
 
 
 def test_a_finished_run_without_checkpoints_stays_finished(digits, run):
-    go(tiny(), run, digits)
+    begun(tiny(), run, digits)
     shutil.rmtree(run.checkpoints)
     before = snapshot(run)
     assert go(tiny(), run, digits)[0].again
@@ -391,7 +391,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(digits, run, whol
 
 
 def test_a_newest_checkpoint_that_is_gone_is_reported(digits, run):
-    go(SAVED_OFTEN, run, digits, 6)
+    begun(SAVED_OFTEN, run, digits, 6)
     shutil.rmtree(run.checkpoint(48))
     events = go(SAVED_OFTEN, run, digits, 6)
     assert events[0].resumed_at == 40
@@ -495,7 +495,7 @@ def test_a_rate_that_ruins_the_weights_stops_at_the_same_image_each_time(digits,
 
 
 def test_a_resume_with_other_threads_is_reported(digits, run):
-    go(tiny(), run, digits, 3)
+    begun(tiny(), run, digits, 3)
     old = run.read(run.environment_path)
     run.write(run.environment_path, {**old, "threads": 7, "device": "a card"})
     (warning,) = [e for e in go(tiny(), run, digits, 5) if isinstance(e, Warned)]
