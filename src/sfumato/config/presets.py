@@ -27,7 +27,7 @@ from sfumato.config.train import EMAConfig, OptimConfig, TrainConfig
 from sfumato.config.units import parse_size
 from sfumato.diffusion import Cosine, Importance, Linear, LogitNormal, Uniform
 from sfumato.errors import UserError, nearest
-from sfumato.nets import NETWORKS, Interface, NetworkConfig
+from sfumato.nets import NETWORKS, Interface
 from sfumato.nets.cost import flops
 
 HALF_LIFE_STEPS = 6931
@@ -249,8 +249,8 @@ def choose(
     seconds = budget if budget is not None else 3600.0
     scale = "small"
     for name in ("medium", "large"):
-        preset = PRESETS.get(f"{name}{side}")
-        if preset is None or _images(preset.config.net, channels, height, width, gpu, seconds) < _LENGTH:
+        preset = f"{name}{side}"
+        if preset not in PRESETS or _images(preset, channels, height, width, gpu, seconds) < _LENGTH:
             break
         scale = name
     few = {"augment.p": "0.12"} if count < _FEW else {}
@@ -259,17 +259,18 @@ def choose(
     return f"{scale}{side}", why, few
 
 
-def _images(config: NetworkConfig, channels: int, height: int, width: int, gpu: bool, seconds: float) -> float:
-    """How many images a network would see in so many seconds."""
-    return seconds * _RATES["gpu" if gpu else "cpu"] / (3 * _flops(config, channels, *config.inside(height, width)))
+def _images(name: str, channels: int, height: int, width: int, gpu: bool, seconds: float) -> float:
+    """How many images a preset's network would see in so many seconds."""
+    return seconds * _RATES["gpu" if gpu else "cpu"] / (3 * _flops(name, channels, height, width))
 
 
 @cache
-def _flops(config: NetworkConfig, channels: int, height: int, width: int) -> int:
-    """The FLOPs of a forward pass; counting them takes half a second."""
+def _flops(name: str, channels: int, height: int, width: int) -> int:
+    """The FLOPs of a forward pass of a preset's network; counting them takes half a second."""
+    config = PRESETS[name].config.net
     with torch.device("meta"):
         net = config.build(Interface(channels)).requires_grad_(False)
-        return flops(net, (torch.empty(1, channels, height, width), torch.zeros(1)))
+        return flops(net, (torch.empty(1, channels, *config.inside(height, width)), torch.zeros(1)))
 
 
 def resolve(
