@@ -119,7 +119,9 @@ def row(
     images = batch / seconds
     memory = torch.cuda.max_memory_allocated(arguments.device) if arguments.device.type == "cuda" else None
     figures = {"batch": batch, "ms": 1e3 * seconds, "images_s": images, "of_convolution": 3 * flops * images / rate}
-    return about | figures | {"gigabytes": memory and memory / 1e9}
+    graph = trainer.replayed
+    why = {} if graph is None or graph.recorded else {"not recorded": graph.reason}
+    return about | figures | {"gigabytes": memory and memory / 1e9} | why
 
 
 def waits(trainer: Trainer) -> list[str]:

@@ -96,8 +96,8 @@ def test_a_step_in_a_graph_has_the_bits_of_one_that_is_launched_kernel_by_kernel
         metrics = [trainer.step() for trainer in (plain, graph)]
         assert torch.equal(metrics[0].terms.loss, metrics[1].terms.loss), step
         assert torch.equal(metrics[0].norms, metrics[1].norms), step
-    assert graph._replayed.reason == ""
-    assert graph._replayed.recorded
+    assert graph.replayed.reason == ""
+    assert graph.replayed.recorded
     assert equal(tensors(plain), tensors(graph))
 
 

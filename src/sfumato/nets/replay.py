@@ -133,6 +133,9 @@ class Replayed:
         except (RuntimeError, MemoryError) as error:
             self.reason = " ".join(str(error).split())[:200]
             LOG.info("kernels are launched one by one: %s", self.reason)
+            # after a failed record torch's generator still takes itself for recorded, and refuses to draw
+            generator = torch.cuda.default_generators[torch.cuda.current_device()]
+            generator.graphsafe_set_state(generator.clone_state())
             return False
         known.graph, known.inputs, known.outputs = graph, fixed, outputs
         return True

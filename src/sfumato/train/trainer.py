@@ -77,6 +77,7 @@ class Trainer:
         ema: the average of its weights.
         images: images seen; `step()` adds a batch.
         best: the lowest held-out loss so far.
+        replayed: a step as one graph; None where steps are launched kernel by kernel.
     """
 
     def __init__(
@@ -116,7 +117,7 @@ class Trainer:
 
         if self.device.type != "cpu" and config.train.micro is None:
             self.fit_memory()
-        self._replayed = self._replay()
+        self.replayed = self._replay()
 
     def fit_memory(self) -> None:
         """Halve the images computed at once until the gradient of so many fits into the device's memory.
@@ -155,7 +156,7 @@ class Trainer:
         self.config = from_stored(table)
         self.optimizer.adopt(self.config.optim)
         self.objective = self.config.diffusion.build_objective(self.codec.decoder)
-        self._replayed = self._replay()
+        self.replayed = self._replay()
 
     def denoiser(self, net: Callable[..., Tensor]) -> NetworkDenoiser:
         """Return a network as a denoiser."""
@@ -190,8 +191,8 @@ class Trainer:
         examples = self._examples(positions[self.shares.here], t[self.shares.here])
         rates = self._rates(lr, start)
         with self._dropout():
-            if self._replayed is not None:
-                done = self._replayed(examples, weights, rates)
+            if self.replayed is not None:
+                done = self.replayed(examples, weights, rates)
             else:
                 weights = None if weights is None else sent(weights, exact_device(self.device))
                 rates = sent(rates, self.device) if isinstance(rates, Tensor) else rates
