@@ -220,7 +220,7 @@ def test_choose_goes_by_size_time_and_device(shape, count, device, budget, name)
     chosen, reason, values = choose(shape, count, device, budget)
     assert chosen == name
     assert f"{shape[2]}x{shape[1]}" in reason
-    assert values == {}
+    assert values == ({"train.batch": "128"} if device.startswith("cuda") else {})
     assert f"{count:,}" in reason
 
 

@@ -119,6 +119,9 @@ _LENGTH = 200_000
 """Images that a network has to see before a larger one would do better in the same time."""
 _RATES = {"cpu": 1e11, "gpu": 2e13}
 """FLOP a second that a training is taken to reach; only the choice of a scale depends on it."""
+_BATCH = 128
+"""Images a step on an NVIDIA GPU, at least: fewer do not fill it. In 30 s on an H200 the Frechet distance to emoji32
+fell to 28.4 with batches of 32, 17.5 with 128, 18.5 with 256, the learning rate the same."""
 _FEW = 200
 """Below this number of images augmentation is measured to help (docs/training.md)."""
 
@@ -254,9 +257,11 @@ def choose(
             break
         scale = name
     few = {"augment.p": "0.12"} if count < _FEW else {}
+    more = {"train.batch": str(_BATCH)} if device.startswith("cuda") and SCALES[scale].batch < _BATCH else {}
     why = f"{count:,} images of {width}x{height}"
     why += "; they are altered at random (augment.p), since there are so few" if few else ""
-    return f"{scale}{side}", why, few
+    why += f"; batches of {_BATCH}, which fill a GPU" if more else ""
+    return f"{scale}{side}", why, few | more
 
 
 def _images(name: str, channels: int, height: int, width: int, gpu: bool, seconds: float) -> float:

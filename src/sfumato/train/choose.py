@@ -52,10 +52,10 @@ def choose(
         asked = presets.resolve(None, file, overrides, only=("data", "train"))
         data = open_data(asked.data, on_progress=on_progress)
         preset, reason, values = presets.choose(data.shape, len(data.train), str(device), asked.train.budget)
-        overrides = values | dict(overrides)
+        base = presets.resolve(preset, overrides=values)
         if init is not None:
-            donor, own = load(init).config, presets.PRESETS[preset].config
-            base = replace(own, net=donor.net, diffusion=donor.diffusion, codec=donor.codec)
+            donor = load(init).config
+            base = replace(base, net=donor.net, diffusion=donor.diffusion, codec=donor.codec)
             reason += f"; network and process are those of {init}"
     config = presets.resolve(None if base else preset, file, overrides, base=base)
     chosen = "data.flip" in overrides or (file is not None and "flip" in read_toml(file).get("data", {}))
