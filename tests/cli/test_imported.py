@@ -97,7 +97,9 @@ def test_an_import_is_measured_is_diagnosed_and_edits(kind: str, sfumato: Comman
     done(sfumato("edit", "vary", "runs/theirs", "one.png", "--num", 1, "--steps", 2, "--out", "v.png"))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [kind if kind in ("diffusers", "ldp") else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+)
 def test_an_import_is_trained_on_by_its_own_network(kind: str, sfumato: Command, tmp_path: Path) -> None:
     imported(kind, sfumato, tmp_path)
     out = done(sfumato("train", "digits", "--init", "runs/theirs", "--run", "runs/on", *SHORT))

@@ -26,7 +26,7 @@ from sfumato.config.train import TrainConfig
 from sfumato.data.formats.torch_file import Object, Stored
 from sfumato.diffusion import Cosine
 from sfumato.errors import UserError
-from sfumato.exchange.imports import Contents, Imported, classes, with_absent
+from sfumato.exchange.imports import Contents, Imported, Reference, classes, unscaled, with_absent
 from sfumato.exchange.unets import heads_inside, pointwise, renamed
 from sfumato.nets.preconditioned import VP, PreconditionedConfig
 from sfumato.nets.unet.general import GeneralUNetConfig
@@ -121,7 +121,7 @@ class Reader:
         return Imported(
             replace(config, train=train), (channels, size, size),
             {prefix + key: value for key, value in ours.items()}, classes(labels), notes=(f"{name}, {note}",),
-            library="EDM",
+            reference=lambda: _reference(form, outer, _tensors(contents.tree["ema"], ""), config), library="EDM",
         )  # fmt: skip
 
     def _process(self, form: str, inner: GeneralUNetConfig, outer: Mapping[str, Any]) -> tuple[Config, str]:
@@ -144,6 +144,26 @@ class Reader:
 
 
 READER = Reader
+
+
+def _reference(form: str, outer: Mapping[str, Any], state: Mapping[str, Stored], config: Config) -> Reference:
+    """EDM's own network with the file's weights, where its source is on Python's path."""
+    try:
+        from training import networks  # type: ignore[import-not-found, unused-ignore]
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(name="EDM") from None
+    net: Any = getattr(networks, form)(**outer)
+    net.load_state_dict({name: stored.tensor() for name, stored in state.items()})
+    net.eval()
+
+    def output(x: Tensor, steps: Tensor, rows: Tensor | None) -> Tensor:
+        labels = None if rows is None else torch.eye(net.label_dim)[rows[:, 0].long()]
+        if not isinstance(config.net, PreconditionedConfig):
+            return net.model(x, steps.float(), labels)  # type: ignore[no-any-return]
+        y, sigma = unscaled(config.net.chain, x, steps)
+        return net(y, sigma, labels)  # type: ignore[no-any-return]
+
+    return output
 
 
 def _opened(thing: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:

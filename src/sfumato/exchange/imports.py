@@ -21,6 +21,7 @@ from sfumato.config.config import Config, to_toml
 from sfumato.config.data import DataConfig
 from sfumato.data.formats.plain_pickle import NotPlain
 from sfumato.data.formats.torch_file import read_torch
+from sfumato.diffusion.chains import LogNoise
 from sfumato.errors import UserError, nearest
 from sfumato.exchange.formats import IMPORTS
 from sfumato.files import MEGABYTE, read_regular, write_atomic
@@ -284,6 +285,13 @@ def difference(model: Model, imported: Imported) -> float | None:
     expected = theirs(x, steps, numbers)
     scale = expected.flatten(1).std(1).clamp(min=1)[:, None, None, None]  # of an untrained score network, the noise
     return float(((ours - expected) / scale).abs().max())
+
+
+def unscaled(chain: LogNoise, x: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
+    """Return y = x_0 + sigma eps, (B, C, H, W), and sigma (B,), of x_t at steps of a chain: what a network that takes a
+    noise level sees."""
+    sigma = chain.log_noise(steps.double()).exp().float()
+    return x * (1 + sigma[:, None, None, None] ** 2).sqrt(), sigma
 
 
 def with_absent(table: Tensor, absent: Tensor | None = None) -> Tensor:

@@ -18,7 +18,7 @@ from sfumato.config.config import Config
 from sfumato.config.diffusion import DiffusionConfig
 from sfumato.config.train import TrainConfig
 from sfumato.errors import UserError
-from sfumato.exchange.imports import Contents, Imported, classes, with_absent
+from sfumato.exchange.imports import Contents, Imported, Reference, classes, unscaled, with_absent
 from sfumato.nets.hourglass import HourglassConfig
 from sfumato.nets.preconditioned import PreconditionedConfig
 
@@ -55,7 +55,10 @@ class Reader:
             raise UserError("it has no configuration: write it with convert_for_inference.py")
         model, count = table["model"], int(table.get("dataset", {}).get("num_classes", 0))
         if model["type"] != "image_transformer_v2":
-            raise UserError(f"its network is an {str(model['type'])[:40]}: only image_transformer_v2 is read")
+            raise UserError(
+                f"its network is an {str(model['type'])[:40]}: only image_transformer_v2 is read, of "
+                "which alone k-diffusion's manual speaks; no weights of the others were published"
+            )
         if model.get("mapping_cond_dim"):
             raise UserError("its network has other conditions than classes (mapping_cond_dim), which are not read")
         height, width = (int(side) for side in model["input_size"])
@@ -69,11 +72,28 @@ class Reader:
                    train=TrainConfig(label_dropout=dropped) if count else TrainConfig()),
             (int(model["input_channels"]), height, width),
             {f"inner.{name}": value for name, value in _ours(state).items()}, classes(count),
-            notes=(f"sampled from a noise of {most:g} down to {least:g}",), library="k-diffusion",
+            notes=(f"sampled from a noise of {most:g} down to {least:g}",),
+            reference=lambda: _reference(table, dict(contents.tree), net), library="k-diffusion",
         )  # fmt: skip
 
 
 READER = Reader
+
+
+def _reference(table: dict[str, Any], state: dict[str, Tensor], config: PreconditionedConfig) -> Reference:
+    """The installed k-diffusion's denoiser with the file's own weights."""
+    import k_diffusion  # type: ignore[import-not-found, unused-ignore]
+
+    whole = k_diffusion.config.load_config(table)
+    net: Any = k_diffusion.config.make_denoiser_wrapper(whole)(k_diffusion.config.make_model(whole))
+    net.inner_model.load_state_dict({name.removeprefix("inner_model."): value.float() for name, value in state.items()})
+    net.eval()
+
+    def image(x: Tensor, steps: Tensor, rows: Tensor | None) -> Tensor:
+        y, sigma = unscaled(config.chain, x, steps)
+        return net(y, sigma, **({} if rows is None else {"class_cond": rows[:, 0].long()}))  # type: ignore[no-any-return]
+
+    return image
 
 
 def _network(model: Mapping[str, Any]) -> HourglassConfig:

@@ -20,7 +20,7 @@ from sfumato.config.train import TrainConfig
 from sfumato.data.formats.torch_file import read_torch, tensors_in
 from sfumato.errors import UserError
 from sfumato.exchange.diffusers import names, own, schedulers, settings
-from sfumato.exchange.imports import Contents, Imported, Reference, classes, load_safetensors, with_absent
+from sfumato.exchange.imports import Contents, Imported, Reference, classes, load_safetensors, unscaled, with_absent
 from sfumato.nets.preconditioned import PreconditionedConfig
 
 _FILES = tuple(f"diffusion_pytorch_model.{end}" for end in ("safetensors", "bin", "fp16.safetensors", "fp16.bin"))
@@ -158,11 +158,9 @@ def _score_reference(table: dict[str, Any], state: dict[str, Tensor], config: Pr
     net = _unet(table, state)
 
     def image(x: Tensor, steps: Tensor, rows: Tensor | None) -> Tensor:
-        sigma = config.chain.log_noise(steps.double()).exp().float() / 2
-        wide = sigma[:, None, None, None]
-        y = (x * (1 + 4 * wide**2).sqrt() + 1) / 2
-        score: Tensor = net(y, sigma).sample
-        return 2 * (y + wide**2 * score) - 1
+        y, sigma = unscaled(config.chain, x, steps)
+        score: Tensor = net((y + 1) / 2, sigma / 2).sample
+        return y + sigma[:, None, None, None] ** 2 / 2 * score
 
     return image
 
