@@ -137,7 +137,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.asked.append(f"{self.command} {self.path}")
-        found = re.fullmatch(r"/([\w.-]+/[\w.-]+)/resolve/([\w.-]+)/([\w.-]+)", self.path)
+        found = re.fullmatch(r"/([\w.-]+/[\w.-]+)/resolve/([\w.-]+)/([\w./-]+)", self.path)
+        listed = re.fullmatch(r"/api/models/([\w.-]+/[\w.-]+)/(revision|tree)/([\w.-]+)(\?.*)?", self.path)
+        if listed and (commits := self.server.repositories.get(listed[1])):
+            last, name = len(commits), listed[1]
+            facts = {"id": name, "modelId": name, "sha": commit(last), "siblings": [], "private": False, "tags": []}
+            tree = [{"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+                    for path, content in commits[-1].items()]  # fmt: skip
+            self.answer(200, facts if listed[2] == "revision" else tree)
+            return
         commits = self.server.repositories.get(found[1], []) if found else []
         closed = found and self.server.private.get(found[1]) and TOKEN not in self.headers.get("Authorization", "")
         if found is None or not commits or closed:  # a private one is not told from one that is missing

@@ -124,6 +124,7 @@ def test_binary_weights_and_a_network_alone_are_read(tmp_path: Path) -> None:
     folder = saved(tmp_path / "theirs", ATTEND, safe_serialization=False)
     assert (folder / "unet" / "diffusion_pytorch_model.bin").exists()
     agree(read_model(folder), tmp_path)
+    assert read_model(folder, name="hf:ada/cats").origin == "diffusers, hf:ada/cats"
     alone = read_model(folder / "unet")
     assert "no scheduler" in alone.notes[0]
     agree(alone, tmp_path)

@@ -12,9 +12,12 @@ import torch
 import sfumato
 from sfumato.config.config import from_dict
 from sfumato.errors import UserError
+from sfumato.exchange.export import export
 from sfumato.exchange.hub.card import Licence
 from sfumato.exchange.hub.push import push
+from sfumato.exchange.imports import read_model, write_model
 from sfumato.model import Model
+from sfumato.run.locate import hub_files
 
 from .hub_server import TOKEN, Hub, commit
 from .models import random_model
@@ -107,3 +110,18 @@ def test_what_is_missing_or_closed_is_said_in_a_line(hub: Hub, tmp_path: Path, m
     assert "ada/other" not in hub.repositories
     with pytest.raises(UserError, match=r"hf:ada/closed .*hf auth login"):
         sfumato.load("hf:ada/closed")
+
+
+def test_models_of_other_libraries_are_imported_from_the_hub(hub: Hub, tmp_path: Path) -> None:
+    model, folder = model_of(tmp_path / "1.safetensors"), tmp_path / "theirs"
+    export(model, "diffusers", folder)
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    hub.repositories["ada/theirs"] = [files | {"picture.png": b"not asked for"}]
+    hub.repositories["ada/alone"] = [{"unet.pt": (folder / "unet/diffusion_pytorch_model.safetensors").read_bytes()}]
+    found = hub_files("hf:ada/theirs@main")
+    assert not (found / "picture.png").exists()
+    again = write_model(read_model(found), tmp_path / "again.safetensors")
+    torch.testing.assert_close(first(again), first(model), atol=0, rtol=0)
+    assert hub_files("hf:ada/alone").name == "unet.pt"
+    with pytest.raises(UserError, match="there is no model of this name"):
+        hub_files("hf:ada/nothing")

@@ -12,6 +12,7 @@ from sfumato.cli.console import print_json, say
 from sfumato.cli.options import Flag, Json, option, settings
 from sfumato.errors import UserError
 from sfumato.exchange.formats import IMPORTS
+from sfumato.run.locate import HUB, hub_files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +25,12 @@ class Import:
 
     EXAMPLES: ClassVar[tuple[str, ...]] = (
         "sfumato import ddpm-cat-256 --out runs/cats",
+        "sfumato import hf:google/ddpm-cat-256",
         "sfumato import results/model-100.pt --set size=64 --out faces.safetensors",
     )
 
     source: Annotated[Path, Positional, option("FILE_OR_FOLDER")]
-    """a checkpoint, or a folder of a pipeline"""
+    """a checkpoint, or a folder of a pipeline; or hf:USER/NAME, which is downloaded"""
     # `as` is a word of Python
     as_: Annotated[str, arg(name="as", metavar="|".join(("auto", *IMPORTS)), help_behavior_hint="")] = "auto"
     """its format; auto recognises it"""
@@ -44,13 +46,15 @@ class Import:
 
     def perform(self) -> int:
         """Read, write, compare, and say what it is."""
-        options, name = settings(self.set), self.source.resolve()
-        if not self.source.exists():
-            raise UserError(f"{self.source} does not exist: give a file or a folder of another library")
+        options, source, name = settings(self.set), self.source, self.source.resolve()
+        out = self.out or Path("runs") / (name.stem if name.is_file() else name.name)
+        if not source.exists() and str(source).startswith(HUB):
+            source, out = hub_files(str(source)), self.out or Path("runs") / name.name.partition("@")[0]
+        if not source.exists():
+            raise UserError(f"{source} does not exist: give a file or a folder of another library, or {HUB}USER/NAME")
         from sfumato.exchange.imports import difference, read_model, write_model
 
-        imported = read_model(self.source, self.as_, options)
-        out = self.out or Path("runs") / (name.name if name.is_dir() else name.stem)
+        imported = read_model(source, self.as_, options, None if source == self.source else str(self.source))
         model = write_model(imported, out, self.data, self.force)
         error, why = None, ""
         try:

@@ -157,13 +157,16 @@ class Reader(Protocol):
         ...
 
 
-def read_model(path: Path, kind: str = "auto", options: Mapping[str, str] | None = None) -> Imported:
+def read_model(
+    path: Path, kind: str = "auto", options: Mapping[str, str] | None = None, name: str | None = None
+) -> Imported:
     """Read a model of another library.
 
     Args:
         path: a file or a folder.
         kind: a name of `IMPORTS`, or `auto`: the first that recognises it.
         options: of the reader, as text.
+        name: what it is called where it comes from; None is the name of the file or folder.
 
     Raises:
         UserError: not recognised, an unknown option, and what `Reader.read` raises.
@@ -187,7 +190,8 @@ def read_model(path: Path, kind: str = "auto", options: Mapping[str, str] | None
         raise UserError(f"{path}: {error}") from None
     except (AttributeError, IndexError, KeyError, NotPlain, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{path} is not a file of {found}: {type(error).__name__} {str(error)[:200]}") from None
-    return _fitted(imported, path)
+    origin = "" if imported.has_data else f"{imported.library}, {name or path.name}"
+    return replace(_fitted(imported, path), origin=origin)
 
 
 def _fitted(imported: Imported, path: Path) -> Imported:
@@ -207,7 +211,7 @@ def _fitted(imported: Imported, path: Path) -> Imported:
     state = {name: imported.state[name].float() for name in expected}
     if not all(bool(value.isfinite().all()) for value in state.values()):
         raise UserError(f"{path}: its weights are not finite")
-    return replace(imported, state=state, origin="" if imported.has_data else f"{imported.library}, {path.name}")
+    return replace(imported, state=state)
 
 
 def write_model(imported: Imported, out: Path, data: str | None = None, force: bool = False) -> Model:

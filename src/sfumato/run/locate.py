@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from sfumato.config.units import parse_count
 from sfumato.errors import UserError
@@ -110,6 +112,24 @@ def hub_name(name: str) -> str:
 
 def _downloaded(name: str) -> Path:
     """The weights file of a model on the hub, from its cache where it was downloaded before."""
+    return _fetched(name, lambda hub, identity, revision: hub.hf_hub_download(identity, HUB_WEIGHTS, revision=revision))
+
+
+def hub_files(name: str) -> Path:
+    """Return the folder with the settings and the weights of `hf:USER/NAME`, of any library, or its file where it has
+    one alone, from the hub's cache; raises `UserError` where it can't be downloaded."""
+
+    def fetch(hub: Any, identity: str, revision: str | None) -> Any:
+        return hub.snapshot_download(identity, revision=revision, allow_patterns=["*.json", *_FOREIGN])
+
+    folder = _fetched(name.removeprefix(HUB), fetch)
+    files = [path for pattern in _FOREIGN for path in folder.rglob(pattern)]
+    alone = len(files) == 1 and not any((folder / file).is_file() for file in ("model_index.json", "config.json"))
+    return files[0] if alone else folder
+
+
+def _fetched(name: str, fetch: Callable[[Any, str, str | None], Any]) -> Path:
+    """What a function of huggingface_hub, an identity and a revision brings."""
     plain, _, revision = name.partition("@")
     identity = hub_name(f"{HUB}{plain}")
     try:
@@ -117,7 +137,7 @@ def _downloaded(name: str) -> Path:
     except ImportError:
         raise UserError(f"{HUB}{name} needs the package huggingface_hub: pip install 'sfumato[hub]'") from None
     try:
-        return Path(huggingface_hub.hf_hub_download(identity, HUB_WEIGHTS, revision=revision or None))
+        return Path(fetch(huggingface_hub, identity, revision or None))
     except Exception as error:  # its errors, and those of the transport, have no base class
         reason, kinds = " ".join(str(error).split())[:200], {kind.__name__ for kind in type(error).__mro__}
         hints = [hint for kind, hint in _HINTS.items() if kind in kinds]
@@ -125,6 +145,8 @@ def _downloaded(name: str) -> Path:
         raise UserError(f"{HUB}{name} can't be downloaded{':' if hints else ''} {hint}") from None
 
 
+_FOREIGN = ("*.safetensors", "*.bin", "*.pt", "*.pkl")
+"""Weights of other libraries."""
 _HINTS = {
     "LocalEntryNotFoundError": "it is not among those downloaded before, and the hub can't be reached",
     "RepositoryNotFoundError": "there is no model of this name, or you may not read it (`hf auth login` logs in)",
