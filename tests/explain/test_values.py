@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +24,14 @@ from sfumato.diffusion import (
     training_loss,
     vlb,
 )
+from sfumato.evaluate.evaluation import Evaluation
+from sfumato.evaluate.settings import Settings
 from sfumato.explain import Context
 from sfumato.explain.figure import Figure
 from sfumato.explain.inside import attention_map, executed
 from sfumato.explain.packing import embedded, i16, plain, unit
 from sfumato.explain.report import Report, collect
-from sfumato.explain.sections import bound, chain, check, distances, forward, quality, ranking, schedules
+from sfumato.explain.sections import bound, chain, check, diagnosis, distances, forward, quality, ranking, schedules
 from sfumato.explain.sections import reverse as film
 from sfumato.explain.sections.cards import provenance
 from sfumato.report.figures import spaced
@@ -201,10 +204,12 @@ def test_an_image_is_gone_where_little_of_it_is_left(context: Context) -> None:
 
 
 def test_the_diagnosis_is_that_of_the_command(report: Report, context: Context) -> None:
+    assert context.total <= diagnosis.STEPS, "so nothing is left out here"
     evidence = measure(Path(context.name), context.effort.diagnosed, 0, "cpu", lambda done, total: None)
     findings = conclude(evidence)
     figure = found(report, "diagnosis")
-    assert figure.findings == (as_json(evidence, observe(evidence), findings)["verdict"],)
+    said = as_json(evidence, observe(evidence), findings)["verdict"]
+    assert figure.findings == (said[0].upper() + said[1:],)
     assert [each["text"] for each in figure.data["findings"]] == [each.sentence for each in findings]
     assert figure.data["findings"][0]["level"] >= 2, "five steps are too few"
     assert figure.data["findings"][0]["commands"]
@@ -248,3 +253,22 @@ def test_samples_are_judged_against_the_data(hostile: Path) -> None:
     assert max(distances[0]) < 0.01, "the data themselves"
     assert max(distances[1]) > 0.1, "noise"
     assert "nothing like the data" in figure.findings[0]
+
+
+def test_results_of_evaluate_are_shown_with_their_intervals(hostile: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(hostile, run)
+    context = opened_run(run)
+    assert context.results is not None
+    assert quality.evaluated(context) == []
+    stored = Evaluation(context.needed, Settings(num=8), context.results).perform(("bits", "quality"))
+    bits, measured = quality.evaluated(context)
+    assert (bits["kind"], measured["kind"]) == ("bits", "quality")
+    assert bits["lines"][0].endswith("lower is better")
+    assert not any(line.startswith("- ") for line in bits["lines"]), "the dashes are a terminal's"
+    frechet = next(m for m in stored["quality"]["result"]["measures"] if m["name"] == "frechet")
+    row = next(row for row in measured["measures"] if row[0] == "frechet")
+    assert row[1:6] == [frechet["value"], frechet["low"], frechet["high"], frechet["floor"], "lower"]
+    assert not any("sliced" in line for line in measured["lines"]), "the table is not there twice"
+    other = opened_run(run, weights="raw")
+    assert quality.evaluated(other) == [], "results of other weights"

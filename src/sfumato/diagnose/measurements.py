@@ -245,13 +245,14 @@ def measure(
     return examine(open_target(path, data=images_of, device=device), path, num, seed, on_progress)
 
 
-def examine(target: Target, path: Path, num: int, seed: int, on_progress: Report) -> Evidence:
-    """Measure a model with its images, as `measure`; `path` is what the user named it."""
+def examine(target: Target, path: Path, num: int, seed: int, on_progress: Report, many: int = MANY) -> Evidence:
+    """Measure a model with its images, as `measure`; `path` is what the user named it, `many` the largest number of
+    sampling steps that is tried."""
     model, summary = target.model, RunSummary.read(Run(path)) if Run(path).exists() else None
     bench, name = Bench(target, num, seed, on_progress), model.config.diffusion.parameterization
     files = {} if summary is None else {kind: file for kind, file in summary.weights.items() if kind != model.kind}
     models = {model.kind: model} | {kind: load(file, device=model.device) for kind, file in files.items()}
-    plan = _plan(bench, models)
+    plan = _plan(bench, models, many)
     learned, unread = model.config.diffusion.variance == "learned", _unread(model)
     readings = len(models) + len(unread) + learned + 2 * (bench.condition is not None)
     bench.total = sum(recipe.steps or 0 for _, recipe, *_ in plan.values()) * -(-num // BATCH) + readings * LEVELS
@@ -294,11 +295,13 @@ def permuted(condition: Condition, texts: list[str]) -> Condition:
     return condition.take(other)
 
 
-def _plan(bench: Bench, models: Mapping[str, Model]) -> dict[str, tuple[Model, Recipe, Condition | None, bool]]:
+def _plan(
+    bench: Bench, models: Mapping[str, Model], many: int
+) -> dict[str, tuple[Model, Recipe, Condition | None, bool]]:
     """The arguments of `Bench.sample` by name; each differs from the main model's in one thing."""
     main, default, condition = bench.model, bench.default, bench.condition
     plan = {name: (model, default, condition, False) for name, model in models.items()}
-    for steps in (min(FEW, main.schedule.num_steps), min(MANY, main.schedule.num_steps)):
+    for steps in (min(FEW, main.schedule.num_steps), min(many, main.schedule.num_steps)):
         if steps != default.steps:
             plan[f"{steps} steps"] = (main, Recipe(steps=steps).resolve(main), condition, False)
     plan["unclipped"] = (main, Recipe(range="free").resolve(main), condition, False)

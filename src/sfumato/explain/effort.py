@@ -13,7 +13,7 @@ _RAW = 1_000_000
 """Bytes of a large array of the page, before base64."""
 SIDE = 64
 """The largest side of a picture that is only looked at; larger ones are averaged over squares."""
-_EVALUATIONS = 24_000
+_EVALUATIONS = 20_000
 """About how many network evaluations the largest counts take."""
 _FLOPS = 6e12
 """FLOPs of all network evaluations: 100 to 150 seconds on two cores."""
@@ -103,6 +103,6 @@ class Effort:
             + self.filmed * 40
             + self.compared * 380
             + self.wall * 20
-            + self.diagnosed * 450
+            + self.diagnosed * 300
             + 100
         )

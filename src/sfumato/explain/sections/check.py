@@ -58,10 +58,8 @@ def collect(context: Context) -> tuple[Figure, ...]:
             made=f"a scan of {where}, evenly spaced",
             command=f"sfumato data check {shlex.quote(config.source)} --out check.html",
             findings=(
-                f"Of {where}: {plural(troubles, 'finding')} that would make training wrong or useless, and "
-                f"{plural(open_, 'finding')} that needs a decision."
-                if troubles + open_
-                else f"Nothing to decide was found in {where}.",
+                f"{where[0].upper()}{where[1:]} were scanned: {plural(troubles, 'finding')} of trouble, "
+                f"{open_} to decide.",
             ),
         ),
     )

@@ -10,6 +10,9 @@ from sfumato.diagnose.render import SEVERITY, beside, ratios, verdict
 from sfumato.explain.context import Context
 from sfumato.explain.figure import Figure, Missing
 
+STEPS = 100
+"""The largest number of sampling steps that is tried; the command tries 250."""
+
 
 def collect(context: Context) -> tuple[Figure, ...]:
     """Examine the model; raises `Missing` where its images can't be opened."""
@@ -23,13 +26,14 @@ def collect(context: Context) -> tuple[Figure, ...]:
         context.tick((steps - done) * num)
         done = steps
 
-    evidence = examine(target, Path(context.name), num, context.seed, tick)
+    evidence = examine(target, Path(context.name), num, context.seed, tick, STEPS)
     return (figure(context, evidence, conclude(evidence)),)
 
 
 def figure(context: Context, evidence: Evidence, findings: tuple[Finding, ...]) -> Figure:
     """Return the figure of a diagnosis."""
     (_, rows), (_, times, errors) = beside(evidence), ratios(evidence)
+    said = verdict(evidence, observe(evidence), findings)
     named = {finding.cause for finding in findings}
     return Figure(
         name="diagnosis",
@@ -55,8 +59,8 @@ def figure(context: Context, evidence: Evidence, findings: tuple[Finding, ...]) 
             "errors": [[name, values] for name, values in errors],
         },
         code=("diagnose.causes.conclude", "diagnose.measurements.Bench.reading"),
-        made=f"{context.effort.diagnosed} samples of each kind, which are fewer and less certain than the 64 of the "
-        "command",
+        made=f"{context.effort.diagnosed} samples of each kind in at most {STEPS} steps, which is less certain than "
+        "the 64 samples in at most 250 steps of the command",
         command=f"sfumato diagnose {context.command}",
-        findings=(f"{verdict(evidence, observe(evidence), findings)}",),
+        findings=(said[0].upper() + said[1:],),
     )

@@ -17,8 +17,8 @@ def collect(context: Context) -> tuple[Figure, ...]:
             caption="Given the true image, the step back is a Gaussian that is known exactly: its mean is a mixture "
             "of $x_t$ and $x_0$. The model does not know $x_0$ and puts its prediction in its place. Choose a pixel: "
             "its two Gaussians, and the divergence between them, which is what the bound adds up.",
-            formula=r"\begin{aligned} q(x_{t-1} \mid x_t, x_0) &= \mathcal{N}( a\, x_t + b\, x_0,\ \tilde\beta_t I ) \\"
-            r" a = \frac{\sqrt{\alpha_t} (1-\bar\alpha_{t-1})}{1-\bar\alpha_t} ,\quad b &="
+            formula=r"\begin{aligned} q(x_{t-1} \mid x_t, x_0) &= \mathcal{N}( a\, x_t + b\, x_0,\ \tilde\beta_t I )\\"
+            r" a &= \frac{\sqrt{\alpha_t} (1-\bar\alpha_{t-1})}{1-\bar\alpha_t} ,\quad b ="
             r" \frac{\sqrt{\bar\alpha_{t-1}}\,\beta_t}{1-\bar\alpha_t} ,\quad \tilde\beta_t ="
             r" \frac{1-\bar\alpha_{t-1}}{1-\bar\alpha_t} \beta_t \end{aligned}",
             code=(

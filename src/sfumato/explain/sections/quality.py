@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sfumato.evaluate.cache import split_rows
-from sfumato.evaluate.text import words
+from sfumato.evaluate.text import verdict_of, words
 from sfumato.evaluate.verdict import Verdict, judge_pixels
 from sfumato.explain.context import Context
 from sfumato.explain.figure import Figure, Missing
@@ -61,7 +62,8 @@ def judged(context: Context) -> Verdict | None:
         return None
     codec = context.model.codec
     values, _ = context.target.rows(split_rows(context.data, "train")[:REAL])
-    return judge_pixels(codec.to_pixels(codec.encode(values)), codec.to_pixels(context.samples))
+    real, ours = codec.encode(values.to(context.model.device)), context.samples.to(context.model.device)
+    return judge_pixels(codec.to_pixels(real).cpu(), codec.to_pixels(ours).cpu())
 
 
 def evaluated(context: Context) -> list[dict[str, Any]]:
@@ -84,7 +86,19 @@ def _result(path: Path, sha256: str) -> dict[str, Any] | None:
         if sha256 not in json.dumps(report["settings"]):
             return None
         measures = report["result"].get("measures", []) if report["kind"] == "quality" else []
-        table = [[m["name"], m["value"], m["low"], m["high"], m["floor"], str(m["extractor"])] for m in measures]
-        return {"kind": str(report["kind"]), "text": words(report), "measures": table, "file": path.name}
+        table = [
+            [m["name"], m["value"], m["low"], m["high"], m["floor"], m.get("better", ""), str(m["extractor"])]
+            for m in measures
+        ]
+        lines = _sentences(words(report))
+        if table:  # the terminal's own table is not shown beside the page's
+            numbers = f"{measures[0]['num_generated']:,} samples and {measures[0]['num_real']:,} real images."
+            lines = [*filter(None, (verdict_of(report),)), numbers, *report["notes"]]
+        return {"kind": str(report["kind"]), "lines": lines, "measures": table, "file": path.name}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def _sentences(text: str) -> list[str]:
+    """A terminal's lines, each with those that continue it and without its dash."""
+    return [" ".join(line.removeprefix("- ").split()) for line in re.sub(r"\n {2,}", " ", text).split("\n")]

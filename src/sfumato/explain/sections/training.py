@@ -37,8 +37,8 @@ def collect(context: Context) -> tuple[Figure, ...]:
     if held_out:
         last = held_out[-1]
         findings.append(
-            f"The last held-out loss is {last.loss:.4f}, that of as many training images {last.train:.4f}: a gap of "
-            f"{last.loss - last.train:+.4f}. A gap that grows is memorisation."
+            f"The last held-out loss, at {last.images:,} images, is {last.loss:.4f}, that of as many training images "
+            f"{last.train:.4f}: a gap of {last.loss - last.train:+.4f}. A gap that grows is memorisation."
         )
     findings += [f"Warning in the log: {message}" for message in summary.warnings[:3]]
     return (
