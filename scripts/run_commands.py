@@ -46,6 +46,8 @@ SKIPPED = {
     r"runs/(celeba64|cifar10)\b": "needs a run on the data set",
     r"--device cuda": "needs a GPU",
     r"dinov2:FILE": "needs the extractor's weights",
+    r"^sfumato import": "needs a model of another library",
+    r"hf:ada/": "needs the hub",
 }
 if importlib.util.find_spec("onnx") is None:
     SKIPPED[r"--to (onnx|html)\b|\.onnx\b"] = "needs the extra onnx"
