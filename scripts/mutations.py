@@ -899,9 +899,37 @@ MUTATIONS = [
     M(
         "ranks: a resumed state stays on rank 0",
         "train/trainer.py",
-        "        self.world.broadcast([numbers, *tensors])",
-        "        self.world.broadcast([numbers])",
+        "self.shards.receive(name, tensor, self._given.get(kind, {}).get(name))",
+        "tensor.copy_(self._given.get(kind, {}).get(name, tensor))",
         "tests/train/test_ranks.py",
+    ),
+    M(
+        "ranks: a batch is sampled with the noise of rank 0's",
+        "generate/shared.py",
+        "first=first + start + begin,",
+        "first=first + start,",
+        "tests/generate/test_shared.py",
+    ),
+    M(
+        "shards: the norm of the gradient is that of the rows here",
+        "train/shards.py",
+        "self.world.sum(own.double().square()).sqrt().to(own.dtype) if self.on else own",
+        "own",
+        "tests/train/test_shards.py",
+    ),
+    M(
+        "shards: Muon orthogonalises the rows here",
+        "train/optim.py",
+        "if not self.shards.on:",
+        "if self.world.size:",
+        "tests/train/test_shards.py",
+    ),
+    M(
+        "8 bits: a skipped step keeps its codes",
+        "train/eight.py",
+        "torch.where(applied > 0, tensor, old)",
+        "tensor",
+        "tests/train/test_eight.py",
     ),
     M(
         "float16: the gradient keeps the loss scale",
@@ -1046,8 +1074,8 @@ MUTATIONS = [
     M(
         "grids: the same seed for every run",
         "train/trainer.py",
-        "here.stop - here.start, config.seed,",
-        "here.stop - here.start, 0,",
+        "stream(sampling, num, config.seed,",
+        "stream(sampling, num, 0,",
         "tests/train/test_trainer.py::test_a_grid_is_what_the_default_recipe_samples",
     ),
     M(

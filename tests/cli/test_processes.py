@@ -243,3 +243,81 @@ def test_the_words_of_a_command_are_those_of_its_ranks(monkeypatch):
 
     main(["--version"])
     assert launch.words == ["--version"]
+
+
+# --- sampling and measuring
+
+
+def sampled(run: Path, folder: Path, *more: str) -> tuple[bytes, str]:
+    """The picture that `sample` writes in some processes, and what it prints."""
+    words = ["sfumato", "sample", str(run), "--num", "24", "--batch", "8", "--steps", "4", "--device", "cpu"]
+    process = start([*words, "--out", str(folder / "x.png"), "--force", *more], folder, OMP_NUM_THREADS="1")
+    out, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (0, "")
+    return (folder / "x.png").read_bytes(), out
+
+
+@pytest.fixture(scope="module")
+def trained_run(tmp_path_factory) -> Path:
+    from sfumato.cli.main import main
+
+    run = tmp_path_factory.mktemp("trained") / "run"
+    assert main(train(run, 16, "--device", "cpu")[1:]) == 0
+    return run
+
+
+def test_sampling_in_two_processes_writes_the_file_of_one(trained_run, tmp_path):
+    from sfumato.cli.main import main
+
+    two, said = sampled(trained_run, tmp_path, "--processes", "2")
+    assert (
+        main(
+            [
+                *["sample", "--num", "24", "--batch", "8", "--steps", "4", "--device", "cpu", "--out"],
+                str(tmp_path / "one.png"),
+                str(trained_run),
+            ]
+        )
+        == 0
+    )
+    assert (tmp_path / "one.png").read_bytes() == two
+    assert len(said.splitlines()) == 2
+
+
+@pytest.mark.slow
+def test_sampling_and_measuring_in_processes(trained_run, tmp_path):
+    """Films and fitted grids too, torchrun too; the figures of an evaluation, also with a process that was killed."""
+    for more in (["--grid", "fitted"], ["--sampler", "ddpm", "--variance", "analytic"]):
+        alone = sampled(trained_run, tmp_path, *more)[0]
+        assert alone == sampled(trained_run, tmp_path, *more, "--processes", "3")[0]
+    words = ["sfumato", "evaluate", str(trained_run), "--num", "48", "--steps", "20", "--batch", "8", "--json"]
+    reports = []
+    for number, more in enumerate(([], ["--processes", "2"], ["--processes", "3"])):
+        process = start([*words, "--device", "cpu", "--out", str(tmp_path / str(number)), *more], tmp_path)
+        if number == 2:
+            end = time.monotonic() + 60
+            while len(children(process.pid)) < 3 or not list((tmp_path / "2").rglob("*.part")):
+                assert time.monotonic() < end
+                time.sleep(0.02)
+            os.kill(children(process.pid)[2], signal.SIGKILL)
+        out, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        reports.append({kind: report["result"] for kind, report in json.loads(out).items()})
+    for kind, result in reports[0].items():
+        assert str(reports[1][kind]) == str(reports[2][kind]) == str(result)
+
+
+@pytest.mark.slow
+def test_a_signal_ends_all_processes_that_sample(trained_run, tmp_path):
+    words = ["sfumato", "sample", str(trained_run), "--num", "1000000", "--out", str(tmp_path / "many"), "--batch", "4"]
+    process = start([*words, "--processes", "2", "--device", "cpu"], tmp_path)
+    end = time.monotonic() + 60
+    while not (tmp_path / "many" / "000008.png").exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    ranks = children(process.pid)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert are_gone(ranks)
+    assert errors.splitlines()[-1].endswith("keeps what was sampled, and the same command continues")

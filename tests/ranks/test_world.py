@@ -103,6 +103,27 @@ def test_a_rank_that_is_stopped_is_named_within_half_a_minute(tmp_path, stopped,
     assert f"sfumato: rank {stopped} (process {job.pids[stopped]} on " in capfd.readouterr().err
 
 
+def work_with_little_patience(world: World) -> None:
+    watching.SILENT = 3.0
+    work(world)
+
+
+@pytest.mark.slow
+def test_processes_that_are_stopped_together_go_on_together(tmp_path):
+    job = Job(2, work_with_little_patience, tmp_path)
+    time.sleep(3)
+    for number, seconds in ((signal.SIGSTOP, 8), (signal.SIGCONT, 5)):
+        for pid in job.pids:
+            os.kill(pid, number)
+        time.sleep(seconds)
+    assert [os.waitpid(pid, os.WNOHANG)[0] for pid in job.pids] == [0, 0]
+    os.kill(job.pids[1], signal.SIGSTOP)
+    time.sleep(12)
+    assert os.waitpid(job.pids[0], os.WNOHANG)[0] == job.pids[0]
+    os.kill(job.pids[1], signal.SIGKILL)
+    os.waitpid(job.pids[1], 0)
+
+
 def dawdle(world: World) -> None:
     watching.LATE, watching.TOO_LATE, watching.GRACE = 1.5, 4.0, 1.0
     if world.rank == 1:

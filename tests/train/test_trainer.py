@@ -21,7 +21,8 @@ from sfumato.diffusion.noise import Purpose, normal, uniform
 from sfumato.generate.recipe import Recipe
 from sfumato.generate.sample import sample
 from sfumato.train.metrics import Meter, by_level
-from sfumato.train.trainer import Trainer, seeded
+from sfumato.train.parallel import seeded
+from sfumato.train.trainer import Trainer
 
 from .conftest import Altered, equal, tensors, tiny
 

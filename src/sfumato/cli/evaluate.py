@@ -12,8 +12,9 @@ from tyro.conf import Positional
 
 from sfumato.cli import signals
 from sfumato.cli.console import pick_device, print_json, progress, say
+from sfumato.cli.launch import launch, pick_processes
 from sfumato.cli.model import ModelOptions
-from sfumato.cli.options import Device, Flag, Json, option
+from sfumato.cli.options import Device, Flag, Json, Processes, option
 from sfumato.cli.recipe import RecipeOptions
 from sfumato.errors import UserError
 from sfumato.report.text import duration
@@ -30,8 +31,8 @@ class Evaluate(RecipeOptions):
     training images. Or measure the quality of images against others: of a folder, an archive, an array, a built-in set.
 
     Without one of these options all three are measured. Results are kept in RUN/evaluation with their settings: the
-    same command reads them again, and continues after an interruption. Several processes with the same command, or
-    started by torchrun, divide the work. Several models become one table, by default of their quality.
+    same command reads them again, and continues after an interruption. Several processes (--processes, torchrun, or
+    the same command in several shells) divide the work. Several models become one table, by default of their quality.
     """
 
     EXAMPLES: ClassVar[tuple[str, ...]] = (
@@ -74,10 +75,11 @@ class Evaluate(RecipeOptions):
     out: Annotated[Path | None, option("DIR")] = None
     """where results are kept; the folder `evaluation` of the run, or beside the weights file, by default"""
     device: Device = "auto"
+    processes: Processes = None
     json: Json = False
 
     def perform(self) -> int:
-        """Measure."""
+        """Measure, in as many processes as were asked for or have been started."""
         from sfumato.run.locate import means_model
 
         if not self.sources:
@@ -85,13 +87,32 @@ class Evaluate(RecipeOptions):
         models = [means_model(source) for source in self.sources]
         for source, model in zip(self.sources, models, strict=True):
             self._check(source, model)
-        first = os.environ.get("RANK", "0") == "0"
+        device = pick_device(self.device)
+        place, number = pick_processes(self.processes, device)
+        if number > 1:
+            return launch(number, all_needed=False)
+        rank = os.environ.get("RANK", "0") if place is None else str(place.rank)
+        local = os.environ.get("LOCAL_RANK", "") if place is None else str(place.local)
+        device = _local(device, local)
+        if rank == "0":
+            return self._perform(models, device)
+        try:
+            return self._perform(models, device, first=False)
+        except (UserError, OSError) as error:  # the others do its jobs, or find the same
+            say(f"sfumato: process {rank} takes no part any more: {error}", error=True)
+            return 0
+        except signals.Stop as stop:
+            return stop.code  # the first says so
+
+    def _perform(self, models: Sequence[bool], device: torch.device, first: bool = True) -> int:
+        """Measure the sources, of which some are models; the first process prints the results."""
         every = ("bits", "quality", "memorisation")
         asked = [kind for kind in every if getattr(self, kind)]
         kinds = asked or (every if len(models) == 1 else ("quality",))
         rows = [
-            (str(source), self._measure(source, kinds, first) if model else self._images(source))
+            (str(source), self._measure(source, kinds, device, first) if model else self._images(source, device))
             for source, model in zip(self.sources, models, strict=True)
+            if first or model
         ]
         if first and self.json:
             print_json(rows[0][1] if len(rows) == 1 else [{"source": name, **reports} for name, reports in rows])
@@ -116,9 +137,9 @@ class Evaluate(RecipeOptions):
         if given:
             raise UserError(f"--{given[0]} needs a model, and {source} is images: leave it out")
 
-    def _measure(self, source: Path, kinds: Sequence[str], first: bool) -> dict[str, Any]:
+    def _measure(self, source: Path, kinds: Sequence[str], device: torch.device, first: bool) -> dict[str, Any]:
         """Measure a model; {} where this process is not the first."""
-        evaluation = self._evaluation(source, first)
+        evaluation = self._evaluation(source, device, first)
         calls, seconds = evaluation.forecast(kinds)
         if calls and first:
             say(
@@ -131,44 +152,42 @@ class Evaluate(RecipeOptions):
         except signals.Stop as stop:
             raise signals.Stop(stop.code - 128, "stopped; the same command continues") from None
 
-    def _images(self, source: Path) -> dict[str, Any]:
+    def _images(self, source: Path, device: torch.device) -> dict[str, Any]:
         """Measure images."""
         from sfumato.evaluate.images import measure_images
 
         assert self.data is not None
-        device = str(pick_device(self.device))
-        report = measure_images(str(source), self.data, self.extractor, self.num, self.seed, device, progress)
+        report = measure_images(str(source), self.data, self.extractor, self.num, self.seed, str(device), progress)
         return {"quality": report}
 
-    def _evaluation(self, source: Path, first: bool) -> Evaluation:
+    def _evaluation(self, source: Path, device: torch.device, first: bool) -> Evaluation:
         """Load the target."""
         from sfumato.evaluate.evaluation import Evaluation
         from sfumato.evaluate.jobs import silent
         from sfumato.evaluate.settings import Settings
         from sfumato.evaluate.target import open_target, results_folder
 
+        reading = progress if first else silent
         options = ("num", "seed", "variance", "method", "repeats", "extractor", "real")
         recipe = self.recipe(variance=None)  # scoring has a variance for any sampler
         settings = Settings(recipe=recipe, **{name: getattr(self, name) for name in options})
-        device = _local(pick_device(self.device))
         options_of = ModelOptions(source=source, weights=self.weights)
-        target = open_target(source, options_of.chosen, self.data, device, progress("reading images"))
+        target = open_target(source, options_of.chosen, self.data, device, reading("reading images"))
         folder = self.out or results_folder(options_of.place)
-        return Evaluation(target, settings, folder, self.batch, first, progress if first else silent)
+        return Evaluation(target, settings, folder, self.batch, first, reading)
 
 
 def _file(report: dict[str, Any]) -> str:
     return f"\n- {report['file']}" if "file" in report else ""
 
 
-def _local(device: torch.device) -> torch.device:
-    """Give each process of a launcher a GPU of its own."""
+def _local(device: torch.device, local: str) -> torch.device:
+    """Give each process of a job a GPU of its own, as far as there are enough; `local` is its number here."""
     import torch
 
-    rank = os.environ.get("LOCAL_RANK", "")
-    if device.type != "cuda" or device.index is not None or not rank.isdecimal():
+    if device.type != "cuda" or device.index is not None or not local.isdecimal():
         return device
-    return torch.device("cuda", int(rank) % torch.cuda.device_count())
+    return torch.device("cuda", int(local) % torch.cuda.device_count())
 
 
 VERB = Evaluate

@@ -1,4 +1,4 @@
-"""`--processes N`: this command, in several processes that train together.
+"""`--processes N`: this command, in several processes that work together.
 
 Each is the same command with its rank in the environment, in a process group of its own, so that a signal reaches them
 through the launcher only: it passes signals on to rank 0, which saves and ends the others, and returns its exit code.
@@ -13,12 +13,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from sfumato.cli import signals
 from sfumato.errors import UserError
+from sfumato.ranks import Lost, World
 from sfumato.ranks.place import LAUNCHER, find_place
 
 if TYPE_CHECKING:
@@ -79,8 +80,46 @@ def unused_gpus(device: torch.device) -> str:
     return f", one of {gpus} GPUs: --processes auto uses all" if gpus > 1 else ""
 
 
-def launch(number: int) -> int:
-    """Run this command in so many processes, and return the exit code of rank 0."""
+def in_processes(
+    text: str | None,
+    device: torch.device,
+    lead: Callable[[torch.device, World], int],
+    follow: Callable[[torch.device, World], int],
+) -> int:
+    """Do the work of a command in as many processes as were asked for, or have been started, and return its exit code.
+
+    Args:
+        text: the option --processes, as `pick_processes` takes it.
+        device: on which to compute; each process gets its own of this kind.
+        lead: does it on rank 0, or in one process alone.
+        follow: follows rank 0 to the end; what goes wrong in it, rank 0 prints.
+    """
+    place, number = pick_processes(text, device)
+    if number > 1:
+        return launch(number)
+    if place is None:
+        return lead(device, World())
+    from sfumato.ranks.join import joined, local_device
+
+    device = local_device(device, place)
+    if place.rank == 0:
+        with joined(place, device, signals.request) as world:
+            return lead(device, world)
+    world = World()
+    try:
+        with ExitStack() as stack:
+            world = stack.enter_context(joined(place, device))
+            stack.enter_context(signals.passing_on(world.ask_to_stop))
+            return follow(device, world)
+    except UserError as error:
+        if world.alone or isinstance(error, Lost):  # they did not even meet; `main` knows who speaks
+            raise
+        return 2
+
+
+def launch(number: int, all_needed: bool = True) -> int:
+    """Run this command in so many processes, and return the exit code of rank 0; unless all are needed to the end, it
+    goes on where another dies."""
     command = [sys.executable, "-m", "sfumato", *words]
     environment = os.environ | {
         LAUNCHER: str(os.getpid()),
@@ -104,7 +143,7 @@ def launch(number: int) -> int:
                         command, env=environment | own, stdin=subprocess.DEVNULL, stdout=quiet, process_group=0
                     )
                 )
-            code = _wait(children, stop)
+            code = _wait(children, stop, all_needed)
             stop.signal = None  # rank 0 has said all there is to say
             return code
     finally:
@@ -112,7 +151,7 @@ def launch(number: int) -> int:
             _end(child, signal.SIGKILL)
 
 
-def _wait(children: list[subprocess.Popen[bytes]], stop: signals.Deferred) -> int:
+def _wait(children: list[subprocess.Popen[bytes]], stop: signals.Deferred, all_needed: bool) -> int:
     """Wait for the end of rank 0, then of the others, and return the exit code."""
     passed_on, limit, blamed = False, float("inf"), ""
     while children[0].poll() is None and time.monotonic() < limit:
@@ -122,7 +161,7 @@ def _wait(children: list[subprocess.Popen[bytes]], stop: signals.Deferred) -> in
             passed_on, limit = True, time.monotonic() + LAST
             _end(children[0], stop.signal)
         dead = [(rank, child) for rank, child in enumerate(children) if child.poll()]
-        if dead and not blamed and dead[0][0]:
+        if all_needed and dead and not blamed and dead[0][0]:
             limit = min(limit, time.monotonic() + FIND_OUT)
             blamed = f"rank {dead[0][0]} (process {dead[0][1].pid}) {_ending(dead[0][1])}"
     code = children[0].poll()
@@ -134,6 +173,8 @@ def _wait(children: list[subprocess.Popen[bytes]], stop: signals.Deferred) -> in
         )
     end = time.monotonic() + LAST
     for child in children[1:]:
+        if code and not all_needed:
+            _end(child, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             child.wait(max(0.1, end - time.monotonic()))
     return code

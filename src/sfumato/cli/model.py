@@ -103,16 +103,19 @@ def condition_of(model: Model, label: str | None, guided: bool, usual: bool = Fa
     return condition
 
 
-def measured(model: Model, recipe: Recipe, batch: int) -> Variance | None:
-    """Return the measured variance where a recipe needs it, from the results of `evaluate` where possible."""
+def measured(model: Model, recipe: Recipe, batch: int, silent: bool = False) -> Variance | None:
+    """Return the measured variance where a recipe needs it, from the results of `evaluate` where possible, with its
+    progress on the terminal unless `silent`."""
     if recipe.variance != "analytic":
         return None
-    from sfumato.cli.console import progress
+    from sfumato.cli import console
+    from sfumato.evaluate import jobs
     from sfumato.evaluate.settings import Settings
     from sfumato.evaluate.stages import Stages
     from sfumato.evaluate.target import open_target, results_folder
     from sfumato.generate.recipe import Recipe
 
+    progress = jobs.silent if silent else console.progress
     target = open_target(model.path, device=model.device, on_progress=progress("reading images"))
     settings = Settings(recipe=Recipe("ddpm", variance="analytic", range=recipe.range))
     return Stages(target, settings, results_folder(model.path) / "parts", batch, progress).variance

@@ -36,6 +36,11 @@ _WHERE = "where to compute; a GPU where there is one by default"
 Device = Annotated[str, arg(metavar="auto|cpu|cuda|mps", help_behavior_hint="", help=_WHERE)]
 Json = Annotated[bool, FlagCreatePairsOff, arg(help_behavior_hint="", help="print one JSON object instead of text")]
 
+_PROCESSES = (
+    "work in several processes on this machine, with the result of one; auto starts one for each GPU; one by default"
+)
+Processes = Annotated[str | None, arg(metavar="auto|N", help_behavior_hint="", help=_PROCESSES)]
+
 Force = Annotated[bool, FlagCreatePairsOff, arg(help_behavior_hint="", help="overwrite a file that is there")]
 
 Overrides = Suppress[tuple[tuple[str, str], ...]]

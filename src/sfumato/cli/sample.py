@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from sfumato.cli import signals
 from sfumato.cli.console import check_device, pick_device, print_json, progress, say
+from sfumato.cli.launch import in_processes
 from sfumato.cli.model import ModelOptions, condition_of, measured
-from sfumato.cli.options import Device, Flag, Force, Json, check, option
+from sfumato.cli.options import Device, Flag, Force, Json, Processes, check, option
 from sfumato.cli.output import check_file, free, is_ours
 from sfumato.cli.recipe import RecipeOptions
 from sfumato.errors import UserError, plural
+from sfumato.ranks import World, find_place
 from sfumato.report.text import duration
 
 if TYPE_CHECKING:
+    import torch
+
     from sfumato.generate.recipe import Recipe
+    from sfumato.generate.writers import Samples
     from sfumato.model import Model
 
 
@@ -60,28 +65,49 @@ class Sample(ModelOptions, RecipeOptions):
     """a grid, a folder with one file an image, an array, a film, or pages; MODEL-SAMPLER-SEED.png here by default"""
     force: Force = False
     device: Device = "auto"
+    processes: Processes = None
     json: Json = False
 
     def perform(self) -> int:
-        """Sample, write, and print a summary."""
-        self._check()
-        recipe = self.recipe(quality=self.quality)
+        """Sample in as many processes as were asked for or have been started."""
+        place = find_place()
+        if place is None or place.rank == 0:
+            self._check()
+            self.recipe(quality=self.quality)
+
+        def follow(device: torch.device, world: World) -> int:
+            return self._samples(self.load(device), world).follow()
+
+        return in_processes(self.processes, pick_device(self.device), self._perform, follow)
+
+    def _samples(self, model: Model, world: World) -> Samples:
+        """Return the images, ready to be sampled."""
         from sfumato.generate.compiled import compiled
         from sfumato.generate.sample import prepare
-        from sfumato.generate.writers import Samples, write
+        from sfumato.generate.writers import Samples
 
-        model = self.load(pick_device(self.device))
-        recipe = recipe.resolve(model)
+        recipe = self.recipe(quality=self.quality).resolve(model)
         guided = recipe.guidance != 1 and self.weak is None
         condition = condition_of(model, self.label, guided, usual=True)
         weak = None if self.weak is None else self._weak(self.weak, model)
         fast = compiled(model, min(self.batch, self.num)) if self.compile else model
-        start, variance = time.monotonic(), measured(model, recipe, self.batch)
-        if recipe.grid == "fitted":
+        silent = not world.main
+        variance = measured(model, recipe, self.batch, silent)
+        if recipe.grid == "fitted" and not silent:
             say("fitting a grid of times to the model", error=True)
-        sampling = prepare(fast, recipe, condition, weak=weak, variance=variance, fitting=progress("fitting the grid"))
+        fitting = None if silent else progress("fitting the grid")
+        sampling = prepare(fast, recipe, condition, weak=weak, variance=variance, fitting=fitting)
         facts = self._facts(model, recipe)
-        report, steps = progress("sampling"), len(sampling.times) - 1
+        return Samples(model, sampling, self.num, self.seed, condition, self.batch, facts, world=world)
+
+    def _perform(self, device: torch.device, world: World) -> int:
+        """Sample, write, and print a summary, on rank 0 or in one process alone."""
+        from sfumato.generate.writers import write
+
+        model, start = self.load(device), time.monotonic()
+        samples = self._samples(model, world)
+        recipe, facts = samples.sampling.recipe, dict(samples.facts)
+        report, steps = progress("sampling"), len(samples.sampling.times) - 1
         made = 0
 
         def reported(done: int, total: int) -> None:
@@ -89,10 +115,7 @@ class Sample(ModelOptions, RecipeOptions):
             made = done
             report(done // steps, total // steps)
 
-        samples = Samples(
-            model, sampling, self.num, self.seed, condition, self.batch, facts,
-            reported,
-        )  # fmt: skip
+        samples = replace(samples, report=reported)
         with signals.saying(self._stopped(recipe)):
             written = write(samples, self._out(recipe))
         if made or self.json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -14,10 +14,10 @@ from sfumato.cli import signals
 from sfumato.cli.console import optional_stdout, pick_device, print_json, progress, say
 from sfumato.cli.ending import ending
 from sfumato.cli.habits import SHORT
-from sfumato.cli.launch import launch, pick_processes, unused_gpus
+from sfumato.cli.launch import in_processes, pick_processes, unused_gpus
 from sfumato.cli.options import Flag, Overrides, option
 from sfumato.errors import UserError, plural
-from sfumato.ranks import Lost, Place, World
+from sfumato.ranks import World
 from sfumato.report.text import count, facts, size
 
 if TYPE_CHECKING:
@@ -96,18 +96,12 @@ class Train:
     def _train(self, began: float) -> int:
         """Train, with a budget that began at `began`, in as many processes as were asked for or have been started."""
         device = pick_device(self.device)
-        place, number = pick_processes(self.processes, device)
-        if number > 1 and not self.dry_run:
-            return launch(number)
-        if place is None or self.dry_run:
+        if self.dry_run:
+            place, _ = pick_processes(self.processes, device)
             return 0 if place and place.rank else self._perform(device, began, World())
-        from sfumato.ranks.join import joined, local_device
-
-        device = local_device(device, place)
-        if place.rank:
-            return follow_in_silence(place, device)
-        with joined(place, device, signals.request) as world:
-            return self._perform(device, began, world)
+        return in_processes(
+            self.processes, device, lambda device, world: self._perform(device, began, world), follow_training
+        )
 
     def _perform(self, device: torch.device, began: float, world: World) -> int:
         """Train on rank 0, or in one process alone."""
@@ -207,24 +201,14 @@ def _length(more: More | None) -> dict[str, str]:
     return {"train.budget": str(more.seconds), "train.images": "none"}
 
 
-def follow_in_silence(place: Place, device: torch.device) -> int:
-    """Follow rank 0 to the end, and return the exit code; rank 0 prints what goes wrong here too."""
+def follow_training(device: torch.device, world: World) -> int:
+    """Follow rank 0 to the end, and return the exit code."""
     from sfumato.nets import keep_memory
-    from sfumato.ranks.join import joined
     from sfumato.train.follow import follow
 
     if device.type == "cpu":
         keep_memory()
-    world = World()
-    try:
-        with ExitStack() as stack:
-            world = stack.enter_context(joined(place, device))
-            stack.enter_context(signals.passing_on(world.ask_to_stop))
-            return follow(world, device)
-    except UserError as error:
-        if world.alone or isinstance(error, Lost):  # they did not even meet; `main` knows who speaks
-            raise
-        return 2
+    return follow(world, device)
 
 
 def train_in_view(

@@ -13,7 +13,7 @@ from sfumato.errors import UserError, nearest
 
 PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp16")
 STOPS = ("planned", "overfit")
-OPTIMIZERS = ("adam", "adamw", "muon")
+OPTIMIZERS = ("adam", "adamw", "adamw8bit", "muon")
 DECAYS = ("constant", "cosine", "linear", "late")
 _LEAST = {
     1: ("batch", "micro", "images", "grid_images", "grid_steps"),
@@ -35,6 +35,8 @@ class TrainConfig:
         compile: compile the network by torch.compile: the first steps take minutes, the others less time.
         graph: launch all of a step's work on an NVIDIA GPU at once, as a CUDA graph (`nets.replay`): much faster for
             small networks, with the same bits.
+        shard: divide weights, gradients, moments and average over the processes, for networks that fill a device
+            (`train.shards`); the result is the same up to rounding.
         images: planned length in images; None lets `budget` decide.
         stop: `planned` ends at the planned length; `overfit` also where the held-out loss has turned (`Best.update`).
         budget: seconds that the whole run may take; the length is planned from the measured speed, and corrected
@@ -60,6 +62,7 @@ class TrainConfig:
     recompute: bool = False
     compile: bool = False
     graph: bool = True
+    shard: bool = False
     images: int | None = None
     stop: str = "planned"
     budget: float | None = None
@@ -121,8 +124,9 @@ class OptimConfig:
     """The optimiser.
 
     Attributes:
-        name: `adamw` (decoupled weight decay, Loshchilov and Hutter 2019), `adam` (Kingma and Ba 2015), or `muon`
-            (Jordan et al. 2024) for the inner matrices and adamw for the rest.
+        name: `adamw` (decoupled weight decay, Loshchilov and Hutter 2019), `adam` (Kingma and Ba 2015), `adamw8bit`
+            (adamw with moments of 8 bits, `train.eight`), or `muon` (Jordan et al. 2024) for the inner matrices and
+            adamw for the rest.
         lr: the rate after warm-up, before decay.
         beta1: decay of the first moment.
         beta2: decay of the second moment.

@@ -75,7 +75,7 @@ class Sampling:
             UserError: not even one image fits into memory.
         """
         if report is not None:
-            on_state = _counted(report, num * (len(self.times) - 1), on_state)
+            on_state = counted(report, num * (len(self.times) - 1), on_state)
         done = broken = 0
         while done < num:
             index = first + torch.arange(done, min(done + batch, num))
@@ -128,13 +128,13 @@ class Sampling:
         return None
 
 
-def _counted(report: Report, total: int, on_state: OnState | None) -> OnState:
-    """Return an `on_state` that reports the progress too."""
+def counted(report: Report, total: int, on_state: OnState | None, each_for: int = 1) -> OnState:
+    """Return an `on_state` that reports the progress too, a state standing for those of `each_for` processes."""
     done = 0
 
     def each(first: int, state: State) -> None:
         nonlocal done
-        done += len(state.x) if state.step else 0
+        done += each_for * len(state.x) if state.step else 0
         report(min(done, total), total)
         if on_state is not None:
             on_state(first, state)

@@ -11,6 +11,7 @@ Files are written atomically, so nobody reads half a picture.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,7 +36,9 @@ from sfumato.errors import UserError
 from sfumato.files import write_atomic
 from sfumato.generate.pictures import LAYOUT_KEY, evenly, grid, scale_for, single, strip
 from sfumato.generate.sample import OnState, Report, Sampling
+from sfumato.generate.shared import stream
 from sfumato.model import Model
+from sfumato.ranks import World, together
 
 MANIFEST = "samples.json"
 MOST_COLUMNS = 32
@@ -46,7 +49,7 @@ SOFTWARE = {"Software": "sfumato"}
 @dataclass(frozen=True, eq=False)
 class Samples:
     """Images that are sampled while they are written, as `Sampling.stream` has them; `facts` are stored in the
-    files."""
+    files. Of several processes (`world`) rank 0 writes, and the others `follow`."""
 
     model: Model
     sampling: Sampling
@@ -56,19 +59,66 @@ class Samples:
     batch: int = 64
     facts: Mapping[str, Any] = field(default_factory=dict)
     report: Report | None = None
+    world: World = World()
     broken: list[int] = field(default_factory=list)
     """Indices of images that are not finite numbers, filled while they are sampled."""
 
     def stream(self, first: int = 0, on_state: OnState | None = None) -> Iterator[tuple[int, Tensor]]:
         """Yield batches from image `first` on, as `Sampling.stream`."""
         options: dict[str, Any] = {"condition": self.condition, "batch": self.batch, "report": self.report}
-        for start, x in self.sampling.stream(self.num - first, self.seed, first=first, on_state=on_state, **options):
-            self.broken.extend((start + torch.nonzero(~x.flatten(1).isfinite().all(1)).flatten()).tolist())
-            yield start, x
+        with self.world.ordered("stream", first=first):
+            for start, x in stream(
+                self.sampling, self.num - first, self.seed,
+                world=self.world, first=first, on_state=on_state, **options,
+            ):  # fmt: skip
+                self.broken.extend((start + torch.nonzero(~x.flatten(1).isfinite().all(1)).flatten()).tolist())
+                yield start, x
 
-    def all(self, on_state: OnState | None = None) -> Tensor:
+    def follow(self) -> int:
+        """Sample what rank 0 samples, to the end of the job, and return its exit code.
+
+        Raises:
+            UserError: the model or the times here are not those of rank 0.
+        """
+        code = 0
+        for name, values in self.world.orders():
+            if name == "stream":
+                for _ in self.stream(**values):
+                    pass
+            elif name != "end":
+                getattr(self, name)(**values)
+            code = int(values.get("code", 0))
+        return code
+
+    def agree(self) -> None:
+        """Have the other processes check that they sample the same."""
+        with self.world.ordered("compare", key=self._key):
+            pass
+
+    def compare(self, key: str) -> None:
+        """Check that rank 0 samples the same; raises `UserError`."""
+        if key != self._key:
+            raise UserError(
+                f"{self.model.path} is not the same here as at rank 0: give every machine the same file, and options"
+            )
+
+    @property
+    def _key(self) -> str:
+        times, labels = self.sampling.times.tolist(), self.labels
+        return hashlib.sha256(json.dumps([self.facts, self.num, self.batch, times, labels]).encode()).hexdigest()
+
+    @together
+    def frames(self) -> Frames:
+        """Sample, and return the frames of a film."""
+        frames = Frames(self.model.codec.shown, self.num, len(self.sampling.times) - 1)
+        for _ in self.stream(on_state=frames):
+            pass
+        frames.add_up(self.world, self.sampling.shape)
+        return frames
+
+    def all(self) -> Tensor:
         """Return every x_0, (num, C, H, W)."""
-        return torch.cat([x for _, x in self.stream(on_state=on_state)])
+        return torch.cat([x for _, x in self.stream()])
 
     def values(self) -> NDArray[Any]:
         """Return every image as stored values, (num, H, W, C)."""
@@ -94,6 +144,7 @@ def write(samples: Samples, out: Path) -> Path:
             f"{out}: the name must end in .png (grid), .gif (film), .npz (array), .tif (pages), or be a folder's"
         )
     check_writable(out)
+    samples.agree()
     _WRITERS[suffix](samples, out)
     return out
 
@@ -114,9 +165,7 @@ def _grid(samples: Samples, out: Path) -> None:
 
 
 def _film(samples: Samples, out: Path) -> None:
-    frames = Frames(samples.model.codec.shown, samples.num, len(samples.sampling.times) - 1)
-    samples.all(frames)
-    film(frames.pictures(), out, text=json.dumps(samples.facts))
+    film(samples.frames().pictures(), out, text=json.dumps(samples.facts))
 
 
 def _array(samples: Samples, out: Path) -> None:
@@ -157,6 +206,7 @@ def _folder(samples: Samples, out: Path) -> Path:
     elif (old := _read(manifest)) != facts:
         changed = sorted(key for key in old.keys() | facts.keys() if old.get(key) != facts.get(key))
         raise UserError(f"{out} was sampled with another {', '.join(changed)}: choose another folder")
+    samples.agree()
     model, codec, labels = samples.model, samples.model.codec, samples.labels
     suffix = image_file(model, np.zeros(codec.image_shape, codec.format.dtype), {})[0]
     first = next((n for n in range(samples.num) if not (out / f"{n:06}{suffix}").exists()), samples.num)
@@ -227,6 +277,14 @@ class Frames:
         if frame is None:
             frame = self._frames[state.step] = images.new_zeros(self.num, *images.shape[1:])
         frame[first : first + len(images)] = images
+
+    def add_up(self, world: World, shape: tuple[int, ...]) -> None:
+        """Collect the images of all processes, each of which has some of every frame; `shape` is x_0's."""
+        if not world.alone:
+            none = torch.zeros_like(self.shown(torch.zeros(1, *shape))).repeat(self.num, 1, 1, 1)
+            self._frames = {
+                step: world.sum(none.clone() if frame is None else frame) for step, frame in self._frames.items()
+            }
 
     def seen(self, state: State, count: int) -> Tensor:
         """Return the first `count` images of a state as a frame shows them, bytes."""

@@ -7,7 +7,8 @@ and to how many meetings (`World.waiting`) its rank has come. Rank 0 watches the
     not at the meeting that rank 0 came to `LATE` seconds ago              it is named; after `TOO_LATE` the job ends
     it reports that it has failed                                          the job ends, with its reason
 
-The main thread may wait in a call that no exception reaches. So the verdict is left for it, and where it has not ended
+Seconds are those that a process is awake itself: a job whose processes are stopped together goes on afterwards. The
+main thread may wait in a call that no exception reaches. So the verdict is left for it, and where it has not ended
 the process `GRACE` seconds later, the thread does. A checkpoint that is being written then is safe, as after a kill.
 """
 
@@ -68,25 +69,32 @@ class Watch:
     def __init__(self, store: Store, rank: int, size: int, on_request: Callable[[int], None] | None = None) -> None:
         self.store, self.rank, self.size, self.on_request = store, rank, size, on_request
         self.verdict: Verdict | None = None
-        self._meetings, self._since, self._warned, self._beats = 0, time.monotonic(), -1, 0
+        self._now = self._looked = self._since = 0.0  # seconds that this process was awake, at the last look, meeting
+        self._meetings, self._warned, self._beats = 0, -1, 0
         self._seen: dict[int, tuple[dict[str, Any], float]] = {}
         self._stopped, self._told, self._broken = threading.Event(), threading.Event(), threading.Event()
         self._asked, self._patient = 0, False
+        self._watched = range(1, size) if rank == 0 else [0]
         self._parent = int(os.environ.get(LAUNCHER, 0))
         self.store.set_timeout(timedelta(seconds=SILENT / 2))
         self._beat()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._threads = [
+            threading.Thread(target=act, name="watch", daemon=True) for act in (self._run, self._watch_the_watch)
+        ]
 
     def start(self) -> None:
         """Begin; every rank must have been made, since it has beaten then."""
-        self._thread.start()
+        for rank in self._watched:  # so that one that dies at once has a name
+            self._seen[rank] = json.loads(self.store.get(f"beat/{rank}")), self._now
+        for thread in self._threads:
+            thread.start()
 
     @contextmanager
     def meeting(self, patient: bool = False) -> Iterator[None]:
         """Count a meeting; to a patient one a rank may come as late as it likes."""
-        self._meetings, self._since, self._patient = self._meetings + 1, time.monotonic(), patient
+        self._meetings, self._since, self._patient = self._meetings + 1, self._now, patient
         yield
-        self._since, self._patient = time.monotonic(), False
+        self._since, self._patient = self._now, False
 
     def stop(self) -> None:
         """End the watch: what the other ranks do from here on is their own affair."""
@@ -122,12 +130,29 @@ class Watch:
             try:
                 self._beat()
                 verdict = self._look()
-            except RuntimeError:  # the store does not answer: it lives in rank 0, or in the launcher
-                who = "the launcher" if self.rank == 0 else self._name(0)
-                verdict = Verdict(f"{who} has ended or does not answer", 2, 0 if self.rank else -1)
+            except RuntimeError:
+                verdict = self._no_store()
+            self._looked = self._now
             if verdict is not None and not self._stopped.is_set():
                 self._conclude(verdict)
                 return
+
+    def _watch_the_watch(self) -> None:
+        """Count the seconds that this process is awake, and end the job where the other thread waits for too long: no
+        timeout ends its wait for a store whose process is stopped."""
+        last = time.monotonic()
+        while not self._stopped.wait(BEAT / 2):
+            now = time.monotonic()
+            self._now += min(now - last, BEAT)  # a process that was stopped itself has missed nothing
+            last = now
+            if self._now - self._looked > SILENT and self.verdict is None:
+                self._conclude(self._no_store())
+                return
+
+    def _no_store(self) -> Verdict:
+        """The verdict where the store does not answer: it lives in rank 0, or in the launcher."""
+        who = "the launcher" if self.rank == 0 else self._name(0)
+        return Verdict(f"{who} does not answer: it died or was stopped", 2, 0 if self.rank else -1)
 
     def _beat(self) -> None:
         self._beats += 1
@@ -140,11 +165,10 @@ class Watch:
         if self.store.check(["failed"]):
             self.store.set(f"heard/{self.rank}", "1")
             return Verdict(**json.loads(self.store.get("failed")))
-        watched = range(1, self.size) if self.rank == 0 else [0]
-        now, patience = time.monotonic(), BROKEN if self._broken.is_set() else SILENT
-        for rank in watched:
+        now, patience = self._now, BROKEN if self._broken.is_set() else SILENT
+        for rank in self._watched:
             beat = json.loads(self.store.get(f"beat/{rank}"))
-            if rank not in self._seen or self._seen[rank][0]["beats"] != beat["beats"]:
+            if self._seen[rank][0]["beats"] != beat["beats"]:
                 self._seen[rank] = beat, now
             verdict = self._judge(rank, now, patience)
             if verdict is not None:
@@ -193,8 +217,7 @@ class Watch:
         os._exit(verdict.code)
 
     def _name(self, rank: int) -> str:
-        who = self._seen[rank][0]["who"] if rank in self._seen else ""
-        return f"rank {rank} ({who})" if who else f"rank {rank}"
+        return f"rank {rank} ({self._seen[rank][0]['who']})"
 
 
 def _who() -> str:

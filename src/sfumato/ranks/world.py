@@ -14,9 +14,12 @@ is pickled: orders are JSON.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from functools import wraps
+from inspect import signature
+from math import prod
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 from sfumato.errors import UserError
 
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sfumato.ranks.watch import Verdict, Watch
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _FRAME = 256
 """Bytes of an order's first message: eight of its length, then its beginning."""
@@ -83,12 +89,16 @@ class World:
         return x
 
     def gather(self, part: Tensor, here: slice | list[int], total: int) -> Tensor:
-        """Return `total` rows, of which this rank has the part `here`, on every rank."""
+        """Return `total` rows, of which this rank has the part `here`, on every rank, bit for bit."""
         if self.alone:
             return part
-        whole = part.new_zeros((total, *part.shape[1:]))
-        whole[here] = part
-        return self.sum(whole)
+        import torch
+
+        width = prod(part.shape[1:])
+        bits = part.reshape(len(part), width).view(torch.uint8)  # a sum of floats would lose the sign of -0.0
+        whole = bits.new_zeros((total, width * part.element_size()))
+        whole[here] = bits
+        return self.sum(whole).view(part.dtype).reshape(total, *part.shape[1:])
 
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
         """Replace tensors, which have the same shapes on all ranks, by those of rank 0."""
@@ -173,6 +183,20 @@ class World:
         if verdict is None:
             raise error
         raise Lost(verdict, self.rank) from None
+
+
+def together(method: Callable[P, R]) -> Callable[P, R]:
+    """Have every rank call a method of its own object, which has a `world`, with the same arguments when rank 0 calls
+    it."""
+    own = signature(method)
+
+    @wraps(method)
+    def call(*args: P.args, **values: P.kwargs) -> R:
+        (_, each), *given = own.bind(*args, **values).arguments.items()
+        with each.world.ordered(method.__name__, **dict(given)):
+            return method(*args, **values)
+
+    return call
 
 
 class Lost(UserError):

@@ -17,16 +17,38 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from sfumato.train.shards import Shards
+
 N = TypeVar("N", bound=nn.Module)
 
 
 class EMA(Generic[N]):
-    """A copy `net` of a network, in evaluation mode, whose weights are the average of the other's."""
+    """The average of a network's weights.
 
-    def __init__(self, net: N) -> None:
-        self.net: N = copy.deepcopy(net).eval().requires_grad_(False)
-        self._average: list[Tensor] = list(self.net.parameters())
-        self._source: list[Tensor] = list(net.parameters())
+    Args:
+        net: the network.
+        shards: how it is divided over ranks; by default it is not.
+
+    Attributes:
+        net: a copy of the network, in evaluation mode, whose weights are the average; None where it is divided.
+    """
+
+    def __init__(self, net: N, shards: Shards | None = None) -> None:
+        divided = shards is not None and shards.on
+        self.net: N | None = None if divided else copy.deepcopy(net).eval().requires_grad_(False)
+        weights = dict(net.named_parameters()) if shards is None else shards.weights
+        self._source: list[Tensor] = list(weights.values())
+        self._state = {name: tensor.detach().clone() for name, tensor in net.named_buffers()} if divided else {}
+        if self.net is not None:
+            self._state = dict(self.net.state_dict())
+            self._average: list[Tensor] = list(self.net.parameters())
+        else:
+            self._average = [weight.clone() for weight in self._source]
+            self._state |= dict(zip(weights, self._average, strict=True))
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the average by the names of the weights, with the network's buffers; of divided ones the rows here."""
+        return self._state
 
     @torch.no_grad()
     def update(self, rate: float | Tensor, applied: Tensor) -> None:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sfumato.conditions.protocol import cycled
+from sfumato.config.train import TrainConfig
+from sfumato.data import Dataset
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.level import exact_device
 from sfumato.nets.replay import sent
@@ -75,3 +78,16 @@ class Computed:
     applied: Tensor
     forgiven: Tensor
     norms: Tensor
+
+
+def conditions_of_grid(data: Dataset, config: TrainConfig) -> Condition | None:
+    """Return the conditions of a grid's images, which cycle through each value of each attribute.
+
+    A network that always saw all attributes needs all of them: it gets the conditions of training images.
+    """
+    num, vocabulary = config.grid_images, data.vocabulary
+    if vocabulary is None:
+        return None
+    if len(data.attributes) != 1 and config.label_dropout == 0:
+        return data.rows(torch.from_numpy(data.train[:num]))[1]
+    return cycled(vocabulary.every(), num)

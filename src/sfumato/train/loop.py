@@ -49,6 +49,7 @@ from sfumato.run.plan import Course, Plan
 from sfumato.run.sinks import Sinks
 from sfumato.run.sinks.protocol import check as check_sinks
 from sfumato.train import checkpoint
+from sfumato.train.eight import check_eight
 from sfumato.train.extend import More, is_finished
 from sfumato.train.follow import follow
 from sfumato.train.interrupt import closed_at_exit, holding
@@ -112,6 +113,7 @@ def train(
         return
     run.check_path(data.source_name)
     check_sinks(config.train.log)
+    check_eight(config.optim.name, device)
     with run.locked() as lock:
         run.sweep()
         lineage = lineage_of(run, init, config, data)
@@ -321,7 +323,7 @@ class Session:
         self.saver.check_folder()
         trainer = self.trainer
         trainer.best, overfitting = trainer.best.update(losses.held_out.loss, losses.train, self.images)
-        average = trainer.ema.net.state_dict()
+        average = trainer.network().state_dict()
         best = trainer.best.images == self.images and checkpoint.not_finite({"ema": average}) is None
         if best:
             try:

@@ -50,6 +50,7 @@ def step(
     applied: Tensor,
     decay: float = 0.0,
     orthogonalise: Callable[[Tensor], Tensor] = orthogonalised,
+    longest: int | None = None,
 ) -> None:
     """Take one step of Muon in place, for weights of one shape, which are orthogonalised together.
 
@@ -61,15 +62,16 @@ def step(
         applied: () tensor; where it is 0 neither weights nor momenta change, bit for bit.
         decay: decoupled weight decay: W <- (1 - lr decay) W first.
         orthogonalise: what `orthogonalised` does; several processes divide it among them.
+        longest: the longer side of a matrix of which the weights are some rows.
     """
     taken = applied > 0
     moved = torch._foreach_add(gradients, momenta, alpha=MOMENTUM)
     directions = torch._foreach_add(gradients, moved, alpha=MOMENTUM)
     updates = orthogonalise(torch.stack([direction.flatten(1) for direction in directions]))
-    scale = lr * SCALE * math.sqrt(max(updates.shape[-2:]))
+    scale = lr * SCALE * math.sqrt(longest or max(updates.shape[-2:]))
     for weight, momentum, new, update in zip(weights, momenta, moved, updates, strict=True):
         kept = weight * (1 - lr * decay) if decay else weight
-        weight.copy_(torch.where(taken, _minus(kept, update.view(weight.shape), scale), weight))
+        weight.copy_(torch.where(taken, _minus(kept, update.reshape(weight.shape), scale), weight))
         momentum.copy_(torch.where(taken, new, momentum))
 
 

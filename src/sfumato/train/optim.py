@@ -1,4 +1,4 @@
-r"""The optimiser: Adam, AdamW or Muon, its learning rate over the run, and gradient clipping.
+r"""The optimiser: Adam, AdamW (also with 8-bit moments, `eight`) or Muon, its rate over the run, gradient clipping.
 
 The rate follows the images seen: n before the step, B in the step, of N planned,
 
@@ -28,7 +28,8 @@ from torch import Tensor
 from sfumato.config.train import OptimConfig, in_images
 from sfumato.nets import Network
 from sfumato.ranks import World
-from sfumato.train import muon
+from sfumato.train import eight, muon
+from sfumato.train.shards import Shards
 
 LATE = 0.3
 """The last fraction of a run, in which the decay `late` goes to zero: a run keeps its full rate longer than by a cosine
@@ -40,6 +41,7 @@ REWARMED = 0.05
 _ADAMS: dict[str, type[torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
+    "adamw8bit": torch.optim.AdamW,
     "muon": torch.optim.AdamW,
 }
 _DECAYS: dict[str, Callable[[float], float]] = {
@@ -71,17 +73,22 @@ class Optimizer:
 
     Attributes:
         norms: of the gradient of each weight that has one, before they were clipped last.
+        counts: whether it takes the rate and counts steps on the processor, so that no graph can hold its step.
     """
 
     norms: Tensor
 
-    def __init__(self, config: OptimConfig, net: Network, world: World = World()) -> None:
-        self.config, self.net, self.world = config, net, world
-        self._named = dict(net.named_parameters())
+    def __init__(self, config: OptimConfig, net: Network, world: World = World(), shards: Shards | None = None) -> None:
+        self.config, self.world, self.shards = config, world, shards or Shards(net)
+        self._named = self.shards.weights
         matrices = net.matrices() if config.name == "muon" else {}
-        self._momenta = {name: torch.zeros_like(weight) for name, weight in matrices.items()}
+        self._momenta = {name: torch.zeros_like(self._named[name]) for name in matrices}
         self._by_shape = [list(names) for _, names in groupby(sorted(matrices, key=self._shape), self._shape)]
-        rest = [weight for name, weight in self._named.items() if name not in matrices]
+        large = {name: weight for name, weight in self._named.items() if weight.numel() >= eight.SMALL}
+        self._eight = eight.EightBit(large if config.name == eight.NAME else {})
+        self.counts = config.name == eight.NAME
+        self._elsewhere = {*matrices, *(large if config.name == eight.NAME else ())}
+        rest = [weight for name, weight in self._named.items() if name not in self._elsewhere]
         self._adam: torch.optim.Optimizer = _ADAMS[config.name](  # type: ignore[call-arg]
             rest,
             lr=config.lr,
@@ -99,14 +106,14 @@ class Optimizer:
             }
 
     def _shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._named[name].shape)
+        return self.shards.shapes[name]
 
     def clip(self) -> Tensor:
         """Scale all gradients to a joint norm of at most `config.clip`, and return the norm before: () tensor, not
         finite where any gradient is not."""
-        weights = [weight for weight in self.net.parameters() if weight.grad is not None]
+        weights = [weight for weight in self._named.values() if weight.grad is not None]
         gradients = [weight.grad for weight in weights if weight.grad is not None]
-        self.norms = torch.stack(torch._foreach_norm(gradients))
+        self.norms = self.shards.norms(torch.stack(torch._foreach_norm(gradients)))
         norm: Tensor = torch.linalg.vector_norm(self.norms)
         if self.config.clip is not None:
             torch.nn.utils.clip_grads_with_norm_(weights, self.config.clip, norm)
@@ -120,15 +127,25 @@ class Optimizer:
         self._adam.grad_scale = None  # type: ignore[attr-defined]
         self._adam.found_inf = 1 - applied  # type: ignore[attr-defined]
         self._adam.step()
+        self._eight.step(self.config, lr, applied)
         first = 0
         for names in self._by_shape:
             weights = [self._named[name] for name in names]
             momenta, gradients = [self._momenta[name] for name in names], [weight.grad for weight in weights]
-            orthogonalise = partial(self._orthogonalised, first=first)
-            muon.step(weights, momenta, gradients, lr, applied, self.config.weight_decay, orthogonalise)  # type: ignore[arg-type]
+            orthogonalise = partial(self._orthogonalised_rows, names=names, first=first)
+            rows, *others = self._shape(names[0])
+            options = (lr, applied, self.config.weight_decay, orthogonalise, max(rows, math.prod(others)))
+            muon.step(weights, momenta, gradients, *options)  # type: ignore[arg-type]
             first += len(names)
         for weight in self._named.values():
             weight.grad = None
+
+    def _orthogonalised_rows(self, matrices: Tensor, names: list[str], first: int) -> Tensor:
+        """Orthogonalise matrices, or those of which these are the rows here."""
+        if not self.shards.on:
+            return self._orthogonalised(matrices, first)
+        whole = self.shards.whole(names[0], matrices.transpose(0, 1)).transpose(0, 1)
+        return self._orthogonalised(whole, first)[:, self.shards.here(names[0])]
 
     def _orthogonalised(self, matrices: Tensor, first: int) -> Tensor:
         """Orthogonalise matrices, each on one rank in turn; `first` is the number of those of other shapes before."""
@@ -145,17 +162,13 @@ class Optimizer:
             group.update(values)
 
     def state(self) -> dict[str, Tensor]:
-        """Return the state as named tensors: `exp_avg/NAME`, `exp_avg_sq/NAME`, `step/NAME`; `momentum/NAME`."""
+        """Return the state as named tensors: `exp_avg/NAME`, `exp_avg_sq/NAME`, `step/NAME`; `momentum/NAME`; those
+        of `eight`."""
         adam = {
             f"{key}/{name}": self._adam.state[weight][key]
             for name, weight in self._named.items()
-            if name not in self._momenta
+            if name not in self._elsewhere
             for key in _MOMENTS
         }
-        return adam | {f"momentum/{name}": momentum for name, momentum in self._momenta.items()}
-
-    @torch.no_grad()
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        """Copy named tensors into the state, in place, so that every moment keeps its layout."""
-        for name, state in self.state().items():
-            state.copy_(tensors[name])
+        momenta = {f"momentum/{name}": momentum for name, momentum in self._momenta.items()}
+        return adam | self._eight.state() | momenta

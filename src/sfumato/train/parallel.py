@@ -11,37 +11,30 @@ gradient is still being computed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from functools import partial, wraps
-from inspect import signature
-from typing import Any, ParamSpec, TypeVar
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
+from sfumato.diffusion.noise import Purpose, words
 from sfumato.errors import UserError
 from sfumato.nets import Network
 from sfumato.nets.dropout import part_of_batch
 from sfumato.ranks import World
 
-P = ParamSpec("P")
-R = TypeVar("R")
 
-
-def together(method: Callable[P, R]) -> Callable[P, R]:
-    """Have every rank call a method of its own trainer, with the same arguments, when rank 0 calls it."""
-    own = signature(method)
-
-    @wraps(method)
-    def call(*args: P.args, **values: P.kwargs) -> R:
-        (_, trainer), *given = own.bind(*args, **values).arguments.items()
-        with trainer.world.ordered(method.__name__, **dict(given)):
-            return method(*args, **values)
-
-    return call
+@contextmanager
+def seeded(seed: int, purpose: Purpose, index: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's generators, on the CPU and on the device, from a random key, and restore them afterwards."""
+    high, low = words(seed, purpose, torch.tensor([index]), 2)[0].tolist()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(high << 32 | low)
+        yield
 
 
 class Shares:
@@ -86,8 +79,8 @@ class Shares:
         """Compute a part: its dropout is of its own rows, and only with the last one the ranks add their gradients."""
         with ExitStack() as stack:
             stack.enter_context(part_of_batch(part.start, self.batch))
-            if isinstance(net, DistributedDataParallel):
-                stack.enter_context(self.world.waiting() if self.is_last(part) else net.no_sync())
+            adds = self.is_last(part) or not isinstance(net, DistributedDataParallel)  # divided weights with each part
+            stack.enter_context(self.world.waiting() if adds else self.alone(net))
             yield
 
 

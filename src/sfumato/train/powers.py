@@ -27,11 +27,13 @@ at least half as many. What is newest comes from the newest checkpoint, which ho
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from sfumato.train.shards import Shards
 
 LENGTHS = (0.05, 0.10)
 """sigma_rel of the averages that are tracked: gamma = 16.97 and 6.94."""
@@ -67,11 +69,12 @@ class PowerAverages:
     Args:
         net: the network.
         lengths: their sigma_rel.
+        shards: how it is divided over ranks; by default it is not.
     """
 
-    def __init__(self, net: nn.Module, lengths: Sequence[float] = LENGTHS) -> None:
-        self._names = [name for name, _ in net.named_parameters()]
-        self._source: list[Tensor] = list(net.parameters())
+    def __init__(self, net: nn.Module, lengths: Sequence[float] = LENGTHS, shards: Shards | None = None) -> None:
+        weights = (shards or Shards(net)).weights
+        self._names, self._source = list(weights), list(weights.values())
         self._averages = {length: [torch.zeros_like(w) for w in self._source] for length in lengths}
 
     def rates(self, step: int) -> list[float]:
@@ -98,12 +101,6 @@ class PowerAverages:
             for length, average in self._averages.items()
             for name, tensor in zip(self._names, average, strict=True)
         }
-
-    @torch.no_grad()
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copy named tensors into the averages, in place; raises KeyError where one is missing."""
-        for name, tensor in self.state().items():
-            tensor.copy_(tensors[name])
 
 
 @dataclass(frozen=True)

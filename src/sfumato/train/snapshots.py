@@ -50,8 +50,8 @@ class Snapshots:
     def take(self, step: int) -> None:
         """Write a snapshot, and remove those that are not kept any more; raises `OSError`."""
         trainer = self.trainer
-        assert trainer.powers is not None
-        content = weights.pack(trainer.powers.state(), {"kind": "power", "images": trainer.images, "step": step})
+        averages = {name: each for name, each in trainer.state()["optim"].items() if name.startswith("power/")}
+        content = weights.pack(averages, {"kind": "power", "images": trainer.images, "step": step})
         write_atomic(_file(self.run, trainer.images), content, parents=False)
         every = interval(step, self.most) * trainer.config.train.batch
         for path in _files(self.run):

@@ -19,7 +19,7 @@ number `applied`, 1 or 0. Python reads it only when a report is due.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -27,40 +27,32 @@ import torch
 from torch import Tensor
 
 from sfumato.codec.protocol import Codec
-from sfumato.conditions.protocol import cycled
 from sfumato.config.config import Config, from_stored, to_dict
 from sfumato.data import Dataset
 from sfumato.data.augment import augment, draw
 from sfumato.diffusion import Importance, NetworkDenoiser, Terms, training_loss
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.level import exact_device
-from sfumato.diffusion.noise import Purpose, normal, uniform, words
+from sfumato.diffusion.noise import Purpose, normal, uniform
 from sfumato.diffusion.objective import LossHistory, learns_from_pure_noise
-from sfumato.errors import UserError
 from sfumato.generate.recipe import Recipe
-from sfumato.generate.sample import free_cache, out_of_memory, prepare
+from sfumato.generate.sample import prepare
+from sfumato.generate.shared import stream
 from sfumato.model import Model
 from sfumato.nets import Network
 from sfumato.nets.replay import Replayed, sent
-from sfumato.ranks import World
+from sfumato.ranks import World, together
 from sfumato.train.ema import EMA
-from sfumato.train.examples import Computed, Examples, Rates
+from sfumato.train.examples import Computed, Examples, Rates, conditions_of_grid
 from sfumato.train.lineage import Taken, take_over
 from sfumato.train.metrics import StepMetrics
 from sfumato.train.optim import Optimizer, learning_rate
-from sfumato.train.parallel import Shares, recompute, spread, together
+from sfumato.train.parallel import Shares, recompute, seeded, spread
 from sfumato.train.powers import PowerAverages
 from sfumato.train.precision import LossScale, resolve_precision, slow_here
+from sfumato.train.shards import Shards, check_shards
+from sfumato.train.state import matched, most_that_fit
 from sfumato.train.validation import Best, HeldOutLosses, held_out_losses
-
-
-@contextmanager
-def seeded(seed: int, purpose: Purpose, index: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's generators, on the CPU and on the device, from a random key, and restore them afterwards."""
-    high, low = words(seed, purpose, torch.tensor([index]), 2)[0].tolist()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(high << 32 | low)
-        yield
 
 
 class Trainer:
@@ -86,6 +78,8 @@ class Trainer:
         assert config.train.images is not None, "the length is planned before a trainer is made"
         self.config, self.data, self.device, self.world = config, data, torch.device(device), world
         self.shares = Shares(world, config.train.batch, config.train.micro)
+        if config.train.shard:
+            check_shards(config.train.batch, world, config.train.compile, config.optim.name)
         self.precision = resolve_precision(config.train.precision, self.device)
         with world.ordered("trainer", config=to_dict(config), fingerprint=data.fingerprint):
             world.assemble()
@@ -97,57 +91,58 @@ class Trainer:
         assert config.train.images is not None
         self.planned, self.phase = config.train.images, 0  # the end, and the start that the rate is counted from
         self.codec: Codec = config.codec.build(data.format, data.shape)
-        with seeded(config.train.seed, Purpose.INITIAL_WEIGHTS, 0, self.device):
-            net = config.net.build(config.interface(self.codec.shape[0], data.vocabulary))
-        self.net: Network = net.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.net.train()
+        self.net = self._new_network().train()
         self.world.broadcast(self.net.parameters())
-        self.ema = EMA(self.net)
+        shards = self.shards = Shards(self.net, self.world, config.train.shard)
+        self.ema = EMA(self.net, shards)
         self.scale = LossScale(self.precision, self.device)
         recompute(self.net, config.train.recompute)
-        self.parallel = spread(self.net, self.world, self.device, config.train.compile)
-        self.optimizer = Optimizer(config.optim, self.net, self.world)
-        self.powers = PowerAverages(self.net) if config.ema.snapshots else None
+        self.parallel = self.net if shards.on else spread(self.net, self.world, self.device, config.train.compile)
+        self.optimizer = Optimizer(config.optim, self.net, self.world, shards)
+        self.powers = PowerAverages(self.net, shards=shards) if config.ema.snapshots else None
         self.objective = config.diffusion.build_objective(self.codec.decoder)
         self.schedule = config.diffusion.build_schedule()
         by_history = isinstance(config.diffusion.timesteps, Importance)
         self.history = LossHistory.empty(self.schedule.num_steps) if by_history else None
         self.best = self._best_at_step = Best()
         self.images = 0
-
-        if self.device.type != "cpu" and config.train.micro is None:
+        self._given: Mapping[str, Mapping[str, Tensor]] = {}
+        if self.device.type != "cpu" and config.train.micro is None and not shards.on:
             self.fit_memory()
         self.replayed = self._replay()
+
+    def _new_network(self) -> Network:
+        """Return a network with initial weights, on the device."""
+        config = self.config
+        with seeded(config.train.seed, Purpose.INITIAL_WEIGHTS, 0, self.device):
+            net = config.net.build(config.interface(self.codec.shape[0], self.data.vocabulary))
+        # rows of a weight must be contiguous
+        divided = config.train.shard and not self.world.alone
+        layout = torch.contiguous_format if divided else torch.channels_last
+        return net.to(device=self.device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
     def fit_memory(self) -> None:
         """Halve the images computed at once until the gradient of so many fits into the device's memory.
 
         Each rank chooses for itself; nothing else depends on it but the rounding of sums.
         """
-        while not self._fits():
-            self.shares.micro = -(-self.shares.micro // 2)
 
-    def _fits(self) -> bool:
-        """Whether a gradient can be computed; where not even one image fits, raise what the device says."""
-        positions, t = torch.arange(self.shares.micro), torch.full((self.shares.micro,), 0.5, dtype=torch.float64)
-        try:
-            with self._dropout(), self.shares.alone(self.parallel):
-                self._losses(self._examples(positions, t).to(self.device)).sum().backward()  # type: ignore[no-untyped-call]
-            return True
-        except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error) or self.shares.micro == 1:
-                raise
-        finally:
-            for weight in self.net.parameters():
-                weight.grad = None
-        free_cache(self.device)  # only after the exception and its frames are gone
-        return False
+        def gradient(images: int) -> None:
+            positions, t = torch.arange(images), torch.full((images,), 0.5, dtype=torch.float64)
+            try:
+                with self._dropout(), self.shares.alone(self.parallel):
+                    self._losses(self._examples(positions, t).to(self.device)).sum().backward()  # type: ignore[no-untyped-call]
+            finally:
+                for weight in self.net.parameters():
+                    weight.grad = None
+
+        self.shares.micro = most_that_fit(self.shares.micro, gradient, self.device)
 
     def begin_with(self, donor: Model) -> Taken:
         """Take over what fits of another model's weights, and return what did."""
-        taken = take_over(self.net, self.data.vocabulary, donor)
-        self.ema.net.load_state_dict(self.net.state_dict())
-        self.load(self.state(), 0)
+        net = self.network("raw")
+        taken = take_over(net, self.data.vocabulary, donor)
+        self.load({**self.state(), "raw": net.state_dict(), "ema": net.state_dict()}, 0)
         return taken
 
     @together
@@ -162,9 +157,19 @@ class Trainer:
         """Return a network as a denoiser."""
         return NetworkDenoiser(net, self.schedule, self.config.diffusion.build_parameterization())
 
+    @together
+    def network(self, kind: str = "ema") -> Network:
+        """Return the network with the average (`ema`) or the trained weights (`raw`), whole: a copy, where it is
+        divided over the ranks."""
+        if not self.shards.on:
+            return self.net if kind == "raw" or self.ema.net is None else self.ema.net
+        net = self._new_network().eval()
+        net.load_state_dict(self.shards.gathered(self._parts()[kind]))
+        return net
+
     def model(self, kind: str = "ema") -> Model:
         """Return the average (`ema`) or the trained weights (`raw`) as a model to sample from."""
-        net = self.ema.net if kind == "ema" else self.net
+        net = self.network(kind)
         return Model(net, self.config, self.denoiser(net), self.codec, self.data.vocabulary, self.images, kind)
 
     def encode(self, values: Tensor) -> Tensor:
@@ -209,7 +214,7 @@ class Trainer:
         average = 1 - self.config.ema.decay(start, self.config.train.batch, self.planned)
         powers = [] if self.powers is None else self.powers.rates(start // self.config.train.batch + 1)
         rates = [lr, average, *powers]
-        return torch.tensor(rates) if self.device.type == "cuda" else rates
+        return torch.tensor(rates) if self.device.type == "cuda" and not self.optimizer.counts else rates
 
     def _examples(self, positions: Tensor, t: Tensor) -> Examples:
         """Return the examples at some positions of the training stream, for their times."""
@@ -285,6 +290,7 @@ class Trainer:
         """Return a step as one graph, where the device has graphs and everything of a step can be in one."""
         train, in_parts = self.config.train, len(list(self.shares.parts())) > 1
         reads_back = train.recompute or self.config.augment.on or (in_parts and self._drops)
+        reads_back = reads_back or self.optimizer.counts
         if self.device.type != "cuda" or not train.graph or not self.world.alone or reads_back:
             return None
         return Replayed(self._compute, self.device)
@@ -293,7 +299,8 @@ class Trainer:
         """Update the weights by the gradient, then the averages by the weights."""
         lr, average, *powers = rates
         loss = weighted.mean()
-        self.scale.unscale(weight.grad for weight in self.net.parameters())
+        self.shards.collect()
+        self.scale.unscale(weight.grad for weight in self.shards.weights.values())
         norm = self.optimizer.clip()
         applied = (loss.isfinite() & norm.isfinite()).float()
         forgiven = self.scale.update(norm.isfinite().float()) * loss.isfinite()
@@ -331,53 +338,46 @@ class Trainer:
         model.net.eval()
         try:
             sampling = prepare(model, Recipe(steps=num_steps or config.grid_steps), condition)
-            here, batch = self.world.rows(num), min(num, max(64, config.batch))
-            parts = sampling.stream(
-                here.stop - here.start, config.seed, condition=condition, batch=batch, first=here.start
-            )
-            shown = [self.codec.shown(images) for _, images in parts] or [self._no_pictures()]
-            return self.world.gather(torch.cat(shown), here, num)
+            batch = min(num, max(64, config.batch))
+            parts = stream(sampling, num, config.seed, world=self.world, condition=condition, batch=batch)
+            return torch.cat([self.codec.shown(images) for _, images in parts])
         finally:
             model.net.train(model.net is self.net)
 
-    def _no_pictures(self) -> Tensor:
-        return self.codec.shown(torch.zeros(1, *self.codec.shape))[:0]
-
     def grid_condition(self) -> Condition | None:
-        """Return the conditions of a grid's images, which cycle through each value of each attribute.
-
-        A network that always saw all attributes needs all of them: it gets the conditions of training images.
-        """
-        num, vocabulary = self.config.train.grid_images, self.data.vocabulary
-        if vocabulary is None:
-            return None
-        if len(self.data.attributes) != 1 and self.config.train.label_dropout == 0:
-            return self.data.rows(torch.from_numpy(self.data.train[:num]))[1]
-        return cycled(vocabulary.every(), num)
+        """Return the conditions of a grid's images."""
+        return conditions_of_grid(self.data, self.config.train)
 
     def wait(self) -> None:
         """Wait until the device has finished its work."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        elif self.device.type == "mps":
-            torch.mps.synchronize()
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize(self.device)
 
     @together
     def share_state(self) -> None:
         """Give every rank the state of rank 0."""
         numbers = torch.tensor([self.images])
-        tensors = [tensor for named in self.state().values() for name, tensor in named.items() if name[:6] != "watch/"]
-        self.world.broadcast([numbers, *tensors])
+        self.world.broadcast([numbers])
         self.images = int(numbers)
+        for kind, named in self._parts().items():
+            for name, tensor in named.items():
+                if not name.startswith("watch/"):
+                    self.shards.receive(name, tensor, self._given.get(kind, {}).get(name))
+        self._given = {}
 
+    @together
     def state(self) -> dict[str, dict[str, Tensor]]:
         """Return every tensor of the state: `raw`, `ema` (state dicts) and `optim`, each by name."""
+        return {kind: self.shards.gathered(named) for kind, named in self._parts().items()}
+
+    def _parts(self) -> dict[str, dict[str, Tensor]]:
+        """The state; of what is divided over the ranks the rows here."""
         history = self.history
         losses = {} if history is None else {"history/losses": history.losses, "history/seen": history.seen}
         powers = {} if self.powers is None else self.powers.state()
         return {
-            "raw": self.net.state_dict(),
-            "ema": self.ema.net.state_dict(),
+            "raw": {**self.net.state_dict(), **self.shards.weights} if self.shards.on else self.net.state_dict(),
+            "ema": self.ema.state(),
             # the best as of the last step: a held-out loss taken after it is taken again on resuming
             "optim": self.optimizer.state() | self.scale.state() | losses | powers | self._best_at_step.state(),
         }
@@ -389,17 +389,10 @@ class Trainer:
         Raises:
             UserError: the tensors are of another network.
         """
-        try:
-            for name, net in (("raw", self.net), ("ema", self.ema.net)):
-                net.load_state_dict(state[name])
-            self.optimizer.load(state["optim"])
-            self.scale.load(state["optim"])
-            self.best = self._best_at_step = Best.from_state(state["optim"])
-            if self.powers is not None:
-                self.powers.load(state["optim"])
-            if self.history is not None:
-                self.history = LossHistory(state["optim"]["history/losses"], state["optim"]["history/seen"])
-        except (KeyError, RuntimeError) as error:
-            raise UserError(f"the checkpoint is of another network: {' '.join(str(error).split())[:160]}") from None
+        self._given = matched(self._parts(), state, self.shards)
+        if self.history is not None:
+            self.history = LossHistory(state["optim"]["history/losses"], state["optim"]["history/seen"])
+        self.scale.load(state["optim"])
+        self.best = self._best_at_step = Best.from_state(state["optim"])
         self.images = images
         self.share_state()
