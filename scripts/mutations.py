@@ -453,19 +453,15 @@ MUTATIONS = [
     M(
         "EMA: updated before the optimiser's step",
         "train/trainer.py",
-        """        self.optimizer.step(lr, applied)
-        self.ema.update(config.ema.decay(start, batch, planned), applied)
-""",
-        """        self.ema.update(config.ema.decay(start, batch, planned), applied)
-        self.optimizer.step(lr, applied)
-""",
+        "        self.optimizer.step(lr, applied)\n        self.ema.update(average, applied)\n",
+        "        self.ema.update(average, applied)\n        self.optimizer.step(lr, applied)\n",
         "tests/train/test_ema.py",
     ),
     M(
         "EMA: decay and its complement swapped",
-        "train/ema.py",
-        "applied * (1 - decay)",
-        "applied * decay",
+        "train/trainer.py",
+        "average = 1 - self.config.ema.decay(",
+        "average = self.config.ema.decay(",
         "tests/train/test_ema.py",
     ),
     M(
@@ -478,8 +474,8 @@ MUTATIONS = [
     M(
         "training: every position the same noise",
         "train/trainer.py",
-        "Purpose.TRAIN_NOISE, positions.to(home)",
-        "Purpose.TRAIN_NOISE, 0 * positions.to(home)",
+        "Purpose.TRAIN_NOISE, examples.positions",
+        "Purpose.TRAIN_NOISE, 0 * examples.positions",
         "tests/train/test_trainer.py",
     ),
     M(
@@ -801,8 +797,8 @@ MUTATIONS = [
     M(
         "augment: images altered and the network not told",
         "train/trainer.py",
-        "augment(x_0, numbers), numbers.to(self.device)",
-        "augment(x_0, numbers), 0 * numbers.to(self.device)",
+        "augment=examples.altered.to(self.device)",
+        "augment=0 * examples.altered.to(self.device)",
         "tests/train/test_augment.py",
     ),
     M(
@@ -955,8 +951,8 @@ MUTATIONS = [
     M(
         "the history keeps weighted losses",
         "train/trainer.py",
-        "self.history.update(terms)",
-        "self.history.update(Terms(terms.loss * weights.to(terms.loss), terms.t))",
+        "self.history.update(Terms(done.losses, t))",
+        "self.history.update(Terms(done.weighted, t))",
         "tests/train/test_objectives.py::test_the_history_keeps_losses_without_their_weights",
     ),
     M(

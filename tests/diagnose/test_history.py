@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from sfumato.config.config import Config, to_toml
-from sfumato.config.train import EMAConfig, TrainConfig
+from sfumato.config.train import EMAConfig, OptimConfig, TrainConfig
 from sfumato.diagnose.evidence import Training
 from sfumato.diagnose.history import initial_fraction, read_training
 from sfumato.run.events import Buckets, Event, HeldOut, Skipped, Started, Stepped, Warned, to_json
 from sfumato.run.folder import Run
-from sfumato.run.plan import Plan
+from sfumato.run.plan import Course, Plan
 from sfumato.run.summary import RunSummary
 
 CONFIG = replace(Config(), train=TrainConfig(batch=5, images=400))
@@ -78,6 +78,22 @@ def test_counts(finished: bool, tmp_path: Path) -> None:
     assert (training.images, training.planned, training.finished) == (200, 400, finished)
     assert training.held_out == ((200, 0.5, 0.25),)
     assert training.warnings == ("careful",)
+
+
+@pytest.mark.parametrize(
+    ("decay", "start", "expected"),
+    [("late", 0, 280), ("late", 300, 370), ("constant", 300, 400), ("cosine", 300, 300), ("cosine", 0, 0)],
+)
+def test_the_rate_falls_for_the_last_time_in_the_phase_that_was_added(
+    decay: str, start: int, expected: int, tmp_path: Path
+) -> None:
+    config, run = replace(CONFIG, optim=OptimConfig(decay=decay)), Run(tmp_path / "run")
+    run.path.mkdir()
+    run.config_path.write_text(to_toml(config))
+    first = Plan(images=max(start, 1), steps=60, batch=5, grids=0, held_outs=0)
+    last = Plan(images=400, steps=80, batch=5, grids=0, held_outs=0, since=start, start=start)
+    run.plan_path.write_text(json.dumps(Course((first, last) if start else (last,)).to_table()))
+    assert read_training(RunSummary.read(run), config, images=400).decays_at == expected
 
 
 def test_a_run_without_events_has_no_course(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from sfumato.run.events import Skipped
 from sfumato.run.folder import Run
 from sfumato.train import trainer as training
 from sfumato.train.follow import follow
+from sfumato.train.lineage import branch
 from sfumato.train.trainer import Trainer
 
 from ..ranks.jobs import CPU, Job, results
@@ -197,6 +198,28 @@ def test_importance_sampling_sees_the_losses_of_all_ranks(digits, tmp_path):
     go(config, alone, digits)
     trained(2, config, both, digits, tmp_path / "job")
     assert distance(alone, both) < 1e-6
+
+
+def test_weights_to_begin_with_branches_and_changed_values_are_those_of_one_process(digits, whole, tmp_path):
+    """`--init`, then another rate from a checkpoint on, then a branch, each in two processes."""
+    options = {"train__images": "48", "train__keep": "24", **SMOOTH}
+    first, slower = tiny(**options), tiny(**options | {"optim__lr": "3e-5"})
+    alone, both = Run(tmp_path / "alone"), Run(tmp_path / "both")
+    go(first, alone, digits, 3, init=whole.path)
+    go(slower, alone, digits)
+    results(2, lambda world: len(go(first, both, digits, 3, world=world, init=whole.path)), tmp_path / "a")
+    trained(2, slower, both, digits, tmp_path / "b")
+    assert distance(alone, both) < 1e-6
+    logs_agree(alone, both)
+    assert [line["event"] for line in log_of(both)].count("initialised") == 1
+    assert [line["event"] for line in log_of(both)].count("changed") == 1
+    for run in (alone, both):
+        low = Run(tmp_path / f"{run.path.name}-low")
+        branch(f"{run.path}@24", low)
+        config = low.config()
+        config = replace(config, optim=replace(config.optim, lr=1e-5))
+        trained(2 if run is both else 1, config, low, digits, tmp_path / f"{run.path.name}-job")
+    assert distance(Run(tmp_path / "alone-low"), Run(tmp_path / "both-low")) < 1e-6
 
 
 def test_more_processes_than_images_are_refused(digits, tmp_path):

@@ -17,6 +17,7 @@ PARTS = 10
 def read_training(summary: RunSummary, config: Config, images: int) -> Training:
     """Return the history of a training, whose weights had seen `images` images, from its events."""
     parts, planned, batch = summary.stepped(PARTS), summary.planned or images, config.train.batch
+    start = 0 if summary.plan is None else summary.plan.start  # of the last phase, in which the rate rises again
     initial, half_life = initial_fraction(config.ema, images, batch, planned)
     return Training(
         images=images,
@@ -34,7 +35,7 @@ def read_training(summary: RunSummary, config: Config, images: int) -> Training:
         warnings=summary.warnings,
         initial=initial,
         half_life=half_life,
-        decays_at=round(FREE.get(config.optim.decay, 0.0) * planned),
+        decays_at=start + round(FREE.get(config.optim.decay, 0.0) * (planned - start)),
         speed=summary.images_per_second,
     )
 

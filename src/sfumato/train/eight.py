@@ -58,7 +58,6 @@ class EightBit:
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         self._weights = dict(weights)
-        self._library: Any = _library() if weights else None
         self._steps = torch.zeros((), dtype=torch.int64)
         self._codes: dict[str, tuple[Tensor, Tensor]] = {}
         self._scales: dict[str, tuple[Tensor, Tensor]] = {}
@@ -70,7 +69,7 @@ class EightBit:
             if not self._values:
                 maps = {"signed": True, "unsigned": False}
                 self._values = {
-                    key: self._library.create_dynamic_map(signed).to(weight.device) for key, signed in maps.items()
+                    key: _library().create_dynamic_map(signed).to(weight.device) for key, signed in maps.items()
                 }
 
     @torch.no_grad()
@@ -85,7 +84,7 @@ class EightBit:
             changed = [weight.detach(), *self._codes[name], *self._scales[name]]
             before = [tensor.clone() for tensor in changed]
             flat = [_in_memory(tensor) for tensor in changed]
-            self._library.optimizer_update_8bit_blockwise(
+            _library().optimizer_update_8bit_blockwise(
                 "adam",  # whose weight decay is decoupled, as AdamW's
                 _in_memory(gradient), flat[0], flat[1], flat[2],
                 config.beta1, config.beta2, 0.0, 0.0, config.eps, int(self._steps), float(lr),
