@@ -131,15 +131,22 @@ def test_every_figure_can_be_taken(opened: Opened, page_file: Path) -> None:
         assert even, f"{name}: a row of its table has other columns"
 
 
-def test_paper_has_the_figures_and_no_controls(opened: Opened, page_file: Path) -> None:
+def test_paper_has_the_figures_in_dark_ink_and_no_controls(opened: Opened, page_file: Path) -> None:
     opened.open(page_file)
-    opened.page.emulate_media(media="print")
-    shown = "n => n.getClientRects().length > 0"
-    assert not any(opened.page.locator("nav, .tools, .controls, button").evaluate_all(f"ns => ns.map({shown})"))
-    drawn = opened.page.locator("figure[data-view]").evaluate_all(f"ns => ns.map({shown})")
-    assert drawn
-    assert all(drawn)
-    assert opened.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    opened.page.emulate_media(media="print", color_scheme="dark")
+
+    def shown(selector: str) -> list[bool]:
+        found = opened.page.locator(selector)
+        return list(found.evaluate_all("ns => ns.map(n => n.getClientRects().length > 0)"))
+
+    assert not any(shown("nav, .tools, .controls, #theme"))
+    for selector in ("figure[data-view]", ".wall canvas", ".algorithm li button"):
+        assert shown(selector)
+        assert all(shown(selector)), selector
+    for _ in range(2):
+        colours = "[...['backgroundColor', 'color'].map(name => getComputedStyle(document.body)[name])]"
+        assert opened.page.evaluate(colours) == ["rgb(255, 255, 255)", "rgb(34, 37, 43)"]
+        opened.page.evaluate("document.documentElement.dataset.theme = 'dark'")
 
 
 def test_names_and_labels_are_text(opened: Opened, page_file: Path, hostile: Path) -> None:
