@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 import torch
 
 from sfumato.errors import UserError
-from sfumato.exchange.imports import read_model, write_model
+from sfumato.exchange.imports import difference, read_model, write_model
 from sfumato.generate.recipe import Recipe
 from sfumato.generate.sample import sample
 
@@ -68,6 +70,22 @@ def test_denoised_images_are_those_of_its_layout(name: str, tmp_path: Path) -> N
             scale = sigma[:, None, None, None].clamp(min=1) if "Precond" in str(NETS[name].get("form")) else 1
             expected, x0 = theirs(y, sigma, classes), model.denoiser(x_t, t, condition).x0
         torch.testing.assert_close(x0 / scale, expected / scale, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["NCSN++, VE", "ADM, iDDPM, classes", "DDPM++, classes"])
+def test_its_own_network_is_asked_where_it_is_there(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(tmp_path / "snapshot.pkl", **NETS[name])
+    imported = read_model(tmp_path / "snapshot.pkl")
+    model = write_model(imported, tmp_path / "x.safetensors")
+    with pytest.raises(ModuleNotFoundError):
+        difference(model, imported)
+    source = types.ModuleType("training")
+    source.networks = layouts  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "training", source)
+    monkeypatch.setitem(sys.modules, "training.networks", layouts)
+    error = difference(model, imported)
+    assert error is not None
+    assert error < 1e-5
 
 
 def test_it_samples(tmp_path: Path) -> None:

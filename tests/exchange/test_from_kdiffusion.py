@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import safetensors.torch
 import torch
 
 from sfumato.errors import UserError
-from sfumato.exchange.imports import read_model, write_model
+from sfumato.exchange.imports import difference, read_model, write_model
 
 from .layouts_kd import Transformer
 from .models import randomise
@@ -39,6 +41,34 @@ def written(path: Path, name: str) -> Transformer:
                 parameter += 1
     net.slim(path)
     return net.eval()
+
+
+class Wrapper(torch.nn.Module):
+    """As k-diffusion's Denoiser is called."""
+
+    def __init__(self, net: Transformer) -> None:
+        super().__init__()
+        self.inner_model = net
+
+    def forward(self, y: torch.Tensor, sigma: torch.Tensor, class_cond: Any = None) -> Any:
+        return self.inner_model(y, sigma, class_cond)
+
+
+@pytest.mark.parametrize("name", ["global", "no attention, classes"])
+def test_its_own_network_is_asked_where_it_is_there(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(tmp_path / "x.safetensors", name)
+    imported = read_model(tmp_path / "x.safetensors")
+    model = write_model(imported, tmp_path / "ours.safetensors")
+    library = types.ModuleType("k_diffusion")
+    library.config = types.SimpleNamespace(  # type: ignore[attr-defined]
+        load_config=lambda table: table,
+        make_model=lambda table: Transformer(table["model"], table["dataset"]["num_classes"]),
+        make_denoiser_wrapper=lambda table: Wrapper,
+    )
+    monkeypatch.setitem(sys.modules, "k_diffusion", library)
+    error = difference(model, imported)
+    assert error is not None
+    assert error < 3e-5, "outputs of 3, through cosines of similarity times ten"
 
 
 @pytest.mark.parametrize("name", NETS)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sfumato.errors import UserError
-from sfumato.exchange.imports import read_model, write_model
+from sfumato.exchange.imports import difference, read_model, write_model
 
 from .lucid_package import package
 from .models import randomise
@@ -63,6 +63,10 @@ def test_outputs_are_those_of_its_own_network(name: str, tmp_path: Path) -> None
     x, time = torch.randn(3, *model.shape), torch.tensor([0.0, 7.0, 19.0])
     with torch.no_grad():
         torch.testing.assert_close(model.net(x, time), theirs(x, time), atol=1e-5, rtol=1e-5)
+    if VERSION >= (2,):
+        error = difference(model, imported)
+        assert error is not None
+        assert error < 1e-5
 
 
 def test_the_raw_weights_are_read_where_asked(tmp_path: Path) -> None:

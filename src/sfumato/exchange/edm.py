@@ -157,7 +157,7 @@ def _reference(form: str, outer: Mapping[str, Any], state: Mapping[str, Stored],
     net.eval()
 
     def output(x: Tensor, steps: Tensor, rows: Tensor | None) -> Tensor:
-        labels = None if rows is None else torch.eye(net.label_dim)[rows[:, 0].long()]
+        labels = None if rows is None else torch.eye(int(outer["label_dim"]))[rows[:, 0].long()]
         if not isinstance(config.net, PreconditionedConfig):
             return net.model(x, steps.float(), labels)  # type: ignore[no-any-return]
         y, sigma = unscaled(config.net.chain, x, steps)
