@@ -55,6 +55,7 @@ def test_steps_a_held_out_loss_and_a_grid_are_those_of_a_cpu(digits, more):
         meter.add(found, step)
         assert meter.read().faults == 0
         assert torch.allclose(found.terms.loss.cpu(), expected.terms.loss, rtol=2e-3, atol=1e-4)
+    assert there.replayed is None or (there.replayed.recorded and not there.replayed.reason)
     losses, expected = there.held_out().held_out.loss.cpu(), here.held_out().held_out.loss
     assert torch.allclose(losses, expected, rtol=2e-3, atol=1e-3)
     assert (there.sample_grid().float() - here.sample_grid().float()).abs().mean() < 1
