@@ -1518,8 +1518,8 @@ MUTATIONS = [
     M(
         "train --init: the network is the preset's",
         "train/choose.py",
-        "base = replace(own, net=donor.net, diffusion",
-        "base = replace(own, diffusion",
+        "base = replace(base, net=donor.net, diffusion",
+        "base = replace(base, diffusion",
         "tests/cli/test_imported.py",
     ),
     M(
