@@ -64,6 +64,25 @@ def test_sums_gathers_broadcasts_and_orders(tmp_path):
         assert heard == ([("short", {"a": 1}), ("long", {"text": "x" * 1000})] if rank else [])
 
 
+def test_what_is_gathered_has_its_bits(tmp_path):
+    """Of every type and of no rows: signs of zeros, NaN with its payload, rows of no length."""
+    values = torch.tensor([-0.0, 0.0, float("nan"), -float("inf"), 1e-45, 3.5])
+    kinds = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool)
+    tensors = [values.nan_to_num(7).to(kind) if not kind.is_floating_point else values.to(kind) for kind in kinds]
+    tensors += [values.reshape(3, 2, 1), values.reshape(1, 6), torch.zeros(4, 0)]
+
+    def act(world: World):
+        found = [world.gather(each[world.rows(len(each))], world.rows(len(each)), len(each)) for each in tensors]
+        list(() if world.main else world.orders())
+        return found
+
+    for found in results(4, act, tmp_path):
+        for one, expected in zip(found, tensors, strict=True):
+            assert (one.shape, one.dtype) == (expected.shape, expected.dtype)
+            bits = [each.reshape(len(each), -1).view(torch.uint8) if each.numel() else each for each in (one, expected)]
+            assert torch.equal(*bits)
+
+
 def work(world: World) -> None:
     """Meet again and again, for ever."""
     x = torch.zeros(1)

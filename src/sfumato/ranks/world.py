@@ -94,9 +94,10 @@ class World:
             return part
         import torch
 
-        width = prod(part.shape[1:])
-        bits = part.reshape(len(part), width).view(torch.uint8)  # a sum of floats would lose the sign of -0.0
-        whole = bits.new_zeros((total, width * part.element_size()))
+        # as integers: a sum of floats would lose the sign of -0.0
+        kind = {4: torch.int32, 8: torch.int64}.get(part.element_size(), torch.uint8)
+        bits = part.reshape(len(part), prod(part.shape[1:])).view(kind)
+        whole = bits.new_zeros((total, bits.shape[1]))
         whole[here] = bits
         return self.sum(whole).view(part.dtype).reshape(total, *part.shape[1:])
 
