@@ -36,6 +36,12 @@ def run(tmp_path: Path) -> Run:
     return Run(tmp_path / "run")
 
 
+def pytest_runtest_logfinish() -> None:
+    """Keep the figures so far in a file, where the environment names one: a run that is cut off has them too."""
+    if file := os.environ.get("TORTURE_FIGURES"):
+        Path(file).write_text("".join(f"{number:7,} {name}\n" for name, number in sorted(FIGURES.items())))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what the tests of this folder tried, where they ran in this process."""
     for name, number in sorted(FIGURES.items()):

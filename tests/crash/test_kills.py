@@ -55,7 +55,7 @@ def test_killed_between_the_last_save_and_its_pruning(whole: Run, run: Run) -> N
     finish(run, whole)
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=SLOW) for seed in range(1, 9))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=SLOW) for seed in range(1, 5))])
 def test_killed_at_random_calls_again_and_again(whole: Run, run: Run, seed: int) -> None:
     """Eight kills in one run, or twenty: as often within resuming as within saving, a third of the writes torn."""
     chance = random.Random(seed)
@@ -65,7 +65,7 @@ def test_killed_at_random_calls_again_and_again(whole: Run, run: Run, seed: int)
     count(ended, "at a random call, many in a run", 1 / 8)
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=SLOW) for seed in range(1, 9))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=SLOW) for seed in range(1, 5))])
 def test_killed_at_random_moments_again_and_again(whole: Run, run: Run, seed: int) -> None:
     """Half of the kills are aimed at a save, from its beginning on."""
     chance, ended = random.Random(seed), []
