@@ -56,7 +56,7 @@ def collect(context: Context) -> tuple[Figure, ...]:
                 f"(linear: {half['linear']:,}, cosine: {half['cosine']:,}).",
                 f"If the chain ended at t, its L_T would be what is left of the image there. For these images that "
                 f"is less than {GONE:g} bits per dimension from t = {last[OWN]:,} on (linear: {last['linear']:,}, "
-                f"cosine: {last['cosine']:,}): so many of the last steps deal with noise alone.",
+                f"cosine: {last['cosine']:,}): the steps from there on deal with noise alone.",
             ),
         ),
     )
