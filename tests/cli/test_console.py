@@ -40,6 +40,27 @@ def test_progress_is_a_convenience(monkeypatch: pytest.MonkeyPatch) -> None:
     console.progress("reading", every=0.0)(1, 2)
 
 
+def test_the_time_left_is_told_once_a_twentieth_is_done_and_not_from_what_came_before(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = 0.0
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock)
+    report = console.progress("computing", every=0.0)
+    for clock, done in ((100.0, 1), (108.0, 5), (109.0, 11), (110.0, 201), (111.0, 1001)):  # noqa: B007
+        report(done, 1001)
+    assert capsys.readouterr().err.splitlines() == [
+        "computing: 1 of 1,001",
+        "computing: 5 of 1,001",
+        "computing: 11 of 1,001",
+        "computing: 201 of 1,001, 40 s left",
+        "computing: 1,001 of 1,001",
+    ]
+    slow = console.progress("computing", every=0.0)
+    for clock, done in ((200.0, 1), (261.0, 2)):  # noqa: B007
+        slow(done, 1001)
+    assert capsys.readouterr().err.splitlines()[-1] == "computing: 2 of 1,001, 16 h 55 min left"
+
+
 def test_every_verb_prints_through_the_gate() -> None:
     """Help texts are ours; everything else may hold what files say."""
     for path in (Path(sfumato.__file__).parent / "cli").glob("*.py"):

@@ -79,7 +79,7 @@ def test_the_sheet_of_unlabelled_images_is_a_grid(sfumato: Command, tmp_path: Pa
         ("digits --out sheet.jpg", "a contact sheet is a .png file"),
         ("digits --num 0", "--num is 0"),
         ("digits --data.sise 3,3", "unknown key data.sise; did you mean 'data.size'?"),
-        ("digits --data.size 0,3", "data.size is (0, 3)"),
+        ("digits --data.size 0,3", "--size is (0, 3)"),
     ],
 )
 def test_a_mistake_is_one_line(line: str, said: str, refused: Command, tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def test_an_interrupted_evaluation_says_how_to_go_on(
         ("RUN --data nowhere", "there is no folder and no built-in data 'nowhere'"),
         ("RUN --data other", "(they have class = a, b, and the model has 0, 1, 2, 3, ...)"),
         ("RUN --device tpu", "--device can't be 'tpu'"),
-        ("RUN --out taken", "Not a directory: taken/parts"),
+        ("RUN --out taken", "--out taken is a file: give a folder"),
         ("nowhere", "nowhere does not exist"),
     ],
 )
@@ -260,6 +260,7 @@ def test_several_are_one_table_and_the_best_is_marked_only_where_intervals_allow
     assert len(rows) >= 2
     assert "(lower)" in result.out
     assert "(higher)" in result.out
+    assert "not compared with the same images" not in result.out, "labels make no other images"
     several = json.loads(sfumato(*words, "--json").out)
     assert [each["source"] for each in several] == [str(plain), str(labelled)]
     assert set(several[0]) == {"source", "bits", "quality"}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sfumato.cli.main import main
+from sfumato.explain import Context
 from sfumato.run.folder import Run
 
 from .conftest import TINY, Command
@@ -32,6 +33,9 @@ def test_a_state_is_sampled_described_and_measured_by_its_images(kept: Path, sfu
     assert (info["images_seen"], info["images"], info["lineage"]) == (48, 80, "")
     best = json.loads(sfumato("info", f"{kept}@best", "--json").out)
     assert best["weights"].endswith("best.safetensors")
+    context = Context.open(Path(f"{kept}@48"))
+    assert context.summary is not None
+    assert context.summary.images == 48, "figures of its training end where it was saved"
     measured = sfumato("evaluate", f"{kept}@48", "--bits", "--num", "4", "--json")
     assert measured.code == 0, measured.err
     assert (kept / "evaluation").is_dir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,8 @@ def test_a_run_is_described(sfumato: Command, labelled: Path) -> None:
         "cosine schedule of 50 steps",
         "the network predicts refined; squared error of v",
         "80 of 80 images (100 %, finished), in 10 steps of 8",
-        "held-out",
+        "held out",
+        "in training (mean of about the last 50 steps)",
         str(labelled / "weights" / "ema.safetensors"),
         str(labelled / "samples" / f"{80:012d}.png"),
     ):
@@ -89,7 +91,13 @@ def test_padding_is_told(sfumato: Command) -> None:
 
 def test_mistakes(refused: Command, tmp_path: Path) -> None:
     assert "nowhere does not exist" in refused("info", "nowhere")
-    assert f"{tmp_path} is not a run folder" in refused("info", tmp_path)
+    assert f"{tmp_path} has no weights yet: give a weights file, or a run folder" in refused("info", tmp_path)
+    (tmp_path / "some" / "b").mkdir(parents=True)
+    (tmp_path / "some" / "b" / "config.toml").write_text("")
+    assert "some is not a run folder but holds some: give one, such as some/b" in refused("info", "some")
+    (tmp_path / "photos").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "photos" / "a.png")
+    assert "photos is a folder of images, not a run: first train a model" in refused("info", "photos")
     (tmp_path / "config.toml").write_text("[net]\nbsae = 3\n")
     assert "unknown key net.bsae; did you mean 'net.base'?" in refused("info", tmp_path)
 
@@ -128,7 +136,10 @@ def test_a_plot_is_a_picture_and_nothing_of_another_is_overwritten(
     assert Image.open(tmp_path / "loss.png").size == SIZE
     assert sfumato("info", plain, "--plot", "loss.png").code == 0, "our own picture is drawn again"
     Image.new("L", (2, 2)).save(tmp_path / "mine.png")
-    assert "was not written by sfumato" in refused("info", plain, "--plot", "mine.png")
+    shutil.copy(next((plain / "samples").glob("*.png")), tmp_path / "grid.png")
+    for name in ("mine.png", "grid.png"):
+        assert "is no earlier figure 'plot of losses'" in refused("info", plain, "--plot", name)
+    assert "is no earlier figure 'loss'" in refused("illustrate", plain, "--figure", "loss", "--out", "loss.png")
     assert sfumato("info", plain, "--plot", "mine.png", "--force").code == 0
     assert "must end in .png" in refused("info", plain, "--plot", "loss.pdf")
     assert "draws one run, and 2 are named" in refused("info", plain, plain, "--plot", "loss.png")

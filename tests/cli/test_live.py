@@ -84,16 +84,26 @@ def test_a_view_whose_reader_has_gone_ends_the_training(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [
-        (57.0, "in 60 s"),
-        (20.0, "in 23 s instead of 60 s, since the machine was busier while its speed was measured"),
-        (97.0, "in 100 s instead of 60 s, since the machine became slower"),
+        (60.0, "in 60 s"),
+        (20.0, "in 20 s instead of 57 s: it was faster than when the speed was measured"),
+        (97.0, "in 97 s instead of 57 s: it was slower than when the speed was measured"),
     ],
 )
-def test_a_run_that_missed_its_time_says_why(progress: Progress, seconds: float, said: str) -> None:
+def test_a_run_that_missed_its_time_says_so(progress: Progress, seconds: float, said: str) -> None:
     progress.take(Started(Plan(800, 100, 8, 0, 0, seconds=60.0, before=3.0), 0))
     line = remark(progress, Finished(800, seconds))
     assert line is not None
     assert line.split(", loss")[0] == f"finished: 800 images {said}"
+
+
+@pytest.mark.parametrize("images", [800, 640])
+def test_nothing_is_said_of_the_speed_of_a_run_that_was_interrupted_or_ended_early(
+    progress: Progress, images: int
+) -> None:
+    plan = Plan(800, 100, 8, 0, 0, seconds=60.0)
+    progress.take(Started(plan, 400 if images == 800 else 0))
+    assert str(remark(progress, Finished(images, 9.5))).split(", loss")[0] == f"finished: {images} images in 9.5 s"
+    assert progress.resumed == (images == 800)
 
 
 def test_a_correction_is_said(progress: Progress) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from sfumato.cli import habits
 from sfumato.cli import main as main_module
@@ -85,12 +86,16 @@ def test_python_m_sfumato_is_the_command() -> None:
         ("info x --net.base 3", "no option --net.base"),
         ("train x --batch_size 16", "train has no option --batch_size: write --batch 16"),
         ("train x --learning-rate=1e-4", "--learning-rate: write --lr 1e-4"),
-        ("train faces --epochs 10", "write --images 50000 (length is counted in images: 10 times 5,000)"),
+        (
+            "train faces --epochs 10",
+            "write --images 47500 (length is counted in images: 10 times about 4,750 that",
+        ),
         ("train nowhere --epochs 10", "write --images N (length is counted in images"),
         ("train x --steps 100", "write --images 6400 --batch 64 ("),
         ("train x --batch 16 --max_train_steps 100", "write --images 1600 ("),
         ("plan x --resolution 32", "plan has no option --resolution: write --size 32"),
         ("train x --output_dir out", "write --run out"),
+        ("train x --name cats", "write --run runs/cats"),
         ("train x --out out", "write --run out"),
         ("train x --resume", "--resume: the same command resumes the run"),
         ("train x --mixed_precision fp16", "everything is computed in float32"),
@@ -115,6 +120,38 @@ def test_python_m_sfumato_is_the_command() -> None:
 )
 def test_a_mistake_is_one_line_that_helps(line: str, said: str, refused: Command) -> None:
     assert said in refused(*line.split(" "))
+
+
+def test_epochs_count_the_images_that_train(refused: Command, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for n in range(40):
+        Image.new("L", (8, 8), n).save(tmp_path / "photos" / f"{n}.png")
+    for n in range(10):
+        (tmp_path / "photos" / f"bad-{n}.png").write_bytes(b"no picture")
+    said = refused("train", "photos", "--epochs", "2")
+    assert "--images 76 (" in said, "95 % of 40"
+    assert "2 times about 38 that train; 5% are held out, 10 can't be read" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("the labels are not used; data.labels=source trains with them", "--labels source trains"),
+        ("chosen; data.size=N sets another", "--size N sets another"),
+        ("(data.held_out=0 trains on all)", "(--data.held_out 0 trains on all)"),
+        ("use diffusion.parameterization=v, x0", "use --diffusion.parameterization v, x0"),
+        ("cut off by data.percentiles=1,99.", "cut off by --data.percentiles 1,99."),
+        ("write --data.size=32, a/data.b=c", "write --data.size=32, a/data.b=c"),
+        ('size = "3"  data.size 3', 'size = "3"  data.size 3'),
+    ],
+)
+def test_keys_are_said_as_options(text: str, said: str) -> None:
+    assert said in habits.typed(text)
+
+
+def test_a_key_without_a_value_is_said_as_an_option_only_where_it_is_one() -> None:
+    said = habits.typed("data.labels is source, and data.range is for floats: data.csv and train.csv", bare=True)
+    assert said == "--labels is source, and --data.range is for floats: data.csv and train.csv"
 
 
 def test_a_second_spelling_of_an_option_is_fine() -> None:

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
 
 from .conftest import Command
 
@@ -17,6 +24,28 @@ def test_a_run_into_a_folder(sfumato: Command, labelled: Path, tmp_path: Path) -
     assert "licence CC BY 4.0" in card
     assert "Time: " in card
     assert sfumato("sample", "model", "--num", 2, "--steps", 2, "--out", "x.png").code == 0
+
+
+@pytest.mark.parametrize("name", ["model", "my model", "faces"])
+def test_every_command_of_the_card_works(
+    name: str, sfumato: Command, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sfumato("push", labelled, "--to", name).code == 0
+    card = (tmp_path / name / "README.md").read_text()
+    assert f"\n# {name}\n" in card
+    shell, python = (re.findall(rf"```{kind}\n(.*?)```", card, re.DOTALL)[0] for kind in ("sh", "python"))
+    (again,) = re.findall("made again by `sfumato (.*?)`", card)
+    lines = [*re.findall("sfumato (.*)", shell), f"{again} --out again.png"]
+    assert [line.split()[0] for line in lines] == ["sample", "info", "sample"]
+    for line in lines:
+        result = sfumato(*shlex.split(line))
+        assert result.code == 0, (line, result.err)
+    assert "trained on digits" in sfumato(*shlex.split(lines[1])).out, "and not a model that comes along"
+    with Image.open(tmp_path / name / "samples.png") as told, Image.open(tmp_path / "again.png") as made:
+        assert np.array_equal(np.asarray(told), np.asarray(made))
+    values: dict[str, Any] = {}
+    exec(python, values)
+    assert len(values["images"]) == 16
 
 
 def test_only_its_own_folder_is_written_anew(sfumato: Command, refused, labelled: Path, tmp_path: Path) -> None:

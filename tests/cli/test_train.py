@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from sfumato.cli.options import split_overrides
+from sfumato.report.text import duration
 from sfumato.run.folder import Run
 
 from .conftest import TINY, Command, tiny
@@ -49,6 +50,11 @@ def test_a_finished_run_goes_on_by_its_folder_or_by_the_first_command(sfumato: C
     assert "as this run was begun" in more.out
     assert "going on to 120 images instead of 80; the learning rate rises again" in more.out
     assert "finished: 120 images" in more.out
+    assert "resuming at 80: 120 images in steps of 8" in more.out, "by the new plan, not the one that it replaces"
+    (last,) = [line for line in more.out.splitlines() if line.startswith("finished")]
+    figures = json.loads(sfumato("info", "runs/digits", "--json").out)
+    assert f", loss {figures['loss']:.4f}, " in last, "of the steps of both sessions"
+    assert last.startswith(f"finished: 120 images in {duration(figures['seconds'])}")
     again = sfumato("train", "digits", *BRIEF)
     assert "this run is finished: 120 images" in again.out
     assert "sfumato train runs/digits --images +500k goes on" in again.out
@@ -56,6 +62,36 @@ def test_a_finished_run_goes_on_by_its_folder_or_by_the_first_command(sfumato: C
     assert Run(tmp_path / "runs" / "digits").config().train.images == 80, "what it was begun with"
     plan = json.loads(sfumato("train", "runs/digits", "--images", "+1k", "--dry-run", "--json").out)["plan"]
     assert (plan["images"], plan["start"], plan["asked"]) == (1160, 160, "images +1000")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("train photos --net.bsae 3", "unknown key net.bsae; did you mean 'net.base'?"),
+        ("train photos --net.base x", "net.base"),
+        ("train photos --preset small8 --optim.lr=-1", "--lr = -1.0: must be above 0"),
+        ("train photos --train.log nothing", "there is no sink 'nothing'"),
+        ("train photos --labels nowhere.csv", "there is no 'nowhere.csv'"),
+        ("train photos --labels source", "--labels is source, but"),
+        ("train photos --init nowhere", "nowhere does not exist"),
+        ("train photos --run taken", "taken holds files, but no run"),
+        ("train photos --run photos/run", "lies inside the data"),
+        ("train photos --preset small8 --run {run}", "is trained on digits: choose another --run"),
+        ("evaluate {run} --data photos --extractor nothing", "there is no feature extractor 'nothing'"),
+        ("evaluate {run} --data photos --extractor inception:nowhere", "nowhere"),
+        ("evaluate {run} --data photos --out taken/mine", "--out taken/mine is a file"),
+    ],
+)
+def test_what_is_wrong_is_said_before_an_image_is_decoded(
+    line: str, said: str, plain: Path, refused: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for n in range(4):
+        Image.new("L", (8, 8), 60 * n).save(tmp_path / "photos" / f"{n}.png")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "mine").write_text("x")
+    monkeypatch.setattr("sfumato.data.dataset.open_store", lambda *_: pytest.fail("images were read"))
+    assert said in refused(*line.format(run=plain).split())
 
 
 @pytest.mark.parametrize(
@@ -161,16 +197,16 @@ def test_short_names_of_what_is_set_most_often(sfumato: Command) -> None:
         ("digits --config nowhere.toml", "nowhere.toml can't be read"),
         ("digits --device gpu", "--device can't be 'gpu': write --device cuda"),
         ("digits --device xpu", "--device can't be 'xpu': choose auto, cpu, cuda or mps"),
-        ("digits --lr fast", 'optim.lr = "fast": expected a number'),
+        ("digits --lr fast", '--lr = "fast": expected a number'),
         ("digits --lr 0.1 --optim.lr 0.2", "--lr and --optim.lr are the same value: give one"),
-        ("digits --size 8,8,8", 'data.size = "8,8,8": expected 2 values, such as data.size=8,16'),
-        ("digits --diffusion.schedule linear", "a kind is chosen by diffusion.schedule.kind=linear"),
+        ("digits --size 8,8,8", '--size = "8,8,8": expected 2 values, such as --size 8,16'),
+        ("digits --diffusion.schedule linear", "a kind is chosen by --diffusion.schedule.kind linear"),
         ("digits --run file.txt", "file.txt is a file"),
-        ("bad --run bad/run", "no readable image"),
+        ("bad --run bad/run", "lies inside the data"),
         ("good --run good/run --data.size 8,8", "lies inside the data"),
         ("good --run bad --data.size 8,8", "bad holds files, but no run"),
         ("good --data.labels source", "good' has no labels"),
-        ("good --data.labels true", "data.labels: there is no 'true' in the working folder"),
+        ("good --data.labels true", "--labels: there is no 'true' in the working folder"),
     ],
 )
 def test_a_mistake_is_one_line_and_changes_nothing(line: str, said: str, refused: Command, tmp_path: Path) -> None:

@@ -238,9 +238,9 @@ def test_every_change_of_pixels_is_said(tmp_path: Path) -> None:
     for said in (
         "the crop cuts away 25.0% of a picture's pixels on average (data.crop=center)",
         "5 pictures were resampled with Lanczos",
-        "1 picture has transparency and was laid on #102030 (data.background)",
+        "1 picture has transparency and was laid on #102030 (data.background=COLOUR sets another)",
         "5 pictures have colour and became grey by their luma",
-        "each training image is mirrored with probability 1/2 (data.flip)",
+        "each training image is mirrored with probability 1/2 (data.flip=false does not)",
     ):
         assert said in notes
     plain = opened(folder, size=(24, 32), channels=4).notes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -61,7 +62,7 @@ HEALTHY = Evidence(
     training=Training(
         images=9600, planned=9600, batch=32, lr=1e-3, steps=300, skipped=0, in_a_row=0, restarts=0, finished=True,
         losses=(0.9, 0.6, 0.5, 0.45, 0.42, 0.41, 0.402, 0.4, 0.398, 0.396), held_out=((0, 0.9, 0.9), (9600, 0.41, 0.4)),
-        gradient=(1.0,) * 10, warnings=(), initial=0.0, half_life=200.0, decays_at=6720, speed=100.0,
+        gradient=(1.0,) * 10, warnings=(), initial=0.0, half_life=200.0, decays_at=6720, speed=100.0, start=0.9,
     ),
     quality=verdict(0.005),
     images=9600,
@@ -267,6 +268,28 @@ def test_samples_far_from_the_data_that_nothing_else_explains_are_a_short_traini
         assert "9,600 images" in finding.sentence
         assert f"--images {needed(9600, max(distance, 2 * CLOSE))}" in finding.remedy[0]
         assert any("at this run's speed" in figure for figure in finding.figures)
+
+
+@pytest.mark.parametrize(
+    ("losses", "words"),
+    [
+        ((0.48, 0.3, 0.26, 0.25, 0.23, 0.24, 0.22, 0.21, 0.2, 0.2), "fell by 15 % in three tenths of the run: 0.270"),
+        (
+            (0.4, 0.3, 0.301, 0.299, 0.3, 0.302, 0.297, 0.2, 0.2, 0.2),
+            "hardly changed in three tenths of the run: 0.300",
+        ),
+        ((0.4, 0.3, 0.3, 0.3, 0.33, 0.33, 0.33, 0.2, 0.2, 0.2), "rose by 10 % in three tenths of the run: 0.300"),
+    ],
+)
+def test_the_course_of_the_loss_is_that_of_six_tenths_before_the_rate_fell(losses: Any, words: str) -> None:
+    """A single tenth, of a few hundred examples in a short run, says little."""
+    e = having(HEALTHY, samples=every(samples(distance=0.05)), training={"losses": losses})
+    assert f"Before the learning rate fell, the training loss {words}" in said(e)
+
+
+def test_what_the_first_weights_had_seen_is_said() -> None:
+    e = having(HEALTHY, samples=every(samples(distance=0.05)), training={"begun_with": 100_000})
+    assert "times, besides the 100,000 that its first weights had seen." in said(e)
 
 
 def test_a_remedy_may_mend_the_layout_alone() -> None:

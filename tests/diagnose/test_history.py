@@ -51,10 +51,11 @@ def read(path: Path, *events: Event, finished: bool = False) -> Training:
     return read_training(RunSummary.read(run), CONFIG, images=200)
 
 
-def test_losses_come_in_ten_parts_whose_noise_levels_weigh_alike(tmp_path: Path) -> None:
+def test_losses_come_in_ten_parts_at_the_noise_levels_of_the_whole_run(tmp_path: Path) -> None:
     training = read(tmp_path, *(stepped(10 * n, float(n), num=1 + 4 * (n % 2)) for n in range(1, 21)))
-    # each part joins lines n (seen five times at its level) and n + 1 (once); the other level always lost 3
-    expected = [((5 * n + (n + 1)) / 6 + 3) / 2 for n in range(1, 20, 2)]
+    # each part joins lines n (seen five times at its level) and n + 1 (once); the other level, of one example in four,
+    # always lost 3
+    expected = [(3 * (5 * n + (n + 1)) / 6 + 3) / 4 for n in range(1, 20, 2)]
     assert training.losses == pytest.approx(expected)
     assert training.gradient == pytest.approx([n + 0.5 for n in range(1, 20, 2)])
 
@@ -94,6 +95,12 @@ def test_the_rate_falls_for_the_last_time_in_the_phase_that_was_added(
     last = Plan(images=400, steps=80, batch=5, grids=0, held_outs=0, since=start, start=start)
     run.plan_path.write_text(json.dumps(Course((first, last) if start else (last,)).to_table()))
     assert read_training(RunSummary.read(run), config, images=400).decays_at == expected
+
+
+def test_the_loss_before_the_first_step_is_taken_at_the_training_s_noise_levels(tmp_path: Path) -> None:
+    """Held out, both levels have as many images; in training one has three times as many as the other."""
+    look = HeldOut(0, 2.0, Buckets((10.0, *[0.0] * 8, 30.0), (10, *[0] * 8, 10)), 1.0, 2.0, Buckets(), True)
+    assert read(tmp_path, look, stepped(10, 1.0, num=3)).start == pytest.approx((3 * 1.0 + 3.0) / 4)
 
 
 def test_a_run_without_events_has_no_course(tmp_path: Path) -> None:

@@ -70,6 +70,8 @@ def test_the_outlook_follows_the_verdict_and_the_length() -> None:
     assert images == 21_000
     assert "about 21,000 images would bring the samples close to the data" in said
     assert outlook(3000, shape, verdict(0.009)) == ("", 0)
+    wide = Verdict(Distance(0.0, 0.0, 0.0, 0.0), Distance(0.012, 0.008, 0.016, 0.0), 64)
+    assert outlook(3000, shape, wide) == ("", 0), "it may be close to the data: nothing is claimed"
     assert outlook(LONG * typical(shape), shape, verdict(0.5)) == ("", 0), "the network is too small, or worse"
     assert outlook(3000, shape, None)[1] == typical(shape)
     assert outlook(typical(shape), shape, None) == ("", 0)

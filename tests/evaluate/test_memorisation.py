@@ -50,7 +50,11 @@ def test_a_planted_memoriser_is_flagged_and_a_gaussian_fitted_to_the_data_is_not
     result = found(clothes, to_bytes(sample(oracle, DDIM(), trailing(20, SCHEDULE), noise)), cache)
     assert result.memorised == planted
     assert [space.space for space in result.spaces] == ["pixels", "classifier-fashion"]
-    assert ("repeats training images" if planted else "no sign") in result.sentence
+    copies = "60 of 60 generated images are equal to one" if planted else "none of 60 generated images is equal to one"
+    assert result.sentence.startswith(
+        f"{'the model repeats' if planted else 'no sign that the model repeats'} training images: {copies}"
+    )
+    assert ("; by chance so many are with probability" in result.sentence) == planted
     assert result.copies == planted
     if not planted:
         assert max(space.auc[0] for space in result.spaces) < 0.5
@@ -148,7 +152,10 @@ def test_one_copy_is_a_finding_where_no_two_training_images_are_equal(clothes: D
     assert result.copied == (77,)
     assert result.repeated == 0
     assert result.memorised
-    assert "no two training images are equal, and 1 of 144 generated images (number 78) are equal" in result.sentence
+    assert result.sentence.startswith(
+        "the model repeats training images: 1 of 144 generated images is equal to one (number 78), though no two "
+        "training images are equal; "
+    )
     assert json.loads(json.dumps(result.to_dict()))["copied"] == [77]
     digests = list(clothes.digests)
     digests[clothes.train[1]] = digests[clothes.train[0]]

@@ -14,8 +14,8 @@ from sfumato.evaluate import open_extractor, prdc
 from sfumato.evaluate.extractors import wavelets
 from sfumato.evaluate.measurement import verdict
 from sfumato.evaluate.metrics.energy import energy_distance
-from sfumato.evaluate.need import CLOSE, MEASURED, needed, rounded, typical
-from sfumato.evaluate.verdict import STEPS, WORDS, Distance, Verdict, grade, judge_pixels
+from sfumato.evaluate.need import CLOSE, MEASURED, needed, typical
+from sfumato.evaluate.verdict import STEPS, WORDS, Distance, Verdict, grade, judge_pixels, rounded
 
 from .conftest import blurred, images_of, random_bytes
 from .targets import normal
@@ -142,6 +142,23 @@ def test_the_worse_view_decides_and_is_named() -> None:
     assert Verdict(low, low, 64).words == "indistinguishable from the data"
     assert detail.sentence.startswith("far from the data in detail: distance 0.050 [0.040, 0.060] (from 0.02 on")
     assert json.loads(json.dumps(detail.to_dict()))["grade"] == 3
+
+
+def test_a_verdict_whose_interval_holds_a_limit_is_not_settled_and_says_how_many_images_would_settle_it() -> None:
+    low = Distance(0.0, 0.0, 0.0, 0.0)
+    far = Verdict(low, Distance(0.024, 0.014, 0.034, None), 64)
+    assert (far.grade, far.least, far.words) == (3, 2, "some way from or far from the data")
+    assert far.settling == 400, "a half-width of 0.010, to be 0.004: 2.5^2 times as many"
+    assert "not settled with 64 images: about 400 would do" in far.sentence
+    assert Verdict(low, far.detail, 64, real=64).settling is None, "the real ones are too few"
+    assert Verdict(low, Distance(0.013, 0.008, 0.022, None), 64).words == "close to or far from the data"
+    near = Verdict(low, Distance(0.0201, 0.019, 0.0212, None), 900)
+    assert "not settled: it is too near the limit 0.02" in near.sentence
+    assert (near.to_dict()["settled"], near.to_dict()["settling"]) == (False, None)
+    for interval in ((0.021, 0.0201, 0.03), (0.004, 0.001, 0.009), (0.1, 0.09, 0.11)):
+        judged = Verdict(low, Distance(*interval, None), 64)
+        assert "settled" not in judged.sentence
+        assert judged.to_dict()["settled"]
 
 
 def test_grades_begin_at_their_steps() -> None:

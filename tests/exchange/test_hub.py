@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -77,6 +78,17 @@ def test_the_card_has_our_figures_and_their_intervals(model: Model, tmp_path: Pa
     assert "- age: a number, 40 +- 10" in card
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["bits"]["result"]["total"]["low"] == 3.11
+
+
+def test_the_result_of_the_most_images_is_told_whenever_it_was_measured(model: Model, tmp_path: Path) -> None:
+    evaluated(model, num=1000)
+    for kind in ("bits", "quality", "memorisation"):
+        file = tmp_path / "evaluation" / f"{kind}-own.json"
+        later = json.loads(file.read_text())
+        later["settings"]["num"] = 24
+        (tmp_path / "evaluation" / f"{kind}-later.json").write_text(json.dumps(later))
+        os.utime(file, (1, 1))
+    assert {report["settings"]["num"] for report in results(model).values()} == {1000}
 
 
 def test_nothing_tells_of_this_machine(model: Model, tmp_path: Path) -> None:

@@ -15,9 +15,14 @@ from sfumato.run.folder import Run
 from sfumato.run.summary import RunSummary
 
 
+def at(loss: float, level: int = 4) -> Buckets:
+    """One example at a noise level."""
+    return Buckets(tuple(loss * (n == level) for n in range(10)), tuple(int(n == level) for n in range(10)))
+
+
 def summary(path: Path, losses: list[float], held_out: tuple[tuple[int, float], ...] = ()) -> RunSummary:
-    steps = [Stepped(10 * (n + 1), n + 1, loss, 1.0, 1e-3, 1.0, Buckets()) for n, loss in enumerate(losses)]
-    looks = [HeldOut(images, loss, Buckets(), 1.0, loss, Buckets(), True) for images, loss in held_out]
+    steps = [Stepped(10 * (n + 1), n + 1, loss, 1.0, 1e-3, 1.0, at(loss)) for n, loss in enumerate(losses)]
+    looks = [HeldOut(images, loss, at(loss), 1.0, loss, Buckets(), True) for images, loss in held_out]
     return RunSummary(Run(path), {}, {}, None, (*steps, *looks), True, {}, (), ())
 
 
@@ -39,6 +44,20 @@ def test_losses_fall_from_left_to_right_and_the_held_out_loss_has_its_dots(tmp_p
     rate = coloured(picture[SIZE[1] - 200 :], 0)
     assert len(rate) > 500, "the learning rate, below"
     assert np.ptp(rate[:, 0]) < 6, "which was the same all the time"
+
+
+def test_both_losses_are_drawn_at_the_noise_levels_of_the_training(tmp_path: Path) -> None:
+    """Three examples in four at a level where the loss is 0.2, one where it is 0.6: 0.3 for a model as good on images
+    that it has not seen, whose losses at both levels evenly have a mean of 0.4."""
+    levels = Buckets((0.6, 0.6, *[0.0] * 8), (3, 1, *[0] * 8))
+    steps = [Stepped(10 * n, n, 0.3, 1.0, 1e-3, 1.0, levels) for n in range(1, 101)]
+    held_out = Buckets((2.0, 6.0, *[0.0] * 8), (10, 10, *[0] * 8))
+    looks = [HeldOut(images, 0.4, held_out, 1.0, 0.4, Buckets(), True) for images in (200, 800)]
+    both = RunSummary(Run(tmp_path / "run"), {}, {}, None, (*steps, *looks), True, {}, (), ())
+    assert both.training_loss(held_out) == pytest.approx(0.3)
+    frame = np.asarray(loss_curves(both))[60:390]
+    line, dots = (coloured(frame, number)[:, 0].mean() for number in (0, 1))
+    assert abs(line - dots) < 2
 
 
 def test_smoothing_is_an_average_that_halves() -> None:

@@ -60,7 +60,8 @@ def test_forward_goes_from_the_image_to_noise_in_both_rows() -> None:
     assert (at_once[0] == clean).all()
     assert not np.array_equal(stepped[5], at_once[5]), "other noise"
     schedule = Cosine(50)
-    steps = [0, *spaced(schedule, 10).tolist()]
+    steps = [0, *spaced(schedule, 9).tolist(), 50]
+    assert as_floats(at_once[-1]).std() > 0.5, "the chain's end, pure noise"
     sigmas = schedule(torch.tensor(steps) / 50).sigma
     visible = [n for n, sigma in enumerate(sigmas.tolist()) if 0.1 < sigma < 0.45]  # beyond, bytes saturate
     assert len(visible) >= 2

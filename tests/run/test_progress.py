@@ -30,8 +30,8 @@ def test_the_smoothed_loss_is_the_weighted_mean_of_the_losses(progress: Progress
     for n, loss in enumerate(losses, 1):
         progress.take(stepped(n, loss, float(n)))
     weights = [FORGET ** (len(losses) - n) for n in range(1, len(losses) + 1)]
-    assert progress.smoothed == pytest.approx(sum(w * x for w, x in zip(weights, losses, strict=True)) / sum(weights))
-    assert progress.loss == 0.2
+    assert progress.loss == pytest.approx(sum(w * x for w, x in zip(weights, losses, strict=True)) / sum(weights))
+    assert progress.last_loss == 0.2
 
 
 def test_a_report_of_many_steps_weighs_as_many(progress: Progress) -> None:
@@ -41,7 +41,7 @@ def test_a_report_of_many_steps_weighs_as_many(progress: Progress) -> None:
     other.take(stepped(17, 0.9, 17.0))
     progress.take(stepped(16, 0.4, 16.0, steps=16))
     progress.take(stepped(17, 0.9, 17.0))
-    assert progress.smoothed == pytest.approx(other.smoothed)
+    assert progress.loss == pytest.approx(other.loss)
 
 
 def test_speed_and_time_left(progress: Progress) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from sfumato.errors import UserError
 from sfumato.run.events import Buckets, Event, HeldOut, Skipped, Started, Stepped, Warned, to_json
 from sfumato.run.folder import Run
 from sfumato.run.plan import Plan
+from sfumato.run.progress import Progress
 from sfumato.run.summary import RunSummary
 
 PLAN = Plan(1000, 100, 10, 2, 2, images_per_second=50.0)
@@ -55,8 +57,8 @@ def run(tmp_path: Path) -> Run:
 def test_a_summary_is_what_the_folder_holds(run: Run) -> None:
     summary = RunSummary.read(run)
     assert summary.events == tuple(EVENTS)
-    assert (summary.images, summary.planned, summary.seconds) == (300, 1000, 15.0)
-    assert summary.images_per_second == 20
+    assert (summary.images, summary.planned, summary.seconds) == (300, 1000, 15.1)
+    assert summary.images_per_second == pytest.approx(300 / 15.1)
     assert (summary.skipped, summary.restarts, summary.warnings) == (3, 1, ("the disk is full",))
     assert summary.held_out == EVENTS[-1]
     assert summary.plan == PLAN
@@ -68,6 +70,43 @@ def test_a_summary_is_what_the_folder_holds(run: Run) -> None:
     assert not summary.finished
     run.write(run.finished_path, {})
     assert RunSummary.read(run).finished
+
+
+def test_the_loss_is_that_of_the_live_view(run: Run) -> None:
+    progress, summary = Progress(run), RunSummary.read(run)
+    for event in EVENTS:
+        progress.take(event)
+    assert summary.loss == summary.describe()["loss"] == progress.loss
+    assert 0.1 < progress.loss < 1, "a mean of many steps"
+
+
+def test_a_summary_of_an_earlier_moment_knows_nothing_of_what_came_later(run: Run) -> None:
+    then = RunSummary.read(run).until(150)
+    assert (then.images, then.seconds, then.loss) == (150, 7.5, pytest.approx(0.589, abs=1e-3))
+    assert (then.grids, then.checkpoints, then.warnings) == ((run.grid(10, "raw"), run.grid(10)), (), ())
+    assert then.averaged_grids == [run.grid(10)]
+    assert RunSummary.read(run).until(300) == RunSummary.read(run)
+
+
+def test_the_length_is_that_of_whole_batches(run: Run) -> None:
+    run.write(run.plan_path, vars(Plan(1005, 101, 10, 2, 2)))
+    assert RunSummary.read(run).planned == 1010
+    run.plan_path.unlink()
+    assert RunSummary.read(run).planned == 1024, "1,000 images in steps of 32"
+
+
+def test_a_part_of_a_run_is_compared_at_the_noise_levels_of_the_whole(tmp_path: Path) -> None:
+    """One level has a hundredth of the examples, so that the second part has none of it."""
+    both = [
+        Stepped(100, 1, 0.2, 1.0, 1e-3, 1.0, Buckets((2.0, 20.0, *[0.0] * 8), (1, 99, *[0] * 8))),
+        Stepped(200, 2, 0.1, 1.0, 1e-3, 1.0, Buckets((0.0, 10.0, *[0.0] * 8), (0, 100, *[0] * 8))),
+    ]
+    summary = RunSummary(Run(tmp_path), {}, {}, None, tuple(both), False, {}, (), ())
+    first, last = (summary.training_loss(part.buckets) for part in both)
+    assert first == pytest.approx((1 * 2.0 + 199 * 20 / 99) / 200)
+    assert last == pytest.approx((1 * 2.0 + 199 * 0.1) / 200)
+    weighed = replace(summary, config={"diffusion": {"timesteps": {"kind": "importance"}}})
+    assert weighed.training_loss(both[1].buckets) == pytest.approx(0.1)
 
 
 def test_steps_are_joined_into_parts(run: Run) -> None:

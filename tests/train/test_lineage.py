@@ -13,13 +13,14 @@ from sfumato.conditions.vocabulary import AttributeVocabulary
 from sfumato.errors import UserError
 from sfumato.model import load
 from sfumato.nets import NETWORKS
-from sfumato.run.events import Initialised, Stepped
+from sfumato.run.events import Initialised, Stepped, Warned
 from sfumato.run.folder import Run
 from sfumato.run.summary import RunSummary
 from sfumato.train import train
 from sfumato.train.extend import More
-from sfumato.train.lineage import branch, take_over
+from sfumato.train.lineage import branch, take_over, unlearning
 from sfumato.train.trainer import Trainer
+from sfumato.train.validation import Best
 
 from .conftest import final, go, log_of, tiny
 
@@ -118,6 +119,19 @@ def test_a_run_begins_with_the_weights_of_another(digits, source, run) -> None:
     assert RunSummary.read(run).lineage == f"begun with the ema weights of {source.path}"
     list(events)
     assert load(run).images == 160
+
+
+def test_weights_that_get_worse_are_said_once(digits, source, run) -> None:
+    events = list(train(tiny(train__held_outs="4", optim__lr="0.3"), run, digits, init=source.path))
+    said = [event.message for event in events if isinstance(event, Warned) and "fit its images" in event.message]
+    assert len(said) == 1
+    assert "optim.lr=0.03 changes them less" in said[0]
+    best = Best(torch.tensor([0.1, 0.1], dtype=torch.float64), 0.1, images=0)
+    assert unlearning(run, best, 0.11, 0.006) is not None
+    assert unlearning(run, best, 0.101, 0.006) is None, "chance"
+    assert unlearning(run, replace(best, images=80), 0.11, 0.006) is None, "they had become better"
+    assert unlearning(source, best, 0.11, 0.006) is None, "a run that began by itself"
+    assert (RunSummary.read(run).begun_with, RunSummary.read(source).begun_with) == (160, 0)
 
 
 def test_it_resumes_without_the_other_file_and_with_the_same_bits(digits, source, run, tmp_path) -> None:

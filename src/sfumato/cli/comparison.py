@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sfumato.cli.model import ModelOptions
@@ -37,12 +37,20 @@ class Described:
 
         source, place = options.source, options.place
         run = run_of(place / "ema.safetensors") or Run(place)  # that of a checkpoint, or a run itself
-        summary = RunSummary.read(run) if place.is_dir() else None
+        summary = RunSummary.read(run) if place.is_dir() and run.exists() else None
         young = run.path == place and options.weights is None and summary is not None and "ema" not in summary.weights
         model = None if young else load(source, options.chosen)
         config = summary.run.config() if summary is not None else model.config  # type: ignore[union-attr]
         figures = (model.describe() if model is not None else {}) | (summary.describe() if summary is not None else {})
         return cls(str(source), config, model, figures)
+
+    @property
+    def lasting(self) -> Config:
+        """The configuration, with the length to which the run was extended in place of the first one."""
+        plan = self.figures.get("plan") or {}
+        if not plan.get("asked"):
+            return self.config
+        return replace(self.config, train=replace(self.config.train, images=plan["images"]))
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as one JSON-able object."""
@@ -83,7 +91,7 @@ def compared(described: Sequence[Described]) -> str:
     rows = [("", *COLUMNS), *((each.name, *each.row()) for each in described)]
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
     lines = ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    if differing := differences([each.config for each in described]):
+    if differing := differences([each.lasting for each in described]):
         lines += ["", "differing values of the configuration, in the same order:"]
         names = max(map(len, differing)) + 2
         values = {key: [_cut(value) for value in row] for key, row in differing.items()}

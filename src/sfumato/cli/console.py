@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from sfumato.cli.habits import typed
 from sfumato.errors import UserError
 from sfumato.report.text import duration
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     import torch
 
 
+ENOUGH = 1 / 20
+"""The part of some work after which its speed is taken to be that of the rest."""
 LONGEST = 2000
 """Characters of a line that are printed."""
 
@@ -40,7 +43,8 @@ def shown(text: str, longest: int | None = LONGEST) -> str:
 
 
 def say(text: str, longest: int | None = LONGEST, *, error: bool = False) -> None:
-    """Print text at once, as `shown` has it, on stdout or (`error`) on stderr."""
+    """Print text at once, as `shown` has it, with keys as options, on stdout or (`error`) on stderr."""
+    text = typed(text)
     plain = text.replace("\n", "").isprintable() and max(map(len, text.split("\n"))) <= (longest or len(text))
     print(text if plain else shown(text, longest), file=sys.stderr if error else sys.stdout, flush=True)
 
@@ -101,24 +105,27 @@ def print_json(value: Any) -> None:
 
 def progress(what: str, every: float = 5.0) -> Callable[[int, int], None]:
     """Return a callback (done, total) that reports on stderr: a rewritten line on a terminal, else a line every few
-    seconds.
+    seconds. The time left is told as soon as `ENOUGH` of the work or a minute says how long it takes.
 
     Args:
         what: the work, such as "decoding".
         every: seconds between lines where stderr is no terminal, and before the first.
     """
-    start = last = time.monotonic()
+    last, first = time.monotonic(), (0.0, 0)
     live = sys.stderr.isatty()
 
     def report(done: int, total: int) -> None:
-        nonlocal last
+        nonlocal last, first
         now = time.monotonic()
         end = done >= total
+        first = first if first[0] else (now, done)  # what came before, such as loading, is no measure
         if now - last < (0.1 if live else every) and not (live and end):
             return
         last = now
-        left = (now - start) * (total - done) / max(done, 1)
-        line = f"{shown(what)}: {done:,} of {total:,}" + ("" if end else f", {duration(left)} left")
+        seconds, new = now - first[0], done - first[1]
+        known = new > 0 and not end and (new >= ENOUGH * total or seconds > 60)
+        left = f", {duration(seconds * (total - done) / new)} left" if known else ""
+        line = f"{shown(what)}: {done:,} of {total:,}{left}"
         width = shutil.get_terminal_size().columns - 1
         with suppress(OSError):  # such as a closed terminal
             print(

@@ -25,11 +25,14 @@ def ending(run: Run, data: Dataset) -> str:
     lines = []
     if verdict is not None:
         lines.append(wrapped(f"samples: the {verdict.num} of the last grid are {verdict.sentence}", indent="  "))
+        if verdict.open_steps and verdict.settling:
+            lines.append(f"settle it: sfumato evaluate {shlex.quote(str(run.path))} --quality --num {verdict.settling}")
     if said:
         speed = summary.images_per_second
         time = f", in about {duration((images - summary.images) / speed)} more here" if speed else ""
+        said += f", besides the {summary.begun_with:,} that its first weights had seen" if summary.begun_with else ""
         lines.append(wrapped(f"{said}{time} (docs/training.md says how that is estimated)", indent="  "))
         lines.append(f"go on: {longer(str(run.path), images, summary.images)}")
-    elif verdict is not None and verdict.grade > CLOSE:
+    elif verdict is not None and verdict.least > CLOSE:
         lines.append(f"find out why: sfumato diagnose {shlex.quote(str(run.path))}")
     return "\n".join([*lines, f"sample from it: sfumato sample {shlex.quote(str(run.path))}"])

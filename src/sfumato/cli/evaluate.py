@@ -87,6 +87,10 @@ class Evaluate(RecipeOptions):
         models = [means_model(source) for source in self.sources]
         for source, model in zip(self.sources, models, strict=True):
             self._check(source, model)
+        if self.extractor is not None:
+            from sfumato.evaluate.features import check_extractor
+
+            check_extractor(self.extractor)
         device = pick_device(self.device)
         place, number = pick_processes(self.processes, device)
         if number > 1:
@@ -125,6 +129,8 @@ class Evaluate(RecipeOptions):
 
     def _check(self, source: Path, model: bool) -> None:
         """Refuse what can't be measured, and options without effect, before torch is imported."""
+        if self.out is not None and self.out.is_file():
+            raise UserError(f"--out {self.out} is a file: give a folder")
         if model:
             ModelOptions(source=source, weights=self.weights).check_source()
             return

@@ -9,10 +9,19 @@ is a sentence. Names are compared in lower case with hyphens: `--batch_size`, `-
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import fields
 
 SHORT = {"lr": "optim.lr", "batch": "train.batch", "size": "data.size", "labels": "data.labels"}
 """The dotted options that are given most often, by the short names that they have in verbs with such options."""
+
+_LOOKED_AT = 2000
+"""Pictures of a source whose headers are read to estimate how many can be read."""
+_BRANCHES = "data|net|diffusion|optim|ema|train|augment|codec"
+_SET = re.compile(rf"(?<![\w./=-])((?:{_BRANCHES})(?:\.[a-z_]\w*)+)=([^\s;:)]*[^\s;:),.'])")
+_BARE = re.compile(rf"(?<![\w./='\"-])((?:{_BRANCHES})\.[a-z_]\w*)(?![\w.=(])(?! \S+ ->)")
 
 VERBS = {
     "generate gen draw create synthesize inference infer predict": "sample",
@@ -41,7 +50,8 @@ _LENGTH = {
     "learning-rate": "--lr {}",
     "batch-size bs train-batch-size batchsize": "--batch {}",
     "resolution image-size img-size imagesize imsize res image-resolution": "--size {}",
-    "output-dir out output outdir out-dir log-dir logdir save-dir results-folder name run-name run-dir": "--run {}",
+    "output-dir out output outdir out-dir log-dir logdir save-dir results-folder run-dir": "--run {}",
+    "name run-name experiment exp-name": "--run runs/{}",
     "resume resume-from resume-from-checkpoint auto-resume continue ckpt checkpoint": (
         "the same command resumes the run in its --run folder by itself (leave it out)"
     ),
@@ -133,6 +143,27 @@ _VALUES = {
 """Values of other tools by what they are here."""
 
 
+def typed(text: str, bare: bool = False) -> str:
+    """Return a text of the library with its keys as options: `data.labels=source` as `--labels source`,
+    `net.dropout=0.1` as `--net.dropout 0.1`.
+
+    Args:
+        bare: whether keys without a value become options too; a file may be called `data.csv`, so only those that are
+            keys.
+    """
+
+    def option(key: str) -> str:
+        return next((f"--{short}" for short, long in SHORT.items() if long == key), f"--{key}")
+
+    text = _SET.sub(lambda match: f"{option(match[1])} {match[2]}", text)
+    if not bare or not _BARE.search(text):
+        return text
+    from sfumato.config.data import DataConfig
+
+    keys = {*SHORT.values(), *(f"data.{field.name}" for field in fields(DataConfig))}
+    return _BARE.sub(lambda match: option(match[1]) if match[1] in keys else match[0], text)
+
+
 def verb_for(name: str, words: Sequence[str]) -> str:
     """Return the command that a verb of another tool means, with the words after it; empty where it is unknown."""
     found = _find(VERBS, name)
@@ -197,17 +228,33 @@ def _computed(name: str, value: str | None, words: Sequence[str]) -> str:
 
 def _epochs(number: float, words: Sequence[str]) -> str:
     """Return a length in epochs as images, counted where the data is there."""
+    count, rest = _trained(words[0]) if words and not words[0].startswith("-") else (0, "")
+    if not (number and count):
+        return "--images N (length is counted in images: epochs times the images that train)"
+    times = f"{number:g} times about {count:,} that train{rest}"
+    return f"--images {number * count:.0f} (length is counted in images: {times})"
+
+
+def _trained(name: str) -> tuple[int, str]:
+    """Return about how many images of a source train, and why not all; 0 where it can't be opened. What can't be read
+    is estimated from the headers of some."""
+    from sfumato.config.data import DataConfig
     from sfumato.data import open_source
+    from sfumato.data.mirror import evenly
+    from sfumato.data.sources.protocol import Unreadable
     from sfumato.errors import UserError
 
-    count = 0
     try:
-        count = len(open_source(words[0])) if words and not words[0].startswith("-") else 0
+        source = open_source(name)
+        looked, read = evenly(len(source), _LOOKED_AT), 0
+        for i in looked:
+            with suppress(Unreadable):
+                read += source.size(int(i)) is not None
     except (UserError, OSError):
-        count = 0
-    if not (number and count):
-        return "--images N (length is counted in images: epochs times images of the data)"
-    return f"--images {number * count:.0f} (length is counted in images: {number:g} times {count:,})"
+        return 0, ""
+    held_out, readable = DataConfig(name).held_out, len(source) * read // max(len(looked), 1)
+    bad = f", {len(source) - readable:,} can't be read" if readable < len(source) else ""
+    return round(readable * (1 - held_out)), f"; {held_out:.0%} are held out{bad}"
 
 
 def _batch(words: Sequence[str]) -> tuple[int, bool]:

@@ -48,7 +48,7 @@ class Illustrate(ModelOptions):
         self.check_source()
         suffix = ".gif" if self.figure == "film" else ".png"
         out = self.out or free(Path(f"{self.name}-{self.figure}{suffix}"))
-        check_file(out, self.force, (suffix,))
+        check_file(out, self.force, (suffix,), figure="" if self.figure == "film" else self.figure)
         from sfumato.explain import Context
         from sfumato.explain.illustrate import illustrate
 

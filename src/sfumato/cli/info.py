@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sfumato.config.config import Config
     from sfumato.model import Model
 
+_PLOT = "plot of losses"
 NUM_VALUES = 12
 """The most values of an attribute that are shown."""
 
@@ -76,7 +77,7 @@ class Info:
         (source,) = self.sources
         if self.weights is not None or self.json:
             raise UserError(f"--{'weights' if self.weights else 'json'} has no effect with --plot: leave it out")
-        check_file(out, self.force, (".png",), "--plot")
+        check_file(out, self.force, (".png",), "--plot", figure=_PLOT)
         from sfumato.generate.writers import save_png
         from sfumato.report.curves import loss_curves
         from sfumato.run.folder import Run
@@ -84,7 +85,7 @@ class Info:
 
         if not Run(source).exists():
             raise UserError(f"{source} is not a run folder: the losses are in a run's event log")
-        say(str(save_png(loss_curves(RunSummary.read(Run(source))), out)))
+        say(str(save_png(loss_curves(RunSummary.read(Run(source))), out, {"figure": _PLOT})))
         return 0
 
 
@@ -162,9 +163,12 @@ def _progress(figures: dict[str, Any]) -> list[tuple[str, str]]:
         trained += f", in {taken:,}{f' of {steps:,}' if taken < steps else ''} steps of {plan['batch']}"
     if plan.get("images_per_second"):
         trained += f"; planned from {plan['images_per_second']:,.0f} images/s"
-    loss = f"{figures['loss']:.4f}" if figures["loss"] is not None else "none yet"
+    loss = f"{figures['loss']:.4f} in training (mean of about the last 50 steps)" if figures["loss"] else "none yet"
     if figures["held_out_loss"] is not None:
-        loss += f"; held-out {figures['held_out_loss']:.4f} at {figures['held_out_at']:,} images"
+        loss += (
+            f"\n{figures['held_out_loss']:.4f} held out, {figures['held_out_train']:.4f} on as many training images: "
+            f"averaged weights at {figures['held_out_at']:,} images, all noise levels evenly"
+        )
     rate = f", {figures['images_per_second']:,.0f} images/s in all" if figures["images_per_second"] else ""
     grids, checkpoints = figures["grids"], figures["checkpoints"]
     return [

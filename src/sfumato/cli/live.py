@@ -29,6 +29,7 @@ from sfumato.run.events import (
     to_json,
 )
 from sfumato.run.progress import Progress
+from sfumato.run.summary import RunSummary
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -55,10 +56,10 @@ def progress_line(progress: Progress) -> str:
 
 def _quality(progress: Progress) -> str:
     """The losses, for a line; empty before the first step."""
-    if not progress.smoothed:
+    if progress.loss is None:
         return ""
     held_out = "" if progress.held_out is None else f", held-out {progress.held_out.loss:.4f}"
-    return f", loss {progress.smoothed:.4f}{held_out}"
+    return f", loss {progress.loss:.4f}{held_out}"
 
 
 def bars(values: Sequence[float | None]) -> str:
@@ -83,6 +84,8 @@ def viewing(run: Run, title: str, as_json: bool) -> Iterator[View]:
         view = _lines(progress)
 
     def surviving(event: Event) -> None:
+        if isinstance(event, Started) and event.resumed_at and progress.loss is None:
+            progress.remember(RunSummary.read(run).until(event.resumed_at).of(Stepped))
         with optional_stdout():
             view(event)
 
@@ -121,25 +124,30 @@ def remark(progress: Progress, event: Event) -> str | None:
 
 
 def _duration(progress: Progress, event: Finished) -> str:
-    """The time that a budget counts, and why it is not what was planned."""
-    planned = progress.plan.seconds if progress.plan else None
-    total = event.seconds + (progress.plan.before if progress.plan else 0.0)
-    if not planned or abs(total - planned) <= OFF * planned:
-        return duration(total)
-    why = "was busier while its speed was measured" if total < planned else "became slower"
-    return f"{duration(total)} instead of {duration(planned)}, since the machine {why}"
+    """The time spent training, and how far from the plan it is. A run of several sessions has no such plan: what was
+    done after a checkpoint was done twice, and is counted once."""
+    plan = progress.plan
+    if plan is None or not plan.seconds or progress.resumed or event.images < progress.planned:
+        return duration(event.seconds)
+    planned = plan.seconds - plan.before
+    if abs(event.seconds - planned) <= OFF * plan.seconds:
+        return duration(event.seconds)
+    pace = "faster" if event.seconds < planned else "slower"
+    return f"{duration(event.seconds)} instead of {duration(planned)}: it was {pace} than when the speed was measured"
 
 
 def _correction(event: Replanned) -> str:
     """Say how the plan was corrected."""
-    if event.plan.asked and event.plan.since == event.images:
-        again = "; the learning rate rises again and decays over what is added" if event.plan.start else ""
-        return f"going on to {event.plan.images:,} images instead of {event.former:,}{again}"
-    plan, speed = event.plan, f"{event.plan.images_per_second:,.0f} images/s"
-    if plan.images == event.former:
+    plan, batch = event.plan, event.plan.batch
+    images, former = plan.steps * batch, -(-event.former // batch) * batch
+    if plan.asked and plan.since == event.images:
+        again = "; the learning rate rises again and decays over what is added" if plan.start else ""
+        return f"going on to {images:,} images instead of {former:,}{again}"
+    speed = f"{plan.images_per_second:,.0f} images/s"
+    if images == former:
         looks = f"{plan.grids} sample grids and {plan.held_outs} held-out losses in all"
         return f"at {speed} the budget runs out: {looks}, at the same length"
-    return f"at {speed}: {plan.images:,} images instead of {event.former:,}, to keep the budget"
+    return f"at {speed}: {images:,} images instead of {former:,}, to keep the budget"
 
 
 def _lines(progress: Progress) -> View:
@@ -212,8 +220,8 @@ def panel(progress: Progress, title: str) -> RenderableType:
 def _numbers(progress: Progress) -> list[tuple[str, str, str, str]]:
     """Name, value, name, value: rows of the panel; empty where there is no number yet."""
     loss = step = rate = norm = held_out = at = images = speed = ""
-    if progress.smoothed > 0:
-        loss, step = f"{progress.smoothed:.4f}", f"{progress.loss:.4f}"
+    if progress.loss is not None:
+        loss, step = f"{progress.loss:.4f}", f"{progress.last_loss:.4f}"
         rate, norm = f"{progress.lr:.2e}", f"{progress.grad_norm:.3g}"
     if progress.held_out is not None:
         held_out, at = f"{progress.held_out.loss:.4f}", f"{progress.held_out.images:,} images"

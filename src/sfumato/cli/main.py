@@ -170,7 +170,7 @@ def _fail(error: BaseException, code: int) -> int:
 
         traceback.print_exception(error)
     with suppress(OSError):  # a closed terminal
-        say(f"sfumato: {_line(error)}", error=True)
+        say(f"sfumato: {habits.typed(_line(error), bare=True)}", error=True)
     return code
 
 

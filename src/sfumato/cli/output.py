@@ -1,7 +1,8 @@
 """Files that a verb writes: nothing of somebody else's is overwritten without --force.
 
 A file that Sfumato wrote is recognised by its marks: the text `Software` of a PNG, the facts in an array, a film or
-pages. Nothing here imports torch, so that a wrong name is refused at once.
+pages. A figure replaces only the same figure, not samples that took long to make. Nothing here imports torch, so that a
+wrong name is refused at once.
 """
 
 from __future__ import annotations
@@ -17,20 +18,23 @@ _ENDS = 1 << 16
 """Bytes at each end of a file in which the marks are."""
 
 
-def check_file(out: Path, force: bool, suffixes: Sequence[str] = (), flag: str = "--out", kinds: str = "") -> None:
+def check_file(
+    out: Path, force: bool, suffixes: Sequence[str] = (), flag: str = "--out", kinds: str = "", figure: str = ""
+) -> None:
     """Refuse a name of another kind, and a file that is there and was not written by Sfumato, unless `force`.
 
     Args:
         suffixes: those that the name may have; () allows any.
         flag: the option that gave the name.
         kinds: the suffixes in words.
+        figure: what is drawn; a PNG that is there must be the same figure.
     """
     if suffixes and out.suffix.lower() not in suffixes:
         raise UserError(f"{flag} {out}: the name must end in {kinds or ', '.join(suffixes)}")
-    if out.exists() and not out.is_dir() and not force and not is_ours(out):
-        raise UserError(
-            f"{flag} {out} exists and was not written by sfumato: choose another name, or give --force to overwrite it"
-        )
+    marks = (b"figure" + b"\0" * 5 + figure.encode(),) if figure else _MARKS
+    if out.exists() and not out.is_dir() and not force and not is_ours(out, marks):
+        what = f"is no earlier figure '{figure}'" if figure else "was not written by sfumato"
+        raise UserError(f"{flag} {out} exists and {what}: choose another name, or give --force to overwrite it")
 
 
 def free(path: Path) -> Path:
@@ -39,12 +43,12 @@ def free(path: Path) -> Path:
     return next(name for name in chain([path], numbered) if not name.exists())
 
 
-def is_ours(path: Path) -> bool:
-    """Whether a file has the marks of what is written here; text files have none."""
+def is_ours(path: Path, marks: Sequence[bytes] = _MARKS) -> bool:
+    """Whether a file has one of the marks of what is written here; text files have none."""
     if not path.is_file() or path.suffix.lower() in (".txt", ".toml"):
         return False
     with path.open("rb") as file:
         head = file.read(_ENDS)
         file.seek(max(path.stat().st_size - _ENDS, 0))
         tail = file.read(_ENDS)
-    return any(mark in head or mark in tail for mark in _MARKS)
+    return any(mark in head or mark in tail for mark in marks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -132,14 +132,19 @@ class Train:
         A run that was begun keeps its values, but for those that are given here.
         """
         from sfumato.run.folder import Run
+        from sfumato.run.locate import locate
+        from sfumato.run.places import spelled_as_begun
         from sfumato.train.choose import choose, default_run, flip_as_begun, resume
         from sfumato.train.extend import with_length_of
+        from sfumato.train.plan import check_source
 
         values, reading = self._given(), progress("reading images")
         if self.from_ is not None:
             return self._branch(values, device)
         if self.data is None:
             raise UserError(f"train needs DATA, for example: {self.EXAMPLES[0]}")
+        if self.init is not None:
+            locate(self.init)
         itself = Run(Path(self.data))
         run = itself if itself.exists() else Run(self.run or default_run(str(Path(self.data).expanduser().absolute())))
         if itself.exists() and self.run is not None:
@@ -153,6 +158,11 @@ class Train:
             source = {} if itself.exists() else {"data.source": self.data}
             config, data, reason = resume(run, source | values, reading)
             return config, run, data, reason
+        if run.exists():
+            begun = run.config()
+            check_source(replace(begun, data=spelled_as_begun(replace(begun.data, source=self.data), run)), run)
+        else:
+            run.check_path(str(Path(self.data).expanduser().absolute()))
         values = {"data.source": self.data} | values | _length(more)
         config, data, reason = choose(self.preset, self.config, values, device, reading, self.init)
         run = Run(self.run or default_run(data.source_name))

@@ -141,7 +141,7 @@ def snapshot(follower: Follower, state: State) -> dict[str, Any]:
         "planned_images": progress.planned,
         "images_per_second": progress.speed,
         "seconds_left": progress.left if state.word == "training" else None,
-        "loss": progress.smoothed or None,
+        "loss": progress.loss,
         "loss_by_level": progress.by_noise,
         "grad_norm": progress.grad_norm,
         "lr": progress.lr,

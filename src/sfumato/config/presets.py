@@ -278,6 +278,19 @@ def _flops(name: str, channels: int, height: int, width: int) -> int:
         return flops(net, (torch.empty(1, channels, *config.inside(height, width)), torch.zeros(1)))
 
 
+def check(file: Path | str | None, overrides: Mapping[str, str]) -> None:
+    """Raise the `UserError` of values that no preset of ours accepts: before the images are read that choose one."""
+    refused = []
+    for preset in _ours():
+        try:
+            resolve(preset, file, overrides)
+        except UserError as error:
+            refused.append(error)
+        else:
+            return
+    raise refused[0]
+
+
 def resolve(
     preset: str | None = None,
     file: Path | str | None = None,

@@ -27,7 +27,7 @@ from sfumato.conditions.vocabulary import AttributeVocabulary
 from sfumato.config.data import DataConfig
 from sfumato.data.augment import cut_out, mirror
 from sfumato.data.findings import Finding, findings, too_large
-from sfumato.data.label_files import read_labels, with_tables
+from sfumato.data.label_files import check_labels, label_file, read_labels, unlabelled, with_tables
 from sfumato.data.labels import pick
 from sfumato.data.sources.opening import open_source
 from sfumato.data.sources.protocol import Labels, Pixels, Source, folder_of, layout_of, printable
@@ -144,6 +144,11 @@ class Dataset:
         digest.update(self.table.astype("<f4").tobytes() + self.held_out.astype("<i8").tobytes())
         return digest.hexdigest()
 
+    @cached_property
+    def unlabelled(self) -> str:
+        """The fingerprint of the images without their labels: the same for the same images with other labels."""
+        return replace(self, vocabulary=None, conditions=None).fingerprint
+
     @property
     def counts(self) -> dict[str, dict[str, int]]:
         """How many images have each value of each attribute; those of a number are counted under "given"."""
@@ -252,6 +257,7 @@ def open_data(
     source = source or open_source(config.source)
     if (folder := folder_of(source)) is not None:
         _keep_apart(folder, cache_folder(cache))
+    check_labels(config.labels, source)  # before all pictures are decoded
     stored = open_store(source, config, cache, on_progress)
     if len(stored.digests) < 2:
         raise UserError(
@@ -263,7 +269,7 @@ def open_data(
     labels = trained(labels, train)
     conditions = torch.from_numpy(labels.conditions)
     found = findings(stored.values, format, stored.mixed)
-    flip = "each training image is mirrored with probability 1/2 (data.flip)" if config.flip else None
+    flip = "each training image is mirrored with probability 1/2 (data.flip=false does not)" if config.flip else None
     if len(labels.attributes) > MOST_ATTRIBUTES:
         raise UserError(
             f"the labels have {len(labels.attributes):,} attributes, and at most {MOST_ATTRIBUTES} can be used: name "
@@ -345,28 +351,17 @@ def _labels(stored: Stored, config: DataConfig, source: Source) -> Labels:
         notes = (note,) if own.attributes else own.notes
         return Labels((), own.conditions[:, :0], notes, own.captions)
     if not own.attributes:
-        raise UserError(
-            f"data.labels is source, but '{source.name}' has no labels: put each class into a sub-folder, or name a "
-            "CSV or JSON Lines file"
-        )
+        raise unlabelled(source)
     return pick(own, config.attributes, source.name)
 
 
 def _from_file(name: str, stored: Stored, config: DataConfig, source: Source) -> Labels:
-    """The labels of a file by its path in the working folder, among the images, or beside their folder."""
-    path, tables = Path(name).expanduser(), layout_of(source).tables
-    own = folder_of(source) or Path(source.name)
-    paths = [path] if path.is_absolute() else [path, own / path, own.parent / path]
-    if (found := next((each for each in paths if each.is_file()), None)) is not None:
-        return read_labels(found, stored.origins, config.attributes)
-    if inside := [table for table in tables if table.origin == printable(name)]:
+    """The labels of a file, on the disk or in the source."""
+    file = label_file(name, source)
+    inside = [table for table in layout_of(source).tables if table.origin == printable(name)]
+    if inside and not file.is_file():
         return pick(with_tables(Labels.none(len(stored.origins)), inside, stored.origins), config.attributes, name)
-    if path.exists():
-        return read_labels(path, stored.origins)  # which says what is wrong with it
-    raise UserError(
-        f"data.labels: there is no '{printable(name)}' in the working folder, nor at the images in "
-        f"'{source.name}': give none, source or the path of a CSV or JSON Lines file"
-    )
+    return read_labels(file, stored.origins, config.attributes)  # which says what is wrong with it
 
 
 @lru_cache(maxsize=4)

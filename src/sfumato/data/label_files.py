@@ -28,7 +28,7 @@ from sys import intern
 import numpy as np
 
 from sfumato.data.labels import CAPTIONS, MOST_VALUES, Cells, chosen_index, column, from_columns, joined, remarks
-from sfumato.data.sources.protocol import Beside, File, Labels, Unreadable, printable
+from sfumato.data.sources.protocol import Beside, File, Labels, Source, Unreadable, folder_of, layout_of, printable
 from sfumato.errors import UserError, plural
 from sfumato.files import read_regular
 
@@ -43,6 +43,34 @@ _NUMBERED = re.compile(r".*\[(\d+)\]")
 
 Parsed = tuple[list[str], list[tuple[str, Cells]], bool]
 """The columns' names, each row's image and cells, and whether the names are ours, since there was no header."""
+
+
+def unlabelled(source: Source) -> UserError:
+    """Return the error of labels that a source does not have."""
+    return UserError(
+        f"data.labels is source, but '{source.name}' has no labels: put each class into a sub-folder, or name a CSV or "
+        "JSON Lines file"
+    )
+
+
+def check_labels(name: str, source: Source) -> None:
+    """Refuse labels that are not there, by `data.labels`, before pictures are decoded."""
+    if name == "source" and not (source.attributes or layout_of(source).tables):
+        raise unlabelled(source)
+    if name in ("none", "source") or any(table.origin == printable(name) for table in layout_of(source).tables):
+        return
+    if not label_file(name, source).exists():
+        raise UserError(
+            f"data.labels: there is no '{printable(name)}' in the working folder, nor at the images in "
+            f"'{source.name}': give none, source or the path of a CSV or JSON Lines file"
+        )
+
+
+def label_file(name: str, source: Source) -> Path:
+    """Return the path of a file of labels: in the working folder, among the images, or beside their folder."""
+    path, own = Path(name).expanduser(), folder_of(source) or Path(source.name)
+    paths = [path] if path.is_absolute() else [path, own / path, own.parent / path]
+    return next((each for each in paths if each.is_file()), path)
 
 
 def read_labels(path: Path, origins: Sequence[str], chosen: Sequence[str] = ()) -> Labels:

@@ -145,7 +145,9 @@ class Training:
     in_a_row: int = measured("the most consecutive skipped steps")
     restarts: int = measured("sessions after the first, in events.jsonl")
     finished: bool = measured("whether finished.json says that the planned length is reached")
-    losses: tuple[float, ...] = measured("training loss in ten equal parts of the run, levels weighing alike")
+    losses: tuple[float, ...] = measured(
+        "training loss in ten equal parts of the run, each at the noise levels of the whole"
+    )
     held_out: tuple[tuple[int, float, float], ...] = measured("(images, held-out loss, training loss) each time")
     gradient: tuple[float, ...] = measured("mean norm of the gradient in the same ten parts")
     warnings: tuple[str, ...] = measured("messages of the warnings in events.jsonl")
@@ -153,6 +155,8 @@ class Training:
     half_life: float = measured("half-life of the average at the end, in images")
     decays_at: int = measured("images at which the learning rate begins to fall for the last time")
     speed: float | None = measured("images per second of the whole run; None before the first step")
+    begun_with: int = measured("images that the weights had seen which the run began with (--init)", default=0)
+    start: float | None = measured("held-out loss before the first step, at the training's noise levels", default=None)
 
 
 @dataclass(frozen=True)

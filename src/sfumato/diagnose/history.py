@@ -18,6 +18,7 @@ def read_training(summary: RunSummary, config: Config, images: int) -> Training:
     """Return the history of a training, whose weights had seen `images` images, from its events."""
     parts, planned, batch = summary.stepped(PARTS), summary.planned or images, config.train.batch
     start = 0 if summary.plan is None else summary.plan.start  # of the last phase, in which the rate rises again
+    first = next((event for event in summary.of(HeldOut) if event.images == 0), None)
     initial, half_life = initial_fraction(config.ema, images, batch, planned)
     return Training(
         images=images,
@@ -29,7 +30,7 @@ def read_training(summary: RunSummary, config: Config, images: int) -> Training:
         in_a_row=max((event.in_a_row for event in summary.of(Skipped)), default=0),
         restarts=summary.restarts,
         finished=summary.finished,
-        losses=tuple(part.buckets.level_mean for part in parts),
+        losses=tuple(summary.training_loss(part.buckets) for part in parts),
         held_out=tuple((event.images, event.loss, event.train) for event in summary.of(HeldOut)),
         gradient=tuple(part.grad_norm for part in parts),
         warnings=summary.warnings,
@@ -37,6 +38,8 @@ def read_training(summary: RunSummary, config: Config, images: int) -> Training:
         half_life=half_life,
         decays_at=start + round(FREE.get(config.optim.decay, 0.0) * (planned - start)),
         speed=summary.images_per_second,
+        begun_with=summary.begun_with,
+        start=summary.training_loss(first.buckets) if first and parts else None,
     )
 
 

@@ -41,7 +41,7 @@ def verdict(evidence: Evidence, symptoms: Sequence[Symptom], findings: Sequence[
     if grave:
         more = f" ({len(grave) - 1} more below)" if len(grave) > 1 else ""
         return f"{grave[0].sentence.rstrip('.')}{more}. {samples}{seen}"
-    if seen or quality.grade > CLOSE:
+    if seen or quality.least > CLOSE:
         if findings:
             return f"{samples}{seen} Most likely: {findings[0].sentence[0].lower()}{findings[0].sentence[1:]}"
         return f"{samples}{seen} No cause was found for it; the figures are below."

@@ -69,7 +69,7 @@ def outlook(images: int, shape: tuple[int, int, int], verdict: Verdict | None) -
     The text is empty, and the number 0, where samples are close to the data, or where they are not for another reason
     than a short training.
     """
-    if verdict is not None and (verdict.grade <= CLOSE or images >= LONG * typical(shape)):
+    if verdict is not None and (verdict.least <= CLOSE or images >= LONG * typical(shape)):
         return "", 0
     if verdict is not None:
         more = needed(images, verdict.distance.value)

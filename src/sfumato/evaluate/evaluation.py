@@ -101,7 +101,7 @@ class Evaluation:
         except (OSError, ValueError):  # missing, or damaged
             return None
         same = isinstance(report, dict) and report.get("settings") == self.described(kind)
-        return {**report, "file": str(file)} if same else None
+        return {"compared_with": self.target.data.unlabelled, **report, "file": str(file)} if same else None
 
     def described(self, kind: str) -> dict[str, Any]:
         """Return the settings that determine a result, as JSON has them."""
@@ -126,6 +126,7 @@ class Evaluation:
             "kind": kind,
             "weights": str(model.path),
             "images": data.source_name,
+            "compared_with": data.unlabelled,
             "settings": self.described(kind),
             "result": result,
             "notes": notes,

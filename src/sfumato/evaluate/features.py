@@ -75,18 +75,27 @@ def open_extractor(spec: str | None, shape: Shape, device: str = "cpu", format: 
     Raises:
         UserError: no such extractor, no such file, weights of another network, or images that it can't take.
     """
-    name, _, path = (spec or ("classifier" if shape in CLASSIFIERS and format == EIGHT else "wavelets")).partition(":")
+    spec = spec or ("classifier" if shape in CLASSIFIERS and format == EIGHT else "wavelets")
+    name, _, path = spec.partition(":")
+    if path and EXTRACTORS.get(name) and shape[0] not in (1, 3):
+        raise UserError(f"'{name}' takes images of 1 or 3 channels and these have {shape[0]}: use 'pixels'")
+    check_extractor(spec)
+    module = import_module(f"sfumato.evaluate.extractors.{name}")
+    extractor: Extractor = module.open_features(Path(path).expanduser(), shape, device, format)
+    return extractor
+
+
+def check_extractor(spec: str) -> None:
+    """Refuse a name that is no extractor's, and a file of weights that is missing, before images are read."""
+    name, _, path = spec.partition(":")
     if name not in EXTRACTORS:
         raise UserError(f"there is no feature extractor '{name}'{nearest(name, EXTRACTORS)}")
     if EXTRACTORS[name] and not path:
         raise UserError(f"'{name}' needs a file of weights: give {name}:PATH ({EXTRACTORS[name]})")
     if path and not EXTRACTORS[name]:
         raise UserError(f"'{name}' takes no file of weights: write '{name}' alone")
-    if path and shape[0] not in (1, 3):
-        raise UserError(f"'{name}' takes images of 1 or 3 channels and these have {shape[0]}: use 'pixels'")
-    module = import_module(f"sfumato.evaluate.extractors.{name}")
-    extractor: Extractor = module.open_features(Path(path).expanduser(), shape, device, format)
-    return extractor
+    if path and not Path(path).expanduser().is_file():
+        raise UserError(f"there is no file of weights '{path}': give the path of one that you have")
 
 
 def extract(

@@ -66,6 +66,7 @@ def measure_images(
             "images": images.source_name,
             "real": real.source_name,
             "names": [ours, theirs],
+            "compared_with": real.unlabelled,
             "settings": {
                 "seed": seed,
                 "images": images.fingerprint,

@@ -175,25 +175,31 @@ class Memorisation:
 
     @property
     def sentence(self) -> str:
-        """The verdict in words."""
+        """The verdict in words: copies, then images that are too close to a single training image."""
         worst = min(self.spaces, key=lambda space: space.tail_p)
         flagged, expected = int(worst.flagged.sum()), len(worst.ratio) * worst.expected
-        verdict = "repeats training images" if self.memorised else "shows no sign of repeating training images"
-        chance = f"chance alone would give about {expected:.0f}, and so many with probability {worst.tail_p:.2g}"
-        line = f"{flagged:,} of {self.num_generated:,} generated images are as close to a single training image as one"
-        chance = f"chance alone would give about {expected:.0f}, and so many with probability {worst.tail_p:.2g}"
+        close = "none is" if not flagged else f"{flagged:,} {'is' if flagged == 1 else 'are'}"
+        verdict = "the model repeats" if self.memorised else "no sign that the model repeats"
+        rare = f"; by chance so many are with probability {worst.tail_p:.1g}" if worst.tail_p < LINE else ""
         return (
-            f"the model {verdict}: {line} held-out image in {1 / TAIL:.0f} is (by {worst.space}; {chance}); "
-            f"{self.copies:.1%} are exact copies (by chance with probability {self.copies_p:.2g}), "
-            f"{self.near_copies:.1%} differ by at most 2 of 255 from one{self._unique}"
+            f"{verdict} training images: {self._copies}; {close} suspiciously close to a single one (by "
+            f"{worst.space}), as are about {expected:.0f} of so many images that it never saw{rare}"
         )
 
     @property
-    def _unique(self) -> str:
-        """The finding of `copied_unique` in words."""
-        shown = ", ".join(str(n + 1) for n in self.copied[:5]) + ", ..." * (len(self.copied) > 5)
-        copies = f"{len(self.copied):,} of {self.num_generated:,} generated images (number {shown}) are equal to one"
-        return f"; no two training images are equal, and {copies}" if self.copied_unique else ""
+    def _copies(self) -> str:
+        """How many generated images are equal to a training image, or nearly."""
+        number = len(self.copied)
+        shown = ", ".join(str(n + 1) for n in self.copied[:5]) + ", ..." * (number > 5)
+        near = round(self.near_copies * self.num_generated) - number
+        equal = f"{number:,}" if number else "none"
+        equal += f" of {self.num_generated:,} generated images {'is' if number < 2 else 'are'} equal to one"
+        if number:
+            rare = self.copies_p < LINE and not self.copied_unique
+            equal += f" (number {shown})"
+            equal += ", though no two training images are equal" if self.copied_unique else ""
+            equal += f" (by chance with probability {self.copies_p:.1g})" if rare else ""
+        return equal + (f", and {near:,} more {'is' if near == 1 else 'are'} so nearly" if near > 0 else "")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as JSON has them."""

@@ -13,7 +13,7 @@ needs more, and only our small networks up to 32x32 pixels were measured.
 from __future__ import annotations
 
 from sfumato.evaluate.features import Shape
-from sfumato.evaluate.verdict import STEPS
+from sfumato.evaluate.verdict import STEPS, rounded
 
 CLOSE = STEPS[1]
 """The distance at which samples begin to be close to the data."""
@@ -51,9 +51,3 @@ def worth(images: int, shape: Shape) -> str:
     whose = f"runs on images of {side}x{side} or so needed" if side <= MEASURED else f"is guessed for {side}x{side}"
     hope = "blotches are to be expected" if times < 0.5 else "more mostly sharpens detail" if times > 2 else ""
     return f"{said} what {whose} until samples were close to the data ({enough:,} images){hope and '; ' + hope}"
-
-
-def rounded(images: float) -> int:
-    """Return a number in two digits, rounded up."""
-    unit = 10 ** max(0, len(str(int(images))) - 2)
-    return int(-(-int(images) // unit) * unit)

@@ -141,9 +141,16 @@ def _values(reports: Mapping[str, Report]) -> list[tuple[str, str, Report]]:
 
 
 def _compared_with(reports: Mapping[str, Report]) -> tuple[Any, ...]:
-    """What figures must share to be compared: the images, and how many."""
-    settings = {kind: report["settings"] for kind, report in reports.items()}
-    return tuple((kind, table.get("data"), table.get("num")) for kind, table in settings.items())
+    """What figures must share to be compared: the images, whatever their labels, how many, and the measure."""
+    names = ("num", "real", "method", "extractor")
+    return tuple(
+        (
+            kind,
+            report.get("compared_with", report["settings"].get("data")),
+            *(str(report["settings"].get(name)) for name in names),
+        )
+        for kind, report in reports.items()
+    )
 
 
 def _best(at: int, values: Sequence[Report | None], better: str) -> bool:

@@ -4,10 +4,17 @@ end of a training.
 Layout and detail (`extractors.wavelets`) are judged apart by their relative energy distance (`metrics.energy`), and the
 worse of the two decides. That distance is 0 on average for two samples of the data, whatever their number, so one scale
 serves for 64 images and for 10,000; docs/measuring.md has the figures that its steps are between.
+
+Where the 95 % interval holds the step to "some way from the data" or to "far", the verdict is not settled: both words
+are given, with the number of images that would leave one. An interval's half-width is sqrt( v (1/m + 1/n) ) for m real
+and n generated images, v about the same for both, so it shrinks to h' with n' images where
+
+    1/n' = (h'/h)^2 (1/m + 1/n) - 1/m,      h' the distance of the value from the step
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -59,11 +66,13 @@ class Verdict:
         layout: distance of colours and shapes on a coarse grid.
         detail: distance of edges, texture and grain; None for images of a single row or column.
         num: images judged.
+        real: images that they were compared with; 0 where unknown.
     """
 
     layout: Distance
     detail: Distance | None
     num: int
+    real: int = 0
 
     @property
     def distance(self) -> Distance:
@@ -76,8 +85,31 @@ class Verdict:
         return grade(self.distance.value)
 
     @property
+    def least(self) -> int:
+        """The grade of the lower end of the interval: images are at least that far from the data."""
+        return grade(self.distance.low)
+
+    @property
+    def open_steps(self) -> list[float]:
+        """The steps to `some way` and to `far` within the interval; none where the verdict is settled."""
+        return [step for step in STEPS[CLOSE:FAR] if self.distance.low < step <= self.distance.high]
+
+    @property
+    def settling(self) -> int | None:
+        """How many images would probably settle the verdict; None where that is more than are compared at most."""
+        own, known = self.distance, 1 / self.real if self.real else 0.0
+        half = (own.high - own.low) / 2
+        nearest = min((abs(own.value - step) for step in self.open_steps), default=math.inf)
+        inverse = (nearest / half) ** 2 * (known + 1 / self.num) - known if half > 0 else math.inf
+        return max(self.num + 1, rounded(1 / inverse)) if inverse * MOST >= 1 else None
+
+    @property
     def words(self) -> str:
-        """Two to five words, and in what the images differ where that matters."""
+        """Two to five words, and in what the images differ where that matters; those of two grades where it is not
+        settled."""
+        if steps := self.open_steps:
+            first, last = (STEPS.index(step) for step in (steps[0], steps[-1]))
+            return f"{WORDS[first].removesuffix(' the data')} or {WORDS[last + 1]}"
         if self.grade < 2 or self.detail is None:
             return WORDS[self.grade]
         layout, detail = grade(self.layout.value), grade(self.detail.value)
@@ -90,16 +122,32 @@ class Verdict:
         own = self.distance
         halves = "" if own.baseline is None else f", where two halves of the data have {_three(own.baseline)}"
         figure = f"distance {_three(own.value)} [{_three(own.low)}, {_three(own.high)}]"
-        return f"{self.words}: {figure}{halves} (from {STEPS[FAR - 1]:g} on it is far, 1 is the most)"
+        return f"{self.words}{self._unsettled}: {figure}{halves} (from {STEPS[FAR - 1]:g} on it is far, 1 is the most)"
+
+    @property
+    def _unsettled(self) -> str:
+        """Why the verdict is not settled; empty where it is."""
+        if not self.open_steps:
+            return ""
+        if self.settling is None:
+            return f" (not settled: it is too near the limit {self.open_steps[0]:g})"
+        return f" (not settled with {self.num} images: about {self.settling:,} would do)"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as JSON has them."""
-        return {"words": self.words, "grade": self.grade, "sentence": self.sentence, **asdict(self)}
+        settled = {"settled": not self.open_steps, "settling": self.settling if self.open_steps else None}
+        return {"words": self.words, "grade": self.grade, "sentence": self.sentence, **settled, **asdict(self)}
 
 
 def grade(distance: float) -> int:
     """Return the grade of a distance: how many of `STEPS` it has reached."""
     return sum(distance >= step for step in STEPS)
+
+
+def rounded(images: float) -> int:
+    """Return a number in two digits, rounded up."""
+    unit = 10 ** max(0, len(str(int(images))) - 2)
+    return int(-(-int(images) // unit) * unit)
 
 
 def judge(real: Tensor, generated: Tensor, shape: Shape) -> Verdict | None:
@@ -109,7 +157,7 @@ def judge(real: Tensor, generated: Tensor, shape: Shape) -> Verdict | None:
         return None
     ours, theirs = parts(real[:MOST], shape), parts(generated[:MOST], shape)
     views = {name: _distance(ours[name], theirs[name]) for name in ours if ours[name].shape[1]}
-    return Verdict(views["layout"], views.get("detail"), len(theirs["layout"]))
+    return Verdict(views["layout"], views.get("detail"), len(theirs["layout"]), len(ours["layout"]))
 
 
 def judge_pixels(real: Tensor, generated: Tensor) -> Verdict | None:

@@ -117,6 +117,8 @@ class Context:
                 raise
         run = run_of(model.path)
         summary = None if run is None else RunSummary.read(run)
+        if run is not None and summary is not None and model.path.parent.parent.name == run.checkpoints.name:
+            summary = summary.until(model.images)  # RUN@200k: what came later is not of this model
         return cls(target, model, run, summary, str(source), seed, unopened, report)
 
     @cached_property

@@ -58,7 +58,7 @@ def _even(context: Context) -> Recipe:
 
 
 def _training(context: Context) -> Image.Image:
-    paths = [] if context.run is None else context.run.list_grids("ema")
+    paths = [] if context.summary is None else context.summary.averaged_grids
     if not paths:
         raise Missing("this model has no sample grids of its training: give a run folder")
     chosen = [paths[n] for n in pictures.evenly(len(paths), 8)]

@@ -43,7 +43,7 @@ class Conditioned(Network):
         if self.condition is not None:
             emb = emb + self.condition(condition, emb.shape[0])  # not len, which an export would make a constant
         elif condition is not None:
-            raise UserError("the network was trained without labels: leave the label out, or train with data.labels")
+            raise UserError("the network was trained without labels: leave the label out, or set data.labels=source")
         return emb
 
     def draw_weights(self) -> None:

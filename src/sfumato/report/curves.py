@@ -1,5 +1,8 @@
 """The loss curves of a run as a picture: training loss as it was reported and smoothed, held-out loss, learning rate.
 
+The held-out losses are drawn as they are at the noise levels that training draws, so that both curves are of the same
+measure; in the log and elsewhere a held-out loss has all noise levels evenly.
+
 Nothing here imports torch.
 """
 
@@ -30,20 +33,22 @@ def loss_curves(summary: RunSummary) -> Image.Image:
 
     The loss's axis is logarithmic where it spans more than a factor of three. Raises `UserError` before a step.
     """
-    steps, held_out = summary.of(Stepped), summary.of(HeldOut)
+    steps = summary.of(Stepped)
     raw = [(float(step.images), step.loss) for step in steps if math.isfinite(step.loss)]
     if not raw:
         raise UserError(f"{summary.run.path} has no training step in its log yet: nothing to plot")
     smooth = smoothed(raw, WINDOW * steps[-1].images)
-    seen = [(float(look.images), look.loss) for look in held_out if math.isfinite(look.loss)]
+    held_out = [(float(look.images), summary.training_loss(look.buckets)) for look in summary.of(HeldOut)]
+    seen = [(images, loss) for images, loss in held_out if math.isfinite(loss)]
     end = float(max(summary.planned or 0, steps[-1].images))
     values = [y for _, y in [*smooth, *seen]] + sorted(y for _, y in raw)[len(raw) // 50 : -(len(raw) // 50) or None]
     lines = [
-        Line("training loss, as reported", *_columns(raw), faint=True, colour=0),
-        Line("smoothed", *_columns(smooth), strong=True, colour=0),
+        Line("training loss of each report", *_columns(raw), faint=True, colour=0),
+        Line("its running mean: weights as trained", *_columns(smooth), strong=True, colour=0),
     ]
     if seen:
-        lines.append(Line("held-out loss, all noise levels evenly", *_columns(seen), dots=True, colour=1))
+        name = "held-out loss at the same noise levels: averaged weights"
+        lines.append(Line(name, *_columns(seen), dots=True, colour=1))
     rates = Line("", [float(step.images) for step in steps], [step.lr for step in steps])
     images = Axis("images seen", low=0.0, high=end)
     title = f"{summary.run.path.name}: {steps[-1].images:,} images seen"
@@ -74,5 +79,6 @@ def _limits(values: Sequence[float]) -> Axis:
     low, high = min(values), max(values)
     if low > 0 and high > 3 * low:
         return Axis("loss", True, low / 1.1, high * 1.1)
-    room = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
+    alike = high - low < 1e-9 * abs(high)  # but for rounding
+    room = (0.0 if alike else 0.06 * (high - low)) or 0.1 * abs(high) or 1.0
     return Axis("loss", False, low - room, high + room)

@@ -50,13 +50,13 @@ def spaced(schedule: Schedule, count: int, low: float = -7.0, high: float = 9.0)
 
 
 def forward(x_0: Tensor, schedule: Schedule, seed: int = 0, columns: int = 10, shown: Shown = to_bytes) -> Image.Image:
-    """Show one image x_0 (C, H, W) at up to `columns` times after the clean one, noised step by step above and in
-    closed form below.
+    """Show one image x_0 (C, H, W) at up to `columns` times after the clean one, the last of them T, noised step by
+    step above and in closed form below.
 
     The chain's steps and the closed form take different noise of the seed.
     """
     total, shape = schedule.num_steps, tuple(x_0.shape)
-    marks = [0, *spaced(schedule, columns).tolist()]
+    marks = sorted({0, total, *spaced(schedule, columns - 1).tolist()})
     noise = Noise(seed, torch.zeros(1, dtype=torch.int64), shape)
     chain, stepped = x_0[None].float(), [x_0[None].float()]
     for i in range(1, total + 1):

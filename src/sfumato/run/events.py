@@ -60,9 +60,17 @@ class Buckets:
 
     @property
     def level_mean(self) -> float:
-        """Mean of the buckets' means: unlike `mean`, it does not depend on how many examples each noise level has."""
+        """Mean of the buckets' means: unlike `mean`, it does not depend on how many examples each noise level has.
+        Few examples jump between levels that have one and that have none: compare these by `at_levels_of`."""
         means = [mean for mean in self.means if mean is not None]
         return sum(means) / len(means)
+
+    def at_levels_of(self, others: Buckets) -> float:
+        """Mean loss if the noise levels were as frequent as in `others`, whose means stand for buckets without an
+        example: so losses of few examples can be compared that happened to have other noise levels."""
+        pairs = zip(self.means, others.means, others.count, strict=True)
+        means = [(theirs if own is None else own, count) for own, theirs, count in pairs]
+        return sum(mean * count for mean, count in means if mean is not None) / sum(others.count)
 
 
 @dataclass(frozen=True, repr=False)
@@ -225,6 +233,8 @@ class Finished(Brief):
 
 
 Event = Started | Initialised | Replanned | Changed | Stepped | Skipped | HeldOut | Sampled | Saved | Warned | Finished
+TIMED = (Stepped, HeldOut, Sampled, Finished)
+"""The events that have the seconds spent training."""
 _KINDS: dict[str, type[Any]] = {kind.__name__.lower(): kind for kind in get_args(Event)}
 
 

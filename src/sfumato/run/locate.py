@@ -66,7 +66,8 @@ def locate(path: Path | str | Run, weights: str = "ema") -> Path:
     weights = weights if asked is None else asked
     if weights not in WEIGHTS:
         location = Path(weights)
-    if str(location) in SHIPPED and not location.is_file() and not Run(location).exists():
+    own = location.is_file() or Run(location).exists() or (location / HUB_WEIGHTS).is_file()
+    if str(location) in SHIPPED and not own:
         return ASSETS / f"{location}.safetensors"
     if not location.is_dir():
         if not location.is_file():
@@ -83,6 +84,8 @@ def locate(path: Path | str | Run, weights: str = "ema") -> Path:
         raise UserError(f"{location} is a checkpoint, and has no {weights} weights: choose ema or raw")
     if (location / HUB_WEIGHTS).is_file() and not run.exists():
         return location / HUB_WEIGHTS
+    if not run.exists() and (inner := next((path for path in sorted(location.iterdir()) if Run(path).exists()), None)):
+        raise UserError(f"{location} is not a run folder but holds some: give one, such as {inner}")
     if not run.exists() and _holds_pictures(location):
         raise UserError(f"{location} is a folder of images, not a run: first train a model, sfumato train {location}")
     none = f"no {weights} weights" if any(run.weights.glob("*.safetensors")) else "no weights yet"

@@ -3,13 +3,37 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
 from sfumato.run.events import NUM_BUCKETS, Event, HeldOut, Replanned, Sampled, Saved, Skipped, Started, Stepped
 from sfumato.run.folder import Run
 from sfumato.run.plan import Plan
 
 FORGET = 0.98
-"""Weight of the earlier smoothed loss after one step."""
+"""Weight of the earlier loss after one step: the last 34 steps have half of it all."""
+
+
+class RecentLoss:
+    """The training loss as every verb gives it: the mean of the steps' losses, each step weighing 2 % less than the
+    next.
+
+    It is that of the weights as trained, at the noise levels that training draws. So it can't be compared with the
+    held-out loss, which is of the averaged weights and has all noise levels evenly; `HeldOut.train` can.
+    """
+
+    def __init__(self) -> None:
+        self._value = self._weight = 0.0
+
+    @property
+    def value(self) -> float | None:
+        """The loss; None before the first step."""
+        return self._value if self._weight else None
+
+    def take(self, event: Stepped) -> None:
+        """Add a report of steps."""
+        keep = FORGET**event.steps
+        self._weight = keep * self._weight + 1 - keep
+        self._value += (1 - keep) / self._weight * (event.loss - self._value)
 
 
 class Progress:
@@ -19,11 +43,12 @@ class Progress:
         self.run = run
         self.plan: Plan | None = None
         self.images = 0
-        self.loss = self.smoothed = self.grad_norm = self.lr = 0.0
+        self.last_loss = self.grad_norm = self.lr = 0.0
+        self.recent = RecentLoss()
+        self.resumed = False  # whether there was an earlier session
         self.held_out: HeldOut | None = None
         self.grid = self.saved = ""
         self.skipped = 0
-        self._weight = 0.0
         self._total = [0.0] * NUM_BUCKETS
         self._count = [0.0] * NUM_BUCKETS
         self._times: deque[tuple[int, float]] = deque(maxlen=200)
@@ -32,11 +57,17 @@ class Progress:
         self._saving = 0.0  # seconds of saves since then
         self._grid = self._held_out = 0.0  # seconds of the last one
 
+    def remember(self, steps: Iterable[Stepped]) -> None:
+        """Take the losses of an earlier session's steps, which the loss of the last steps includes."""
+        for event in steps:
+            self._losses(event)
+
     def take(self, event: Event) -> None:
         """Add an event."""
         self.images = event.images
         if isinstance(event, Started | Replanned):
             self.plan = event.plan
+            self.resumed = self.resumed or (event.images > 0 and isinstance(event, Started))
         elif isinstance(event, Stepped):
             self._step(event)
         elif isinstance(event, HeldOut):
@@ -61,14 +92,21 @@ class Progress:
         return since
 
     def _step(self, event: Stepped) -> None:
-        self.loss, self.grad_norm, self.lr = event.loss, event.grad_norm, event.lr
-        keep = FORGET**event.steps
-        self._weight = keep * self._weight + 1 - keep
-        self.smoothed += (1 - keep) / self._weight * (event.loss - self.smoothed)
-        self._total = [keep * old + new for old, new in zip(self._total, event.buckets.total, strict=True)]
-        self._count = [keep * old + new for old, new in zip(self._count, event.buckets.count, strict=True)]
+        self.last_loss, self.grad_norm, self.lr = event.loss, event.grad_norm, event.lr
+        self._losses(event)
         self._stepping += self._pause(event.seconds)
         self._times.append((event.images, self._stepping))
+
+    def _losses(self, event: Stepped) -> None:
+        self.recent.take(event)
+        keep = FORGET**event.steps
+        self._total = [keep * old + new for old, new in zip(self._total, event.buckets.total, strict=True)]
+        self._count = [keep * old + new for old, new in zip(self._count, event.buckets.count, strict=True)]
+
+    @property
+    def loss(self) -> float | None:
+        """The training loss of the last steps; None before the first."""
+        return self.recent.value
 
     @property
     def by_noise(self) -> list[float | None]:

@@ -15,6 +15,7 @@ from sfumato.data.store.build import Progress
 from sfumato.model import load
 from sfumato.run.folder import Run
 from sfumato.run.places import located, spelled_as_begun
+from sfumato.run.sinks.protocol import check as check_sinks
 from sfumato.train.plan import check_source
 
 if TYPE_CHECKING:
@@ -47,9 +48,12 @@ def choose(
     data, base = None, None
     if preset is not None:
         reason = "as asked"
-        presets.resolve(preset)  # an unknown name is reported before the images are read
+        check_sinks(presets.resolve(preset, file, overrides).train.log)  # what is wrong is said before images are read
     else:
+        if init is None:  # else they are of a network that is not known yet
+            presets.check(file, overrides)
         asked = presets.resolve(None, file, overrides, only=("data", "train"))
+        check_sinks(asked.train.log)
         data = open_data(asked.data, on_progress=on_progress)
         preset, reason, values = presets.choose(data.shape, len(data.train), str(device), asked.train.budget)
         base = presets.resolve(preset, overrides=values)
@@ -92,7 +96,7 @@ def flip_if_allowed(config: Config, data: Dataset) -> tuple[Config, Dataset]:
     """Return the configuration and its images with `data.flip` only where the mirror test allows it, and a note."""
     mirror = mirror_test_of(data)
     what = "mirrors each training image with probability 1/2" if mirror.allows else "would mirror images; that is off"
-    note = f"the preset {what} ({mirror.reason}); data.flip decides otherwise"
+    note = f"the preset {what} ({mirror.reason}); data.flip={str(not mirror.allows).lower()} decides otherwise"
     own = replace(config.data, flip=mirror.allows)
     return replace(config, data=own), replace(data, config=own, notes=(*data.notes, note))
 

@@ -11,6 +11,7 @@ the run resumes from then on without the other's file.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from contextlib import suppress
@@ -34,8 +35,11 @@ from sfumato.run.locate import at, run_of
 from sfumato.run.log import lines_before
 from sfumato.run.plan import Course, read_course
 from sfumato.train import checkpoint
+from sfumato.train.validation import Best
 
 _EVERYWHERE = ("time.", "condition.")
+WORSE = 1.02
+"""Held-out loss relative to that of the weights a run began with, above which it has made them worse."""
 MOST_NAMES = 8
 """The most tensors that a message names."""
 
@@ -138,6 +142,20 @@ def lineage_of(run: Run, init: Path | str | None, config: Config, data: Dataset)
     if (begun := (run.read(run.lineage_path) or {}).get("init")) != str(init):
         raise UserError(f"{run.path} was begun {f'with {begun}' if begun else 'without weights'}: choose another --run")
     return None
+
+
+def unlearning(run: Run, best: Best, loss: float, lr: float) -> str | None:
+    """Return a warning where a run has made the weights worse that it began with: its held-out loss was lowest before
+    the first step. On other images than theirs the full rate is the best; on the same a tenth of it keeps them.
+    """
+    begun = float(best.held_out.mean()) if len(best.held_out) else math.inf
+    if best.images != 0 or loss <= WORSE * begun or (run.read(run.lineage_path) or {}).get("init") is None:
+        return None
+    return (
+        f"the held-out loss has risen from {begun:.4f} to {loss:.4f}: the weights that this run began with fit its "
+        f"images already, and its learning rate, that of a new run, changes them much; optim.lr={lr / 10:.2g} changes "
+        "them less"
+    )
 
 
 def branch(source: str, run: Run, device: str = "cpu") -> None:

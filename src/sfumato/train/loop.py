@@ -53,7 +53,7 @@ from sfumato.train.eight import check_eight
 from sfumato.train.extend import More, is_finished
 from sfumato.train.follow import follow
 from sfumato.train.interrupt import closed_at_exit, holding
-from sfumato.train.lineage import lineage_of
+from sfumato.train.lineage import lineage_of, unlearning
 from sfumato.train.metrics import Meter, by_level, memory_in_use
 from sfumato.train.pace import Pace
 from sfumato.train.plan import begin, resolve_course
@@ -159,7 +159,7 @@ class Session:
         self.window = 1 if device.type == "cpu" else WINDOW
         self.earlier = 0.0  # seconds spent in earlier sessions
         self.went_back_to = 0  # the checkpoint that a streak of skipped steps has led back to
-        self.overfits = False
+        self.overfits = self.unlearns = False
         self.requests, self.snapshots = Requests(run), Snapshots(run, self.trainer)
         self.saver = Saver(run, self.trainer, self.log, self.pace, self.warnings, lock)
         self._follow_plan()
@@ -224,7 +224,7 @@ class Session:
             self.earlier = position.seconds
             self._return_to(position.images)
         try:
-            yield Started(self.plan, self.images)
+            yield Started(self.pace.course.starting_at(self.images) or self.plan, self.images)
             if position is None:
                 yield from self._begin_with_weights()
             while True:
@@ -332,6 +332,9 @@ class Session:
                 self.warnings.append(f"weights/best.safetensors was not written ({error}); training continues")
         buckets, bound = by_level(losses.held_out), by_level(losses.bound)
         self.warnings += [overfitting] if overfitting else []
+        if not self.unlearns and (said := unlearning(self.run, trainer.best, buckets.mean, self.config.optim.lr)):
+            self.unlearns = True
+            self.warnings.append(said)
         self.overfits = overfitting is not None and self.config.train.stop == "overfit"
         yield HeldOut(self.images, buckets.mean, buckets, self.seconds, losses.train, bound, best)
 

@@ -122,7 +122,7 @@ class Best:
             f"overfitting: the held-out loss rose from {float(self.held_out.mean()):.4f} (at {self.images} images) "
             f"to {float(losses.mean()):.4f}, by {z:.0f} standard errors, while the loss on training images fell from "
             f"{self.train:.4f} to {train:.4f}; the best weights are kept as weights/best.safetensors; more images, "
-            "flips (data.flip), dropout (net.dropout) or a smaller network would help"
+            "flips (data.flip=true), dropout (net.dropout=0.1) or a smaller network would help"
         )
         return replace(self, warned=True), warning
 

@@ -112,12 +112,12 @@ def choose_size(sizes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], str]
         longest = max(map(max, sizes))
         cut = f"; the middle is cut out of longer ones, up to {longest:,}" if longest > max(height, width) else ""
         return (height, width), (
-            f"size {height}x{width} (height x width), as strips or signals have it{cut}; set data.size for another"
+            f"size {height}x{width} (height x width), as strips or signals have it{cut}; data.size=N sets another"
         )
     median = int(np.median([min(size) for size in sizes]))
     side = max((side for side in SIDES if side <= median), default=median if median > 1 else SIDES[0])
     what = f"every picture is {first[0]}x{first[1]}" if alike else f"the pictures' median shorter side is {median}"
-    return (side, side), f"size {side}x{side}, chosen since {what}; set data.size for another"
+    return (side, side), f"size {side}x{side}, chosen since {what}; data.size=N sets another"
 
 
 def _plan(built: Path, source: Source, config: DataConfig) -> Plan:
@@ -302,7 +302,7 @@ def _changes(counts: Counter[str], form: Form) -> list[str]:
     text = {
         "resampled": f"were {how}",
         "enlarged": "are smaller than the size and were enlarged",
-        "composited": f"have transparency and were laid on {form.background} (data.background)",
+        "composited": f"have transparency and were laid on {form.background} (data.background=COLOUR sets another)",
         "greyed": "have colour and became grey by their luma",
         "filled": f"have missing data ({form.nodata:g}), filled with the mean of the picture's other pixels"
         if form.nodata is not None

@@ -61,8 +61,8 @@ def mends(e: Evidence, name: str) -> bool:
 
 
 def far(e: Evidence) -> bool:
-    """Return whether the samples are far from the data by the verdict."""
-    return e.quality.grade >= FAR
+    """Return whether the samples are certainly far from the data by the verdict."""
+    return e.quality.least >= FAR
 
 
 def unlearned(e: Evidence) -> bool:

@@ -37,8 +37,9 @@ EXPLODED = 1.5
 """Training loss of a tenth of the run, as a multiple of that before the first step."""
 STUCK = 0.98
 """Loss of the last tenth relative to that of three tenths before, above which it has stopped falling."""
-FALLING = 0.95
-"""Loss at the end of the constant learning rate relative to that three tenths before, below which it was falling."""
+FALLING, STEADY = 0.95, 0.97
+"""Loss of the last three tenths of the constant learning rate relative to that of the three tenths before, below which
+it was falling, and above which it was not: chance alone changes it by about 2 % in a run of 2,000 images."""
 HEEDED = 1.01
 """Error with another image's label as a multiple of that with its own, below which labels have no effect."""
 OVERFIT = 1.05
@@ -130,7 +131,7 @@ def diverged(e: Evidence) -> Finding | None:
     if tr is None or tr.steps < ENOUGH:
         return None
     lowest, highest, last = min(tr.losses), max(tr.losses), tr.losses[-1]
-    start = tr.held_out[0][2] if tr.held_out and tr.held_out[0][0] == 0 else float("inf")
+    start = float("inf") if tr.start is None else tr.start
     exploded, rose = highest > EXPLODED * start, last > RISEN * lowest
     if not (exploded or rose or last > STUCK * tr.losses[-4]) or not unlearned(e):
         return None
@@ -160,7 +161,7 @@ def too_short(e: Evidence) -> Finding | None:
     The latter holds where nothing else explains the distance. A loss that falls at the end of a run says nothing: the
     decay of the learning rate makes it fall at the end of every run.
     """
-    tr, grade = e.training, e.quality.grade
+    tr, grade = e.training, e.quality.least
     if tr is None or e.data.changed or diverged(e) is not None:  # errors on other images say nothing of the training
         return None
     nothing = unlearned(e)
@@ -171,6 +172,7 @@ def too_short(e: Evidence) -> Finding | None:
         return None
     stopped = tr.images < tr.planned
     least = needed(tr.images, max(e.quality.distance.value, 2 * CLOSE))
+    first = f", besides the {tr.begun_with:,} that its first weights had seen" if tr.begun_with else ""
     more = max(least, 4 * tr.images, 2 * typical(e.shape)) if nothing else least
     what = "far too short" if nothing else "too short"
     return Finding(
@@ -182,10 +184,10 @@ def too_short(e: Evidence) -> Finding | None:
                 None,
                 (
                     f"{plural(tr.images, 'image')} were seen{f' of {tr.planned:,} planned' if stopped else ''}, each "
-                    f"training image {tr.images / max(e.data.train, 1):,.1f} times.",
+                    f"training image {tr.images / max(e.data.train, 1):,.1f} times{first}.",
                     f"About {more:,} would be needed for samples close to the data, as other runs went "
                     f"(docs/training.md){_time(e, more - tr.images)}.",
-                    _course(tr),
+                    _words(tr),
                     f"At medium noise the error is {e.trained.middle:.2f} times {GUESS}.",
                 ),
             )
@@ -197,25 +199,33 @@ def too_short(e: Evidence) -> Finding | None:
 
 def falling(tr: Training) -> bool:
     """Return whether the loss was falling clearly while the learning rate was still constant, as far as is known."""
-    before = _before_decay(tr)
-    return len(before) < 4 or before[-1] < FALLING * before[-4]
+    course = _course(tr)
+    return course is None or course[1] < FALLING * course[0]
 
 
 def _before_decay(tr: Training) -> tuple[float, ...]:
     """The losses of the parts of the run before the learning rate began its last fall; all where it never did."""
     parts = len(tr.losses) * tr.decays_at // max(tr.images, 1)
-    return tr.losses[:parts] if 4 <= parts <= len(tr.losses) else tr.losses
+    return tr.losses[:parts] if 6 <= parts <= len(tr.losses) else tr.losses
 
 
-def _course(tr: Training) -> str:
-    """How the loss went before the learning rate fell."""
+def _course(tr: Training) -> tuple[float, float] | None:
+    """Mean loss of two successive times of three tenths of the run each, the second just before the learning rate
+    fell; None in a run of so few steps that it has no such parts."""
     before = _before_decay(tr)
-    if len(before) < 4:
+    return (sum(before[-6:-3]) / 3, sum(before[-3:]) / 3) if len(before) >= 6 else None
+
+
+def _words(tr: Training) -> str:
+    """How the loss went before the learning rate fell."""
+    if (course := _course(tr)) is None:
         return ""
-    when = "Before the learning rate fell, the" if len(before) < len(tr.losses) else "The"
-    change = round(100 * (1 - before[-1] / before[-4]))
-    course = f"fell by {change} % in three tenths of the run, to" if change > 0 else "had stopped falling, at"
-    return f"{when} training loss {course} {before[-1]:.3f}."
+    before, after = course
+    when = "Before the learning rate fell, the" if len(_before_decay(tr)) < len(tr.losses) else "The"
+    change = 100 * (after / before - 1)
+    how = f"fell by {-change:.0f} %" if after < STEADY * before else f"rose by {change:.0f} %"
+    how = how if abs(change) > 100 * (1 - STEADY) else "hardly changed"
+    return f"{when} training loss {how} in three tenths of the run: {before:.3f}, then {after:.3f}."
 
 
 def _time(e: Evidence, images: int) -> str:

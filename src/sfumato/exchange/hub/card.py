@@ -42,12 +42,15 @@ class Licence:
 
 
 def results(model: Model) -> dict[str, dict[str, Any]]:
-    """Return the newest result of each kind that `sfumato evaluate` stored for exactly these weights."""
+    """Return of each kind the result that `sfumato evaluate` stored for exactly these weights: the one of the most
+    images, the newest of these."""
     found: dict[str, dict[str, Any]] = {}
     for kind in KINDS:
         files = sorted(results_folder(model.path).glob(f"{kind}-*.json"), key=lambda file: file.stat().st_mtime)
         for report in filter(None, map(_report, files)):
-            if report.get("settings", {}).get("weights") == model.sha256:
+            if report["settings"].get("weights") != model.sha256:
+                continue
+            if kind not in found or report["settings"].get("num", 0) >= found[kind]["settings"].get("num", 0):
                 found[kind] = report
     return found
 
@@ -73,7 +76,7 @@ def card(model: Model, name: str, licence: Licence, reports: Mapping[str, dict[s
         _front(model, licence),
         f"# {_text(name)}",
         _introduction(model),
-        f"![Samples](samples.png)\n\n{_caption(model, label)}",
+        f"![Samples](samples.png)\n\n{_caption(model, name, label)}",
         "## Use\n\n" + _use(model, name),
         "## Figures\n\n" + _figures(reports),
         "## Training\n\n" + _training(model),
@@ -117,23 +120,30 @@ def _introduction(model: Model) -> str:
     )
 
 
-def _caption(model: Model, label: str | None) -> str:
+def _caption(model: Model, name: str, label: str | None) -> str:
     usual = "" if model.vocabulary is None else " labels as the training images have them;"
     how = usual if label is None else f" the label {_text(label)};"
-    return f"Images 0 to 63 of seed 0, not selected;{how} the default sampler. `samples.png` holds the command."
+    command = f"sfumato sample {shlex.quote(_address(name))} --num 64"
+    command += "" if label is None else f" --label {shlex.quote(label)}"
+    return f"Images 0 to 63 of seed 0, not selected;{how} the default sampler. They are made again by `{command}`."
+
+
+def _address(name: str) -> str:
+    """How a model is named on the command line: on the hub, or in a folder beside the working folder's others."""
+    return f"hf:{name}" if "/" in name else name
 
 
 def _use(model: Model, name: str) -> str:
-    source = f"hf:{name}" if "/" in name else "FOLDER"
+    source = shlex.quote(_address(name))
     labels = f", label={model_label(model)!r}" if model.vocabulary is not None else ""
     option = f" --label {shlex.quote(model_label(model))}" if model.vocabulary is not None else ""
     shell = [
-        "pip install 'sfumato[hub]'",
+        *(["pip install 'sfumato[hub]'"] if "/" in name else []),
         f"sfumato sample {source} --num 64 --seed 1{option}",
         f"sfumato info {source}",
     ]
     python = [
-        "import sfumato", "", f'pipe = sfumato.Pipeline.from_pretrained("{source}")',
+        "import sfumato", "", f"pipe = sfumato.Pipeline.from_pretrained({json.dumps(_address(name))})",
         f"images = pipe(16, seed=1{labels})", "images[0]  # a PIL image",
     ]  # fmt: skip
     return "\n".join(["```sh", *shell, "```", "", "```python", *python, "```"])
@@ -172,7 +182,7 @@ def _figures(reports: Mapping[str, dict[str, Any]]) -> str:
     if "memorisation" in reports:
         notes.append(f"Memorisation: {_text(reports['memorisation']['result']['sentence'])}.")
     if not rows and not notes:
-        return "Not measured (`sfumato evaluate` measures bits per dimension, sample quality and memorisation)."
+        return "Not measured: `sfumato evaluate RUN` measures bits per dimension, sample quality and memorisation."
     head = "| figure | value | 95 % interval | real against real |\n|---|---|---|---|\n"
     table = head + "\n".join("| " + " | ".join(row) + " |" for row in rows) if rows else ""
     return "\n\n".join([*filter(None, [table]), *notes])
@@ -260,5 +270,5 @@ def _limits(model: Model, reports: Mapping[str, dict[str, Any]]) -> str:
 
 def _licence(licence: Licence) -> str:
     if not licence.weights:
-        return "Not stated: without a licence others may not use the weights. (`sfumato push --licence NAME`)"
+        return "Not stated: without a licence others may not use the weights (`sfumato push` takes `--licence NAME`)."
     return f"The weights: {_text(licence.weights)}."

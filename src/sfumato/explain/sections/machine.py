@@ -32,8 +32,8 @@ def collect(context: Context) -> tuple[Figure, ...]:
 
 
 def _grids(context: Context) -> Figure | None:
-    assert context.run is not None
-    paths = context.run.list_grids("ema")
+    assert context.summary is not None
+    paths = context.summary.averaged_grids
     found: list[NDArray[np.uint8]] = []
     moments = []
     for n in evenly(len(paths), context.effort.moments) if paths else []:
@@ -63,8 +63,9 @@ def _grids(context: Context) -> Figure | None:
 @torch.no_grad()
 def _checkpoints(context: Context) -> Figure | None:
     """Each checkpoint's prediction of one noisy image."""
-    run, device = context.run, context.model.device
+    run, summary, device = context.run, context.summary, context.model.device
     assert run is not None
+    assert summary is not None
     steps = spaced(context.schedule, LEVELS, -6.0, 6.0)
     x_0 = context.model.codec.from_pixels(context.images.x_0[:1]).to(device)
     eps = context.noise(1).prior().to(device)
@@ -73,9 +74,7 @@ def _checkpoints(context: Context) -> Figure | None:
     noisy = [marginal(x_0, context.schedule(step / context.total)).sample(eps) for step in steps.tolist()]
     names, rows = [], []
     sources = [
-        (f"{int(path.name):,} images, {kind}", path, kind)
-        for path in reversed(run.list_checkpoints())
-        for kind in ("raw", "ema")
+        (f"{int(path.name):,} images, {kind}", path, kind) for path in summary.checkpoints for kind in ("raw", "ema")
     ]
     sources += [(f"weights/{kind}", run.path, kind) for kind in ("best", "ema") if run.weights_file(kind).is_file()]
     for name, path, kind in sources[-context.effort.fitting(6, LEVELS) :]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from sfumato.evaluate.cache import split_rows
 from sfumato.evaluate.text import verdict_of, words
-from sfumato.evaluate.verdict import Verdict, judge_pixels
+from sfumato.evaluate.verdict import Distance, Verdict, judge_pixels
 from sfumato.explain.context import Context
 from sfumato.explain.figure import Figure, Missing
 
@@ -45,7 +45,7 @@ def collect(context: Context) -> tuple[Figure, ...]:
             data={
                 "views": []
                 if verdict is None
-                else [[name, asdict(view)] for name, view in vars(verdict).items() if name != "num" and view],
+                else [[name, asdict(view)] for name, view in vars(verdict).items() if isinstance(view, Distance)],
                 "results": results,
             },
             made="the verdict from the samples above and as many as 512 training images"

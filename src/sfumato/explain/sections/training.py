@@ -26,7 +26,7 @@ def collect(context: Context) -> tuple[Figure, ...]:
         (b.images - a.images) / (b.seconds - a.seconds) if b.seconds > a.seconds else None
         for a, b in itertools.pairwise(parts)
     ]
-    images = context.model.images
+    images = summary.images
     _, half_life = initial_fraction(config.ema, images, config.train.batch, summary.planned or images)
     skipped = sum(event.steps for event in summary.of(Skipped))
     findings = [
@@ -51,7 +51,7 @@ def collect(context: Context) -> tuple[Figure, ...]:
             code=("train.trainer.Trainer.step", "train.ema.EMA.update", "train.validation.held_out_losses"),
             data={
                 "images": [part.images for part in parts],
-                "loss": [part.buckets.level_mean for part in parts],
+                "loss": [summary.training_loss(part.buckets) for part in parts],
                 "levels": [list(part.buckets.means) for part in parts],
                 "lr": [part.lr for part in parts],
                 "gradient": [part.grad_norm for part in parts],

@@ -10,11 +10,10 @@ Sfumato.view("training", (root, data, S) => {
     series: kept.map((k, i) => ({ name: `t from ${k / 10} to ${(k + 1) / 10} of T`, x: images, y: smooth(levels.map((row) => row[k])), colour: i, dash: i })),
   });
   const gap = held.length > 0 && S.chart({
-    label: "held-out loss and training loss", height: 240, x, y: { label: "loss", log: true }, always: true,
+    label: "loss of the averaged weights, all noise levels evenly", height: 240, x, y: { label: "loss", log: true }, always: true,
     series: [
       { name: "held-out images", x: held.map((row) => row[0]), y: held.map((row) => row[1]), dots: true, colour: 1, dash: 0 },
       { name: "as many training images", x: held.map((row) => row[0]), y: held.map((row) => row[2]), dots: true, colour: 0, dash: 1 },
-      { name: "training, all levels alike", x: images, y: smooth(loss), colour: 5, dash: 2 },
     ],
   });
   const rate = S.chart({ label: "learning rate", height: 180, x, y: { label: "learning rate", low: 0 }, series: [{ name: "learning rate", x: images, y: lr, colour: 2, dash: 0 }] });
