@@ -135,14 +135,15 @@ def test_without_its_launcher_a_job_saves_and_ends(tmp_path):
 
 @pytest.mark.slow
 def test_a_mistake_is_one_line_whatever_the_number_of_processes(tmp_path):
-    process = start(train(tmp_path / "run", 800, "--processes", "3", "--train.batch=2"), tmp_path)
+    words = ["sfumato", "train", "digits", "--run", str(tmp_path / "run"), "--images", "800", "--processes", "3"]
+    process = start([*words, "--train.batch", "2"], tmp_path)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
     assert errors.strip() == "sfumato: 3 processes can't share 2 images a step: set --train.batch=3"
 
 
 def torchrun(*more: str) -> list[str]:
-    return ["torch.distributed.run", *more, "-m"]
+    return ["torch.distributed.run", *more, "-m", "--"]
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -253,7 +254,7 @@ def sampled(run: Path, folder: Path, *more: str) -> tuple[bytes, str]:
     words = ["sfumato", "sample", str(run), "--num", "24", "--batch", "8", "--steps", "4", "--device", "cpu"]
     process = start([*words, "--out", str(folder / "x.png"), "--force", *more], folder, OMP_NUM_THREADS="1")
     out, errors = process.communicate(timeout=120)
-    assert (process.returncode, errors) == (0, "")
+    assert (process.returncode, errors.replace("fitting a grid of times to the model\n", "")) == (0, "")
     return (folder / "x.png").read_bytes(), out
 
 
