@@ -31,7 +31,7 @@ def shape(latex: str) -> str:
         ("x_0", "<mrow><msub><mi>x</mi><mn>0</mn></msub></mrow>"),
         (r"\frac{1}{x}", "<mrow><mfrac><mrow><mn>1</mn></mrow><mrow><mi>x</mi></mrow></mfrac></mrow>"),
         (r"x_t^2", "<mrow><msubsup><mi>x</mi><mi>t</mi><mn>2</mn></msubsup></mrow>"),
-        (r"\sqrt{\bar\alpha_t}", "<mrow><msqrt><mrow><msub><mi>ᾱ</mi><mi>t</mi></msub></mrow></msqrt></mrow>"),
+        (r"\sqrt{\bar\alpha_t}", "<mrow><msqrt><mrow><msub><mi>𝛼̄</mi><mi>t</mi></msub></mrow></msqrt></mrow>"),
         (r"\text{a b}", "<mrow><mtext>a b</mtext></mrow>"),
     ],
 )

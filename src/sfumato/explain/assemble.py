@@ -20,8 +20,8 @@ def make(context: Context, article: bool = False) -> Report:
     name = "/".join(parts[-2:]) if parts[-1] == "run" else parts[-1]  # the demo calls its run folder so
     title = "What a diffusion model is" if article else f"{name}: how it was made, and how it is doing"
     subtitle = (
-        "An article whose figures can be moved. Every formula stands beside the lines of code that are it, and every "
-        "number was measured on the model of small faces that comes with Sfumato."
+        "An article whose figures can be moved. Formulae stand beside the code that computes them. The figures are "
+        "made with the model of small faces that comes with Sfumato; numbers of other data say so."
         if article
         else "Diffusion explained with this run's own images, and what its network has learned. Move the figures: most "
         "of them compute as you do."

@@ -129,7 +129,8 @@ class _Parser:
         if name in _LARGE:
             return f"<mo>{_LARGE[name]}</mo>"
         if name in _NAMES:
-            return f"<mi>{name}</mi><mo>&#x2061;</mo>" if self.peek() not in ("^", "_") else f"<mi>{name}</mi>"
+            apart = "<mo>&#x2061;</mo>" if self.peek() in ("(", "\\left") else "<mspace width='0.17em'/>"
+            return f"<mi>{name}</mi>{apart}" if self.peek() not in ("^", "_") else f"<mi>{name}</mi>"
         if name in ("{", "}", "|", "%"):
             return f"<mo stretchy='false'>{'‖' if name == '|' else name}</mo>"
         if name in _SPACES:
@@ -137,8 +138,8 @@ class _Parser:
         if name in _SYMBOLS:
             return f"<mo>{_SYMBOLS[name]}</mo>"
         if name == "bar" and self.peek().lstrip("\\") in ("alpha", "beta"):
-            letter = self.next()[1:]
-            return f"<mi>{_GREEK[letter]}\u0304</mi>"  # one glyph: an accent would be lost below a root
+            slanted = {"alpha": "\U0001d6fc", "beta": "\U0001d6fd"}[self.next()[1:]]  # <mi> slants single letters only
+            return f"<mi>{slanted}\u0304</mi>"  # one glyph: an accent would be lost below a root
         if name in _ACCENTS:
             return f"<mover accent='true'>{self.group()}<mo stretchy='false'>{_ACCENTS[name]}</mo></mover>"
         if name == "frac":

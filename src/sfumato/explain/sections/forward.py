@@ -20,8 +20,9 @@ def collect(context: Context) -> tuple[Figure, ...]:
         Figure(
             name="forward",
             title="An image at any time",
-            caption="Move t. The noisy image $x_t$ is a mixture of the image, scaled down, and of noise, scaled up; "
-            "the bars show how much of each. Fine detail has little power and drowns first; the broad shapes last.",
+            caption="Move t. The noisy image $x_t$ is a mixture of the image and of noise, the one scaled down as the "
+            "other grows; the bars show how much of each. Fine detail has little power and drowns "
+            "first; the broad shapes last.",
             formula=r"x_t = \sqrt{\bar\alpha_t}\, x_0 + \sqrt{1-\bar\alpha_t}\,\epsilon ,\quad"
             r" \epsilon \sim \mathcal{N}(0, I)",
             code=("diffusion.process.marginal", "diffusion.noise.normal", "explain.sections.forward.radial_power"),
