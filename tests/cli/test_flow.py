@@ -57,4 +57,4 @@ def test_other_verbs(line: str, sfumato: Command, flow: Path) -> None:
 
 def test_eps_is_refused_on_it(refused: Callable[..., str]) -> None:
     words = ("--diffusion.schedule.kind", "flow", "--diffusion.parameterization", "eps", "--images", 80)
-    assert "use diffusion.parameterization=v, x0 or velocity" in refused("train", "digits", "--run", "run", *words)
+    assert "use --diffusion.parameterization v, x0 or velocity" in refused("train", "digits", "--run", "run", *words)

@@ -112,3 +112,15 @@ def test_slips_are_refused_without_torch(plain: Path, tmp_path: Path) -> None:
     words = [sys.executable, "-c", code, str(plain), *lines]
     said = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, timeout=120)
     assert said.stdout.split("\n")[0] == f"{[2] * len(lines)} False", said.stderr
+
+
+def test_a_place_that_is_no_folder_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("x")
+    with pytest.raises(UserError, match=r"--out .* can't be written: .*notes is not a folder to write in"):
+        check_file(tmp_path / "notes" / "page.html", False)
+    check_file(tmp_path / "new" / "folders" / "page.html", False)
+
+
+def test_names_of_models_that_come_along_are_suggested(refused: Command) -> None:
+    assert "did you mean 'faces'?" in refused("sample", "facs")
+    assert "have no checkpoints: write faces" in refused("sample", "faces@best")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sfumato.config.config import to_toml
 from sfumato.config.train import TrainConfig
 from sfumato.data import Dataset
 from sfumato.errors import UserError
@@ -17,7 +18,7 @@ from sfumato.run.plan import Plan
 from sfumato.train import extend, loop, train
 from sfumato.train import plan as planning
 from sfumato.train.budget import Speed, plan_for
-from sfumato.train.plan import Forecast, forecast, measure, resolve_length
+from sfumato.train.plan import Forecast, forecast, measure, resolve_course, resolve_length
 from sfumato.train.trainer import Trainer
 
 from .conftest import go, tiny
@@ -249,3 +250,12 @@ def test_measured_with_fewer_images_it_is_scaled_up(digits: Dataset, monkeypatch
     monkeypatch.setattr(planning, "CPU_FLOPS", 1.0)
     assert forecast(config, digits, Path(), seconds=1.0).speed == Speed(0.1 * batch, 0.2 * grid, 0.3 * held_out)
     assert asked == [(batch, grid, held_out), (1, 1, 1)]
+
+
+def test_an_imported_run_is_begun_with_and_not_gone_on_with(digits: Dataset, tmp_path: Path) -> None:
+    run, config = Run(tmp_path / "run"), tiny()
+    run.path.mkdir()
+    run.config_path.write_text(to_toml(config))
+    run.environment_path.write_text('{"command": ["sfumato", "import", "theirs.pt"]}')
+    with pytest.raises(UserError, match=f"weights that were imported.*--init {run.path}"):
+        resolve_course(config, run, digits)

@@ -7,6 +7,7 @@ wrong name is refused at once.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from itertools import chain, count
 from pathlib import Path
@@ -21,7 +22,8 @@ _ENDS = 1 << 16
 def check_file(
     out: Path, force: bool, suffixes: Sequence[str] = (), flag: str = "--out", kinds: str = "", figure: str = ""
 ) -> None:
-    """Refuse a name of another kind, and a file that is there and was not written by Sfumato, unless `force`.
+    """Refuse a place that can't be written, a name of another kind, and a file that is there and was not written by
+    Sfumato, unless `force`.
 
     Args:
         suffixes: those that the name may have; () allows any.
@@ -29,6 +31,9 @@ def check_file(
         kinds: the suffixes in words.
         figure: what is drawn; a PNG that is there must be the same figure.
     """
+    above = next(parent for parent in out.absolute().parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise UserError(f"{flag} {out} can't be written: {above} is not a folder to write in; choose another path")
     if suffixes and out.suffix.lower() not in suffixes:
         raise UserError(f"{flag} {out}: the name must end in {kinds or ', '.join(suffixes)}")
     marks = (b"figure" + b"\0" * 5 + figure.encode(),) if figure else _MARKS

@@ -193,12 +193,7 @@ def _chunks(names: Sequence[str], cells: Sequence[tuple[str, str, Sequence[str]]
 
 def _legend(rows: Sequence[tuple[str, Mapping[str, Report]]], fair: bool) -> list[str]:
     """What the marks mean, and what was measured how."""
-    lines = [
-        "",
-        "[low, high]: 95 % interval; (lower), (higher): which is better; *: better than all others by interval",
-    ]
-    if not fair:
-        lines = ["", "[low, high]: 95 % interval; (lower), (higher): which is better"]
+    lines = ["", "[low, high]: 95 % interval; (lower), (higher): which is better"]
     if fair:
         lines[-1] += "; *: better than all others by interval"
     else:

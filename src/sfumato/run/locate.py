@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.config.units import parse_count
-from sfumato.errors import UserError
+from sfumato.errors import UserError, nearest
 from sfumato.run.folder import WEIGHTS, Run
 
 SHIPPED = ("faces", "fashion", "emoji32")
@@ -70,10 +70,13 @@ def locate(path: Path | str | Run, weights: str = "ema") -> Path:
     if str(location) in SHIPPED and not own:
         return ASSETS / f"{location}.safetensors"
     if not location.is_dir():
+        shipped, at_sign, _ = str(location).partition("@")
+        if shipped in SHIPPED and at_sign:
+            raise UserError(f"{location}: the models that come along have no checkpoints: write {shipped}")
         if not location.is_file():
             raise UserError(
                 f"{location} does not exist: give a weights file, a run folder that has saved a checkpoint, or a model "
-                f"that comes along ({', '.join(SHIPPED)})"
+                f"that comes along{nearest(str(location), SHIPPED)}"
             )
         return location
     run = Run(location)

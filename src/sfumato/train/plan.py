@@ -122,6 +122,12 @@ def resolve_course(
     """
     began = time.perf_counter() if began is None else began
     if run.exists():
+        command = (run.read(run.environment_path) or {}).get("command") or ()
+        if "import" in command[1:2] and not run.events_path.exists():
+            raise UserError(
+                f"{run.path} holds weights that were imported, and no state of a training: begin with them in another "
+                f"folder, sfumato train DATA --init {run.path} --run OTHER"
+            )
         old = run.config()
         config = _with_defaults_of(replace(config, data=spelled_as_begun(config.data, run)), old)
         check_source(config, run)

@@ -137,9 +137,9 @@ def _again(context: Context) -> Figure:
         environment = {} if context.summary is None else context.summary.environment
         words = environment.get("command")
         if isinstance(words, list) and words:
-            commands.append([shlex.join(["sfumato", *map(str, words[1:])]), "the command of the training"])
-        config = shlex.quote(str(run.config_path))
-        commands.append([f"sfumato train --config {config} --run again", "the same training once more"])
+            commands.append([shlex.join(["sfumato", *map(str, words[1:])]), "the command that the training began with"])
+        same = ["sfumato", "train", context.model.config.data.source, "--config", str(run.config_path)]
+        commands.append([shlex.join([*same, "--run", "again"]), "a training with the same configuration"])
     commands += [
         [f"sfumato sample {name} --num {context.effort.wall} --seed {context.seed}", "the samples of this page"],
         [f"sfumato evaluate {name}", "bits, quality and memorisation, with intervals"],
