@@ -125,8 +125,8 @@ def extended(
     if plan.steps < last.steps:
         what = "that" if more.images is not None else f"that budget, in which {plan.images:,} images fit,"
         raise UserError(
-            f"{run.path} is planned for {last.images:,} images, more than {what}: leave the length out to go on to its "
-            "planned end, or add to it (such as --images +500k)"
+            f"{run.path} is planned for {last.steps * last.batch:,} images, more than {what}: leave the length "
+            "out to go on to its planned end, or add to it (such as --images +500k)"
         )
     return course.extended(plan)
 

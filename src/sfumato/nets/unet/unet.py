@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sfumato.diffusion.condition import Condition
+from sfumato.errors import plural
 from sfumato.nets.base import Conditioned, extend, extended, require
 from sfumato.nets.protocol import Interface
 from sfumato.nets.unet.blocks import Downsample, ResidualBlock, SelfAttention, Upsample, norm, norm_silu
@@ -295,8 +296,8 @@ class UNet(Conditioned):
         attention = f"attention at level {levels}" if levels else "attention in the middle"
         patches = f", patches of {config.patch}x{config.patch}" if config.patch > 1 else ""
         return (
-            f"U-Net with levels of {', '.join(map(str, config.widths))} channels, {config.blocks} blocks each, "
-            f"{attention}, dropout {config.dropout:g}{patches}"
+            f"U-Net with levels of {', '.join(map(str, config.widths))} channels, {plural(config.blocks, 'block')} "
+            f"each, {attention}, dropout {config.dropout:g}{patches}"
         )
 
     def _levels(self, x: Tensor, emb: Tensor) -> Tensor:
