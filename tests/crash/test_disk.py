@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -50,6 +51,9 @@ def _is_reported(name: str, reported: str) -> bool:
     """Whether a file that is missing or another may be, and was named."""
     if name.startswith("checkpoints/") and ".damaged/" in name:
         return name.split("/")[1] in reported
+    missed = [int(images) for images in re.findall(r"NOT SAVED at (\d+) images", reported)]
+    if missed and (number := re.match(r"checkpoints/(\d+)/", name)):
+        return int(number[1]) in missed or int(number[1]) < min(missed)  # in its place an older one stays
     return name.startswith(MAY_BE_LOST) and name in reported
 
 

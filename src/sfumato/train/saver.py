@@ -31,9 +31,13 @@ _MUST_STAY = {"fingerprint": "the images", "torch": "the version of torch", "sfu
 
 
 def publish_last(run: Run, last: Path) -> None:
-    """Have the weights files of a finished run be those of its last checkpoint, where that is still there."""
-    if checkpoint.find_damage(last) is None and (reason := _publish(run, last)):
+    """Have the weights files of a finished run be those of its last checkpoint, where that is still there, and delete
+    the older ones whose deletion failed."""
+    if checkpoint.find_damage(last) is not None:
+        return
+    if reason := _publish(run, last):
         raise UserError(f"{reason}: free space on the disk, and give the same command again")
+    checkpoint.prune(run, last)
 
 
 def _publish(run: Run, folder: Path) -> str:
