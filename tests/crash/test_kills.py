@@ -57,9 +57,10 @@ def test_killed_between_the_last_save_and_its_pruning(whole: Run, run: Run) -> N
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=SLOW) for seed in range(1, 5))])
 def test_killed_at_random_calls_again_and_again(whole: Run, run: Run, seed: int) -> None:
-    """Eight kills in one run, or twenty: as often within resuming as within saving, a third of the writes torn."""
-    chance = random.Random(seed)
-    faults = [Fault(chance.randrange(260), torn=chance.random() < 1 / 3) for _ in range(20 if seed else 8)]
+    """Eight kills in one run, or twenty: half of them anywhere, half aimed at saves, a third of the writes torn."""
+    chance, saves = random.Random(seed), [number for number, saving, *_ in trace_of(whole) if saving and number < 260]
+    at = [chance.choice([chance.randrange(260), chance.choice(saves)]) for _ in range(20 if seed else 8)]
+    faults = [Fault(number, torn=chance.random() < 1 / 3) for number in at]
     ended = [attempt(run, fault) for fault in faults]
     finish(run, whole)
     count(ended, "at a random call, many in a run", 1 / 8)
