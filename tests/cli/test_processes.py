@@ -73,12 +73,17 @@ def images_of(run: Path) -> int:
     return int(Run(run).list_checkpoints()[0].name)
 
 
+def training_in_two(folder: Path) -> tuple[Path, subprocess.Popen[str], list[int]]:
+    """Start a long training in two processes: its run, its launcher and its ranks, once three steps were taken."""
+    run = folder / "run"
+    process = start(train(run, 800_000, "--processes", "2"), folder)
+    wait_for_steps(run, 3)
+    return run, process, children(process.pid)
+
+
 @pytest.mark.slow
 def test_a_signal_to_the_launcher_saves_once_and_ends_all(tmp_path):
-    run = tmp_path / "run"
-    process = start(train(run, 800_000, "--processes", "2"), tmp_path)
-    wait_for_steps(run, 3)
-    ranks = children(process.pid)
+    run, process, ranks = training_in_two(tmp_path)
     assert len(ranks) == 2
     begun = time.monotonic()
     process.send_signal(signal.SIGTERM)
@@ -95,10 +100,7 @@ def test_a_signal_to_the_launcher_saves_once_and_ends_all(tmp_path):
 
 @pytest.mark.slow
 def test_ctrl_c_twice_ends_at_once(tmp_path):
-    run = tmp_path / "run"
-    process = start(train(run, 800_000, "--processes", "2"), tmp_path)
-    wait_for_steps(run, 3)
-    ranks = children(process.pid)
+    _, process, ranks = training_in_two(tmp_path)
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
@@ -109,10 +111,7 @@ def test_ctrl_c_twice_ends_at_once(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_is_killed_ends_the_job_with_its_name(tmp_path, rank):
-    run = tmp_path / "run"
-    process = start(train(run, 800_000, "--processes", "2"), tmp_path)
-    wait_for_steps(run, 3)
-    ranks = children(process.pid)
+    _, process, ranks = training_in_two(tmp_path)
     os.kill(ranks[rank], signal.SIGKILL)
     _, errors = process.communicate(timeout=40)
     assert process.returncode == 2
@@ -123,10 +122,7 @@ def test_a_rank_that_is_killed_ends_the_job_with_its_name(tmp_path, rank):
 
 @pytest.mark.slow
 def test_without_its_launcher_a_job_saves_and_ends(tmp_path):
-    run = tmp_path / "run"
-    process = start(train(run, 800_000, "--processes", "2"), tmp_path)
-    wait_for_steps(run, 3)
-    ranks = children(process.pid)
+    run, process, ranks = training_in_two(tmp_path)
     process.kill()
     process.communicate(timeout=20)
     assert are_gone(ranks)

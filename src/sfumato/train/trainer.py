@@ -289,9 +289,9 @@ class Trainer:
     def _replay(self) -> Replayed | None:
         """Return a step as one graph, where the device has graphs and everything of a step can be in one."""
         train, in_parts = self.config.train, len(list(self.shares.parts())) > 1
-        reads_back = train.recompute or self.config.augment.on or (in_parts and self._drops)
-        reads_back = reads_back or self.optimizer.counts
-        if self.device.type != "cuda" or not train.graph or not self.world.alone or reads_back:
+        not_recordable = train.recompute or self.config.augment.on or (in_parts and self._drops)
+        not_recordable = not_recordable or self.optimizer.counts
+        if self.device.type != "cuda" or not train.graph or not self.world.alone or not_recordable:
             return None
         return Replayed(self._compute, self.device)
 
