@@ -71,23 +71,9 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 SMALL = Effort(
-    images=8,
-    examined=2,
-    times=6,
-    scored=6,
-    terms=6,
-    ranked=16,
-    frames=8,
-    filmed=2,
-    compared=4,
-    shown=2,
-    wall=8,
-    moments=4,
-    size=192,
-    diagnosed=8,
-    checked=64,
-    evaluations=(2, 4),
-)
+    images=8, examined=2, times=6, scored=6, terms=6, ranked=16, frames=8, filmed=2, compared=4, shown=2, wall=8,
+    moments=4, size=192, diagnosed=8, checked=64, evaluations=(2, 4),
+)  # fmt: skip
 """As little as every section can be made of."""
 
 

@@ -20,14 +20,7 @@ LEARNED = {"diffusion__variance": "learned", "diffusion__objective": "hybrid"}
 KINDS = [
     pytest.param(8, 4, np.uint8, {"data__channels": "4"}, id="four channels"),
     pytest.param(8, 1, np.uint16, {"data__depth": "16"}, id="grey, 16 bits"),
-    pytest.param(
-        8,
-        3,
-        np.uint8,
-        {"diffusion__variance": "learned", "diffusion__objective": "hybrid"},
-        id="learned",
-        marks=pytest.mark.slow,
-    ),
+    pytest.param(8, 3, np.uint8, LEARNED, id="learned", marks=pytest.mark.slow),
     pytest.param(64, 3, np.uint8, {"data__size": "64,64", "net__patch": "4"}, id="64x64", marks=pytest.mark.slow),
     pytest.param(128, 3, np.uint8, {"data__size": "128,128", "net__patch": "8"}, id="128x128", marks=pytest.mark.slow),
 ]

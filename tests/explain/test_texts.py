@@ -103,9 +103,8 @@ def test_the_document_is_made_from_the_texts() -> None:
 
 def test_the_glossary_agrees_with_the_notation() -> None:
     notation = (ROOT / "docs" / "notation.md").read_text(encoding="utf-8")
-    words = {"eps": "eps", "num_steps": "num_steps", "abar": "abar", "logsnr": "logsnr", "alpha": "alpha"}
     glossary = (markdown.TEXTS / "glossary.md").read_text(encoding="utf-8")
-    for word in words:
+    for word in ("eps", "num_steps", "abar", "logsnr", "alpha"):
         assert f"`{word}`" in glossary
         assert word in notation
     assert "2k/255 - 1" in glossary

@@ -248,7 +248,7 @@ def test_samples_are_judged_against_the_data(hostile: Path) -> None:
     distances = []
     for samples in (x_0, torch.randn(x_0.shape, generator=torch.Generator().manual_seed(0))):
         context.__dict__["samples"] = samples
-        (figure,) = quality.collect(context)
+        figure = quality.collect(context)
         distances.append([view["value"] for _, view in figure.data["views"]])
     assert max(distances[0]) < 0.01, "the data themselves"
     assert max(distances[1]) > 0.1, "noise"

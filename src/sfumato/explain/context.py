@@ -169,6 +169,12 @@ class Context:
             raise Missing(f"the images can't be opened ({self.unopened}); name them: --data PATH")
         return self.target
 
+    def watched(self, sampler: str, most: int) -> Recipe:
+        """Return a recipe of at most so many steps, even in logsnr, so that something happens in each."""
+        steps = min(most, self.total)
+        refined = self.model.config.diffusion.parameterization == "refined"
+        return Recipe(sampler, steps=steps, grid="trailing" if steps == 1 else "visible" if refined else "logsnr")
+
     @property
     def variance(self) -> Variance:
         """The variance that the model is trained with."""
@@ -233,6 +239,13 @@ class Context:
         """Return the noise of the images that can be chosen."""
         return Noise(self.seed, torch.arange(num), self.model.shape)
 
+    def examples(self, num: int) -> tuple[Tensor, Tensor, Condition | None]:
+        """Return x_0 of the first images, their noise and their conditions, on the model's device."""
+        device, condition = self.model.device, self.images.condition
+        x_0 = self.model.codec.from_pixels(self.images.x_0[:num]).to(device)
+        rows = None if condition is None else condition.take(torch.arange(num)).to(device)
+        return x_0, self.noise(num).prior().to(device), rows
+
     @cached_property
     def times(self) -> Tensor:
         """Steps for predictions, evenly in logsnr without the chain's nearly clean and nearly pure ends, (K,)."""
@@ -242,12 +255,8 @@ class Context:
     @torch.no_grad()
     def moments(self) -> Moments:
         """The predictions of the examined images."""
-        num, codec, device = self.effort.examined, self.model.codec, self.model.device
-        x_0 = codec.from_pixels(self.images.x_0[:num]).to(device)
-        eps = self.noise(num).prior().to(device)
-        condition = self.images.condition
-        rows = None if condition is None else condition.take(torch.arange(num)).to(device)
-        made: list[Prediction] = []
+        x_0, eps, rows = self.examples(self.effort.examined)
+        codec, made = self.model.codec, list[Prediction]()
         for step in self.times.tolist():
             t = step / self.total
             made.append(self.denoiser(marginal(x_0, self.schedule(t)).sample(eps), t, rows))

@@ -42,7 +42,7 @@ class Figure:
     findings: tuple[str, ...] = ()
 
 
-Collect = Callable[[Any], tuple[Figure, ...]]
+Collect = Callable[[Any], Figure | tuple[Figure, ...]]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Section:
     Attributes:
         name: its address, and the file of its text (`text/NAME.md`).
         title: of the heading.
-        collect: from a `Context` to its figures; raises `Missing`.
+        collect: from a `Context` to its figure or figures; raises `Missing`.
         part: a heading above it, where a part of the page begins.
         own: whether it is about a run of the reader's own, and no part of the article.
     """

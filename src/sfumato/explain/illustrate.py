@@ -38,23 +38,16 @@ def _forward(context: Context) -> Image.Image:
 
 
 def _reverse(context: Context) -> Image.Image:
-    sampling = prepare(context.counted, _even(context))
+    sampling = prepare(context.counted, context.watched("ddim", 50))
     return figures.reverse(sampling, context.seed, condition=context.conditions(2), shown=context.shown)
 
 
 def _film(context: Context) -> list[Image.Image]:
-    sampling = prepare(context.counted, _even(context))
+    sampling = prepare(context.counted, context.watched("ddim", 50))
     frames = figures.Pairs(context.shown, FILMED, len(sampling.times) - 1)
     for _ in sampling.stream(FILMED, context.seed, condition=context.conditions(FILMED), on_state=frames):
         pass
     return frames.pictures(4, 640)
-
-
-def _even(context: Context) -> Recipe:
-    """DDIM in steps that are even in logsnr."""
-    steps = min(50, context.total)
-    refined = context.model.config.diffusion.parameterization == "refined"
-    return Recipe("ddim", steps=steps, grid="trailing" if steps == 1 else "visible" if refined else "logsnr")
 
 
 def _training(context: Context) -> Image.Image:
@@ -100,8 +93,8 @@ def _bound(context: Context) -> Image.Image:
 
 
 def _loss(context: Context) -> Image.Image:
-    (figure,) = training.collect(context)
-    images, levels = figure.data["images"], figure.data["levels"]
+    data = training.collect(context).data
+    images, levels = data["images"], data["levels"]
     lines = [
         Line(f"t from {k / 10:g} to {(k + 1) / 10:g} of T", images, [row[k] for row in levels])
         for k in (0, 2, 4, 6, 8, 9)

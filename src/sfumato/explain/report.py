@@ -8,7 +8,7 @@ from typing import Any
 
 from sfumato.errors import UserError
 from sfumato.explain.context import Context
-from sfumato.explain.figure import Collected, Section
+from sfumato.explain.figure import Collected, Figure, Section
 from sfumato.explain.packing import plain
 
 
@@ -63,7 +63,8 @@ def collect(context: Context, sections: Sequence[Section]) -> tuple[Collected, .
     found = []
     for section in sections:
         try:
-            found.append(Collected(section, section.collect(context)))
+            figures = section.collect(context)
+            found.append(Collected(section, (figures,) if isinstance(figures, Figure) else figures))
         except UserError as error:
             found.append(Collected(section, (), str(error)))
     context.report(context.effort.total, context.effort.total)

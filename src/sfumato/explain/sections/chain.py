@@ -18,7 +18,7 @@ _VALUES = 20_000
 """About how many values the chain is measured on."""
 
 
-def collect(context: Context) -> tuple[Figure, ...]:
+def collect(context: Context) -> Figure:
     """Walk one image through the chain, several times over where it is small."""
     steps = [0, *spaced(context.schedule, COLUMNS - 1).tolist()]
     x_0 = context.images.x_0[:1]
@@ -35,28 +35,26 @@ def collect(context: Context) -> tuple[Figure, ...]:
     # the 1 % point of the largest of several two-sample Kolmogorov-Smirnov distances
     limit = math.sqrt(-math.log(0.01 / max(1, len(steps) - 1) / 2) / number)
     worst = max(row[-1] for row in rows)
-    return (
-        Figure(
-            name="chain",
-            title="A thousand small steps, or one jump",
-            caption="Above, noise is added step by step, as the chain is defined; below, each time is reached at once "
-            "by the closed form. The noise differs, so single pixels do. How much of the image is left at each t is "
-            "the same. The steps are even in the logarithm of the signal-to-noise ratio, so something happens in each.",
-            formula=r"q(x_t \mid x_{t-1}) = \mathcal{N}( \sqrt{1-\beta_t}\, x_{t-1},\ \beta_t I )",
-            code=("diffusion.process.forward_step", "diffusion.process.marginal", "explain.sections.chain.walk"),
-            data={
-                "steps": steps,
-                "chain": u8(context.shown(context.model.codec.from_pixels(torch.stack([x[0] for x in chain])))),
-                "jump": u8(context.shown(context.model.codec.from_pixels(torch.stack([x[0] for x in jump])))),
-                "rows": rows,
-                "limit": limit,
-            },
-            made=f"both rows, and the table, from {number:,} pixel values each",
-            command=f"sfumato illustrate {context.command} --figure forward --out forward.png",
-            findings=(
-                f"The largest distance between the two distributions of the noise is {worst:.4f}; if they are equal, "
-                f"it exceeds {limit:.4f} once in a hundred times.",
-            ),
+    return Figure(
+        name="chain",
+        title="A thousand small steps, or one jump",
+        caption="Above, noise is added step by step, as the chain is defined; below, each time is reached at once "
+        "by the closed form. The noise differs, so single pixels do. How much of the image is left at each t is "
+        "the same. The steps are even in the logarithm of the signal-to-noise ratio, so something happens in each.",
+        formula=r"q(x_t \mid x_{t-1}) = \mathcal{N}( \sqrt{1-\beta_t}\, x_{t-1},\ \beta_t I )",
+        code=("diffusion.process.forward_step", "diffusion.process.marginal", "explain.sections.chain.walk"),
+        data={
+            "steps": steps,
+            "chain": u8(context.shown(context.model.codec.from_pixels(torch.stack([x[0] for x in chain])))),
+            "jump": u8(context.shown(context.model.codec.from_pixels(torch.stack([x[0] for x in jump])))),
+            "rows": rows,
+            "limit": limit,
+        },
+        made=f"both rows, and the table, from {number:,} pixel values each",
+        command=f"sfumato illustrate {context.command} --figure forward --out forward.png",
+        findings=(
+            f"The largest distance between the two distributions of the noise is {worst:.4f}; if they are equal, "
+            f"it exceeds {limit:.4f} once in a hundred times.",
         ),
     )
 

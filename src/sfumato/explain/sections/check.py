@@ -26,7 +26,7 @@ _PIXELS = 1_000_000_000
 _LEAST = 16
 
 
-def collect(context: Context) -> tuple[Figure, ...]:
+def collect(context: Context) -> Figure:
     """Scan the collection; raises `Missing` where it can't be opened as files any more."""
     config = context.data.config
     try:
@@ -38,29 +38,26 @@ def collect(context: Context) -> tuple[Figure, ...]:
     advice = advise(report)
     troubles, open_ = (sum(item.level == level for item in advice) for level in ("trouble", "mind"))
     where = f"{report.scanned:,} of {report.total:,} images" if report.scanned < report.total else "all images"
-    return (
-        Figure(
-            name="check",
-            title="Check of the collection",
-            caption="What the images are like as files, before training reads them: whether they can be read, how "
-            "large they are, which are unlike the others, and which occur more than once.",
-            data={
-                "advice": [{"level": item.level, "title": item.topic, "text": item.text} for item in advice],
-                "rows": [
-                    [name, os.path.basename(value) if name == "source" else cut(value, 300)]
-                    for name, value in figures(report)
-                ],
-                "sheets": list(_sheets(report)),
-                "unreadable": [[cut(printable(source.origin(i))), reason] for i, reason in report.faults[:SHOWN]],
-                "num_unreadable": len(report.faults),
-            },
-            code=("inspect.report.check", "inspect.advice.advise"),
-            made=f"a scan of {where}, evenly spaced",
-            command=f"sfumato data check {shlex.quote(config.source)} --out check.html",
-            findings=(
-                f"{where[0].upper()}{where[1:]} were scanned: {plural(troubles, 'finding')} of trouble, "
-                f"{open_} to decide.",
-            ),
+    return Figure(
+        name="check",
+        title="Check of the collection",
+        caption="What the images are like as files, before training reads them: whether they can be read, how "
+        "large they are, which are unlike the others, and which occur more than once.",
+        data={
+            "advice": [{"level": item.level, "title": item.topic, "text": item.text} for item in advice],
+            "rows": [
+                [name, os.path.basename(value) if name == "source" else cut(value, 300)]
+                for name, value in figures(report)
+            ],
+            "sheets": list(_sheets(report)),
+            "unreadable": [[cut(printable(source.origin(i))), reason] for i, reason in report.faults[:SHOWN]],
+            "num_unreadable": len(report.faults),
+        },
+        code=("inspect.report.check", "inspect.advice.advise"),
+        made=f"a scan of {where}, evenly spaced",
+        command=f"sfumato data check {shlex.quote(config.source)} --out check.html",
+        findings=(
+            f"{where[0].upper()}{where[1:]} were scanned: {plural(troubles, 'finding')} of trouble, {open_} to decide.",
         ),
     )
 

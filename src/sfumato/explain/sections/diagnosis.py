@@ -14,7 +14,7 @@ STEPS = 100
 """The largest number of sampling steps that is tried; the command tries 250."""
 
 
-def collect(context: Context) -> tuple[Figure, ...]:
+def collect(context: Context) -> Figure:
     """Examine the model; raises `Missing` where its images can't be opened."""
     target, num = context.needed, context.effort.diagnosed
     if len(context.data.train) < 2:
@@ -27,7 +27,7 @@ def collect(context: Context) -> tuple[Figure, ...]:
         done = steps
 
     evidence = examine(target, Path(context.name), num, context.seed, tick, STEPS)
-    return (figure(context, evidence, conclude(evidence)),)
+    return figure(context, evidence, conclude(evidence))
 
 
 def figure(context: Context, evidence: Evidence, findings: tuple[Finding, ...]) -> Figure:

@@ -40,8 +40,7 @@ def figure(context: Context, steps: Tensor, mse: Tensor) -> Figure:
         name="distances",
         title="KL and Wasserstein, measured",
         caption="The distance of the model's step from the true one by t, by two measures, each relative to its "
-        "largest value. KL divides by the variance of the step and sees the end near the data; Wasserstein does "
-        "not.",
+        "largest value. KL divides by the variance of the step and sees the end near the data; Wasserstein does not.",
         formula=r"W_2^2 = (m_1-m_2)^2 + ( s_1 - s_2 )^2",
         code=("explain.sections.distances.distances",),
         data={
@@ -54,7 +53,6 @@ def figure(context: Context, steps: Tensor, mse: Tensor) -> Figure:
         + ("; for the learned variance stands the small one" if learned else ""),
         findings=(
             f"The tenth of the chain nearest to the data has {100 * parts[0]:.0f} % of the sum of KL and "
-            f"{100 * parts[1]:.0f} "
-            "% of the sum of the squared Wasserstein distances.",
+            f"{100 * parts[1]:.0f} % of the sum of the squared Wasserstein distances.",
         ),
     )

@@ -14,7 +14,7 @@ TIMES = 64
 
 
 @torch.no_grad()
-def collect(context: Context) -> tuple[Figure, ...]:
+def collect(context: Context) -> Figure:
     """Return the figure; raises `Missing` for a network with another embedding of time."""
     net = context.model.net
     layer = next((module for module in net.modules() if isinstance(module, TimeEmbedding)), None)
@@ -25,28 +25,26 @@ def collect(context: Context) -> tuple[Figure, ...]:
     learned = layer((steps - 1).to(context.model.device)).cpu()
     near = float(cosine(rows)[len(steps) // 2, len(steps) // 2 + 1])
     after = float(cosine(learned)[len(steps) // 2, len(steps) // 2 + 1])
-    return (
-        Figure(
-            name="embedding",
-            title="The time as a vector",
-            caption="One network serves all noise levels, so it must be told t. A bare number would be a poor input; "
-            "each t becomes a row of sines and cosines of many frequencies. The squares show how alike the vectors of "
-            "two times are: before the learned layers it depends on their distance alone, after them on what the "
-            "network has to do differently.",
-            formula=r"e_i(t) = \sin(\omega_i t) ,\quad e_{i+h}(t) = \cos(\omega_i t) ,\quad \omega_i = "
-            r"10000^{-i/(h-1)}",
-            code=("nets.embedding.sinusoid", "nets.embedding.TimeEmbedding"),
-            data={
-                "steps": steps.long().tolist(),
-                "rows": unit(rows, -1, 1),
-                "before": unit(cosine(rows), -1, 1),
-                "after": unit(cosine(learned), -1, 1),
-            },
-            made=f"the embedding of {len(steps)} times, by the trained network",
-            findings=(
-                f"In the middle of the chain two neighbours of these {len(steps)} times have a similarity of "
-                f"{near:.3f} before the learned layers and {after:.3f} after them.",
-            ),
+    return Figure(
+        name="embedding",
+        title="The time as a vector",
+        caption="One network serves all noise levels, so it must be told t. A bare number would be a poor input; "
+        "each t becomes a row of sines and cosines of many frequencies. The squares show how alike the vectors of "
+        "two times are: before the learned layers it depends on their distance alone, after them on what the "
+        "network has to do differently.",
+        formula=r"e_i(t) = \sin(\omega_i t) ,\quad e_{i+h}(t) = \cos(\omega_i t) ,\quad \omega_i = "
+        r"10000^{-i/(h-1)}",
+        code=("nets.embedding.sinusoid", "nets.embedding.TimeEmbedding"),
+        data={
+            "steps": steps.long().tolist(),
+            "rows": unit(rows, -1, 1),
+            "before": unit(cosine(rows), -1, 1),
+            "after": unit(cosine(learned), -1, 1),
+        },
+        made=f"the embedding of {len(steps)} times, by the trained network",
+        findings=(
+            f"In the middle of the chain two neighbours of these {len(steps)} times have a similarity of "
+            f"{near:.3f} before the learned layers and {after:.3f} after them.",
         ),
     )
 

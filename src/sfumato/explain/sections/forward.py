@@ -10,31 +10,29 @@ from sfumato.explain.figure import Figure
 from sfumato.explain.packing import f32
 
 
-def collect(context: Context) -> tuple[Figure, ...]:
+def collect(context: Context) -> Figure:
     """Return the figure; only the images' spectra are computed beforehand."""
     spectra = radial_power(context.images.x_0)
     levels = context.schedule(torch.arange(1, context.total + 1, dtype=torch.float64) / context.total)
     power = spectra.mean(0)
     drowned = [_drowned(levels.abar, levels.sigma.square(), float(p)) for p in (power[1], power[-1])]
-    return (
-        Figure(
-            name="forward",
-            title="An image at any time",
-            caption="Move t. The noisy image $x_t$ is a mixture of the image and of noise, the one scaled down as the "
-            "other grows; the bars show how much of each. Fine detail has little power and drowns "
-            "first; the broad shapes last.",
-            formula=r"x_t = \sqrt{\bar\alpha_t}\, x_0 + \sqrt{1-\bar\alpha_t}\,\epsilon ,\quad"
-            r" \epsilon \sim \mathcal{N}(0, I)",
-            code=("diffusion.process.marginal", "diffusion.noise.normal", "explain.sections.forward.radial_power"),
-            data={"spectra": f32(spectra)},
-            live="x_t, its histogram and the bars, from the stored image, the schedule and noise that the page draws "
-            "itself by the same counter-based generator as the library",
-            made="the power of each image by spatial frequency",
-            command=f"sfumato illustrate {context.command} --figure forward --out forward.png",
-            findings=(
-                f"Of these {len(spectra)} images the finest detail is weaker than the noise from t = {drowned[1]:,} of "
-                f"{context.total:,} on, the broadest shapes from t = {drowned[0]:,} on.",
-            ),
+    return Figure(
+        name="forward",
+        title="An image at any time",
+        caption="Move t. The noisy image $x_t$ is a mixture of the image and of noise, the one scaled down as the "
+        "other grows; the bars show how much of each. Fine detail has little power and drowns "
+        "first; the broad shapes last.",
+        formula=r"x_t = \sqrt{\bar\alpha_t}\, x_0 + \sqrt{1-\bar\alpha_t}\,\epsilon ,\quad"
+        r" \epsilon \sim \mathcal{N}(0, I)",
+        code=("diffusion.process.marginal", "diffusion.noise.normal", "explain.sections.forward.radial_power"),
+        data={"spectra": f32(spectra)},
+        live="x_t, its histogram and the bars, from the stored image, the schedule and noise that the page draws "
+        "itself by the same counter-based generator as the library",
+        made="the power of each image by spatial frequency",
+        command=f"sfumato illustrate {context.command} --figure forward --out forward.png",
+        findings=(
+            f"Of these {len(spectra)} images the finest detail is weaker than the noise from t = {drowned[1]:,} of "
+            f"{context.total:,} on, the broadest shapes from t = {drowned[0]:,} on.",
         ),
     )
 

@@ -63,14 +63,11 @@ def _grids(context: Context) -> Figure | None:
 @torch.no_grad()
 def _checkpoints(context: Context) -> Figure | None:
     """Each checkpoint's prediction of one noisy image."""
-    run, summary, device = context.run, context.summary, context.model.device
+    run, summary = context.run, context.summary
     assert run is not None
     assert summary is not None
     steps = spaced(context.schedule, LEVELS, -6.0, 6.0)
-    x_0 = context.model.codec.from_pixels(context.images.x_0[:1]).to(device)
-    eps = context.noise(1).prior().to(device)
-    condition = context.images.condition
-    row = None if condition is None else condition.take(torch.zeros(1, dtype=torch.int64)).to(device)
+    x_0, eps, row = context.examples(1)
     noisy = [marginal(x_0, context.schedule(step / context.total)).sample(eps) for step in steps.tolist()]
     names, rows = [], []
     sources = [
@@ -79,7 +76,7 @@ def _checkpoints(context: Context) -> Figure | None:
     sources += [(f"weights/{kind}", run.path, kind) for kind in ("best", "ema") if run.weights_file(kind).is_file()]
     for name, path, kind in sources[-context.effort.fitting(6, LEVELS) :]:
         try:
-            model = load(path, kind, device)
+            model = load(path, kind, context.model.device)
         except (UserError, OSError):
             continue
         if model.shape != context.model.shape or model.vocabulary != context.model.vocabulary:

@@ -27,10 +27,7 @@ def collect(context: Context) -> tuple[Figure, ...]:
     chosen = sorted({round(k * (len(moments.steps) - 1) / 6) for k in (1, 3, 5)})
     steps = [int(moments.steps[k]) for k in chosen]
     num = min(_EXAMPLES, context.effort.examined)
-    x_0 = model.codec.from_pixels(context.images.x_0[:num]).to(model.device)
-    eps = context.noise(num).prior().to(model.device)
-    condition = context.images.condition
-    rows = None if condition is None else condition.take(torch.arange(num)).to(model.device)
+    x_0, eps, rows = context.examples(num)
     activations: list[list[Tensor]] = []
     units: list[Unit] = []
     maps: dict[str, list[Tensor]] = {}
@@ -111,9 +108,8 @@ def _attention(maps: dict[str, list[Tensor]], steps: list[int], units: list[Unit
     return Figure(
         name="attention",
         title="Where a pixel looks",
-        caption="In an attention every position takes a weighted mean over all others. Choose a position: the "
-        "brighter another one, the more it counts. The mean over the heads is shown, each map scaled to its own "
-        "maximum.",
+        caption="In an attention every position takes a weighted mean over all others. Choose a position: the brighter "
+        "another one, the more it counts. The mean over the heads is shown, each map scaled to its own maximum.",
         formula=r"\mathrm{softmax}\left( \frac{Q K^T}{\sqrt{d}} \right) V",
         code=("nets.unet.blocks.SelfAttention", "explain.inside.attention_map"),
         data={"layers": layers, "steps": steps},

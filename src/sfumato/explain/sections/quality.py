@@ -20,7 +20,7 @@ _LARGEST, _MOST = 1_000_000, 20
 """Bytes of a result that is read, and results that are."""
 
 
-def collect(context: Context) -> tuple[Figure, ...]:
+def collect(context: Context) -> Figure:
     """Judge the samples and read what is stored; raises `Missing` without either."""
     verdict, results = judged(context), evaluated(context)
     if verdict is None and not results:
@@ -33,26 +33,24 @@ def collect(context: Context) -> tuple[Figure, ...]:
             "Figures such as the Frechet distance need more samples than a page draws. Measure them with the command "
             "below, and make the page again: they will stand here."
         )
-    return (
-        Figure(
-            name="quality",
-            title="Samples against the data, in numbers",
-            caption="The verdict compares the samples with training images in two views: the layout, colours and "
-            "shapes on a coarse grid; and the detail, the strength of edges, texture and grain. 0 is what two samples "
-            "of the data would have on average, 1 the most. Below stand the results that `sfumato evaluate` has "
-            "stored for these very weights.",
-            code=("evaluate.verdict.judge", "evaluate.metrics.energy.energy_distance"),
-            data={
-                "views": []
-                if verdict is None
-                else [[name, asdict(view)] for name, view in vars(verdict).items() if isinstance(view, Distance)],
-                "results": results,
-            },
-            made="the verdict from the samples above and as many as 512 training images"
-            + ("; the results by sfumato evaluate" if results else ""),
-            command=f"sfumato evaluate {context.command}",
-            findings=tuple(findings),
-        ),
+    return Figure(
+        name="quality",
+        title="Samples against the data, in numbers",
+        caption="The verdict compares the samples with training images in two views: the layout, colours and "
+        "shapes on a coarse grid; and the detail, the strength of edges, texture and grain. 0 is what two samples "
+        "of the data would have on average, 1 the most. Below stand the results that `sfumato evaluate` has "
+        "stored for these very weights.",
+        code=("evaluate.verdict.judge", "evaluate.metrics.energy.energy_distance"),
+        data={
+            "views": []
+            if verdict is None
+            else [[name, asdict(view)] for name, view in vars(verdict).items() if isinstance(view, Distance)],
+            "results": results,
+        },
+        made="the verdict from the samples above and as many as 512 training images"
+        + ("; the results by sfumato evaluate" if results else ""),
+        command=f"sfumato evaluate {context.command}",
+        findings=tuple(findings),
     )
 
 

@@ -35,7 +35,7 @@ def losses(context: Context, rows: Tensor, steps: Tensor) -> Tensor:
     return errors / errors.mean(0).clamp(min=1e-300)
 
 
-def collect(context: Context) -> tuple[Figure, ...]:
+def collect(context: Context) -> Figure:
     """Rank some training images."""
     rows = split_rows(context.data, "train")[: context.effort.ranked]
     steps = spaced(context.schedule, TIMES, -3.0, 3.0)
@@ -46,33 +46,31 @@ def collect(context: Context) -> tuple[Figure, ...]:
     ends = {"most": order[:count], "least": order[len(order) - count :].flip(0)}
     agreement = _agreement(relative)
     names = context.captions(rows)
-    return (
-        Figure(
-            name="ranking",
-            title="Images that cost most and least",
-            caption="Images on which the network errs most are rare, damaged, wrongly cropped, or simply rich in "
-            "detail; those on which it errs least are plain, or occur many times. Look at the first row before "
-            "training longer: what does not belong to the data can be left out.",
-            code=("explain.sections.ranking.losses",),
-            data={
-                side: {
-                    "pictures": u8(context.pictures(rows[chosen])),
-                    "cost": cost[chosen].tolist(),
-                    "names": [names[n] for n in chosen.tolist()],
-                }
-                for side, chosen in ends.items()
+    return Figure(
+        name="ranking",
+        title="Images that cost most and least",
+        caption="Images on which the network errs most are rare, damaged, wrongly cropped, or simply rich in "
+        "detail; those on which it errs least are plain, or occur many times. Look at the first row before "
+        "training longer: what does not belong to the data can be left out.",
+        code=("explain.sections.ranking.losses",),
+        data={
+            side: {
+                "pictures": u8(context.pictures(rows[chosen])),
+                "cost": cost[chosen].tolist(),
+                "names": [names[n] for n in chosen.tolist()],
             }
-            | {"steps": steps.tolist(), "all": sorted(cost.tolist()), "number": len(rows)},
-            made=f"the error of the noise at {len(steps)} times for {len(rows)} of {len(context.data.train):,} "
-            "training images, the same noise for all of them; 1 is the mean image",
-            command=f"sfumato data check {context.model.config.data.source}",
-            findings=(
-                f"Two halves of the times rank the images alike with a correlation of {agreement:.2f}; 1 would be the "
-                "same order.",
-            )
-            if agreement == agreement
-            else (),
-        ),
+            for side, chosen in ends.items()
+        }
+        | {"steps": steps.tolist(), "all": sorted(cost.tolist()), "number": len(rows)},
+        made=f"the error of the noise at {len(steps)} times for {len(rows)} of {len(context.data.train):,} "
+        "training images, the same noise for all of them; 1 is the mean image",
+        command=f"sfumato data check {context.model.config.data.source}",
+        findings=(
+            f"Two halves of the times rank the images alike with a correlation of {agreement:.2f}; 1 would be the "
+            "same order.",
+        )
+        if agreement == agreement
+        else (),
     )
 
 

@@ -11,7 +11,6 @@ from sfumato.explain.context import Context, reduced
 from sfumato.explain.figure import Figure
 from sfumato.explain.packing import u8, unit
 from sfumato.generate.pictures import evenly
-from sfumato.generate.recipe import Recipe
 from sfumato.generate.sample import prepare
 
 STEPS = 100
@@ -26,13 +25,10 @@ LINES = (
 )
 
 
-def collect(context: Context) -> tuple[Figure, ...]:
+def collect(context: Context) -> Figure:
     """Sample a few images and keep what was seen on the way, evenly in logsnr."""
-    num, steps = context.effort.filmed, min(STEPS, context.total)
-    grid = "visible" if context.model.config.diffusion.parameterization == "refined" else "logsnr"
-    if steps == 1:
-        grid = "trailing"
-    sampling = prepare(context.counted, Recipe("ddpm", steps=steps, grid=grid))
+    num, recipe = context.effort.filmed, context.watched("ddpm", STEPS)
+    sampling = prepare(context.counted, recipe)
     states: list[State] = []
     for _ in sampling.stream(
         num, context.seed, condition=context.conditions(num), batch=num, on_state=lambda first, s: states.append(s)
@@ -47,29 +43,27 @@ def collect(context: Context) -> tuple[Figure, ...]:
     when = decided(_pixels(context, x0))
     times = [round(states[k].t * context.total) for k in chosen] + [0]
     middle = times[int(when.flatten().median())]
-    return (
-        Figure(
-            name="reverse",
-            title="From noise to image",
-            caption="Move through the film, or play it. The sample $x_t$ is noisy until the very end, but the guess "
-            "at $x_0$ shows what is being decided: a blur of everything that is still possible at first, then shapes, "
-            "then details. The last picture shows when each pixel was decided: the darker, the earlier.",
-            formula=r"x_{t-1} = \mu_\theta(x_t, t) + \sigma_t z ,\quad z \sim \mathcal{N}(0, I)",
-            code=("diffusion.samplers.ddim.Ancestral.step", "diffusion.variance.reverse"),
-            data={
-                "lines": list(LINES),
-                "times": times,
-                "x": u8(_shown(context, x)),
-                "x0": u8(_shown(context, x0)),
-                "eps": unit(_pixels(context, eps), -3, 3),
-                "decided": u8(when),
-            },
-            made=f"{num} samples by Algorithm 2 in {steps} steps (sampler ddpm, seed {context.seed}); the frames are "
-            "even in the logarithm of the signal-to-noise ratio, so something happens in each",
-            command=f"sfumato sample {context.command} --sampler ddpm --steps {steps} --grid {grid} --num {num} --seed "
-            f"{context.seed}",
-            findings=(f"Half of the pixels were decided before t = {middle:,}.",),
-        ),
+    return Figure(
+        name="reverse",
+        title="From noise to image",
+        caption="Move through the film, or play it. The sample $x_t$ is noisy until the very end, but the guess "
+        "at $x_0$ shows what is being decided: a blur of everything that is still possible at first, then shapes, "
+        "then details. The last picture shows when each pixel was decided: the darker, the earlier.",
+        formula=r"x_{t-1} = \mu_\theta(x_t, t) + \sigma_t z ,\quad z \sim \mathcal{N}(0, I)",
+        code=("diffusion.samplers.ddim.Ancestral.step", "diffusion.variance.reverse"),
+        data={
+            "lines": list(LINES),
+            "times": times,
+            "x": u8(_shown(context, x)),
+            "x0": u8(_shown(context, x0)),
+            "eps": unit(_pixels(context, eps), -3, 3),
+            "decided": u8(when),
+        },
+        made=f"{num} samples by Algorithm 2 in {recipe.steps} steps (sampler ddpm, seed {context.seed}); the frames "
+        "are even in the logarithm of the signal-to-noise ratio, so something happens in each",
+        command=f"sfumato sample {context.command} --sampler ddpm --steps {recipe.steps} --grid {recipe.grid} "
+        f"--num {num} --seed {context.seed}",
+        findings=(f"Half of the pixels were decided before t = {middle:,}.",),
     )
 
 

@@ -20,7 +20,7 @@ COMPARED = ("ddim", "dpmpp-2", "heun", "ddpm")
 _REAL = 256
 
 
-def collect(context: Context) -> tuple[Figure, ...]:
+def collect(context: Context) -> Figure:
     """Sample with each sampler at each number of evaluations, from the same noise and conditions."""
     num, total, counts = context.effort.compared, context.total, context.effort.evaluations
     converged, middle = min(2 * counts[-1], total), counts[min(1, len(counts) - 1)]
@@ -54,29 +54,27 @@ def collect(context: Context) -> tuple[Figure, ...]:
     pictures = torch.stack([
         torch.stack([context.shown(codec.from_pixels(images[:shown])) for images in made[name]]) for name in COMPARED
     ])  # fmt: skip
-    return (
-        Figure(
-            name="samplers",
-            title="The same noise, other samplers",
-            caption="Every sampler starts from the same noise. The deterministic ones follow the same path and differ "
-            "by how well they follow it; ddpm adds noise of its own in every step and ends elsewhere. Evaluations "
-            "of the network are what sampling costs: a step of heun takes two, of the others one. Errors are "
-            "differences from ddim with many steps.",
-            code=(
-                "diffusion.samplers.ddim.DDIM.step",
-                "diffusion.samplers.dpm.DPMSolver.step",
-                "diffusion.samplers.ddim.Ancestral.step",
-            ),
-            data={"rows": rows, "evaluations": list(counts), "grain": grain, "pictures": u8(pictures)},
-            made=f"{num} images by each sampler with {counts[0]} to {counts[-1]} evaluations each; the error is the "
-            f"root mean square difference from ddim with {converged} evaluations; fine detail is the standard "
-            "deviation of the finest diagonal differences, which few evaluations smooth away. Quality measured on "
-            "many samples: docs/choose-a-sampler.md",
-            command=f"sfumato sample {context.command} --sampler dpmpp-2 --steps 10 --seed {context.seed}",
-            findings=(
-                f"With {middle} evaluations {best['sampler']} is nearest to the converged images: "
-                f"{best['error'][counts.index(middle)]:.3f} of a range of 2.",
-            ),
+    return Figure(
+        name="samplers",
+        title="The same noise, other samplers",
+        caption="Every sampler starts from the same noise. The deterministic ones follow the same path and differ "
+        "by how well they follow it; ddpm adds noise of its own in every step and ends elsewhere. Evaluations "
+        "of the network are what sampling costs: a step of heun takes two, of the others one. Errors are "
+        "differences from ddim with many steps.",
+        code=(
+            "diffusion.samplers.ddim.DDIM.step",
+            "diffusion.samplers.dpm.DPMSolver.step",
+            "diffusion.samplers.ddim.Ancestral.step",
+        ),
+        data={"rows": rows, "evaluations": list(counts), "grain": grain, "pictures": u8(pictures)},
+        made=f"{num} images by each sampler with {counts[0]} to {counts[-1]} evaluations each; the error is the "
+        f"root mean square difference from ddim with {converged} evaluations; fine detail is the standard "
+        "deviation of the finest diagonal differences, which few evaluations smooth away. Quality measured on "
+        "many samples: docs/choose-a-sampler.md",
+        command=f"sfumato sample {context.command} --sampler dpmpp-2 --steps 10 --seed {context.seed}",
+        findings=(
+            f"With {middle} evaluations {best['sampler']} is nearest to the converged images: "
+            f"{best['error'][counts.index(middle)]:.3f} of a range of 2.",
         ),
     )
 

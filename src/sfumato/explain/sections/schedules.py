@@ -16,7 +16,7 @@ GONE = 0.001
 """Bits per dimension below which an image counts as gone: of 3x16x16 values, less than one bit of the whole image."""
 
 
-def collect(context: Context) -> tuple[Figure, ...]:
+def collect(context: Context) -> Figure:
     """Return the schedules at evenly spaced times."""
     named: dict[str, Schedule] = {OWN: context.schedule}
     named |= {name: kind(context.total) for name, kind in SCHEDULES.items()}
@@ -28,36 +28,34 @@ def collect(context: Context) -> tuple[Figure, ...]:
     last = {name: gone(x_0, named[name]) for name in (OWN, "linear", "cosine")}
     own = [name for name, schedule in named.items() if schedule == context.schedule and name != OWN]
     kind = f"the {own[0]} schedule" if own else "a schedule of its own"
-    return (
-        Figure(
-            name="schedules",
-            title="Schedules",
-            caption="A schedule says how fast the image goes. The strip shows one image under each schedule at the "
-            "same times. At the end of the linear schedule of the DDPM paper the images are noise already for many "
-            "steps; the cosine schedule was made to lose the image evenly.",
-            formula=r"\bar\alpha_t = \prod_{s \le t} (1-\beta_s) ,\quad \mathrm{SNR}_t ="
-            r" \frac{\bar\alpha_t}{1-\bar\alpha_t}",
-            code=(
-                "diffusion.schedule.Linear.betas",
-                "diffusion.schedule.Cosine.betas",
-                "diffusion.schedule.Chain.log_abar",
-            ),
-            data={
-                "names": list(named),
-                "own": own,
-                "steps": (t * context.total).round().tolist(),
-                "curves": f32(curves),
-            },
-            live="the strip, and abar, beta and SNR from the stored log SNR",
-            made=f"the log SNR of each schedule at {count} of {context.total:,} steps",
-            command=f"sfumato illustrate {context.command} --figure schedule --out schedule.png",
-            findings=(
-                f"This model has {kind}; half of the image's power is left at t = {half[OWN]:,} of {context.total:,} "
-                f"(linear: {half['linear']:,}, cosine: {half['cosine']:,}).",
-                f"If the chain ended at t, its L_T would be what is left of the image there. For these images that "
-                f"is less than {GONE:g} bits per dimension from t = {last[OWN]:,} on (linear: {last['linear']:,}, "
-                f"cosine: {last['cosine']:,}): the steps from there on deal with noise alone.",
-            ),
+    return Figure(
+        name="schedules",
+        title="Schedules",
+        caption="A schedule says how fast the image goes. The strip shows one image under each schedule at the "
+        "same times. At the end of the linear schedule of the DDPM paper the images are noise already for many "
+        "steps; the cosine schedule was made to lose the image evenly.",
+        formula=r"\bar\alpha_t = \prod_{s \le t} (1-\beta_s) ,\quad \mathrm{SNR}_t ="
+        r" \frac{\bar\alpha_t}{1-\bar\alpha_t}",
+        code=(
+            "diffusion.schedule.Linear.betas",
+            "diffusion.schedule.Cosine.betas",
+            "diffusion.schedule.Chain.log_abar",
+        ),
+        data={
+            "names": list(named),
+            "own": own,
+            "steps": (t * context.total).round().tolist(),
+            "curves": f32(curves),
+        },
+        live="the strip, and abar, beta and SNR from the stored log SNR",
+        made=f"the log SNR of each schedule at {count} of {context.total:,} steps",
+        command=f"sfumato illustrate {context.command} --figure schedule --out schedule.png",
+        findings=(
+            f"This model has {kind}; half of the image's power is left at t = {half[OWN]:,} of {context.total:,} "
+            f"(linear: {half['linear']:,}, cosine: {half['cosine']:,}).",
+            f"If the chain ended at t, its L_T would be what is left of the image there. For these images that "
+            f"is less than {GONE:g} bits per dimension from t = {last[OWN]:,} on (linear: {last['linear']:,}, "
+            f"cosine: {last['cosine']:,}): the steps from there on deal with noise alone.",
         ),
     )
 

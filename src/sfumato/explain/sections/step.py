@@ -20,7 +20,7 @@ LINES = (
 )
 
 
-def collect(context: Context) -> tuple[Figure, ...]:
+def collect(context: Context) -> Figure:
     """Return the figure; it reads the shared predictions."""
     config, moments = context.model.config, context.moments
     t = moments.steps.double() / context.total
@@ -44,32 +44,30 @@ def collect(context: Context) -> tuple[Figure, ...]:
         f"A step of this run takes {config.train.batch} images at once; the optimiser is {optim.name} at a rate of up "
         f"to {optim.lr:g}."
     )
-    return (
-        Figure(
-            name="step",
-            title="One training step",
-            caption="Go through Algorithm 1 of DDPM line by line. Each example is an image, a time and a noise; the "
-            "only thing that the network sees is the noisy image and the time.",
-            formula=r"L_{\mathrm{simple}} = \left\| \epsilon - \epsilon_\theta( \sqrt{\bar\alpha_t}\, x_0 +"
-            r" \sqrt{1-\bar\alpha_t}\,\epsilon ,\ t ) \right\|^2",
-            code=(
-                "diffusion.objective.training_loss",
-                "diffusion.objective.Simple.losses",
-                "train.trainer.Trainer.step",
-            ),
-            data={
-                "lines": list(LINES),
-                "spaces": {name: f32(torch.stack(both)) for name, both in spaces.items()},
-                "space": config.diffusion.space,
-                "own": config.diffusion.parameterization,
-                "weights": f32(loss_weight(context, moments.steps)),
-                "recent": recent,
-            },
-            live="the noisy image, the errors and the loss",
-            made="the network's predictions; the losses by noise level are from the run's event log",
-            command="sfumato train DATA --diffusion.parameterization eps --diffusion.timesteps.kind uniform",
-            findings=tuple(changes),
+    return Figure(
+        name="step",
+        title="One training step",
+        caption="Go through Algorithm 1 of DDPM line by line. Each example is an image, a time and a noise; the "
+        "only thing that the network sees is the noisy image and the time.",
+        formula=r"L_{\mathrm{simple}} = \left\| \epsilon - \epsilon_\theta( \sqrt{\bar\alpha_t}\, x_0 +"
+        r" \sqrt{1-\bar\alpha_t}\,\epsilon ,\ t ) \right\|^2",
+        code=(
+            "diffusion.objective.training_loss",
+            "diffusion.objective.Simple.losses",
+            "train.trainer.Trainer.step",
         ),
+        data={
+            "lines": list(LINES),
+            "spaces": {name: f32(torch.stack(both)) for name, both in spaces.items()},
+            "space": config.diffusion.space,
+            "own": config.diffusion.parameterization,
+            "weights": f32(loss_weight(context, moments.steps)),
+            "recent": recent,
+        },
+        live="the noisy image, the errors and the loss",
+        made="the network's predictions; the losses by noise level are from the run's event log",
+        command="sfumato train DATA --diffusion.parameterization eps --diffusion.timesteps.kind uniform",
+        findings=tuple(changes),
     )
 
 

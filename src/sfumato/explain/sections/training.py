@@ -13,7 +13,7 @@ from sfumato.run.events import HeldOut, Replanned, Skipped
 PARTS = 160
 
 
-def collect(context: Context) -> tuple[Figure, ...]:
+def collect(context: Context) -> Figure:
     """Return the curves; raises `Missing` without a run folder or before its first step."""
     summary, config = context.summary, context.model.config
     if summary is None:
@@ -41,27 +41,25 @@ def collect(context: Context) -> tuple[Figure, ...]:
             f"{last.train:.4f}: a gap of {last.loss - last.train:+.4f}. A gap that grows is memorisation."
         )
     findings += [f"Warning in the log: {message}" for message in summary.warnings[:3]]
-    return (
-        Figure(
-            name="training",
-            title="The training",
-            caption="The loss at all noise levels together says little, since each has a floor of its own: near the "
-            "data the noise can hardly be told, near pure noise the image. So it is shown by noise level. The "
-            "held-out loss is of images that the network never saw, with the same times and noise every time.",
-            code=("train.trainer.Trainer.step", "train.ema.EMA.update", "train.validation.held_out_losses"),
-            data={
-                "images": [part.images for part in parts],
-                "loss": [summary.training_loss(part.buckets) for part in parts],
-                "levels": [list(part.buckets.means) for part in parts],
-                "lr": [part.lr for part in parts],
-                "gradient": [part.grad_norm for part in parts],
-                "speed": speeds,
-                "held_out": [[e.images, e.loss, e.train, e.best] for e in held_out],
-                "skipped": [[e.images, e.steps] for e in summary.of(Skipped)],
-                "replanned": [[e.images, e.former, e.plan.images] for e in summary.of(Replanned)],
-            },
-            made="the run's events.jsonl, joined into at most 160 parts",
-            command=f"sfumato illustrate {context.command} --figure loss --out loss.png",
-            findings=tuple(findings),
-        ),
+    return Figure(
+        name="training",
+        title="The training",
+        caption="The loss at all noise levels together says little, since each has a floor of its own: near the "
+        "data the noise can hardly be told, near pure noise the image. So it is shown by noise level. The "
+        "held-out loss is of images that the network never saw, with the same times and noise every time.",
+        code=("train.trainer.Trainer.step", "train.ema.EMA.update", "train.validation.held_out_losses"),
+        data={
+            "images": [part.images for part in parts],
+            "loss": [summary.training_loss(part.buckets) for part in parts],
+            "levels": [list(part.buckets.means) for part in parts],
+            "lr": [part.lr for part in parts],
+            "gradient": [part.grad_norm for part in parts],
+            "speed": speeds,
+            "held_out": [[e.images, e.loss, e.train, e.best] for e in held_out],
+            "skipped": [[e.images, e.steps] for e in summary.of(Skipped)],
+            "replanned": [[e.images, e.former, e.plan.images] for e in summary.of(Replanned)],
+        },
+        made="the run's events.jsonl, joined into at most 160 parts",
+        command=f"sfumato illustrate {context.command} --figure loss --out loss.png",
+        findings=tuple(findings),
     )

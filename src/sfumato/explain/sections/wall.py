@@ -13,7 +13,7 @@ from sfumato.explain.figure import Figure
 from sfumato.explain.packing import u8
 
 
-def collect(context: Context) -> tuple[Figure, ...]:
+def collect(context: Context) -> Figure:
     """Sample by the default recipe; what needs training images is left out without them."""
     num, images = context.effort.wall, context.samples
     condition = context.conditions(num)
@@ -40,19 +40,17 @@ def collect(context: Context) -> tuple[Figure, ...]:
         }
         findings.append(f"Of these {num} samples: {found.sentence}.")
         made += f", and the nearest of {found.num_train:,} training images to each, by pixels"
-    return (
-        Figure(
-            name="wall",
-            title="Samples, with their seeds",
-            caption="Image n of a seed is always the same image, so each can be drawn again. Choose one: below it "
-            "stands the training image that is nearest to it. A model that has learned is as far from its training "
-            "images as images that it never saw; one that has memorised is nearer.",
-            code=("generate.sample.sample", "evaluate.memorisation.find_memorised"),
-            data=data,
-            made=made,
-            command=f"sfumato evaluate {context.command} --memorisation",
-            findings=tuple(findings),
-        ),
+    return Figure(
+        name="wall",
+        title="Samples, with their seeds",
+        caption="Image n of a seed is always the same image, so each can be drawn again. Choose one: below it "
+        "stands the training image that is nearest to it. A model that has learned is as far from its training "
+        "images as images that it never saw; one that has memorised is nearer.",
+        code=("generate.sample.sample", "evaluate.memorisation.find_memorised"),
+        data=data,
+        made=made,
+        command=f"sfumato evaluate {context.command} --memorisation",
+        findings=tuple(findings),
     )
 
 
