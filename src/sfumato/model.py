@@ -267,10 +267,7 @@ def load(path: Path | str | Run, weights: str = "ema", device: torch.device | st
 
 def _plausible(table: dict[str, Any]) -> dict[str, Any]:
     """Return a configuration's table, unless a number of its network is so large that even checking it takes too long.
-
-    Raises:
-        ValueError: such a number.
-    """
+    Raises ValueError for such a number."""
     lists = [value if isinstance(value, list) else [value] for value in tree.flatten(table["net"]).values()]
     if any(len(values) > 1000 or any(isinstance(n, int) and n > 1_000_000 for n in values) for values in lists):
         raise ValueError("its network is too large to be built")

@@ -24,11 +24,8 @@ _MOST = 200
 
 
 def use(path: Path | str) -> ModuleType:
-    """Run a Python file as a module, and return it; the same file is run once.
-
-    Raises:
-        UserError: there is no such file, or it fails; the line is named.
-    """
+    """Run a Python file as a module, and return it; the same file is run once. Raises `UserError` where there is no
+    such file, or it fails, with the line."""
     file = Path(path).expanduser().resolve()
     if not file.is_file():
         raise UserError(f"--use {path}: there is no such file")

@@ -55,11 +55,8 @@ def pack(graph: bytes, facts: Mapping[str, Any], cost: Cost) -> bytes:
 
 
 def read(file: Path) -> tuple[Facts, bytes, str]:
-    """Return an ONNX file's facts, its content, and the SHA-256 of the file.
-
-    Raises:
-        UserError: no ONNX file of this library's, truncated, altered, or of a later version.
-    """
+    """Return an ONNX file's facts, its content, and the SHA-256 of the file; raises `UserError` for no ONNX file of
+    this library's, a truncated or altered one, or one of a later version."""
     try:
         content = read_regular(file, MOST_BYTES)
     except OSError as error:

@@ -75,11 +75,9 @@ def pack(state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bytes:
 
 
 def read(file: Path) -> tuple[Facts, dict[str, Tensor], str]:
-    """Return a weights file's facts, in the present layout, its tensors, and the SHA-256 of the file.
-
-    Raises:
-        UserError: not written by sfumato, truncated, altered, of a later version, or with a tensor that is not finite.
-    """
+    """Return a weights file's facts, in the present layout, its tensors, and the SHA-256 of the file; raises
+    `UserError` for a file not written by sfumato, truncated, altered, of a later version, or with a tensor that is not
+    finite."""
     try:
         content = read_regular(file, MOST_BYTES)
         tensors: dict[str, Tensor] = safetensors.torch.load(content)

@@ -148,11 +148,8 @@ def check_device(name: str) -> None:
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device `cpu`, `cuda`, `cuda:1` or `mps`, or for `auto` an NVIDIA GPU if there is one.
-
-    Raises:
-        UserError: the device does not exist.
-    """
+    """Return the device `cpu`, `cuda`, `cuda:1` or `mps`, or for `auto` an NVIDIA GPU if there is one; raises
+    `UserError` where there is no such device."""
     check_device(name)
     import torch
 

@@ -34,22 +34,15 @@ class ModelOptions:
 
     @property
     def place(self) -> Path:
-        """The path of the source: a checkpoint's folder for RUN@200k.
-
-        Raises:
-            UserError: there is none.
-        """
+        """The path of the source: a checkpoint's folder for RUN@200k; raises `UserError` where there is none."""
         from sfumato.run.locate import at
 
         return at(self.source)[0]
 
     @property
     def chosen(self) -> str:
-        """Which weights: `ema`, `raw`, `best`, or a file.
-
-        Raises:
-            UserError: an unknown choice, or a choice for a file that is not a run.
-        """
+        """Which weights: `ema`, `raw`, `best`, or a file; raises `UserError` for another choice, or one for a file that
+        is not a run."""
         from sfumato.run.locate import at
 
         place, asked = at(self.source)
@@ -90,11 +83,7 @@ class ModelOptions:
 
 def condition_of(model: Model, label: str | None, guided: bool, usual: bool = False) -> Condition | None:
     """Return the condition that --label means for a model; without one None, or where `usual` that of the training
-    images.
-
-    Raises:
-        UserError: a label that the model does not have, or guidance without a condition.
-    """
+    images. Raises `UserError` for a label that the model does not have, or guidance without a condition."""
     from sfumato.generate.sample import asked, wanted
 
     condition = (wanted if usual else asked)(model, label)

@@ -152,11 +152,8 @@ def _member(family: Family, name: str, words: Sequence[str]) -> type[Verb]:
 
 
 def split_overrides(words: Sequence[str]) -> tuple[tuple[tuple[str, str], ...], list[str]]:
-    """Return the dotted options of a command line, ((key, value), ...) in order, and the other words.
-
-    Raises:
-        UserError: a dotted option without a value, or given twice.
-    """
+    """Return the dotted options of a command line, ((key, value), ...) in order, and the other words; raises
+    `UserError` for one without a value, or given twice."""
     pairs: list[tuple[str, str]] = []
     rest: list[str] = []
     queue = iter(words)

@@ -113,11 +113,8 @@ class Attribute:
 
 
 def rows(attributes: Sequence[Attribute], text: str) -> list[Row]:
-    """Return the conditions that words, as in this module's docstring, ask for; images cycle through them.
-
-    Raises:
-        UserError: no attributes, an unknown name or value (the nearest is named), or an ambiguous word.
-    """
+    """Return the conditions that words, as in this module's docstring, ask for; images cycle through them. Raises
+    `UserError` for an unknown name or value (the nearest is named), an ambiguous word, or no attributes."""
     if not attributes:
         raise UserError(f"the model was trained without labels: leave out '{text}'")
     words, chosen = [word.strip() for word in text.split(",")], dict[str, Row]()

@@ -67,11 +67,8 @@ def from_columns(
 
 
 def pick(labels: Labels, chosen: Sequence[str], where: str) -> Labels:
-    """Return some of the attributes, in the order in which they are named; all where none is named.
-
-    Raises:
-        UserError: there is no such attribute.
-    """
+    """Return some of the attributes, in the order in which they are named; all where none is named. Raises `UserError`
+    where there is no such attribute."""
     if not chosen:
         return labels
     columns = [chosen_index([attribute.name for attribute in labels.attributes], name, where) for name in chosen]

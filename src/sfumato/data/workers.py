@@ -62,11 +62,8 @@ main(*sys.argv[2:])
 
 
 def count_workers(files: int, fewest: int = SMALL) -> int:
-    """Return how many processes to use: $SFUMATO_WORKERS, else one a core, and 0 for fewer files than `fewest`.
-
-    Raises:
-        UserError: $SFUMATO_WORKERS is not a number.
-    """
+    """Return how many processes to use: $SFUMATO_WORKERS, else one a core, and 0 for fewer files than `fewest`; raises
+    `UserError` where that is not a number."""
     if setting := os.environ.get("SFUMATO_WORKERS"):
         if not setting.isdecimal():
             raise UserError(f"SFUMATO_WORKERS is '{setting}': give a number of processes, 0 to use none")

@@ -176,11 +176,8 @@ def gradient(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 def differentiable(
     denoiser: Denoiser, x_t: Tensor, t: Tensor | float, condition: Condition | None
 ) -> tuple[Prediction, Callable[[Tensor], Tensor]]:
-    """Return a prediction, and u -> J^T u for J = d x0 / d x_t; gradients as in `gradient`.
-
-    Raises:
-        ValueError: the denoiser's output has no gradient.
-    """
+    """Return a prediction, and u -> J^T u for J = d x0 / d x_t; gradients as in `gradient`. Raises ValueError where the
+    denoiser's output has none."""
     with torch.inference_mode(False), torch.enable_grad():
         x, further = _variable(x_t)
         prediction = denoiser(x, t, condition)

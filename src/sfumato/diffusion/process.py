@@ -77,11 +77,8 @@ def posterior_coefficients(level_s: Level, level_t: Level) -> tuple[Tensor, Tens
 
 
 def posterior(x_t: Tensor, x_0: Tensor, level_s: Level, level_t: Level) -> Gaussian:
-    """Return q(x_s | x_t, x_0) for any s < t (DDPM Eq. 6-7); at s = 0 it is a point mass at x_0.
-
-    Raises:
-        ValueError: s is not before t.
-    """
+    """Return q(x_s | x_t, x_0) for any s < t (DDPM Eq. 6-7); at s = 0 it is a point mass at x_0. Raises ValueError
+    where s is not before t."""
     check_order(level_s, level_t)
     a, b, variance = posterior_coefficients(level_s, level_t)
     return Gaussian(broadcast(a, x_t) * x_t + broadcast(b, x_0) * x_0, broadcast(variance.log(), x_t))

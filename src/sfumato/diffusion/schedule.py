@@ -41,11 +41,8 @@ def as_time(t: Time, num_steps: int) -> Tensor:
 
 
 def per_row(t: Time, x: Tensor, schedule: Schedule) -> Tensor:
-    """Return the time of each row of a batch x, (B,) float64.
-
-    Raises:
-        ValueError: t = 0, where there is no noise to predict.
-    """
+    """Return the time of each row of a batch x, (B,) float64; raises ValueError for t = 0, where there is no noise to
+    predict."""
     t = as_time(t, schedule.num_steps).to(exact_device(x.device))
     if t.device.type == "cpu" and bool((t <= 0).any()):
         raise ValueError("t = 0 is the image itself, which has no noise to predict: t must lie in (0, 1]")

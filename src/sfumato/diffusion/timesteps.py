@@ -51,10 +51,7 @@ class Uniform:
 @dataclass(frozen=True)
 class LogitNormal:
     """t = sigmoid(z) for z ~ N(mean, std^2), rounded up to the chain (2403.03206, Sec. 3.1); a higher mean is noisier.
-
-    Raises:
-        ValueError: `std` is not above 0.
-    """
+    Raises ValueError where `std` is not above 0."""
 
     mean: float = 0.5
     std: float = 1.0

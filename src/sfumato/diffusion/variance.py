@@ -114,11 +114,8 @@ class Learned:
     """log variance = f log beta + (1 - f) log beta~, with f the prediction's `fraction` (IDDPM Eq. 15)."""
 
     def logvar(self, level_s: Level, level_t: Level, prediction: Prediction, level_next: Level | None = None) -> Tensor:
-        """Return the interpolated log variance, (B, C, H, W); -inf at s = 0 without `level_next`.
-
-        Raises:
-            ValueError: the denoiser predicts no fraction.
-        """
+        """Return the interpolated log variance, (B, C, H, W); -inf at s = 0 without `level_next`. Raises ValueError
+        where the denoiser predicts no fraction."""
         if prediction.fraction is None:
             raise ValueError("this denoiser predicts no variance: use small or large, or train with a learned one")
         small, large = (broadcast(bound, prediction.x0) for bound in bounds(level_s, level_t, level_next))

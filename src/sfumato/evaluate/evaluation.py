@@ -67,11 +67,8 @@ class Evaluation:
         return open_extractor(self.settings.extractor, data.shape, device, data.format)
 
     def needed(self, kinds: Sequence[str] = KINDS) -> list[Stage]:
-        """Return the stages to run for those kinds whose results are not stored yet.
-
-        Raises:
-            UserError: settings that do not fit the model or its images, or an extractor that can't be opened.
-        """
+        """Return the stages to run for those kinds whose results are not stored yet; raises `UserError` for settings
+        that do not fit the model or its images, or an extractor that can't be opened."""
         missing = [kind for kind in kinds if self.stored(kind) is None]
         if "memorisation" in missing:
             self.target.held_out(1)

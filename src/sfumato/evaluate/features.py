@@ -71,10 +71,7 @@ class Extractor:
 
 def open_extractor(spec: str | None, shape: Shape, device: str = "cpu", format: PixelFormat = EIGHT) -> Extractor:
     """Open `wavelets`, `pixels`, `classifier`, `inception:PATH` or `dinov2:PATH`, or for None the best without a file.
-
-    Raises:
-        UserError: no such extractor, no such file, weights of another network, or images that it can't take.
-    """
+    Raises `UserError` for no such extractor, no such file, weights of another network, or images that it can't take."""
     spec = spec or ("classifier" if shape in CLASSIFIERS and format == EIGHT else "wavelets")
     name, _, path = spec.partition(":")
     if path and EXTRACTORS.get(name) and shape[0] not in (1, 3):

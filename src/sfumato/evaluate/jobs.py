@@ -63,11 +63,8 @@ class Stage:
         return sum(job.size for job in self.jobs if self._read(job) is None)
 
     def run(self, progress: Callable[[str], Progress] = silent) -> list[bytes]:
-        """Run the missing jobs, together with other processes, and return every result; progress counts images.
-
-        Raises:
-            OSError: the folder can't be written.
-        """
+        """Run the missing jobs, together with other processes, and return every result; progress counts images. Raises
+        OSError where the folder can't be written."""
         results = {job.name: result for job in self.jobs if (result := self._read(job)) is not None}
         left = [job for job in self.jobs if job.name not in results]
         report, total, done = progress(self.what), sum(job.size for job in left), 0

@@ -55,11 +55,8 @@ def key(settings: dict[str, Any]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Stages:
-    """The stages of one evaluation; attributes as of `Evaluation`, with the folder of the jobs' results.
-
-    Raises:
-        UserError: settings that do not fit the model.
-    """
+    """The stages of one evaluation; attributes as of `Evaluation`, with the folder of the jobs' results. Raises
+    `UserError` for settings that do not fit the model."""
 
     target: Target
     settings: Settings
@@ -127,11 +124,8 @@ class Stages:
         return {"measured_on": self.target.data.fingerprint, "measured_with": [MEASURED_ON, 48]}
 
     def needed(self, sample: bool, score: bool) -> list[Stage]:
-        """Return the stages to run, in order, where images or bits are needed.
-
-        Raises:
-            UserError: nothing is held out, or the model has no such likelihood.
-        """
+        """Return the stages to run, in order, where images or bits are needed; raises `UserError` where nothing is held
+        out, or the model has no such likelihood."""
         variance = self.variance_name == "analytic" and (score or self.recipe.variance == "analytic")
         stages = [self._variance_stage] if variance else []
         return stages + ([self._score_stage] if score else []) + ([self._sample_stage] if sample else [])

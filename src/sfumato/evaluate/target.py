@@ -50,11 +50,7 @@ class Target:
         return values, condition if self.conditional else None
 
     def held_out(self, num: int) -> Tensor:
-        """Return the rows of up to `num` held-out images, in random order.
-
-        Raises:
-            UserError: none is held out.
-        """
+        """Return the rows of up to `num` held-out images, in random order; raises `UserError` where none is."""
         if not len(self.data.held_out):
             raise UserError(
                 f"no image of {self.data.source_name} is held out, so bits and memorisation can't be measured: "
@@ -83,10 +79,7 @@ def open_target(
     on_progress: Progress | None = None,
 ) -> Target:
     """Load a model, as `load`, and open its images, or those that `data` names, in its size, format and vocabulary.
-
-    Raises:
-        UserError: no such weights, images that can't be opened, or labels that the model doesn't have.
-    """
+    Raises `UserError` for no such weights, images that can't be opened, or labels that the model doesn't have."""
     model = load(source, weights, device)
     images = _open(model, data, on_progress)
     if images.vocabulary == model.vocabulary:

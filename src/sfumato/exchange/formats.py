@@ -45,11 +45,8 @@ class Export(Protocol):
     """Writes a model; a frozen dataclass, its fields are options."""
 
     def write(self, model: Model, out: Path) -> Written:
-        """Write the model to a path that does not exist yet: make a folder of it, or a file, as the format is.
-
-        Raises:
-            UserError: the format can't hold the model; it says why, and what can be held.
-        """
+        """Write the model to a path that does not exist yet: make a folder of it, or a file, as the format is; raises
+        `UserError` where the format can't hold the model: why, and what can be held."""
         ...
 
 
@@ -75,11 +72,8 @@ MARK = "sfumato.json"
 
 
 def check_out(out: Path, kind: str, force: bool = False) -> Format:
-    """Return the format of a name, after a check of the path to be written.
-
-    Raises:
-        UserError: an unknown format, a path that can't be one of its files, or one that is there and not forced.
-    """
+    """Return the format of a name, after a check of the path to be written; raises `UserError` for an unknown format, a
+    path that can't be one of its files, or one that is there and not forced."""
     if kind not in EXPORTS:
         raise UserError(f"there is no format '{kind}'{nearest(kind, EXPORTS)}")
     form = EXPORTS[kind]

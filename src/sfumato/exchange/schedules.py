@@ -14,11 +14,8 @@ _NEAR = 2e-6
 
 
 def chain_of(betas: Sequence[float]) -> Chain:
-    """Return the named chain whose betas these are, but for float32; else one of the betas themselves.
-
-    Raises:
-        ValueError: no betas, or one outside (0, 1].
-    """
+    """Return the named chain whose betas these are, but for float32; else one of the betas themselves. Raises
+    ValueError for no betas, or one outside (0, 1]."""
     table = torch.tensor([float(beta) for beta in betas], dtype=torch.float64)
     steps, unit = len(table), len(table) / 1000
     named: list[Chain] = [Cosine(steps)]

@@ -28,11 +28,8 @@ _TOKEN = re.compile(r"\\(?:[A-Za-z]+|\\|[,;|{}% ])|\d+(?:[.,]\d+)*|[A-Za-z]|\s+|
 
 
 def mathml(latex: str, block: bool = False) -> str:
-    """Return a formula as MathML, with the LaTeX as its text alternative.
-
-    Raises:
-        ValueError: what is not in the subset.
-    """
+    """Return a formula as MathML, with the LaTeX as its text alternative; raises ValueError for what is not in the
+    subset."""
     parser = _Parser(_TOKEN.findall(latex), latex)
     inner = parser.row(())
     display = " display='block'" if block else ""

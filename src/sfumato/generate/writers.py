@@ -75,11 +75,8 @@ class Samples:
                 yield start, x
 
     def follow(self) -> int:
-        """Sample what rank 0 samples, to the end of the job, and return its exit code.
-
-        Raises:
-            UserError: the model or the times here are not those of rank 0.
-        """
+        """Sample what rank 0 samples, to the end of the job, and return its exit code; raises `UserError` where the
+        model or the times here are not those of rank 0."""
         code = 0
         for name, values in self.world.orders():
             if name == "stream":

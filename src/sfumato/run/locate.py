@@ -55,11 +55,8 @@ def at(path: Path | str) -> tuple[Path, str | None]:
 
 def locate(path: Path | str | Run, weights: str = "ema") -> Path:
     """Return the weights file that a path (a run, a checkpoint, RUN@IMAGES, a file, a folder with `HUB_WEIGHTS`, a name
-    of `SHIPPED`, hf:USER/NAME) and a choice of weights mean.
-
-    Raises:
-        UserError: there is none, or it can't be downloaded.
-    """
+    of `SHIPPED`, hf:USER/NAME) and a choice of weights mean. Raises `UserError` where there is none, or it can't be
+    downloaded."""
     if not isinstance(path, Run) and str(path).startswith(HUB) and not Path(path).exists():
         return _downloaded(str(path).removeprefix(HUB))
     location, asked = at(path.path if isinstance(path, Run) else path)

@@ -49,11 +49,8 @@ class More:
 
     @classmethod
     def parse(cls, images: str | None, budget: str | None) -> More | None:
-        """Read `500k` or `+500k`, or `1h` or `+1h`; None for neither.
-
-        Raises:
-            UserError: both, or text that is no number of images or length of time.
-        """
+        """Read `500k` or `+500k`, or `1h` or `+1h`; None for neither. Raises `UserError` for both, or text that is no
+        number of images or length of time."""
         if images is not None and budget is not None:
             raise UserError("--budget and --images both say how long to train: give one")
         text = images if images is not None else budget

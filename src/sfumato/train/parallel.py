@@ -99,11 +99,8 @@ def spread(net: nn.Module, world: World, device: torch.device, compiled: bool = 
 
 def recompute(net: Network, on: bool) -> None:
     """Have the blocks of a network keep their inputs only, and compute their activations again for the gradient (Chen
-    et al. 2016, 1604.06174); dropout has the same masks both times.
-
-    Raises:
-        UserError: the network does not say what its blocks are.
-    """
+    et al. 2016, 1604.06174); dropout has the same masks both times. Raises `UserError` where the network does not say
+    what its blocks are."""
     blocks = net.recomputable() if on else []
     if on and not blocks:
         raise UserError(f"train.recompute: {type(net).__name__} has no blocks that can be computed again: set it false")

@@ -18,11 +18,8 @@ _OPTIONAL = ("watch/", "scale/")
 
 
 def matched(parts: State, state: State, shards: Shards) -> dict[str, dict[str, Tensor]]:
-    """Return the whole tensors of a state that fill the parts of one.
-
-    Raises:
-        UserError: the tensors are of another network.
-    """
+    """Return the whole tensors of a state that fill the parts of one; raises `UserError` where the tensors are of
+    another network."""
     try:
         found = {
             kind: {

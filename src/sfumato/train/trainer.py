@@ -384,11 +384,8 @@ class Trainer:
 
     @torch.no_grad()
     def load(self, state: dict[str, dict[str, Tensor]], images: int) -> None:
-        """Copy a state, as `state()` returned it, in place, so that every tensor keeps its memory layout.
-
-        Raises:
-            UserError: the tensors are of another network.
-        """
+        """Copy a state, as `state()` returned it, in place, so that every tensor keeps its memory layout; raises
+        `UserError` where the tensors are of another network."""
         self._given = matched(self._parts(), state, self.shards)
         if self.history is not None:
             self.history = LossHistory(state["optim"]["history/losses"], state["optim"]["history/seen"])

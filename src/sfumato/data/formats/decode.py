@@ -50,11 +50,8 @@ _TURNS = {2: (0, 0, 1), 3: (0, 1, 1), 4: (0, 1, 0), 5: (1, 0, 0), 6: (1, 0, 1), 
 
 
 def read_picture(file: File) -> Picture:
-    """Decode a file's first frame, turned as its EXIF orientation says.
-
-    Raises:
-        Unreadable: not an allowed format, too many pixels, damaged, or of a mode that is not read.
-    """
+    """Decode a file's first frame, turned as its EXIF orientation says; raises `Unreadable` for a format that is not
+    allowed, too many pixels, damage, or a mode that is not read."""
     file = _in_memory(file)
     if is_array(file):
         return Picture(as_pixels(view_picture(file)))

@@ -168,10 +168,7 @@ def read_values(
     alpha: bool = False,
 ) -> Reading:
     """Return a picture with holes filled, on the background unless `alpha`, in one depth, clamped; arguments as `Form`.
-
-    Raises:
-        Unreadable: nothing but missing data, floats that are not finite, or that can't have that depth.
-    """
+    Raises `Unreadable` for nothing but missing data, or floats that are not finite or can't have that depth."""
     whole = without_holes(picture.pixels, nodata)
     filled = replace(picture, pixels=whole.pixels)
     pixels = whole.pixels if alpha else flattened(filled, background)

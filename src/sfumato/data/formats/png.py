@@ -67,11 +67,8 @@ class _Png(NamedTuple):
 
 
 def rows_missing(file: File) -> bool:
-    """Return whether a PNG's data unpack to fewer bytes than its header promises.
-
-    Raises:
-        OSError, struct.error, KeyError, IndexError, zlib.error: it is damaged in another way.
-    """
+    """Return whether a PNG's data unpack to fewer bytes than its header promises; raises OSError, struct.error,
+    KeyError, IndexError or zlib.error where it is damaged in another way."""
     png = _Png.of(file)
     expected, packed, stream = png.length, png.packed, zlib.decompressobj()
     while packed and expected > 0:

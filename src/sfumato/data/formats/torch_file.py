@@ -319,11 +319,7 @@ def _legacy(file: IO[bytes], objects: tuple[str, ...] = ()) -> Any:
 
 
 def tensors_in(table: Any) -> dict[str, Tensor]:
-    """Return the tensors of a table of names and `Stored`, read.
-
-    Raises:
-        NotPlain: it holds anything else.
-    """
+    """Return the tensors of a table of names and `Stored`, read; raises `NotPlain` where it holds anything else."""
     if not isinstance(table, Mapping) or not all(type(key) is str for key in table):
         raise NotPlain("no table of named tensors")
     if not all(isinstance(value, Stored) for value in table.values()):

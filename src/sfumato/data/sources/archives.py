@@ -125,11 +125,7 @@ def is_zip(path: Path) -> bool:
 
 
 def zip_source(path: Path) -> FileSource:
-    """Return a source of the images in a zip archive.
-
-    Raises:
-        UserError: it is damaged or holds no file.
-    """
+    """Return a source of the images in a zip archive; raises `UserError` where it is damaged or holds no file."""
     path = path.resolve()
     members = _listed_zip(path)
     return _source([path], None, members, lambda member: _unzipped(path, member))
@@ -200,11 +196,8 @@ def is_tar(path: Path) -> bool:
 
 
 def tar_source(paths: Sequence[Path], name: str | None = None) -> FileSource:
-    """Return a source of the images in tar archives, called like the first by default.
-
-    Raises:
-        UserError: one is damaged from its beginning or unpacks to too much, or none holds a file.
-    """
+    """Return a source of the images in tar archives, called like the first by default; raises `UserError` where one is
+    damaged from its beginning or unpacks to too much, or none holds a file."""
     paths = [path.resolve() for path in paths]
     beside: dict[str, dict[str, str]] = {}
     roots = [[path.name] if len(paths) > 1 else [] for path in paths]

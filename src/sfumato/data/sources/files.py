@@ -94,11 +94,8 @@ class FileSource:
 
 
 def folder_source(folder: Path, wanted: Container[str] | None = None) -> FileSource:
-    """Return a source of the images in a folder, or of those with the wanted names.
-
-    Raises:
-        UserError: the folder can't be listed, or holds no file.
-    """
+    """Return a source of the images in a folder, or of those with the wanted names; raises `UserError` where the folder
+    can't be listed, or holds no file."""
     name, folder = printable(str(folder)), folder.resolve()
     entries = sorted(_walk(folder), key=lambda entry: entry[0].parts)
     entries = [entry for entry in entries if wanted is None or entry[0].parts[-1] in wanted]

@@ -60,11 +60,8 @@ def find_celeba(folder: Path) -> tuple[Path, Path, Path | None] | None:
 
 
 def celeba_source(folder: Path, attributes: Path, partition: Path | None) -> FileSource:
-    """Return a source of CelebA's pictures and attributes, in the files that `find_celeba` found.
-
-    Raises:
-        UserError: the pictures can't be listed, or no picture trains.
-    """
+    """Return a source of CelebA's pictures and attributes, in the files that `find_celeba` found; raises `UserError`
+    where the pictures can't be listed, or no picture trains."""
     parts = {} if partition is None else _parts(partition)
     faces = folder_source(folder, parts if partition else None)
     names = [faces.origin(i) for i in range(len(faces))]
@@ -172,10 +169,7 @@ _IMAGES = re.compile(r"(.*)images([.-])idx3([.-])ubyte(\.gz)?")
 
 def find_idx(folder: Path) -> Path | None:
     """Return a folder's idx file of images; of several the one that says "train", of a file and its gzip the file.
-
-    Raises:
-        UserError: several files of images, and not exactly one says "train".
-    """
+    Raises `UserError` for several files of which not exactly one says so."""
     files = sorted(path for path in folder.iterdir() if _IMAGES.fullmatch(path.name))
     files = [path for path in files if not (path.suffix == ".gz" and path.with_suffix("") in files)]
     chosen = [path for path in files if "train" in path.name] if len(files) > 1 else files
@@ -192,10 +186,8 @@ def is_idx(path: Path) -> bool:
 
 def read_idx(path: Path) -> Pixels:
     """Read one idx file of bytes, gzipped where its name ends in .gz; returns uint8 of the shape that its header says.
-
-    Raises:
-        UserError: not idx, not bytes, truncated or longer than it says, damaged, or of more than 4 GiB.
-    """
+    Raises `UserError` for a file that is not idx, not bytes, damaged, shorter or longer than it says, or of more than 4
+    GiB."""
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             start = file.read(4)

@@ -65,10 +65,7 @@ def _source(
 
 def parquet_source(paths: Sequence[Path], name: str | None = None) -> FileSource:
     """Return a source of the pictures in Parquet files, all with the same columns, called like the first by default.
-
-    Raises:
-        UserError: pyarrow is missing, or a file can't be read or has no column of pictures.
-    """
+    Raises `UserError` where pyarrow is missing, or a file can't be read or has no column of pictures."""
     shown = printable(str(paths[0]))
     try:
         parquet = import_module("pyarrow.parquet")
@@ -148,11 +145,8 @@ def from_huggingface(dataset: Any, name: str = "dataset", key: str | None = None
 
 
 def open_huggingface(name: str) -> FileSource:
-    """Return a source of a data set of the hub or on the disk, by `hf:NAME` or `hf:NAME:SPLIT`.
-
-    Raises:
-        UserError: `datasets` is missing, or there is no such data set, or it can't be reached.
-    """
+    """Return a source of a data set of the hub or on the disk, by `hf:NAME` or `hf:NAME:SPLIT`; raises `UserError`
+    where `datasets` is missing, or there is no such data set, or it can't be reached."""
     _, own, split = [*name.split(":", 2), "train"][:3]
     shown = printable(name)
     try:

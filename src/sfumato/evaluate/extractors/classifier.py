@@ -61,11 +61,7 @@ def asset(name: str) -> Path:
 
 
 def open_features(path: Path, shape: Shape, device: str, format: PixelFormat) -> Extractor:
-    """Open the shipped classifier for images of a shape.
-
-    Raises:
-        UserError: no classifier is for such images.
-    """
+    """Open the shipped classifier for images of a shape; raises `UserError` where there is none."""
     if shape not in CLASSIFIERS:
         sizes = ", ".join(f"{'x'.join(map(str, s))} ({name})" for s, name in CLASSIFIERS.items())
         raise UserError(

@@ -25,11 +25,8 @@ Net = TypeVar("Net", bound=nn.Module)
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], str]:
-    """Return a file's tensors by name, and the SHA-256 of the file.
-
-    Raises:
-        UserError: there is no such file, or it holds anything but named tensors.
-    """
+    """Return a file's tensors by name, and the SHA-256 of the file; raises `UserError` where there is no such file, or
+    it holds anything but named tensors."""
     if not path.is_file():
         raise UserError(f"there is no file of weights '{path}': give the path of one that you have")
     try:
@@ -48,11 +45,8 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], str]:
 
 
 def fill(net: Net, state: Mapping[str, Tensor], path: Path, name: str) -> Net:
-    """Give a network, built on the meta device, its weights, and return it ready to be used.
-
-    Raises:
-        UserError: a tensor is missing, too many, or of another shape; it names the first.
-    """
+    """Give a network, built on the meta device, its weights, and return it ready to be used; raises `UserError` that
+    names the first tensor that is missing, too many, or of another shape."""
     expected = {key: tuple(t.shape) for key, t in net.state_dict().items() if not key.endswith("num_batches_tracked")}
     present = {key: tuple(t.shape) for key, t in state.items() if not key.endswith("num_batches_tracked")}
     for key in [*expected, *present]:

@@ -63,11 +63,8 @@ def write_folder(model: Model, folder: Path, name: str, licence: Licence) -> Wri
 
 
 def upload(folder: Path, name: str, private: bool) -> str:
-    """Upload a folder's files to the hub, as one commit, and return its address.
-
-    Raises:
-        UserError: huggingface_hub is not installed, no one is logged in, or the hub refuses.
-    """
+    """Upload a folder's files to the hub, as one commit, and return its address; raises `UserError` where
+    huggingface_hub is not installed, no one is logged in, or the hub refuses."""
     try:
         import huggingface_hub
     except ImportError:
