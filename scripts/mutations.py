@@ -1622,16 +1622,16 @@ MUTATIONS = [
     ),
     M(
         "card: figures of other weights",
-        "exchange/hub/card.py",
-        'if report["settings"].get("weights") != model.sha256:',
-        'if not report["settings"].get("weights"):',
+        "evaluate/results.py",
+        'report["settings"]["weights"] == model.sha256',
+        'report["settings"]["weights"]',
         "tests/exchange/test_hub.py",
     ),
     M(
         "card: the newest result, of however few images",
         "exchange/hub/card.py",
-        'if kind not in found or report["settings"].get("num", 0) >=',
-        'if kind not in found or report["settings"].get("num", 0) >= 0 *',
+        'key=lambda report: report["settings"].get("num", 0))',
+        "key=lambda report: 0)",
         "tests/exchange/test_hub.py",
     ),
     M(

@@ -13,7 +13,7 @@ from sfumato.conditions.attributes import Attribute
 from sfumato.conditions.table import Attributes
 from sfumato.conditions.vocabulary import AttributeVocabulary
 from sfumato.errors import UserError
-from sfumato.evaluate.target import results_folder
+from sfumato.evaluate.results import results_folder
 
 KIND, AGE = Attribute("kind", ("a", "b", "c")), Attribute("age", mean=40.0, std=10.0)
 MODEL = AttributeVocabulary((KIND, AGE))

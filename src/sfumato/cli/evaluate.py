@@ -170,8 +170,9 @@ class Evaluate(RecipeOptions):
         """Load the target."""
         from sfumato.evaluate.evaluation import Evaluation
         from sfumato.evaluate.jobs import silent
+        from sfumato.evaluate.results import results_folder
         from sfumato.evaluate.settings import Settings
-        from sfumato.evaluate.target import open_target, results_folder
+        from sfumato.evaluate.target import open_target
 
         reading = progress if first else silent
         options = ("num", "seed", "variance", "method", "repeats", "extractor", "real")

@@ -99,9 +99,10 @@ def measured(model: Model, recipe: Recipe, batch: int, silent: bool = False) -> 
         return None
     from sfumato.cli import console
     from sfumato.evaluate import jobs
+    from sfumato.evaluate.results import results_folder
     from sfumato.evaluate.settings import Settings
     from sfumato.evaluate.stages import Stages
-    from sfumato.evaluate.target import open_target, results_folder
+    from sfumato.evaluate.target import open_target
     from sfumato.generate.recipe import Recipe
 
     progress = jobs.silent if silent else console.progress

@@ -44,7 +44,7 @@ from sfumato.diffusion.variance import VARIANCES
 from sfumato.evaluate.cache import split_rows
 from sfumato.evaluate.extractors import wavelets
 from sfumato.evaluate.target import Target, open_target
-from sfumato.evaluate.verdict import Verdict, judge
+from sfumato.evaluate.verdict import Verdict, clamped, judge
 from sfumato.generate.recipe import Recipe
 from sfumato.generate.sample import Report, prepare
 from sfumato.model import Model, load
@@ -87,27 +87,22 @@ class Bench:
         self.target, self.model, self.num, self.seed = target, target.model, num, seed
         self.codec, self.device, self.default = self.model.codec, self.model.device, Recipe().resolve(self.model)
         self.train = split_rows(target.data, "train")
-        self.x_0, self.condition = self._images(self.train[:REFERENCE])
+        self.x_0, self.condition = self.target.encoded(self.train[:REFERENCE])
         self.pixels = self.codec.to_pixels(self.x_0)
         self.shape = self.codec.image_shape
-        self.features = wavelets.features(shown(self.pixels))
+        self.features = wavelets.features(clamped(self.pixels.float()))
         parts = torch.split(self.train[:NEIGHBOURS], REFERENCE)
         self.neighbours = torch.cat([reduced(self._pixels(rows)) for rows in parts])
         self.probe = self._probe()
         self.on_progress, self.done, self.total = on_progress, 0, 0
 
-    def _images(self, rows: Tensor) -> tuple[Tensor, Condition | None]:
-        """x_0 and conditions of images, on the device."""
-        values, condition = self.target.rows(rows)
-        return self.codec.encode(values).to(self.device), None if condition is None else condition.to(self.device)
-
     def _pixels(self, rows: Tensor) -> Tensor:
-        return self.codec.to_pixels(self._images(rows)[0])
+        return self.codec.to_pixels(self.target.encoded(rows)[0])
 
     def _probe(self) -> Probe:
         data = self.target.data
         rows = split_rows(data, "held_out") if len(data.held_out) >= FEWEST else self.train
-        x_0, condition = self._images(rows[: self.num])
+        x_0, condition = self.target.encoded(rows[: self.num])
         index = torch.arange(len(x_0), device=self.device)
         eps = [normal(self.seed, Purpose.HELD_OUT_NOISE, index, tuple(x_0.shape[1:]), step=i) for i in range(LEVELS)]
         variance, mean = torch.var_mean(self.x_0, 0, unbiased=False)
@@ -192,7 +187,7 @@ class Bench:
 
     def judge(self, images: Tensor) -> Verdict:
         """Return the verdict on pixels (N, C, H, W)."""
-        verdict = judge(self.features.cpu(), wavelets.features(shown(images)).cpu(), self.shape)
+        verdict = judge(self.features.cpu(), wavelets.features(clamped(images.float())).cpu(), self.shape)
         assert verdict is not None, "a data set has at least two images"
         return verdict
 
@@ -280,11 +275,6 @@ def examine(target: Target, path: Path, num: int, seed: int, on_progress: Report
         images=model.images,
         shape=bench.shape,
     )
-
-
-def shown(pixels: Tensor) -> Tensor:
-    """Return pixels as they are when they are shown: clamped to [-1, 1], NaN as -1."""
-    return pixels.float().nan_to_num(-1.0, 1.0, -1.0).clamp(-1, 1)
 
 
 def permuted(condition: Condition, texts: list[str]) -> Condition:

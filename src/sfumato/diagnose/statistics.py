@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sfumato.evaluate.verdict import clamped
+
 EDGE = 1 - 1 / 255
 """Beyond it a pixel becomes byte 0 or 255."""
 SIDE = 32
@@ -54,7 +56,7 @@ class ImageStatistics:
 
 def image_statistics(images: Tensor) -> ImageStatistics:
     """Measure a set of pixels (N, C, H, W), N > 1, clamped to [-1, 1], as they are when they are shown; NaN is -1."""
-    x = _clamped(images)
+    x = clamped(images.double())
     channels = x.transpose(0, 1).flatten(1)
     ordered = channels.sort(1).values  # torch.quantile takes 2^24 values at most
     low, high = (ordered[:, round(q * (channels.shape[1] - 1))] for q in (0.01, 0.99))
@@ -73,11 +75,7 @@ def image_statistics(images: Tensor) -> ImageStatistics:
 
 def nearest(x: Tensor, y: Tensor) -> Tensor:
     """Return (N,), the root-mean-square difference of each image of x (N, C, H, W) from the nearest of y."""
-    return _distances(_clamped(x), _clamped(y)).min(1).values
-
-
-def _clamped(images: Tensor) -> Tensor:
-    return images.double().nan_to_num(-1.0, 1.0, -1.0).clamp(-1, 1)
+    return _distances(clamped(x.double()), clamped(y.double())).min(1).values
 
 
 def _distances(x: Tensor, y: Tensor) -> Tensor:
@@ -87,9 +85,11 @@ def _distances(x: Tensor, y: Tensor) -> Tensor:
     return distances.div_(x[0].numel() ** 0.5)
 
 
-def reduced(x: Tensor) -> Tensor:
-    """Return images averaged over squares until their sides are at most `SIDE`, as distances take them."""
-    factor = -(-max(x.shape[-2:]) // SIDE)
+def reduced(x: Tensor, side: int = SIDE) -> Tensor:
+    """Return images averaged over squares until their sides are at most `side`; bytes stay bytes."""
+    factor = -(-max(x.shape[-2:]) // side)
+    if x.dtype == torch.uint8 and factor > 1:
+        return reduced(x.float(), side).round().to(x.dtype)
     pooled: Tensor = F.avg_pool2d(x, factor, ceil_mode=True) if factor > 1 else x
     return pooled
 

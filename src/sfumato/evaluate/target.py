@@ -22,8 +22,6 @@ from sfumato.errors import UserError
 from sfumato.evaluate.cache import split_rows
 from sfumato.evaluate.jobs import Progress
 from sfumato.model import Model, load
-from sfumato.run.folder import Run
-from sfumato.run.locate import ASSETS, run_of
 
 LOG = logging.getLogger("sfumato")
 
@@ -48,6 +46,12 @@ class Target:
         """Return stored values of images by row, and their conditions where the model takes any."""
         values, condition = self.data.rows(rows)
         return values, condition if self.conditional else None
+
+    def encoded(self, rows: Tensor) -> tuple[Tensor, Condition | None]:
+        """Return x_0 of images by row and their conditions, on the model's device."""
+        values, condition = self.rows(rows)
+        device = self.model.device
+        return self.model.codec.encode(values.to(device)), None if condition is None else condition.to(device)
 
     def held_out(self, num: int) -> Tensor:
         """Return the rows of up to `num` held-out images, in random order; raises `UserError` where none is."""
@@ -114,13 +118,3 @@ def brought_to(config: DataConfig, shape: tuple[int, int, int], format: PixelFor
     """Return a configuration that crops and resizes images to a shape (C, H, W) and stores them in a format."""
     reach = None if format.levels else (format.low, format.high)
     return replace(config, channels=shape[0], size=shape[1:], depth=format.kind, range=reach)
-
-
-def results_folder(source: Path) -> Path:
-    """Return the folder of a source's results: a run's own, or one beside a weights file; for a model that comes along
-    one in the working folder."""
-    if source.parent == ASSETS:
-        return Path("evaluation")
-    if source.is_dir():
-        return (run_of(source / "ema.safetensors") or Run(source)).evaluation
-    return (run_of(source) or Run(source.parent)).evaluation

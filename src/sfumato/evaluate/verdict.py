@@ -163,8 +163,13 @@ def judge(real: Tensor, generated: Tensor, shape: Shape) -> Verdict | None:
 def judge_pixels(real: Tensor, generated: Tensor) -> Verdict | None:
     """Judge pixels (N, C, H, W) in [-1, 1], as `judge`."""
     shape = (real.shape[1], real.shape[2], real.shape[3])
-    ours, theirs = (features(x[:MOST].float().nan_to_num(-1.0, 1.0, -1.0).clamp(-1, 1)) for x in (real, generated))
+    ours, theirs = (features(clamped(x[:MOST].float())) for x in (real, generated))
     return judge(ours, theirs, shape)
+
+
+def clamped(pixels: Tensor) -> Tensor:
+    """Return pixels as they are when they are shown: clamped to [-1, 1], NaN as -1."""
+    return pixels.nan_to_num(-1.0, 1.0, -1.0).clamp(-1, 1)
 
 
 def _three(value: float) -> str:

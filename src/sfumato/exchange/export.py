@@ -77,11 +77,7 @@ def export(
         os.replace(part, out)
     finally:
         for path in (part, old):
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else _unlink(path)
+            with suppress(OSError):
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
     sync(out.parent)
     return written
-
-
-def _unlink(path: Path) -> None:
-    with suppress(OSError):
-        path.unlink()

@@ -22,11 +22,12 @@ from torch import Tensor
 
 from sfumato.conditions.protocol import cycled
 from sfumato.data import Dataset
+from sfumato.diagnose.statistics import reduced
 from sfumato.diffusion import VARIANCES, Denoiser, Noise, Prediction, Schedule, Variance, marginal
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.denoiser import Counted
 from sfumato.errors import UserError
-from sfumato.evaluate.target import Target, open_target, results_folder
+from sfumato.evaluate.target import Target, open_target
 from sfumato.explain.effort import SIDE, Effort
 from sfumato.explain.figure import Missing
 from sfumato.explain.packing import Array, f32, f64, i16, u8
@@ -36,7 +37,7 @@ from sfumato.generate.sample import sample
 from sfumato.model import Model, load
 from sfumato.report.figures import spaced
 from sfumato.run.folder import Run
-from sfumato.run.locate import ASSETS, run_of
+from sfumato.run.locate import run_of
 from sfumato.run.summary import RunSummary
 
 Report = Callable[[int, int], None]
@@ -185,11 +186,6 @@ class Context:
         """How the model is named on a command line."""
         return shlex.quote(self.name)
 
-    @property
-    def results(self) -> Path | None:
-        """Where `evaluate` puts its results; None where no folder is the model's own."""
-        return None if self.model.path.parent == ASSETS else results_folder(self.model.path)
-
     def conditions(self, num: int) -> Condition | None:
         """Return what samples 0 .. num - 1 are conditioned on: as the training images are."""
         if self.model.vocabulary is None:
@@ -201,11 +197,11 @@ class Context:
 
     def shown(self, x: Tensor) -> Tensor:
         """Return x (n, ...) as bytes to look at, sides of at most `SIDE`."""
-        return reduced(self.model.codec.shown(x.to(self.model.device)).cpu())
+        return reduced(self.model.codec.shown(x.to(self.model.device)).cpu(), SIDE)
 
     def pictures(self, rows: Tensor | NDArray[np.int64]) -> Tensor:
         """Return images by row as bytes to look at, sides of at most `SIDE`."""
-        return reduced(torch.from_numpy(np.array(self.data.shown(np.asarray(rows)))))
+        return reduced(torch.from_numpy(np.array(self.data.shown(np.asarray(rows)))), SIDE)
 
     @cached_property
     def images(self) -> Images:
@@ -302,15 +298,6 @@ class Context:
         """What the page depends on, in twelve letters."""
         parts = (self.model.sha256, "" if self.target is None else self.data.fingerprint, self.seed)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
-
-
-def reduced(x: Tensor) -> Tensor:
-    """Return pictures (n, C, H, W) averaged over squares until their sides are at most `SIDE`; bytes stay bytes."""
-    factor = -(-max(x.shape[-2:]) // SIDE)
-    if factor == 1:
-        return x
-    small = torch.nn.functional.avg_pool2d(x.float(), factor, ceil_mode=True)
-    return small.round().to(x.dtype) if x.dtype == torch.uint8 else small
 
 
 def cut(text: str, most: int = 60) -> str:

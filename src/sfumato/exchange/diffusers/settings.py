@@ -72,10 +72,7 @@ def to_ours(table: Mapping[str, Any], patch: int = 1, time_scale: float = 1.0) -
         UserError: a setting that our networks don't have.
         KeyError, TypeError, ValueError: not such a table.
     """
-    settings = DEFAULTS | {name: table[name] for name in DEFAULTS if name in table}
-    for name, allowed in _FIXED.items():
-        if settings[name] not in allowed:
-            raise UserError(f"{name} = {settings[name]!r} is not supported (only {allowed[0]!r} is)")
+    settings = _settings(table, _FIXED, "")
     widths = [int(width) for width in settings["block_out_channels"]]
     down, up = _attends(settings["down_block_types"], _DOWN), _attends(settings["up_block_types"], _UP)
     if not len(widths) == len(down) == len(up) or down != up[::-1]:
@@ -89,26 +86,14 @@ def to_ours(table: Mapping[str, Any], patch: int = 1, time_scale: float = 1.0) -
             f"attn_norm_num_groups = {attention_groups} differs from norm_num_groups, which is not supported"
         )
     config = GeneralUNetConfig(
-        base=base,
-        multipliers=tuple(width // base for width in widths),
-        blocks=int(settings["layers_per_block"]),
-        attention=tuple(level for level, attends in enumerate(down) if attends),
-        dropout=float(settings["dropout"]),
-        groups=groups,
-        entrance=widths[0],
-        time_width=widths[0],
-        embedding=int(settings["time_embedding_dim"] or 4 * widths[0]),
-        cosine_first=bool(settings["flip_sin_to_cos"]),
-        frequency_shift=int(settings["freq_shift"]),
-        eps=float(settings["norm_eps"]),
-        scale_shift=scale_shift,
-        halving=_halving(settings),
-        doubling=_resampling(settings["up_block_types"][:-1], "ResnetUpsampleBlock2D", "AttnUpBlock2D", settings, "up"),
-        head_width=0 if head is None else int(head),
-        attend_middle=bool(settings["add_attention"]),
-        patch=patch,
-        time_scale=time_scale,
-    )
+        base=base, multipliers=tuple(width // base for width in widths), blocks=int(settings["layers_per_block"]),
+        attention=tuple(level for level, attends in enumerate(down) if attends), dropout=float(settings["dropout"]),
+        groups=groups, entrance=widths[0], time_width=widths[0],
+        embedding=int(settings["time_embedding_dim"] or 4 * widths[0]), cosine_first=bool(settings["flip_sin_to_cos"]),
+        frequency_shift=int(settings["freq_shift"]), eps=float(settings["norm_eps"]), scale_shift=scale_shift,
+        halving=_halving(settings), doubling=_resampling(settings, "up"), head_width=0 if head is None else int(head),
+        attend_middle=bool(settings["add_attention"]), patch=patch, time_scale=time_scale,
+    )  # fmt: skip
     return _plain(config)
 
 
@@ -138,10 +123,7 @@ def _types(table: Mapping[str, Any]) -> list[Any]:
 
 def score_to_ours(table: Mapping[str, Any]) -> GeneralUNetConfig:
     """Return our configuration of an NCSN++ without its preconditioning; arguments and errors as `to_ours`."""
-    settings = DEFAULTS | {name: table[name] for name in DEFAULTS if name in table}
-    for name, allowed in _SCORE.items():
-        if settings[name] not in allowed:
-            raise UserError(f"{name} = {settings[name]!r} is not supported in a score network (only {allowed[0]!r} is)")
+    settings = _settings(table, _SCORE, " in a score network")
     widths, half = [int(width) for width in settings["block_out_channels"]], 0.5**0.5
     down, up = _attends(settings["down_block_types"], _SKIP_DOWN), _attends(settings["up_block_types"], _SKIP_UP)
     if not len(widths) == len(down) == len(up) or down != up[::-1] or int(table.get("in_channels", 3)) != 3:
@@ -159,6 +141,15 @@ def score_to_ours(table: Mapping[str, Any]) -> GeneralUNetConfig:
         output_scale=half, halving="block", doubling="block", resample_shortcut=True, up_attention="last",
         head_width=0 if head is None else int(head), waves="random", taps=(1, 3, 3, 1), encoder="skip", decoder="skip",
     )  # fmt: skip
+
+
+def _settings(table: Mapping[str, Any], known: Mapping[str, tuple[Any, ...]], where: str) -> dict[str, Any]:
+    """A network's settings with the defaults, after a check of those of which only some values are read."""
+    settings = DEFAULTS | {name: table[name] for name in DEFAULTS if name in table}
+    for name, allowed in known.items():
+        if settings[name] not in allowed:
+            raise UserError(f"{name} = {settings[name]!r} is not supported{where} (only {allowed[0]!r} is)")
+    return settings
 
 
 def _plain(config: GeneralUNetConfig) -> UNetConfig:
@@ -181,15 +172,13 @@ def general(config: UNetConfig) -> GeneralUNetConfig:
     """Return a U-Net's configuration with every option written out, `head_width` in place of `heads` where all heads
     have one width."""
     if isinstance(config, GeneralUNetConfig):
-        wide = config
-    else:
-        base = math.gcd(*config.widths)
-        wide = GeneralUNetConfig(
-            base, tuple(width // base for width in config.widths), config.blocks, config.attention, config.heads,
-            config.dropout, config.patch, config.groups,
-            entrance=config.entrance, time_width=config.time_width, embedding=config.embedding,
-        )  # fmt: skip
-    return wide
+        return config
+    base = math.gcd(*config.widths)
+    return GeneralUNetConfig(
+        base, tuple(width // base for width in config.widths), config.blocks, config.attention, config.heads,
+        config.dropout, config.patch, config.groups,
+        entrance=config.entrance, time_width=config.time_width, embedding=config.embedding,
+    )  # fmt: skip
 
 
 def _attends(types: Any, known: Mapping[str, bool]) -> list[bool]:
@@ -200,15 +189,15 @@ def _attends(types: Any, known: Mapping[str, bool]) -> list[bool]:
 
 
 def _halving(settings: Mapping[str, Any]) -> str:
-    kind = _resampling(
-        settings["down_block_types"][:-1], "ResnetDownsampleBlock2D", "AttnDownBlock2D", settings, "down"
-    )
+    kind = _resampling(settings, "down")
     return {0: "low", 1: "conv"}[int(settings["downsample_padding"])] if kind == "conv" else kind
 
 
-def _resampling(types: Any, block: str, attends: str, settings: Mapping[str, Any], way: str) -> str:
-    """Whether all levels are resampled by a convolution (`conv`) or a residual block (`block`)."""
-    own = settings[f"{way}sample_type"]
+def _resampling(settings: Mapping[str, Any], way: str) -> str:
+    """Whether all levels on the way `down` or `up` are resampled by a convolution (`conv`) or a residual block
+    (`block`)."""
+    own, types = settings[f"{way}sample_type"], settings[f"{way}_block_types"][:-1]
+    block, attends = f"Resnet{way.title()}sampleBlock2D", f"Attn{way.title()}Block2D"
     if own not in ("conv", "resnet"):
         raise UserError(f"{way}sample_type = {own!r} is not supported (only 'conv' and 'resnet' are)")
     kinds = {"block" if kind == block or (kind == attends and own == "resnet") else "conv" for kind in types}

@@ -16,7 +16,7 @@ from typing import Any
 from sfumato import __version__
 from sfumato.data.sources.builtin import BUILTIN
 from sfumato.data.sources.protocol import printable
-from sfumato.evaluate.target import results_folder
+from sfumato.evaluate.results import stored_results
 from sfumato.evaluate.text import TITLES
 from sfumato.exchange.imports import NO_DATA
 from sfumato.model import Model
@@ -44,24 +44,10 @@ class Licence:
 def results(model: Model) -> dict[str, dict[str, Any]]:
     """Return of each kind the result that `sfumato evaluate` stored for exactly these weights: the one of the most
     images, the newest of these."""
-    found: dict[str, dict[str, Any]] = {}
-    for kind in KINDS:
-        files = sorted(results_folder(model.path).glob(f"{kind}-*.json"), key=lambda file: file.stat().st_mtime)
-        for report in filter(None, map(_report, files)):
-            if report["settings"].get("weights") != model.sha256:
-                continue
-            if kind not in found or report["settings"].get("num", 0) >= found[kind]["settings"].get("num", 0):
-                found[kind] = report
-    return found
-
-
-def _report(file: Path) -> dict[str, Any] | None:
-    """A file of results; None where it is damaged."""
-    try:
-        report = json.loads(file.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return report if isinstance(report, dict) and {"result", "settings", "notes"} <= report.keys() else None
+    newest_last = sorted(stored_results(model), key=lambda stored: stored[0].stat().st_mtime)
+    of_most = sorted((report for _, report in newest_last), key=lambda report: report["settings"].get("num", 0))
+    found = {report["kind"]: report for report in of_most}
+    return {kind: found[kind] for kind in KINDS if kind in found}
 
 
 def card(model: Model, name: str, licence: Licence, reports: Mapping[str, dict[str, Any]], label: str | None) -> str:

@@ -46,9 +46,7 @@ def terms(context: Context, side: str, steps: Tensor) -> Terms | None:
         return None
     rows = split_rows(context.data, side)[: context.effort.scored]
     model, total = context.model, context.total
-    values, condition = context.needed.rows(rows)
-    condition = None if condition is None else condition.to(model.device)
-    x_0 = model.codec.encode(values.to(model.device))
+    x_0, condition = context.needed.encoded(rows)
     bound = Bound(context.variance, model.codec.decoder)
     noise = Noise(context.seed, torch.arange(len(rows), device=model.device), model.shape)
     columns: list[list[Tensor]] = [[], [], []]

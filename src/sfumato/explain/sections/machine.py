@@ -9,9 +9,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from sfumato.diagnose.statistics import reduced
 from sfumato.diffusion import marginal
 from sfumato.errors import UserError
-from sfumato.explain.context import Context, cut, reduced
+from sfumato.explain.context import Context, cut
+from sfumato.explain.effort import SIDE
 from sfumato.explain.figure import Figure, Missing
 from sfumato.explain.packing import u8
 from sfumato.generate.pictures import evenly, tiles
@@ -44,7 +46,7 @@ def _grids(context: Context) -> Figure | None:
             continue
         if found and images.shape[1:] != found[0].shape[1:]:
             continue
-        found.append(reduced(torch.from_numpy(images[:TILES].copy())).numpy())
+        found.append(reduced(torch.from_numpy(images[:TILES].copy()), SIDE).numpy())
         moments.append(int(paths[n].stem))
     if not found:
         return None

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sfumato.evaluate.cache import split_rows
+from sfumato.evaluate.results import stored_results
 from sfumato.evaluate.text import verdict_of, words
 from sfumato.evaluate.verdict import Distance, Verdict, judge_pixels
 from sfumato.explain.context import Context
 from sfumato.explain.figure import Figure, Missing
+from sfumato.run.locate import ASSETS
 
 REAL = 512
 """Training images that the samples are compared with."""
-_LARGEST, _MOST = 1_000_000, 20
-"""Bytes of a result that is read, and results that are."""
+_MOST = 20
+"""Results that are shown."""
 
 
 def collect(context: Context) -> Figure:
@@ -59,30 +60,22 @@ def judged(context: Context) -> Verdict | None:
     if context.target is None:
         return None
     codec = context.model.codec
-    values, _ = context.target.rows(split_rows(context.data, "train")[:REAL])
-    real, ours = codec.encode(values.to(context.model.device)), context.samples.to(context.model.device)
+    real, _ = context.target.encoded(split_rows(context.data, "train")[:REAL])
+    ours = context.samples.to(context.model.device)
     return judge_pixels(codec.to_pixels(real).cpu(), codec.to_pixels(ours).cpu())
 
 
 def evaluated(context: Context) -> list[dict[str, Any]]:
     """Return the results of `sfumato evaluate` for these very weights: kind, text, and the measures of quality."""
-    folder = context.results
-    paths = sorted(folder.glob("*-*.json")) if folder is not None and folder.is_dir() else []
-    found = []
-    for path in paths[:_MOST]:
-        if (report := _result(path, context.model.sha256)) is not None:
-            found.append(report)
-    return found
+    if context.model.path.parent == ASSETS:  # no folder is its own
+        return []
+    shown = (_shown(file, report) for file, report in stored_results(context.model)[:_MOST])
+    return [result for result in shown if result is not None]
 
 
-def _result(path: Path, sha256: str) -> dict[str, Any] | None:
-    """A result that can be read and is of these weights; a damaged one is left out."""
+def _shown(file: Path, report: dict[str, Any]) -> dict[str, Any] | None:
+    """A result as it is shown; a damaged one is left out."""
     try:
-        if path.stat().st_size > _LARGEST:
-            return None
-        report = json.loads(path.read_bytes())
-        if sha256 not in json.dumps(report["settings"]):
-            return None
         measures = report["result"].get("measures", []) if report["kind"] == "quality" else []
         table = [
             [m["name"], m["value"], m["low"], m["high"], m["floor"], m.get("better", ""), str(m["extractor"])]
@@ -92,8 +85,8 @@ def _result(path: Path, sha256: str) -> dict[str, Any] | None:
         if table:  # the terminal's own table is not shown beside the page's
             numbers = f"{measures[0]['num_generated']:,} samples and {measures[0]['num_real']:,} real images."
             lines = [*filter(None, (verdict_of(report),)), numbers, *report["notes"]]
-        return {"kind": str(report["kind"]), "lines": lines, "measures": table, "file": path.name}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {"kind": str(report["kind"]), "lines": lines, "measures": table, "file": file.name}
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

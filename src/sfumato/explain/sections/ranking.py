@@ -22,9 +22,7 @@ def losses(context: Context, rows: Tensor, steps: Tensor) -> Tensor:
     model, columns = context.model, []
     noise = Noise(context.seed, torch.zeros(1, dtype=torch.int64, device=model.device), model.shape)
     for part in torch.split(torch.arange(len(rows)), BATCH):
-        values, condition = context.needed.rows(rows[part])
-        condition = None if condition is None else condition.to(model.device)
-        x_0 = model.codec.encode(values.to(model.device))
+        x_0, condition = context.needed.encoded(rows[part])
         found = []
         for k, step in enumerate(steps.tolist()):
             t, eps = step / context.total, noise.step(k).expand_as(x_0)

@@ -6,8 +6,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sfumato.diagnose.statistics import reduced
 from sfumato.diffusion import State
-from sfumato.explain.context import Context, reduced
+from sfumato.explain.context import Context
+from sfumato.explain.effort import SIDE
 from sfumato.explain.figure import Figure
 from sfumato.explain.packing import u8, unit
 from sfumato.generate.pictures import evenly
@@ -75,7 +77,7 @@ def _shown(context: Context, x: Tensor) -> Tensor:
 
 def _pixels(context: Context, x: Tensor) -> Tensor:
     """States (n, F, ...) as pixels."""
-    pixels = reduced(context.model.codec.to_pixels(x.flatten(0, 1)).cpu())
+    pixels = reduced(context.model.codec.to_pixels(x.flatten(0, 1)).cpu(), SIDE)
     return pixels.reshape(*x.shape[:2], *pixels.shape[1:])
 
 

@@ -37,8 +37,8 @@ def collect(context: Context) -> Figure:
     made = {name: [drawn(name, n) for n in counts] for name in COMPARED}
     grain = None
     if context.target is not None:
-        values, _ = context.needed.rows(training_rows(context.data)[:_REAL])
-        grain = image_statistics(context.model.codec.to_pixels(context.model.codec.encode(values))).grain
+        x_0, _ = context.needed.encoded(training_rows(context.data)[:_REAL])
+        grain = image_statistics(context.model.codec.to_pixels(x_0)).grain
     rows: list[dict[str, Any]] = [
         {
             "sampler": name,
