@@ -9,17 +9,7 @@ import torch
 from scipy import stats
 
 from sfumato.diffusion.noise import Noise, Purpose, normal, permutation, philox, uniform, words
-
-# kat_vectors of Random123 (Salmon et al. 2011), philox4x32, 10 rounds
-KNOWN = [
-    ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
-    ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
-    (
-        (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
-        (0xA4093822, 0x299F31D0),
-        (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
-    ),
-]
+from sfumato.verify.process import KNOWN
 
 
 def plain_philox(counter: tuple[int, ...], key: tuple[int, int]) -> tuple[int, ...]:

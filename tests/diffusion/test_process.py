@@ -40,26 +40,6 @@ def test_the_iterated_chain_equals_the_closed_form(schedule: Schedule) -> None:
         assert torch.allclose(variance, closed.variance.expand_as(variance), rtol=1e-10)
 
 
-def test_the_chain_sampled_step_by_step_has_the_closed_forms_moments() -> None:
-    schedule, x = Linear(num_steps=40), torch.full((60_000, 1), 0.7, dtype=torch.float64)
-    x_0 = x
-    for i in range(1, 41):
-        x = forward_step(x, schedule((i - 1) / 40), schedule(i / 40)).sample(images(60_000, (1,), seed=i))
-        if i in (1, 10, 25, 40):
-            closed = marginal(x_0, schedule(i / 40))
-            assert abs(x.mean() - closed.mean.mean()) < 4 * float(closed.std) / 60_000**0.5
-            assert abs(x.var() / closed.variance - 1) < 4 * (2 / 60_000) ** 0.5
-
-
-def test_one_step_is_ddpm_equation_2() -> None:
-    schedule, x = Linear(), images()
-    for i in (1, 2, 500, 1000):
-        beta = schedule.betas()[i - 1]
-        step = forward_step(x, schedule((i - 1) / 1000), schedule(i / 1000))
-        assert torch.allclose(step.mean, (1 - beta).sqrt() * x, rtol=1e-10)
-        assert float(step.variance) == pytest.approx(float(beta), rel=1e-9)
-
-
 @EVERY
 @pytest.mark.parametrize(("s", "t"), [(0.1, 0.11), (0.2, 0.9), (0.5, 1.0), (0.0, 0.4)])
 def test_posterior_is_bayes_rule(schedule: Schedule, s: float, t: float) -> None:
@@ -78,52 +58,6 @@ def test_posterior_is_bayes_rule(schedule: Schedule, s: float, t: float) -> None
             - marginal(x_0, level_t).log_prob(x_t)
         )
         assert torch.allclose(q.log_prob(x_s), bayes, rtol=1e-6, atol=1e-6)
-
-
-def test_posterior_is_ddpm_equation_7() -> None:
-    schedule, x_0, x_t = Linear(), images(seed=1), images(seed=2)
-    betas = schedule.betas()
-    alphas, abars = 1 - betas, (1 - betas).cumprod(0)
-    for i in (2, 3, 400, 1000):
-        alpha, beta, abar, before = alphas[i - 1], betas[i - 1], abars[i - 1], abars[i - 2]
-        mean = (before.sqrt() * beta * x_0 + alpha.sqrt() * (1 - before) * x_t) / (1 - abar)
-        q = posterior(x_t, x_0, schedule((i - 1) / 1000), schedule(i / 1000))
-        assert torch.allclose(q.mean, mean, rtol=1e-8, atol=1e-10)
-        assert float(q.variance) == pytest.approx(float((1 - before) / (1 - abar) * beta), rel=1e-8)
-
-
-@pytest.mark.parametrize("i", [1, 2, 300, 1000])
-def test_reverse_mean_is_ddpm_equation_11(i: int) -> None:
-    schedule, x_t, eps = Linear(), images(seed=1), images(seed=2)
-    beta, abar = schedule.betas()[i - 1], schedule(i / 1000).abar
-    x0 = (x_t - (1 - abar).sqrt() * eps) / abar.sqrt()
-    step = reverse(Prediction(x0, eps), x_t, schedule((i - 1) / 1000), schedule(i / 1000), Small())
-    expected = (x_t - beta / (1 - abar).sqrt() * eps) / (1 - beta).sqrt()
-    assert torch.allclose(step.mean, expected, rtol=1e-8, atol=1e-8)
-
-
-def test_variances_are_beta_and_beta_tilde() -> None:
-    schedule, prediction = Linear(), Prediction(images(), images(seed=1))
-    betas, abars = schedule.betas(), (1 - schedule.betas()).cumprod(0)
-    for i in (2, 500, 1000):
-        levels = schedule((i - 1) / 1000), schedule(i / 1000)
-        large, small = Large().logvar(*levels, prediction).exp(), Small().logvar(*levels, prediction).exp()
-        assert float(large) == pytest.approx(float(betas[i - 1]), rel=1e-8)
-        tilde = betas[i - 1] * (1 - abars[i - 2]) / (1 - abars[i - 1])
-        assert float(small) == pytest.approx(float(tilde), rel=1e-8)
-    assert float(Small().logvar(schedule(0.0), schedule(0.001), prediction)) == -torch.inf
-
-
-@pytest.mark.parametrize("rule", [Small(), Large()])
-def test_respaced_variances_follow_the_skipped_chain(rule) -> None:
-    """A step over many equals beta and beta~ of the chain whose abar are the kept ones."""
-    schedule, prediction = Linear(), Prediction(images(), images(seed=1))
-    abar_s, abar_t = schedule(0.3).abar, schedule(0.45).abar
-    beta = 1 - abar_t / abar_s
-    expected = beta if isinstance(rule, Large) else beta * (1 - abar_s) / (1 - abar_t)
-    assert float(rule.logvar(schedule(0.3), schedule(0.45), prediction).exp()) == pytest.approx(
-        float(expected), rel=1e-9
-    )
 
 
 def test_bounds_hold_at_the_extremes_of_the_data() -> None:

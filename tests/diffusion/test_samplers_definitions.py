@@ -21,7 +21,7 @@ from sfumato.diffusion.samplers.pndm import PNDM, _weights
 from sfumato.diffusion.samplers.protocol import Sampler, State, sample, trajectory
 from sfumato.diffusion.samplers.unipc import UniPC
 from sfumato.diffusion.schedule import Cosine, Linear
-from sfumato.diffusion.variance import Large, Small
+from sfumato.diffusion.variance import Small
 
 from .common import Mute, images, noise, random_function
 
@@ -56,15 +56,6 @@ def test_one_ddim_step_is_equations_12_and_16(eta: float, s: float, t: float) ->
     z = noise(3).step(2)
     expected = abar_s.sqrt() * x0 + (1 - abar_s - sigma**2).sqrt() * eps + sigma * z
     assert torch.allclose(DDIM(eta).step(NETWORK, state, s, noise(3)).x, expected, atol=1e-8)
-
-
-def test_one_ancestral_step_is_algorithm_2() -> None:
-    schedule, i = Linear(), 400
-    beta, abar = schedule.betas()[i - 1], schedule(i / 1000).abar
-    state = State(images(3), i / 1000, step=7)
-    mean = (state.x - beta / (1 - abar).sqrt() * NETWORK(state.x, i / 1000).eps) / (1 - beta).sqrt()
-    x = Ancestral(Large()).step(NETWORK, state, (i - 1) / 1000, noise(3)).x
-    assert torch.allclose(x, mean + beta.sqrt() * noise(3).step(7), atol=1e-8)
 
 
 @pytest.mark.parametrize("name", ["euler", "dpmpp-1"])

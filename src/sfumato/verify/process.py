@@ -20,7 +20,7 @@ from sfumato.verify.check import Errors, Examinations, Setting
 EXAMINATIONS = Examinations()
 
 # (counter, key, words): the known answers of philox4x32 with 10 rounds (Salmon et al. 2011, Random123)
-_KNOWN = (
+KNOWN = (
     ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
     ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
     (
@@ -41,7 +41,7 @@ _KNOWN = (
 def published_vectors(setting: Setting) -> Errors:
     """Philox4x32-10 on the device against the words that its authors publish."""
     wrong = 0
-    for counter, key, words in _KNOWN:
+    for counter, key, words in KNOWN:
         first, second, third, fourth = (torch.tensor(word, device=setting.device) for word in counter)
         actual = noise.philox((first, second, third, fourth), (key[0], key[1]))
         wrong += sum(int(a) != b for a, b in zip(actual, words, strict=True))
