@@ -73,18 +73,21 @@ def refused(sfumato: Command) -> Callable[..., str]:
     return command
 
 
+def trained(factory: pytest.TempPathFactory, name: str, *words: str) -> Path:
+    """Train with small values of the options, in a folder of the session, and return the run."""
+    path = factory.mktemp("runs") / name
+    assert main(["train", *words, "--run", str(path), *TINY]) == 0
+    return path
+
+
 @pytest.fixture(scope="session")
 def labelled(tmp_path_factory: pytest.TempPathFactory, _cache: None) -> Path:
     """A finished run on the digits and their labels, with a rate at which a few steps make the labels matter."""
-    path = tmp_path_factory.mktemp("runs") / "labelled"
-    words = ["--images", "80", "--data.labels", "source", "--optim.lr", "0.03"]
-    assert main(["train", "digits", "--run", str(path), *words, *TINY]) == 0
-    return path
+    words = ("digits", "--images", "80", "--data.labels", "source", "--optim.lr", "0.03")
+    return trained(tmp_path_factory, "labelled", *words)
 
 
 @pytest.fixture(scope="session")
 def plain(tmp_path_factory: pytest.TempPathFactory, _cache: None) -> Path:
     """A finished run on the digits without labels."""
-    path = tmp_path_factory.mktemp("runs") / "plain"
-    assert main(["train", "digits", "--run", str(path), "--images", "80", *TINY]) == 0
-    return path
+    return trained(tmp_path_factory, "plain", "digits", "--images", "80")

@@ -8,18 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfumato.cli.main import main
 from sfumato.edit import INPAINTERS
 
 from ..codec.haar import Haar  # noqa: F401  registers the codec
-from .conftest import TINY, Command
+from .conftest import Command, trained
 
 
 @pytest.fixture(scope="module")
 def haar(tmp_path_factory: pytest.TempPathFactory, _cache: None) -> Path:
-    path = tmp_path_factory.mktemp("runs") / "haar"
-    assert main(["train", "faces", "--run", str(path), "--images", "16", "--codec.kind", "haar", *TINY]) == 0
-    return path
+    return trained(tmp_path_factory, "haar", "faces", "--images", "16", "--codec.kind", "haar")
 
 
 @pytest.fixture

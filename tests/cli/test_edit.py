@@ -12,9 +12,8 @@ import pytest
 from PIL import Image
 
 from sfumato.cli.edit import VERB
-from sfumato.cli.main import check_command, main
 
-from .conftest import TINY, Command
+from .conftest import Command, trained
 
 RNG = np.random.default_rng(2)
 STEPS = ("--steps", 4, "--num", 2)
@@ -23,9 +22,7 @@ STEPS = ("--steps", 4, "--num", 2)
 @pytest.fixture(scope="session")
 def faces(tmp_path_factory: pytest.TempPathFactory, _cache: None) -> Path:
     """A finished run on a few faces in colour."""
-    path = tmp_path_factory.mktemp("runs") / "faces"
-    assert main(["train", "faces", "--run", str(path), "--images", "16", *TINY]) == 0
-    return path
+    return trained(tmp_path_factory, "faces", "faces", "--images", "16")
 
 
 @pytest.fixture
@@ -45,16 +42,6 @@ def files(tmp_path: Path) -> None:
 def folder(name: str = "out") -> dict[str, np.ndarray]:
     """The images of a folder of results, by name."""
     return {path.stem: np.asarray(Image.open(path)) for path in sorted(Path(name).glob("*.png"))}
-
-
-@pytest.mark.parametrize("verb", VERB.verbs)
-def test_every_verb_explains_itself_with_examples_that_parse(verb: str, sfumato: Command) -> None:
-    result = sfumato("edit", verb, "--help")
-    assert result.code == 0
-    examples = [line.split() for line in result.out.splitlines() if line.startswith(f"  sfumato edit {verb}")]
-    assert examples
-    for words in examples:
-        check_command(words[1:])
 
 
 def test_no_word_is_a_question_for_help(sfumato: Command) -> None:

@@ -10,19 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfumato.cli.main import main
 from sfumato.diffusion import SAMPLERS
 
-from .conftest import TINY, Command
+from .conftest import Command, trained
 
 FLOW = ("--diffusion.schedule.kind", "flow", "--diffusion.parameterization", "velocity")
 
 
 @pytest.fixture(scope="module")
 def flow(tmp_path_factory: pytest.TempPathFactory, _cache: None) -> Path:
-    path = tmp_path_factory.mktemp("runs") / "flow"
-    assert main(["train", "digits", "--run", str(path), "--images", "80", *FLOW, *TINY]) == 0
-    return path
+    return trained(tmp_path_factory, "flow", "digits", "--images", "80", *FLOW)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

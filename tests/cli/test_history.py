@@ -7,21 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from sfumato.cli.main import main
 from sfumato.explain import Context
 from sfumato.run.folder import Run
 
-from .conftest import TINY, Command
+from .conftest import TINY, Command, trained
 
-WORDS = ["--images", "80", "--train.keep", "every 24", "--ema.snapshots", "4", *TINY]
+WORDS = ("--images", "80", "--train.keep", "every 24", "--ema.snapshots", "4")
 
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory, _cache: None) -> Path:
     """A finished run that keeps states of 24, 48 and 72 images."""
-    path = tmp_path_factory.mktemp("runs") / "kept"
-    assert main(["train", "digits", "--run", str(path), *WORDS]) == 0
-    return path
+    return trained(tmp_path_factory, "kept", "digits", *WORDS)
 
 
 def test_a_state_is_sampled_described_and_measured_by_its_images(kept: Path, sfumato: Command) -> None:
@@ -76,7 +73,7 @@ def test_a_branch_and_a_run_with_its_weights(kept: Path, sfumato: Command, tmp_p
     assert "from 48 images on: optim.lr 0.006 -> 0.0001" in branched.out
     assert "finished: 80 images" in branched.out
     assert f"a branch of {kept}@48, from 48 images on" in sfumato("info", "branch").out
-    begun = sfumato("train", "digits", "--run", "begun", "--init", "branch", *WORDS)
+    begun = sfumato("train", "digits", "--run", "begun", "--init", "branch", *WORDS, *TINY)
     assert begun.code == 0, begun.err
     assert "begun with branch: " in begun.out
     assert "tensors taken over" in begun.out

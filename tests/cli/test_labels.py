@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-from sfumato.cli.main import main
 from sfumato.conditions.table import Attributes
 from sfumato.conditions.vocabulary import AttributeVocabulary
 from sfumato.errors import UserError
@@ -19,16 +18,14 @@ from sfumato.generate.recipe import Recipe
 from sfumato.generate.sample import asked, sample
 from sfumato.model import Model, load
 
-from .conftest import TINY, Command
+from .conftest import Command, trained
 
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory, _cache: None) -> Path:
     """A run on faces that knows their hair and glasses."""
-    path = tmp_path_factory.mktemp("runs") / "faces"
-    known = ["--data.labels", "source", "--data.attributes", "hair,glasses", "--optim.lr", "0.03"]
-    assert main(["train", "faces", "--run", str(path), "--images", "80", *known, *TINY]) == 0
-    return path
+    known = ("--data.labels", "source", "--data.attributes", "hair,glasses", "--optim.lr", "0.03")
+    return trained(tmp_path_factory, "faces", "faces", "--images", "80", *known)
 
 
 def with_dropout(model: Model, dropout: float) -> Model:

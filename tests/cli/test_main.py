@@ -14,6 +14,7 @@ from PIL import Image
 
 from sfumato.cli import habits
 from sfumato.cli import main as main_module
+from sfumato.cli.edit import VERB as EDITS
 from sfumato.cli.main import VERBS, check_command, main
 from sfumato.config.config import Config, to_dict
 from sfumato.config.tree import flatten
@@ -51,9 +52,9 @@ def test_the_first_help_does_without_the_option_parser() -> None:
     assert all(f"  {verb}" in said.stdout for verb in VERBS)
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", [*VERBS, *(f"edit {verb}" for verb in EDITS.verbs)])
 def test_every_verb_explains_itself_with_examples_that_parse(verb: str, sfumato: Command) -> None:
-    result = sfumato(verb, "--help")
+    result = sfumato(*verb.split(), "--help")
     assert result.code == 0
     examples = [line.split() for line in result.out.splitlines() if line.startswith(f"  sfumato {verb}")]
     assert examples

@@ -18,22 +18,8 @@ if TYPE_CHECKING:
     from sfumato.data.sources.protocol import Picture, Source, Unreadable
     from sfumato.data.sources.tables import from_huggingface
 
-_HOMES = {
-    "BUILTIN": "sources.builtin",
-    "Batch": "dataset",
-    "Dataset": "dataset",
-    "Picture": "sources.protocol",
-    "Source": "sources.protocol",
-    "Unreadable": "sources.protocol",
-    "describe_sources": "sources.builtin",
-    "from_arrays": "sources.arrays",
-    "from_dataset": "sources.arrays",
-    "from_huggingface": "sources.tables",
-    "open_data": "dataset",
-    "open_source": "sources.opening",
-}
 __all__ = [
     "BUILTIN", "Batch", "DataConfig", "Dataset", "Picture", "Source", "Unreadable", "describe_sources",
     "from_arrays", "from_dataset", "from_huggingface", "open_data", "open_source",
 ]  # fmt: skip
-__getattr__, __dir__ = lazy(__name__, _HOMES)
+__getattr__, __dir__ = lazy(__name__, __file__)

@@ -241,20 +241,7 @@ def check(
     total -= len(others)
     kind = records["kind"][0].decode() if len(records) else "8"
     format = format_of(kind, *(look.range or (0.0, 1.0)))
-    return Report(
-        source,
-        config,
-        total,
-        records,
-        conditions,
-        faults,
-        duplicates,
-        far,
-        mirror,
-        others,
-        format,
-        values,
-    )
+    return Report(source, config, total, records, conditions, faults, duplicates, far, mirror, others, format, values)
 
 
 def _look(source: Source, config: DataConfig) -> Look:

@@ -42,16 +42,19 @@ from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.level import Level
 from sfumato.diffusion.noise import NoiseSource
 from sfumato.diffusion.samplers.protocol import State
-from sfumato.diffusion.schedule import step_levels
+from sfumato.diffusion.schedule import Schedule, step_levels
 from sfumato.diffusion.variance import Small, reverse
 
 Predictions = tuple[tuple[float, Tensor], ...]
 """Predictions x0^ with their lambda, the newest first."""
 
 
-def half_logsnr(level: Level) -> float:
-    """Return lambda = log(alpha / sigma), from -inf (pure noise) to inf (the image)."""
-    return float(level.logsnr) / 2
+def stride(schedule: Schedule, s: float, t: float) -> tuple[Level, Level, float, float]:
+    """Return the levels at s and t, lambda = log(alpha / sigma) at t, from -inf (pure noise) to inf (the image), and
+    the step h in lambda from t to s."""
+    level_s, level_t = step_levels(schedule, s, t)
+    lambda_s, lambda_t = float(level_s.logsnr) / 2, float(level_t.logsnr) / 2
+    return level_s, level_t, lambda_t, lambda_s - lambda_t
 
 
 def usable(history: Predictions, lambda_t: float) -> Predictions:
@@ -98,9 +101,7 @@ class DPMSolver:
         self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition | None = None
     ) -> State:
         """Go from state.t to s with the predictions so far."""
-        level_s, level_t = step_levels(denoiser.schedule, s, state.t)
-        lambda_t = half_logsnr(level_t)
-        h = half_logsnr(level_s) - lambda_t
+        level_s, level_t, lambda_t, h = stride(denoiser.schedule, s, state.t)
         prediction = denoiser(state.x, state.t, condition)
         history = ((lambda_t, prediction.x0), *usable(state.history, lambda_t))[: self.order]
         if math.isinf(h) or len(history) == 1:
@@ -134,9 +135,7 @@ class DPMSolverSDE:
         self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition | None = None
     ) -> State:
         """Go from state.t to s: mean + std z, and the predicted image at s = 0."""
-        level_s, level_t = step_levels(denoiser.schedule, s, state.t)
-        lambda_t = half_logsnr(level_t)
-        h = half_logsnr(level_s) - lambda_t
+        level_s, level_t, lambda_t, h = stride(denoiser.schedule, s, state.t)
         prediction = denoiser(state.x, state.t, condition)
         history = ((lambda_t, prediction.x0), *usable(state.history, lambda_t))[: self.order]
         image = prediction.x0 if math.isinf(h) or len(history) == 1 else _middle(h, history)

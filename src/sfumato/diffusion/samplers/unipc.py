@@ -30,9 +30,8 @@ from torch import Tensor
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.noise import NoiseSource
-from sfumato.diffusion.samplers.dpm import Predictions, half_logsnr, usable
+from sfumato.diffusion.samplers.dpm import Predictions, stride, usable
 from sfumato.diffusion.samplers.protocol import State
-from sfumato.diffusion.schedule import step_levels
 
 
 def _weights(ratios: Sequence[float], h: float, variant: str) -> list[float]:
@@ -107,9 +106,7 @@ class UniPC:
         self, denoiser: Denoiser, state: State, s: float, noise: NoiseSource, condition: Condition | None = None
     ) -> State:
         """Correct the image at state.t with the prediction made there, then predict the one at s."""
-        level_s, level_t = step_levels(denoiser.schedule, s, state.t)
-        lambda_t = half_logsnr(level_t)
-        h = half_logsnr(level_s) - lambda_t
+        level_s, level_t, lambda_t, h = stride(denoiser.schedule, s, state.t)
         prediction = denoiser(state.x, state.t, condition)
         x: Tensor = state.x
         history: Predictions = ()
