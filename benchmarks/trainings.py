@@ -25,7 +25,7 @@ from sfumato.config.presets import recipe, resolve
 from sfumato.data import Dataset, open_data
 from sfumato.errors import UserError
 from sfumato.generate.recipe import Recipe
-from sfumato.generate.sample import prepare
+from sfumato.generate.sample import prepare, wanted
 from sfumato.train.choose import choose
 from sfumato.train.trainer import Trainer
 
@@ -62,6 +62,7 @@ class Sfumato:
         name, self.recipe = reason.partition(":")[0], Recipe()
         if earlier:
             config = resolve(name, overrides={**given, **_earlier(data.shape)})
+            data = open_data(config.data)
             self.recipe = Recipe("dpmpp-2", steps=20, grid="logsnr")
         unknown = replace(config, train=replace(config.train, images=10**9, budget=None))
         self.trainer = Trainer(unknown, data)
@@ -80,7 +81,8 @@ class Sfumato:
     def sample(self, num: int, seed: int) -> Iterator[Tensor]:
         model = self.trainer.model()
         model.net.eval()
-        for _, x in prepare(model, self.recipe).stream(num, seed, batch=50):
+        usual = wanted(model, None)  # labels as the training images have them, or none
+        for _, x in prepare(model, self.recipe, usual).stream(num, seed, condition=usual, batch=50):
             yield model.codec.decode(x)
 
 

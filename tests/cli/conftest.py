@@ -90,4 +90,4 @@ def labelled(tmp_path_factory: pytest.TempPathFactory, _cache: None) -> Path:
 @pytest.fixture(scope="session")
 def plain(tmp_path_factory: pytest.TempPathFactory, _cache: None) -> Path:
     """A finished run on the digits without labels."""
-    return trained(tmp_path_factory, "plain", "digits", "--images", "80")
+    return trained(tmp_path_factory, "plain", "digits", "--images", "80", "--labels", "none")

@@ -72,8 +72,9 @@ class Train:
     """images a step (train.batch); the preset's by default"""
     size: Annotated[str | None, option("N|WxH")] = None
     """width and height to which images are cropped and resized (data.size); chosen by the images by default"""
-    labels: Annotated[str | None, option("source|FILE")] = None
-    """train with labels: of the source, such as its sub-folders, or of a CSV or JSON Lines file (data.labels)"""
+    labels: Annotated[str | None, option("source|FILE|none")] = None
+    """train with labels: of the source, such as its sub-folders, or of a CSV or JSON Lines file (data.labels); the
+    source's classes by default, where every image has one"""
     config: Annotated[Path | None, option("FILE.toml")] = None
     """a TOML file, whose values replace the preset's"""
     device: Annotated[str, option("auto|cpu|cuda|mps")] = "auto"
@@ -134,7 +135,7 @@ class Train:
         from sfumato.run.folder import Run
         from sfumato.run.locate import locate
         from sfumato.run.places import spelled_as_begun
-        from sfumato.train.choose import choose, default_run, flip_as_begun, resume
+        from sfumato.train.choose import as_begun, choose, default_run, resume
         from sfumato.train.extend import with_length_of
         from sfumato.train.plan import check_source
 
@@ -166,8 +167,8 @@ class Train:
         values = {"data.source": self.data} | values | _length(more)
         config, data, reason = choose(self.preset, self.config, values, device, reading, self.init)
         run = Run(self.run or default_run(data.source_name))
-        if "data.flip" not in values and self.config is None:
-            config, data = flip_as_begun(config, data, run)
+        if self.config is None:
+            config, data = as_begun(config, data, run, values)
         if run.exists():  # another length is `more`
             config = with_length_of(config, run.config())
         return config, run, data, reason

@@ -173,6 +173,11 @@ def _ours() -> dict[str, Preset]:
     }
 
 
+def is_ours(name: str) -> bool:
+    """Return whether a preset is one of our own, and not one with published settings."""
+    return name in _OURS
+
+
 _SUMMARIES = {
     "small": "up to {side}x{side} pixels, minutes to an hour on a CPU",
     "medium": "up to {side}x{side} pixels, hours on a CPU or minutes on a GPU",
@@ -185,7 +190,8 @@ _IMPROVED = (
 )
 _HO_CODE = "the authors' code, hojonathanho/diffusion"
 
-PRESETS: dict[str, Preset] = _ours() | {
+_OURS = _ours()
+PRESETS: dict[str, Preset] = _OURS | {
     "cifar10-ddpm": Preset(
         _published(32, (1, 2, 2, 2), 1, dropout=0.1, variance="large", lr=2e-4, batch=128, steps=800_000),
         "the published CIFAR-10 network (35.7M parameters), 32x32, days on a GPU",

@@ -83,6 +83,7 @@ class Dataset:
             None where there are none.
         findings: what is probably wrong with the values; also among the notes.
         captions: a text for each image, empty where it has none; None where no image has one. Nothing trains on them.
+        offered: the source's own labels, used or not.
     """
 
     config: DataConfig
@@ -100,6 +101,7 @@ class Dataset:
     whole: Pixels | None = None
     captions: tuple[str, ...] | None = None
     findings: tuple[Finding, ...] = ()
+    offered: Labels | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -264,7 +266,7 @@ def open_data(
             f"'{source.name}' holds only one readable image: training needs at least 2, and a good model thousands"
         )
     format, range_note = _format(stored, config)
-    labels = _labels(stored, config, source)
+    offered, labels = _labels(stored, config, source)
     train, held_out, split_note = _split(stored, config, source)
     labels = trained(labels, train)
     conditions = torch.from_numpy(labels.conditions)
@@ -293,6 +295,7 @@ def open_data(
         format=format,
         captions=None if labels.captions is None else tuple(caption or "" for caption in labels.captions),
         findings=tuple(found),
+        offered=offered,
     )
 
 
@@ -332,12 +335,12 @@ def _split(
     return split_as(stored.digests, np.array([origin in held_out for origin in stored.origins]), layout.where)
 
 
-def _labels(stored: Stored, config: DataConfig, source: Source) -> Labels:
-    """The labels that the configuration chooses."""
+def _labels(stored: Stored, config: DataConfig, source: Source) -> tuple[Labels, Labels]:
+    """The labels that the source offers, and those that the configuration chooses."""
     own, tables = stored.labels, layout_of(source).tables
     if config.labels not in ("none", "source"):
         labels = _from_file(config.labels, stored, config, source)
-        return labels if labels.captions else replace(labels, captions=own.captions)
+        return own, labels if labels.captions else replace(labels, captions=own.captions)
     try:
         own = with_tables(own, tables, stored.origins)
     except UserError as error:
@@ -349,10 +352,10 @@ def _labels(stored: Stored, config: DataConfig, source: Source) -> Labels:
         files = f", some in {', '.join(table.origin for table in tables[:3])}" if tables else ""
         note = f"the source's labels ({names}{files}) are not used; data.labels=source trains with them"
         notes = (note,) if own.attributes else own.notes
-        return Labels((), own.conditions[:, :0], notes, own.captions)
+        return own, Labels((), own.conditions[:, :0], notes, own.captions)
     if not own.attributes:
         raise unlabelled(source)
-    return pick(own, config.attributes, source.name)
+    return own, pick(own, config.attributes, source.name)
 
 
 def _from_file(name: str, stored: Stored, config: DataConfig, source: Source) -> Labels:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from sfumato.config import presets
 from sfumato.config.config import Config, read_toml
@@ -21,6 +23,9 @@ from sfumato.train.plan import check_source
 if TYPE_CHECKING:
     import torch
 
+CLASS_SIZE = 20
+"""Images of a class, on average, from which on a model learns the classes of its images without being asked."""
+
 
 def choose(
     preset: str | None,
@@ -34,7 +39,8 @@ def choose(
 
     Args:
         preset: its name; None chooses by the images. It mirrors images (`data.flip`) only where the mirror test says
-            that sides do not matter, unless file or overrides decide it.
+            that sides do not matter, and one of our own learns from the classes of the source (`classes_of`), unless
+            file or overrides decide it.
         file: a TOML file, whose values replace the preset's.
         overrides: text by dotted key, `data.source` among them.
         device: what will train.
@@ -62,11 +68,14 @@ def choose(
             base = replace(base, net=donor.net, diffusion=donor.diffusion, codec=donor.codec)
             reason += f"; network and process are those of {init}"
     config = presets.resolve(None if base else preset, file, overrides, base=base)
-    chosen = "data.flip" in overrides or (file is not None and "flip" in read_toml(file).get("data", {}))
-    asks = config.data.flip and not chosen
+    laid = {} if file is None else read_toml(file).get("data", {})
+    decided = {*overrides, *(f"data.{name}" for name in laid)}
+    asks = config.data.flip and "data.flip" not in decided
     wanted = replace(config.data, flip=False) if asks else config.data
     if data is None or data.config != wanted:
         data = open_data(wanted, on_progress=on_progress)
+    if presets.is_ours(preset) and "data.labels" not in decided and (classes := classes_of(data)):
+        config, data = learning(classes, config, data)
     if asks:
         config, data = flip_if_allowed(config, data)
     over = "" if file is None else f"; {file} is laid over it"
@@ -101,14 +110,44 @@ def flip_if_allowed(config: Config, data: Dataset) -> tuple[Config, Dataset]:
     return replace(config, data=own), replace(data, config=own, notes=(*data.notes, note))
 
 
-def flip_as_begun(config: Config, data: Dataset, run: Run) -> tuple[Config, Dataset]:
-    """Return the configuration and its images with the `data.flip` of a run that was begun with the same other data."""
+def classes_of(data: Dataset) -> int:
+    """Return how many classes the images have where a model is to learn them without being asked, else 0.
+
+    They are the only labels that the source offers; every training image has one, and a class `CLASS_SIZE` images on
+    average. A network that is told the class makes better images, at the price of a table of a few thousand numbers.
+    """
+    if data.offered is None or len(data.offered.attributes) != 1:
+        return 0
+    (attribute,) = data.offered.attributes
+    known = np.unique(data.offered.conditions[data.train, 0])  # NaN is one of them where a label is missing
+    enough = 2 <= len(known) <= len(data.train) / CLASS_SIZE
+    return len(known) if attribute.values and enough and not np.isnan(known).any() else 0
+
+
+def learning(classes: int, config: Config, data: Dataset) -> tuple[Config, Dataset]:
+    """Return the configuration and its images with their own classes as labels, and a note."""
+    data = open_data(replace(data.config, labels="source"))
+    note = f"the model learns the {classes} classes, for 'sample --label'; --labels none trains without them"
+    own = replace(config.data, labels="source")
+    return replace(config, data=own), replace(data, notes=(*data.notes, note))
+
+
+def as_begun(config: Config, data: Dataset, run: Run, decided: Collection[str]) -> tuple[Config, Dataset]:
+    """Return the configuration and its images with what `choose` decides by the images as the run was begun.
+
+    Args:
+        decided: the keys of what was asked for here.
+    """
     config = replace(config, data=spelled_as_begun(config.data, run))
-    if not run.exists() or (begun := run.config().data) == config.data:
+    if not run.exists():
         return config, data
-    if replace(begun, flip=config.data.flip) != config.data:
+    begun = run.config().data
+    own = replace(
+        config.data, **{name: getattr(begun, name) for name in ("flip", "labels") if f"data.{name}" not in decided}
+    )
+    if own == config.data or own != begun:
         return config, data
-    return replace(config, data=begun), replace(data, config=begun)
+    return replace(config, data=own), open_data(own)
 
 
 def default_run(source: str) -> Path:
