@@ -39,19 +39,19 @@ def choose(
 
     Args:
         preset: its name; None chooses by the images. It mirrors images (`data.flip`) only where the mirror test says
-            that sides do not matter, and one of our own learns from the classes of the source (`classes_of`), unless
-            file or overrides decide it.
+            that sides do not matter, and one of our own learns the classes of the source (`classes_of`), unless file or
+            overrides decide it.
         file: a TOML file, whose values replace the preset's.
         overrides: text by dotted key, `data.source` among them.
         device: what will train.
         on_progress: called while images are read.
         init: weights to begin with, as `model.load` takes them: without a preset the network, the process and the codec
-            are theirs, so that all of them fit.
+            are theirs, so that all of them fit; classes are learnt where these weights know labels.
 
     Raises:
         UserError: an unknown preset or key, a value out of its range, images or weights that can't be opened.
     """
-    data, base = None, None
+    data, base, learns = None, None, preset is None or presets.is_ours(preset)
     if preset is not None:
         reason = "as asked"
         check_sinks(presets.resolve(preset, file, overrides).train.log)  # what is wrong is said before images are read
@@ -64,8 +64,9 @@ def choose(
         preset, reason, values = presets.choose(data.shape, len(data.train), str(device), asked.train.budget)
         base = presets.resolve(preset, overrides=values)
         if init is not None:
-            donor = load(init).config
-            base = replace(base, net=donor.net, diffusion=donor.diffusion, codec=donor.codec)
+            donor = load(init)
+            own, learns = donor.config, donor.vocabulary is not None
+            base = replace(base, net=own.net, diffusion=own.diffusion, codec=own.codec)
             reason += f"; network and process are those of {init}"
     config = presets.resolve(None if base else preset, file, overrides, base=base)
     laid = {} if file is None else read_toml(file).get("data", {})
@@ -74,7 +75,7 @@ def choose(
     wanted = replace(config.data, flip=False) if asks else config.data
     if data is None or data.config != wanted:
         data = open_data(wanted, on_progress=on_progress)
-    if presets.is_ours(preset) and "data.labels" not in decided and (classes := classes_of(data)):
+    if learns and "data.labels" not in decided and (classes := classes_of(data)):
         config, data = learning(classes, config, data)
     if asks:
         config, data = flip_if_allowed(config, data)
