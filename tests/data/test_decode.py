@@ -37,29 +37,6 @@ def test_transparent_colour_lies_on_the_background(name: str, background: tuple[
     assert np.array_equal(whole.pixels, np.dstack([RGB, alpha]))
 
 
-def test_transparent_grey_lies_on_the_background() -> None:
-    alpha = np.resize(np.array([0, 128, 255], np.uint8), (6, 9))
-    got = shown(Blob(saved(Image.fromarray(np.dstack([GREY, alpha]), "LA"), "PNG")), "#ff0000")
-    assert np.abs(got - over(GREY[..., None].repeat(3, 2), alpha, (255, 0, 0))).max() <= 1
-
-
-def test_one_transparent_colour_of_an_opaque_mode() -> None:
-    """PNG's tRNS chunk: for RGB one colour, for a palette one entry, for grey one level is transparent."""
-    key = tuple(int(v) for v in RGB[2, 3])
-    got = shown(Blob(saved(Image.fromarray(RGB), "PNG", transparency=key)), "#0000ff")
-    assert got[2, 3].tolist() == [0, 0, 255]
-    assert np.array_equal(got[0], RGB[0])
-    entries = np.resize(np.arange(4, dtype=np.uint8), (6, 9))
-    image = Image.fromarray(entries, "P")
-    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110, 120])
-    for kind in ("PNG", "GIF"):
-        got = shown(Blob(saved(image, kind, transparency=1)), "#0000ff")
-        assert (got[entries == 1] == [0, 0, 255]).all()
-        assert (got[entries == 2] == [70, 80, 90]).all()
-    got = shown(Blob(saved(Image.fromarray(GREY), "PNG", transparency=int(GREY[0, 0]))), "#0000ff")
-    assert got[0, 0].tolist() == [0, 0, 255]
-
-
 def test_many_chunks_of_data_are_one() -> None:
     data = saved(Image.fromarray(RGB), "PNG")
     start, length = 33, int.from_bytes(data[33:37], "big")

@@ -31,20 +31,6 @@ def distance(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> flo
     return frechet_distance(points(*first), points(*second)).value
 
 
-def test_axis_aligned_gaussians() -> None:
-    mean, deviations = normal(2, 8, seed=1), normal(2, 8, seed=2).abs() + 0.1
-    a, b = ((m, torch.diag(s)) for m, s in zip(mean, deviations, strict=True))
-    expected = (mean[0] - mean[1]).square().sum() + (deviations[0] - deviations[1]).square().sum()
-    assert distance(a, b) == pytest.approx(float(expected), rel=1e-10)
-
-
-def test_turning_both_changes_nothing() -> None:
-    q, r_1, r_2 = rotation(6, 3), torch.diag(normal(6, seed=4).exp()), torch.diag(normal(6, seed=5).exp())
-    one = torch.ones(6, dtype=torch.float64)
-    plain = distance((0 * one, r_1), (one, r_2))
-    assert distance((0 * one, q @ r_1), (q @ one, q @ r_2)) == pytest.approx(plain, rel=1e-10)
-
-
 def test_lines_in_space() -> None:
     """Covariances a a^T and b b^T of rank one: tr (S_1 S_2)^{1/2} = |a . b|."""
     a, b = normal(2, 300, seed=6)

@@ -17,6 +17,9 @@ from sfumato.config.config import Config
 from sfumato.diffusion import Noise
 from sfumato.model import Model, load, save
 
+NET = {"kind": "unet", "base": 8, "multipliers": [1, 2], "blocks": 1, "attention": [1], "groups": 4, "dropout": 0.0}
+"""A small U-Net as a table."""
+
 
 def randomise(net: nn.Module, seed: int = 0) -> None:
     """Fill every weight so that activations keep their size and none stays at zero or one."""

@@ -25,12 +25,11 @@ from sfumato.generate.recipe import Recipe
 from sfumato.generate.sample import sample
 from sfumato.model import Model
 
-from .models import random_model
+from .models import NET, random_model
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-NET = {"kind": "unet", "base": 8, "multipliers": [1, 2], "blocks": 1, "attention": [1], "groups": 4, "dropout": 0.0}
 LABELS = AttributeVocabulary(
     (Attribute("<i>class", ("cat", "dog's", "eel")), Attribute("age", mean=40.0, std=10.0)),
     ((0.0, 0.5), (2.0, float("nan"))),  # what images take where nothing is given

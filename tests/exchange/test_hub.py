@@ -22,9 +22,8 @@ from sfumato.exchange.hub.card import Licence, results
 from sfumato.exchange.hub.push import push, write_folder
 from sfumato.model import Model
 
-from .models import random_model
+from .models import NET, random_model
 
-NET = {"kind": "unet", "base": 8, "multipliers": [1, 2], "blocks": 1, "attention": [1], "groups": 4, "dropout": 0.0}
 LABELS = AttributeVocabulary((Attribute("class", ("cat", "it's | `x`")), Attribute("age", mean=40.0, std=10.0)))
 
 

@@ -20,12 +20,11 @@ from sfumato.model import Model
 from sfumato.run.locate import hub_files
 
 from .hub_server import TOKEN, Hub, commit
-from .models import random_model
+from .models import NET, random_model
 
 constants = pytest.importorskip("huggingface_hub.constants")
 CHAIN = {"schedule": {"kind": "cosine", "num_steps": 5}}
 FILE = "/{repo_id}/resolve/{revision}/{filename}"
-NET = {"kind": "unet", "base": 8, "multipliers": [1, 2], "blocks": 1, "attention": [1], "groups": 4, "dropout": 0.0}
 
 
 @pytest.fixture

@@ -23,12 +23,11 @@ from sfumato.generate.sample import sample
 from sfumato.model import Model, load
 from sfumato.session import SessionNetwork, pack
 
-from .models import random_model
+from .models import NET, random_model
 
 ort = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-UNET = {"kind": "unet", "base": 8, "multipliers": [1, 2], "blocks": 1, "attention": [1], "groups": 4, "dropout": 0.0}
 TRANSFORMER = {"kind": "transformer", "width": 16, "depth": 1, "heads": 2, "patch": 2}
 LABELS = AttributeVocabulary((Attribute("class", ("cat", "dog", "eel")), Attribute("age", mean=40.0, std=10.0)))
 
@@ -41,7 +40,7 @@ def config(net: dict[str, Any], **diffusion: Any) -> Config:
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Model]:
     """A U-Net with labels, patches and sides that are extended, and the same as an ONNX file."""
     folder = tmp_path_factory.mktemp("onnx")
-    model = random_model(folder / "x.safetensors", config(UNET | {"patch": 2}), (1, 7, 9), LABELS)
+    model = random_model(folder / "x.safetensors", config(NET | {"patch": 2}), (1, 7, 9), LABELS)
     export(model, "onnx", folder / "x.onnx")
     return model, load(folder / "x.onnx")
 

@@ -20,9 +20,8 @@ from sfumato.config.config import from_dict
 from sfumato.errors import UserError
 from sfumato.model import save
 
-from .models import random_model
+from .models import NET, random_model
 
-NET = {"kind": "unet", "base": 8, "multipliers": [1, 2], "blocks": 1, "attention": [1], "groups": 4, "dropout": 0.0}
 CONFIG = from_dict({"net": NET})
 ONE = AttributeVocabulary((Attribute("class", ("cat", "dog")),))
 

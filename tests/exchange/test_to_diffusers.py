@@ -24,11 +24,10 @@ from sfumato.generate.recipe import Recipe
 from sfumato.model import Model
 
 from ..conditions.tokens import Words
-from .models import random_model, replace_noise
+from .models import NET, random_model, replace_noise
 
 diffusers = pytest.importorskip("diffusers")
 
-NET = {"kind": "unet", "base": 8, "multipliers": [1, 2], "blocks": 1, "attention": [1], "groups": 4, "dropout": 0.0}
 ONE = AttributeVocabulary((Attribute("class", ("cat", "dog", "eel")),))
 SEVERAL = AttributeVocabulary((Attribute("age", mean=40.0, std=10.0), *ONE.attributes, Attribute("hat", ("no", "yes"))))
 STEPS = 20

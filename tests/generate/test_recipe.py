@@ -145,6 +145,8 @@ def test_facts_leave_out_what_has_no_effect(model: Model) -> None:
         ({"steps": 0}, "steps is 0"),
         ({"sampler": "heun", "eta": 0.5}, "eta belongs to ddim"),
         ({"sampler": "ddim", "eta": -0.5}, "eta is -0.5"),
+        ({"sampler": "ddim", "eta": 1.5}, "eta is 1.5"),
+        ({"sampler": "ddim", "eta": float("nan")}, "eta is nan"),
         ({"sampler": "unipc", "variance": "small"}, "variance belongs to ddpm"),
         ({"guidance": -0.5}, "guidance is -0.5"),
         ({"guidance": 2.0, "rescale": 1.5}, "rescale is 1.5"),

@@ -15,7 +15,7 @@ from sfumato.conditions.attributes import Attribute
 from sfumato.conditions.table import Attributes
 from sfumato.conditions.vocabulary import AttributeVocabulary
 from sfumato.errors import UserError
-from sfumato.nets import NETWORKS, Interface
+from sfumato.nets import Interface
 from sfumato.nets.unet.blocks import ResidualBlock, SelfAttention
 from sfumato.nets.unet.unet import UNet, UNetConfig
 
@@ -156,14 +156,6 @@ def test_conditions_of_a_network_without_any() -> None:
         net(x, time, Attributes(torch.tensor([[math.nan], [0.0]])))
 
 
-def test_gradients_reach_every_parameter() -> None:
-    net = network(conditions=(2, 0))
-    x, time = batch(3)
-    net(x, time, Attributes(torch.tensor([[math.nan, 1.0], [0, math.nan], [1, -1]]))).square().mean().backward()
-    silent = [name for name, parameter in net.named_parameters() if not parameter.grad.any()]
-    assert silent == []
-
-
 def test_a_fresh_network_wakes_in_three_steps() -> None:
     """Zero layers learn first, what lies below a block's last layer second, and the rest third."""
     torch.manual_seed(0)
@@ -189,16 +181,6 @@ def test_gradients_lie_in_memory_as_their_weights_do() -> None:
             optimiser.step()
     # Where a gradient is all but zero Adam's quotient is mere rounding (the key's bias): compare what the networks do.
     torch.testing.assert_close(nets[0](x, time), nets[1](x, time), atol=1e-3, rtol=0)
-
-
-def test_rows_of_a_batch_are_independent() -> None:
-    net = network(conditions=(3, 0))
-    x, time = batch(5, size=(9, 12))
-    rows = Attributes(torch.tensor([[math.nan, 0.3], [0, math.nan], [1, -2], [2, 0.3], [0, 1]]))
-    together = net(x, time, rows)
-    for i in range(5):
-        alone = net(x[i : i + 1], time[i : i + 1], rows.take(torch.tensor([i])))
-        torch.testing.assert_close(together[i : i + 1], alone, atol=1e-5, rtol=0)
 
 
 def test_float64_agrees_with_float32() -> None:
@@ -233,8 +215,3 @@ def test_state_round_trip() -> None:
     x, time = batch(2)
     assert torch.equal(net(x, time), other(x, time))
     assert other.down[0].blocks[0].conv_1.weight.is_contiguous(memory_format=torch.channels_last)
-
-
-def test_the_registry_builds_it() -> None:
-    config = NETWORKS["unet"](base=8, multipliers=(1,), attention=(), groups=2)
-    assert isinstance(config.build(Interface(1)), UNet)

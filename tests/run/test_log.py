@@ -181,7 +181,6 @@ def test_losses_add_and_average():
     assert both.count[:2] == (2, 4)
     assert both.means[:3] == (1.0, 2.0, None)
     assert math.isclose(both.mean, 10 / 6)
-    assert both.level_mean == 1.5
 
 
 def test_the_last_line_is_tried_once_more(path, monkeypatch):
