@@ -135,16 +135,12 @@ class Model:
         return open_data(self.data_config(), **options)
 
     def data_config(self, source: str | None = None) -> DataConfig:
-        """Return the configuration of its own images, or of others that are read as its own are.
+        """Return the configuration of its own images, or of others, `source`, that are read as its own are; the labels
+        come with them where only the file names a path of labels.
 
         A weights file may come from a stranger, who must not decide what is opened here. Only the config.toml of its
-        run folder may name a path or a download; a file alone can name built-in images.
-
-        Args:
-            source: of the other images; their labels come with them where only the file names a path of labels.
-
-        Raises:
-            UserError: the file names anything else, and no source is given.
+        run folder may name a path or a download; a file alone can name built-in images. Raises `UserError` where it
+        names anything else, and no source is given.
         """
         run, data = None if self.path == Path() else run_of(self.path), self.config.data
         if run is not None:

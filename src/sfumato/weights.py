@@ -62,12 +62,8 @@ def _digest(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
 
 
 def pack(state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bytes:
-    """Return the content of a weights file.
-
-    Args:
-        state: a network's `state_dict()`.
-        facts: kind, config, images, shape, depth and vocabulary, as the module's docstring has them.
-    """
+    """Return the content of a weights file: a network's `state_dict()`, and the facts kind, config, images, shape,
+    depth and vocabulary, as the module's docstring has them."""
     tensors = tensors_of(state)
     entry = {"version": VERSION, **facts}
     content: bytes = safetensors.torch.save(tensors, {ENTRY: json.dumps(entry | {"sha256": _digest(tensors, entry)})})

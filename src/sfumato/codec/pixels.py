@@ -21,12 +21,7 @@ class PixelsConfig:
 
 @dataclass(frozen=True)
 class Pixels:
-    """Stored values v as x = 2 (v - low) / (high - low) - 1; satisfies `Codec`.
-
-    Attributes:
-        format: of the stored values.
-        image_shape: (C, H, W).
-    """
+    """Stored values v of a format, (C, H, W) an image, as x = 2 (v - low) / (high - low) - 1; satisfies `Codec`."""
 
     format: PixelFormat
     image_shape: tuple[int, int, int]

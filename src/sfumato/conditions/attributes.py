@@ -51,12 +51,8 @@ def has_control(text: str) -> bool:
 @dataclass(frozen=True)
 class Attribute:
     """A property of images: the values it can take, in the order of their indices, () for a number; of a number the
-    mean and the standard deviation over the images.
-
-    Raises:
-        UserError: a name or value that is empty, repeated or has control characters, or a standard deviation that is
-            not positive.
-    """
+    mean and the standard deviation over the images. Raises `UserError` for a name or value that is empty, repeated or
+    has control characters, and for a standard deviation that is not positive."""
 
     name: str
     values: tuple[str, ...] = ()

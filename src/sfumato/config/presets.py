@@ -245,12 +245,10 @@ _RENAMED = {"net.fold": "net.patch"}
 def choose(
     shape: Sequence[int], count: int, device: str = "cpu", budget: float | None = None
 ) -> tuple[str, str, dict[str, str]]:
-    """Choose a preset for `count` training images (C, H, W) on a device, to be trained for `budget` seconds.
+    """Return a preset's name for `count` training images (C, H, W) on a device, to be trained for `budget` seconds, the
+    reason in one sentence, and values to be set besides, as overrides.
 
     The size is the least with as many pixels; the scale is the largest network that sees 200,000 images in the time.
-
-    Returns:
-        The preset's name, the reason in one sentence, and values to be set besides, as overrides.
     """
     channels, height, width = shape
     side = next((side for side in SIDES if height * width <= side * side), SIDES[-1])

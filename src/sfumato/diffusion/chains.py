@@ -67,12 +67,7 @@ class LogNoise(Chain):
         """Return the level at t in [0, 1]; below 1/T the angle is interpolated. Raises ValueError for t outside."""
         level, t = super().__call__(t), as_time(t, self.num_steps)
         exact = Level.from_logsnr(-2 * self.log_noise(t * self.num_steps - 1))
-        inside = t * self.num_steps >= 1
-        return Level(
-            torch.where(inside, exact.alpha, level.alpha),
-            torch.where(inside, exact.sigma, level.sigma),
-            torch.where(inside, exact.logsnr, level.logsnr),
-        )
+        return exact.where(t * self.num_steps >= 1, level)
 
     def time(self, logsnr: Tensor) -> Tensor:
         """Return the time at which logsnr is reached; beyond the chain's ends, 0 or 1."""

@@ -16,12 +16,8 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Gaussian:
-    """N(mean, exp(logvar)), coordinate by coordinate; no method sums over coordinates.
-
-    Attributes:
-        mean: (B, C, H, W).
-        logvar: log of the variance, broadcastable to `mean`; -inf is a point mass.
-    """
+    """N(mean, exp(logvar)), coordinate by coordinate: the mean (B, C, H, W), and the log of the variance, broadcastable
+    to it; -inf is a point mass. No method sums over coordinates."""
 
     mean: Tensor
     logvar: Tensor

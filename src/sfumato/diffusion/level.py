@@ -19,13 +19,9 @@ from torch import Tensor
 
 
 def broadcast(coefficient: Tensor, x: Tensor) -> Tensor:
-    """Return a coefficient, () or (B,), in the dtype and on the device of x (B, ...), as () or (B, 1, ..., 1).
-
-    Levels are float64, images usually are not: only this function converts between them.
-
-    Raises:
-        ValueError: x holds integers, which would round every coefficient to 0 or 1.
-    """
+    """Return a coefficient, () or (B,), in the dtype and on the device of x (B, ...), as () or (B, 1, ..., 1). Levels
+    are float64, images usually are not: only this function converts between them. Raises ValueError for integers, which
+    would round every coefficient to 0 or 1."""
     if not x.is_floating_point():
         raise ValueError(f"images of {x.dtype} have no noise level: encode them as floats first, such as 2k/255 - 1")
     coefficient = coefficient.to(x.dtype).to(x.device)
@@ -90,3 +86,8 @@ class Level:
     def map(self, function: Callable[[Tensor], Tensor]) -> Level:
         """Return the level with a function applied to each of its three tensors."""
         return Level(function(self.alpha), function(self.sigma), function(self.logsnr))
+
+    def where(self, condition: Tensor, other: Level) -> Level:
+        """Return this level where the condition holds, and the other elsewhere."""
+        pairs = ((self.alpha, other.alpha), (self.sigma, other.sigma), (self.logsnr, other.logsnr))
+        return Level(*(torch.where(condition, own, theirs) for own, theirs in pairs))

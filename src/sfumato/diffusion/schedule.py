@@ -111,11 +111,8 @@ class Chain:
         return torch.cat([torch.zeros(1, dtype=torch.float64), torch.log1p(-self.betas()).cumsum(0)])
 
     def __call__(self, t: Time) -> Level:
-        """Return the level at t in [0, 1]: the table's own entries at i / T, the angle interpolated between them.
-
-        Raises:
-            ValueError: t outside [0, 1].
-        """
+        """Return the level at t in [0, 1], ValueError beyond: the table's own entries at i / T, the angle interpolated
+        between them."""
         t = _checked(t, self.num_steps)
         nodes = _nodes(self, t.device)
         position = t * self.num_steps
@@ -123,12 +120,7 @@ class Chain:
         on_node = (position - nearest).abs() < 1e-9 * self.num_steps
         left = position.floor().clamp(max=self.num_steps - 1).long()
         between = Level.from_angle(torch.lerp(nodes.angle[left], nodes.angle[left + 1], position - left))
-        exact = nodes.map(lambda table: table[nearest.long()])
-        return Level(
-            torch.where(on_node, exact.alpha, between.alpha),
-            torch.where(on_node, exact.sigma, between.sigma),
-            torch.where(on_node, exact.logsnr, between.logsnr),
-        )
+        return nodes.map(lambda table: table[nearest.long()]).where(on_node, between)
 
     def time(self, logsnr: Tensor) -> Tensor:
         """Return the time at which logsnr is reached; beyond the chain's ends, 0 or 1."""

@@ -66,11 +66,10 @@ def estimate(values: Tensor) -> Estimate:
 class Bits:
     """The bits of images, by term of the bound.
 
-    Attributes:
-        tables: of N images and R draws of noise, float64: `total`, (N, R), the upper bound on -log2 p(x_0) a dimension,
-            p a density where the data are floats; except for flow also `prior`, (N, R), L_T, `terms`, (N, R, K), those
-            of the bound that were evaluated, the last L_0, and `times`, (N, R, K), that they step down from; for the
-            whole bound `mse`, (N, R, K), the mean squared error of x0^ there, in the data's units.
+    `tables`, of N images and R draws of noise, float64, has `total`, (N, R), the upper bound on -log2 p(x_0) a
+    dimension, p a density where the data are floats; except for flow also `prior`, (N, R), L_T, `terms`, (N, R, K),
+    those of the bound that were evaluated, the last L_0, and `times`, (N, R, K), that they step down from; for the
+    whole bound `mse`, (N, R, K), the mean squared error of x0^ there, in the data's units.
     """
 
     tables: Tables

@@ -72,13 +72,8 @@ def real_features(
     cache: Path | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """Return features (N, D) of `split_rows(data, split)[:num]`, from the cache where possible.
-
-    `on_progress` is called with the number of images newly done.
-
-    Raises:
-        UserError: the split is empty, or features are not finite.
-    """
+    """Return features (N, D) of `split_rows(data, split)[:num]`, from the cache where possible; `on_progress` is called
+    with the number of images newly done. Raises `UserError` for an empty split and features that are not finite."""
     rows = split_rows(data, split)[:num]
     path = cache_path(data, extractor, split, cache)
     facts = {"data": data.fingerprint, "extractor": extractor.sha256, "split": split}

@@ -81,11 +81,7 @@ class Evaluation:
 
     def perform(self, kinds: Sequence[str] = KINDS) -> dict[str, Report]:
         """Measure, and return the contents of each file of results, with its path as `file`; {} where not `first`.
-
-        Raises:
-            UserError: as `needed`.
-            OSError: the folder can't be written.
-        """
+        Raises `UserError` as `needed`, and OSError where the folder can't be written."""
         for stage in self.needed(kinds):
             stage.run(self.progress)
         return {kind: self.stored(kind) or self._measure(kind) for kind in kinds} if self.first else {}

@@ -101,13 +101,9 @@ def extract(
     on_progress: Callable[[int], None] | None = None,
     format: PixelFormat = EIGHT,
 ) -> Tensor:
-    """Return the features, (N, dim) float32 on the CPU, of stored values that come in batches (B, C, H, W).
-
-    An extractor of bytes gets other values rendered in 8 bits. `on_progress` takes the number of images done.
-
-    Raises:
-        UserError: no image at all, or features that are not finite.
-    """
+    """Return the features, (N, dim) float32 on the CPU, of stored values that come in batches (B, C, H, W). An
+    extractor of bytes gets other values rendered in 8 bits; `on_progress` takes the number of images done. Raises
+    `UserError` for no image at all, and for features that are not finite."""
     parts: list[Tensor] = []
     done = 0
     for batch in images:

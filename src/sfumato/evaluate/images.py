@@ -16,14 +16,13 @@ from sfumato.config.data import DataConfig
 from sfumato.data import Dataset, open_data
 from sfumato.data.sources.opening import open_source
 from sfumato.data.sources.protocol import Unreadable
-from sfumato.errors import UserError
+from sfumato.errors import UserError, plural
 from sfumato.evaluate.evaluation import described, notes_on, plain
 from sfumato.evaluate.features import open_extractor
 from sfumato.evaluate.jobs import Progress, silent
 from sfumato.evaluate.measurement import quality, verdict
 from sfumato.evaluate.target import brought_to
 from sfumato.evaluate.verdict import MOST
-from sfumato.report.text import plural
 from sfumato.run.folder import environment
 
 _LOOKED_AT = 512

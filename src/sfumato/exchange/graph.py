@@ -58,14 +58,9 @@ def example(model: Model, num: int, seed: int = 0) -> tuple[Tensor, ...]:
 
 
 def graph(model: Model, compact: bool = False) -> bytes:
-    """Return the network as a serialised ModelProto, for any batch of images of the model's size.
-
-    Args:
-        compact: store constants in float16 where that changes none of their values.
-
-    Raises:
-        UserError: conditions that are no attributes, or a network that torch can't export or protobuf not hold.
-    """
+    """Return the network as a serialised ModelProto, for any batch of images of the model's size; `compact` stores
+    constants in float16 where that changes none of their values. Raises `UserError` for conditions that are no
+    attributes, and for a network that torch can't export or protobuf not hold."""
     inputs = example(model, 3)
     batch = torch.export.Dim("batch", min=1)
     with _quiet(), torch.no_grad():

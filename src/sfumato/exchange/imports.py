@@ -37,12 +37,8 @@ our network's output."""
 
 @dataclass(frozen=True)
 class Contents:
-    """A file or a folder to be imported, read where it is asked for.
-
-    Attributes:
-        path: where it is.
-        objects: beginnings of the names of classes that a pickle may name, see `torch_file`.
-    """
+    """A file or a folder to be imported, read where it is asked for; `objects` are beginnings of the names of classes
+    that a pickle may name (`torch_file`)."""
 
     path: Path
     objects: tuple[str, ...] = ("dnnlib", "torch_utils.", "training.", "torch.nn.modules.")
@@ -261,14 +257,8 @@ NO_DATA = "unknown"
 @torch.inference_mode()
 def difference(model: Model, imported: Imported) -> float | None:
     """Run a batch through our network and the other library's, and return the largest difference of their outputs, of
-    outputs whose deviation is above 1 as a fraction of it.
-
-    None where the library can't be asked: no reference.
-
-    Raises:
-        ModuleNotFoundError: the library is not installed.
-        UserError: the installed one can't run this model.
-    """
+    outputs whose deviation is above 1 as a fraction of it; None where there is no reference. Raises ModuleNotFoundError
+    where the library is not installed, and `UserError` where the installed one can't run this model."""
     if imported.reference is None:
         return None
     try:

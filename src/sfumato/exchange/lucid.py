@@ -236,9 +236,10 @@ def _reference(net: LucidConfig, channels: int, state: dict[str, Tensor], learne
         sinusoidal_pos_emb_theta=net.theta, attn_dim_head=net.head_width, attn_heads=net.heads,
         full_attn=tuple(level in net.full_attention for level in levels),
     )  # fmt: skip
-    back = ((r"^entrance\.", "init_conv."), (r"^exit\.", "final_conv."), (r"^last\.", "final_res_block."),
-            (r"^time\.first\.", "time_mlp.1."), (r"^time\.second\.", "time_mlp.3."), (r"\.project\.", ".mlp.1."),
-            (r"^last\.", "final_res_block."))  # fmt: skip
+    back = (
+        (r"^entrance\.", "init_conv."), (r"^exit\.", "final_conv."), (r"^last\.", "final_res_block."),
+        (r"^time\.first\.", "time_mlp.1."), (r"^time\.second\.", "time_mlp.3."), (r"\.project\.", ".mlp.1."),
+    )  # fmt: skip
     renamed = dict(state)
     for pattern, name in back:
         renamed = {re.sub(pattern, name, key): value for key, value in renamed.items()}

@@ -31,12 +31,8 @@ from sfumato.model import Model, load
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Sampled images, in the forms that programs want.
-
-    Attributes:
-        model: what they were sampled from.
-        x: x_0 as the sampler returned it, float32 (N, C, H, W).
-    """
+    """Sampled images, in the forms that programs want: x_0 as the sampler returned it, float32 (N, C, H, W), and the
+    model that it was sampled from."""
 
     model: Model
     x: Tensor
@@ -88,11 +84,7 @@ class Pipeline:
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write the model into a folder that `from_pretrained` and `sfumato.load` read; an earlier model is replaced.
-
-        Raises:
-            UserError: the path is a file, or the model an ONNX file.
-            OSError: it can't be written.
-        """
+        Raises `UserError` where the path is a file or the model an ONNX file, and OSError where it can't be written."""
         save_model(self.model, Path(folder))
 
     def __call__(

@@ -33,12 +33,8 @@ def renamed(state: Mapping[str, Tensor], places: Mapping[str, str], parts: Mappi
 
 
 def heads_inside(value: Tensor, heads: int, order: str) -> Tensor:
-    """Return the weight or bias of queries, keys and values, 3 C numbers a row, with all queries first.
-
-    Args:
-        heads: H.
-        order: of their rows: `head` (H, 3, d), or `channel` (H, d, 3).
-    """
+    """Return the weight or bias of queries, keys and values, 3 C numbers a row, with all queries first; the order of
+    their rows is `head` (H, 3, d) or `channel` (H, d, 3)."""
     rows, rest = value.flatten(1) if value.ndim > 1 else value[:, None], value.shape[1:]
     shape = (heads, 3, len(value) // (3 * heads)) if order == "head" else (heads, len(value) // (3 * heads), 3)
     split = rows.reshape(*shape, rows.shape[1])

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from sfumato.errors import plural
 from sfumato.explain.context import Context
 from sfumato.explain.registry import SECTIONS
 from sfumato.explain.report import Report, collect
 from sfumato.nets.cost import parameters
-from sfumato.report.text import count, duration, plural
+from sfumato.report.text import count, duration
 
 
 def make(context: Context, article: bool = False) -> Report:

@@ -6,8 +6,6 @@ import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from sfumato.errors import plural as plural
-
 WIDTH = 100
 
 

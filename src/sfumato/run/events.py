@@ -58,13 +58,6 @@ class Buckets:
         """Mean loss of each bucket; None where it has no example."""
         return tuple(t / n if n else None for t, n in zip(self.total, self.count, strict=True))
 
-    @property
-    def level_mean(self) -> float:
-        """Mean of the buckets' means: unlike `mean`, it does not depend on how many examples each noise level has.
-        Few examples jump between levels that have one and that have none: compare these by `at_levels_of`."""
-        means = [mean for mean in self.means if mean is not None]
-        return sum(means) / len(means)
-
     def at_levels_of(self, others: Buckets) -> float:
         """Mean loss if the noise levels were as frequent as in `others`, whose means stand for buckets without an
         example: so losses of few examples can be compared that happened to have other noise levels."""

@@ -159,11 +159,8 @@ class Run:
                     part.unlink()
 
     def check_path(self, source: str) -> None:
-        """Raise `UserError` where the folder lies inside the data's, is a file, or holds files but no run.
-
-        Args:
-            source: `Dataset.source_name`: a built-in name or an absolute path.
-        """
+        """Raise `UserError` where the folder lies inside the data's (`Dataset.source_name`: a built-in name or an
+        absolute path), is a file, or holds files but no run."""
         data = Path(source)
         if data.is_absolute() and data.is_dir() and self.path.resolve().is_relative_to(data.resolve()):
             raise UserError(f"the run folder {self.path} lies inside the data {data}: choose a --run folder outside it")

@@ -52,12 +52,8 @@ class EMA(Generic[N]):
 
     @torch.no_grad()
     def update(self, rate: float | Tensor, applied: Tensor) -> None:
-        """Move towards the network's weights: ema + applied rate (w - ema).
-
-        Args:
-            rate: 1 - d_k.
-            applied: () tensor, 1 where the optimiser took the step; at 0 the average stays as it is, bit for bit.
-        """
+        """Move towards the network's weights: ema + applied rate (w - ema), with rate = 1 - d_k; `applied`, () tensor,
+        is 1 where the optimiser took the step, and at 0 the average stays as it is, bit for bit."""
         towards = torch._foreach_sub(self._source, self._average)
         torch._foreach_mul_(towards, applied * rate)
         torch._foreach_add_(self._average, towards)

@@ -83,12 +83,8 @@ class PowerAverages:
 
     @torch.no_grad()
     def update(self, rates: Sequence[float | Tensor], applied: Tensor) -> None:
-        """Average the weights after a step.
-
-        Args:
-            rates: of that step.
-            applied: () tensor, 1 where the optimiser took the step; at 0 the averages stay as they are.
-        """
+        """Average the weights after a step of the given rates; `applied`, () tensor, is 1 where the optimiser took the
+        step, and at 0 the averages stay as they are, bit for bit."""
         for rate, average in zip(rates, self._averages.values(), strict=True):
             towards = torch._foreach_sub(self._source, average)
             torch._foreach_mul_(towards, applied * rate)
@@ -119,11 +115,8 @@ def product(a: Profile, b: Profile) -> float:
 
 
 def solve(profiles: Sequence[Profile], target: Profile) -> tuple[Tensor, float]:
-    """Return the combination of profiles that is nearest to a target, and its distance from it.
-
-    Returns:
-        The coefficients x, float64, and the relative error ||sum_i x_i p_i - p|| / ||p||.
-    """
+    """Return the combination of profiles that is nearest to a target: the coefficients x, float64, and its relative
+    error ||sum_i x_i p_i - p|| / ||p||."""
     gram = torch.tensor([[product(a, b) for b in profiles] for a in profiles], dtype=torch.float64)
     right = torch.tensor([product(a, target) for a in profiles], dtype=torch.float64)
     scale = gram.diagonal().rsqrt()  # to unit norm, since late profiles are much higher than early ones

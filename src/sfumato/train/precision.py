@@ -54,12 +54,10 @@ class Precision:
 
 
 def resolve_precision(name: str, device: torch.device) -> Precision:
-    """Return the precision that `train.precision` means on a device, and have float32 products be TF32 or not.
+    """Return the precision that `train.precision` means on a device, and have float32 products be TF32 or not; raises
+    `UserError` where the device can't compute so.
 
     `auto` is bf16 on NVIDIA cards that have it, fp16 on those from Volta on, and fp32 elsewhere.
-
-    Raises:
-        UserError: the device can't compute so.
     """
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
     tf32 = capability >= (8, 0)

@@ -26,12 +26,7 @@ from sfumato.train.trainer import Trainer
 
 
 class Snapshots:
-    """The snapshots that a session writes.
-
-    Args:
-        run: the folder.
-        trainer: whose averages they are of.
-    """
+    """The snapshots that a session writes into a run's folder, of the averages of its trainer."""
 
     def __init__(self, run: Run, trainer: Trainer) -> None:
         self.run, self.trainer = run, trainer

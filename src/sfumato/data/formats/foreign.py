@@ -55,14 +55,8 @@ _WAY = "save its tensors: numpy.save('x.npy', torch.load(FILE, weights_only=True
 
 
 def foreign(head: bytes) -> tuple[str, str] | None:
-    """Return a foreign format's name, with its article, and the way out of it in a few words, perhaps "".
-
-    Args:
-        head: the first `HEAD` bytes of a file, or all.
-
-    Returns:
-        None for bytes of no format that is known here.
-    """
+    """Return a foreign format's name, with its article, and the way out of it in a few words, perhaps "", from the
+    first `HEAD` bytes of a file, or all; None for bytes of no format that is known here."""
     if head.startswith(b"PK\3\4"):
         return _zipped(head[30 : 30 + int.from_bytes(head[26:28], "little")])
     brands = {head[k : k + 4] for k in (8, *range(16, min(64, len(head)), 4))} if head[4:8] == b"ftyp" else set()

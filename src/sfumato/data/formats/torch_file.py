@@ -121,12 +121,8 @@ class _Kind(str):
 
 
 class _TorchMachine(Machine):
-    """The machine of torch's files.
-
-    Args:
-        storage: (type, key, count) to a storage.
-        objects: beginnings of the names of classes that become `Object`; any other unknown name is an error.
-    """
+    """The machine of torch's files: `storage` brings (type, key, count) to a storage; a class whose name begins as one
+    of `objects` becomes an `Object`, and any other unknown name is an error."""
 
     def __init__(self, storage: Callable[[Any, Any, Any], _Storage], objects: tuple[str, ...] = ()) -> None:
         super().__init__()

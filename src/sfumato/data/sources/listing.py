@@ -17,12 +17,8 @@ SUFFIX = ".txt"
 
 
 def list_source(path: Path) -> FileSource:
-    """Return a source of the images that a list names.
-
-    Raises:
-        UserError: it names no file that is there.
-        OSError: it can't be read.
-    """
+    """Return a source of the images that a list names; raises `UserError` where none of them is there, and OSError
+    where the list can't be read."""
     shown, here = printable(str(path)), path.resolve().parent
     lines = dict.fromkeys(os.fsdecode(line.strip()) for line in path.read_bytes().splitlines() if line.strip())
     paths = [Path(os.path.abspath(here / line)) for line in lines if "\0" not in line]

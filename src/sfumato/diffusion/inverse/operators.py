@@ -162,14 +162,12 @@ def gaussian_kernel(sigma: float, radius: int | None = None) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Blur(LinearOperator):
-    """Convolution of each channel with a kernel, around the edges: y_p = sum_q k_q x_(p - q + centre).
+    """Convolution of each channel with a kernel (h, w), which may be larger than the image, around the edges: y_p =
+    sum_q k_q x_(p - q + centre), with the centre at (h // 2, w // 2).
 
     A frequency f is multiplied by K_f, the kernel's Fourier transform. Frequencies that the blur removes, |K_f|^2 < eps
     max |K|^2 (eps of the dtype), cannot be distinguished from rounding errors: the pseudoinverse leaves them 0, and so
     does `solve` where there is no noise.
-
-    Attributes:
-        kernel: (h, w), its centre at (h // 2, w // 2); may be larger than the image.
     """
 
     kernel: Tensor

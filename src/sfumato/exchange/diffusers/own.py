@@ -74,12 +74,9 @@ def entries_of(model: Model) -> Entries | None:
 
 
 def read_entries(contents: Contents, index: Mapping[str, Any]) -> Entries | None:
-    """Return the entries of a folder's index; None where its images need no pipeline file.
-
-    Raises:
-        UserError: they need one that is not ours, since no file is run.
-        KeyError, TypeError, ValueError: it is not such an index.
-    """
+    """Return the entries of a folder's index; None where its images need no pipeline file. Raises `UserError` where
+    they need one that is not ours, since no file is run, and KeyError, TypeError or ValueError where it is not such an
+    index."""
     own = index.get("_class_name")
     if not isinstance(own, list) and own != CLASS:
         return None

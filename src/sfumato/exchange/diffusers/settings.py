@@ -209,13 +209,8 @@ def _resampling(settings: Mapping[str, Any], way: str) -> str:
 
 
 def to_theirs(config: UNetConfig) -> dict[str, Any]:
-    """Return the settings of the `UNet2DModel` with a configuration's function, without sizes and channels.
-
-    `patch` and `time_scale` are left to the caller, since they concern its input.
-
-    Raises:
-        UserError: it has none.
-    """
+    """Return the settings of the `UNet2DModel` with a configuration's function, without sizes and channels; raises
+    `UserError` where it has none. `patch` and `time_scale` concern its input and are left to the caller."""
     wide = general(config)
     refused = {
         "output_scale": wide.output_scale != 1,

@@ -30,11 +30,7 @@ SHOWN = 64
 
 def write_folder(model: Model, folder: Path, name: str, licence: Licence) -> Written:
     """Write every file of the layout; a README.md that was changed by hand since is kept beside, as README.old.md.
-
-    Raises:
-        UserError: as `save_model`, or a model that can't be sampled.
-        OSError: it can't be written.
-    """
+    Raises `UserError` as `save_model` and for a model that can't be sampled, and OSError where it can't be written."""
     label = _label(model)
     condition, recipe = wanted(model, label), Recipe().resolve(model)
     sampling = prepare(model, recipe, condition)

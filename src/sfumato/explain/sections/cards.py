@@ -13,10 +13,11 @@ from sfumato.config.config import Config, to_dict
 from sfumato.config.tree import flatten
 from sfumato.data.mirror import evenly
 from sfumato.data.sources.builtin import BUILTIN
+from sfumato.errors import plural
 from sfumato.explain.context import Context, cut
 from sfumato.explain.figure import Figure, Missing
 from sfumato.explain.packing import u8
-from sfumato.report.text import count, duration, plural
+from sfumato.report.text import count, duration
 
 SHEET, ROWS, COLUMNS, NAMED = 60, 12, 8, 12
 NOT_STATED = "not stated: fill it in before you publish the model"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 
 from sfumato.diagnose.history import initial_fraction
+from sfumato.errors import plural
 from sfumato.explain.context import Context
 from sfumato.explain.figure import Figure, Missing
-from sfumato.report.text import duration, plural
+from sfumato.report.text import duration
 from sfumato.run.events import HeldOut, Replanned, Skipped
 
 PARTS = 160

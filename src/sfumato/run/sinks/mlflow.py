@@ -12,6 +12,7 @@ from typing import Any
 import mlflow
 from mlflow.entities import Metric
 
+from sfumato.config.tree import flatten
 from sfumato.run.folder import Run
 from sfumato.run.sinks.identity import keep, kept
 
@@ -31,8 +32,8 @@ class MLflow:
             number = experiment.experiment_id if experiment else self._client.create_experiment(name)
             known = self._client.create_run(number, run_name=run.path.resolve().name).info.run_id
             keep(run, "mlflow", known)
-            for key, value in _flat(config).items():
-                self._client.log_param(known, key, value)
+            for key, value in flatten(config).items():
+                self._client.log_param(known, key, str(value)[:500])
         else:
             self._client.update_run(known, status="RUNNING")
         self._id: str = known
@@ -54,12 +55,3 @@ class MLflow:
     def close(self) -> None:
         """Mark the run as ended."""
         self._client.set_terminated(self._id)
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return nested tables with dotted keys and short texts, as parameters are."""
-    flat: dict[str, str] = {}
-    for key, value in table.items():
-        name = f"{prefix}{key}"
-        flat |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: str(value)[:500]}
-    return flat

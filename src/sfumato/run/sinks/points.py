@@ -17,11 +17,7 @@ from sfumato.run.events import NUM_BUCKETS, Buckets, Event, HeldOut, Replanned, 
 
 
 class Points:
-    """Turns the events of a run, in order, into numbers by name.
-
-    Args:
-        memory: returns the bytes in use.
-    """
+    """Turns the events of a run, in order, into numbers by name; `memory` returns the bytes in use."""
 
     def __init__(self, memory: Callable[[], int] = lambda: 0) -> None:
         self.memory = memory
