@@ -1518,7 +1518,7 @@ MUTATIONS = [
     M(
         "train --init: the network is the preset's",
         "train/choose.py",
-        "base = replace(base, net=donor.net, diffusion",
+        "base = replace(base, net=own.net, diffusion",
         "base = replace(base, diffusion",
         "tests/cli/test_imported.py",
     ),
