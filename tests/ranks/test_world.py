@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import time
+from datetime import timedelta
 
 import pytest
 import torch
 
 from sfumato.errors import UserError
-from sfumato.ranks import Place, World, find_place
+from sfumato.ranks import Place, World, find_place, join
 from sfumato.ranks import watch as watching
 from sfumato.ranks.join import joined, local_device
 from sfumato.ranks.place import first_host
@@ -181,6 +182,39 @@ def test_the_reason_of_a_rank_that_fails_is_what_rank_0_says(tmp_path):
     assert not job.result(2)[1]
 
 
+class Slow:
+    """A store that takes its time to say why the job ends."""
+
+    def __init__(self, store) -> None:
+        self.store = store
+
+    def __getattr__(self, name):
+        return getattr(self.store, name)
+
+    def get(self, key):
+        time.sleep(1.0 if key == "failed" else 0)
+        return self.store.get(key)
+
+
+def test_rank_0_is_there_until_the_others_know_why_it_ends(tmp_path):
+    """It ends in the middle of an order, with the code of a signal; that is no rank that has died."""
+
+    def stopped(world: World):
+        if world.main:
+            with world.ordered("work"):
+                time.sleep(1.0)
+                error = UserError("stopped")
+                error.code = 143
+                raise error
+        world._watch.store = Slow(world._watch.store)
+        for _ in world.orders():
+            world.sum(torch.zeros(1))
+
+    job = Job(2, stopped, tmp_path)
+    assert job.codes(30) == [2, 143]  # a test's rank 0 calls every `UserError` 2
+    assert job.result(1) == ("", False)
+
+
 def test_the_others_end_with_the_code_of_rank_0(tmp_path):
     """Rank 0 raises between two orders, and what it raises says its code."""
 
@@ -209,13 +243,50 @@ SLURM = {
 }
 
 
+MEETING = {"MASTER_ADDR": "gpu01", "MASTER_PORT": "29500"}
+OPEN_MPI = {f"OMPI_COMM_WORLD_{name}": number for name, number in (("RANK", "3"), ("SIZE", "8"), ("LOCAL_RANK", "1"))}
+MPICH = {"PMI_RANK": "3", "PMI_SIZE": "8", "MPI_LOCALRANKID": "1"}
+
+
 def test_places_are_read_from_the_environment():
     assert find_place({}) is None
     assert find_place(TORCHRUN | {"TORCHELASTIC_RUN_ID": "x"}) == Place(3, 8, 1, "gpu01", 29500, "torchrun")
     assert find_place(TORCHRUN | {"RANK": "0", "WORLD_SIZE": "1"}) is None
-    assert find_place(SLURM) == Place(5, 8, 1, "gpu03", 20000 + 1234567 % 20000, "Slurm")
+    assert find_place({"RANK": "3", "WORLD_SIZE": "8"}) is None  # names that many programs use
+    assert find_place(SLURM) == Place(5, 8, 1, "gpu03", 20000 + 1234567 % 12000, "Slurm")
     # an sbatch script itself is no step of srun
     assert find_place({"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_ID": "7"}) is None
+    for started in (OPEN_MPI, MPICH):
+        assert find_place(started | MEETING) == Place(3, 8, 1, "gpu01", 29500, "mpirun")
+        with pytest.raises(UserError, match="mpirun has started 8 processes: set MASTER_ADDR"):
+            find_place(started)
+
+
+def test_who_has_started_a_process_is_known_where_several_have_left_their_names():
+    """torchrun or mpirun in a job of Slurm; an address that a script has chosen; tasks with Slurm's PMI."""
+    assert find_place(SLURM | TORCHRUN).rank == 3
+    assert find_place(SLURM | OPEN_MPI | MEETING).rank == 3
+    assert find_place(SLURM | {"PMI_RANK": "5", "PMI_SIZE": "8"}).starter == "Slurm"
+    assert find_place(SLURM | MEETING) == Place(5, 8, 1, "gpu01", 29500, "Slurm")
+    assert find_place(SLURM | {"WORLD_SIZE": "8"} | MEETING).rank == 5
+
+
+def test_steps_of_one_job_of_slurm_meet_at_ports_of_their_own():
+    ports = {find_place(SLURM | {"SLURM_STEP_ID": str(step), "SLURM_JOB_ID": str(job)}).port for step, job in STEPS}
+    assert len(ports) == len(STEPS)
+    assert min(ports) >= 20000
+    assert max(ports) < 32768  # where the ports of outgoing connections begin
+
+
+STEPS = [(step, job) for step in range(4) for job in (1234567, 1234568, 1234569)]
+
+
+def test_accelerate_that_starts_one_process_for_several_is_refused():
+    asked = {"ACCELERATE_USE_CPU": "True", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    with pytest.raises(UserError, match="accelerate launch --cpu starts one process"):
+        find_place(asked)
+    assert find_place(asked | OPEN_MPI).size == 8
+    assert find_place({"ACCELERATE_USE_CPU": "True"}) is None
 
 
 @pytest.mark.parametrize(
@@ -226,6 +297,9 @@ def test_places_are_read_from_the_environment():
         ("a-1,b-2", "a-1"),
         ("n[7]-ib,x", "n7-ib"),
         ("r1n[1,4]", "r1n1"),
+        ("node[01-04,07]", "node01"),
+        ("rack[1-2]-node[003-004,9]", "rack1-node003"),
+        ("127.0.0.[1-2]", "127.0.0.1"),
     ],
 )
 def test_the_first_of_slurms_hosts(hosts, first):
@@ -249,24 +323,36 @@ def test_each_rank_has_a_gpu_of_its_own(monkeypatch):
     place = find_place(TORCHRUN)
     assert local_device(CPU, place) == CPU
     assert local_device(torch.device("cuda"), None) == torch.device("cuda")
-    for count, index in ((4, 1), (1, 0)):  # a task of Slurm may see only its own
+    for count, index in ((4, 1), (1, 0), (2, 1)):  # a task of Slurm may see only its own
         monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
         assert local_device(torch.device("cuda"), place) == torch.device("cuda", index)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(UserError, match="finds 2 GPUs"):
-        local_device(torch.device("cuda"), Place(3, 8, 3, "", 1, "torchrun"))
     with pytest.raises(UserError, match="can't share cuda:1"):
         local_device(torch.device("cuda:1"), place)
+    with pytest.raises(UserError, match="not on mps: write --device cpu"):
+        local_device(torch.device("mps"), place)
 
 
-def test_processes_that_do_not_meet_are_an_error(monkeypatch):
-    from datetime import timedelta
+def test_two_ranks_with_one_gpu_are_refused(tmp_path, monkeypatch):
+    """Each may see one GPU only, so that their number on the machine says nothing: its own name does."""
+    monkeypatch.setattr(join, "_gpu", lambda device: "GPU-1")
+    job = Job(3, work, tmp_path)
+    assert job.codes(30) == [2, 2, 2]
+    assert [job.result(rank)[1] for rank in range(3)] == [True, False, False]
+    assert job.result(0)[0] == "ranks 0 and 1 have the same GPU: start one process for each GPU, or write --device cpu"
 
-    from sfumato.ranks import join
 
-    monkeypatch.setattr(join, "ROLL_CALL", timedelta(seconds=0.5))
+def test_gpus_of_several_ranks_are_told_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr(join, "_gpu", lambda device: f"GPU-{os.getpid()}")
+    assert [gathered.shape for gathered, *_ in results(2, meet, tmp_path)] == [(5, 2)] * 2
+
+
+def test_processes_that_do_not_meet_are_an_error(monkeypatch, capfd):
+    """Rank 0 says after a while for whom it waits."""
+    monkeypatch.setattr(join, "ROLL_CALL", timedelta(seconds=0.6))
+    monkeypatch.setattr(join, "_NOTICE", timedelta(seconds=0.2))
     with (
-        pytest.raises(UserError, match="ranks 1 did not come"),
-        joined(Place(0, 2, 0, "127.0.0.1", free_port(), ""), CPU),
+        pytest.raises(UserError, match=r"ranks 1, 2 did not come.*unset SLURM_STEP_NUM_TASKS"),
+        joined(Place(0, 3, 0, "127.0.0.1", free_port(), "Slurm"), CPU),
     ):
         pass
+    assert capfd.readouterr().err.count("sfumato: waiting for ranks 1, 2 of 3") == 1

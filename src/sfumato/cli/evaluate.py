@@ -194,7 +194,9 @@ def _local(device: torch.device, local: str) -> torch.device:
 
     if device.type != "cuda" or device.index is not None or not local.isdecimal():
         return device
-    return torch.device("cuda", int(local) % torch.cuda.device_count())
+    own = torch.device("cuda", int(local) % torch.cuda.device_count())
+    torch.cuda.set_device(own)  # else pinned memory takes some of the first one's
+    return own
 
 
 VERB = Evaluate

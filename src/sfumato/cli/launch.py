@@ -59,7 +59,9 @@ def pick_processes(text: str | None, device: torch.device) -> tuple[Place | None
         if number != place.size:
             raise UserError(f"{place.starter} has started {place.size} processes: leave --processes {number} out")
         return place, 1
-    if number > max(gpus, 1) and device.type != "cpu":
+    if number > 1 and device.type not in ("cpu", "cuda"):
+        raise UserError(f"--processes {number}: several compute on NVIDIA GPUs or CPUs, not on {device.type}")
+    if number > max(gpus, 1) and device.type == "cuda":
         raise UserError(f"--processes {number}: this machine has {gpus} GPUs, and each process needs one")
     if number > 1 and device.index is not None:
         raise UserError(
@@ -133,7 +135,7 @@ def launch(number: int, all_needed: bool = True) -> int:
         environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
     children: list[subprocess.Popen[bytes]] = []
     try:
-        with signals.deferring() as stop:
+        with signals.deferring() as stop, signals.sending_on(lambda signal: _end(children[0], signal)):
             stop.holding = True
             for rank in range(number):
                 own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
@@ -188,6 +190,7 @@ def _ending(child: subprocess.Popen[bytes]) -> str:
 
 
 def _end(child: subprocess.Popen[bytes], number: int) -> None:
+    """Send a signal to a process that has not ended."""
     with suppress(ProcessLookupError):
         if child.poll() is None:
             child.send_signal(number)

@@ -123,6 +123,23 @@ def passing_on(tell: Callable[[int], None]) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def sending_on(send: Callable[[int], None]) -> Iterator[None]:
+    """Send the signals that ask a training for something (`sfumato.train.requests`) to the process that trains."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        with suppress(IndexError):  # it has not been started
+            send(number)
+
+    numbers = [getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
 def request(number: int) -> None:
     """Do as if this process had received a signal, unless it has received one; from any thread."""
     if _first is None:

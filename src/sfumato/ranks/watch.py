@@ -40,6 +40,8 @@ LATE, TOO_LATE = 20.0, 300.0
 """Seconds after which a rank that beats, but does not come to a meeting, is named, and is given up."""
 GRACE = 5.0
 """Seconds that the main thread has to end by itself."""
+HEAR = 5.0
+"""Seconds that a rank which has failed waits for the others to read why."""
 _COMMUNICATION = ("gloo", "nccl", "connection", "peer", "socket", "broken pipe", "timed out", "store")
 
 
@@ -111,7 +113,7 @@ class Watch:
                 message = f"rank {self.rank} ({_who()}) has failed: {reason}" if reason and self.rank else ""
                 self._publish(Verdict(message, code, self.rank))
                 others = [f"heard/{rank}" for rank in range(self.size) if rank != self.rank]
-                self.store.wait(others, timedelta(seconds=3 * BEAT))
+                self.store.wait(others, timedelta(seconds=HEAR))
         self.stop()
 
     def wait_for_verdict(self, error: BaseException) -> Verdict | None:
@@ -163,8 +165,10 @@ class Watch:
         """Look at the other ranks once."""
         self._pass_on()
         if self.store.check(["failed"]):
-            self.store.set(f"heard/{self.rank}", "1")
-            return Verdict(**json.loads(self.store.get("failed")))
+            failed = Verdict(**json.loads(self.store.get("failed")))
+            with suppress(RuntimeError):  # it may have waited long enough, and be gone with the store
+                self.store.set(f"heard/{self.rank}", "1")
+            return failed
         now, patience = self._now, BROKEN if self._broken.is_set() else SILENT
         for rank in self._watched:
             beat = json.loads(self.store.get(f"beat/{rank}"))
@@ -190,7 +194,7 @@ class Watch:
             if self._warned != self._meetings:
                 self._warned = self._meetings
                 limit = f"{TOO_LATE / 60:.0f} minutes"
-                _say(f"{self._name(rank)} has kept the others waiting for {late:.0f} s; giving it up after {limit}")
+                say(f"{self._name(rank)} has kept the others waiting for {late:.0f} s; giving it up after {limit}")
         return None
 
     def _pass_on(self) -> None:
@@ -213,7 +217,7 @@ class Watch:
         if self._stopped.wait(GRACE):
             return
         if verdict.said_by(self.rank):
-            _say(verdict.message)
+            say(verdict.message)
         os._exit(verdict.code)
 
     def _name(self, rank: int) -> str:
@@ -224,7 +228,8 @@ def _who() -> str:
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
-def _say(message: str) -> None:
+def say(message: str) -> None:
+    """Print a line on stderr, below a live view if there is one."""
     with suppress(OSError, ValueError):
         if sys.stderr.isatty():
             sys.stderr.write("\x1b[?25h\n")  # a live view hides the cursor

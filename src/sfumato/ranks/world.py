@@ -74,10 +74,8 @@ class World:
     def assemble(self) -> None:
         """Wait until every rank has come here, however long that takes, such as one that decodes images first."""
         if self._watch is not None:
-            import torch.distributed as dist
-
             with self._watch.meeting(patient=True):
-                dist.barrier()
+                _meet()
 
     def sum(self, x: Tensor) -> Tensor:
         """Replace x by its sum over the ranks, the same bits on each, and return it."""
@@ -175,7 +173,7 @@ class World:
 
         with self.ordered("end", code=code):
             self._watch.stop()
-            dist.barrier()  # rank 0 holds the store, which the watch of another rank may be reading
+            _meet()  # rank 0 holds the store, which the watch of another rank may be reading
         dist.destroy_process_group()
 
     def explain(self, error: BaseException) -> NoReturn:
@@ -184,6 +182,14 @@ class World:
         if verdict is None:
             raise error
         raise Lost(verdict, self.rank) from None
+
+
+def _meet() -> None:
+    """Return when every rank has come; on processors, whatever the ranks compute on."""
+    import torch
+    import torch.distributed as dist
+
+    dist.all_reduce(torch.zeros(1))
 
 
 def together(method: Callable[P, R]) -> Callable[P, R]:

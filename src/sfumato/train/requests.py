@@ -4,14 +4,15 @@
     touch RUN/save-now        or  kill -USR2 PROCESS      saves a checkpoint then, which is kept
 
 A file is removed when what it asks for is done. Neither changes the bits of the training. A process that has a handler
-of its own for a signal keeps it.
+of its own for a signal keeps it. Of several processes rank 0 does what is asked; the others ignore the signals, which a
+scheduler sends to all of them.
 """
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
@@ -45,18 +46,32 @@ class Requests:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Note the signals until the block ends, in the main thread and where nobody else handles them."""
-        before = {}
-        if threading.current_thread() is threading.main_thread():
-            for kind, name in SIGNALS.items():
-                number = getattr(signal, name, None)
-                if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-                    before[number] = signal.signal(number, self._noting(kind))
-        try:
+        with _handled({kind: self._noting(kind) for kind in KINDS}):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _noting(self, kind: str) -> Callable[[int, FrameType | None], None]:
         """Return a handler that notes a request."""
         return lambda *_: self._signalled.add(kind)
+
+
+@contextmanager
+def ignored() -> Iterator[None]:
+    """Ignore the signals until the block ends, as a rank does that follows another."""
+    with _handled(dict.fromkeys(KINDS, signal.SIG_IGN)):
+        yield
+
+
+@contextmanager
+def _handled(handlers: Mapping[str, Callable[[int, FrameType | None], None] | signal.Handlers]) -> Iterator[None]:
+    """Handle the signals of kinds in the main thread, where nobody else does, and put the old handlers back."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for kind, handler in handlers.items():
+            number = getattr(signal, SIGNALS[kind], None)
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
