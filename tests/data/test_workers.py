@@ -16,7 +16,7 @@ from sfumato.config.data import DataConfig
 from sfumato.data import Unreadable, workers
 from sfumato.data.sources.files import FileSource
 from sfumato.data.sources.protocol import Blob, File
-from sfumato.data.store import build
+from sfumato.data.store import parts
 from sfumato.data.store.open import open_store
 from sfumato.data.workers import count_workers, run
 from sfumato.errors import UserError
@@ -176,7 +176,7 @@ def test_any_number_of_processes_stores_the_same(tmp_path: Path, monkeypatch: py
 
 
 def test_a_file_that_kills_its_decoder_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "DECODER", "deadly:decoder")
+    monkeypatch.setattr(parts, "DECODER", "deadly:decoder")
     monkeypatch.setenv("SFUMATO_WORKERS", "2")
     stored = open_store(in_memory([b"DIE" if k == 5 else noise(k) for k in range(40)]), CONFIG)
     assert stored.skipped == [("blob 5", "the decoder crashed")]

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
+import time
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional
 
+from sfumato.config.data import DataConfig
+from sfumato.data.store import parts
 from sfumato.diffusion import noise
 from sfumato.errors import UserError
 from sfumato.nets.dropout import dropout, part_of_batch
@@ -17,7 +23,7 @@ from sfumato.ranks import World
 from sfumato.run.events import Skipped
 from sfumato.run.folder import Run
 from sfumato.train import trainer as training
-from sfumato.train.follow import follow
+from sfumato.train.follow import follow, open_together
 from sfumato.train.lineage import branch
 from sfumato.train.trainer import Trainer
 
@@ -235,3 +241,29 @@ def test_a_rank_with_other_images_is_named(digits, tmp_path):
     job = Job(2, act, tmp_path / "job")
     assert job.codes() == [2, 2]
     assert "the images of digits are not the same here as at rank 0" in job.result()[0]
+
+
+def test_ranks_read_images_together(tmp_path, monkeypatch):
+    """Each has cores of its own, and waits for the others as long as they take."""
+    folder, left = tmp_path / "set", []
+    folder.mkdir()
+    for k in range(300):
+        Image.fromarray(np.random.default_rng(k).integers(0, 256, (8, 8), dtype=np.uint8)).save(folder / f"{k:03}.png")
+    monkeypatch.setenv("SFUMATO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SFUMATO_WORKERS", "1")
+    monkeypatch.setattr(parts, "PART", 20)
+    monkeypatch.setattr(parts, "_crew", lambda: f"crew-{os.getpid()}")
+    leave = parts.Parts.leave
+    monkeypatch.setattr(parts.Parts, "leave", lambda self, *part: (left.append(part[0]), leave(self, *part)))
+
+    def act(world):
+        if world.main:
+            images = len(open_together(DataConfig(str(folder)), world, lambda done, total: time.sleep(0.003)).images)
+            return images, len(left)
+        follow(world, CPU)
+        return 300, len(left)
+
+    found = results(3, act, tmp_path / "job")
+    assert [images for images, _ in found] == [300] * 3
+    assert sum(count for _, count in found) >= 3
+    assert len(list((tmp_path / "cache").glob("store/*/*"))) == 1

@@ -112,7 +112,7 @@ class Train:
         if device.type == "cpu":
             keep_memory()
         more = More.parse(self.images, self.budget)
-        config, run, data, reason = self._chosen(device, more)
+        config, run, data, reason = self._chosen(device, more, world)
         more = more if run.exists() or (more and more.added) else None
         if self.dry_run:
             return _dry_run(config, run, data, device, reason, self.json, more)
@@ -127,7 +127,7 @@ class Train:
                 say(ending(run, data))
         return 0
 
-    def _chosen(self, device: torch.device, more: More | None) -> tuple[Config, Run, Dataset, str]:
+    def _chosen(self, device: torch.device, more: More | None, world: World) -> tuple[Config, Run, Dataset, str]:
         """Return the configuration, the run folder, the images, and why this configuration.
 
         A run that was begun keeps its values, but for those that are given here.
@@ -141,7 +141,7 @@ class Train:
 
         values, reading = self._given(), progress("reading images")
         if self.from_ is not None:
-            return self._branch(values, device)
+            return self._branch(values, device, world)
         if self.data is None:
             raise UserError(f"train needs DATA, for example: {self.EXAMPLES[0]}")
         if self.init is not None:
@@ -157,7 +157,7 @@ class Train:
             raise UserError(f"{self.data} is a run, which has its configuration: leave --preset and --config out")
         if run.exists() and self.preset is None and self.config is None:
             source = {} if itself.exists() else {"data.source": self.data}
-            config, data, reason = resume(run, source | values, reading)
+            config, data, reason = resume(run, source | values, reading, world)
             return config, run, data, reason
         if run.exists():
             begun = run.config()
@@ -165,7 +165,7 @@ class Train:
         else:
             run.check_path(str(Path(self.data).expanduser().absolute()))
         values = {"data.source": self.data} | values | _length(more)
-        config, data, reason = choose(self.preset, self.config, values, device, reading, self.init)
+        config, data, reason = choose(self.preset, self.config, values, device, reading, self.init, world)
         run = Run(self.run or default_run(data.source_name))
         if self.config is None:
             config, data = as_begun(config, data, run, values)
@@ -173,7 +173,7 @@ class Train:
             config = with_length_of(config, run.config())
         return config, run, data, reason
 
-    def _branch(self, values: dict[str, str], device: torch.device) -> tuple[Config, Run, Dataset, str]:
+    def _branch(self, values: dict[str, str], device: torch.device, world: World) -> tuple[Config, Run, Dataset, str]:
         """Make the branch, unless it is there, and return what `_chosen` returns."""
         from sfumato.run.folder import Run
         from sfumato.train.choose import resume
@@ -188,7 +188,7 @@ class Train:
         run = Run(self.run)
         branch(self.from_, run, str(device))
         source = {} if self.data is None else {"data.source": self.data}
-        config, data, _ = resume(run, source | values, progress("reading images"))
+        config, data, _ = resume(run, source | values, progress("reading images"), world)
         return config, run, data, f"as {self.from_}, of which this is a branch"
 
     def _given(self) -> dict[str, str]:

@@ -15,9 +15,11 @@ from sfumato.data import Dataset, open_data
 from sfumato.data.mirror import mirror_test_of
 from sfumato.data.store.build import Progress
 from sfumato.model import load
+from sfumato.ranks import World
 from sfumato.run.folder import Run
 from sfumato.run.places import located, spelled_as_begun
 from sfumato.run.sinks.protocol import check as check_sinks
+from sfumato.train.follow import open_together
 from sfumato.train.plan import check_source
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ def choose(
     device: torch.device,
     on_progress: Progress | None = None,
     init: str | None = None,
+    world: World = World(),
 ) -> tuple[Config, Dataset, str]:
     """Return the configuration, the images, and `PRESET: why this one`.
 
@@ -47,6 +50,7 @@ def choose(
         on_progress: called while images are read.
         init: weights to begin with, as `model.load` takes them: without a preset the network, the process and the codec
             are theirs, so that all of them fit; classes are learnt where these weights know labels.
+        world: the ranks that decode the images together.
 
     Raises:
         UserError: an unknown preset or key, a value out of its range, images or weights that can't be opened.
@@ -60,7 +64,7 @@ def choose(
             presets.check(file, overrides)
         asked = presets.resolve(None, file, overrides, only=("data", "train"))
         check_sinks(asked.train.log)
-        data = open_data(asked.data, on_progress=on_progress)
+        data = open_together(asked.data, world, on_progress)
         preset, reason, values = presets.choose(data.shape, len(data.train), str(device), asked.train.budget)
         base = presets.resolve(preset, overrides=values)
         if init is not None:
@@ -74,7 +78,7 @@ def choose(
     asks = config.data.flip and "data.flip" not in decided
     wanted = replace(config.data, flip=False) if asks else config.data
     if data is None or data.config != wanted:
-        data = open_data(wanted, on_progress=on_progress)
+        data = open_together(wanted, world, on_progress)
     if learns and "data.labels" not in decided and (classes := classes_of(data)):
         config, data = learning(classes, config, data)
     if asks:
@@ -83,13 +87,16 @@ def choose(
     return config, data, f"{preset}: {reason}{over}"
 
 
-def resume(run: Run, overrides: Mapping[str, str], on_progress: Progress | None = None) -> tuple[Config, Dataset, str]:
+def resume(
+    run: Run, overrides: Mapping[str, str], on_progress: Progress | None = None, world: World = World()
+) -> tuple[Config, Dataset, str]:
     """Return the configuration and the images of a run that was begun, and a sentence about it.
 
     Args:
         run: the run.
         overrides: text by dotted key; `data.source` may be among them, in any spelling. Other values stay as they are.
         on_progress: called while images are read.
+        world: the ranks that decode the images together.
 
     Raises:
         UserError: an unknown key, a value out of its range, other images, images that can't be opened.
@@ -98,7 +105,8 @@ def resume(run: Run, overrides: Mapping[str, str], on_progress: Progress | None 
     config = presets.resolve(overrides=overrides, base=begun)
     config = replace(config, data=spelled_as_begun(config.data, run))
     check_source(config, run)
-    data = open_data(located(run) if config.data == begun.data else config.data, on_progress=on_progress)
+    where = located(run) if config.data == begun.data else config.data
+    data = open_together(where, world, on_progress)
     return config, data, "as this run was begun"
 
 

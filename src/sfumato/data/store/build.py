@@ -11,7 +11,8 @@ again and brings all of them to 8 bits.
 
 A range by percentiles is taken from some pictures' values (`percentiles`) before the first is decoded for the store.
 
-Encoded files are decoded in processes (`workers`) where there are many.
+Encoded files are decoded in processes (`workers`) where there are many, and those of other processes that want the same
+store help (`parts`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import json
 import math
 import os
 import shutil
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -37,13 +37,14 @@ from sfumato.config.data import LARGEST_SIDE, DataConfig
 from sfumato.data.formats.decode import read_picture
 from sfumato.data.formats.fitting import Form, Row, make_row
 from sfumato.data.formats.values import Values
-from sfumato.data.sources.protocol import File, Source, Unreadable, encoded, files_of
+from sfumato.data.sources.protocol import File, Source, Unreadable, encoded
 from sfumato.data.store import format as disk
+from sfumato.data.store import parts
 from sfumato.data.store.format import Chunk, Plan, append, chunks, header, load, plan_of, row_digest, write_index
 from sfumato.data.store.percentiles import percentile_range
-from sfumato.data.workers import count_workers, reason_of, run
+from sfumato.data.workers import count_workers, reason_of
 from sfumato.errors import UserError, plural
-from sfumato.files import Lock, sync
+from sfumato.files import sync
 
 SIDES = (8, 12, 16, 24, 32, 48, 64)
 """The sides to choose from where the user gives no size."""
@@ -53,11 +54,8 @@ MOST_HEADERS = 10_000
 """The size is chosen from those of at most this many pictures, evenly spaced."""
 ABANDONED = 3600.0
 """Seconds without a write after which a temporary folder counts as left by a killed build."""
-DECODER = "sfumato.data.store.build:decoder"
-
 _BUFFER = 2**20
 _BATCH_BYTES = 2**22
-_TRIES = 5
 
 Progress = Callable[[int, int], None]
 
@@ -67,7 +65,7 @@ class _Mixed(Exception):
 
 
 def build(source: Source, config: DataConfig, entry: Path, on_progress: Progress) -> None:
-    """Decode everything, or continue a killed build, and publish the store.
+    """Decode everything, or continue a killed build, and publish the store; or help the process that does so.
 
     Raises:
         UserError: no picture is readable.
@@ -75,7 +73,11 @@ def build(source: Source, config: DataConfig, entry: Path, on_progress: Progress
     """
     slot = entry.parent
     slot.mkdir(parents=True, exist_ok=True)
-    with _claimed(slot, entry.name) as built:
+    files = encoded(source)
+    workers = 0 if files is None else count_workers(len(source))
+    with contextlib.ExitStack() as held:
+        if (built := parts.claim(entry, files, workers, on_progress, held)) is None:
+            return
         try:
             plan = _plan(built, source, config)
             try:
@@ -165,14 +167,15 @@ def decoder(setup: bytes) -> Callable[[File], bytes]:
     return lambda file: make_row(read_picture(file), form).pack()
 
 
-def _answers(source: Source, form: Form, first: int) -> Iterator[tuple[Row | str, tuple[float, ...], str | None]]:
+def _answers(
+    source: Source, form: Form, first: int, built: Path
+) -> Iterator[tuple[Row | str, tuple[float, ...], str | None]]:
     """Yield each picture's row, or why there is none, its condition and its caption, from `first` on."""
     workers = 0 if (files := encoded(source)) is None else count_workers(len(source) - first)
     if files is not None and workers:
-        setup = json.dumps(asdict(form)).encode()
         batch = max(1, min(16, _BATCH_BYTES // (3 * math.prod(form.size))))
-        rows = run(DECODER, setup, files_of(files, range(first, len(source))), workers, batch=batch)
-        for i, row in enumerate(rows, first):
+        shared = parts.Shared(json.dumps(asdict(form)), first, len(source), batch)
+        for i, row in enumerate(parts.lead(built, shared, files, workers), first):
             yield row if isinstance(row, str) else Row.unpack(row), *files.labels[i]
         return
     for i in range(first, len(source)):
@@ -193,7 +196,7 @@ def _write_rows(built: Path, source: Source, plan: Plan, on_progress: Progress) 
     with path.open("r+b", buffering=_BUFFER) as file:
         total, chunk = _resumed(built, file, plan), Chunk()
         for i, (row, condition, caption) in enumerate(
-            _answers(source, plan.form, total["pictures"]), total["pictures"]
+            _answers(source, plan.form, total["pictures"], built), total["pictures"]
         ):
             row = row if isinstance(row, str) else _accepted(row, plan, file)
             chunk.counts["pictures"] += 1
@@ -263,6 +266,7 @@ def _resumed(built: Path, file: IO[bytes], plan: Plan) -> Counter[str]:
 
 
 def _finish(built: Path, source: Source, plan: Plan, counts: Counter[str]) -> None:
+    parts.remove(built)
     path = built / "images.npy"
     channels = plan.form.channels or (1 if plan.width == 3 and not counts["coloured"] else plan.width)
     if channels < plan.width:
@@ -338,25 +342,6 @@ def _format(path: Path, kind: str) -> PixelFormat:
     images = np.load(path, mmap_mode="r", allow_pickle=False)
     parts = [images[start : start + disk.CHUNK] for start in range(0, len(images), disk.CHUNK)]
     return format_of(kind, min(float(part.min()) for part in parts), max(float(part.max()) for part in parts))
-
-
-@contextlib.contextmanager
-def _claimed(slot: Path, name: str) -> Iterator[Path]:
-    """A folder to build in, which nobody else builds in: one that was left, or a new one."""
-    with contextlib.ExitStack() as held:
-        for left in sorted(slot.glob(f".build-{name}-*")):
-            try:
-                lock = held.enter_context(Lock(left / "lock", create=False))
-            except OSError:  # it was finished meanwhile
-                continue
-            if lock.held and lock.enforced:  # without locks no build is taken over
-                yield left
-                return
-        for _ in range(_TRIES):
-            built = Path(tempfile.mkdtemp(prefix=f".build-{name}-", dir=slot))
-            if held.enter_context(Lock(built / "lock")).held:
-                break  # else another process took it over before it was locked
-        yield built
 
 
 def _publish(built: Path, entry: Path) -> None:
