@@ -121,6 +121,7 @@ def _divide(net: nn.Module, world: World) -> None:
     device = next(net.parameters()).device
     mesh = init_device_mesh(device.type, (world.size,))
     blocks: list[nn.Module] = cast(Any, net).recomputable()
+    net.register_forward_hook(_own)
     for block in [*blocks, net]:
         fully_shard(block, mesh=mesh)
     for module in net.modules():
@@ -131,6 +132,11 @@ def _divide(net: nn.Module, world: World) -> None:
 def _as_images(_: nn.Module, inputs: Any, output: Tensor) -> Tensor:
     """Give what a convolution returns the layout that it has where weights are whole: dropout draws in its order."""
     return output.contiguous(memory_format=torch.channels_last)
+
+
+def _own(_: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+    """Give the output of the network memory of its own: `fully_shard` warns of views."""
+    return output.clone() if output._is_view() else output
 
 
 def _rows(weight: Tensor) -> Tensor:
