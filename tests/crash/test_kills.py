@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sfumato.run.folder import Run
+from sfumato.train.saver import Saver
 
 from .faults import CHANGING, Fault
 from .harness import FIGURES, Ended, Training, attempt, finish, good, in_order, replaced, trace_of
@@ -118,32 +123,74 @@ STRACE = "openat,close,write,pwrite64,fsync,ftruncate,mkdir,rename,unlinkat,unli
 @SLOW
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 def test_killed_at_system_calls(whole: Run, tmp_path: Path) -> None:
-    """As the kernel sees them: strace is attached before the command begins, and kills at the n-th system call."""
+    """As the kernel sees them: strace is attached before the command begins, and kills at the n-th call of a kind. One
+    training is only watched, which tells the calls of each kind; of four that kill, three are aimed at a save."""
+    log, watched = tmp_path / "log", Run(tmp_path / "watched")
+    assert _straced(watched, "-o", str(log)).code == 0
+    calls = _calls_in(log.read_text())
+    saves, rest = ([call for call, saving in calls if saving is inside] for inside in (True, False))
+    assert len(saves) > 100
     chance, ended = random.Random(0), []
-    for number in sorted(chance.sample(range(1, 900), 40)):
-        run = Run(tmp_path / str(number))
-        training = Training(run, before=_traced)
-        inject = f"inject={STRACE}:signal=SIGKILL:when={number}"
-        command = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={STRACE}", "-e", inject]
-        command += ["-p", str(training.pid)]
-        tracer = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        while tracer.poll() is None and not _is_traced(training.pid):
-            time.sleep(0.005)
-        if tracer.poll() is not None:
-            training.send(signal.SIGKILL)
-            training.wait()
-            pytest.skip(f"strace can't attach: {tracer.communicate()[1]}")
-        ended.append(training.wait())
-        tracer.communicate()
+    for name, number in [*chance.sample(saves, 30), *chance.sample(rest, 10)]:
+        run = Run(tmp_path / f"{name}-{number}")
+        ended.append(_straced(run, "-o", "/dev/null", "-e", f"inject={name}:signal=SIGKILL:when={number}"))
         in_order(run)
         finish(run, whole)
-    count(ended, "at a system call, by strace")
+    assert sum(end.killed for end in ended) >= 36
+    count(ended, "at a system call, by strace", 1 / 2)
+
+
+def _straced(run: Run, *options: str) -> Ended:
+    """A training under strace."""
+    training = Training(run, before=_marked_and_traced)
+    command = ["strace", "-f", "-qq", "-e", f"trace={STRACE}", *options, "-p", str(training.pid)]
+    tracer = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while tracer.poll() is None and not _is_traced(training.pid):
+        time.sleep(0.005)
+    if tracer.poll() is not None:
+        training.send(signal.SIGKILL)
+        training.wait()
+        pytest.skip(f"strace can't attach: {tracer.communicate()[1]}")
+    ended = training.wait()
+    tracer.communicate()
+    return ended
+
+
+def _calls_in(log: str) -> list[tuple[tuple[str, int], bool]]:
+    """The calls of the first thread in strace's log: the name, which of this name it is, and whether within a save;
+    strace counts each kind, and each thread, on its own."""
+    lines = [line.split(maxsplit=1) for line in log.splitlines()]
+    calls, numbers, saving = [], Counter[str](), False
+    for thread, call in lines:
+        name = call.partition("(")[0]
+        if thread != lines[0][0] or not name.isalnum():  # signals, and calls that go on
+            continue
+        numbers[name] += 1
+        saving = (saving or BEGINS in call) and ENDS not in call
+        calls.append(((name, numbers[name]), saving))
+    return calls
+
+
+BEGINS, ENDS = "/nowhere/a-save-begins", "/nowhere/a-save-ends"
+
+
+def _marked_and_traced() -> None:
+    """Have saves be seen in strace's log by calls that fail, and wait for strace."""
+    save = Saver.save
+
+    def marked(saver: Saver, *arguments: Any, **options: Any) -> None:
+        with suppress(OSError):
+            os.mkdir(BEGINS)
+        try:
+            save(saver, *arguments, **options)
+        finally:
+            with suppress(OSError):
+                os.mkdir(ENDS)
+
+    Saver.save = marked  # type: ignore[method-assign]
+    while not _is_traced("self"):
+        time.sleep(0.001)
 
 
 def _is_traced(pid: int | str) -> bool:
     return "TracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text()
-
-
-def _traced() -> None:
-    while not _is_traced("self"):
-        time.sleep(0.001)
