@@ -902,8 +902,8 @@ MUTATIONS = [
     M(
         "ranks: what mpirun starts within a job of Slurm takes the rank of mpirun's helper",
         "ranks/place.py",
-        '    ("mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),\n',
-        "",
+        '("mpirun", "OMPI_COMM_WORLD_RANK", ',
+        '("mpirun", "OMPI_COMM_WORLD_RANKS", ',
         "tests/ranks/test_world.py",
     ),
     M(
@@ -1560,7 +1560,7 @@ MUTATIONS = [
     M(
         "train --init: the network is the preset's",
         "train/choose.py",
-        "base = replace(base, net=donor.net, diffusion",
+        "base = replace(base, net=own.net, diffusion",
         "base = replace(base, diffusion",
         "tests/cli/test_imported.py",
     ),
