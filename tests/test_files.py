@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sfumato.files import Lock, read_regular, write_atomic
+from sfumato.errors import one_line
+from sfumato.files import Lock, hidden, read_regular, write_atomic
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
@@ -88,7 +89,21 @@ def test_a_failing_disk_is_named_with_its_file(tmp_path, monkeypatch, call):
         monkeypatch.setattr(Path, "open", lambda *a, **k: Broken(opener(*a, **k), broken))
     with pytest.raises(OSError, match="Input/output error") as error:
         write_atomic(tmp_path / "file", "new")
-    assert Path(error.value.filename).name.startswith(".file.")
+    assert error.value.filename == str(tmp_path / "file"), "the file that was asked for, and not the hidden one"
+
+
+def test_a_folder_that_fails_is_named_and_nothing_of_it_is_left(tmp_path):
+    def write() -> None:
+        with hidden(tmp_path / "out", ".x") as part:
+            part.mkdir()
+            assert (part.name[0], part.parent, part.suffix) == (".", tmp_path, ".x")
+            raise OSError(errno.ENOSPC, "No space", str(part / "a" / "weights"), None, str(tmp_path / "other"))
+
+    with pytest.raises(OSError, match="No space") as error:
+        write()
+    assert (error.value.filename, error.value.filename2) == (str(tmp_path / "out" / "a" / "weights"), None)
+    assert one_line(error.value) == f"No space: {tmp_path / 'out' / 'a' / 'weights'}"
+    assert not list(tmp_path.iterdir())
 
 
 class Broken:

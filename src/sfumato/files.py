@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import socket
 import stat
 from collections.abc import Iterator
@@ -23,6 +24,27 @@ except ImportError:  # a system without flock: locks are not enforced
 
 
 MEGABYTE = 2**20
+
+
+@contextmanager
+def hidden(path: Path, suffix: str = "") -> Iterator[Path]:
+    """Yield a hidden name beside a path, for a file or a folder that is renamed to it when it is whole.
+
+    What is left under the hidden name is removed, and an `OSError` names the path instead.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part{suffix}")
+    try:
+        yield part
+    except OSError as error:
+        named = path if error.filename is None else str(error.filename).replace(part.name, path.name)
+        error.filename = str(named)
+        del error.filename2  # of a rename, which would be the same name
+        raise
+    finally:
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -64,14 +86,9 @@ def write_atomic(path: Path, content: bytes | str, parents: bool = True) -> None
         parents: make the folders above its folder too.
     """
     path.parent.mkdir(parents=parents, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with hidden(path) as part:
         write_synced(part, content)
         os.replace(part, path)
-    except BaseException:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise
     sync(path.parent)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,18 @@ def lazy(package: str, homes: Mapping[str, str] | str) -> tuple[Callable[[str], 
         return module if modules[name] == name else getattr(module, name)
 
     return load, lambda: sorted(modules)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Leave out what bitsandbytes, which diffusers imports too, logs when it is imported: that a kernel is missing,
+    which nothing here uses."""
+    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _imports(package: str, file: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ def photos(tmp_path: Path) -> Path:
 def test_text(sfumato: Command, photos: Path) -> None:
     result = sfumato("data", "check", photos)
     assert result.code == 0
-    assert "14; 13 can be read, 12 of these are distinct" in result.out
+    assert "13, 12 of them distinct; 1 unreadable file" in result.out
     assert "torn.png: " in result.out
     assert "03.png: = copy.png" in result.out
     assert "!! memorisation: 12 distinct images" in result.out
@@ -74,12 +75,17 @@ def test_other_files_are_no_images(sfumato: Command, photos: Path) -> None:
     (photos / "about.md").write_text("where they are from")
     (photos / "labels.csv").write_text("file,hair\n00.png,long\n")
     result = sfumato("data", "check", photos)
-    assert "14; 13 can be read, 12 of these are distinct; 1 other file" in result.out
+    assert "13, 12 of them distinct; 1 unreadable file; 1 other file" in result.out
     assert "1 of 14 files cannot be read" in result.out
     said = json.loads(sfumato("data", "check", photos, "--json").out)
     assert said["other_files"] == [{"file": "about.md", "reason": "not an image: text"}]
     assert (said["total"], said["looked_at"], len(said["unreadable"])) == (14, 14, 1)
     assert "labels: --labels source trains with labels.csv" in " ".join(result.out.split())
+    listed = sfumato("data", "check", photos, "--fix", "list.txt", "--out", "page.html")
+    assert listed.code == 0, "all images were scanned"
+    page = Path("page.html").read_text("utf-8")
+    assert "--data.flip" in page
+    assert not re.search(r"[^-]data\.flip", page), "options, as in the terminal, and not keys"
 
 
 def test_files_of_the_system_are_named_and_are_no_damage(sfumato: Command, photos: Path) -> None:

@@ -291,3 +291,18 @@ def test_only_the_row_that_is_better_than_all_others_by_interval_is_marked(
     assert [line.split()[0] for line in lines if line.endswith(" *") and "[" in line and line[0] in "fs"] == best
     comparable = "not compared with the same images" not in " ".join(lines)
     assert comparable == (rows[0]["quality"]["settings"] == rows[1]["quality"]["settings"])
+    baselines = [line.split()[-1] for line in lines if line.startswith("real against real")]
+    assert baselines == (["1"] if comparable else [])
+
+
+def test_a_verdict_that_was_measured_since_ends_the_advice_of_the_training(
+    sfumato: Command, plain: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(plain, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation"))
+    before = sfumato("train", "run").out
+    assert "evaluated" not in before
+    assert sfumato("evaluate", "run", "--quality", "--num", "20", "--steps", "2", "--device", "cpu").code == 0
+    assert "samples: the 20 that were evaluated are nothing like the data" in sfumato("train", "run").out
+    other = ("evaluate", "run", "--quality", "--num", "30", "--steps", "2", "--data", "emoji32", "--device", "cpu")
+    assert sfumato(*other).code in (0, 2)
+    assert "the 20 that were evaluated" in sfumato("train", "run").out, "not those against other images"

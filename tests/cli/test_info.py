@@ -13,7 +13,9 @@ from PIL import Image
 from sfumato.diffusion import Cosine
 from sfumato.model import load
 from sfumato.report.curves import SIZE
+from sfumato.run.events import HeldOut
 from sfumato.run.folder import Run
+from sfumato.run.summary import RunSummary
 
 from .conftest import Command, tiny
 
@@ -23,7 +25,7 @@ def test_a_run_is_described(sfumato: Command, labelled: Path) -> None:
     model = load(labelled)
     parameters = sum(p.numel() for p in model.net.parameters())
     for fact in (
-        "1x8x8 (channels x height x width); trained on digits",
+        "1x8x8 (channels x height x width); trained on the built-in data set digits",
         "class: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
         f"{parameters:,} parameters",
         model.net.summary(),
@@ -132,7 +134,10 @@ def test_several_are_one_table_with_what_differs(sfumato: Command, labelled: Pat
 def test_a_plot_is_a_picture_and_nothing_of_another_is_overwritten(
     sfumato: Command, plain: Path, refused: Command, tmp_path: Path
 ) -> None:
-    assert sfumato("info", plain, "--plot", "loss.png").out == "loss.png\n"
+    drawn = sfumato("info", plain, "--plot", "loss.png").out
+    assert drawn.startswith("loss.png\nthe last held-out loss is drawn as ")
+    log = RunSummary.read(Run(plain)).of(HeldOut)[-1].loss
+    assert f"the log have {log:.4f}, all noise levels evenly" in drawn
     assert Image.open(tmp_path / "loss.png").size == SIZE
     assert sfumato("info", plain, "--plot", "loss.png").code == 0, "our own picture is drawn again"
     Image.new("L", (2, 2)).save(tmp_path / "mine.png")

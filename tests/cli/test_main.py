@@ -17,6 +17,7 @@ from sfumato.cli import main as main_module
 from sfumato.cli.edit import VERB as EDITS
 from sfumato.cli.main import VERBS, check_command, main
 from sfumato.config.config import Config, to_dict
+from sfumato.config.keys import SHORT, typed
 from sfumato.config.tree import flatten
 from sfumato.errors import UserError
 
@@ -147,11 +148,11 @@ def test_epochs_count_the_images_that_train(refused: Command, tmp_path: Path) ->
     ],
 )
 def test_keys_are_said_as_options(text: str, said: str) -> None:
-    assert said in habits.typed(text)
+    assert said in typed(text)
 
 
 def test_a_key_without_a_value_is_said_as_an_option_only_where_it_is_one() -> None:
-    said = habits.typed("data.labels is source, and data.range is for floats: data.csv and train.csv", bare=True)
+    said = typed("data.labels is source, and data.range is for floats: data.csv and train.csv", bare=True)
     assert said == "--labels is source, and --data.range is for floats: data.csv and train.csv"
 
 
@@ -178,7 +179,7 @@ def test_what_habits_tell_one_to_write_exists() -> None:
         for name in " ".join(table).split():
             said = habits.answer(verb, f"--{name}", "1", ["x"], fields)
             flag = said.removeprefix("write ").split()[0] if said.startswith("write") else ""
-            assert not flag or flag in keys | fields | set(map("--{}".format, habits.SHORT)), (verb, name)
+            assert not flag or flag in keys | fields | set(map("--{}".format, SHORT)), (verb, name)
     assert all(target.split()[0] in VERBS for target in habits.VERBS.values())
 
 

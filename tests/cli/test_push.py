@@ -40,7 +40,8 @@ def test_every_command_of_the_card_works(
     for line in lines:
         result = sfumato(*shlex.split(line))
         assert result.code == 0, (line, result.err)
-    assert "trained on digits" in sfumato(*shlex.split(lines[1])).out, "and not a model that comes along"
+    info = sfumato(*shlex.split(lines[1])).out
+    assert "trained on the built-in data set digits" in info, "and not a model that comes along"
     with Image.open(tmp_path / name / "samples.png") as told, Image.open(tmp_path / "again.png") as made:
         assert np.array_equal(np.asarray(told), np.asarray(made))
     values: dict[str, Any] = {}

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from sfumato.cli import signals
+from sfumato.run.events import Buckets, Event, Initialised, Stepped
 
 from ..forked import forked
 from .conftest import tiny
@@ -205,6 +206,25 @@ def test_a_stop_before_training_says_that_nothing_was_saved(sfumato, tmp_path: P
     result = sfumato("train", "digits", "--images", "80")
     assert (result.code, result.err) == (130, "sfumato: stopped before training began; nothing was saved\n")
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_stop_in_the_first_steps_says_what_is_saved(begun: bool, sfumato, monkeypatch) -> None:
+    """A step that takes longer than a signal waits, before the first checkpoint, or after that of the weights with
+    which the run began."""
+
+    def events(*_: object, **__: object) -> Iterator[Event]:
+        yield from [Initialised(0, "faces", "all")] if begun else []
+        yield Stepped(8, 1, 0.5, 1.0, 0.1, 2.0, Buckets(), 1)
+        send()
+        time.sleep(20)
+
+    monkeypatch.setattr("sfumato.train.train", events)
+    monkeypatch.setattr(signals, "PATIENCE", 0.05)
+    result = sfumato("train", "digits", "--images", "80", *tiny(), "--json")
+    said = "runs/digits is at its last checkpoint" if begun else "before the first checkpoint; the same command begins"
+    assert result.code == 130
+    assert said in result.err
 
 
 def test_only_a_bare_stop_is_given_a_message() -> None:

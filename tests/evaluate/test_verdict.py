@@ -148,17 +148,32 @@ def test_a_verdict_whose_interval_holds_a_limit_is_not_settled_and_says_how_many
     low = Distance(0.0, 0.0, 0.0, 0.0)
     far = Verdict(low, Distance(0.024, 0.014, 0.034, None), 64)
     assert (far.grade, far.least, far.words) == (3, 2, "some way from or far from the data")
-    assert far.settling == 400, "a half-width of 0.010, to be 0.004: 2.5^2 times as many"
-    assert "not settled with 64 images: about 400 would do" in far.sentence
+    assert far.settling == 820, "a half-width of 0.010, to be 0.004 / 1.43: 3.57^2 times as many"
+    assert "not settled with 64 images: about 820 would probably do" in far.sentence
     assert Verdict(low, far.detail, 64, real=64).settling is None, "the real ones are too few"
     assert Verdict(low, Distance(0.013, 0.008, 0.022, None), 64).words == "close to or far from the data"
     near = Verdict(low, Distance(0.0201, 0.019, 0.0212, None), 900)
-    assert "not settled: it is too near the limit 0.02" in near.sentence
+    assert "not settled, and more images would hardly help: it is too near the limit 0.02" in near.sentence
     assert (near.to_dict()["settled"], near.to_dict()["settling"]) == (False, None)
     for interval in ((0.021, 0.0201, 0.03), (0.004, 0.001, 0.009), (0.1, 0.09, 0.11)):
         judged = Verdict(low, Distance(*interval, None), 64)
         assert "settled" not in judged.sentence
         assert judged.to_dict()["settled"]
+
+
+def test_advice_to_settle_a_verdict_ends() -> None:
+    """Even where every new interval holds the limit again: at least twice as many are advised each time."""
+    num: int | None = 64
+    asked = []
+    while num is not None:
+        half = 0.005 * (64 / num) ** 0.5
+        value = 0.02 - 0.95 * half
+        open_ = Verdict(Distance(0.0, 0.0, 0.0, 0.0), Distance(value, value - half, value + half, None), num)
+        assert open_.open_steps == [0.02]
+        assert Verdict.from_dict(json.loads(json.dumps(open_.to_dict()))) == open_
+        num = open_.settling
+        asked.append(num)
+    assert asked == [150, 340, 770, None]
 
 
 def test_grades_begin_at_their_steps() -> None:

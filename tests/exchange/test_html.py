@@ -123,7 +123,7 @@ def test_labels_and_guidance(page: Any, labelled: tuple[Model, Path]) -> None:
     torch.testing.assert_close(x, expected, atol=1e-3, rtol=0)
     command = page.locator("#command").text_content()
     assert command.startswith(
-        "sfumato sample RUN --sampler auto --steps 5 --seed 0 --num 4 --label '<i>class=dog'\\''s"
+        "sfumato sample x.safetensors --sampler auto --steps 5 --seed 0 --num 4 --label '<i>class=dog'\\''s"
     )
     assert command.endswith("--guidance 2.5")
 

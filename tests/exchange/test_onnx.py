@@ -14,7 +14,7 @@ from sfumato.conditions.attributes import Attribute
 from sfumato.conditions.vocabulary import AttributeVocabulary
 from sfumato.config.config import Config, from_dict
 from sfumato.diffusion import SAMPLERS
-from sfumato.errors import UserError
+from sfumato.errors import UserError, command
 from sfumato.exchange import graph
 from sfumato.exchange.export import export
 from sfumato.generate.compiled import compiled
@@ -51,7 +51,8 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Path]:
     folder = tmp_path_factory.mktemp("onnx")
     chosen = config(TRANSFORMER, variance="learned", objective="hybrid")
     model = random_model(folder / "t.safetensors", chosen, (3, 8, 8))
-    export(model, "onnx", folder / "t.onnx", {"dtype": "float16"})
+    written = export(model, "onnx", folder / "t.onnx", {"dtype": "float16"})
+    assert written.lines[-1] == command("sample", folder / "t.onnx"), "a command that runs"
     return model, folder / "t.onnx"
 
 

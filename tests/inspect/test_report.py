@@ -90,6 +90,19 @@ def test_a_sample_is_spread_over_the_collection() -> None:
     assert "a sample" in topics(report)
 
 
+def test_a_sample_counts_the_images_that_the_whole_scan_counts(folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(folder, tmp_path / "copy", symlinks=True))
+    for n in range(20):
+        (folder / f"{n:02} note.txt").write_text("no image")
+    config = DataConfig(str(folder))
+    source, data = open_source(str(folder)), open_data(config)
+    whole = check(source, config, workers=0)
+    part = check(source, config, 12, workers=0, skipped=data.skipped)
+    assert part.total == whole.total == len(data) + len(whole.faults)
+    assert [i for i, _ in part.others] == [i for i, _ in whole.others]
+    assert len(whole.records) == len(data)
+
+
 def test_the_crop_loses_what_fit_leaves_out() -> None:
     sizes = [(40, 80), (80, 40), (60, 60), (30, 90)]
     images = [np.zeros((*size, 3), np.uint8) for size in sizes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 
@@ -169,6 +170,9 @@ def test_other_sizes_and_networks_take_what_fits(values, new, digits, source) ->
     taken = take_over(trainer.net, digits.vocabulary, load(source))
     assert (len(taken.new) > new) == bool(new)
     assert len(taken.whole) > 10
+    named = re.findall(r"[a-z_]+\w*(?:\.\w+)+", str(replace(taken, whole=(), rows=())))
+    assert len(named) == len(set(named)), "no tensor is both new and left out"
+    assert ("begun anew, since they differ" in str(taken)) == bool(set(taken.new) & set(taken.left))
     donor = load(source).net.state_dict()
     own = trainer.net.state_dict()
     assert all(torch.equal(own[name], donor[name]) for name in taken.whole)

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from sfumato.cli.habits import typed
-from sfumato.errors import UserError
+from sfumato.config.keys import typed
+from sfumato.errors import UserError, nearest
 from sfumato.report.text import duration
 
 if TYPE_CHECKING:
@@ -142,9 +142,10 @@ def check_device(name: str) -> None:
     """Refuse the name of a device that can't be; without torch, which takes seconds to import."""
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", name):
         gpu = re.fullmatch(r"gpu(:?\d{1,3})?|\d{1,3}", name)
-        raise UserError(
-            f"--device can't be '{name}': {'write --device cuda' if gpu else 'choose auto, cpu, cuda or mps'}"
-        )
+        hint = ": choose auto, cpu, cuda or mps"  # xpu, tpu are no misspelt cpu
+        if gpu or len(name) > 3:
+            hint = ": write --device cuda" if gpu else nearest(name, ("auto", "cpu", "cuda", "mps"))
+        raise UserError(f"--device can't be '{name}'{hint}")
 
 
 def pick_device(name: str) -> torch.device:

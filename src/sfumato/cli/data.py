@@ -14,6 +14,7 @@ from sfumato.cli.output import check_file, free, is_ours
 from sfumato.conditions.attributes import plain
 from sfumato.errors import UserError
 from sfumato.report.text import facts
+from sfumato.run.locate import SHIPPED
 
 if TYPE_CHECKING:
     from sfumato.data import Dataset
@@ -81,7 +82,11 @@ class Data:
             print_json({name: {key: getattr(source, key) for key in names} for name, source in BUILTIN.items()})
         else:
             say("\n".join(describe_sources()))
-            say("\nor give a folder of images; `sfumato data NAME` shows one")
+            models = ", ".join(SHIPPED)
+            say(
+                "\nor give a folder of images; `sfumato data faces` shows one. For some a model comes along "
+                f"({models}): `sfumato info faces` describes it"
+            )
         return 0
 
 

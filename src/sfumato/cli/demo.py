@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from sfumato.cli.console import pick_device, progress, say
 from sfumato.cli.options import Device, option
-from sfumato.errors import UserError
+from sfumato.errors import UserError, command
 from sfumato.report.text import count, duration
 
 if TYPE_CHECKING:
@@ -168,14 +168,16 @@ def _words(
         *((path, READY.format(name=path.stem)) for path in ready),
     ]
     commands = [
-        (f"sfumato sample {run.path} --seed 1 --out more.png", "other images"),
+        (command("sample", run.path, "--seed", "1", "--out", "more.png"), "other images"),
         ("sfumato sample emoji32 --label smiley --guidance 2", "a model that comes along"),
-        (f"sfumato sample {run.path} --steps 5 --out hurried.png", "how few steps will do?"),
-        (f"sfumato sample {run.path} --sampler ddpm --steps 250 --out ddpm.png", "fresh noise in every step"),
-        (f"sfumato illustrate {run.path} --figure bound --out bound.png", "where the bits go"),
-        (f"sfumato info {run.path}", "the network, the schedule, the training"),
-        (f"sfumato train {demo.data} --budget 15m", "longer makes cleaner"),
-        ("sfumato train PHOTOS --budget 1h", "a folder of your own images"),
+        (command("sample", run.path, "--steps", "5", "--out", "hurried.png"), "how few steps will do?"),
+        (
+            command("sample", run.path, "--sampler", "ddpm", "--steps", "250", "--out", "ddpm.png"),
+            "fresh noise in every step",
+        ),
+        (command("illustrate", run.path, "--figure", "bound", "--out", "bound.png"), "where the bits go"),
+        (command("info", run.path), "the network, the schedule, the training"),
+        (command("train", demo.data, "--budget", "15m"), "longer makes cleaner"),
     ]
     return head, [(path, text) for path, text in captions if path is not None], commands
 

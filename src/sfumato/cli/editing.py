@@ -19,7 +19,7 @@ from sfumato.cli.model import ModelOptions, condition_of, measured
 from sfumato.cli.options import Device, Force, Json, check, option
 from sfumato.cli.output import check_file, free
 from sfumato.cli.recipe import RecipeOptions
-from sfumato.errors import UserError, plural
+from sfumato.errors import UserError, plural, similar
 from sfumato.report.text import duration
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Editing(ModelOptions, RecipeOptions):
         self.check_source()
         for path in self.images:
             if not path.exists():
-                raise UserError(f"{path} does not exist: give an image file")
+                raise UserError(f"{path} does not exist: give an image file{similar(path)}")
         out = self.out or free(self._default_out())
         _check_out(out, self.force)
         check_device(self.device)

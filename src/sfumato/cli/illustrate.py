@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from sfumato.cli.console import check_device, pick_device, progress, say
+from sfumato.cli.console import check_device, pick_device, print_json, progress, say
 from sfumato.cli.model import ModelOptions
-from sfumato.cli.options import Device, Force, check, option
+from sfumato.cli.options import Device, Force, Json, check, option
 from sfumato.cli.output import check_file, free
 from sfumato.errors import UserError, nearest
 
@@ -38,6 +38,7 @@ class Illustrate(ModelOptions):
     """of the noise and the samples"""
     device: Device = "auto"
     force: Force = False
+    json: Json = False
 
     def perform(self) -> int:
         """Draw and write."""
@@ -56,7 +57,8 @@ class Illustrate(ModelOptions):
         context = Context.open(
             self.source, self.chosen, device, self.seed, data=self.data, on_progress=progress("reading")
         )
-        say(str(illustrate(context, self.figure, out)))
+        written = str(illustrate(context, self.figure, out))
+        print_json({"out": written, "figure": self.figure}) if self.json else say(written)
         return 0
 
 

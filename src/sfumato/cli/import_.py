@@ -10,7 +10,7 @@ from tyro.conf import Positional, arg
 
 from sfumato.cli.console import print_json, say
 from sfumato.cli.options import Flag, Json, option, settings
-from sfumato.errors import UserError
+from sfumato.errors import UserError, similar
 from sfumato.exchange.formats import IMPORTS
 from sfumato.run.locate import HUB, hub_files
 
@@ -51,7 +51,10 @@ class Import:
         if not source.exists() and str(source).startswith(HUB):
             source, out = hub_files(str(source)), self.out or Path("runs") / name.name.partition("@")[0]
         if not source.exists():
-            raise UserError(f"{source} does not exist: give a file or a folder of another library, or {HUB}USER/NAME")
+            hint = similar(source)
+            raise UserError(
+                f"{source} does not exist: give a file or a folder of another library, or {HUB}USER/NAME{hint}"
+            )
         from sfumato.exchange.imports import difference, read_model, write_model
 
         imported = read_model(source, self.as_, options, None if source == self.source else str(self.source))

@@ -85,12 +85,19 @@ class Info:
 
         if not Run(source).exists():
             raise UserError(f"{source} is not a run folder: the losses are in a run's event log")
-        say(str(save_png(loss_curves(RunSummary.read(Run(source))), out, {"figure": _PLOT})))
+        summary = RunSummary.read(Run(source))
+        say(str(save_png(loss_curves(summary), out, {"figure": _PLOT})))
+        if (last := summary.held_out) is not None:
+            drawn = summary.training_loss(last.buckets)
+            say(
+                f"the last held-out loss is drawn as {drawn:.4f}, at the noise levels that training draws most, to be "
+                f"beside the training loss; `info` and the log have {last.loss:.4f}, all noise levels evenly"
+            )
         return 0
 
 
 def _text(source: str, config: Config, model: Model | None, figures: dict[str, Any]) -> str:
-    pairs = [("", source), ("images", f"{_images(config, model)}trained on {config.data.source}")]
+    pairs = [("", source), ("images", f"{_images(config, model)}trained on {_source(config)}")]
     if model is None:
         pairs.append(("labels", "none" if config.data.labels == "none" else f"from {config.data.labels}"))
     else:
@@ -106,6 +113,14 @@ def _text(source: str, config: Config, model: Model | None, figures: dict[str, A
         what = f"{kind}, {model.images:,} images seen, {size(figures['weights_bytes'])}"
         pairs.append(("weights", f"{model.path}\n{what}"))
     return facts([pair for pair in pairs if pair[0]])
+
+
+def _source(config: Config) -> str:
+    """The data, told apart from a model of the same name."""
+    from sfumato.data.sources.builtin import BUILTIN
+
+    source = config.data.source
+    return f"the built-in data set {source}" if source in BUILTIN else source
 
 
 def _images(config: Config, model: Model | None) -> str:

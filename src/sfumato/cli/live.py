@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from sfumato.cli.console import optional_stdout, print_json, say, shown
-from sfumato.errors import plural
+from sfumato.errors import command, plural
 from sfumato.report.text import duration
 from sfumato.run.events import (
     Changed,
@@ -117,7 +117,7 @@ def remark(progress: Progress, event: Event) -> str | None:
         return f"warning: {plural(event.steps, 'step')} skipped at {event.images:,} images: {event.reason}"
     if isinstance(event, Finished):
         if event.again:
-            more = f"nothing to do (sfumato train {progress.run.path} --images +500k goes on)"
+            more = f"nothing to do ({command('train', progress.run.path, '--images', '+500k')} goes on)"
             return f"this run is finished: {event.images:,} images in {duration(event.seconds)}; {more}"
         return f"finished: {event.images:,} images in {_duration(progress, event)}{_quality(progress)}"
     return None

@@ -14,6 +14,7 @@ imported when it is named, and the verb imports torch only after its options hav
 from __future__ import annotations
 
 import difflib
+import errno
 import keyword
 import os
 import sys
@@ -26,7 +27,8 @@ from sfumato import __version__
 from sfumato.cli import habits, launch, signals
 from sfumato.cli.console import discard_stdout, gated, say
 from sfumato.cli.threads import wait_briefly
-from sfumato.errors import UserError, nearest
+from sfumato.config.keys import typed
+from sfumato.errors import UserError, nearest, one_line
 from sfumato.ranks import Lost
 
 if TYPE_CHECKING:
@@ -56,6 +58,8 @@ VERBS = {
 SUB_VERBS = ("data check",)
 """Verbs of two words; a folder called `check` is reached as `./check`."""
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 HELP = """\
 usage: sfumato VERB ...
 
@@ -63,8 +67,8 @@ Denoising diffusion from a folder of images to samples.
 
 {verbs}
 
-`sfumato VERB --help` explains a verb, with an example. Every verb takes --use FILE.py, a file with schedules, samplers
-or networks of your own (docs/extend.md). To begin:
+`sfumato VERB --help` explains a verb, with an example. Every verb takes --device auto|cpu|cuda|mps, and --use FILE.py,
+a file with schedules, samplers or networks of your own (docs/extend.md). To begin:
 
   sfumato demo                          two minutes, then pictures to look at
   sfumato train ~/photos --budget 30m --run runs/photos
@@ -115,6 +119,8 @@ def module_of(verb: str) -> str:
 
 
 def _dispatch(words: list[str]) -> int:
+    if len(words) > 1 and words[0] == "help":
+        words = [*words[1:], "--help"]
     if not words or words[0] in ("-h", "--help", "help"):
         say(HELP.format(verbs="\n".join(f"  {name:12}{line}" for name, line in VERBS.items())).rstrip())
         return 0
@@ -151,16 +157,26 @@ def _parsed(words: Sequence[str]) -> Verb:
     if name not in VERBS:
         if known := habits.verb_for(name, rest):
             raise UserError(f"there is no verb '{name}': write {known}")
-        close = difflib.get_close_matches(name, VERBS, n=1)
+        close = difflib.get_close_matches(name.lower(), VERBS, n=1)
         what = "option" if name.startswith("-") else "verb"
         hint = f"; did you mean '{close[0]}'?" if close else nearest("", VERBS)
         raise UserError(f"unknown {what} '{name}'{hint}")
-    if (sub := f"{name} {rest[0] if rest else ''}") in SUB_VERBS:
-        name, rest = sub, rest[1:]
+    name, rest = _sub_verb(name, rest)
     module = module_of(name)
     verb: Callable[..., Any] = import_module(f"sfumato.cli.{module}").VERB
     parse: Callable[..., Verb] = import_module("sfumato.cli.options").parse
     return parse(verb, name, rest)
+
+
+def _sub_verb(name: str, rest: list[str]) -> tuple[str, list[str]]:
+    """Return a verb of two words where the second is there, and the rest; raises `UserError` where it is misspelt."""
+    first = rest[0] if rest else ""
+    seconds = [sub.split()[1] for sub in SUB_VERBS if sub.startswith(f"{name} ")]
+    if first in seconds:
+        return f"{name} {first}", rest[1:]
+    if seconds and not os.path.exists(first) and (close := difflib.get_close_matches(first.lower(), seconds, 1)):
+        raise UserError(f"{name} has no verb '{first}', and there is no such folder; did you mean '{name} {close[0]}'?")
+    return name, rest
 
 
 def _fail(error: BaseException, code: int) -> int:
@@ -170,16 +186,14 @@ def _fail(error: BaseException, code: int) -> int:
 
         traceback.print_exception(error)
     with suppress(OSError):  # a closed terminal
-        say(f"sfumato: {habits.typed(_line(error), bare=True)}", error=True)
+        say(f"sfumato: {typed(_line(error), bare=True)}", error=True)
     return code
 
 
 def _line(error: BaseException) -> str:
     """Return the error in one line."""
-    if isinstance(error, OSError) and error.strerror:
-        where = f": {os.fsdecode(error.filename)}" if error.filename is not None else ""
-        return f"{error.strerror}{where}"
-    return " ".join(str(error).split()) or type(error).__name__
+    room = "; free some space, or write to another disk" if getattr(error, "errno", None) in _FULL else ""
+    return one_line(error) + room
 
 
 if __name__ == "__main__":

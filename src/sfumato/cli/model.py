@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional
 
 from sfumato.cli.options import option
-from sfumato.errors import UserError
+from sfumato.errors import UserError, nearest, similar
 from sfumato.run.folder import WEIGHTS
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ class ModelOptions:
                 "out"
             )
         if choice not in WEIGHTS and not Path(choice).is_file():
-            raise UserError(f"--weights can't be '{choice}': choose {', '.join(WEIGHTS)}, or give a weights file")
+            hint = nearest(choice, WEIGHTS) if choice.isalpha() else similar(choice)
+            raise UserError(f"--weights can't be '{choice}': choose {', '.join(WEIGHTS)}, or give a weights file{hint}")
         return choice
 
     def check_source(self) -> None:

@@ -27,6 +27,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, Suppress, arg
 
 from sfumato.cli import habits
+from sfumato.config.keys import SHORT
 from sfumato.errors import UserError, nearest
 
 Flag = Annotated[bool, FlagCreatePairsOff, arg(help_behavior_hint="")]
@@ -117,6 +118,8 @@ def parse(verb: type[V] | Family, name: str, words: Sequence[str]) -> V | Verb:
     if "overrides" in fields:
         words = [word if word.partition("=")[0][2:] in fields else _long(word) for word in words]
     overrides, rest = split_overrides(words) if "overrides" in fields else ((), list(words))
+    if "device" not in fields:
+        rest = _without_device(rest)
     _known(verb, name, rest, line)
     about = f"{inspect.getdoc(verb)}\n\nExamples:\n  " + "\n  ".join(verb.EXAMPLES)
     out, err = _Text(), _Text()
@@ -171,10 +174,24 @@ def split_overrides(words: Sequence[str]) -> tuple[tuple[tuple[str, str], ...], 
     return tuple(pairs), rest
 
 
+def _without_device(words: Sequence[str]) -> list[str]:
+    """Return the words of a verb that computes nothing on a GPU without --device, which every verb takes."""
+    from sfumato.cli.console import check_device
+
+    rest, queue = list[str](), iter(words)
+    for word in queue:
+        flag, equals, value = word.partition("=")
+        if flag == "--device" and (value := value if equals else next(queue, "")):
+            check_device(value)
+        else:
+            rest.append(word)
+    return rest
+
+
 def _long(word: str) -> str:
     """Return a word with a short name of `SHORT` replaced by the dotted one."""
     flag, equals, value = word.partition("=")
-    return f"--{habits.SHORT[flag[2:]]}{equals}{value}" if flag[:2] == "--" and flag[2:] in habits.SHORT else word
+    return f"--{SHORT[flag[2:]]}{equals}{value}" if flag[:2] == "--" and flag[2:] in SHORT else word
 
 
 def _joined(words: Sequence[str]) -> list[str]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
-
-from tyro.conf import Positional
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sfumato.cli.console import pick_device, print_json, progress, say
-from sfumato.cli.options import Flag, Overrides, option
-from sfumato.errors import UserError
+from sfumato.cli.training import TrainingOptions, length
+from sfumato.config.keys import SHORT
+from sfumato.errors import UserError, command
 from sfumato.report.text import count, duration, facts, size
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ LONG = 24 * 3600.0
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(TrainingOptions):
     """Estimate the cost of a training: parameters, FLOPs, memory, disk, and time from the speed measured on this
     machine.
 
@@ -33,52 +32,57 @@ class Plan:
 
     EXAMPLES: ClassVar[tuple[str, ...]] = (
         "sfumato plan ~/photos",
-        "sfumato plan faces --preset small16 --train.batch 128",
+        "sfumato plan faces --preset small16 --batch 128 --budget 30m",
         "sfumato plan ~/photos --preset celeba64-ddpm --seconds 60 --json",
     )
 
-    data: Annotated[str, Positional, option("DATA")]
-    """a built-in name (see `sfumato data`), or a folder of images"""
-    preset: Annotated[str | None, option("NAME")] = None
-    """the preset; chosen by the images by default"""
-    config: Annotated[Path | None, option("FILE.toml")] = None
-    """a TOML file, whose values replace the preset's"""
     seconds: float = 20.0
     """how long to measure the speed; 0 does not measure it"""
-    device: Annotated[str, option("auto|cpu|cuda|mps")] = "auto"
-    """where to compute; a GPU where there is one by default"""
-    json: Flag = False
-    """print one JSON object instead of text"""
-    overrides: Overrides = ()
 
     def perform(self) -> int:
         """Count, measure and print."""
         from sfumato.nets import keep_memory
+        from sfumato.run.folder import Run
         from sfumato.train.choose import choose, default_run
+        from sfumato.train.extend import More
         from sfumato.train.plan import forecast
 
+        if self.data is None:
+            raise UserError(f"plan needs DATA, for example: {self.EXAMPLES[0]}")
         if self.seconds < 0:
             raise UserError(f"--seconds is {self.seconds:g}: give 0 or more")
+        if self.budget is not None and not self.seconds:
+            raise UserError("--budget is planned from the measured speed: leave --seconds 0 out")
+        more = More.parse(self.images, self.budget)
+        if Run(Path(self.data)).exists() or (more is not None and more.added):
+            again = command("train", self.data, "--images", "+500k", "--dry-run")
+            raise UserError(f"plan is for a new training; what is left of a run and more of it is told by {again}")
         device = pick_device(self.device)
         if device.type == "cpu":
             keep_memory()
-        values = {"data.source": self.data} | dict(self.overrides)
-        config, data, reason = choose(self.preset, self.config, values, device, progress("reading images"))
-        preset = reason.partition(":")[0]
-        cost = forecast(config, data, default_run(data.source_name), device, self.seconds)
+        values = {"data.source": self.data} | self.given() | length(more)
+        reading = progress("reading images")
+        config, data, reason = choose(self.preset, self.config, values, device, reading, self.init)
+        cost = forecast(config, data, self.run or default_run(data.source_name), device, self.seconds)
         if self.json:
             print_json(_table(cost, data, reason, str(device)))
         else:
-            say(_text(cost, data, reason, str(device), self._command(preset, cost)))
+            whose = (
+                "the preset's usual number" if more is None else f"as --{'budget' if self.budget else 'images'} says"
+            )
+            say(_text(cost, data, reason, str(device), self._command(reason.partition(":")[0], cost), whose))
         return 0
 
     def _command(self, preset: str, cost: Forecast) -> str:
         """The command that starts this training."""
-        words = [f"--{key}={value}" for key, value in self.overrides]
-        config = [f"--config {self.config}"] if self.config else []
-        seconds = None if cost.seconds is None else min(cost.seconds, LONG / 2)
-        budget = "" if seconds is None else f" --budget {suggested(seconds)}"
-        return " ".join(["sfumato train", self.data, f"--preset {preset}", *config, *words]) + budget
+        words: list[object] = ["train", self.data, "--preset", preset]
+        for name in ("config", "run", "init", "images", "budget", *SHORT, "seed"):
+            if (value := getattr(self, name)) is not None:
+                words += [f"--{name}", value]
+        words += [f"--{key}={value}" for key, value in self.overrides]
+        if cost.seconds is not None and self.images is None and self.budget is None:
+            words += ["--budget", suggested(min(cost.seconds, LONG / 2))]
+        return command(*words)
 
 
 def suggested(seconds: float) -> str:
@@ -112,7 +116,7 @@ def _table(cost: Forecast, data: Dataset, reason: str, device: str) -> dict[str,
     }
 
 
-def _text(cost: Forecast, data: Dataset, reason: str, device: str, command: str) -> str:
+def _text(cost: Forecast, data: Dataset, reason: str, device: str, command: str, whose: str) -> str:
     here = f"; {size(cost.memory_here)} are available" if cost.memory_here else ""
     forward, step = count(cost.flops), count(3 * cost.flops * cost.plan.batch)
     rows = [
@@ -131,7 +135,7 @@ def _text(cost: Forecast, data: Dataset, reason: str, device: str, command: str)
             f"and weights; {size(cost.disk_here)} are free",
         ),
         ("speed", _speed(cost, device)),
-        ("length", f"{cost.plan.images:,} images, the preset's usual number: each image {cost.epochs:,.1f} times"),
+        ("length", f"{cost.plan.images:,} images, {whose}: each image {cost.epochs:,.1f} times"),
         (
             "time",
             "" if cost.seconds is None else f"{duration(cost.seconds)}, sample grids and held-out losses included",

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from sfumato.cli.console import print_json, say
+from sfumato.cli.console import pick_device, print_json, say
 from sfumato.cli.model import ModelOptions
-from sfumato.cli.options import Flag, Json, option
+from sfumato.cli.options import Device, Flag, Json, option
 from sfumato.errors import UserError
 from sfumato.exchange.formats import check_free
 from sfumato.run.locate import HUB, hub_name
@@ -33,6 +33,7 @@ class Push(ModelOptions):
     """the licence of the training images, for the card"""
     private: Flag = False
     """make a new model on the hub private"""
+    device: Device = "auto"
     force: Flag = False
     """write a folder of an earlier push anew"""
     json: Json = False
@@ -50,12 +51,10 @@ class Push(ModelOptions):
         if not hub:
             check_free(folder, self.force)
         self.check_source()
-        import torch
-
         from sfumato.exchange.hub.card import Licence
         from sfumato.exchange.hub.push import push, write_folder
 
-        model = self.load(torch.device("cpu"))
+        model = self.load(pick_device(self.device))
         if hub:
             written = push(model, name, Licence(*licence), self.private)
         else:

@@ -13,10 +13,10 @@ from tyro.conf import Positional, arg
 from sfumato.cli import signals
 from sfumato.cli.console import optional_stdout, pick_device, print_json, progress, say
 from sfumato.cli.ending import ending
-from sfumato.cli.habits import SHORT
 from sfumato.cli.launch import in_processes, pick_processes, unused_gpus
-from sfumato.cli.options import Flag, Overrides, option
-from sfumato.errors import UserError, plural
+from sfumato.cli.options import Flag, Json, option
+from sfumato.cli.training import TrainingOptions, length
+from sfumato.errors import UserError, command, plural
 from sfumato.ranks import World
 from sfumato.report.text import count, facts, size
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Train:
+class Train(TrainingOptions):
     """Train a model on a folder of images or a built-in data set.
 
     Ctrl-C saves and stops; the same command, or `sfumato train RUN`, resumes, with the result of a training that was
@@ -49,45 +49,16 @@ class Train:
 
     data: Annotated[str | None, Positional, option("DATA|RUN")] = None
     """a built-in name (see `sfumato data`), a folder of images, or a run to go on with"""
-    run: Annotated[Path | None, option("DIR")] = None
-    """the run folder; runs/DATA by default"""
     from_: Annotated[str | None, arg(name="from", metavar="RUN@IMAGES", help_behavior_hint="")] = None
     """make a branch in --run: go on with the whole state of another run at a checkpoint, such as runs/faces@200k"""
-    init: Annotated[str | None, option("WEIGHTS")] = None
-    """begin with the weights of a run, RUN@200k, a file, or a model that comes along; what fits is taken over"""
-    preset: Annotated[str | None, option("NAME")] = None
-    """small32, medium64, large256 ..., or published settings: cifar10-ddpm, cifar10-iddpm, celeba64-ddpm ...
-    (docs/training.md lists all); chosen by default"""
-    budget: Annotated[str | None, option("[+]TIME")] = None
-    """time for the whole training, such as 2m or 1h30m; its length is planned from the measured speed; +1h goes on
-    for so long with a run that was begun"""
-    images: Annotated[str | None, option("[+]COUNT")] = None
-    """how many images to train on, such as 500k; the preset's length by default; +500k goes on for so many with a run
-    that was begun"""
-    seed: Annotated[int | None, option("N")] = None
-    """seed of the weights, the order, the noise; 0 by default"""
-    lr: Annotated[str | None, option("X")] = None
-    """learning rate (optim.lr); the preset's by default"""
-    batch: Annotated[str | None, option("N")] = None
-    """images a step (train.batch); the preset's by default"""
-    size: Annotated[str | None, option("N|WxH")] = None
-    """width and height to which images are cropped and resized (data.size); chosen by the images by default"""
-    labels: Annotated[str | None, option("source|FILE|none")] = None
-    """train with labels: of the source, such as its sub-folders, or of a CSV or JSON Lines file (data.labels); the
-    source's classes by default, where every image has one"""
-    config: Annotated[Path | None, option("FILE.toml")] = None
-    """a TOML file, whose values replace the preset's"""
-    device: Annotated[str, option("auto|cpu|cuda|mps")] = "auto"
-    """where to compute; a GPU where there is one by default"""
     processes: Annotated[str | None, option("auto|N")] = None
     """train in several processes on this machine, with the result of one; auto starts one for each GPU"""
     accept_changes: Flag = False
     """resume although the images, or the version of torch or sfumato, have changed"""
     dry_run: Flag = False
     """print the configuration, the cost and the plan, and train nothing"""
-    json: Flag = False
+    json: Json = False
     """print one JSON object a line instead of text"""
-    overrides: Overrides = ()
 
     def perform(self) -> int:
         """Train, and return 0 when the planned length is reached."""
@@ -120,7 +91,7 @@ class Train:
             with optional_stdout():
                 say(_heading(config, run, data, reason, device, world.size))
         elif data.skipped:
-            say(f"{plural(len(data.skipped), 'file')} skipped; 'sfumato data {self.data}' lists them", error=True)
+            say(f"{plural(len(data.skipped), 'file')} skipped; {command('data', self.data)} lists them", error=True)
         train_in_view(config, run, data, device, self.accept_changes, self.json, began, world, more, self.init)
         if not self.json:
             with optional_stdout():
@@ -139,7 +110,7 @@ class Train:
         from sfumato.train.extend import with_length_of
         from sfumato.train.plan import check_source
 
-        values, reading = self._given(), progress("reading images")
+        values, reading = self.given(), progress("reading images")
         if self.from_ is not None:
             return self._branch(values, device, world)
         if self.data is None:
@@ -164,7 +135,7 @@ class Train:
             check_source(replace(begun, data=spelled_as_begun(replace(begun.data, source=self.data), run)), run)
         else:
             run.check_path(str(Path(self.data).expanduser().absolute()))
-        values = {"data.source": self.data} | values | _length(more)
+        values = {"data.source": self.data} | values | length(more)
         config, data, reason = choose(self.preset, self.config, values, device, reading, self.init, world)
         run = Run(self.run or default_run(data.source_name))
         if self.config is None:
@@ -191,26 +162,6 @@ class Train:
         config, data, _ = resume(run, source | values, progress("reading images"), world)
         return config, run, data, f"as {self.from_}, of which this is a branch"
 
-    def _given(self) -> dict[str, str]:
-        """Return the options that set a dotted key, but for the length."""
-        values = {} if self.seed is None else {"train.seed": str(self.seed)}
-        dotted = dict(self.overrides)
-        for name, key in SHORT.items():
-            if (value := getattr(self, name)) is not None:
-                if key in dotted:
-                    raise UserError(f"--{name} and --{key} are the same value: give one")
-                values[key] = value
-        return values | dotted
-
-
-def _length(more: More | None) -> dict[str, str]:
-    """Return the values that a length is in the configuration of a new run."""
-    if more is None or more.added:
-        return {}
-    if more.images is not None:
-        return {"train.images": str(more.images), "train.budget": "none"}
-    return {"train.budget": str(more.seconds), "train.images": "none"}
-
 
 def follow_training(device: torch.device, world: World) -> int:
     """Follow rank 0 to the end, and return the exit code."""
@@ -236,13 +187,13 @@ def train_in_view(
 ) -> None:
     """Train with a live view or JSON; on a signal finish the step, save, and raise `signals.Stop`."""
     from sfumato.cli.live import viewing
-    from sfumato.run.events import Saved, Skipped, Stepped
+    from sfumato.run.events import Initialised, Saved, Skipped, Stepped
     from sfumato.train import train
 
     events = train(
         config, run, data, device, accept_changes=accept_changes, began=began, world=world, more=more, init=init
     )
-    title, again = f"sfumato train {config.data.source}", "the same command resumes"
+    title, again = command("train", config.data.source), "the same command resumes"
     last = f"stopped; {run.path} is at its last checkpoint; {again}"
     with signals.deferring() as stop, closing(events), viewing(run, title, as_json) as view:
         skipping = False
@@ -252,8 +203,10 @@ def train_in_view(
             stop.holding = True
             if isinstance(event, Stepped | Skipped):  # while steps are skipped, nothing is saved
                 skipping = isinstance(event, Skipped) and event.in_a_row > 0
-            if isinstance(event, Saved):
+            if isinstance(event, Saved | Initialised):
                 stop.message = last
+            elif isinstance(event, Stepped) and stop.message == signals.STOPPED:
+                stop.message = "stopped before the first checkpoint; the same command begins again"
             view(event)
             if stop.signal is not None:
                 stop.finish()

@@ -36,7 +36,7 @@ from sfumato.config.diffusion import DiffusionConfig
 from sfumato.config.train import EMAConfig, OptimConfig, TrainConfig
 from sfumato.diffusion import CHAINS, PARAMETERIZATIONS, TIMESTEPS, WEIGHTINGS, Importance, Timesteps, Weighting
 from sfumato.diffusion.schedule import Chain
-from sfumato.errors import UserError
+from sfumato.errors import UserError, similar
 from sfumato.nets import NETWORKS, Interface, NetworkConfig
 from sfumato.plugins import files_of
 
@@ -192,6 +192,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} can't be read: {getattr(error, 'strerror', None) or 'it is not text'}") from None
+        hint = "" if path.exists() else similar(path)
+        raise UserError(f"{path} can't be read: {getattr(error, 'strerror', None) or 'it is not text'}{hint}") from None
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path} is not a TOML file: {error}") from None

@@ -29,6 +29,7 @@ from sfumato.data.augment import cut_out, mirror
 from sfumato.data.findings import Finding, findings, too_large
 from sfumato.data.label_files import check_labels, label_file, read_labels, unlabelled, with_tables
 from sfumato.data.labels import pick
+from sfumato.data.sources.builtin import BUILTIN
 from sfumato.data.sources.opening import open_source
 from sfumato.data.sources.protocol import Labels, Pixels, Source, folder_of, layout_of, printable
 from sfumato.data.split import split, split_as, trained, warnings
@@ -278,7 +279,9 @@ def open_data(
             "them with data.attributes"
         )
     own_notes = (*warnings(stored.digests, len(train)), split_note, range_note, flip)
-    notes = (*stored.notes, *labels.notes, *own_notes, *(finding.text for finding in found))
+    local = Path(config.source).is_dir() and config.source in BUILTIN
+    same = f"'{config.source}' is the built-in data set, and not the folder here: that is ./{config.source}"
+    notes = (*([same] if local else []), *stored.notes, *labels.notes, *own_notes, *(finding.text for finding in found))
     return Dataset(
         config=config,
         source_name=source.name,

@@ -37,7 +37,7 @@ from sfumato.data.formats.fitting import (
     with_channels,
 )
 from sfumato.data.sources.protocol import Pixels, Unreadable
-from sfumato.errors import UserError
+from sfumato.errors import UserError, similar
 from sfumato.model import Model
 
 T = TypeVar("T")
@@ -123,7 +123,7 @@ def _read(path: Path, read: Callable[[], T]) -> T:
     """Read from a file; errors become `UserError`."""
     if not path.is_file():
         wrong = "is not a file" if path.exists() else "does not exist"
-        raise UserError(f"{path} {wrong}: give an image file")
+        raise UserError(f"{path} {wrong}: give an image file{'' if path.exists() else similar(path)}")
     try:
         return read()
     except Unreadable as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,8 +15,10 @@ from sfumato.data import Dataset
 from sfumato.errors import UserError
 from sfumato.evaluate.cache import split_rows
 from sfumato.evaluate.need import LONG, needed, typical
+from sfumato.evaluate.results import stored_results
 from sfumato.evaluate.verdict import CLOSE, FEWEST, Verdict, judge_pixels
 from sfumato.generate import pictures
+from sfumato.model import load
 from sfumato.run.summary import RunSummary
 
 REFERENCE = 512
@@ -43,6 +47,18 @@ def judge_grid(summary: RunSummary, data: Dataset) -> Verdict | None:
         return None
     ours, theirs = (torch.from_numpy(np.ascontiguousarray(x)).float() / 127.5 - 1 for x in (data.shown(rows), shown))
     return judge_pixels(ours, theirs)
+
+
+def stored(summary: RunSummary, data: Dataset) -> Verdict | None:
+    """Return the verdict that `evaluate` has stored on the most samples of a run's present average, against its data;
+    None where there is none."""
+    found = list[tuple[int, int, Verdict]]()
+    with suppress(UserError, KeyError, TypeError):
+        for _, report in stored_results(load(summary.run)):
+            settings, table = report["settings"], report["result"].get("verdict")
+            if table and (settings["data"], settings["real"]) == (data.fingerprint, "train"):
+                found.append((table["num"], settings["steps"], Verdict.from_dict(table)))
+    return max(found, key=lambda each: each[:2])[2] if found else None
 
 
 def grid_rows(data: Dataset, num: int = REFERENCE) -> NDArray[np.int64]:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from sfumato.codec.format import EIGHT, PixelFormat
-from sfumato.errors import UserError, nearest
+from sfumato.errors import UserError, nearest, similar
 
 Shape = tuple[int, int, int]
 """(C, H, W) of an image."""
@@ -92,7 +92,7 @@ def check_extractor(spec: str) -> None:
     if path and not EXTRACTORS[name]:
         raise UserError(f"'{name}' takes no file of weights: write '{name}' alone")
     if path and not Path(path).expanduser().is_file():
-        raise UserError(f"there is no file of weights '{path}': give the path of one that you have")
+        raise UserError(f"there is no file of weights '{path}': give the path of one that you have{similar(path)}")
 
 
 def extract(

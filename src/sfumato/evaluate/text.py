@@ -118,7 +118,11 @@ def table(rows: Sequence[tuple[str, Mapping[str, Report]]]) -> str:
         for title, (better, values) in columns.items()
     ]
     verdicts = [(reports.get("quality") or {}).get("result", {}).get("verdict") or {} for _, reports in rows]
-    lines = _chunks([name for name, _ in rows], cells)
+    names, baselines = [name for name, _ in rows], [set(map(_baseline, values)) for _, values in columns.values()]
+    if fair and any(each != {"-"} for each in baselines) and all(len(each) == 1 for each in baselines):
+        names.append("real against real")
+        cells = [(cell[0], cell[1], [*cell[2], *own]) for cell, own in zip(cells, baselines, strict=True)]
+    lines = _chunks(names, cells)
     if any(verdicts):
         said = [f"{name}: {verdict.get('sentence', '-')}" for (name, _), verdict in zip(rows, verdicts, strict=True)]
         lines = [*(wrapped(sentence, indent="  ") for sentence in said), "", *lines]
@@ -168,6 +172,12 @@ def _cell(value: Report | None, best: bool) -> str:
         return "-"
     interval = "" if value["low"] is None else f" [{value['low']:.4g}, {value['high']:.4g}]"
     return f"{value['value']:.4g}{interval}{' *' if best else '  '}"
+
+
+def _baseline(value: Report | None) -> str:
+    """The same figure between two halves of the real images."""
+    floor = (value or {}).get("floor")
+    return "-" if floor is None else f"{floor:.4g}"
 
 
 def _chunks(names: Sequence[str], cells: Sequence[tuple[str, str, Sequence[str]]]) -> list[str]:

@@ -9,12 +9,16 @@ Where the 95 % interval holds the step to "some way from the data" or to "far", 
 are given, with the number of images that would leave one. An interval's half-width is sqrt( v (1/m + 1/n) ) for m real
 and n generated images, v about the same for both, so it shrinks to h' with n' images where
 
-    1/n' = (h'/h)^2 (1/m + 1/n) - 1/m,      h' the distance of the value from the step
+    1/n' = (h'/h)^2 (1/m + 1/n) - 1/m,      h' = d / POWER, d the distance of the value from the step
+
+where the factor leaves room for the new value, which is another one: the interval then holds the step no more in four
+cases of five. At least twice as many are advised, so the advice ends soon.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -40,6 +44,8 @@ WORDS = (
 """A verdict's words by its grade, 0 to 4."""
 CLOSE = 1
 """The last grade with which nothing is wrong."""
+POWER = 1 + 0.84 / 1.96
+"""Half-widths by which a value must lie from a step, so that a new one is settled with probability 0.8."""
 FAR = 3
 """The grade from which samples are wrong to the eye."""
 MOST = 1000
@@ -96,12 +102,13 @@ class Verdict:
 
     @property
     def settling(self) -> int | None:
-        """How many images would probably settle the verdict; None where that is more than are compared at most."""
+        """How many images would probably settle the verdict, at least twice as many; None where that is more than are
+        compared at most."""
         own, known = self.distance, 1 / self.real if self.real else 0.0
         half = (own.high - own.low) / 2
         nearest = min((abs(own.value - step) for step in self.open_steps), default=math.inf)
-        inverse = (nearest / half) ** 2 * (known + 1 / self.num) - known if half > 0 else math.inf
-        return max(self.num + 1, rounded(1 / inverse)) if inverse * MOST >= 1 else None
+        inverse = (nearest / half / POWER) ** 2 * (known + 1 / self.num) - known if half > 0 else math.inf
+        return max(2 * self.num, rounded(1 / inverse)) if inverse * MOST >= 1 >= 2 * self.num / MOST else None
 
     @property
     def words(self) -> str:
@@ -130,8 +137,14 @@ class Verdict:
         if not self.open_steps:
             return ""
         if self.settling is None:
-            return f" (not settled: it is too near the limit {self.open_steps[0]:g})"
-        return f" (not settled with {self.num} images: about {self.settling:,} would do)"
+            return f" (not settled, and more images would hardly help: it is too near the limit {self.open_steps[0]:g})"
+        return f" (not settled with {self.num} images: about {self.settling:,} would probably do)"
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any]) -> Verdict:
+        """Return the verdict of a `to_dict`; raises what a missing or a wrong value raises."""
+        layout, detail = (table[name] and Distance(**table[name]) for name in ("layout", "detail"))
+        return cls(layout, detail, table["num"], table["real"])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as JSON has them."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Mapping
-from contextlib import suppress
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from sfumato.config import tree
 from sfumato.config.config import to_dict
 from sfumato.errors import UserError
 from sfumato.exchange.formats import MARK, Written, check_out
-from sfumato.files import sync, write_synced
+from sfumato.files import hidden, sync, write_synced
 from sfumato.model import Model
 from sfumato.session import SessionNetwork
 
@@ -66,18 +65,12 @@ def export(
         raise UserError(f"--to {kind} needs the package {form.package or error.name}: install it first") from None
     exporter = tree.convert(chosen, tree.nest(options or {}), {})
     out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.{os.getpid()}.part{form.suffix}")
-    old = out.with_name(f".{out.name}.{os.getpid()}.old")
-    try:
+    with hidden(out, form.suffix) as part, hidden(out, ".old") as old:
         written: Written = exporter.write(model, part)
         if part.is_dir():
             write_synced(part / MARK, json.dumps(facts(model, kind), indent=1) + "\n")
         if out.is_dir():
             os.replace(out, old)
         os.replace(part, out)
-    finally:
-        for path in (part, old):
-            with suppress(OSError):
-                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
     sync(out.parent)
-    return written
+    return replace(written, lines=tuple(line.replace(part.name, out.name) for line in written.lines))

@@ -22,7 +22,7 @@ from sfumato.config.data import DataConfig
 from sfumato.data.formats.plain_pickle import NotPlain
 from sfumato.data.formats.torch_file import read_torch
 from sfumato.diffusion.chains import LogNoise
-from sfumato.errors import UserError, nearest
+from sfumato.errors import UserError, command, nearest, similar
 from sfumato.exchange.formats import IMPORTS
 from sfumato.files import MEGABYTE, read_regular, write_atomic
 from sfumato.model import Model, load, packed
@@ -170,10 +170,10 @@ def read_model(
     if kind != "auto" and kind not in IMPORTS:
         raise UserError(f"there is no format '{kind}'{nearest(kind, IMPORTS)}")
     if not path.exists():
-        raise UserError(f"{path} does not exist: give a file or a folder of another library")
+        raise UserError(f"{path} does not exist: give a file or a folder of another library{similar(path)}")
     contents = Contents(path)
     if "sfumato" in contents.metadata:
-        raise UserError(f"{path} is a weights file of this library: use it as it is, such as sfumato sample {path}")
+        raise UserError(f"{path} is a weights file of this library: use it as it is, such as {command('sample', path)}")
     readers = {name: import_module(form.module).READER for name, form in IMPORTS.items()}
     found = kind if kind != "auto" else next((name for name in readers if readers[name].recognises(contents)), None)
     if found is None:

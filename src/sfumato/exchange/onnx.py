@@ -9,7 +9,7 @@ import onnx  # noqa: F401  needed by torch's exporter; where one is missing, the
 import onnxruntime  # noqa: F401
 import onnxscript  # noqa: F401
 
-from sfumato.errors import UserError, nearest
+from sfumato.errors import UserError, command, nearest
 from sfumato.exchange.export import facts
 from sfumato.exchange.formats import Written
 from sfumato.exchange.graph import OPSET, checked, graph, rounded
@@ -48,7 +48,7 @@ class Onnx:
         lines = (
             f"opset {OPSET}, {self.dtype} weights, {size(len(content))}; images of {inside}, any number at once",
             f"onnxruntime's output is the network's to {off:.1e}",
-            "sfumato sample FILE.onnx",
+            command("sample", out),
         )
         return Written(lines, {"dtype": self.dtype, "opset": OPSET, "bytes": len(content), "difference": off})
 

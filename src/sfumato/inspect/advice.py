@@ -8,6 +8,7 @@ which a set is small is `data.split.FEW`, which the warning in training uses too
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -211,8 +212,8 @@ def _labels(report: Report) -> Iterator[Advice]:
     tables += [report.source.origin(i) for i, _ in report.others if report.source.origin(i).lower().endswith(TABLES)]
     if not tables or report.config.labels != "none":
         return
-    use = "--labels source" if layout_of(report.source).tables else f"--labels {report.source.name}/{tables[0]}"
-    yield Advice("mind", "labels", f"{use} trains with {tables[0]}, which looks like a list of labels")
+    file = "source" if layout_of(report.source).tables else shlex.quote(f"{report.source.name}/{tables[0]}")
+    yield Advice("mind", "labels", f"--labels {file} trains with {tables[0]}, which looks like a list of labels")
 
 
 def _contents(report: Report) -> Iterator[Advice]:

@@ -91,9 +91,14 @@ def figures(report: Report) -> list[tuple[str, str]]:
     """Return names and values of the main figures; those of files only where images are files."""
     table, r = report.table(), report.records
     sample = "" if report.scanned == report.total else f", {report.scanned:,} of them scanned"
-    readable = f"{len(r):,} can be read, {report.distinct:,} of these are distinct"
-    others = f"; {plural(len(report.others), 'other file')}" if report.others else ""
-    rows = [("source", _without_home(report.source.name)), ("images", f"{report.total:,}{sample}; {readable}{others}")]
+    readable = f"{len(r):,}, {report.distinct:,} of them distinct"
+    readable = f"{report.total:,}{sample}: {readable}" if sample else readable
+    others = "".join(
+        f"; {plural(len(files), f'{what} file')}"
+        for what, files in (("unreadable", report.faults), ("other", report.others))
+        if files
+    )
+    rows = [("source", _without_home(report.source.name)), ("images", readable + others)]
     if not len(r):
         return rows
     sizes = [f"{size} ({count:,})" for size, count in list(table["sizes"].items())[:4]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -218,10 +218,12 @@ def check(
     num: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     workers: int | None = None,
+    skipped: Sequence[tuple[str, str]] = (),
 ) -> Report:
     """Scan a collection, or `num` of its images spread evenly, find its duplicates and outliers, and report.
 
-    `config` says how training would read it; `on_progress` and `workers` are as in `scan`.
+    `config` says how training would read it; `on_progress` and `workers` are as in `scan`. `skipped` are the files that
+    training left out (`Dataset.skipped`), so that those that are no images are known of the whole collection.
     """
     total = len(source)
     indices = np.unique(evenly(total, num or total))
@@ -231,6 +233,10 @@ def check(
         look = settled
         records, conditions, faults = scan(source, indices, on_progress, workers, look)
     others = [(i, reason) for i, reason in faults if _is_other(source.origin(i), reason)]
+    unseen = {origin: reason for origin, reason in skipped if _is_other(origin, reason)}
+    if unseen and len(indices) < total:
+        reasons = ((i, unseen.get(printable(source.origin(i)))) for i in range(total))
+        others = sorted({*others, *((i, reason) for i, reason in reasons if reason is not None)})
     records, conditions, misfits = _of_one_width(records, conditions)
     faults = sorted([*(fault for fault in faults if fault not in others), *misfits])
     values = values_of(records)
@@ -297,7 +303,7 @@ def cleaned(report: Report) -> list[Path]:
     Unreadable files, exact and near duplicates except the first, and images of a single colour are left out; outliers
     and mirrored duplicates stay. Raises `UserError` as `listable`, or where a path has a line break.
     """
-    listable(report.source, report.scanned)
+    listable(report.source, report.scanned + len(report.others))
     files, paths = encoded(report.source), list[Path]()
     assert files is not None
     for row in sorted(set(np.flatnonzero(~report.records["constant"]).tolist()) - report.duplicates.spare):

@@ -47,7 +47,8 @@ def loss_curves(summary: RunSummary) -> Image.Image:
         Line("its running mean: weights as trained", *_columns(smooth), strong=True, colour=0),
     ]
     if seen:
-        name = "held-out loss at the same noise levels: averaged weights"
+        log = summary.of(HeldOut)[-1].loss
+        name = f"held-out loss at the same noise levels ({log:.4f} in the log, all evenly)"
         lines.append(Line(name, *_columns(seen), dots=True, colour=1))
     rates = Line("", [float(step.images) for step in steps], [step.lr for step in steps])
     images = Axis("images seen", low=0.0, high=end)

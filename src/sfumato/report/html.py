@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
+from sfumato.config.keys import typed
 from sfumato.data.sources.protocol import printable
 
 STYLE = """
@@ -81,8 +82,13 @@ def section(title: str, content: str, note: str = "") -> str:
 
 
 def findings(items: Iterable[tuple[str, str, str]]) -> str:
-    """Return a list of findings, each (`trouble`, `mind` or `good`; title; sentence), with that colour at its side."""
-    lines = (f"<li class='{level}'><b>{text(title)}</b><br>{text(sentence)}</li>" for level, title, sentence in items)
+    """Return a list of findings, each (`trouble`, `mind` or `good`; title; sentence), with that colour at its side.
+
+    Keys of the configuration are said as options."""
+    lines = (
+        f"<li class='{level}'><b>{text(title)}</b><br>{text(typed(sentence, bare=True))}</li>"
+        for level, title, sentence in items
+    )
     return f"<ul class='findings'>{''.join(lines)}</ul>"
 
 

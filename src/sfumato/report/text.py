@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
+
+from sfumato.errors import command
 
 WIDTH = 100
 
@@ -65,7 +66,7 @@ def size(number: float) -> str:
 
 def longer(run: str, images: int, seen: int) -> str:
     """Return the command that goes on with a run, to `images` in all, `seen` of which it has seen."""
-    return f"sfumato train {shlex.quote(run)} --images {max(images, seen + 1)}"
+    return command("train", run, "--images", max(images, seen + 1))
 
 
 def facts(pairs: Sequence[tuple[str, str]]) -> str:

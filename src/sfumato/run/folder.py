@@ -36,7 +36,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sfumato.errors import UserError
+from sfumato.errors import UserError, similar
 from sfumato.files import MEGABYTE, Lock, read_regular, write_atomic
 from sfumato.plugins import missing
 
@@ -120,7 +120,7 @@ class Run:
     def config_table(self) -> dict[str, Any]:
         """Return the configuration as plain tables, without torch; raises `UserError` where it can't be read."""
         if not self.exists():
-            raise UserError(f"{self.path} is not a run folder: it has no config.toml")
+            raise UserError(f"{self.path} is not a run folder: it has no config.toml{similar(self.path)}")
         try:
             return tomllib.loads(read_regular(self.config_path, MEGABYTE).decode("utf-8"))
         except OSError as error:

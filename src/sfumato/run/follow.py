@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from sfumato.errors import UserError
+from sfumato.errors import UserError, similar
 from sfumato.files import MEGABYTE, read_regular
 from sfumato.run.events import Event, from_json
 from sfumato.run.folder import Run
@@ -112,7 +112,7 @@ class Follower:
 def check(run: Run) -> None:
     """Raise `UserError` for a folder that is no run."""
     if not run.exists() and not run.lock_path.exists():
-        raise UserError(f"{run.path} is not a run folder: give one, such as runs/faces")
+        raise UserError(f"{run.path} is not a run folder: give one, such as runs/faces{similar(run.path)}")
 
 
 def _event(line: bytes) -> Event | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.config.units import parse_count
-from sfumato.errors import UserError, nearest
+from sfumato.errors import UserError, command, nearest, similar
 from sfumato.run.folder import WEIGHTS, Run
 
 SHIPPED = ("faces", "fashion", "emoji32")
@@ -42,7 +42,8 @@ def at(path: Path | str) -> tuple[Path, str | None]:
     try:
         count = parse_count(mark)
     except UserError:
-        raise UserError(f"{path}: '{mark}' is not a number of images: write {name}@200k, or {name}@best") from None
+        hint = nearest(mark, WEIGHTS) if mark.isalpha() else ""
+        raise UserError(f"{path}: '{mark}' is not a number of images: write {name}@200k or {name}@best{hint}") from None
     batch = run.config_table().get("train", {}).get("batch", 1)
     folder = run.checkpoint(-(-count // batch) * batch)
     if not folder.is_dir():
@@ -71,10 +72,7 @@ def locate(path: Path | str | Run, weights: str = "ema") -> Path:
         if shipped in SHIPPED and at_sign:
             raise UserError(f"{location}: the models that come along have no checkpoints: write {shipped}")
         if not location.is_file():
-            raise UserError(
-                f"{location} does not exist: give a weights file, a run folder that has saved a checkpoint, or a model "
-                f"that comes along{nearest(str(location), SHIPPED)}"
-            )
+            raise _missing(location)
         return location
     run = Run(location)
     for file in (run.weights_file(weights), location / f"{weights}.safetensors"):
@@ -87,9 +85,26 @@ def locate(path: Path | str | Run, weights: str = "ema") -> Path:
     if not run.exists() and (inner := next((path for path in sorted(location.iterdir()) if Run(path).exists()), None)):
         raise UserError(f"{location} is not a run folder but holds some: give one, such as {inner}")
     if not run.exists() and _holds_pictures(location):
-        raise UserError(f"{location} is a folder of images, not a run: first train a model, sfumato train {location}")
+        raise UserError(
+            f"{location} is a folder of images, not a run: first train a model, {command('train', location)}"
+        )
     none = f"no {weights} weights" if any(run.weights.glob("*.safetensors")) else "no weights yet"
     raise UserError(f"{location} has {none}: give a weights file, or a run folder that has saved a checkpoint")
+
+
+def _missing(location: Path) -> UserError:
+    """The error of a path that leads nowhere, with what it probably is meant to be."""
+    from sfumato.data.sources.builtin import BUILTIN
+
+    name, trained = str(location), Path("runs") / location
+    if name in BUILTIN:
+        own = f"give its run, {trained}" if trained.is_dir() else f"first train one, {command('train', name)}"
+        return UserError(f"{name} is a built-in data set, and no model of it comes along: {own}")
+    hint = f"; did you mean '{trained}'?" if trained.is_dir() else similar(location) or nearest(name, SHIPPED)
+    return UserError(
+        f"{name} does not exist: give a weights file, a run folder that has saved a checkpoint, or a model that comes "
+        f"along{hint}"
+    )
 
 
 def means_model(path: Path) -> bool:

@@ -39,7 +39,7 @@ import safetensors.torch
 from torch import Tensor
 
 from sfumato.errors import UserError
-from sfumato.files import MEGABYTE, read_regular, sync, write_atomic, write_synced
+from sfumato.files import MEGABYTE, hidden, read_regular, sync, write_atomic, write_synced
 from sfumato.run.folder import Run
 
 KEPT = 2
@@ -123,8 +123,7 @@ def prune(run: Run, good: Path) -> None:
 
 def _write(final: Path, files: Mapping[str, bytes]) -> None:
     """Write a folder of files under a hidden name, and rename it; one that has the name already is removed."""
-    part = _hidden(final)
-    try:
+    with hidden(final) as part:
         part.mkdir()
         for name, content in files.items():
             write_synced(part / name, content)
@@ -132,19 +131,12 @@ def _write(final: Path, files: Mapping[str, bytes]) -> None:
         if final.exists():
             _remove(final)
         os.rename(part, final)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-
-
-def _hidden(folder: Path, word: str = "") -> Path:
-    return folder.with_name(f".{folder.name}{word}.{os.getpid()}.part")
 
 
 def _remove(folder: Path) -> None:
     """Remove a folder that is never seen half removed under its own name."""
     with suppress(OSError):
-        os.rename(folder, aside := _hidden(folder, ".old"))
+        os.rename(folder, aside := folder.with_name(f".{folder.name}.old.{os.getpid()}.part"))
         shutil.rmtree(aside, ignore_errors=True)
 
 

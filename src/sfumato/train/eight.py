@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sfumato.config.train import OptimConfig
 from sfumato.errors import UserError
+from sfumato.lazy import quietly
 
 NAME = "adamw8bit"
 SMALL = 4096
@@ -46,7 +47,8 @@ def check_eight(name: str, device: torch.device) -> None:
 
 def _library() -> Any:
     """Return bitsandbytes' functions; raises `ImportError` where it is not installed."""
-    return import_module("bitsandbytes.functional")
+    with quietly():
+        return import_module("bitsandbytes.functional")
 
 
 class EightBit:

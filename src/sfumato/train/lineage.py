@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from sfumato.conditions.vocabulary import AttributeVocabulary
 from sfumato.config.config import Config, from_stored, to_toml
 from sfumato.data import Dataset
 from sfumato.errors import UserError
-from sfumato.files import sync, write_synced
+from sfumato.files import hidden, sync, write_synced
 from sfumato.model import Model, load, untrained
 from sfumato.run.folder import Run, environment
 from sfumato.run.locate import at, run_of
@@ -52,7 +53,7 @@ class Taken:
         whole: names of the tensors that were copied.
         rows: for each table of which rows were copied, its name and how many of how many.
         new: names of the tensors of which nothing was copied.
-        left: names of the other weights' tensors that were not used.
+        left: names of the other weights' tensors that were not used; those in `new` too are of another shape or label.
     """
 
     whole: tuple[str, ...]
@@ -64,12 +65,18 @@ class Taken:
         total = len(self.whole) + len(self.rows) + len(self.new)
         parts = [f"{len(self.whole)} of {total} tensors taken over"]
         parts += [f"{count} of {of} rows of {name}" for name, count, of in self.rows]
-        parts += [f"new: {_some(self.new)}"] if self.new else []
-        parts += [f"left out: {_some(self.left)}"] if self.left else []
+        both = [name for name in self.new if name in self.left]
+        for what, names in (
+            ("begun anew, since they differ", both),
+            ("new", self.new),
+            ("left out", self.left),
+        ):
+            if some := [name for name in names if names is both or name not in both]:
+                parts.append(f"{what}: {_some(some)}")
         return "; ".join(parts)
 
 
-def _some(names: tuple[str, ...]) -> str:
+def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     return f"{len(names)} ({', '.join(names[:MOST_NAMES])}{more})"
 
@@ -195,10 +202,12 @@ def _copy(origin: Run, folder: Path, run: Run, source: str, device: str) -> None
     """Write the branch under a hidden name, and rename it."""
     images = int(folder.name)
     run.path.parent.mkdir(parents=True, exist_ok=True)
-    part = Run(run.path.with_name(f".{run.path.name}.{os.getpid()}.part"))
-    shutil.rmtree(part.path, ignore_errors=True)
-    try:
-        shutil.copytree(folder, part.checkpoint(images))
+    with hidden(run.path) as path:
+        shutil.rmtree(path, ignore_errors=True)
+        part = Run(path)
+        part.checkpoint(images).mkdir(parents=True)
+        for file in folder.iterdir():
+            shutil.copy2(file, part.checkpoint(images))
         part.samples.mkdir()
         for grid in [*origin.list_grids("ema"), *origin.list_grids("raw")]:
             if int(grid.name[:12]) <= images:
@@ -224,8 +233,6 @@ def _copy(origin: Run, folder: Path, run: Run, source: str, device: str) -> None
             shutil.rmtree(run.path)
         os.rename(part.path, run.path)
         sync(run.path.parent)
-    finally:
-        shutil.rmtree(part.path, ignore_errors=True)
 
 
 def _copy_best(origin: Run, part: Run, images: int) -> None:

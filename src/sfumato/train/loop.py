@@ -24,7 +24,7 @@ import torch
 
 from sfumato.config.config import Config, from_stored, to_dict
 from sfumato.data import Dataset
-from sfumato.errors import UserError
+from sfumato.errors import UserError, one_line
 from sfumato.files import Lock, write_atomic
 from sfumato.generate.pictures import grid
 from sfumato.generate.sample import out_of_memory
@@ -272,7 +272,9 @@ class Session:
             try:
                 self.snapshots.take(self.step)
             except OSError as error:
-                self.warnings.append(f"a snapshot of the averages was not written ({error}); training continues")
+                self.warnings.append(
+                    f"a snapshot of the averages was not written ({one_line(error)}); training continues"
+                )
         looks = (("held_out", self.held_outs, self._held_out), ("grid", self.grids, self._sample))
         for name, steps, look in looks:
             if self.step in steps:
@@ -329,7 +331,7 @@ class Session:
             try:
                 write_atomic(self.run.weights_file("best"), self.saver.packed("ema", average), parents=False)
             except OSError as error:
-                self.warnings.append(f"weights/best.safetensors was not written ({error}); training continues")
+                self.warnings.append(f"the best weights were not written ({one_line(error)}); training continues")
         buckets, bound = by_level(losses.held_out), by_level(losses.bound)
         self.warnings += [overfitting] if overfitting else []
         if not self.unlearns and (said := unlearning(self.run, trainer.best, buckets.mean, self.config.optim.lr)):

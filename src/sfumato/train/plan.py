@@ -29,7 +29,7 @@ import torch
 from sfumato.config.config import Config, difference, may_change, own_files, to_toml
 from sfumato.config.train import TrainConfig
 from sfumato.data import Dataset
-from sfumato.errors import UserError
+from sfumato.errors import UserError, command
 from sfumato.files import write_atomic
 from sfumato.model import cost_of
 from sfumato.ranks import World
@@ -122,11 +122,11 @@ def resolve_course(
     """
     began = time.perf_counter() if began is None else began
     if run.exists():
-        command = (run.read(run.environment_path) or {}).get("command") or ()
-        if "import" in command[1:2] and not run.events_path.exists():
+        words = (run.read(run.environment_path) or {}).get("command") or ()
+        if "import" in words[1:2] and not run.events_path.exists():
             raise UserError(
                 f"{run.path} holds weights that were imported, and no state of a training: begin with them in another "
-                f"folder, sfumato train DATA --init {run.path} --run OTHER"
+                f"folder, {command('train', config.data.source, '--init', run.path, '--run', f'{run.path}-trained')}"
             )
         old = run.config()
         config = _with_defaults_of(replace(config, data=spelled_as_begun(config.data, run)), old)
@@ -295,13 +295,18 @@ class Forecast:
 def forecast(
     config: Config, data: Dataset, path: Path, device: torch.device | str = "cpu", seconds: float = 20.0
 ) -> Forecast:
-    """Return the cost of training in a folder `path`, the speed measured for so many seconds. Nothing is written."""
+    """Return the cost of training in a folder `path`, the speed measured for so many seconds. Nothing is written.
+
+    The length is the configuration's, or the longest within its budget, which needs the speed.
+    """
     device = torch.device(device)
     cost = cost_of(config, data)
     less = {"muon": 4 * cost.matrices, "adamw8bit": 6 * cost.parameters}.get(config.optim.name, 0)
+    asked = config.train
     # the learning rate's decay needs a length; the speed does not depend on it
     config = _with_images(config, config.train.images or 10**9)
-    plan = _given(config.train)
+    speed = _speed(config, data, device, seconds, cost.flops) if seconds else None
+    plan = _given(config.train) if asked.budget is None or speed is None else plan_for(asked, speed, 0.0)
     kept = config.train.num_kept(plan.images)
     parent = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir())
     return Forecast(
@@ -318,7 +323,7 @@ def forecast(
         memory_here=available_memory(device),
         disk_here=shutil.disk_usage(parent).free,
         train_images=len(data.train),
-        speed=_speed(config, data, device, seconds, cost.flops) if seconds else None,
+        speed=speed,
     )
 
 

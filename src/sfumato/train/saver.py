@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sfumato import __version__
 from sfumato.config.config import digest
-from sfumato.errors import UserError
+from sfumato.errors import UserError, one_line
 from sfumato.files import Lock
 from sfumato.model import packed
 from sfumato.run.events import Saved
@@ -45,7 +45,8 @@ def _publish(run: Run, folder: Path) -> str:
     try:
         checkpoint.publish(run, folder)
     except OSError as error:
-        return f"the weights files were not written ({error}); the checkpoint of {int(folder.name)} images stands"
+        what = f"the weights files were not written ({one_line(error)})"
+        return f"{what}; the checkpoint of {int(folder.name)} images stands"
     return ""
 
 
@@ -165,7 +166,7 @@ class Saver:
             self.save(seconds, kept)
         except OSError as error:
             self.clock = time.perf_counter()
-            return f"NOT SAVED at {self.trainer.images} images ({error}); training continues, will retry"
+            return f"NOT SAVED at {self.trainer.images} images ({one_line(error)}); training continues, will retry"
         self.warnings += [self.stale] if self.stale else []
         return ""
 
@@ -191,7 +192,7 @@ class Saver:
                 self.stale = _publish(self.run, self.run.checkpoint(self.saved_at))
         except OSError as error:
             raise UserError(
-                f"could not save at {images} images ({error}); {self._last()}; free space on the disk and resume"
+                f"could not save at {images} images ({one_line(error)}); {self._last()}; free some space and resume"
             ) from None
         if self.stale:
             raise UserError(f"{self.stale}: free space on the disk, and give the same command again")

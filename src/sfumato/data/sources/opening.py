@@ -15,7 +15,6 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from difflib import get_close_matches
 from itertools import product
 from pathlib import Path
 
@@ -37,7 +36,7 @@ from sfumato.data.sources.published import (
     is_idx,
 )
 from sfumato.data.sources.tables import open_huggingface, parquet_source
-from sfumato.errors import UserError, nearest
+from sfumato.errors import UserError, nearest, similar
 
 _BESIDE = (".json", ".jsonl", ".txt", ".md", ".csv", ".tsv")
 _BRACES = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
@@ -73,9 +72,8 @@ def open_source(name: str) -> Source:
     except OSError as error:
         raise UserError(f"'{shown}' cannot be read: {error.strerror or error}") from None
     if "/" in name or "\\" in name or name.startswith(("~", ".")):
-        raise UserError(f"there is no '{shown}': give a folder of images that exists")
-    here = [entry.name for entry in os.scandir() if entry.is_dir() and not entry.name.startswith(".")]
-    near = nearest(name, [*BUILTIN, *here]) if get_close_matches(name, here, 1, 0.6) else nearest(name, BUILTIN)
+        raise UserError(f"there is no '{shown}': give a folder of images that exists{printable(similar(path))}")
+    near = printable(similar(path)) or nearest(name, BUILTIN)
     raise UserError(f"there is no folder and no built-in data '{shown}'{near}")
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-
 from sfumato.diagnose.causes.finding import (
     FEW,
     GUESS,
@@ -18,7 +16,7 @@ from sfumato.diagnose.causes.finding import (
 )
 from sfumato.diagnose.evidence import Evidence, Training
 from sfumato.diagnose.symptoms import COPIED, byte
-from sfumato.errors import plural
+from sfumato.errors import command, plural
 from sfumato.evaluate.need import CLOSE, LONG, needed, typical
 
 NARROW = 0.5
@@ -74,7 +72,7 @@ def one_image(e: Evidence) -> Finding | None:
             f"Training images: {e.data.train:,}; distinct ones among them, pixel by pixel: {e.data.distinct}.",
             f"Two training images differ by {real:.0f} of 255, two samples by {ours:.0f}.",
         ),
-        (f"sfumato data check {shlex.quote(e.data.source)}",),
+        (command("data", "check", e.data.source),),
     )
 
 
@@ -95,7 +93,7 @@ def narrow_data(e: Evidence) -> Finding | None:
             f"The samples' values have a standard deviation of {127.5 * e.default.statistics.contrast:.0f} of 255, the "
             f"data's of {127.5 * real.contrast:.0f}.",
         ),
-        (f"sfumato data check {shlex.quote(e.data.source)}",),
+        (command("data", "check", e.data.source),),
     )
 
 
@@ -104,7 +102,7 @@ def stretched_range(e: Evidence) -> Finding | None:
     if not e.data.findings:
         return None
     text = "Training sees the images in a small part of its range: the cause is the data, not the model."
-    return Finding(3, text, e.data.findings, (f"sfumato data check {shlex.quote(e.data.source)}",))
+    return Finding(3, text, e.data.findings, (command("data", "check", e.data.source),))
 
 
 def skipped_steps(e: Evidence) -> Finding | None:

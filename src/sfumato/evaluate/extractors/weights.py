@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from sfumato.data.formats.plain_pickle import NotPlain
 from sfumato.data.formats.torch_file import read_torch, tensors_in
-from sfumato.errors import UserError
+from sfumato.errors import UserError, similar
 
 Net = TypeVar("Net", bound=nn.Module)
 
@@ -28,7 +28,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], str]:
     """Return a file's tensors by name, and the SHA-256 of the file; raises `UserError` where there is no such file, or
     it holds anything but named tensors."""
     if not path.is_file():
-        raise UserError(f"there is no file of weights '{path}': give the path of one that you have")
+        raise UserError(f"there is no file of weights '{path}': give the path of one that you have{similar(path)}")
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()

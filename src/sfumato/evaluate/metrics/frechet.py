@@ -53,7 +53,7 @@ def frechet_distance(first: Tensor, second: Tensor, shrink: bool = False) -> Met
     num, dim = min(len(first), len(second)), len(apart)
     note = (
         f"{num:,} images are fewer than the {dim:,} features: the covariance is rank-deficient and the Frechet "
-        "distance is biased upwards; compare it with its baseline only, give more images, or use frechet-shrunk"
+        "distance is biased upwards; compare it only with real against real, give more images, or use frechet-shrunk"
     )
     return MetricValue(value, influences, least=0.0, note=note if num < dim and not shrink else None, better="lower")
 

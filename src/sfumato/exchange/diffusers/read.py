@@ -21,6 +21,7 @@ from sfumato.data.formats.torch_file import read_torch, tensors_in
 from sfumato.errors import UserError
 from sfumato.exchange.diffusers import names, own, schedulers, settings
 from sfumato.exchange.imports import Contents, Imported, Reference, classes, load_safetensors, unscaled, with_absent
+from sfumato.lazy import quietly
 from sfumato.nets.preconditioned import PreconditionedConfig
 
 _FILES = tuple(f"diffusion_pytorch_model.{end}" for end in ("safetensors", "bin", "fp16.safetensors", "fp16.bin"))
@@ -143,7 +144,8 @@ def _state(contents: Contents, folder: str) -> dict[str, Tensor]:
 
 def _unet(table: dict[str, Any], state: dict[str, Tensor]) -> Any:
     """diffusers' network with the file's own weights."""
-    from diffusers import UNet2DModel  # type: ignore[attr-defined, unused-ignore]
+    with quietly():
+        from diffusers import UNet2DModel  # type: ignore[attr-defined, unused-ignore]
 
     known = {name: table[name] for name in (*settings.DEFAULTS, "sample_size", "in_channels", "out_channels")
              if name in table}  # fmt: skip

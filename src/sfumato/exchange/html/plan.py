@@ -10,6 +10,8 @@ with the solution of `parameterization.solve`; a to d are 0 at t = 0, where noth
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from sfumato.diffusion import Parameterization, Schedule
 from sfumato.errors import UserError
 from sfumato.generate.recipe import Recipe
 from sfumato.model import Model
+from sfumato.run.locate import ASSETS, run_of
 from sfumato.session import num_attributes
 
 SAMPLERS = {"auto": "auto", "ddim": "ddim", "heun": "heun", "ddpm": "ddpm", "dpmpp-sde": "dpmpp-sde"}
@@ -48,10 +51,14 @@ def check(model: Model, parameters: int) -> None:
 
 
 def plan(model: Model, name: str) -> dict[str, Any]:
-    """Return everything but the levels, as JSON has it."""
+    """Return everything but the levels, as JSON has it; `source` is how a command names the model."""
+    run = run_of(model.path)
+    source = run.path if run is not None else Path(model.path.stem) if model.path.parent == ASSETS else model.path
+    source = Path(source.name) if source.is_absolute() else source  # the page may be shown to others
     dropout, vocabulary = model.config.train.label_dropout, {} if model.vocabulary is None else model.vocabulary.plain()
     return {
         "name": name,
+        "source": shlex.quote(str(source)),
         "shape": list(model.shape),
         "outputs": model.net.interface.outputs,
         "chain": model.schedule.num_steps,

@@ -168,7 +168,7 @@ def _figures(reports: Mapping[str, dict[str, Any]]) -> str:
     if "memorisation" in reports:
         notes.append(f"Memorisation: {_text(reports['memorisation']['result']['sentence'])}.")
     if not rows and not notes:
-        return "Not measured: `sfumato evaluate RUN` measures bits per dimension, sample quality and memorisation."
+        return "Not measured: `sfumato evaluate` measures bits per dimension, sample quality and memorisation."
     head = "| figure | value | 95 % interval | real against real |\n|---|---|---|---|\n"
     table = head + "\n".join("| " + " | ".join(row) + " |" for row in rows) if rows else ""
     return "\n\n".join([*filter(None, [table]), *notes])
@@ -256,5 +256,5 @@ def _limits(model: Model, reports: Mapping[str, dict[str, Any]]) -> str:
 
 def _licence(licence: Licence) -> str:
     if not licence.weights:
-        return "Not stated: without a licence others may not use the weights (`sfumato push` takes `--licence NAME`)."
+        return "Not stated: without a licence others may not use the weights (`sfumato push --licence mit` states one)."
     return f"The weights: {_text(licence.weights)}."

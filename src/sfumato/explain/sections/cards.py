@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from sfumato.config.config import Config, to_dict
+from sfumato.config.keys import typed
 from sfumato.config.tree import flatten
 from sfumato.data.mirror import evenly
 from sfumato.data.sources.builtin import BUILTIN
-from sfumato.errors import plural
+from sfumato.errors import command, plural
 from sfumato.explain.context import Context, cut
 from sfumato.explain.figure import Figure, Missing
 from sfumato.explain.packing import u8
@@ -50,7 +51,7 @@ def _data_card(context: Context) -> Figure:
         ("source", os.path.basename(data.source_name)),
         ("images", f"{len(data):,}: {len(data.train):,} train, {len(data.held_out):,} held out by their content"),
         ("size", f"{data.shape[2]}x{data.shape[1]}, {plural(data.shape[0], 'channel')}, {data.format.words}"),
-        ("different images", f"{len(set(data.digests)):,}"),
+        *([("exact copies", plural(copies, "image"))] if (copies := len(data) - len(set(data.digests))) else []),
         ("licence", licence),
         ("fingerprint", data.fingerprint[:16]),
     ]
@@ -65,13 +66,13 @@ def _data_card(context: Context) -> Figure:
         data={
             "rows": [list(row) for row in rows_],
             "labels": counts,
-            "notes": [*data.notes],
+            "notes": list(map(typed, data.notes)),
             "skipped": [[os.path.basename(origin), reason] for origin, reason in data.skipped[:NAMED]],
             "num_skipped": len(data.skipped),
             "sheets": [{"title": title, "pictures": u8(pictures)} for title, pictures in sheets],
         },
         made="the images as they are stored for training",
-        command=f"sfumato data check {shlex.quote(context.model.config.data.source)} --out check.html",
+        command=command("data", "check", context.model.config.data.source, "--out", "check.html"),
     )
 
 

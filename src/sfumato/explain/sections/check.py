@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from sfumato.config.keys import typed
 from sfumato.data import open_source
 from sfumato.data.mirror import evenly
 from sfumato.data.sources.protocol import Source, Unreadable, printable
-from sfumato.errors import UserError, plural
+from sfumato.errors import UserError, command, plural
 from sfumato.explain.context import Context, cut
 from sfumato.explain.figure import Figure, Missing
 from sfumato.explain.packing import u8
@@ -34,7 +34,7 @@ def collect(context: Context) -> Figure:
     except UserError as error:
         raise Missing(f"the collection can't be read again: {error}") from None
     num = scanned(source, context.effort.checked)
-    report = check(source, config, num, workers=0)
+    report = check(source, config, num, workers=0, skipped=context.data.skipped)
     advice = advise(report)
     troubles, open_ = (sum(item.level == level for item in advice) for level in ("trouble", "mind"))
     where = f"{report.scanned:,} of {report.total:,} images" if report.scanned < report.total else "all images"
@@ -44,7 +44,9 @@ def collect(context: Context) -> Figure:
         caption="What the images are like as files, before training reads them: whether they can be read, how "
         "large they are, which are unlike the others, and which occur more than once.",
         data={
-            "advice": [{"level": item.level, "title": item.topic, "text": item.text} for item in advice],
+            "advice": [
+                {"level": item.level, "title": item.topic, "text": typed(item.text, bare=True)} for item in advice
+            ],
             "rows": [
                 [name, os.path.basename(value) if name == "source" else cut(value, 300)]
                 for name, value in figures(report)
@@ -55,7 +57,7 @@ def collect(context: Context) -> Figure:
         },
         code=("inspect.report.check", "inspect.advice.advise"),
         made=f"a scan of {where}, evenly spaced",
-        command=f"sfumato data check {shlex.quote(config.source)} --out check.html",
+        command=command("data", "check", config.source, "--out", "check.html"),
         findings=(
             f"{where[0].upper()}{where[1:]} were scanned: {plural(troubles, 'finding')} of trouble, {open_} to decide.",
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sfumato.config.keys import typed
 from sfumato.diagnose import Evidence, Finding, conclude, examine, observe
 from sfumato.diagnose.causes import WORDS
 from sfumato.diagnose.render import SEVERITY, beside, ratios, verdict
@@ -47,8 +48,8 @@ def figure(context: Context, evidence: Evidence, findings: tuple[Finding, ...]) 
                 {
                     "level": finding.severity,
                     "title": SEVERITY[finding.severity],
-                    "text": finding.sentence,
-                    "figures": list(finding.figures),
+                    "text": typed(finding.sentence),
+                    "figures": list(map(typed, finding.figures)),
                     "commands": list(finding.remedy),
                 }
                 for finding in findings

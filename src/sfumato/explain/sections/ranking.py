@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sfumato.diffusion import Noise, marginal
+from sfumato.errors import command
 from sfumato.evaluate.cache import split_rows
 from sfumato.explain.context import Context
 from sfumato.explain.figure import Figure
@@ -62,7 +63,7 @@ def collect(context: Context) -> Figure:
         | {"steps": steps.tolist(), "all": sorted(cost.tolist()), "number": len(rows)},
         made=f"the error of the noise at {len(steps)} times for {len(rows)} of {len(context.data.train):,} "
         "training images, the same noise for all of them; 1 is the mean image",
-        command=f"sfumato data check {context.model.config.data.source}",
+        command=command("data", "check", context.model.config.data.source),
         findings=(
             f"Two halves of the times rank the images alike with a correlation of {agreement:.2f}; 1 would be the "
             "same order.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from sfumato.diffusion import PARAMETERIZATIONS
+from sfumato.errors import command
 from sfumato.explain.context import Context
 from sfumato.explain.figure import Figure
 from sfumato.explain.packing import f32
@@ -66,7 +67,10 @@ def collect(context: Context) -> Figure:
         },
         live="the noisy image, the errors and the loss",
         made="the network's predictions; the losses by noise level are from the run's event log",
-        command="sfumato train DATA --diffusion.parameterization eps --diffusion.timesteps.kind uniform",
+        command=command(
+            *("train", context.model.config.data.source, "--diffusion.parameterization", "eps"),
+            *("--diffusion.timesteps.kind", "uniform", "--run", "runs/eps"),
+        ),
         findings=tuple(changes),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from sfumato.diffusion import PARAMETERIZATIONS
+from sfumato.errors import command
 from sfumato.explain.context import Context
 from sfumato.explain.figure import Figure
 from sfumato.explain.packing import f32
@@ -45,5 +46,8 @@ def collect(context: Context) -> Figure:
         },
         live="the four targets and the four predictions, from the image, the noise and the network's prediction",
         made="the network's predictions, and the factors by t",
-        command="sfumato train DATA --diffusion.parameterization eps",
+        command=command(
+            *("train", context.model.config.data.source, "--diffusion.parameterization", "eps"),
+            *("--run", "runs/eps"),
+        ),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+from sfumato.config.keys import typed
 from sfumato.diagnose.history import initial_fraction
 from sfumato.errors import plural
 from sfumato.explain.context import Context
@@ -41,7 +42,7 @@ def collect(context: Context) -> Figure:
             f"The last held-out loss, at {last.images:,} images, is {last.loss:.4f}, that of as many training images "
             f"{last.train:.4f}: a gap of {last.loss - last.train:+.4f}. A gap that grows is memorisation."
         )
-    findings += [f"Warning in the log: {message}" for message in summary.warnings[:3]]
+    findings += [f"Warning in the log: {typed(message)}" for message in summary.warnings[:3]]
     return Figure(
         name="training",
         title="The training",

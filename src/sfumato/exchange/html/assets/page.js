@@ -67,7 +67,7 @@
     $("unconditional").disabled = isGiven(given());
     $("guidancevalue").textContent = guidance();
     const weight = guidance();
-    $("command").textContent = `sfumato sample RUN --sampler ${plan.samplers[$("sampler").value].sampler}`
+    $("command").textContent = `sfumato sample ${plan.source} --sampler ${plan.samplers[$("sampler").value].sampler}`
       + ` --steps ${$("steps").value} --seed ${$("seed").value} --num ${$("num").value}${label()}`
       + (weight === 1 ? "" : ` --guidance ${weight}`);
   }
