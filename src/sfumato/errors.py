@@ -45,7 +45,8 @@ def similar(path: Path | str) -> str:
         if part.parent.is_dir() and part.name:
             with suppress(OSError), os.scandir(part.parent) as entries:
                 names = [entry.name for entry in islice(entries, _LOOKED_AT) if entry.name[0] != "."]
-                if close := _close(part.name, names, 0.6):
+                close = next((name for name in names if Path(name).stem == part.stem), "")  # of another suffix
+                if close := close or _close(part.name, names, 0.6):
                     whole = part.parent / close / path.relative_to(part)
                     return f"; did you mean '{whole if whole.exists() else part.parent / close}'?"
             break
@@ -74,7 +75,7 @@ _SINGULAR = {"have": "has", "are": "is", "were": "was"}
 
 
 def plural(count: int, noun: str, verb: str = "") -> str:
-    """Return a number of things, and a verb that agrees: `1 image`, `2,000 images`, `1 image has`, `2 images have`."""
+    """Return a number of things, and a verb that agrees: `1 image`, `2,000 losses`, `1 image has`, `2 images have`."""
     one = count == 1
     said = f" {_SINGULAR[verb] if one else verb}" if verb else ""
-    return f"{count:,} {noun}{'' if one else 's'}{said}"
+    return f"{count:,} {noun}{'' if one else 'es' if noun[-1] == 's' else 's'}{said}"

@@ -110,4 +110,4 @@ def test_a_correction_is_said(progress: Progress) -> None:
     longer = Replanned(80, Plan(1600, 200, 8, 6, 4, images_per_second=40.0), 800)
     assert remark(progress, longer) == "at 40 images/s: 1,600 images instead of 800, to keep the budget"
     fewer = Replanned(80, Plan(800, 100, 8, 1, 0, images_per_second=4.0), 800)
-    assert "1 sample grids and 0 held-out losses in all" in str(remark(progress, fewer))
+    assert "1 sample grid and 0 held-out losses in all" in str(remark(progress, fewer))

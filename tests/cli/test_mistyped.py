@@ -64,6 +64,9 @@ def test_a_path_is_followed_to_where_it_goes_wrong(tmp_path: Path) -> None:
     assert similar(tmp_path / "rusn" / "my run") == f"; did you mean '{tmp_path / 'runs' / 'my run'}'?"
     assert similar(tmp_path / "rusn" / "another") == f"; did you mean '{tmp_path / 'runs'}'?"
     assert similar(tmp_path / "runs" / "else") == similar(tmp_path / "x" / "y") == ""
+    (tmp_path / "face.jpg").touch()
+    (tmp_path / "face1.png").touch()
+    assert similar(tmp_path / "face.png") == f"; did you mean '{tmp_path / 'face.jpg'}'?", "of another suffix"
     assert nearest("DDIM", ["ddpm", "ddim"]) == "; did you mean 'ddim'?"
 
 

@@ -25,6 +25,7 @@ def test_counts_and_sizes() -> None:
 
 def test_one_thing_is_singular_and_so_is_its_verb() -> None:
     assert [plural(n, "image") for n in (0, 1, 2000)] == ["0 images", "1 image", "2,000 images"]
+    assert [plural(n, "loss") for n in (1, 2)] == ["1 loss", "2 losses"]
     assert [plural(n, "image", verb) for n in (1, 2) for verb in ("have", "are", "were")] == [
         "1 image has", "1 image is", "1 image was", "2 images have", "2 images are", "2 images were",
     ]  # fmt: skip

@@ -145,7 +145,7 @@ def _correction(event: Replanned) -> str:
         return f"going on to {images:,} images instead of {former:,}{again}"
     speed = f"{plan.images_per_second:,.0f} images/s"
     if images == former:
-        looks = f"{plan.grids} sample grids and {plan.held_outs} held-out losses in all"
+        looks = f"{plural(plan.grids, 'sample grid')} and {plural(plan.held_outs, 'held-out loss')} in all"
         return f"at {speed} the budget runs out: {looks}, at the same length"
     return f"at {speed}: {images:,} images instead of {former:,}, to keep the budget"
 

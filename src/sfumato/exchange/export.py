@@ -62,7 +62,8 @@ def export(
     try:
         chosen = import_module(form.module).FORMAT
     except ImportError as error:
-        raise UserError(f"--to {kind} needs the package {form.package or error.name}: install it first") from None
+        first = f"pip install 'sfumato[{form.package}]'" if form.package else "install it first"
+        raise UserError(f"--to {kind} needs the package {form.package or error.name}: {first}") from None
     exporter = tree.convert(chosen, tree.nest(options or {}), {})
     out.parent.mkdir(parents=True, exist_ok=True)
     with hidden(out, form.suffix) as part, hidden(out, ".old") as old:
