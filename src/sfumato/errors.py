@@ -44,11 +44,11 @@ def similar(path: Path | str) -> str:
     for part in (path, *path.parents):
         if part.parent.is_dir() and part.name:
             with suppress(OSError), os.scandir(part.parent) as entries:
-                names = [entry.name for entry in islice(entries, _LOOKED_AT) if entry.name[0] != "."]
-                close = next((name for name in names if Path(name).stem == part.stem), "")  # of another suffix
-                if close := close or _close(part.name, names, 0.6):
-                    whole = part.parent / close / path.relative_to(part)
-                    return f"; did you mean '{whole if whole.exists() else part.parent / close}'?"
+                names = (entry.name for entry in islice(entries, _LOOKED_AT) if entry.name[0] != ".")
+                stems = {Path(name).stem: part.parent / name for name in names}
+                if close := stems.get(_close(part.stem, stems, 0.6)):
+                    whole = close / path.relative_to(part)
+                    return f"; did you mean '{whole if whole.exists() else close}'?"
             break
     return ""
 

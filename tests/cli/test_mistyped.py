@@ -67,6 +67,7 @@ def test_a_path_is_followed_to_where_it_goes_wrong(tmp_path: Path) -> None:
     (tmp_path / "face.jpg").touch()
     (tmp_path / "face1.png").touch()
     assert similar(tmp_path / "face.png") == f"; did you mean '{tmp_path / 'face.jpg'}'?", "of another suffix"
+    assert similar(tmp_path / "nope.png") == "", "an equal suffix is no likeness"
     assert nearest("DDIM", ["ddpm", "ddim"]) == "; did you mean 'ddim'?"
 
 

@@ -101,6 +101,7 @@ def test_what_is_wrong_is_said_before_an_image_is_decoded(
         ("{run} --run other", "is a run, not images: leave --run out to go on with it"),
         ("{run} --preset small8", "is a run, which has its configuration: leave --preset and --config out"),
         ("{run} --images 40", "is planned for 80 images, more than that: leave the length out"),
+        ("{run} --train.log tensorbord", "did you mean 'tensorboard'?"),
         ("{run} --images +x", '"x" is not a number of images'),
         ("{run} --budget 0.001s", "does not cover: write --budget +0.001s to go on for so long"),
         ("fashion --run {run}", "is trained on digits: choose another --run for fashion"),

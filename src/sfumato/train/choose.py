@@ -103,6 +103,7 @@ def resume(
     """
     begun = run.config()
     config = presets.resolve(overrides=overrides, base=begun)
+    check_sinks(config.train.log)
     config = replace(config, data=spelled_as_begun(config.data, run))
     check_source(config, run)
     where = located(run) if config.data == begun.data else config.data
