@@ -45,7 +45,8 @@ def similar(path: Path | str) -> str:
         if part.parent.is_dir() and part.name:
             with suppress(OSError), os.scandir(part.parent) as entries:
                 names = (entry.name for entry in islice(entries, _LOOKED_AT) if entry.name[0] != ".")
-                stems = {Path(name).stem: part.parent / name for name in names}
+                alike = sorted(names, key=lambda name: Path(name).suffix == part.suffix)  # the last of a stem is taken
+                stems = {Path(name).stem: part.parent / name for name in alike}
                 if close := stems.get(_close(part.stem, stems, 0.6)):
                     whole = close / path.relative_to(part)
                     return f"; did you mean '{whole if whole.exists() else close}'?"
