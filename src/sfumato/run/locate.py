@@ -42,8 +42,8 @@ def at(path: Path | str) -> tuple[Path, str | None]:
     try:
         count = parse_count(mark)
     except UserError:
-        hint = nearest(mark, WEIGHTS) if mark.isalpha() else ""
-        raise UserError(f"{path}: '{mark}' is not a number of images: write {name}@200k or {name}@best{hint}") from None
+        hint = f"{name}@best" + (nearest(mark, WEIGHTS) if mark.isalpha() else "")
+        raise UserError(f"{path}: '{mark}' is not a number of images: write {name}@200k, or {hint}") from None
     batch = run.config_table().get("train", {}).get("batch", 1)
     folder = run.checkpoint(-(-count // batch) * batch)
     if not folder.is_dir():
