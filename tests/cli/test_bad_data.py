@@ -66,7 +66,7 @@ def test_the_run_finishes_and_its_report_names_exactly_those(
         return met[-1]
 
     monkeypatch.setattr(sources, "folder_source", vanishing)
-    monkeypatch.setattr("sfumato.train.choose.open_data", opening)
+    monkeypatch.setattr("sfumato.train.follow.open_data", opening)
     result = sfumato("train", folder, "--run", "run", "--images", 16, "--data.size", "8,8", *TINY)
     assert result.code == 0, result.err
     assert (Path("run") / "finished.json").exists()
