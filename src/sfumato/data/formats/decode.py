@@ -36,7 +36,7 @@ from PIL.ExifTags import Base
 from sfumato.data.formats.colour import to_srgb, without_tint
 from sfumato.data.formats.foreign import HEAD, foreign
 from sfumato.data.formats.npy import MAGIC, as_pixels, finite, view_picture
-from sfumato.data.formats.png import read_sixteen, rows_missing
+from sfumato.data.formats.png import HEADER_END, plain_size, read_plain, read_sixteen, rows_missing
 from sfumato.data.formats.tiff import bands_size, is_bands, read_bands
 from sfumato.data.sources.protocol import MAX_PIXELS, Blob, File, Picture, Pixels, Unreadable, printable
 
@@ -53,6 +53,8 @@ def read_picture(file: File) -> Picture:
     """Decode a file's first frame, turned as its EXIF orientation says; raises `Unreadable` for a format that is not
     allowed, too many pixels, damage, or a mode that is not read."""
     file = _in_memory(file)
+    if isinstance(file, Blob) and (plain := read_plain(file.data)) is not None:
+        return Picture(plain, alpha=plain.shape[2] == 4)
     if is_array(file):
         return Picture(as_pixels(view_picture(file)))
     if is_bands(file):
@@ -76,6 +78,8 @@ def read_picture(file: File) -> Picture:
 
 def header_size(file: File) -> tuple[int, int]:
     """Return (height, width) as `read_picture` will give it, from the header alone; raises `Unreadable`."""
+    if (size := plain_size(_head(file, HEADER_END))) is not None:
+        return size
     if is_array(file):
         height, width, _ = view_picture(file).shape
         return height, width
@@ -100,11 +104,18 @@ def opened(file: File) -> Iterator[Image.Image]:
 
 def is_array(file: File) -> bool:
     """Return whether a file begins as an .npy does; one that can't be read does not."""
+    return _head(file, len(MAGIC)) == MAGIC
+
+
+def _head(file: File, length: int) -> bytes:
+    """The first bytes of a file; b"" of one that can't be read."""
+    if isinstance(file, Blob):
+        return file.data[:length]
     try:
-        with file.open("rb") as stream:
-            return stream.read(len(MAGIC)) == MAGIC
+        with file.open("rb", buffering=0) as stream:
+            return stream.read(length) or b""
     except OSError:
-        return False
+        return b""
 
 
 @contextmanager

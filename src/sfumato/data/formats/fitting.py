@@ -130,7 +130,8 @@ def make_row(picture: Picture, form: Form) -> Row:
     pixels, kind = reading.pixels, kind_of(reading.pixels)
     (h, w), (height, width) = pixels.shape[:2], form.size
     fill = border(form.background, pixels.shape[2], kind) if form.crop == "letterbox" else None
-    pixels = fit(pixels, form.size, RESAMPLES[form.resample], form.crop, fill, alpha)
+    same = (h, w) == (height, width)
+    pixels = pixels if same else fit(pixels, form.size, RESAMPLES[form.resample], form.crop, fill, alpha)
     pixels = pixels if form.clamp is None else pixels.clip(*form.clamp)
     grey = form.channels in (None, 1, 3) and pixels.shape[2] in (1, 3) and is_grey(pixels)
     greyed = form.channels in (1, 2) and not grey and pixels.shape[2] - alpha == 3
@@ -139,13 +140,15 @@ def make_row(picture: Picture, form: Form) -> Row:
         grey |= form.channels == 1
     pixels = (pixels[..., :1] if grey else pixels).transpose(2, 0, 1)
     planes = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False).tobytes()
-    rows, columns = (h, w) if form.crop == "letterbox" else largest_cut((h, w), form.size)
-    facts = reading.facts | {
-        "enlarged": (h < height and w < width) if form.crop == "letterbox" else (h < height or w < width),
-        "resampled": (rows, columns) != (inner_size((h, w), form.size) if form.crop == "letterbox" else form.size),
-        "greyed": greyed,
-    }
-    names, lost = tuple(name for name in FACTS if facts.get(name)), 1 - rows * columns / (h * w)
+    facts, lost = reading.facts | {"greyed": greyed}, 0.0
+    if not same:
+        kept = (h, w) if form.crop == "letterbox" else largest_cut((h, w), form.size)
+        facts |= {
+            "enlarged": (h < height and w < width) if form.crop == "letterbox" else (h < height or w < width),
+            "resampled": kept != (inner_size((h, w), form.size) if form.crop == "letterbox" else form.size),
+        }
+        lost = 1 - kept[0] * kept[1] / (h * w)
+    names = tuple(name for name in FACTS if facts.get(name))
     return Row(planes, hashlib.sha256(planes).digest(), grey, names, lost, reading.values, kind, len(pixels))
 
 
@@ -170,8 +173,9 @@ def read_values(
     """Return a picture with holes filled, on the background unless `alpha`, in one depth, clamped; arguments as `Form`.
     Raises `Unreadable` for nothing but missing data, or floats that are not finite or can't have that depth."""
     whole = without_holes(picture.pixels, nodata)
-    filled = replace(picture, pixels=whole.pixels)
-    pixels = whole.pixels if alpha else flattened(filled, background)
+    pixels = whole.pixels
+    if picture.alpha and not alpha:
+        pixels = flattened(replace(picture, pixels=pixels), background)
     pixels = converted(pixels, kind_of(pixels) if depth == "auto" else depth)
     values = Values.of(pixels if whole.holes is None else pixels[~whole.holes])
     beyond = clamp is not None and not clamp[0] <= values.low <= values.high <= clamp[1]

@@ -52,13 +52,13 @@ class Values:
         channels = pixels.shape[-1]
         sample = pixels.reshape(-1, channels)
         sample = sample[:: max(1, len(sample) // SAMPLE)]
+        if pixels.dtype == np.uint8 and channels > 1:
+            return cls(float(pixels.min()), float(pixels.max()), size=pixels.size, few=_few(sample))
         described: dict[str, Any] = {"size": pixels.size, "few": _few(sample)}
         if pixels.dtype == np.float32:
             values = sample.astype(np.float64)
             moments = float(values.sum()), float(np.square(values).sum())  # BLAS would start threads
             described |= dict(zip(("count", "total", "squares"), (values.size, *moments), strict=True))
-        if pixels.dtype == np.uint8 and channels > 1:
-            return cls(float(pixels.min()), float(pixels.max()), **described)
         if pixels.dtype == np.uint8:
             occurrences = np.bincount(pixels.ravel(), minlength=256)
             different, counts = np.flatnonzero(occurrences), occurrences[occurrences > 0]
@@ -71,21 +71,30 @@ class Values:
 
     def merged(self, other: Values) -> Values:
         """Describe the pictures of both."""
-        low, high = min(self.low, other.low), max(self.high, other.high)
-        ends = [x for one in (self, other) for x in (one.low, one.high, one.above_low, one.below_high)]
-        few = None if None in (self.few, other.few) else tuple(sorted({*(self.few or ()), *(other.few or ())}))
-        return Values(
+        return Values.joined([self, other])
+
+    @classmethod
+    def joined(cls, many: list[Values]) -> Values:
+        """Describe the pictures of all of them."""
+        low, high = min(one.low for one in many), max(one.high for one in many)
+        ends = {x for one in many for x in (one.low, one.high, one.above_low, one.below_high)}
+        few, total, squares = set[float](), 0.0, 0.0
+        for one in many:  # one after another, since the sum of floats depends on how they are grouped
+            total, squares = total + one.total, squares + one.squares
+            few.update(one.few or ())
+        listed = len(few) <= FEW and all(one.few is not None for one in many)
+        return cls(
             low,
             high,
             min((x for x in ends if x > low), default=math.inf),
             max((x for x in ends if x < high), default=-math.inf),
-            sum(one.at_low for one in (self, other) if one.low == low),
-            sum(one.at_high for one in (self, other) if one.high == high),
-            self.size + other.size,
-            self.count + other.count,
-            self.total + other.total,
-            self.squares + other.squares,
-            few if few is None or len(few) <= FEW else None,
+            sum(one.at_low for one in many if one.low == low),
+            sum(one.at_high for one in many if one.high == high),
+            sum(one.size for one in many),
+            sum(one.count for one in many),
+            total,
+            squares,
+            tuple(sorted(few)) if listed else None,
         )
 
     @property
@@ -115,13 +124,17 @@ def _ends(different: NDArray[Any]) -> tuple[float, float, float, float]:
 def _few(sample: NDArray[Any]) -> tuple[float, ...] | None:
     """The different pixels of a sample (n, C), None where they are many."""
     first = sample[:, 0]
-    # most pictures show that they are many in their first pixels, and a set of those costs a tenth of np.unique
-    if sample.shape[1] > 4 or len(set(first[: 4 * FEW].tolist())) > FEW or len(np.unique(first)) > FEW:
+    # most pictures show that they are many in a few pixels from all over, which is quicker to see than in all of them
+    if sample.shape[1] > 4 or len(set(first[:: 1 + len(first) // (4 * FEW)].tolist())) > FEW:
         return None
-    if sample.shape[1] == 1:
-        return tuple(np.unique(first).astype(np.float64).tolist())
-    if sample.dtype != np.uint8:
-        return None
-    packed = (sample.astype(np.int64) << (8 * np.arange(sample.shape[1]))).sum(1)
-    different = np.unique(packed)
+    different = _different(first)
+    if sample.shape[1] > 1 and len(different) <= FEW:
+        if sample.dtype != np.uint8:
+            return None
+        different = np.unique((sample.astype(np.int64) << (8 * np.arange(sample.shape[1]))).sum(1))
     return tuple(different.astype(np.float64).tolist()) if len(different) <= FEW else None
+
+
+def _different(values: NDArray[Any]) -> NDArray[Any]:
+    """The different values (n,), ascending."""
+    return np.flatnonzero(np.bincount(values, minlength=256)) if values.dtype == np.uint8 else np.unique(values)

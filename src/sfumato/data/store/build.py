@@ -180,8 +180,11 @@ def _answers(
         return
     for i in range(first, len(source)):
         try:
-            picture = source.read(i)
-            made = make_row(picture, form), picture.condition, picture.caption
+            if files is None:
+                picture = source.read(i)
+                made = make_row(picture, form), picture.condition, picture.caption
+            else:
+                made = make_row(read_picture(files.file(i)), form), *files.labels[i]
         except Exception as error:  # as in a worker: the other pictures go on
             yield reason_of(error), (), None
         else:
@@ -194,7 +197,7 @@ def _write_rows(built: Path, source: Source, plan: Plan, on_progress: Progress) 
     path, fault = built / "images.npy", ("", "")
     path.touch()
     with path.open("r+b", buffering=_BUFFER) as file:
-        total, chunk = _resumed(built, file, plan), Chunk()
+        total, chunk, described = _resumed(built, file, plan), Chunk(), list[Values]()
         for i, (row, condition, caption) in enumerate(
             _answers(source, plan.form, total["pictures"], built), total["pictures"]
         ):
@@ -205,8 +208,11 @@ def _write_rows(built: Path, source: Source, plan: Plan, on_progress: Progress) 
                 chunk.skipped.append(fault)
             else:
                 file.write(row.planes * (plan.width if row.grey else 1))
-                chunk.counts.update(row.facts, rows=1, coloured=not row.grey, lost=round(1e6 * row.lost))
-                chunk.values = chunk.values.merged(row.values)
+                for fact in ("rows", *row.facts):
+                    chunk.counts[fact] += 1
+                chunk.counts["coloured"] += not row.grey
+                chunk.counts["lost"] += round(1e6 * row.lost)
+                described.append(row.values)
                 chunk.digests.append(row.digest.hex())
                 chunk.origins.append(source.origin(i))
                 chunk.conditions.append(condition)
@@ -214,9 +220,10 @@ def _write_rows(built: Path, source: Source, plan: Plan, on_progress: Progress) 
             on_progress(i + 1, len(source))
             if chunk.counts["pictures"] == disk.CHUNK or i + 1 == len(source):
                 file.flush()
-                append(built / "journal", replace(chunk, width=plan.width, kind=plan.kind))
+                values = Values.joined([Values(), *described])
+                append(built / "journal", replace(chunk, width=plan.width, kind=plan.kind, values=values))
                 total += chunk.counts
-                chunk = Chunk()
+                chunk, described = Chunk(), []
         if not total["rows"]:
             raise UserError(
                 f"no readable image in '{source.name}': {plural(len(source), 'file')}, the last is '{fault[0]}' "
@@ -284,9 +291,8 @@ def _finish(built: Path, source: Source, plan: Plan, counts: Counter[str]) -> No
             else f"{format.words}, {'the least and the greatest value of all' if clamp is None else 'clamped'}"
         )
     notes += _changes(counts, plan.form)
-    shape, values = [counts["rows"], channels, *plan.form.size], Values()
-    for chunk, _ in chunks(built / "journal"):
-        values = values.merged(chunk.values)
+    shape = [counts["rows"], channels, *plan.form.size]
+    values = Values.joined([Values(), *(chunk.values for chunk, _ in chunks(built / "journal"))])
     index: dict[str, Any] = {"source": source.name, "shape": shape, "size": plan.size, "depth": formats.plain(format)}
     mixed = plan.form.resample != "nearest" and counts["resampled"] > 0
     index |= {"values": values.plain(), "mixed": mixed}
