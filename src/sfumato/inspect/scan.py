@@ -177,12 +177,12 @@ def record(image: Picture, look: Look = Look(), file: File | None = None) -> Rec
 
 def values_of(records: Records) -> Values:
     """Return the values of all images together."""
-    values = Values()
-    for numbers, few, count in zip(
-        records["values"].tolist(), records["few"].tolist(), records["num_few"].tolist(), strict=True
-    ):
-        values = values.merged(Values.from_plain([*numbers, None if count < 0 else few[:count]]))
-    return values
+    columns = (records[name].tolist() for name in ("values", "few", "num_few"))
+    each = (
+        Values.from_plain([*numbers, None if count < 0 else few[:count]])
+        for numbers, few, count in zip(*columns, strict=True)
+    )
+    return Values.joined([Values(), *each])
 
 
 def difference_hash(rows: NDArray[np.integer]) -> int:

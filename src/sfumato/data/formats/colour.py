@@ -77,7 +77,8 @@ def without_tint(image: Image.Image, pixels: Pixels) -> Pixels:
     if image.format not in _LOSSY or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
         return pixels
     for part in (pixels[:1], pixels):  # most pictures with colour show it in their first row
-        apart = part.max(axis=2) - part.min(axis=2)
+        r, g, b = (part[..., k] for k in range(3))  # so ten times as quick as along the last axis
+        apart = np.maximum(np.maximum(r, g), b) - np.minimum(np.minimum(r, g), b)
         if apart.max() > TINT:
             return pixels
     return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).convert("L"))[..., None] if apart.any() else pixels

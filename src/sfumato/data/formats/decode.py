@@ -45,6 +45,8 @@ _FORMATS = ("PNG", "JPEG", "AVIF", "BMP", "GIF", "JPEG2000", "PPM", "QOI", "TIFF
 _PLAIN = ("RGB", "RGBX", "P", "CMYK", "YCbCr", "HSV")
 _IN_MEMORY = 2**25
 """A file of at most this many bytes is read into memory, since decoding opens it several times."""
+_MAY_TURN = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
+"""Where Pillow looks for an orientation, in PNG and JPEG."""
 # EXIF orientation -> (transpose, reverse rows, reverse columns), done in that order.
 _TURNS = {2: (0, 0, 1), 3: (0, 1, 1), 4: (0, 1, 0), 5: (1, 0, 0), 6: (1, 0, 1), 7: (1, 1, 1), 8: (1, 1, 0)}
 
@@ -53,7 +55,7 @@ def read_picture(file: File) -> Picture:
     """Decode a file's first frame, turned as its EXIF orientation says; raises `Unreadable` for a format that is not
     allowed, too many pixels, damage, or a mode that is not read."""
     file = _in_memory(file)
-    if isinstance(file, Blob) and (plain := read_plain(file.data)) is not None:
+    if isinstance(file, Blob) and (plain := read_plain(file.data, MAX_PIXELS)) is not None:
         return Picture(plain, alpha=plain.shape[2] == 4)
     if is_array(file):
         return Picture(as_pixels(view_picture(file)))
@@ -78,7 +80,7 @@ def read_picture(file: File) -> Picture:
 
 def header_size(file: File) -> tuple[int, int]:
     """Return (height, width) as `read_picture` will give it, from the header alone; raises `Unreadable`."""
-    if (size := plain_size(_head(file, HEADER_END))) is not None:
+    if (size := plain_size(_head(file, HEADER_END), MAX_PIXELS)) is not None:
         return size
     if is_array(file):
         height, width, _ = view_picture(file).shape
@@ -183,8 +185,8 @@ def _what(file: File) -> str:
 
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 where there is none or it can't be read."""
-    if image.format == "PNG" and not image.info:
-        return 1  # no metadata, as for most images; reading EXIF costs a tenth of decoding
+    if image.format in ("PNG", "JPEG") and not _MAY_TURN & image.info.keys():
+        return 1  # as for most images; reading EXIF costs a tenth of decoding
     try:
         value = image.getexif().get(Base.Orientation, 1)
     except Exception:  # damaged EXIF must not make the image unreadable

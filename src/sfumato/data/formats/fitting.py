@@ -148,7 +148,7 @@ def make_row(picture: Picture, form: Form) -> Row:
             "resampled": kept != (inner_size((h, w), form.size) if form.crop == "letterbox" else form.size),
         }
         lost = 1 - kept[0] * kept[1] / (h * w)
-    names = tuple(name for name in FACTS if facts.get(name))
+    names = tuple(name for name in FACTS if facts.get(name)) if any(facts.values()) else ()
     return Row(planes, hashlib.sha256(planes).digest(), grey, names, lost, reading.values, kind, len(pixels))
 
 
@@ -359,7 +359,7 @@ def is_grey(pixels: Pixels) -> bool:
     if pixels.shape[2] == 1:
         return True
     # most pictures with colour show it in their first row
-    return all(bool((part == part[..., :1]).all()) for part in (pixels[:1], pixels[1:]))
+    return not (pixels[0, :, 0] != pixels[0, :, 1]).any() and bool((pixels == pixels[..., :1]).all())
 
 
 def with_channels(pixels: Pixels, channels: int, alpha: bool = False) -> Pixels:

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sfumato.data.sources.protocol import MAX_PIXELS, File
+from sfumato.data.sources.protocol import File
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _START = _SIGNATURE + b"\0\0\0\rIHDR"
@@ -84,20 +84,21 @@ class _Png(NamedTuple):
         return sum(rows * (1 + -(-columns * bits // 8)) for rows, columns in sizes if columns)
 
 
-def plain_size(head: bytes) -> tuple[int, int] | None:
-    """Return (height, width) by the first `HEADER_END` bytes of a PNG that may be plain; None for other files."""
+def plain_size(head: bytes, most: int) -> tuple[int, int] | None:
+    """Return (height, width) by the first `HEADER_END` bytes of a PNG that may be plain and has at most `most` pixels;
+    None for other files."""
     if head[:16] != _START or len(head) < HEADER_END or zlib.crc32(head[12:29]) != _SUM.unpack_from(head, 29)[0]:
         return None
     width, height, depth, colour, *others = _HEADER.unpack_from(head, 16)
-    if depth != 8 or colour not in _PLAIN or any(others) or not 0 < width * height <= MAX_PIXELS:
+    if depth != 8 or colour not in _PLAIN or any(others) or not 0 < width * height <= most:
         return None
     return height, width
 
 
-def read_plain(data: bytes) -> NDArray[np.uint8] | None:
-    """Return the pixels (H, W, C) of a plain PNG, C = 1 grey, 3 colour, 4 colour and opacity; None for other files, and
-    for damaged ones."""
-    size = plain_size(data[:HEADER_END])
+def read_plain(data: bytes, most: int) -> NDArray[np.uint8] | None:
+    """Return the pixels (H, W, C) of a plain PNG of at most `most` pixels, C = 1 grey, 3 colour, 4 colour and opacity;
+    None for other files, and for damaged ones."""
+    size = plain_size(data[:HEADER_END], most)
     if size is None or (parts := _plain_parts(data)) is None:
         return None
     (height, width), (stream, palette), (mode, blank) = size, parts, _PLAIN[data[25]]

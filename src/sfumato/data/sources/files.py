@@ -15,7 +15,6 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Container, Iterable, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -86,7 +85,8 @@ class FileSource:
     def read(self, i: int) -> Picture:
         """Return picture i, decoded; raises `Unreadable`."""
         condition, caption = self.labels[i]
-        return replace(read_picture(self.file(i)), condition=condition, caption=caption)
+        read = read_picture(self.file(i))
+        return Picture(read.pixels, condition, read.animated, read.alpha, caption, read.profile)
 
     def key(self) -> str:
         """Return what changes when the contents do."""
