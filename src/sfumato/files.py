@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 try:
     import fcntl
@@ -79,17 +80,28 @@ def write_synced(path: Path, content: bytes | str) -> None:
         os.fsync(file.fileno())
 
 
-def write_atomic(path: Path, content: bytes | str, parents: bool = True) -> None:
-    """Write a file, whole or not at all, making its folder; where that fails the old content is untouched.
+@contextmanager
+def replacing(path: Path, parents: bool = True) -> Iterator[IO[bytes]]:
+    """Yield a file that takes the place of another when the block ends, making its folder; where the block fails the
+    old content is untouched.
 
     Args:
         parents: make the folders above its folder too.
     """
     path.parent.mkdir(parents=parents, exist_ok=True)
     with hidden(path) as part:
-        write_synced(part, content)
+        with naming(part), part.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(part, path)
     sync(path.parent)
+
+
+def write_atomic(path: Path, content: bytes | str, parents: bool = True) -> None:
+    """Write a file, whole or not at all, as `replacing`."""
+    with replacing(path, parents) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 def read_regular(path: Path, most: int) -> bytes:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +21,8 @@ from sfumato.conditions.vocabulary import AttributeVocabulary
 from sfumato.config.config import Config
 from sfumato.diffusion import DDIM, Cosine, GaussianOracle, trailing
 from sfumato.errors import UserError
-from sfumato.generate import pictures
+from sfumato import files
+from sfumato.generate import pictures, writers
 from sfumato.generate.recipe import Recipe
 from sfumato.generate.sample import Sampling
 from sfumato.generate.writers import Samples, film, save_png, write
@@ -107,6 +111,49 @@ def test_files_of_a_folder_hold_their_own_number_and_label_also_when_it_is_conti
             assert (text["index"], text["label"]) == (str(n), "abc"[n % 3])
     for file in (tmp_path / "whole").iterdir():
         assert file.read_bytes() == (tmp_path / "some" / file.name).read_bytes()
+
+
+def test_an_array_written_batch_by_batch_is_the_file_that_numpy_writes_of_all_at_once(tmp_path: Path) -> None:
+    made = samples(7)
+    write(made, tmp_path / "parts.npz")
+    arrays = {
+        "images": made.model.codec.decode(made.all()).permute(0, 2, 3, 1).numpy(),
+        "metadata": np.array("{}"),
+        "labels": np.array(list("abcabca")),
+        "conditions": np.array([[0], [1], [2], [0], [1], [2], [0]], np.float32),
+    }
+    np.savez_compressed(tmp_path / "whole.npz", **arrays)
+    assert (tmp_path / "parts.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
+
+
+@pytest.mark.parametrize("out", ["folder", "array.npz"])
+def test_memory_does_not_grow_with_the_number_of_images(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches of noise, which no compression makes smaller; at most the present batch and the one before are alive."""
+    batches = list[weakref.ref[torch.Tensor]]()
+
+    def stream(self: Samples, first: int = 0) -> Iterator[tuple[int, torch.Tensor]]:
+        for start in range(first, self.num, 64):
+            x = torch.rand(64, 1, 4, 4)
+            batches.append(weakref.ref(x))
+            assert sum(batch() is not None for batch in batches) <= 2
+            yield start, x
+
+    monkeypatch.setattr(Samples, "stream", stream)
+    monkeypatch.setattr(writers, "image_file", lambda *_: (".png", b"x"))
+    monkeypatch.setattr(files, "sync", lambda _: None)
+
+    def peak(num: int) -> int:
+        tracemalloc.start()
+        write(samples(num), tmp_path / f"{num}-{out}")
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    peak(64)  # what is loaded on first use
+    few, many = (512, 2048) if out == "folder" else (2048, 65536)
+    assert peak(many) - peak(few) < 2**16  # a byte of each image or a pointer to it would be more, or as much
 
 
 def test_a_grey_film_is_exact_and_holds_its_last_frame(tmp_path: Path) -> None:

@@ -277,15 +277,17 @@ def test_a_budget_that_fails_leaves_nothing(digits, tmp_path, monkeypatch, measu
 # --- the rule
 
 
-def test_where_little_time_is_left_looks_go_and_the_last_grid_stays():
+def test_where_little_time_is_left_looks_go_and_the_last_of_each_stays():
     """Ten seconds of a minute are left, and a grid takes twenty: training is short, and possible."""
     plan = plan_for(TrainConfig(batch=32, budget=60), Speed(0.5, 20.0, 3.0), 50.0)
-    assert (plan.steps, plan.grids, plan.held_outs) == (MIN_STEPS, 1, 0)
+    assert (plan.steps, plan.grids, plan.held_outs) == (MIN_STEPS, 1, 1)
     assert plan.grid_steps == [MIN_STEPS]
-    plan = plan_for(TrainConfig(batch=32, budget=60), Speed(0.2, 4.0, 2.0), 50.0)
-    assert (plan.grids, plan.held_outs) == (1, 0)
-    assert plan.steps == int((AIM * 60 - 50 - 4.0) / 0.2)
-    assert plan_for(TrainConfig(batch=32, budget=60, grids=0), Speed(0.5, 0.0, 3.0), 50.0).grids == 0
+    assert plan.held_out_steps == [0, MIN_STEPS], "what was trained is measured"
+    plan = plan_for(TrainConfig(batch=32, budget=60), Speed(0.1, 2.0, 1.0), 50.0)
+    assert (plan.grids, plan.held_outs) == (1, 1)
+    assert plan.steps == int((AIM * 60 - 50 - 2.0 - 2 * 1.0) / 0.1), "both looks are counted"
+    none = plan_for(TrainConfig(batch=32, budget=60, grids=0, held_outs=0), Speed(0.5, 0.0, 0.0), 50.0)
+    assert (none.grids, none.held_outs) == (0, 0)
 
 
 @pytest.mark.parametrize(

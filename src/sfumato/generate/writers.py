@@ -6,18 +6,21 @@ read as data again (`image_file`). Each holds the facts of its sampling: PNG tex
 `metadata`, a page's description, the folder's `samples.json`. A folder that was interrupted continues with the missing
 images, since image i of a seed is always the same.
 
-Files are written atomically, so nobody reads half a picture.
+Files are written atomically, so nobody reads half a picture. A folder and an array are written batch by batch, so the
+memory that is needed does not depend on the number of images. (Pillow wants all pages of a TIFF at once.)
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import torch
@@ -33,7 +36,7 @@ from sfumato.data.formats.png import encode
 from sfumato.diffusion import State
 from sfumato.diffusion.condition import Condition
 from sfumato.errors import UserError
-from sfumato.files import write_atomic
+from sfumato.files import replacing, write_atomic
 from sfumato.generate.pictures import LAYOUT_KEY, evenly, grid, scale_for, single, strip
 from sfumato.generate.sample import OnState, Report, Sampling
 from sfumato.generate.shared import stream
@@ -101,7 +104,7 @@ class Samples:
 
     @property
     def _key(self) -> str:
-        times, labels = self.sampling.times.tolist(), self.labels
+        times, labels = self.sampling.times.tolist(), self.labels.tolist()
         return hashlib.sha256(json.dumps([self.facts, self.num, self.batch, times, labels]).encode()).hexdigest()
 
     @together
@@ -117,17 +120,18 @@ class Samples:
         """Return every x_0, (num, C, H, W)."""
         return torch.cat([x for _, x in self.stream()])
 
-    def values(self) -> NDArray[Any]:
-        """Return every image as stored values, (num, H, W, C)."""
-        values: NDArray[Any] = self.model.codec.decode(self.all()).permute(0, 2, 3, 1).numpy()
-        return values
+    def values(self) -> Iterator[NDArray[Any]]:
+        """Yield the images as stored values, (n, H, W, C), batch by batch."""
+        for _, x in self.stream():
+            yield self.model.codec.decode(x).permute(0, 2, 3, 1).numpy()
 
-    @property
-    def labels(self) -> list[str]:
-        """The condition of each image as text; empty for unconditional samples."""
+    @cached_property
+    def labels(self) -> NDArray[np.str_]:
+        """The conditions as texts, of which image i has text i modulo their number; none of unconditional samples."""
         if self.condition is None or self.model.vocabulary is None:
-            return []
-        return self.model.vocabulary.describe(cycled(self.condition, self.num))
+            return np.array([], np.str_)
+        used = cycled(self.condition, min(self.num, len(self.condition)))
+        return np.array(self.model.vocabulary.describe(used), np.str_)
 
 
 def write(samples: Samples, out: Path) -> Path:
@@ -166,14 +170,35 @@ def _film(samples: Samples, out: Path) -> None:
 
 
 def _array(samples: Samples, out: Path) -> None:
-    content = BytesIO()
-    arrays = {"images": samples.values(), "metadata": np.array(json.dumps(samples.facts))}
-    if samples.condition is not None:
-        arrays["labels"] = np.array(samples.labels)
-    if isinstance(samples.condition, Attributes):
-        arrays["conditions"] = cycled(samples.condition, samples.num).table.numpy()
-    np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
-    write_atomic(out, content.getvalue())
+    """Write the file that `np.savez_compressed` writes of the whole arrays."""
+    height, width = samples.model.codec.image_shape[1:]
+    num, shape = samples.num, (samples.num, height, width, samples.model.codec.image_shape[0])
+    with replacing(out) as file, ZipFile(file, "w", ZIP_DEFLATED) as archive:
+        _member(archive, "images", samples.model.codec.format.dtype, shape, samples.values())
+        metadata = np.array(json.dumps(samples.facts))
+        _member(archive, "metadata", metadata.dtype, (), [metadata])
+        if samples.condition is not None:
+            _member(archive, "labels", samples.labels.dtype, (num,), _cycle(samples.labels, num))
+        if isinstance(samples.condition, Attributes):
+            table = samples.condition.table.cpu().numpy()
+            _member(archive, "conditions", table.dtype, (num, table.shape[1]), _cycle(table, num))
+
+
+def _member(
+    archive: ZipFile, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], parts: Iterable[NDArray[Any]]
+) -> None:
+    """Write an array of which the parts come one after another into an .npz."""
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+        descr = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(member, descr)
+        for part in parts:
+            member.write(np.ascontiguousarray(part, dtype).tobytes())
+
+
+def _cycle(rows: NDArray[Any], num: int) -> Iterator[NDArray[Any]]:
+    """Yield `num` rows, of which row i is i modulo their number, some at a time."""
+    for start in range(0, num, 1024) if len(rows) else ():
+        yield rows[np.arange(start, min(num, start + 1024)) % len(rows)]
 
 
 def _pages(samples: Samples, out: Path) -> None:
@@ -184,10 +209,9 @@ def _pages(samples: Samples, out: Path) -> None:
             f"{out}: a TIFF holds grey images, or 8-bit images of 3 or 4 channels; these have {channels} channels, "
             f"{form.words}: use .npz or a folder"
         )
-    first, *rest = [Image.fromarray(image[..., 0] if channels == 1 else image) for image in samples.values()]
-    content = BytesIO()
-    first.save(content, "TIFF", save_all=True, append_images=rest, description=json.dumps(samples.facts))
-    write_atomic(out, content.getvalue())
+    pages = (Image.fromarray(image[..., 0] if channels == 1 else image) for part in samples.values() for image in part)
+    with replacing(out) as file:
+        next(pages).save(file, "TIFF", save_all=True, append_images=pages, description=json.dumps(samples.facts))
 
 
 _WRITERS = {".png": _grid, ".gif": _film, ".npz": _array, ".tif": _pages, ".tiff": _pages}
@@ -209,7 +233,7 @@ def _folder(samples: Samples, out: Path) -> Path:
     first = next((n for n in range(samples.num) if not (out / f"{n:06}{suffix}").exists()), samples.num)
     for start, x in samples.stream(first) if first < samples.num else ():
         for n, image in enumerate(codec.decode(x).numpy(), start):
-            text = {**samples.facts, "index": n} | ({"label": labels[n]} if labels else {})
+            text = {**samples.facts, "index": n} | ({"label": str(labels[n % len(labels)])} if len(labels) else {})
             write_atomic(out / f"{n:06}{suffix}", image_file(model, image, text)[1])
     return out
 

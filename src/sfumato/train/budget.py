@@ -5,7 +5,7 @@ With s seconds a step, g a sample grid, h a held-out loss and e seconds elapsed,
     steps = ( 0.98 budget - e - grids * g - held_outs * h ) / s
 
 Grids and held-out losses get at most a quarter of the time left: where they cost more there are fewer of them, down to
-the last grid alone.
+the last grid, and the held-out losses of the beginning and the end: what was trained is always measured.
 
 The speed is measured again while the run goes on, at each fortieth of the planned length. Where the run would end more
 than 2 % of the budget too early or too late, the plan is replaced:
@@ -14,7 +14,7 @@ than 2 % of the budget too early or too late, the plan is replaced:
    becomes what fits, and never so short that the decay should have begun already. A run that is late gives grids and
    held-out losses a twentieth of the time left first, so that training is shortened last.
 2. Later, and with the other decays, which depend on the length from the first step on, the length stays. A run that is
-   late drops grids and held-out losses until it fits; the last grid stays.
+   late drops grids and held-out losses until it fits; the last of each stays.
 
 What has been done is the same under the old and the new plan; the correction is recorded with its position
 (`run.plan.Course`) before the next step is taken.
@@ -74,12 +74,12 @@ def plan_for(config: TrainConfig, speed: Speed, elapsed: float) -> Plan:
     if plan.steps < MIN_STEPS:
         stretched = config.budget * (STRETCH if config.least_images else 1)
         if elapsed + MIN_STEPS * speed.step > stretched:
-            enough = 2 * (elapsed + 2 * MIN_STEPS * speed.step + speed.grid) / AIM
+            enough = 2 * (elapsed + 2 * MIN_STEPS * speed.step + speed.grid + 2 * speed.held_out) / AIM
             raise UserError(
                 f"a budget of {config.budget:g}s is too short: {elapsed:.1f}s passed before training, and a step takes "
                 f"{speed.step:.2g}s; give --budget {enough:.0f}s"
             )
-        plan = replace(plan, steps=MIN_STEPS, grids=min(1, config.grids), held_outs=0)
+        plan = replace(plan, steps=MIN_STEPS, grids=min(1, config.grids), held_outs=min(1, config.held_outs))
     seconds = elapsed + plan.steps * speed.step + speed.looks(plan)
     return replace(described(plan, speed, seconds), before=elapsed)
 
@@ -115,10 +115,11 @@ def _fitting(config: TrainConfig, speed: Speed, left: float, share: float, base:
 
 
 def _looks(config: TrainConfig) -> list[tuple[int, int]]:
-    """Numbers of grids and held-out losses, from all to the last grid alone."""
-    parts = max(1, config.grids, config.held_outs)
-    fractions = [part / parts for part in range(parts, -1, -1)]
-    return [(max(min(1, config.grids), int(f * config.grids)), int(f * config.held_outs)) for f in fractions]
+    """Numbers of grids and held-out losses, from all to the last of each."""
+    totals = (config.grids, config.held_outs)
+    parts = max(1, *totals)
+    pairs = ([max(min(1, total), part * total // parts) for total in totals] for part in range(parts, -1, -1))
+    return [(grids, held_outs) for grids, held_outs in pairs]
 
 
 def described(plan: Plan, speed: Speed, seconds: float) -> Plan:
@@ -184,7 +185,7 @@ def _aim(config: TrainConfig, plan: Plan) -> float:
 
 
 def _thinned(plan: Plan, config: TrainConfig, speed: Speed, left: float, step: int) -> Plan:
-    """Return a plan of the same length with as many of its looks as fit `left` seconds, the last grid at least."""
+    """Return a plan of the same length with as many of its looks as fit `left` seconds, the last of each at least."""
     thinner = plan
     for grids, held_outs in _looks(config):
         thinner = replace(plan, grids=min(grids, plan.grids), held_outs=min(held_outs, plan.held_outs))
