@@ -3,10 +3,15 @@
     python benchmarks/samplers.py draw RUN --out samplers --num 1000                # everything in PLAN, resumable
     python benchmarks/samplers.py draw RUN --out samplers --only dpmpp-2 unipc      # some of it
     python benchmarks/samplers.py table samplers                                    # as Markdown
+    python benchmarks/samplers.py peers fashion --out peers --num 300               # images per second at equal quality
 
 Each row draws the same seeds with the same labels, so that rows differ by the sampler alone. Quality is the Frechet
 distance of the features that suit the data (the classifier's for 28x28 clothes, else pixels) to as many training
-images, with its bootstrap interval, and KID with its standard error.
+images, with its bootstrap interval, and KID with its standard error. Seconds are of processor time, on one thread.
+
+`peers` draws with the settings that other libraries sample by where the user gives none, and with ours, from one
+network and by one implementation, so that only the settings differ. The number is how many times the images per second
+of the quickest of theirs ours has, among those settings to which its distance is not worse: not above their interval.
 """
 
 from __future__ import annotations
@@ -26,11 +31,17 @@ from sfumato.generate.recipe import Recipe
 from sfumato.generate.sample import prepare
 from sfumato.model import Model, load
 from sfumato.nets import keep_memory
-from sfumato.run.folder import Run
 
 REFERENCE = "ddpm-1000-trailing"
 BUDGETS = (5, 10, 20, 50)
 GRIDS = ("trailing", "logsnr", "karras", "quadratic", "fitted")
+
+
+PEERS = {
+    "diffusers, DDIMPipeline": "ddim-50-leading",
+    "denoising-diffusion-pytorch, its README (sampling_timesteps = 250)": "ddim-250-trailing",
+    "diffusers, DDPMPipeline; denoising-diffusion-pytorch": REFERENCE,
+}
 
 
 def plan() -> dict[str, Recipe]:
@@ -63,17 +74,17 @@ def draw(model: Model, name: str, recipe: Recipe, num: int, batch: int, out: Pat
             calls += len(x)
             return plain(x, t, condition)
 
-    start = time.perf_counter()
+    start = time.process_time()
     parts = replace(sampling, denoiser=Counted()).stream(num, condition=condition, batch=batch)
     images = torch.cat([model.codec.decode(x) for _, x in parts])
     np.save(out / f"{name}.npy", images.numpy())
-    took = {"evaluations": calls / num, "seconds": time.perf_counter() - start, "times": sampling.times.tolist()}
+    took = {"evaluations": calls / num, "seconds": time.process_time() - start, "times": sampling.times.tolist()}
     (out / f"{name}.json").write_text(json.dumps(took))
 
 
 def measure(run: Path, out: Path) -> None:
     """Measure what was drawn and not yet measured."""
-    model = load(Run(run))
+    model = load(run)
     data = model.data()
     extractor = open_extractor("classifier" if data.shape == (1, 28, 28) else "pixels", data.shape)
     table = out / "measured.json"
@@ -92,6 +103,35 @@ def measure(run: Path, out: Path) -> None:
         }
         table.write_text(json.dumps(found, indent=1))
         print(path.stem, json.dumps(found[path.stem]), flush=True)
+
+
+def compare(run: Path, out: Path, num: int, batch: int) -> None:
+    """Draw with the peers' settings and ours, measure, and print the table and the number."""
+    model, default = load(run), Recipe()
+    own = default.resolve(model)
+    ours = f"default-{own.steps}-{own.grid}"
+    for name in (ours, *PEERS.values()):
+        sampler, steps, grid = name.split("-")
+        recipe = default if name == ours else Recipe(sampler, steps=int(steps), grid=grid)
+        if not (out / f"{name}.npy").exists():
+            draw(model, name, recipe, num, batch, out)
+    measure(run, out)
+    found = json.loads((out / "measured.json").read_text())
+
+    def row(name: str) -> tuple[float, float, float, float]:
+        return (*found[name]["frechet"][:3], found[name]["num"] / found[name]["seconds"])
+
+    distance, low, high, speed = row(ours)
+    print("| sampler | Frechet distance | images per second | ours / theirs |")
+    print("|---|---|---|---|")
+    print(f"| ours: {own.sampler}, {own.steps} steps | {distance:.1f} [{low:.1f}, {high:.1f}] | {speed:.2f} | |")
+    ratios = []
+    for title, name in PEERS.items():
+        theirs, low, high, slower = row(name)
+        ratios += [speed / slower] if distance <= high else []
+        said = f"{speed / slower:.1f}" if distance <= high else "(worse)"
+        print(f"| {title}: {name} | {theirs:.1f} [{low:.1f}, {high:.1f}] | {slower:.2f} | {said} |")
+    print(f"\n{min(ratios):.1f} times" if ratios else "\nours is worse than each of them")
 
 
 def print_table(out: Path) -> None:
@@ -124,6 +164,11 @@ def main() -> None:
     verb = verbs.add_parser("measure")
     verb.add_argument("run", type=Path)
     verb.add_argument("--out", type=Path, default=Path("samplers"))
+    verb = verbs.add_parser("peers")
+    verb.add_argument("run", type=Path, help="a run folder, or the name of a model that comes along")
+    verb.add_argument("--out", type=Path, default=Path("peers"))
+    verb.add_argument("--num", type=int, default=300)
+    verb.add_argument("--batch", type=int, default=100)
     verb = verbs.add_parser("table")
     verb.add_argument("out", type=Path)
     given = parser.parse_args()
@@ -133,8 +178,11 @@ def main() -> None:
         print_table(given.out)
         return
     given.out.mkdir(parents=True, exist_ok=True)
+    if given.verb == "peers":
+        compare(given.run, given.out, given.num, given.batch)
+        return
     if given.verb == "draw":
-        model = load(Run(given.run))
+        model = load(given.run)
         for name, recipe in plan().items():
             chosen = not given.only or recipe.sampler in given.only or name in given.only
             wanted = chosen and int(name.split("-")[-2]) in given.budgets

@@ -84,13 +84,17 @@ def test_a_view_whose_reader_has_gone_ends_the_training(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [
-        (60.0, "in 60 s"),
-        (20.0, "in 20 s instead of 57 s: it was faster than when the speed was measured"),
-        (97.0, "in 97 s instead of 57 s: it was slower than when the speed was measured"),
+        (57.0, "in 60 s"),
+        (20.0, "in 23 s instead of 60 s: it was faster than when the speed was measured"),
+        (97.0, "in 100 s instead of 60 s: it was slower than when the speed was measured"),
     ],
 )
-def test_a_run_that_missed_its_time_says_so(progress: Progress, seconds: float, said: str) -> None:
-    progress.take(Started(Plan(800, 100, 8, 0, 0, seconds=60.0, before=3.0), 0))
+def test_a_run_that_missed_its_time_says_so(progress: Progress, seconds: float, said: str, tmp_path: Path) -> None:
+    """With the three seconds before training, which the budget counts."""
+    plan = Plan(800, 100, 8, 0, 0, seconds=60.0, before=3.0)
+    progress.run = Run(tmp_path)
+    progress.run.write(progress.run.plan_path, vars(plan))
+    progress.take(Started(plan, 0))
     line = remark(progress, Finished(800, seconds))
     assert line is not None
     assert line.split(", loss")[0] == f"finished: 800 images {said}"

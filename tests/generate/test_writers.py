@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from sfumato import files
 from sfumato.codec.format import EIGHT
 from sfumato.codec.pixels import Pixels
 from sfumato.conditions.attributes import Attribute
@@ -21,7 +22,6 @@ from sfumato.conditions.vocabulary import AttributeVocabulary
 from sfumato.config.config import Config
 from sfumato.diffusion import DDIM, Cosine, GaussianOracle, trailing
 from sfumato.errors import UserError
-from sfumato import files
 from sfumato.generate import pictures, writers
 from sfumato.generate.recipe import Recipe
 from sfumato.generate.sample import Sampling

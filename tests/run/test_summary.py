@@ -58,7 +58,7 @@ def test_a_summary_is_what_the_folder_holds(run: Run) -> None:
     summary = RunSummary.read(run)
     assert summary.events == tuple(EVENTS)
     assert (summary.images, summary.planned, summary.seconds) == (300, 1000, 15.1)
-    assert summary.images_per_second == pytest.approx(300 / 15.1)
+    assert summary.images_per_second == pytest.approx(20), "in steps: 250 images in 12.5 s"
     assert (summary.skipped, summary.restarts, summary.warnings) == (3, 1, ("the disk is full",))
     assert summary.held_out == EVENTS[-1]
     assert summary.plan == PLAN
@@ -70,6 +70,17 @@ def test_a_summary_is_what_the_folder_holds(run: Run) -> None:
     assert not summary.finished
     run.write(run.finished_path, {})
     assert RunSummary.read(run).finished
+
+
+def test_time_and_speed_are_those_that_a_budget_and_the_live_view_have(run: Run) -> None:
+    run.write(run.plan_path, {**vars(PLAN), "before": 4.0})
+    progress = Progress(run)
+    for event in EVENTS:
+        progress.take(event)
+    summary = RunSummary.read(run)
+    assert summary.seconds == pytest.approx(19.1)
+    assert summary.images_per_second == progress.speed
+    assert summary.describe()["images_per_second"] == progress.speed
 
 
 def test_the_loss_is_that_of_the_live_view(run: Run) -> None:

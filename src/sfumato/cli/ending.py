@@ -30,7 +30,7 @@ def ending(run: Run, data: Dataset) -> str:
         if verdict.open_steps and verdict.settling:
             lines.append(f"settle it: {command('evaluate', run.path, '--quality', '--num', verdict.settling)}")
     if said:
-        speed = summary.images_per_second
+        speed = summary.images / summary.seconds if summary.seconds else 0.0  # with all that comes beside the steps
         time = f", in about {duration((images - summary.images) / speed)} more here" if speed else ""
         said += f", besides the {summary.begun_with:,} that its first weights had seen" if summary.begun_with else ""
         lines.append(wrapped(f"{said}{time} (docs/training.md says how that is estimated)", indent="  "))

@@ -184,7 +184,7 @@ def _progress(figures: dict[str, Any]) -> list[tuple[str, str]]:
             f"\n{figures['held_out_loss']:.4f} held out, {figures['held_out_train']:.4f} on as many training images: "
             f"averaged weights at {figures['held_out_at']:,} images, all noise levels evenly"
         )
-    rate = f", {figures['images_per_second']:,.0f} images/s in all" if figures["images_per_second"] else ""
+    rate = f", {figures['images_per_second']:,.0f} images/s in steps" if figures["images_per_second"] else ""
     grids, checkpoints = figures["grids"], figures["checkpoints"]
     return [
         ("trained", trained),

@@ -28,6 +28,7 @@ from sfumato.run.events import (
     Warned,
     to_json,
 )
+from sfumato.run.plan import read_course
 from sfumato.run.progress import Progress
 from sfumato.run.summary import RunSummary
 
@@ -118,22 +119,22 @@ def remark(progress: Progress, event: Event) -> str | None:
     if isinstance(event, Finished):
         if event.again:
             more = f"nothing to do ({command('train', progress.run.path, '--images', '+500k')} goes on)"
-            return f"this run is finished: {event.images:,} images in {duration(event.seconds)}; {more}"
+            return f"this run is finished: {event.images:,} images in {_duration(progress, event)}; {more}"
         return f"finished: {event.images:,} images in {_duration(progress, event)}{_quality(progress)}"
     return None
 
 
 def _duration(progress: Progress, event: Finished) -> str:
-    """The time spent training, and how far from the plan it is. A run of several sessions has no such plan: what was
-    done after a checkpoint was done twice, and is counted once."""
-    plan = progress.plan
+    """The time spent, as a budget counts it, and how far from the plan it is. A run of several sessions has no such
+    plan: what was done after a checkpoint was done twice, and is counted once."""
+    course, plan = read_course(progress.run.read(progress.run.plan_path)), progress.plan
+    spent = event.seconds + (course.plans[0].before if course else 0.0)
     if plan is None or not plan.seconds or progress.resumed or event.images < progress.planned:
-        return duration(event.seconds)
-    planned = plan.seconds - plan.before
-    if abs(event.seconds - planned) <= OFF * plan.seconds:
-        return duration(event.seconds)
-    pace = "faster" if event.seconds < planned else "slower"
-    return f"{duration(event.seconds)} instead of {duration(planned)}: it was {pace} than when the speed was measured"
+        return duration(spent)
+    if abs(spent - plan.seconds) <= OFF * plan.seconds:
+        return duration(spent)
+    pace = "faster" if spent < plan.seconds else "slower"
+    return f"{duration(spent)} instead of {duration(plan.seconds)}: it was {pace} than when the speed was measured"
 
 
 def _correction(event: Replanned) -> str:

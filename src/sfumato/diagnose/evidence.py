@@ -154,7 +154,7 @@ class Training:
     initial: float = measured("initial weights left in their average: the product of its decays", "initial_share")
     half_life: float = measured("half-life of the average at the end, in images")
     decays_at: int = measured("images at which the learning rate begins to fall for the last time")
-    speed: float | None = measured("images per second of the whole run; None before the first step")
+    speed: float | None = measured("images per second in the last steps; None before the second report of them")
     begun_with: int = measured("images that the weights had seen which the run began with (--init)", default=0)
     start: float | None = measured("held-out loss before the first step, at the training's noise levels", default=None)
 

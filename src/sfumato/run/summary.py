@@ -16,7 +16,7 @@ from sfumato.run.events import TIMED, Buckets, Event, HeldOut, Skipped, Started,
 from sfumato.run.folder import WEIGHTS, Run
 from sfumato.run.log import read_events
 from sfumato.run.plan import Plan, read_course
-from sfumato.run.progress import RecentLoss
+from sfumato.run.progress import Progress, RecentLoss
 
 E = TypeVar("E", bound=Event)
 
@@ -61,6 +61,7 @@ class RunSummary:
         grids: sample grids of all kinds, the oldest first.
         checkpoints: the oldest first.
         loss: the training loss of the last steps (`RecentLoss`); None before the first.
+        before: seconds of the budget that passed before training began.
     """
 
     run: Run
@@ -73,6 +74,7 @@ class RunSummary:
     grids: tuple[Path, ...]
     checkpoints: tuple[Path, ...]
     loss: float | None = None
+    before: float = 0.0
 
     def __repr__(self) -> str:
         """The folder and how far it is: `describe` says more."""
@@ -96,6 +98,7 @@ class RunSummary:
             grids=tuple(sorted(run.list_grids("ema") + run.list_grids("raw"))),
             checkpoints=tuple(reversed(run.list_checkpoints())),
             loss=loss,
+            before=0.0 if course is None else course.plans[0].before,
         )
 
     @property
@@ -199,13 +202,17 @@ class RunSummary:
 
     @property
     def seconds(self) -> float:
-        """Seconds spent training, all sessions together, with grids, held-out losses and saving."""
-        return max((event.seconds for event in self.events if isinstance(event, TIMED)), default=0.0)
+        """Seconds spent, as a budget counts them: all sessions with grids, held-out losses and saving, and `before`."""
+        spent = max((event.seconds for event in self.events if isinstance(event, TIMED)), default=None)
+        return 0.0 if spent is None else self.before + spent
 
-    @property
+    @cached_property
     def images_per_second(self) -> float | None:
-        """Speed of the whole run, by `seconds`; None before the first step."""
-        return self.images / self.seconds if self.seconds else None
+        """Speed of the last steps, as `watch` shows it (`Progress.speed`)."""
+        progress = Progress(self.run)
+        for event in self.events:
+            progress.take(event)
+        return progress.speed
 
     @property
     def held_out(self) -> HeldOut | None:

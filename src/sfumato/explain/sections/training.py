@@ -32,8 +32,8 @@ def collect(context: Context) -> Figure:
     _, half_life = initial_fraction(config.ema, images, config.train.batch, summary.planned or images)
     skipped = sum(event.steps for event in summary.of(Skipped))
     findings = [
-        f"{images:,} images in {duration(summary.seconds)}, {summary.images_per_second or 0:.1f} images/s; "
-        f"{plural(skipped, 'step')} skipped, resumed {plural(summary.restarts, 'time')}.",
+        f"{images:,} images in {duration(summary.seconds)}, {summary.images_per_second or 0:.1f} images/s in the last "
+        f"steps; {plural(skipped, 'step')} skipped, resumed {plural(summary.restarts, 'time')}.",
         f"The average of the weights that samples are made with has a half-life of {half_life:,.0f} images.",
     ]
     if held_out:
