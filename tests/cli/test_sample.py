@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -280,3 +281,17 @@ def test_a_folder_that_is_complete_says_so(sfumato: Command, plain: Path) -> Non
 
 def test_quality_belongs_to_auto(refused: Callable[..., str], plain: Path) -> None:
     assert "--quality belongs to --sampler auto" in str(refused("sample", plain, "--sampler", "ddim", "--quality=fast"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("out", ["array.npz", "folder"])
+def test_ten_times_as_many_images_need_no_more_memory(out: str, tmp_path: Path) -> None:
+    """9,000 more images are 28 MB as floats."""
+    peaks = []
+    for num in (1000, 10_000):
+        words = f"sample fashion --num {num} --sampler ddim --steps 1 --batch 200 --out {tmp_path}/{num}-{out}".split()
+        child = os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, "-m", "sfumato", *words])
+        _, status, used = os.wait4(child, 0)
+        assert status == 0
+        peaks.append(used.ru_maxrss / 1024)
+    assert peaks[1] - peaks[0] < 14, peaks
