@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import arithmetic
 import gpu
 import judge
+import samplers
 import scale
 import time_to_quality
 import trainings
@@ -56,6 +57,21 @@ def test_what_is_measured_is_not_measured_again() -> None:
     kept = json.loads(json.dumps(row))
     assert list(time_to_quality.missing(asked, [kept])) == [("ddp", 5.0, 0), ("sfumato", 10.0, 0), ("ddp", 10.0, 0)]
     assert len(list(time_to_quality.missing(asked, [kept | {"num": 50}]))) == 4
+
+
+def test_speed_counts_where_the_distance_is_not_worse() -> None:
+    leading, trailing, ancestral = samplers.PEERS.values()
+    found = {
+        "ours": {"frechet": [5.0, 4.0, 6.0, 1.0], "num": 300, "seconds": 30.0},
+        leading: {"frechet": [5.5, 4.5, 6.5, 1.0], "num": 300, "seconds": 60.0},
+        trailing: {"frechet": [4.6, 4.2, 5.0, 1.0], "num": 200, "seconds": 100.0},
+        ancestral: {"frechet": [4.0, 3.1, 4.9, 1.0], "num": 200, "seconds": 900.0},
+    }
+    assert samplers.times_faster(found, "ours") == {
+        leading: pytest.approx(2),
+        trailing: pytest.approx(5),
+        ancestral: None,
+    }
 
 
 def test_exponents_are_slopes_of_logarithms() -> None:
