@@ -105,7 +105,7 @@ def measure(run: Path, out: Path) -> None:
         print(path.stem, json.dumps(found[path.stem]), flush=True)
 
 
-def compare(run: Path, out: Path, num: int, batch: int) -> None:
+def compare(run: Path, out: Path, num: int, num_ancestral: int, batch: int) -> None:
     """Draw with the peers' settings and ours, measure, and print the table and the number."""
     model, default = load(run), Recipe()
     own = default.resolve(model)
@@ -114,7 +114,7 @@ def compare(run: Path, out: Path, num: int, batch: int) -> None:
         sampler, steps, grid = name.split("-")
         recipe = default if name == ours else Recipe(sampler, steps=int(steps), grid=grid)
         if not (out / f"{name}.npy").exists():
-            draw(model, name, recipe, num, batch, out)
+            draw(model, name, recipe, num_ancestral if name == REFERENCE else num, batch, out)
     measure(run, out)
     found = json.loads((out / "measured.json").read_text())
     ratios = times_faster(found, ours)
@@ -176,6 +176,7 @@ def main() -> None:
     verb.add_argument("run", type=Path, help="a run folder, or the name of a model that comes along")
     verb.add_argument("--out", type=Path, default=Path("peers"))
     verb.add_argument("--num", type=int, default=300)
+    verb.add_argument("--num-ancestral", type=int, help="images of the 1,000 steps; --num by default")
     verb.add_argument("--batch", type=int, default=100)
     verb = verbs.add_parser("table")
     verb.add_argument("out", type=Path)
@@ -187,7 +188,7 @@ def main() -> None:
         return
     given.out.mkdir(parents=True, exist_ok=True)
     if given.verb == "peers":
-        compare(given.run, given.out, given.num, given.batch)
+        compare(given.run, given.out, given.num, given.num_ancestral or given.num, given.batch)
         return
     if given.verb == "draw":
         model = load(given.run)
