@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+import time
 import tomllib
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from sfumato.cli import launch
 from sfumato.cli.options import split_overrides
 from sfumato.report.text import duration
 from sfumato.run.folder import Run
@@ -289,3 +293,19 @@ def test_a_full_disk_is_said(sfumato: Command, monkeypatch: pytest.MonkeyPatch, 
     result = sfumato("train", "digits", "--run", "full", *BRIEF)
     assert result.code == 2
     assert result.err.splitlines()[-1].startswith("sfumato: full can't be written (No space left on device)")
+
+
+def test_a_budget_begins_with_the_process_and_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a process that is 4 s old, whose end will take 2 s; a program that calls `main` is as old as it likes."""
+    monkeypatch.setattr(launch, "age", lambda: 4.0)
+    for own, spent in ((True, 6.0), (False, 0.0)):
+        monkeypatch.setattr(launch, "own_process", own)
+        assert time.perf_counter() - launch.begun() == pytest.approx(spent, abs=0.5)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system does not say when a process was started")
+def test_a_process_knows_its_age() -> None:
+    code = "import time; time.sleep(0.4); from sfumato.cli.launch import age; print(age())"
+    start = time.perf_counter()
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert 0.4 <= float(said) <= time.perf_counter() - start + 0.02

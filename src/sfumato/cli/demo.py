@@ -6,12 +6,12 @@ import os
 import shutil
 import sys
 import textwrap
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from sfumato.cli.console import pick_device, progress, say
+from sfumato.cli.launch import begun
 from sfumato.cli.options import Device, option
 from sfumato.errors import UserError, command
 from sfumato.report.text import count, duration
@@ -48,7 +48,7 @@ class Demo:
 
     def perform(self) -> int:
         """Train, make the pictures, explain them."""
-        began = time.perf_counter()
+        began = begun()
         from sfumato.cli.train import train_in_view
         from sfumato.files import write_atomic
         from sfumato.model import load

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfumato.cli import signals
@@ -32,8 +33,29 @@ FIND_OUT = 40.0
 LAST = 12.0
 """Seconds from a signal, or from the end of rank 0, to the end of every process."""
 
+ENDING = 0.5
+"""The end of a process, from the last line of its work on, as a fraction of the time that its start took."""
+
 words: Sequence[str] = ()
 """The words after `sfumato` of the command that runs."""
+own_process = False
+"""Whether this process was started for that command."""
+
+
+def age() -> float:
+    """Return the seconds since this process was started, the start of Python included; 0 where the system does not say
+    (Linux does: proc(5), field 22 of stat)."""
+    try:
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
+    except (AttributeError, OSError, ValueError, IndexError):
+        return 0.0
+
+
+def begun() -> float:
+    """Return the `time.perf_counter()` at which the budget of the command that runs began, before its work begins: with
+    its process, and earlier by what the end of that will take."""
+    return time.perf_counter() - (1 + ENDING) * (age() if own_process else 0.0)
 
 
 def pick_processes(text: str | None, device: torch.device) -> tuple[Place | None, int]:

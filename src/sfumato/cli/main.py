@@ -80,6 +80,7 @@ a file with schedules, samplers or networks of your own (docs/extend.md). To beg
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the words after `sfumato`, the process's own when None, and return the exit code."""
     words = launch.words = list(sys.argv[1:] if argv is None else argv)
+    launch.own_process = argv is None
     wait_briefly()
     try:
         with signals.raising(lasting=argv is None), gated():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from tyro.conf import Positional, arg
 from sfumato.cli import signals
 from sfumato.cli.console import optional_stdout, pick_device, print_json, progress, say
 from sfumato.cli.ending import ending
-from sfumato.cli.launch import in_processes, pick_processes, unused_gpus
+from sfumato.cli.launch import begun, in_processes, pick_processes, unused_gpus
 from sfumato.cli.options import Flag, Json, option
 from sfumato.cli.training import TrainingOptions, length
 from sfumato.errors import UserError, command, plural
@@ -63,7 +62,7 @@ class Train(TrainingOptions):
     def perform(self) -> int:
         """Train, and return 0 when the planned length is reached."""
         with signals.saying("stopped before training began; nothing was saved"):
-            return self._train(time.perf_counter())
+            return self._train(begun())
 
     def _train(self, began: float) -> int:
         """Train, with a budget that began at `began`, in as many processes as were asked for or have been started."""
