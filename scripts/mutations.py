@@ -1301,8 +1301,8 @@ MUTATIONS = [
     M(
         "folder: labels counted within the batch",
         "generate/writers.py",
-        "labels[n]}",
-        "labels[n - start]}",
+        "labels[n % len(labels)]",
+        "labels[(n - start) % len(labels)]",
         "tests/generate/test_writers.py",
     ),
     M(

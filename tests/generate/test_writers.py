@@ -142,7 +142,8 @@ def test_memory_does_not_grow_with_the_number_of_images(
 
     monkeypatch.setattr(Samples, "stream", stream)
     monkeypatch.setattr(writers, "image_file", lambda *_: (".png", b"x"))
-    monkeypatch.setattr(writers, "write_atomic", lambda *_: None)
+    for disk in ("write_atomic", "check_writable"):
+        monkeypatch.setattr(writers, disk, lambda *_: None)
 
     def peak(num: int) -> int:
         tracemalloc.start()
