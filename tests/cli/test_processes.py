@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from sfumato.cli import launch
+from sfumato.cli.evaluate import _local
 from sfumato.cli.launch import pick_processes
 from sfumato.errors import UserError
 from sfumato.run.folder import Run
@@ -222,6 +223,17 @@ def test_how_many_processes(alone, monkeypatch):
     for wrong in ("0", "-1", "two", "1.5", ""):
         with pytest.raises(UserError, match="--processes can't be"):
             pick_processes(wrong, CPU)
+
+
+def test_processes_that_measure_share_the_gpus_there_are(monkeypatch):
+    chosen, cuda = [], torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    own = [torch.device("cuda", k) for k in (0, 1, 0)]
+    assert [_local(cuda, str(k)) for k in range(3)] == chosen == own
+    assert _local(cuda, "") == cuda
+    assert _local(own[1], "0") == own[1]
+    assert _local(CPU, "0") == CPU
 
 
 def test_the_number_that_others_have_started_stands(alone, monkeypatch):

@@ -356,3 +356,22 @@ def test_processes_that_do_not_meet_are_an_error(monkeypatch, capfd):
     ):
         pass
     assert capfd.readouterr().err.count("sfumato: waiting for ranks 1, 2 of 3") == 1
+
+
+def test_a_rank_on_a_gpu_chooses_it_before_it_meets_the_others(monkeypatch):
+    """Its processors' tensors travel by gloo, those of the GPU by NCCL, whose own watch does not end the process."""
+    order = []
+    monkeypatch.setenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", "")  # and unset again afterwards
+    monkeypatch.delenv("TORCH_NCCL_ASYNC_ERROR_HANDLING")
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: order.append(("chosen", device.index)))
+    monkeypatch.setattr(join, "_gpu", lambda device: order.append(("asked", device.index)) or "GPU-1")
+    begin = torch.distributed.init_process_group
+    monkeypatch.setattr(
+        torch.distributed,
+        "init_process_group",
+        lambda backend, **more: (order.append(("joined", backend)), begin("gloo", **more)),
+    )
+    with joined(Place(0, 1, 0, "127.0.0.1", free_port(), "a test"), torch.device("cuda", 3)):
+        assert os.environ["TORCH_NCCL_ASYNC_ERROR_HANDLING"] == "0"
+    assert order == [("chosen", 3), ("asked", 3), ("joined", "cpu:gloo,cuda:nccl")]

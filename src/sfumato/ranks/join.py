@@ -67,10 +67,10 @@ def joined(
     if place is None:
         yield World()
         return
-    store, control = _meet(place, device)
     if device.type == "cuda":
-        torch.cuda.set_device(device)
+        torch.cuda.set_device(device)  # before anything asks the driver, which takes memory of the current one
         os.environ.setdefault(_NCCL, "0")
+    store, control = _meet(place, device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     watch = Watch(control, place.rank, place.size, on_request)
     dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.size, timeout=_FOREVER)
