@@ -212,12 +212,17 @@ def test_the_script_of_the_documents_saves_before_its_time_is_over_and_goes_on(h
 
 @pytest.mark.slow
 def test_srun_trains_as_processes_do(tmp_path):
-    """The weights of `--processes 4`; a signal to srun reaches all tasks, of which one speaks."""
+    """The weights and the samples of `--processes 4`, by two steps of one job; a signal to srun reaches all tasks, of
+    which one speaks."""
     ours = tmp_path / "ours"
     assert finished([*train(ours, 96), "--processes", "4"], tmp_path)[0] == 0
-    words = shlex.join([sys.executable, "-m", *train(tmp_path / "theirs", 96)])
-    assert not Job(f"#!/bin/bash\nsrun {words}\n", tmp_path, environment(tmp_path)).wait(180)
+    sample = ["sfumato", "sample", str(ours), "--num", "24", "--batch", "6", "--steps", "4", "--device", "cpu", "--out"]
+    assert finished([*sample, str(tmp_path / "a.png"), "--processes", "4"], tmp_path)[0] == 0
+    steps = train(tmp_path / "theirs", 96), [*sample, str(tmp_path / "b.png")]
+    script = "".join(f"srun {shlex.join([sys.executable, '-m', *words])}\n" for words in steps)
+    assert not Job(f"#!/bin/bash\n{script}", tmp_path, environment(tmp_path)).wait(240)
     assert weights(tmp_path / "theirs") == weights(ours)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     long = tmp_path / "long"
     words = shlex.join([sys.executable, "-m", *train(long, 800_000)])
     script = f"#!/bin/bash\n#SBATCH --signal=B:USR1@60\ntrap 'kill -TERM $!' USR1\nsrun {words} &\nwait; wait\n"
