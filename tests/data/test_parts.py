@@ -107,14 +107,22 @@ def test_together_they_make_the_store_of_one_and_decode_every_picture_once(folde
 
 
 def test_what_a_process_has_claimed_when_it_dies_is_decoded_by_the_leader(folder, alone, tmp_path):
+    """The leader has passed the part by then, and does not wait for longer than it takes to die."""
     others: list[Other] = []
 
-    def with_others(done: int, total: int) -> None:
-        if done == 1:  # this process leads
-            others.extend(Other(folder, tmp_path / "cache", kill(60)) for _ in range(2))
-        slowly(done, total)
+    def linger(i: int) -> None:
+        if i >= 60:
+            time.sleep(1.5)
+            kill(0)(i)
 
+    def with_others(done: int, total: int) -> None:
+        if done == 1:  # this process leads, and has claimed no more than its worker is given
+            others.extend(Other(folder, tmp_path / "cache", linger) for _ in range(2))
+            time.sleep(0.7)
+
+    begun = time.monotonic()
     open_store(folder_source(folder), CONFIG, tmp_path / "cache", on_progress=with_others)
+    assert time.monotonic() - begun < parts.LATE / 2
     for other in others:
         other.wait(-signal.SIGKILL)
     assert contents(tmp_path / "cache") == alone
