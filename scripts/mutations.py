@@ -1131,6 +1131,13 @@ MUTATIONS = [
         "tests/train/test_optim.py",
     ),
     M(
+        "muon: the next gram matrix by one factor in place of two",
+        "train/muon.py",
+        "factor @ gram @ factor",
+        "factor @ gram",
+        "tests/train/test_optim.py",
+    ),
+    M(
         "muon: weight decay without the rate",
         "train/muon.py",
         "1 - lr * decay",

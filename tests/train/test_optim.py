@@ -10,6 +10,7 @@ from torch import nn
 
 from sfumato.config.train import OptimConfig
 from sfumato.nets import Interface, Network
+from sfumato.train import muon
 from sfumato.train.muon import orthogonalised
 from sfumato.train.optim import Optimizer, learning_rate
 
@@ -103,6 +104,23 @@ def test_orthogonalised_matrices_have_singular_values_about_one(shape):
     assert float(values.min()) > 0.3
     assert float(values.max()) < 1.3
     assert torch.equal(orthogonalised(torch.zeros(shape)), torch.zeros(shape))
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 288), (2, 96, 32), (40, 40)])
+@pytest.mark.parametrize("rounded", [False, True])
+def test_orthogonalising_takes_five_steps_of_the_published_iteration(shape, rounded, monkeypatch):
+    if rounded:
+        monkeypatch.setattr(muon, "_rounds", lambda device: [1] * muon.STEPS)
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    u, _, v = torch.linalg.svd(noise, full_matrices=False)
+    values = torch.logspace(0, -5, min(shape[-2:]))  # ill-conditioned, as gradients are
+    values[-1] = 0.0
+    x = u * values @ v
+    found, expected = orthogonalised(x).double(), x.double() / torch.linalg.matrix_norm(x.double(), keepdim=True)
+    for _ in range(5):
+        gram = expected @ expected.mT
+        expected = 3.4445 * expected + (-4.7750 * gram + 2.0315 * gram @ gram) @ expected
+    assert float((found - expected).norm() / expected.norm()) < 1e-3
 
 
 @NAMES

@@ -10,7 +10,10 @@ side. So every direction of a weight learns at one rate, also those in which gra
 has entries of root mean square 1 / sqrt(max(out, in)), so the factor makes the update's that of Adam's, 0.2 (Liu et al.
 2025, 2502.16982, Sec. 2.2): both take the same rate.
 
-The iteration is in float32: bfloat16, as published, is slow on CPUs without it and saves little elsewhere.
+The iteration X <- P X, P a polynomial in A = X X^T, is in float32: bfloat16, as published, is slow on CPUs without it
+and saves little elsewhere. P commutes with A, so the next A is P A P, and the steps need the m x m matrix A alone; X
+(m, n), for a 3x3 convolution nine times as wide as high, is multiplied once at the end in place of ten times. In
+float32 that is exact enough: for singular values down to 1e-5 of the norm the result is within 3e-4.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ MOMENTUM = 0.95
 SCALE = 0.2
 STEPS = 5
 COEFFICIENTS = 3.4445, -4.7750, 2.0315
-"""X <- a X + (b A + c A A) X with A = X X^T: Jordan's, which take any singular value in (0, 1] to about [0.7, 1.2]."""
+"""X <- P X, P = a I + b A + c A A, A = X X^T: Jordan's, which take any singular value in (0, 1] to about [0.7, 1.2]."""
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
@@ -34,11 +37,31 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
-    a, b, c = COEFFICIENTS
-    for _ in range(STEPS):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    wide = x.reshape(-1, *x.shape[-2:])
+    for steps in _rounds(x.device):
+        wide = _polynomial(wide @ wide.mT, steps) @ wide
+    x = wide.reshape(x.shape)
     return x.mT if tall else x
+
+
+def _rounds(device: torch.device) -> list[int]:
+    """The steps that are taken on A alone each time: all, or one where the card rounds products to 10 bits (TF32),
+    since an error in A grows twelvefold a step where singular values are small."""
+    rounded = device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
+    return [1] * STEPS if rounded else [STEPS]
+
+
+def _polynomial(gram: Tensor, steps: int) -> Tensor:
+    """Return the product of the factors P of some steps, from their first A (B, m, m)."""
+    a, b, c = COEFFICIENTS
+    product: Tensor | None = None
+    for step in range(steps):
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=-2, dim2=-1).add_(a)
+        product = factor if product is None else factor @ product
+        gram = factor @ gram @ factor if step + 1 < steps else gram
+    assert product is not None
+    return product
 
 
 @torch.no_grad()
