@@ -2,7 +2,7 @@
 
 A time on a busy machine means little by itself, so nothing here is timed by itself: every round runs each contestant
 once, and a plain 3x3 convolution with them, in turning order. Ratios are taken within a round, then their median over
-the rounds.
+the rounds. With one thread, processor time is measured, which other work on the machine disturbs least.
 """
 
 from __future__ import annotations
@@ -222,10 +222,16 @@ def measure(
         passes: forward passes that a run's arithmetic amounts to: 3 for a training step.
     """
     convolve, gflop = calibration(arguments.batch)
-    seconds = interleave({CALIBRATION: convolve, **runs}, arguments.rounds)
+    alone = arguments.threads == 1
+    clock = processor_time if alone else time.perf_counter
+    seconds = interleave({CALIBRATION: convolve, **runs}, arguments.rounds, clock)
     rates = [gflop / s for s in seconds[CALIBRATION]]
     table = [row(team, seconds, arguments.batch, size, passes, rates) for team in teams]
-    print(f"\n{title}, {arguments.threads} thread(s), {arguments.rounds} rounds, memory kept: {arguments.keep_memory}")
+    unit = "processor time" if alone else "wall time"
+    print(
+        f"\n{title}, {arguments.threads} thread(s), {arguments.rounds} rounds, {unit}, "
+        f"memory kept: {arguments.keep_memory}"
+    )
     show(table)
     print(f"{CALIBRATION}: {statistics.median(rates):.0f} GFLOP/s ({min(rates):.0f} - {max(rates):.0f})")
     return {"title": title, "convolution_gflop_s": spread(rates), "rows": table}

@@ -1,4 +1,5 @@
-"""Sampling with the same U-Net in three libraries: one denoising step, and DDIM through each library's own sampler.
+"""Sampling with the same U-Net in three libraries: one denoising step, DDIM through the library's own sampler, and what
+such a loop takes beside its network.
 
 Example: python benchmarks/sampling.py --rounds 9 --threads 1 --steps 10
 """
@@ -6,14 +7,15 @@ Example: python benchmarks/sampling.py --rounds 9 --threads 1 --steps 10
 from __future__ import annotations
 
 import importlib
+import statistics
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import common
-from common import OURS, Contestant
+from common import OURS, Contestant, processor_time
 
 
 def step_of(team: Contestant, batch: int, size: int) -> Callable[[], Tensor]:
@@ -65,6 +67,41 @@ def _denoising(team: Contestant, batch: int, size: int, steps: int) -> Callable[
     return lambda: diffusion.sample(batch_size=batch)
 
 
+def beside(net: nn.Module, run: Callable[[], Any], rounds: int) -> float:
+    """Return what a run takes beside its network, as a fraction of the network's processor time: the median."""
+    inside = [0.0]
+    before = net.register_forward_pre_hook(lambda *_: inside.append(-processor_time()))
+    after = net.register_forward_hook(lambda *_: inside.append(inside.pop() + processor_time()))
+    fractions = []
+    for _ in range(rounds + 1):
+        inside[:] = []
+        start = processor_time()
+        run()
+        fractions.append((processor_time() - start) / sum(inside) - 1)
+    before.remove()
+    after.remove()
+    return statistics.median(fractions[1:])
+
+
+def default_loops(sizes: tuple[int, ...]) -> dict[str, tuple[nn.Module, Callable[[], Any]]]:
+    """Return the default recipe with the network of `small32`, in batches of some sizes, by a name."""
+    from sfumato.config.presets import resolve
+    from sfumato.data import open_data
+    from sfumato.generate.recipe import Recipe
+    from sfumato.generate.sample import prepare
+    from sfumato.train.trainer import Trainer
+
+    config = resolve("small32", overrides={"data.source": "fashion", "train.images": "1000000"})
+    model = Trainer(config, open_data(config.data)).model()
+    sampling = prepare(model, Recipe())
+
+    def run(batch: int) -> None:
+        for _ in sampling.stream(batch, batch=batch):
+            pass
+
+    return {f"small32 by default, batch {size}": (model.net, lambda size=size: run(size)) for size in sizes}
+
+
 def main() -> None:
     options = common.parser("Time sampling against diffusers and denoising-diffusion-pytorch.")
     options.add_argument("--steps", type=int, default=10, help="steps of the DDIM loop (10)")
@@ -85,6 +122,11 @@ def main() -> None:
         }
         for title, (runs, passes) in work.items():
             results.append(common.measure(title, runs, teams, arguments, size, passes))
+        loops = {f"{team.name}, DDIM": (team.net, loop_of(team, batch, size, arguments.steps)) for team in teams}
+        rounds = max(1, arguments.rounds // 2)
+        shares = {name: beside(*loop, rounds) for name, loop in (loops | default_loops((1, 16, 64))).items()}
+        print("\nbeside the network:", ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares.items()))
+        results.append({"title": "beside the network", "rows": shares})
     common.write_json(arguments.json, results)
 
 

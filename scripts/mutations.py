@@ -1138,6 +1138,13 @@ MUTATIONS = [
         "tests/train/test_optim.py",
     ),
     M(
+        "attention with one head: the product of weights transposed",
+        "nets/unet/blocks.py",
+        "(w_k.mT @ w_q)",
+        "(w_q.mT @ w_k)",
+        "tests/nets/test_blocks.py",
+    ),
+    M(
         "muon: weight decay without the rate",
         "train/muon.py",
         "1 - lr * decay",

@@ -97,9 +97,10 @@ def test_self_attention(heads: int) -> None:
     torch.testing.assert_close(module(x.contiguous(memory_format=torch.channels_last)), expected)
 
 
+@pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize("gradient", [False, True])
-def test_attention_runs_the_fused_kernel(gradient: bool) -> None:
-    module = randomised(SelfAttention(16, 2, groups=2), torch.float32)
+def test_attention_runs_the_fused_kernel(gradient: bool, heads: int) -> None:
+    module = randomised(SelfAttention(16, heads, groups=2), torch.float32)
     x = torch.randn(2, 16, 8, 8).contiguous(memory_format=torch.channels_last)
     with torch.set_grad_enabled(gradient), profile() as record:
         module(x)

@@ -97,16 +97,15 @@ def test_muon_is_nesterov_momentum_made_orthogonal():
         assert same == (name not in ("inner.0.weight", "inner.1.weight"))
 
 
-@pytest.mark.parametrize("shape", [(3, 8, 8), (2, 5, 40), (40, 5)])
+@pytest.mark.parametrize("shape", [(3, 8, 8), (2, 5, 40), (1, 40, 5), (0, 4, 5)])
 def test_orthogonalised_matrices_have_singular_values_about_one(shape):
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     values = torch.linalg.svdvals(orthogonalised(x * 1e-3))
-    assert float(values.min()) > 0.3
-    assert float(values.max()) < 1.3
+    assert torch.all((values > 0.3) & (values < 1.3))
     assert torch.equal(orthogonalised(torch.zeros(shape)), torch.zeros(shape))
 
 
-@pytest.mark.parametrize("shape", [(3, 32, 288), (2, 96, 32), (40, 40)])
+@pytest.mark.parametrize("shape", [(3, 32, 288), (2, 96, 32), (1, 40, 40)])
 @pytest.mark.parametrize("rounded", [False, True])
 def test_orthogonalising_takes_five_steps_of_the_published_iteration(shape, rounded, monkeypatch):
     if rounded:

@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sfumato.nets.cost import parameters
 from sfumato.nets.transformer.blocks import Attention
+from sfumato.nets.unet.blocks import SelfAttention
 
 _LARGEST_ATTENTION = 65_536
 """Queries times positions of an attention map that are kept."""
@@ -62,7 +63,7 @@ def executed(net: nn.Module, *arguments: Any) -> tuple[list[Unit], dict[str, Ten
     """Run a network once and return its units in the order of execution, and the attention maps (B, Q, N) by path, the
     mean over the heads; where there are many queries, some of them evenly spaced."""
     order: list[tuple[str, nn.Module, Tensor, Tensor]] = []
-    maps: dict[str, Tensor] = {}
+    attending: dict[str, tuple[SelfAttention | Attention, Tensor]] = {}
     with ExitStack() as hooks, FlopCounterMode(display=False) as counter:
         for name, module in units_of(net):
 
@@ -73,16 +74,20 @@ def executed(net: nn.Module, *arguments: Any) -> tuple[list[Unit], dict[str, Ten
 
             hooks.callback(module.register_forward_hook(watch).remove)
         for name, module in net.named_modules():
-            qkv = getattr(module, "qkv", None)
-            if isinstance(qkv, nn.Module) and isinstance(getattr(module, "heads", None), int):
+            if isinstance(module, SelfAttention | Attention):
 
-                def attend(_: nn.Module, __: Any, output: Tensor, name: str = name, module: Any = module) -> None:
-                    maps[name] = attention_map(output.detach(), module.heads, isinstance(module, Attention))
+                def attend(module: Any, inputs: Any, name: str = name) -> None:
+                    attending[name] = module, inputs[0].detach()
 
-                hooks.callback(qkv.register_forward_hook(attend).remove)
+                hooks.callback(module.register_forward_pre_hook(attend).remove)
         with torch.no_grad():
             net(*arguments)
         counts = counter.get_flop_counts()
+    with torch.no_grad():
+        maps = {
+            name: attention_map(module.project(x), module.heads, isinstance(module, Attention))
+            for name, (module, x) in attending.items()
+        }
     flops = {name.partition(".")[2]: sum(table.values()) for name, table in counts.items()}
     batch = len(arguments[0])
     outputs = [output for *_, output in order]

@@ -21,7 +21,8 @@ class Cost:
     Attributes:
         parameters: numbers that the network learns.
         matrices: how many of them are in its inner matrices (`Network.matrices`).
-        flops: of a forward pass: twice the number of multiply-add pairs in convolutions, dense layers and attention.
+        flops: of a forward pass: twice the number of multiply-add pairs in convolutions, dense layers and attention. In
+            a batch the products of weights in them are taken once.
         activation_bytes: what a forward pass keeps for the backward pass, float32. On a CPU the peak of a training
             step's own memory was measured at 0.75 to 0.86 of this times the batch (`benchmarks/memory.py`).
     """

@@ -32,15 +32,13 @@ COEFFICIENTS = 3.4445, -4.7750, 2.0315
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """Return U (U^T U)^(-1/2), nearly, for matrices (..., m, n): singular values about 1, in float32."""
+    """Return U (U^T U)^(-1/2), nearly, for matrices (B, m, n): singular values about 1, in float32."""
     x: Tensor = matrices.float()
     x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
-    wide = x.reshape(-1, *x.shape[-2:])
     for steps in _rounds(x.device):
-        wide = _polynomial(wide @ wide.mT, steps) @ wide
-    x = wide.reshape(x.shape)
+        x = _polynomial(x @ x.mT, steps) @ x
     return x.mT if tall else x
 
 

@@ -62,10 +62,15 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, N, width) to the same shape."""
         num, tokens, width = x.shape
-        q, k, v = self.qkv(x).view(num, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        q, k, v = self.project(x).view(num, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
         q, k = (F.rms_norm(full(each), each.shape[-1:], eps=EPS).to(v.dtype) for each in (q, k))
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(num, tokens, width)
         out: Tensor = self.out(mixed)
+        return out
+
+    def project(self, x: Tensor) -> Tensor:
+        """Return the queries, keys and values of x, (B, N, 3 width)."""
+        out: Tensor = self.qkv(x)
         return out
 
 

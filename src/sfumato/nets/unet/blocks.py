@@ -65,7 +65,13 @@ class ResidualBlock(nn.Module):
 
 class SelfAttention(nn.Module):
     """x + attention over all pixels: softmax(Q K^T / sqrt(d)) V of the normalised x (Vaswani et al. 2017, Eq. 1),
-    d = width / heads."""
+    d = width / heads.
+
+    With one head the products of weights are taken first, and the pixels y go through two 1x1 convolutions, not four:
+
+        (W_q y_i + b_q)^T (W_k y_j + b_k) = (W_k^T W_q y_i + W_k^T b_q)^T y_j + what is the same for every j
+        W_o sum_j p_ij (W_v y_j + b_v) + b_o = W_o W_v sum_j p_ij y_j + W_o b_v + b_o,       sum_j p_ij = 1
+    """
 
     def __init__(self, width: int, heads: int, groups: int) -> None:
         super().__init__()
@@ -76,16 +82,41 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, width, H, W) to the same shape."""
-        num, width, height, breadth = x.shape
-        pixels = (
-            self.qkv(normalised(self.norm, x)).permute(0, 2, 3, 1).reshape(num, height * breadth, 3, self.heads, -1)
-        )
-        # The channels of a head stay adjacent in memory: the fused kernels need only that.
-        q, k, v = pixels.permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(num, height, breadth, width)
-        out: Tensor = self.out(mixed.permute(0, 3, 1, 2))
+        if self.heads == 1:
+            out = self._with_one_head(normalised(self.norm, x))
+        else:
+            q, k, v = tokens(self.project(x), 3 * self.heads).chunk(3, dim=1)
+            out = self.out(image(F.scaled_dot_product_attention(q, k, v), x))
         out += x
         return out
+
+    def project(self, x: Tensor) -> Tensor:
+        """Return the queries, keys and values of x, (B, 3 width, H, W)."""
+        out: Tensor = self.qkv(normalised(self.norm, x))
+        return out
+
+    def _with_one_head(self, y: Tensor) -> Tensor:
+        assert self.qkv.bias is not None
+        assert self.out.bias is not None
+        w_q, w_k, w_v = self.qkv.weight.flatten(1).chunk(3)
+        b_q, _, b_v = self.qkv.bias.chunk(3)
+        w_o = self.out.weight.flatten(1)
+        q = F.conv2d(y, (w_k.mT @ w_q)[:, :, None, None], w_k.mT @ b_q)
+        pixels = tokens(y.to(q.dtype), 1)
+        mixed = image(F.scaled_dot_product_attention(tokens(q, 1), pixels, pixels), y)
+        return F.conv2d(mixed, (w_o @ w_v)[:, :, None, None], w_o @ b_v + self.out.bias)
+
+
+def tokens(x: Tensor, heads: int) -> Tensor:
+    """Return (B, heads d, H, W) as (B, heads, H W, d): the fused kernels need only that d is adjacent in memory."""
+    num, _, height, breadth = x.shape
+    return x.permute(0, 2, 3, 1).reshape(num, height * breadth, heads, -1).transpose(1, 2)
+
+
+def image(rows: Tensor, like: Tensor) -> Tensor:
+    """Return (B, heads, H W, d) as (B, heads d, H, W)."""
+    num, _, height, breadth = like.shape
+    return rows.transpose(1, 2).reshape(num, height, breadth, -1).permute(0, 3, 1, 2)
 
 
 class Downsample(nn.Module):
