@@ -15,12 +15,19 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from sfumato.nets.cost import parameters
 from sfumato.nets.transformer.blocks import Attention
 from sfumato.nets.unet.blocks import SelfAttention
 
+
+def _attention_flops(q: torch.Size, k: torch.Size, v: torch.Size, *_: Any, **__: Any) -> int:
+    """FLOPs of torch's attention on a CPU, which it does not count by itself."""
+    return int(sdpa_flop_count(q, k, v))  # type: ignore[no-untyped-call]
+
+
+_ON_CPU = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
 _LARGEST_ATTENTION = 65_536
 """Queries times positions of an attention map that are kept."""
 
@@ -64,7 +71,7 @@ def executed(net: nn.Module, *arguments: Any) -> tuple[list[Unit], dict[str, Ten
     mean over the heads; where there are many queries, some of them evenly spaced."""
     order: list[tuple[str, nn.Module, Tensor, Tensor]] = []
     attending: dict[str, tuple[SelfAttention | Attention, Tensor]] = {}
-    with ExitStack() as hooks, FlopCounterMode(display=False) as counter:
+    with ExitStack() as hooks, FlopCounterMode(display=False, custom_mapping=_ON_CPU) as counter:
         for name, module in units_of(net):
 
             def watch(module: nn.Module, inputs: Any, output: Any, name: str = name) -> None:
