@@ -211,6 +211,21 @@ def test_broadcast_is_by_example_in_the_images_dtype() -> None:
     assert broadcast(torch.tensor(0.5, dtype=torch.float64), x).shape == ()
 
 
+@EVERY
+def test_the_level_of_one_time_is_that_of_a_row_among_others(schedule: Schedule) -> None:
+    times = torch.tensor([0.0, 1 / 3, 0.4, 1.0], dtype=torch.float64)
+    levels = schedule(times)
+    for k, t in enumerate(times):
+        for same in (t, float(t), t.expand(3), t.expand(2, 3)):
+            level = schedule(same)
+            assert level.alpha.shape == getattr(same, "shape", ())
+            for name in ("alpha", "sigma", "logsnr"):
+                own = getattr(level, name)
+                assert torch.equal(own, getattr(levels, name)[k].expand_as(own))
+    slope = torch.tensor(0.40031, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.grad(schedule(slope).alpha, slope)[0] < 0
+
+
 def test_schedules_are_values() -> None:
     assert Linear() == Linear()
     assert hash(Cosine(num_steps=10)) == hash(Cosine(num_steps=10))

@@ -91,6 +91,20 @@ def _nodes(chain: Chain, device: torch.device) -> Level:
     return Level.from_log_abar(table).map(lambda column: column.to(device))
 
 
+def _one(t: Time) -> float | None:
+    """The one time of all rows, where that is known without looking at each."""
+    if not isinstance(t, Tensor):
+        return float(t) if isinstance(t, int | float) else None
+    alike = t.numel() and not any(t.stride()) and t.dtype == torch.float64
+    return float(t[(0,) * t.ndim]) if alike and t.device.type == "cpu" and not t.requires_grad else None
+
+
+@functools.lru_cache(maxsize=1024)
+def _level(chain: Chain, t: float) -> Level:
+    """The level at a time; a sampler asks for that of a step five times."""
+    return chain._levels(t)
+
+
 def _require(good: bool, name: str, value: float, allowed: str) -> None:
     if not good:  # NaN compares false, so it is refused too
         raise ValueError(f"{name} = {value}: {allowed}")
@@ -113,6 +127,13 @@ class Chain:
     def __call__(self, t: Time) -> Level:
         """Return the level at t in [0, 1], ValueError beyond: the table's own entries at i / T, the angle interpolated
         between them."""
+        if (one := _one(t)) is not None:
+            level = _level(self, one)
+            return level.map(lambda value: value.expand(t.shape)) if isinstance(t, Tensor) else level
+        return self._levels(t)
+
+    def _levels(self, t: Time) -> Level:
+        """The levels at times, computed anew."""
         t = _checked(t, self.num_steps)
         nodes = _nodes(self, t.device)
         position = t * self.num_steps
