@@ -102,8 +102,8 @@ def test_one_device_exchanges_nothing_and_more_share_the_arithmetic() -> None:
     header, _, cifar, *_ = arithmetic.table(2e13, 3e11, 2.5e10, (1, 2))
     assert header.endswith("1 GPU | 2 GPUs |")
     one, two = cifar.split(" | ")[2:4]
-    assert "(222 + 0 ms a step" in one  # 3 * 11.56 GFLOP * 128 / 20 TFLOP
-    assert "(111 + 0.48 ms a step" in two  # 2 * 1/2 * 4 * 35.7M bytes / 300 GB
+    assert "(223 + 0 ms a step" in one  # 3 * 11.63 GFLOP * 128 / 20 TFLOP
+    assert "(112 + 0.48 ms a step" in two  # 2 * 1/2 * 4 * 35.7M bytes / 300 GB
 
 
 def test_the_benchmark_of_gpus_measures_a_cpu_and_says_what_is_missing(tmp_path: Path, capsys, monkeypatch) -> None:

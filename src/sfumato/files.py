@@ -90,7 +90,7 @@ def replacing(path: Path, parents: bool = True) -> Iterator[IO[bytes]]:
     """
     path.parent.mkdir(parents=parents, exist_ok=True)
     with hidden(path) as part:
-        with naming(part), part.open("wb") as file:
+        with naming(part), part.open("w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -99,7 +99,7 @@ class SelfAttention(nn.Module):
         assert self.qkv.bias is not None
         assert self.out.bias is not None
         w_q, w_k, w_v = self.qkv.weight.flatten(1).chunk(3)
-        b_q, _, b_v = self.qkv.bias.chunk(3)
+        b_q, b_v = self.qkv.bias[: len(w_q)], self.qkv.bias[-len(w_v) :]
         w_o = self.out.weight.flatten(1)
         q = F.conv2d(y, (w_k.mT @ w_q)[:, :, None, None], w_k.mT @ b_q)
         pixels = tokens(y.to(q.dtype), 1)
