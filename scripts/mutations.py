@@ -1628,6 +1628,20 @@ MUTATIONS = [
         "tests/inspect/test_report.py",
     ),
     M(
+        "labels by default: few images of a class are enough",
+        "train/choose.py",
+        "2 <= len(known) <= len(data.train) / CLASS_SIZE",
+        "2 <= len(known)",
+        "tests/train/test_choose.py",
+    ),
+    M(
+        "schedule: the level of one time forgets the number of rows",
+        "diffusion/schedule.py",
+        "level.map(lambda value: value.expand(t.shape)) if isinstance(t, Tensor) else level",
+        "level",
+        "tests/diffusion/test_schedule.py",
+    ),
+    M(
         "train --init: the network is the preset's",
         "train/choose.py",
         "base = replace(base, net=own.net, diffusion",
