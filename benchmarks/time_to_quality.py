@@ -36,7 +36,7 @@ from sfumato.evaluate import quality
 from sfumato.files import write_atomic
 from sfumato.generate.pictures import grid
 from sfumato.nets import keep_memory
-from trainings import CONTESTANTS
+from trainings import CONTESTANTS, USUAL
 
 SHOWN, SAMPLES_SEED = 64, 1
 KEY = ("data", "contestant", "seconds", "seed", "num")
@@ -142,8 +142,8 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--data", help="a built-in set (fashion, faces) or a path; without it only tables are printed")
     options.add_argument("--seconds", type=float, nargs="+", default=[120.0, 600.0], help="of training (120 600)")
-    options.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS), metavar="NAME",
-                         help=f"of {', '.join(CONTESTANTS)} (all)")  # fmt: skip
+    options.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=USUAL, metavar="NAME",
+                         help=f"of {', '.join(CONTESTANTS)} (all but EDM's)")  # fmt: skip
     options.add_argument("--seeds", type=int, nargs="+", default=[0], help="each contestant once with each (0)")
     options.add_argument("--num", type=int, default=1000, help="images that are judged (1000)")
     options.add_argument("--peer-steps", type=int, help="sampling steps of both peers, in place of their own (50, 250)")

@@ -20,8 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import common
+from sfumato.config.config import Config
 from sfumato.config.data import DataConfig
-from sfumato.config.presets import recipe, resolve
+from sfumato.config.presets import PRESETS, recipe, resolve
 from sfumato.data import Dataset, open_data
 from sfumato.errors import UserError
 from sfumato.generate.recipe import Recipe
@@ -54,9 +55,10 @@ class Training(Protocol):
 
 
 class Sfumato:
-    """The recipe that `sfumato train DATA` chooses for these images and this time, or an earlier one."""
+    """The recipe that `sfumato train DATA` chooses for these images and this time, an earlier one, or EDM's loss and
+    preconditioning (2206.00364) around the same network, by the optimiser named `edm`."""
 
-    def __init__(self, source: str, seconds: float, seed: int, earlier: bool = False) -> None:
+    def __init__(self, source: str, seconds: float, seed: int, earlier: bool = False, edm: str = "") -> None:
         given = {"data.source": source, "train.budget": f"{seconds:g}", "train.seed": str(seed)}
         config, data, reason = choose(None, None, given, torch.device("cpu"))
         name, self.recipe = reason.partition(":")[0], Recipe()
@@ -64,9 +66,12 @@ class Sfumato:
             config = resolve(name, overrides={**given, **_earlier(data.shape)})
             data = open_data(config.data)
             self.recipe = Recipe("dpmpp-2", steps=20, grid="logsnr")
+        if edm:
+            config = _edm(config, edm)
+            self.recipe = Recipe("heun", steps=18, grid="karras", range="free")
         unknown = replace(config, train=replace(config.train, images=10**9, budget=None))
         self.trainer = Trainer(unknown, data)
-        self.about = f"{name}, as it was" if earlier else name
+        self.about = f"{name}, as it was" if earlier else f"{name} as EDM, {edm}" if edm else name
         self.parameters = sum(weight.numel() for weight in self.trainer.net.parameters())
         resolved = self.recipe.resolve(self.trainer.model())
         self.sampling = f"{resolved.sampler}, {resolved.steps} steps, grid {resolved.grid}"
@@ -106,6 +111,15 @@ def _earlier(shape: tuple[int, int, int]) -> dict[str, str]:
         "ema.half_life": "0.02",
         "train.batch": "32",
     }
+
+
+def _edm(config: Config, optimiser: str) -> Config:
+    """Return a recipe with EDM's loss, levels and preconditioning; by Adam with EDM's rate, by Muon with its own."""
+    published = PRESETS["cifar10-edm"].config
+    net = replace(published.net, inner=config.net)  # type: ignore[type-var]
+    adam = replace(published.optim, eps=1e-8, warmup=0.05, decay="late")
+    optim = adam if optimiser == "adam" else config.optim
+    return replace(config, net=net, diffusion=published.diffusion, optim=optim)
 
 
 def _images(source: str) -> Dataset:
@@ -242,9 +256,13 @@ class Denoising:
 CONTESTANTS: dict[str, Callable[..., Training]] = {
     "sfumato": Sfumato,
     "sfumato-earlier": lambda *given: Sfumato(*given, earlier=True),
+    "sfumato-edm": lambda *given: Sfumato(*given, edm="adam"),
+    "sfumato-edm-muon": lambda *given: Sfumato(*given, edm="muon"),
     "diffusers": Diffusers,
     "diffusers-1e-3": lambda *given, **options: Diffusers(*given, lr=1e-3, **options),
     "ddp": Denoising,
     "ddp-1e-3": lambda *given, **options: Denoising(*given, lr=1e-3, **options),
 }
 """Each by name: called with (source, seconds, seed); the peers also with `steps`, of sampling."""
+USUAL = [name for name in CONTESTANTS if not name.startswith("sfumato-edm")]
+"""Those that run where none is named."""

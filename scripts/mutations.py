@@ -243,9 +243,37 @@ MUTATIONS = [
     M(
         "timesteps: logit-normal scaled before it is shifted",
         "diffusion/timesteps.py",
-        "self.mean + self.std * torch.special.ndtri(u.double())",
-        "self.std * (self.mean + torch.special.ndtri(u.double()))",
+        "mean + std * torch.special.ndtri(u.double())",
+        "std * (mean + torch.special.ndtri(u.double()))",
         "tests/diffusion/test_timesteps.py",
+    ),
+    M(
+        "timesteps: log-normal in logsnr, not in the noise",
+        "diffusion/timesteps.py",
+        "schedule.time(-2 * _normal(",
+        "schedule.time(-_normal(",
+        "tests/diffusion/test_timesteps.py",
+    ),
+    M(
+        "timesteps: log-normal mass between steps, not halfway between them",
+        "diffusion/timesteps.py",
+        "(torch.arange(1, schedule.num_steps, dtype=torch.float64) + 0.5)",
+        "(torch.arange(1, schedule.num_steps, dtype=torch.float64))",
+        "tests/diffusion/test_timesteps.py",
+    ),
+    M(
+        "edm: the weight of an error of eps",
+        "diffusion/objective.py",
+        "logsnr.exp() + self.sigma_data**-2",
+        "1 + (-logsnr).exp() * self.sigma_data**-2",
+        "tests/train/test_edm.py tests/diffusion/test_objective.py",
+    ),
+    M(
+        "general: an early alteration added late",
+        "nets/unet/general.py",
+        "(altered, self.config.early_augment)",
+        "(altered, False)",
+        "tests/nets/test_general.py",
     ),
     M(
         "loss: summed where it should be averaged",
@@ -874,8 +902,8 @@ MUTATIONS = [
     M(
         "network: augmentation's numbers do not reach the network",
         "nets/base.py",
-        "emb = emb + self.augment(augment)",
-        "emb = emb + 0 * self.augment(augment)",
+        "else self.augment(augment)",
+        "else 0 * self.augment(augment)",
         "tests/nets/test_contract.py",
     ),
     M(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,14 @@ from sfumato.conditions.vocabulary import AttributeVocabulary
 from sfumato.config.config import Config, difference, digest, from_dict, from_stored, to_dict, to_toml
 from sfumato.config.diffusion import DiffusionConfig
 from sfumato.config.presets import PRESETS, choose, resolve
-from sfumato.diffusion import Cosine, Linear, Shifted, Sigmoid, ZeroTerminalSNR
+from sfumato.diffusion import Cosine, EDMWeight, Linear, LogNormal, Shifted, Sigmoid, ZeroTerminalSNR
+from sfumato.diffusion.chains import LogNoise
 from sfumato.errors import UserError
+from sfumato.exchange import edm
 from sfumato.nets import Interface
 from sfumato.nets.cost import parameters
+from sfumato.nets.preconditioned import PreconditionedConfig
+from sfumato.train.optim import learning_rate
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -82,6 +87,29 @@ def test_settings_of_improved_ddpm(name, millions, steps, dropout, objective, ti
     assert config.diffusion.schedule == Cosine(num_steps=4000)
     assert (config.diffusion.variance, config.diffusion.objective) == ("learned", objective)
     assert to_dict(config)["diffusion"]["timesteps"]["kind"] == timesteps
+
+
+def test_settings_of_edm() -> None:
+    """2206.00364, Table 1 and Appendix F.2, and the defaults of the authors' train.py; the network is the one that
+    their snapshots of DDPM++ are read as."""
+    config = PRESETS["cifar10-edm"].config
+    song = edm._SONG | {"channel_mult": [2, 2, 2], "dropout": 0.13}
+    read = edm._network("SongUNet", song, 32)
+    assert config.net == PreconditionedConfig(replace(read, early_augment=True, first_weights="song"))
+    with torch.device("meta"):
+        assert parameters(config.net.build(config.interface(3))) / 1e6 == pytest.approx(55.7, abs=0.05)
+    assert (config.train.batch, config.train.images, config.train.label_dropout) == (512, 200_000_000, 0.0)
+    optim = config.optim
+    assert (optim.name, optim.lr, optim.beta1, optim.beta2, optim.clip) == ("adam", 1e-3, 0.9, 0.999, None)
+    assert optim.eps * 3 * 32 * 32 == pytest.approx(1e-8)  # of a loss that is summed over an image
+    rates = [learning_rate(optim, n, 512, 200_000_000) for n in (0, 5_000_000, 10_000_000, 199_999_488)]
+    assert rates == pytest.approx([512e-10, 5.000512e-4, 1e-3, 1e-3])
+    halves = [config.ema.decay(n, 512, 200_000_000) for n in (1_000_000, 10_000_000, 200_000_000)]
+    assert halves == pytest.approx([0.5 ** (512 / 50_000), 0.5 ** (512 / 500_000), 0.5 ** (512 / 500_000)])
+    assert (config.augment.p, len(config.augment.kinds), config.data.flip) == (0.12, 6, False)
+    diffusion = config.diffusion
+    assert (diffusion.timesteps, diffusion.weighting) == (LogNormal(-1.2, 1.2), EDMWeight(0.5))
+    assert (diffusion.parameterization, diffusion.schedule) == ("x0", LogNoise(1000, 0.002, 80.0))
 
 
 def test_file_over_preset_and_override_over_file(tmp_path: Path):

@@ -14,6 +14,7 @@ from sfumato.diffusion.objective import (
     P2,
     PUBLISHED_WEIGHT,
     Bound,
+    EDMWeight,
     Hybrid,
     LossHistory,
     MinSNR,
@@ -176,6 +177,7 @@ def test_the_first_steps_floor_is_the_second_steps() -> None:
 WEIGHTS = {
     "min-snr": (MinSNR(5.0), lambda snr: torch.minimum(snr, torch.tensor(5.0)) / snr),
     "p2": (P2(1.0, 0.5), lambda snr: 1 / (1 + snr).sqrt()),
+    "edm": (EDMWeight(0.4), lambda snr: 1 + 1 / (snr * 0.16)),
     "sigmoid": (SigmoidWeight(1.5), lambda snr: 1 / (1 + snr * torch.exp(torch.tensor(-1.5)).double())),
 }
 
@@ -235,6 +237,7 @@ def test_losses_of_eps_do_not_train_where_a_sample_starts(name: str) -> None:
             assert not learns_from_pure_noise(blind, space, schedule)
             assert not learns_from_pure_noise(Hybrid(blind), space, schedule)
             assert learns_from_pure_noise(blind, space, Linear(100))
+        assert learns_from_pure_noise(Weighted(EDMWeight()), space, schedule)  # of x_0, 1 / s^2 there
 
 
 def test_the_published_hybrid_weighs_bits() -> None:

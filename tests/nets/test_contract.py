@@ -24,9 +24,10 @@ SMALL: dict[str, NetworkConfig] = {
     "unet": UNetConfig(base=8, multipliers=(1, 2), blocks=1, attention=(1,), dropout=0.0, groups=4),
     "general": GeneralUNetConfig(
         base=8, multipliers=(1, 2), blocks=1, attention=(1,), groups=4, entrance=12, time_width=10, embedding=20,
-        time_scale=0.5, cosine_first=True, frequency_shift=0, early_condition=True, eps=1e-5, least_group=4,
+        time_scale=0.5, cosine_first=True, frequency_shift=0, early_condition=True, early_augment=True, eps=1e-5,
+        least_group=4,
         scale_shift=True, output_scale=0.7, halving="block", doubling="block", resample_shortcut=True, head_width=4,
-        up_attention="last",
+        up_attention="last", first_weights="song",
     ),
     "general, NCSN++": GeneralUNetConfig(
         base=8, multipliers=(1, 2, 1), blocks=1, attention=(1,), groups=4, time_width=16, output_scale=0.7,

@@ -54,7 +54,7 @@ def test_every_combination_trains_samples_and_is_scored(digits, objective, varia
     assert bool(scored.total.isfinite().all())
 
 
-@pytest.mark.parametrize("kind", ["min-snr", "p2", "sigmoid"])
+@pytest.mark.parametrize("kind", ["min-snr", "p2", "sigmoid", "edm"])
 def test_weighted_losses_train(digits, kind) -> None:
     trainer = Trainer(tiny(diffusion__weighting__kind=kind), digits)
     before = trainer.held_out().held_out.loss.mean()
@@ -151,7 +151,7 @@ def test_times_that_are_not_uniform_have_weights_in_a_bound(digits, objective) -
     config = tiny(**given, diffusion__objective=objective, diffusion__variance="learned")
     u = torch.rand(4000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     t, weights = Trainer(config, digits)._sample_timesteps(u)
-    p = config.diffusion.timesteps.probabilities(5)
+    p = config.diffusion.timesteps.probabilities(config.diffusion.build_schedule())
     torch.testing.assert_close(weights, 1 / (5 * p[(5 * t).round().long() - 1]))
     assert float(weights.mean()) == pytest.approx(1, abs=0.1)
     assert Trainer(tiny(**given), digits)._sample_timesteps(u)[1] is None
@@ -187,11 +187,11 @@ def test_a_reported_loss_is_unbiased_under_importance_sampling(digits) -> None:
         "train__grid_steps": "4",
     }
     means = {}
-    for kind in ("importance", "logit-normal", "uniform"):
+    for kind in ("importance", "logit-normal", "log-normal", "uniform"):
         trainer = Trainer(tiny(**given, diffusion__timesteps__kind=kind), digits)
         losses = [trainer.step().terms.loss.double() for _ in range(60)]
         means[kind] = torch.stack(losses[20:]).flatten()  # the history is full by then
     error = sum(float(v.var()) / len(v) for v in means.values()) ** 0.5
-    for kind in ("importance", "logit-normal"):
+    for kind in ("importance", "logit-normal", "log-normal"):
         assert abs(float(means[kind].mean() - means["uniform"].mean())) < 4 * error
     assert float(means["importance"].var()) < float(means["uniform"].var())

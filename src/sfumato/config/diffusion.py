@@ -48,9 +48,10 @@ class DiffusionConfig:
         variance: of the reverse step: `small`, `large`, or `learned` by a network with twice the channels.
         objective: what is minimised: `simple` (DDPM Eq. 14), `hybrid` (simple, and the bound for the variance alone,
             IDDPM Eq. 16), or `vlb` (the bound).
-        weighting: of the simple loss by noise level, on the error of eps; None is the plain mean in `loss_space`.
-        timesteps: the distribution of t in training: `uniform`, `logit-normal` with `mean` and `std`, or
-            `importance`, by the history of losses (IDDPM Eq. 18), meant for `vlb`.
+        weighting: of the simple loss by noise level: `min-snr`, `p2` and `sigmoid` of the error of eps, `edm` of the
+            error of x_0; None is the plain mean in `loss_space`.
+        timesteps: the distribution of t in training: `uniform`, `logit-normal` with `mean` and `std`, `log-normal` with
+            those of log(sigma / alpha), or `importance`, by the history of losses (IDDPM Eq. 18), meant for `vlb`.
         zero_terminal_snr: rescale the chain so that it ends in pure noise (Lin et al. 2023).
         logsnr_shift: added to every level's logsnr; `diffusion.resolution_shift(size)` gives the usual one.
         loss_space: the parameterisation in which the squared error is taken; None is the network's own, and v for
@@ -99,7 +100,7 @@ class DiffusionConfig:
         if self.objective == "vlb" and (self.weighting is not None or self.loss_space is not None):
             raise ValueError('objective = "vlb" has its own weights and space: leave out weighting and loss_space')
         if self.weighting is not None and self.loss_space is not None:
-            raise ValueError("weighting applies to the error of eps: leave out loss_space, or weighting")
+            raise ValueError("weighting has a loss space of its own: leave out loss_space, or weighting")
 
     def build_schedule(self) -> Schedule:
         """Return the schedule, rescaled and shifted as the configuration says."""

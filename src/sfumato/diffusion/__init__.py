@@ -56,6 +56,7 @@ from sfumato.diffusion.noise import Purpose as Purpose
 from sfumato.diffusion.objective import P2 as P2
 from sfumato.diffusion.objective import WEIGHTINGS as WEIGHTINGS
 from sfumato.diffusion.objective import Bound as Bound
+from sfumato.diffusion.objective import EDMWeight as EDMWeight
 from sfumato.diffusion.objective import Hybrid as Hybrid
 from sfumato.diffusion.objective import MinSNR as MinSNR
 from sfumato.diffusion.objective import Noised as Noised
@@ -109,6 +110,7 @@ from sfumato.diffusion.schedule import resolution_shift as resolution_shift
 from sfumato.diffusion.timesteps import TIMESTEPS as TIMESTEPS
 from sfumato.diffusion.timesteps import Importance as Importance
 from sfumato.diffusion.timesteps import LogitNormal as LogitNormal
+from sfumato.diffusion.timesteps import LogNormal as LogNormal
 from sfumato.diffusion.timesteps import Timesteps as Timesteps
 from sfumato.diffusion.timesteps import Uniform as Uniform
 from sfumato.diffusion.timesteps import sample_timesteps as sample_timesteps

@@ -30,7 +30,7 @@ from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.decoder import Decoder, Discretized
 from sfumato.diffusion.denoiser import Denoiser
 from sfumato.diffusion.likelihood import bound_term
-from sfumato.diffusion.parameterization import Eps, Parameterization, solve, target
+from sfumato.diffusion.parameterization import X0, Eps, Parameterization, solve, target
 from sfumato.diffusion.prediction import Prediction
 from sfumato.diffusion.process import marginal
 from sfumato.diffusion.schedule import Schedule, Time, as_time
@@ -86,12 +86,13 @@ class Simple:
 
 
 class Weighting(Protocol):
-    """A factor of the squared error of eps, by noise level; implementations are frozen values.
+    """A factor of the squared error in `space`, by noise level; implementations are frozen values.
 
     `by_logsnr` says what the loss is an average over: False is over t, True over logsnr, so that the same weights mean
     the same on every schedule (VDM++, 2303.00848, Sec. 2).
     """
 
+    space: ClassVar[Parameterization]
     by_logsnr: ClassVar[bool]
 
     def __call__(self, logsnr: Tensor) -> Tensor:
@@ -103,6 +104,7 @@ class MinSNR:
     """Min-SNR-gamma, min(SNR, gamma) / SNR: less weight at the clean end (Hang et al. 2023, 2303.09556, Eq. 10)."""
 
     gamma: float = 5.0
+    space: ClassVar[Parameterization] = Eps()
     by_logsnr: ClassVar[bool] = False
 
     def __call__(self, logsnr: Tensor) -> Tensor:
@@ -116,6 +118,7 @@ class P2:
 
     k: float = 1.0
     gamma: float = 1.0
+    space: ClassVar[Parameterization] = Eps()
     by_logsnr: ClassVar[bool] = False
 
     def __call__(self, logsnr: Tensor) -> Tensor:
@@ -130,6 +133,7 @@ class SigmoidWeight:
     ]."""
 
     bias: float = 2.0
+    space: ClassVar[Parameterization] = Eps()
     by_logsnr: ClassVar[bool] = True
 
     def __call__(self, logsnr: Tensor) -> Tensor:
@@ -137,23 +141,43 @@ class SigmoidWeight:
         return torch.sigmoid(self.bias - logsnr)
 
 
-WEIGHTINGS: dict[str, type[MinSNR] | type[P2] | type[SigmoidWeight]] = {
+@dataclass(frozen=True)
+class EDMWeight:
+    """SNR + 1 / s^2 = (rho^2 + s^2) / (rho s)^2 of the error of x_0, rho = sigma / alpha, s the deviation of the data
+    (EDM, 2206.00364, Table 1): of data with that deviation, the loss of each level is 1 for the network that returns
+    s^2 / (rho^2 + s^2) of what it sees. Raises ValueError where s is not above 0."""
+
+    sigma_data: float = 0.5
+    space: ClassVar[Parameterization] = X0()
+    by_logsnr: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_data < math.inf:
+            raise ValueError(f"sigma_data = {self.sigma_data}: must be above 0")
+
+    def __call__(self, logsnr: Tensor) -> Tensor:
+        """Return SNR + 1 / s^2."""
+        return logsnr.exp() + self.sigma_data**-2
+
+
+WEIGHTINGS: dict[str, type[MinSNR] | type[P2] | type[SigmoidWeight] | type[EDMWeight]] = {
     "min-snr": MinSNR,
     "p2": P2,
     "sigmoid": SigmoidWeight,
+    "edm": EDMWeight,
 }
 
 
 @dataclass(frozen=True)
 class Weighted:
-    """The squared error of eps times a weight by noise level, the same whatever the network predicts."""
+    """The squared error in the weighting's space times its weight, the same whatever the network predicts."""
 
     weighting: Weighting
 
     def losses(self, prediction: Prediction, noised: Noised) -> Tensor:
-        """Return w(logsnr_t) times the mean over coordinates of (eps^ - eps)^2, (B,), and -1/2 dlogsnr/dt where the
+        """Return w(logsnr_t) times the mean over coordinates of the squared error, (B,), and -1/2 dlogsnr/dt where the
         weighting is by logsnr."""
-        loss = Simple(Eps()).losses(prediction, noised)
+        loss = Simple(self.weighting.space).losses(prediction, noised)
         weight = self.weighting(noised.schedule(noised.t).logsnr)
         if self.weighting.by_logsnr:
             weight = weight * logsnr_rate(noised.schedule, noised.t) / 2

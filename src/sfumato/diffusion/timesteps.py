@@ -6,6 +6,10 @@ distribution (Esser et al. 2024, 2403.03206, Sec. 3.1) concentrates on the level
 
     t = sigmoid(z),    z ~ N(mean, std^2)
 
+A log-normal one (Karras et al. 2022, 2206.00364, Eq. 8 and Table 1) is of the noise itself, the same on every chain,
+
+    log(sigma / alpha) ~ N(mean, std^2)
+
 Each distribution turns a uniform number u into a time by the inverse of its distribution function, so a training stays
 a function of its random keys. Drawing t with probability p_t weights the loss at t by T p_t; an objective whose weights
 matter, such as the bound, divides by that.
@@ -19,14 +23,16 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from sfumato.diffusion.schedule import Schedule
+
 
 class Timesteps(Protocol):
     """A distribution of t on the chain's steps 1/T .. 1; implementations are frozen values."""
 
-    def draw(self, u: Tensor, num_steps: int) -> Tensor:
+    def draw(self, u: Tensor, schedule: Schedule) -> Tensor:
         """Return times, (B,) float64 on the chain's steps, for u (B,) uniform in [0, 1)."""
 
-    def probabilities(self, num_steps: int) -> Tensor:
+    def probabilities(self, schedule: Schedule) -> Tensor:
         """Return the probability of each step 1/T .. 1, (T,) float64."""
 
 
@@ -39,13 +45,13 @@ def sample_timesteps(u: Tensor, num_steps: int) -> Tensor:
 class Uniform:
     """t ~ Uniform{1/T .. 1} (DDPM, Algorithm 1)."""
 
-    def draw(self, u: Tensor, num_steps: int) -> Tensor:
+    def draw(self, u: Tensor, schedule: Schedule) -> Tensor:
         """Return the step that holds u."""
-        return sample_timesteps(u, num_steps)
+        return sample_timesteps(u, schedule.num_steps)
 
-    def probabilities(self, num_steps: int) -> Tensor:
+    def probabilities(self, schedule: Schedule) -> Tensor:
         """Return 1 / T for each step."""
-        return torch.full((num_steps,), 1 / num_steps, dtype=torch.float64)
+        return torch.full((schedule.num_steps,), 1 / schedule.num_steps, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -57,18 +63,53 @@ class LogitNormal:
     std: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.std <= 0:
-            raise ValueError(f"std = {self.std}: must be above 0")
+        _require_width(self.std)
 
-    def draw(self, u: Tensor, num_steps: int) -> Tensor:
+    def draw(self, u: Tensor, schedule: Schedule) -> Tensor:
         """Return the step that holds sigmoid(mean + std Phi^-1(u))."""
-        return sample_timesteps(torch.sigmoid(self.mean + self.std * torch.special.ndtri(u.double())), num_steps)
+        return sample_timesteps(torch.sigmoid(_normal(u, self.mean, self.std)), schedule.num_steps)
 
-    def probabilities(self, num_steps: int) -> Tensor:
+    def probabilities(self, schedule: Schedule) -> Tensor:
         """Return the mass of each step: differences of Phi((logit t - mean) / std)."""
-        edges = torch.arange(num_steps + 1, dtype=torch.float64) / num_steps
+        edges = torch.arange(schedule.num_steps + 1, dtype=torch.float64) / schedule.num_steps
         below: Tensor = torch.special.ndtr((torch.logit(edges) - self.mean) / self.std)
         return below.diff()
+
+
+@dataclass(frozen=True)
+class LogNormal:
+    """log(sigma / alpha) = z for z ~ N(mean, std^2) (EDM, 2206.00364, Eq. 8 and Table 1), rounded to the nearest of the
+    chain's steps; noise beyond its ends counts as its first or last step. Raises ValueError where `std` is not above 0.
+    """
+
+    mean: float = -1.2
+    std: float = 1.2
+
+    def __post_init__(self) -> None:
+        _require_width(self.std)
+
+    def draw(self, u: Tensor, schedule: Schedule) -> Tensor:
+        """Return the step whose log(sigma / alpha) is nearest to mean + std Phi^-1(u), as t counts distance."""
+        steps = (schedule.time(-2 * _normal(u, self.mean, self.std)) * schedule.num_steps).round()
+        return steps.clamp(1, schedule.num_steps) / schedule.num_steps
+
+    def probabilities(self, schedule: Schedule) -> Tensor:
+        """Return the mass of each step: differences of Phi((log(sigma / alpha) - mean) / std) halfway between steps."""
+        halfway = (torch.arange(1, schedule.num_steps, dtype=torch.float64) + 0.5) / schedule.num_steps
+        below = torch.special.ndtr((-schedule(halfway).logsnr / 2 - self.mean) / self.std)
+        ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
+        return torch.cat([ends[:1], below, ends[1:]]).diff()
+
+
+def _require_width(std: float) -> None:
+    if std <= 0:
+        raise ValueError(f"std = {std}: must be above 0")
+
+
+def _normal(u: Tensor, mean: float, std: float) -> Tensor:
+    """The numbers of N(mean, std^2) below which fractions u of it lie."""
+    numbers: Tensor = mean + std * torch.special.ndtri(u.double())
+    return numbers
 
 
 @dataclass(frozen=True)
@@ -76,8 +117,9 @@ class Importance(Uniform):
     """By the losses seen at each t (IDDPM Eq. 18): uniform, then by `objective.LossHistory`; meant for the bound."""
 
 
-TIMESTEPS: dict[str, type[Uniform] | type[LogitNormal] | type[Importance]] = {
+TIMESTEPS: dict[str, type[Uniform] | type[LogitNormal] | type[LogNormal] | type[Importance]] = {
     "uniform": Uniform,
     "logit-normal": LogitNormal,
+    "log-normal": LogNormal,
     "importance": Importance,
 }

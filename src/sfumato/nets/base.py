@@ -37,13 +37,19 @@ class Conditioned(Network):
         Raises:
             UserError: a condition for an unconditional network.
         """
-        emb: Tensor = self.time(time)
-        if augment is not None and self.augment is not None:
-            emb = emb + self.augment(augment)
+        altered = None if augment is None or self.augment is None else self.augment(augment)
+        given = None
         if self.condition is not None:
-            emb = emb + self.condition(condition, emb.shape[0])  # not len, which an export would make a constant
+            given = self.condition(condition, time.shape[0])  # not len, which an export would make a constant
         elif condition is not None:
             raise UserError("the network was trained without labels: leave the label out, or set data.labels=source")
+        return self.with_time(time, altered, given)
+
+    def with_time(self, time: Tensor, altered: Tensor | None, given: Tensor | None) -> Tensor:
+        """Return the sum of the time's vector and those of alteration and condition, (B, width), None for none."""
+        emb: Tensor = self.time(time)
+        for vector in (altered, given):
+            emb = emb if vector is None else emb + vector
         return emb
 
     def draw_weights(self) -> None:

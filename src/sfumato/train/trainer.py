@@ -3,7 +3,7 @@ r"""The state of a training and one step: DDPM's Algorithm 1 with random keys.
 Step k covers the positions n = k B .. (k + 1) B - 1 of the training stream. Everything random about position n is a
 function of n: the image, whether it is mirrored (see `data`), and
 
-    t    = timesteps.draw( uniform(seed, TRAIN_TIME, n), T )
+    t    = timesteps.draw( uniform(seed, TRAIN_TIME, n), schedule )
     eps  = normal(seed, TRAIN_NOISE, n)
     which labels are dropped    from uniform(seed, LABEL_DROPOUT, n)
     how the image is altered    from uniform(seed, AUGMENT, n) and normal(seed, AUGMENT, n)
@@ -271,10 +271,10 @@ class Trainer:
         if self.history is not None:
             return self.history.draw(u)
         diffusion, num_steps = self.config.diffusion, self.schedule.num_steps
-        t = diffusion.timesteps.draw(u, num_steps)
+        t = diffusion.timesteps.draw(u, self.schedule)
         if diffusion.objective == "simple":  # the distribution of t is its weighting
             return t, None
-        return t, 1 / (num_steps * diffusion.timesteps.probabilities(num_steps)[(t * num_steps).round().long() - 1])
+        return t, 1 / (num_steps * diffusion.timesteps.probabilities(self.schedule)[(t * num_steps).round().long() - 1])
 
     def _dropout(self) -> AbstractContextManager[None]:
         """Seed torch's generator for a step's dropout masks, where there are any."""

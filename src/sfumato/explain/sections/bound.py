@@ -85,7 +85,7 @@ def loss_weight(context: Context, steps: Tensor) -> Tensor:
     if isinstance(simple, Bound):
         return bound_weight(context, steps)
     weight = simple.losses(Prediction(x0, one), Noised(zero, zero, zero, t, context.schedule))
-    often = context.model.config.diffusion.timesteps.probabilities(context.total)[steps - 1] * context.total
+    often = context.model.config.diffusion.timesteps.probabilities(context.schedule)[steps - 1] * context.total
     return weight * often
 
 

@@ -5,7 +5,7 @@ levels of residual blocks, some with attention, a stack of skips. They differ in
 `GeneralUNetConfig`:
 
     the time        cosines before sines, another last frequency, another unit, random frequencies (Tancik et al. 2020,
-                    2006.10739), the label added before the dense layers
+                    2006.10739), the label and the alteration added before the dense layers
     a block         scale and shift of the normalised features in place of a sum (Dhariwal and Nichol 2021, 2105.05233,
                     Sec. 3), its output scaled by sqrt(1/2) (Song et al. 2021, 2011.13456, App. H.1)
     halving         a convolution padded on both sides, a mean, or a residual block around a mean (BigGAN's)
@@ -15,6 +15,7 @@ levels of residual blocks, some with attention, a stack of skips. They differ in
                     adds to the output (2011.13456, App. H.1)
     attention       width of a head in place of their number, in other places
     normalisation   eps, at least so many channels a group
+    first weights   the DDPM's, or those of 2011.13456
 
 So an imported network has the modules and the names of `UNet`, and computes exactly what it did where it came from.
 """
@@ -28,9 +29,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sfumato.diffusion.condition import Condition
 from sfumato.nets.base import require
 from sfumato.nets.dropout import dropout
+from sfumato.nets.embedding import AlterationEmbedding
 from sfumato.nets.protocol import Interface
 from sfumato.nets.unet.blocks import Downsample, ResidualBlock, SelfAttention, Upsample, norm_silu, normalised
 from sfumato.nets.unet.filters import Double, Exit, Filter, Halve, ResidualPath, SkipPath
@@ -44,6 +45,9 @@ DOUBLINGS = ("conv", "nearest", "block")
 LAST = ("all", "last")
 WAVES = ("powers", "random")
 ENCODERS, DECODERS = ("plain", "residual", "skip"), ("plain", "skip")
+FIRST_WEIGHTS = ("ddpm", "song")
+_SONG_LAST, _SONG_ATTENTION = 1e-5, 0.1**0.5
+"""Factors of the last layer of every branch, and of queries, keys and values."""
 LARGEST = 65_536
 """A longer row or vector is a mistake."""
 
@@ -60,6 +64,7 @@ class GeneralUNetConfig(UNetConfig):
         cosine_first: the row has its cosines before its sines.
         frequency_shift: the exponents of the row run to h / (h - shift), h half its length.
         early_condition: the condition is added to the time's row, before its dense layers.
+        early_augment: the vector of the alteration too.
         eps: of every normalisation.
         least_group: least channels a group; a narrow normalisation has fewer groups than `groups`.
         scale_shift: the vector scales and shifts the normalised features.
@@ -77,6 +82,8 @@ class GeneralUNetConfig(UNetConfig):
             their sum scaled by sqrt(1/2), and the sum is halved so at the next; or `skip`: the image, halved by `taps`
             alone, is added by a 1x1 convolution.
         decoder: `plain`, or `skip`: each level has an exit of its own, and the output is their sum, doubled by `taps`.
+        first_weights: `ddpm`: the last layer of every branch starts at zero; `song`: at 1e-5 of the usual, and queries,
+            keys and values at sqrt(0.1) of it, as in the code of 2011.13456 and of EDM.
     """
 
     dropout: float = 0.0
@@ -87,6 +94,7 @@ class GeneralUNetConfig(UNetConfig):
     cosine_first: bool = False
     frequency_shift: int = 1
     early_condition: bool = False
+    early_augment: bool = False
     eps: float = 1e-6
     least_group: int = 1
     scale_shift: bool = False
@@ -101,6 +109,7 @@ class GeneralUNetConfig(UNetConfig):
     taps: tuple[int, ...] = (1, 1)
     encoder: str = "plain"
     decoder: str = "plain"
+    first_weights: str = "ddpm"
 
     def __post_init__(self) -> None:
         for name, default in (("entrance", self.base), ("time_width", self.base), ("embedding", 4 * self.base)):
@@ -108,7 +117,8 @@ class GeneralUNetConfig(UNetConfig):
             require(4 <= value <= LARGEST, f"net.{name} is {value}: give a number from 4 to {LARGEST}")
             object.__setattr__(self, name, value)
         choices_of = {"halving": HALVINGS, "doubling": DOUBLINGS, "up_attention": LAST}
-        for name, choices in (choices_of | {"waves": WAVES, "encoder": ENCODERS, "decoder": DECODERS}).items():
+        choices_of |= {"waves": WAVES, "encoder": ENCODERS, "decoder": DECODERS, "first_weights": FIRST_WEIGHTS}
+        for name, choices in choices_of.items():
             value = getattr(self, name)
             require(value in choices, f"net.{name} is '{value}': choose from {', '.join(choices)}")
         require(self.time_width % 2 == 0, f"net.time_width is {self.time_width}: give an even number")
@@ -181,7 +191,7 @@ class GeneralUNetConfig(UNetConfig):
 
 
 class GeneralTime(nn.Module):
-    """The time as a vector: W_2 silu(W_1 (row + condition) + b_1) + b_2, the row with the configuration's waves."""
+    """The time as a vector: W_2 silu(W_1 (row + added) + b_1) + b_2, the row with the configuration's waves."""
 
     def __init__(self, config: GeneralUNetConfig) -> None:
         super().__init__()
@@ -262,6 +272,8 @@ class GeneralUNet(UNet):
         self.time = GeneralTime(config)  # type: ignore[assignment]
         if config.early_condition and interface.vocabulary is not None:
             self.condition = interface.vocabulary.embedding(config.time_width)
+        if config.early_augment and interface.augment:
+            self.augment = AlterationEmbedding(interface.augment, config.time_width)
         image, inner = interface.channels * config.patch**2, config.widths[:-1]
         if config.encoder == "residual":
             paths = zip((image, *inner), inner, strict=False)
@@ -274,15 +286,34 @@ class GeneralUNet(UNet):
         self._initialise()
         for own in self.exits:
             nn.init.zeros_(own.conv.weight)  # type: ignore[arg-type, union-attr]
+        if config.first_weights == "song":
+            self._draw_as_song()
 
-    def embed(self, time: Tensor, condition: Condition | None, augment: Tensor | None) -> Tensor:
-        """Return the vector, (B, embedding); see `Conditioned.embed`."""
-        if not (self.config.early_condition and self.condition is not None):
-            return super().embed(time, condition, augment)
-        emb: Tensor = self.time(time, self.condition(condition, len(time)))
-        if augment is not None and self.augment is not None:
-            emb = emb + self.augment(augment)
-        return F.silu(emb)
+    def _draw_as_song(self) -> None:
+        """Draw the weights that start otherwise in the code of Song et al. and of EDM."""
+        last: list[Tensor] = [self.exit.weight, *(own.conv.weight for own in self.exits)]  # type: ignore[list-item, misc, union-attr]
+        for module in self.modules():
+            if isinstance(module, SelfAttention):
+                last.append(module.out.weight)
+                for part in module.qkv.weight.chunk(3):
+                    nn.init.xavier_uniform_(part, gain=_SONG_ATTENTION)
+            elif isinstance(module, ResidualBlock):
+                last.append(module.conv_2.weight)
+            elif isinstance(module, nn.Embedding):  # a layer whose input is one-hot, times the root of its length
+                nn.init.xavier_uniform_(module.weight, gain=module.num_embeddings**0.5)
+        for weight in last:
+            nn.init.xavier_uniform_(weight, gain=_SONG_LAST)
+        if self.augment is not None:
+            nn.init.xavier_uniform_(self.augment.weight)
+
+    def with_time(self, time: Tensor, altered: Tensor | None, given: Tensor | None) -> Tensor:
+        """Return the sum of the vectors, (B, embedding); see `Conditioned.with_time`."""
+        early, late = list[Tensor](), list[Tensor]()
+        for vector, first in ((altered, self.config.early_augment), (given, self.config.early_condition)):
+            if vector is not None:
+                (early if first else late).append(vector)
+        emb: Tensor = self.time(time, sum(early[1:], early[0]) if early else None)
+        return sum(late, emb)
 
     def way_down(self, x: Tensor, emb: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return the result of the way down and its skips; see `UNet.way_down`."""
