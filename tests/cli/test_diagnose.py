@@ -32,7 +32,7 @@ def test_json_has_every_figure_and_how_it_was_measured(sfumato: Command, labelle
         "as velocity",
     }
     assert set(said["evidence"]["draws"]) == {
-        "ema", "raw", "best", "10 steps", "50 steps", "unclipped", "from data", "no label",
+        "ema", "raw", "best", "5 steps", "50 steps", "unclipped", "from data", "no label",
     }  # fmt: skip
     assert said["evidence"]["labels"]["dropout"] == 0.1
     assert said["evidence"]["data"]["changed"] is False

@@ -16,7 +16,7 @@ from PIL import Image
 
 from sfumato.diffusion import DDIM, SAMPLERS
 from sfumato.generate import pictures
-from sfumato.generate.recipe import AUTO
+from sfumato.generate.recipe import AUTO, VISIBLE_STEPS
 from sfumato.model import load
 
 from .conftest import Command
@@ -98,7 +98,7 @@ def test_default_steps_are_the_papers_or_what_auto_measured(sfumato: Command, pl
     assert [way["steps"] for way in said[:3]] == [50, 50, 10], "the chain has 50 steps"
     assert said[0]["out"] == "plain-ddim-50-seed0.png"
     for way, quality in zip(said[3:], ("best", "fast"), strict=True):
-        assert (way["sampler"], way["steps"], way["grid"]) == (*AUTO[quality], "visible")
+        assert (way["sampler"], way["steps"], way["grid"]) == (AUTO, VISIBLE_STEPS[quality], "visible")
     assert [way["evaluations"] for way in said[:3]] == [50, 50, 20]
 
 

@@ -32,7 +32,7 @@ from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.denoiser import Wrapped
 from sfumato.diffusion.grid import grid_for
 from sfumato.errors import UserError
-from sfumato.generate.recipe import AUTO, FITTED_ON, Recipe, takes
+from sfumato.generate.recipe import AUTO, AUTO_STEPS, FITTED_ON, VISIBLE_STEPS, Recipe, takes
 from sfumato.model import Model, load, save
 
 TINY = {"net.base": "8", "net.groups": "4", "net.multipliers": "1,2", "net.blocks": "1"}
@@ -63,11 +63,13 @@ def test_every_sampler_and_grid_is_resolved_and_built(name: str, grid: str | Non
 
 
 def test_auto_is_what_was_measured(model: Model) -> None:
-    for quality, way in AUTO.items():
-        recipe = Recipe(quality=quality).resolve(model)
-        assert (recipe.sampler, recipe.steps, recipe.grid) == (*way, "visible")
-        other = replace(model.config, diffusion=replace(model.config.diffusion, parameterization="v"))
-        assert Recipe(quality=quality).resolve(replace(model, config=other)).grid == "logsnr"
+    v = replace(model, config=replace(model.config, diffusion=replace(model.config.diffusion, parameterization="v")))
+    for quality, steps in AUTO_STEPS.items():
+        recipe, other = Recipe(quality=quality).resolve(model), Recipe(quality=quality).resolve(v)
+        assert (recipe.sampler, recipe.steps, recipe.grid) == (AUTO, VISIBLE_STEPS[quality], "visible")
+        assert (other.sampler, other.steps, other.grid) == (AUTO, steps, "logsnr")
+        assert Recipe(quality=quality, grid="karras").resolve(model).steps == steps, "a whole grid, as other models'"
+        assert Recipe(quality=quality, grid="visible").resolve(v).steps == VISIBLE_STEPS[quality]
     assert Recipe(steps=7).resolve(model).steps == 7
 
 

@@ -61,8 +61,8 @@ FEWEST = 16
 """With fewer held-out images than this, training images are the probe."""
 ROUNDING = (2 / 255) ** 2 / 12
 """Variance of rounding to bytes: the least variance of a coordinate."""
-FEW, MANY = 10, 250
-"""Numbers of steps to try besides the default."""
+MANY = 250
+"""The largest number of steps to try besides the default and half of it."""
 BATCH = 64
 
 
@@ -291,7 +291,8 @@ def _plan(
     """The arguments of `Bench.sample` by name; each differs from the main model's in one thing."""
     main, default, condition = bench.model, bench.default, bench.condition
     plan = {name: (model, default, condition, False) for name, model in models.items()}
-    for steps in (min(FEW, main.schedule.num_steps), min(many, main.schedule.num_steps)):
+    assert default.steps is not None
+    for steps in (max(1, default.steps // 2), min(many, main.schedule.num_steps)):
         if steps != default.steps:
             plan[f"{steps} steps"] = (main, Recipe(steps=steps).resolve(main), condition, False)
     plan["unclipped"] = (main, Recipe(range="free").resolve(main), condition, False)

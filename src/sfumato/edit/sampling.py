@@ -19,7 +19,7 @@ from torch import Tensor
 from sfumato.diffusion import Denoiser, Noise, Variance
 from sfumato.diffusion.condition import Condition
 from sfumato.errors import UserError
-from sfumato.generate.recipe import Recipe
+from sfumato.generate.recipe import AUTO_STEPS, Recipe
 from sfumato.generate.sample import Report, Sampling, prepare
 from sfumato.model import Model
 
@@ -43,8 +43,11 @@ def prepared(
     model: Model, options: Options, recipe: Recipe = Recipe(), inside: Callable[[Denoiser], Denoiser] | None = None
 ) -> Sampling:
     """Make the recipe of the options, or a default one, ready for a model, with `inside` put around its denoiser,
-    inside of guidance and clipping."""
+    inside of guidance and clipping. `auto` takes its larger number of steps on every grid: an edit begins late on it,
+    or takes gradients."""
     recipe, variance = options.get("recipe", recipe), options.get("variance")
+    if recipe.sampler == "auto":
+        recipe = replace(recipe, steps=recipe.steps or AUTO_STEPS[recipe.quality])
     sampling = prepare(model, recipe, options.get("condition"), variance=variance)
     if inside is None:
         return sampling
