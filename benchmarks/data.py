@@ -3,9 +3,11 @@
     python benchmarks/data.py                                   5,000 files of 64x64, made from the built-in sets
     python benchmarks/data.py --images 2000 --rounds 5 --json data.json
     python benchmarks/data.py --growth 25000 50000 100000 200000      import of so many small files: time, memory, bytes
+    python benchmarks/data.py --processes --rounds 5            import with and without worker processes: seconds
+    python benchmarks/data.py --containers --images 50000       one set of 32x32 in each container: seconds and memory
 
-Everything runs in one process on one core and is counted in that process's own seconds of processor time, which a busy
-machine disturbs least; a round runs every contestant once, in turning order, and ratios are taken within a round. The
+The first runs in one process on one core and counts that process's own seconds of processor time, which a busy machine
+disturbs least; a round runs every contestant once, in turning order, and ratios are taken within a round. The
 peer is its own `Dataset` (Pillow, torchvision's transforms) behind a `DataLoader` as its trainer uses it. Where
 torchvision was built for another torch, its transforms still work: the two operators whose registration fails are
 declared first. Where it isn't installed, the steps are the same ones done with Pillow, and that is said.
@@ -19,6 +21,7 @@ import os
 import resource
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -172,6 +175,77 @@ def growth(place: Path, counts: list[int]) -> Iterator[dict[str, Any]]:
     yield {"a_million_cpu_s": round(1e6 * float(slope)), "from": "a line through the figures above"}
 
 
+ONE = """
+import json, os, resource, sys, tempfile, time
+from pathlib import Path
+from sfumato.config.data import DataConfig
+from sfumato.data import open_source
+from sfumato.data.store.open import open_store
+def used():
+    found = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in found)
+with tempfile.TemporaryDirectory(dir=sys.argv[3]) as cache:
+    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    wall, cpu = time.perf_counter(), used()
+    stored = open_store(open_source(sys.argv[1]), DataConfig(size=(int(sys.argv[2]),) * 2), Path(cache))
+    wall, cpu = time.perf_counter() - wall, used() - cpu
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base
+print(json.dumps({"images": len(stored.digests), "wall_s": wall, "cpu_s": cpu, "added_mb": peak / 1024}))
+"""
+"""Imports a collection in a process of its own and prints seconds and memory."""
+
+
+def imported(collection: Path, side: int, workers: str, tree: Path | None = None) -> dict[str, float]:
+    """Import a collection once with so many processes, "" for as many as it chooses, by the package of a tree."""
+    environment = {**os.environ, "SFUMATO_WORKERS": workers}
+    if tree is not None:
+        environment["PYTHONPATH"] = str(tree / "src")
+    command = [sys.executable, "-c", ONE, str(collection), str(side), str(collection.parent)]
+    result: dict[str, float] = json.loads(
+        subprocess.run(command, env=environment, check=True, capture_output=True).stdout
+    )
+    return result
+
+
+def processes(place: Path, rounds: int, before: Path | None) -> Iterator[dict[str, Any]]:
+    """Import PNGs and photographs with no worker processes and with as many as are chosen, in turning order."""
+    sets = [(f"{count} PNGs of 64x64", count, make_files) for count in (200, 1000, 5000, 20_000)]
+    for name, count, make in [
+        *sets,
+        ("100 JPEGs of 1500x1000", 100, photographs),
+        ("500 JPEGs of 1500x1000", 500, photographs),
+    ]:
+        folder = make(place / name.replace(" ", "-"), count)
+        ways: dict[str, tuple[str, Path | None]] = {"none": ("0", None), "chosen": ("", None)}
+        if before is not None:
+            ways["before"] = ("", before)
+        times: dict[str, list[float]] = {way: [] for way in ways}
+        order = list(ways)
+        for _ in range(rounds):
+            for way in order:
+                times[way].append(imported(folder, SIDE, *ways[way])["wall_s"])
+            order.append(order.pop(0))
+        row: dict[str, Any] = {"set": name} | {f"{way}_s": round(statistics.median(times[way]), 3) for way in ways}
+        for way in list(ways)[1:]:
+            ratios = [none / other for none, other in zip(times["none"], times[way], strict=True)]
+            row[f"{way}_times_faster"] = [round(f(ratios), 2) for f in (statistics.median, min, max)]
+        shutil.rmtree(folder)
+        yield row
+
+
+def photographs(folder: Path, count: int) -> Path:
+    """Write so many JPEGs of 1500x1000, 25 different ones."""
+    folder.mkdir(parents=True)
+    for i in range(count):
+        if i < 25:
+            coarse = np.random.Generator(np.random.SFC64(i)).integers(0, 256, (100, 150, 3), np.uint8)
+            image = Image.fromarray(coarse).resize((1500, 1000), Image.Resampling.BICUBIC)
+            image.save(folder / f"{i:07d}.jpg", quality=90)
+        else:
+            shutil.copy(folder / f"{i % 25:07d}.jpg", folder / f"{i:07d}.jpg")
+    return folder
+
+
 def tiny(i: int) -> Image.Image:
     """A picture of 16x16 that no other number has."""
     return Image.fromarray(np.random.Generator(np.random.SFC64(i)).integers(0, 256, (16, 16, 3), np.uint8))
@@ -188,14 +262,22 @@ def main() -> None:
     options.add_argument("--images", type=int, default=5000, help="files (5000)")
     options.add_argument("--rounds", type=int, default=5, help="timed rounds (5), after one that is not timed")
     options.add_argument("--growth", type=int, nargs="+", help="measure the import of so many files instead")
+    options.add_argument(
+        "--processes", action="store_true", help="measure the import with and without processes instead"
+    )
+    options.add_argument("--before", type=Path, help="with --processes: another checkout, measured beside this one")
     options.add_argument("--json", type=Path, help="also write the result there")
     arguments = options.parse_args()
     torch.set_num_threads(1)
     place = Path(tempfile.mkdtemp(prefix="sfumato-bench-"))
     try:
-        if arguments.growth:
+        if arguments.growth or arguments.processes:
             results = []
-            for row in growth(place, arguments.growth):
+            for row in (
+                growth(place, arguments.growth)
+                if arguments.growth
+                else processes(place, arguments.rounds, arguments.before)
+            ):
                 print(json.dumps(row), flush=True)
                 results.append(row)
         else:

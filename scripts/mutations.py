@@ -984,6 +984,27 @@ MUTATIONS = [
         "tests/ranks/test_world.py",
     ),
     M(
+        "import: processes are started where they save less time than they need",
+        "data/workers.py",
+        "return workers if saved > 2 * START else 0",
+        "return workers if saved > 0 else 0",
+        "tests/data/test_workers.py",
+    ),
+    M(
+        "import: the loading of a decoder counts as the time of the first file",
+        "data/workers.py",
+        "self._done, self._since = 0, now if done else 0.0",
+        "self._done, self._since = 0, now",
+        "tests/data/test_workers.py",
+    ),
+    M(
+        "import: a build that died goes on in the process that may die again",
+        "data/store/build.py",
+        'died = (built / "journal").exists()',
+        "died = False",
+        "tests/data/test_workers.py",
+    ),
+    M(
         "images read together: a part of a dead process is waited for",
         "data/store/parts.py",
         "if late or self._claim(number):",

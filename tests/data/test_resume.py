@@ -53,6 +53,7 @@ def counted(folder: Path) -> tuple[FileSource, list[int]]:
 @pytest.fixture(autouse=True)
 def short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disk, "CHUNK", STEP)
+    monkeypatch.setenv("SFUMATO_WORKERS", "0")  # a build that goes on would start processes
 
 
 def killed(folder: Path, after: int, sign: int = signal.SIGKILL) -> None:

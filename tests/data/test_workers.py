@@ -18,7 +18,7 @@ from sfumato.data.sources.files import FileSource
 from sfumato.data.sources.protocol import Blob, File
 from sfumato.data.store import parts
 from sfumato.data.store.open import open_store
-from sfumato.data.workers import count_workers, run
+from sfumato.data.workers import Pace, most_workers, paying_workers, run
 from sfumato.errors import UserError
 
 from .encode import noise
@@ -140,14 +140,62 @@ def test_processes_that_cannot_start_are_one_line() -> None:
 
 
 def test_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert count_workers(workers.SMALL - 1) == 0
-    assert count_workers(workers.SMALL) >= 1
-    assert count_workers(1, fewest=1) >= 1
+    assert most_workers() >= 1
     monkeypatch.setenv("SFUMATO_WORKERS", "5")
-    assert count_workers(1) == 5
+    assert most_workers() == Pace(1).workers() == 5
     monkeypatch.setenv("SFUMATO_WORKERS", "many")
     with pytest.raises(UserError, match="'many'"):
-        count_workers(1)
+        most_workers()
+
+
+@pytest.mark.parametrize(
+    ("files", "seconds", "cores", "expected"),
+    [
+        (200, 190e-6, 64, 0),  # PNGs of 64x64
+        (5000, 190e-6, 2, 0),
+        (20_000, 190e-6, 2, 0),
+        (200_000, 190e-6, 2, 2),
+        (20_000, 190e-6, 16, 10),
+        (100, 25e-3, 2, 2),  # photographs
+        (20, 25e-3, 2, 0),
+        (500, 25e-3, 1, 0),  # a single core gains nothing
+        (10**6, 40e-6, 64, 0),  # an answer of another process takes longer
+    ],
+)
+def test_processes_start_where_they_save_twice_the_time_that_they_need(
+    files: int, seconds: float, cores: int, expected: int
+) -> None:
+    assert paying_workers(files, seconds, cores) == expected
+
+
+def test_the_time_of_the_first_file_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(workers.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(workers, "most_workers", lambda: 4)
+
+    def counts(seconds: list[float]) -> list[int]:
+        pace = Pace(1000)
+        found = [pace.workers()]
+        for spent in seconds:
+            clock[0] += spent
+            found.append(pace.workers(1))
+        return found
+
+    assert counts([10.0, 1e-3, 1e-3]) == [0, 0, 0, 0]
+    assert counts([1e-3, 0.1, 0.1, 0.1]) == [0, 0, 0, 0, 4]  # after `LOOK`, not before
+    assert counts([1e-3, *[1e-3] * 400, *[0.1] * 4])[-3:] == [0, 0, 4]  # the last files count, not all
+
+
+def test_processes_go_on_where_this_one_stops() -> None:
+    class Soon(Pace):
+        def workers(self, done: int = 0) -> int:
+            self.done = getattr(self, "done", 0) + done
+            return 2 * (self.done == 10)
+
+    files: list[File | str] = [Blob(b"%d" % k) for k in range(60)]
+    files[30] = Blob(b"DIE")
+    found = list(run("deadly:function", b"> ", files, Soon(60)))
+    assert found == ["the decoder crashed" if k == 30 else b"> %d" % k for k in range(60)]
 
 
 # ---- the store's use of them ----
@@ -165,13 +213,16 @@ def in_memory(blobs: list[bytes]) -> FileSource:
 def test_any_number_of_processes_stores_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blobs = [noise(k, 9) if k % 7 else (b"", b"no picture")[k % 2] for k in range(120)]
     found = []
-    for count in ("0", "1", "3"):
-        monkeypatch.setenv("SFUMATO_WORKERS", count)
-        stored = open_store(in_memory(blobs), CONFIG, tmp_path / count)
-        found.append((stored.images.tobytes(), stored.digests, stored.origins, stored.skipped, stored.notes))
-        files = sorted((tmp_path / count).rglob("*.*"))
-        found[-1] += tuple(path.read_bytes() for path in files if path.is_file())
-    assert found[0] == found[1] == found[2]
+    for count in ("0", "1", "3", "chosen"):
+        monkeypatch.setenv("SFUMATO_WORKERS", count if count != "chosen" else "")
+        with monkeypatch.context() as patch:
+            patch.setattr(workers, "LOOK", 0.0)
+            patch.setattr(workers, "paying_workers", lambda files, *others: 2 * (files < 80))
+            stored = open_store(in_memory(blobs), CONFIG, tmp_path / count)
+            found.append((stored.images.tobytes(), stored.digests, stored.origins, stored.skipped, stored.notes))
+            files = sorted((tmp_path / count).rglob("*.*"))
+            found[-1] += tuple(path.read_bytes() for path in files if path.is_file())
+    assert found[0] == found[1] == found[2] == found[3]
     assert len(found[0][3]) == 18
 
 
@@ -181,6 +232,29 @@ def test_a_file_that_kills_its_decoder_is_skipped(monkeypatch: pytest.MonkeyPatc
     stored = open_store(in_memory([b"DIE" if k == 5 else noise(k) for k in range(40)]), CONFIG)
     assert stored.skipped == [("blob 5", "the decoder crashed")]
     assert stored.origins == tuple(f"blob {k}" for k in range(40) if k != 5)
+
+
+CRASHING = """
+import sys
+from pathlib import Path
+from sfumato.config.data import DataConfig
+from sfumato.data.sources.files import folder_source
+from sfumato.data.store import build, parts
+from sfumato.data.store.open import open_store
+import deadly
+build.make_row = lambda picture, form: deadly.os.kill(deadly.os.getpid(), 9)  # no file ends a real decoder
+parts.DECODER = "deadly:decoder"
+print(open_store(folder_source(Path(sys.argv[1])), DataConfig(size=(8, 8))).skipped)
+"""
+
+
+def test_a_build_that_died_goes_on_in_processes_that_may_die(make_folder: MakeFolder, own_cache: Path) -> None:
+    folder = make_folder("set", 20)
+    (folder / "0003.png").write_bytes(b"DIE")
+    command = [sys.executable, "-c", CRASHING, str(folder)]
+    assert subprocess.run(command, capture_output=True).returncode < 0
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert again.stdout.strip() == "[('0003.png', 'the decoder crashed')]"
 
 
 PLAIN = """

@@ -7,6 +7,9 @@ the number of processes; only a few batches are in flight at a time. A process t
 once more; if that one dies too, or a file takes longer than `patience` seconds, at which a worker ends itself, the
 answer says so, and the rest goes on.
 
+Processes take a third of a second to start, and each answer a little to come back. So a `Pace` begins in the calling
+process, without protection, and says by the time that files take there when processes pay for the rest.
+
 A worker is a plain `python` process with pipes, on every system alike. So it inherits no threads, locks or open files,
 and the calling program is not run again. It imports the module of the function `module:name`, calls it with `setup`,
 and what that returns with each file:
@@ -44,12 +47,18 @@ from sfumato.errors import UserError
 
 PATIENCE = 25.0
 """Seconds that a file may take."""
-SMALL = 1000
-"""Fewer files than this are decoded without worker processes, which take a third of a second to start."""
+START = 0.35
+"""Seconds until processes have started."""
+COST = 60e-6
+"""Seconds that the calling process takes for an answer of another."""
+LOOK = 0.25
+"""Seconds of work in the calling process after which a `Pace` decides anew."""
 OFTEN = 0.05
 """Seconds after which answers are sent."""
 
 _PIPE = 2**18
+_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**26)}
+"""Has glibc keep freed memory for the next file; otherwise a photograph takes 1.7 times as long, for faults of pages."""
 _LATE = -signal.SIGALRM if hasattr(signal, "SIGALRM") else 1
 _LENGTH = struct.Struct("<Q")
 _START = """
@@ -61,23 +70,68 @@ main(*sys.argv[2:])
 """
 
 
-def count_workers(files: int, fewest: int = SMALL) -> int:
-    """Return how many processes to use: $SFUMATO_WORKERS, else one a core, and 0 for fewer files than `fewest`; raises
-    `UserError` where that is not a number."""
-    if setting := os.environ.get("SFUMATO_WORKERS"):
-        if not setting.isdecimal():
-            raise UserError(f"SFUMATO_WORKERS is '{setting}': give a number of processes, 0 to use none")
-        return int(setting)
-    if files < fewest:
-        return 0
+def most_workers() -> int:
+    """Return how many processes to use at most: $SFUMATO_WORKERS, else one per core; raises `UserError` where that is
+    not a number."""
+    if (setting := _setting()) is not None:
+        return setting
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _setting() -> int | None:
+    setting = os.environ.get("SFUMATO_WORKERS")
+    if setting and not setting.isdecimal():
+        raise UserError(f"SFUMATO_WORKERS is '{setting}': give a number of processes, 0 to use none")
+    return int(setting) if setting else None
+
+
+def paying_workers(files: int, seconds: float, cores: int) -> int:
+    """Return how many processes to start for files that take so many seconds each in this process; 0 where that does
+    not pay.
+
+    Every core beyond the first is assumed to be half busy. With W processes a file takes (seconds + COST) / ((1 + W) /
+    2), and never less than COST. What they save has to be twice their `START`, and each has that long to work.
+    """
+    workers = min(cores, int(files * seconds / START))
+    saved = files * (seconds - max((seconds + COST) * 2 / (1 + workers), COST))
+    return workers if saved > 2 * START else 0
+
+
+class Pace:
+    """The time that files take in this process, which decides whether other processes are started for the rest.
+
+    Args:
+        files: how many there are.
+        protected: start processes for the first file already, since one of the files may have ended a process.
+    """
+
+    def __init__(self, files: int, protected: bool = False) -> None:
+        self._left, self._since, self._done, setting = files, 0.0, 0, _setting()
+        self._cores = most_workers()
+        self._decided = setting if setting is not None else -(-files // 16) if protected else None
+
+    def workers(self, done: int = 0) -> int:
+        """Count files that were done here since the last call, and return how many processes to start for the others; 0
+        for none now. Time counts from the second call on: what is loaded for the first files does not."""
+        now = time.perf_counter()
+        self._left -= done
+        self._done += done
+        if self._decided is not None:
+            return min(self._decided, self._cores)
+        if not self._since:
+            self._done, self._since = 0, now if done else 0.0
+        elif now - self._since > LOOK and self._done:
+            count = paying_workers(self._left, (now - self._since) / self._done, self._cores)
+            self._done, self._since = 0, now
+            return count
+        return 0
 
 
 def run(
     function: str,
     setup: bytes,
     files: Iterable[File | str],
-    workers: int,
+    workers: int | Pace,
     patience: float = PATIENCE,
     batch: int = 16,
     tries: int = 2,
@@ -88,7 +142,7 @@ def run(
         function: `module:name`; what it returns may raise `Unreadable`.
         setup: its argument in each worker.
         files: read a few batches ahead; a text in place of a file is its answer.
-        workers: processes; 0 runs in this process, without protection from crashes.
+        workers: processes; 0 runs in this process, without protection from crashes, as a `Pace` begins.
         patience: seconds that a file may take.
         batch: files that are sent at once.
         tries: processes that a file may crash before it is skipped.
@@ -97,10 +151,15 @@ def run(
         UserError: processes can't be started.
     """
     items = map(_packed, files)
+    pace, workers = (workers, workers.workers()) if isinstance(workers, Pace) else (None, workers)
     if not workers:
         answer = _loaded(function, setup)
-        yield from (_unpacked(_answer(answer, item)) for item in items)
-        return
+        for item in items:
+            yield _unpacked(_answer(answer, item))
+            if pace and (workers := pace.workers(1)):
+                break
+        else:
+            return
     crew = _Crew(lambda: _Worker(function, setup, patience), workers, tries)
     waiting: deque[Future[list[bytes]]] = deque()
     threads = ThreadPoolExecutor(workers)
@@ -188,7 +247,7 @@ class _Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=_PIPE,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            env={**_MEMORY, **os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )
         pipes = self._process.stdin, self._process.stdout, self._process.stderr
         self._to, self._from, self._begun = (cast(IO[bytes], pipe) for pipe in pipes)

@@ -38,7 +38,7 @@ from sfumato.data.formats.tiff import is_bands
 from sfumato.data.formats.values import FEW, Values
 from sfumato.data.mirror import BILINEAR, THUMB, thumbnail
 from sfumato.data.sources.protocol import File, Picture, Pixels, Source, Unreadable, encoded, files_of
-from sfumato.data.workers import count_workers, run
+from sfumato.data.workers import most_workers, run
 
 RECORDER = "sfumato.inspect.scan:recorder"
 """The workers' function."""
@@ -126,7 +126,7 @@ def _answers(
     if (files := encoded(source)) is None:
         yield from ((i, _read(source, i, look)) for i in indices)
         return
-    count = min(count_workers(len(indices), fewest=1), -(-len(indices) // 16)) if workers is None else workers
+    count = min(most_workers(), -(-len(indices) // 16)) if workers is None else workers
     answers = run(RECORDER, json.dumps(asdict(look)).encode(), files_of(files, indices), count)
     for i, answer in zip(indices, answers, strict=True):
         yield i, answer if isinstance(answer, str) else (np.frombuffer(answer, RECORD)[0], files.labels[i][0])

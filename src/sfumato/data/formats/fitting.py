@@ -27,7 +27,6 @@ is full. Other bands stay as they are.
 from __future__ import annotations
 
 import hashlib
-import json
 import struct
 from dataclasses import dataclass, replace
 from typing import Any
@@ -44,7 +43,7 @@ _KINDS = {np.dtype(np.uint8): "8", np.dtype(np.uint16): "16", np.dtype(np.float3
 _GREATEST = {"8": 255, "16": 65535}
 _LUMA = np.array([19595, 38470, 7471], np.uint32)
 """BT.601's weights in parts of 65536, as Pillow has them."""
-_HEAD = struct.Struct("<?HBHfI32s")
+_HEAD = struct.Struct("<?HBHd32s")
 FACTS = (
     "enlarged", "animated", "resampled", "composited", "greyed", "filled", "clamped", "converted", "unconverted",
 )  # fmt: skip
@@ -109,17 +108,16 @@ class Row:
 
     def pack(self) -> bytes:
         """Return the row as bytes, which `unpack` reads."""
-        values = json.dumps(self.values.plain()).encode()
         facts = sum(1 << FACTS.index(fact) for fact in self.facts)
-        numbers = facts, DEPTHS.index(self.kind), self.channels, self.lost, len(values)
-        return _HEAD.pack(self.grey, *numbers, self.digest) + values + self.planes
+        numbers = facts, DEPTHS.index(self.kind), self.channels, self.lost
+        return b"".join([_HEAD.pack(self.grey, *numbers, self.digest), self.values.pack(), self.planes])
 
     @classmethod
     def unpack(cls, data: bytes) -> Row:
         """Return what `pack` packed."""
-        grey, facts, kind, channels, lost, length, digest = _HEAD.unpack_from(data)
-        values = Values.from_plain(json.loads(data[_HEAD.size : _HEAD.size + length]))
-        names = tuple(name for k, name in enumerate(FACTS) if facts >> k & 1)
+        grey, facts, kind, channels, lost, digest = _HEAD.unpack_from(data)
+        values, length = Values.unpack(memoryview(data)[_HEAD.size :])
+        names = tuple(name for k, name in enumerate(FACTS) if facts >> k & 1) if facts else ()
         return cls(data[_HEAD.size + length :], digest, grey, names, lost, values, DEPTHS[kind], channels)
 
 

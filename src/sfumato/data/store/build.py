@@ -11,8 +11,9 @@ again and brings all of them to 8 bits.
 
 A range by percentiles is taken from some pictures' values (`percentiles`) before the first is decoded for the store.
 
-Encoded files are decoded in processes (`workers`) where there are many, and those of other processes that want the same
-store help (`parts`).
+Encoded files are decoded in this process first, and in others (`workers`) as soon as the time that they take shows that
+it pays; those of other processes that want the same store help then (`parts`). A build that goes on from one that died
+uses them at once, since one of the files may have ended it.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from sfumato.data.store import format as disk
 from sfumato.data.store import parts
 from sfumato.data.store.format import Chunk, Plan, append, chunks, header, load, plan_of, row_digest, write_index
 from sfumato.data.store.percentiles import percentile_range
-from sfumato.data.workers import count_workers, reason_of
+from sfumato.data.workers import Pace, most_workers, reason_of
 from sfumato.errors import UserError, plural
 from sfumato.files import sync
 
@@ -75,14 +76,15 @@ def build(source: Source, config: DataConfig, entry: Path, on_progress: Progress
     slot = entry.parent
     slot.mkdir(parents=True, exist_ok=True)
     files = encoded(source)
-    workers = 0 if files is None else count_workers(len(source))
+    workers = 0 if files is None else most_workers()
     with contextlib.ExitStack() as held:
         if (built := parts.claim(entry, files, workers, on_progress, held)) is None:
             return
         try:
+            died = (built / "journal").exists()
             plan = _plan(built, source, config)
             try:
-                counts = _write_rows(built, source, plan, on_progress)
+                counts = _write_rows(built, source, plan, on_progress, died)
             except _Mixed:
                 note = "some pictures have 8 bits and others more, or floats: all were converted to 8"
                 plan = _begun(built, Plan(plan.size, replace(plan.form, depth="8"), [*plan.notes, note]))
@@ -169,18 +171,22 @@ def decoder(setup: bytes) -> Callable[[File], bytes]:
 
 
 def _answers(
-    source: Source, form: Form, first: int, built: Path
+    source: Source, form: Form, first: int, built: Path, died: bool
 ) -> Iterator[tuple[Row | str, tuple[float, ...], str | None]]:
     """Yield each picture's row, or why there is none, its condition and its caption, from `first` on."""
-    workers = 0 if (files := encoded(source)) is None else count_workers(len(source) - first)
-    if files is not None and workers:
-        batch = max(1, min(_TOGETHER, _BATCH_BYTES // (3 * math.prod(form.size))))
-        shared = parts.Shared(json.dumps(asdict(form)), first, len(source), batch)
-        for i, row in enumerate(parts.lead(built, shared, files, workers), first):
-            yield row if isinstance(row, str) else Row.unpack(row), *files.labels[i]
+    files, groups = encoded(source), _groups(source, first)
+    pace = None if files is None else Pace(len(source) - first, died)
+    workers = pace.workers() if pace else 0
+    while not workers and (group := next(groups, None)):
+        yield from [_made(picture, form) for picture in group]
+        first += len(group)
+        workers = pace.workers(len(group)) if pace else 0
+    if files is None or not workers:
         return
-    for pictures in _groups(source, first):
-        yield from [_made(picture, form) for picture in pictures]
+    batch = max(1, min(_TOGETHER, _BATCH_BYTES // (3 * math.prod(form.size))))
+    shared = parts.Shared(json.dumps(asdict(form)), first, len(source), batch)
+    for i, row in enumerate(parts.lead(built, shared, files, workers), first):
+        yield row if isinstance(row, str) else Row.unpack(row), *files.labels[i]
 
 
 def _groups(source: Source, first: int) -> Iterator[list[Picture | str]]:
@@ -197,7 +203,8 @@ def _groups(source: Source, first: int) -> Iterator[list[Picture | str]]:
         if len(group) == _TOGETHER or size > _BATCH_BYTES:
             yield group
             group, size = [], 0
-    yield group
+    if group:
+        yield group
 
 
 def _made(picture: Picture | str, form: Form) -> tuple[Row | str, tuple[float, ...], str | None]:
@@ -210,7 +217,7 @@ def _made(picture: Picture | str, form: Form) -> tuple[Row | str, tuple[float, .
         return reason_of(error), (), None
 
 
-def _write_rows(built: Path, source: Source, plan: Plan, on_progress: Progress) -> Counter[str]:
+def _write_rows(built: Path, source: Source, plan: Plan, on_progress: Progress, died: bool = False) -> Counter[str]:
     """Decode the pictures without a row and append their rows; raises `UserError` where nothing could be read, and
     `_Mixed`."""
     path, fault = built / "images.npy", ("", "")
@@ -218,7 +225,7 @@ def _write_rows(built: Path, source: Source, plan: Plan, on_progress: Progress) 
     with path.open("r+b", buffering=_BUFFER) as file:
         total, chunk, described = _resumed(built, file, plan), Chunk(), list[Values]()
         for i, (row, condition, caption) in enumerate(
-            _answers(source, plan.form, total["pictures"], built), total["pictures"]
+            _answers(source, plan.form, total["pictures"], built, died), total["pictures"]
         ):
             row = row if isinstance(row, str) else _accepted(row, plan, file)
             chunk.counts["pictures"] += 1

@@ -17,7 +17,7 @@ from sfumato.data.formats.decode import read_picture
 from sfumato.data.formats.fitting import read_values
 from sfumato.data.formats.values import SAMPLE
 from sfumato.data.sources.protocol import File, Picture, Source, Unreadable, encoded, files_of
-from sfumato.data.workers import count_workers, run
+from sfumato.data.workers import Pace, run
 from sfumato.errors import UserError
 
 PICTURES = 1000
@@ -55,7 +55,7 @@ def _values(picture: Picture, background: str, nodata: float | None) -> NDArray[
 def _samples(source: Source, indices: list[int], config: DataConfig) -> Iterator[NDArray[np.float32]]:
     if (files := encoded(source)) is not None:
         setup = json.dumps([config.background, config.hole]).encode()
-        for answer in run(SAMPLER, setup, files_of(files, indices), count_workers(len(source))):
+        for answer in run(SAMPLER, setup, files_of(files, indices), Pace(len(indices))):
             yield np.zeros(0, np.float32) if isinstance(answer, str) else np.frombuffer(answer, np.float32)
         return
     for i in indices:
