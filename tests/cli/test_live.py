@@ -113,5 +113,16 @@ def test_nothing_is_said_of_the_speed_of_a_run_that_was_interrupted_or_ended_ear
 def test_a_correction_is_said(progress: Progress) -> None:
     longer = Replanned(80, Plan(1600, 200, 8, 6, 4, images_per_second=40.0), 800)
     assert remark(progress, longer) == "at 40 images/s: 1,600 images instead of 800, to keep the budget"
-    fewer = Replanned(80, Plan(800, 100, 8, 1, 0, images_per_second=4.0), 800)
-    assert "1 sample grid and 0 held-out losses in all" in str(remark(progress, fewer))
+    looks = Replanned(88, Plan(1600, 200, 8, 1, 0, images_per_second=40.0), 1600)
+    assert remark(progress, looks) is None
+
+
+def test_a_correction_is_said_when_it_is_a_tenth_from_the_last_one_that_was(progress: Progress) -> None:
+    said, former = [], 800
+    remark(progress, Started(Plan(800, 100, 8, 0, 0), 0))
+    for steps in (105, 110, 112, 122, 124, 111):
+        line = remark(progress, Replanned(80, Plan(8 * steps, steps, 8, 0, 0, images_per_second=40.0), former))
+        said.append(line and line.split(": ")[1].split(",")[0])
+        former = 8 * steps
+    one, other = "896 images instead of 800", "888 images instead of 992"
+    assert said == [None, None, one, None, "992 images instead of 896", other]

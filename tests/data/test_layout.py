@@ -239,6 +239,19 @@ def test_a_named_file_is_looked_for_at_the_images_too(
     assert [a.name for a in opened(source, labels="more.csv", attributes=("hat",)).attributes] == ["hat"]
     with pytest.raises(UserError, match=r"there is no 'none\.csv' in the working folder, nor at the images"):
         opened(source, labels="none.csv")
+    with pytest.raises(UserError, match=r"did you mean '\S*more\.csv'\?"):
+        opened(source, labels=str(tmp_path / "mroe.csv"))
+    (tmp_path / "elsewhere" / "ages.csv").write_text(TABLE)
+    with pytest.raises(UserError, match=r"did you mean 'ages\.csv'\?"):
+        opened(source, labels="agse.csv")
+
+
+def test_a_misspelt_file_is_looked_for_among_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    source = as_folder(tmp_path, {**pictures(["x/1.png", "x/2.png"]), "hairs.csv": TABLE.encode()})
+    with pytest.raises(UserError, match=r"did you mean '\S+hairs\.csv'\?"):
+        opened(source, labels="hair.csv")
 
 
 def test_the_working_folder_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -212,7 +212,9 @@ def test_the_diagnosis_is_that_of_the_command(report: Report, context: Context) 
     findings = conclude(evidence)
     figure = found(report, "diagnosis")
     said = as_json(evidence, observe(evidence), findings)["verdict"]
-    assert figure.findings == (said[0].upper() + said[1:],)
+    num = context.effort.diagnosed
+    assert figure.findings == (f"{said[0].upper()}{said[1:]} This is from {num} samples of each kind.",)
+    assert f"from {num} samples of each kind" in figure.caption
     assert [each["text"] for each in figure.data["findings"]] == [each.sentence for each in findings]
     assert figure.data["findings"][0]["level"] >= 2, "five steps are too few"
     assert figure.data["findings"][0]["commands"]

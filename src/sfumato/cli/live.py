@@ -41,6 +41,8 @@ View = Callable[[Event], None]
 
 SECONDS = 5.0
 """Seconds between two plain lines."""
+MENTION = 0.1
+"""Fraction of the length by which a corrected one differs from the one that was said last, where it is said."""
 OFF = 0.1
 """Fraction of the planned time by which a run may end earlier or later without a remark."""
 
@@ -100,12 +102,13 @@ def viewing(run: Run, title: str, as_json: bool) -> Iterator[View]:
 def remark(progress: Progress, event: Event) -> str | None:
     """Return the line that an event gets in every view, if any."""
     if isinstance(event, Started):
+        progress.announced = progress.planned
         start = f"resuming at {event.resumed_at:,}" if event.resumed_at else "training"
         rate = f", planned from {event.plan.images_per_second:,.0f} images/s" if event.plan.images_per_second else ""
         until = f", {duration(event.plan.seconds)} in all" if event.plan.seconds else ""
         return f"{start}: {plural(progress.planned, 'image')} in steps of {event.plan.batch}{rate}{until}"
     if isinstance(event, Replanned):
-        return _correction(event)
+        return _correction(progress, event)
     if isinstance(event, Initialised):
         return f"begun with {event.source}: {event.taken}"
     if isinstance(event, Changed):
@@ -137,18 +140,18 @@ def _duration(progress: Progress, event: Finished) -> str:
     return f"{duration(spent)} instead of {duration(plan.seconds)}: it was {pace} than when the speed was measured"
 
 
-def _correction(event: Replanned) -> str:
-    """Say how the plan was corrected."""
+def _correction(progress: Progress, event: Replanned) -> str | None:
+    """Say how the plan was corrected; nothing where the length is within `MENTION` of the one that was said last."""
     plan, batch = event.plan, event.plan.batch
-    images, former = plan.steps * batch, -(-event.former // batch) * batch
+    images, former = plan.steps * batch, progress.announced or -(-event.former // batch) * batch
     if plan.asked and plan.since == event.images:
         again = "; the learning rate rises again and decays over what is added" if plan.start else ""
+        progress.announced, former = images, -(-event.former // batch) * batch
         return f"going on to {images:,} images instead of {former:,}{again}"
-    speed = f"{plan.images_per_second:,.0f} images/s"
-    if images == former:
-        looks = f"{plural(plan.grids, 'sample grid')} and {plural(plan.held_outs, 'held-out loss')} in all"
-        return f"at {speed} the budget runs out: {looks}, at the same length"
-    return f"at {speed}: {images:,} images instead of {former:,}, to keep the budget"
+    if abs(images - former) <= MENTION * former:
+        return None
+    progress.announced = images
+    return f"at {plan.images_per_second:,.0f} images/s: {images:,} images instead of {former:,}, to keep the budget"
 
 
 def _lines(progress: Progress) -> View:

@@ -29,7 +29,7 @@ import numpy as np
 
 from sfumato.data.labels import CAPTIONS, MOST_VALUES, Cells, chosen_index, column, from_columns, joined, remarks
 from sfumato.data.sources.protocol import Beside, File, Labels, Source, Unreadable, folder_of, layout_of, printable
-from sfumato.errors import UserError, plural
+from sfumato.errors import UserError, plural, similar
 from sfumato.files import read_regular
 
 MOST_BYTES, MOST_ROWS = 512 * 2**20, 1_000_000
@@ -59,10 +59,11 @@ def check_labels(name: str, source: Source) -> None:
         raise unlabelled(source)
     if name in ("none", "source") or any(table.origin == printable(name) for table in layout_of(source).tables):
         return
-    if not label_file(name, source).exists():
+    if not (path := label_file(name, source)).exists():
+        near = similar(path) or ("" if path.is_absolute() else similar((folder_of(source) or Path(source.name)) / path))
         raise UserError(
             f"data.labels: there is no '{printable(name)}' in the working folder, nor at the images in "
-            f"'{source.name}': give none, source or the path of a CSV or JSON Lines file"
+            f"'{source.name}': give none, source or the path of a CSV or JSON Lines file{printable(near)}"
         )
 
 

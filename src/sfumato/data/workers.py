@@ -58,7 +58,7 @@ OFTEN = 0.05
 
 _PIPE = 2**18
 _MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**26)}
-"""Has glibc keep freed memory for the next file; otherwise a photograph takes 1.7 times as long, for faults of pages."""
+"""Has glibc keep freed memory for the next file; otherwise a photograph takes 1.7 times as long, for page faults."""
 _LATE = -signal.SIGALRM if hasattr(signal, "SIGALRM") else 1
 _LENGTH = struct.Struct("<Q")
 _START = """

@@ -96,7 +96,7 @@ def open_target(
     try:
         conditions = model.vocabulary.recode(images.conditions, images.vocabulary)
     except UserError as error:
-        raise UserError(f"{images.source_name} has other labels than the model ({error}): give other --data") from None
+        raise UserError(f"{images.source_name} has other labels than {source} ({error}): give other --data") from None
     return Target(model, replace(images, vocabulary=model.vocabulary, conditions=conditions), data is None)
 
 

@@ -42,6 +42,7 @@ class Progress:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.plan: Plan | None = None
+        self.announced = 0  # the planned length that the user was last told
         self.images = 0
         self.last_loss = self.grad_norm = self.lr = 0.0
         self.recent = RecentLoss()

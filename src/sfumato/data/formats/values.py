@@ -124,9 +124,10 @@ class Values:
     @classmethod
     def unpack(cls, data: bytes | memoryview) -> tuple[Values, int]:
         """Return what `pack` put at the beginning of these bytes, and how many bytes that are."""
-        *numbers, length = _NUMBERS.unpack_from(data)
+        numbers = _NUMBERS.unpack_from(data)
+        length = numbers[-1]
         few = None if length < 0 else struct.unpack_from(f"<{length}d", data, _NUMBERS.size)
-        return cls(*numbers, few), _NUMBERS.size + 8 * max(0, length)
+        return cls(*numbers[:-1], few), _NUMBERS.size + 8 * max(0, length)
 
 
 def _ends(different: NDArray[Any]) -> tuple[float, float, float, float]:

@@ -34,7 +34,7 @@ def collect(context: Context) -> Figure:
 def figure(context: Context, evidence: Evidence, findings: tuple[Finding, ...]) -> Figure:
     """Return the figure of a diagnosis."""
     (_, rows), (_, times, errors) = beside(evidence), ratios(evidence)
-    said = verdict(evidence, observe(evidence), findings)
+    num, said = context.effort.diagnosed, verdict(evidence, observe(evidence), findings)
     named = {finding.cause for finding in findings}
     return Figure(
         name="diagnosis",
@@ -42,7 +42,8 @@ def figure(context: Context, evidence: Evidence, findings: tuple[Finding, ...]) 
         caption="Images are sampled with each of the run's weights, with few and with many steps, from noise and from "
         "noised training images, and compared with the data. Each finding is a fact of the run, or an experiment that "
         "differs in one thing alone. The chart shows the error of the network's guess at the image, divided by that "
-        "of the best guess that looks at each pixel alone: below 1 the network has learned something.",
+        "of the best guess that looks at each pixel alone: below 1 the network has learned something. The findings are "
+        f"from {num} samples of each kind; the command below takes 64, and its advice counts where the two differ.",
         data={
             "findings": [
                 {
@@ -60,8 +61,8 @@ def figure(context: Context, evidence: Evidence, findings: tuple[Finding, ...]) 
             "errors": [[name, values] for name, values in errors],
         },
         code=("diagnose.causes.conclude", "diagnose.measurements.Bench.reading"),
-        made=f"{context.effort.diagnosed} samples of each kind in at most {STEPS} steps, which is less certain than "
+        made=f"{num} samples of each kind in at most {STEPS} steps, which is less certain than "
         "the 64 samples in at most 250 steps of the command",
         command=f"sfumato diagnose {context.command}",
-        findings=(said[0].upper() + said[1:],),
+        findings=(f"{said[0].upper()}{said[1:]} This is from {num} samples of each kind.",),
     )
