@@ -16,6 +16,7 @@ declared first. Where it isn't installed, the steps are the same ones done with 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import resource
@@ -23,8 +24,10 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -233,6 +236,40 @@ def processes(place: Path, rounds: int, before: Path | None) -> Iterator[dict[st
         yield row
 
 
+def containers(place: Path, count: int) -> Iterator[dict[str, Any]]:
+    """Import the same pictures of 32x32 from each kind of container, in one process, and read the PNGs by the peer's
+    loader; memory is what it adds to that of the started program."""
+    folder = make_files(place / "folder", count, 32)
+    files = sorted(folder.iterdir())
+    images = np.stack([np.array(Image.open(path)) for path in files])
+    np.save(place / "array.npy", images)
+    np.savez(place / "array.npz", images=images)
+    np.savez_compressed(place / "packed.npz", images=images)
+    (place / "cifar").mkdir()
+    rows = np.concatenate([np.zeros((count, 1), np.uint8), images.transpose(0, 3, 1, 2).reshape(count, -1)], axis=1)
+    for k, part in enumerate(np.array_split(rows, 5), 1):
+        (place / "cifar" / f"data_batch_{k}.bin").write_bytes(part.tobytes())
+    with zipfile.ZipFile(place / "files.zip", "w") as archive, tarfile.open(place / "files.tar", "w") as tar:
+        for path in files:
+            archive.write(path, path.name)
+            tar.add(path, path.name)
+    names = ["folder", "files.zip", "files.tar", "array.npy", "array.npz", "packed.npz", "cifar"]
+    if importlib.util.find_spec("pyarrow"):
+        import pyarrow
+        import pyarrow.parquet
+
+        table = pyarrow.table({"image": [path.read_bytes() for path in files]})
+        pyarrow.parquet.write_table(table, place / "files.parquet")
+        names.append("files.parquet")
+    dataset, what = peer_dataset(folder)
+    begun = time.perf_counter()
+    sum(len(batch) for batch in DataLoader(dataset, batch_size=BATCH, shuffle=True, num_workers=0))
+    yield {"container": f"peer's loader of the folder, once ({what})", "wall_s": round(time.perf_counter() - begun, 2)}
+    for name in names:
+        found = imported(place / name, 32, "0")
+        yield {"container": name} | {key: round(value, 2) for key, value in found.items()}
+
+
 def photographs(folder: Path, count: int) -> Path:
     """Write so many JPEGs of 1500x1000, 25 different ones."""
     folder.mkdir(parents=True)
@@ -266,18 +303,22 @@ def main() -> None:
         "--processes", action="store_true", help="measure the import with and without processes instead"
     )
     options.add_argument("--before", type=Path, help="with --processes: another checkout, measured beside this one")
+    options.add_argument("--containers", action="store_true", help="measure the import from each container instead")
     options.add_argument("--json", type=Path, help="also write the result there")
     arguments = options.parse_args()
     torch.set_num_threads(1)
     place = Path(tempfile.mkdtemp(prefix="sfumato-bench-"))
     try:
-        if arguments.growth or arguments.processes:
+        rows = None
+        if arguments.growth:
+            rows = growth(place, arguments.growth)
+        elif arguments.processes:
+            rows = processes(place, arguments.rounds, arguments.before)
+        elif arguments.containers:
+            rows = containers(place, arguments.images)
+        if rows is not None:
             results = []
-            for row in (
-                growth(place, arguments.growth)
-                if arguments.growth
-                else processes(place, arguments.rounds, arguments.before)
-            ):
+            for row in rows:
                 print(json.dumps(row), flush=True)
                 results.append(row)
         else:

@@ -149,6 +149,19 @@ def test_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
+    ("quota", "expected"), [("200000 100000\n", 2), ("250000 100000\n", 3), ("max 100000\n", 8), ("50000 100000", 1)]
+)
+def test_a_container_has_a_process_for_each_core_that_it_may_use(
+    quota: str, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers.os, "sched_getaffinity", lambda pid: range(8), raising=False)
+    monkeypatch.setattr(workers, "_QUOTA", tmp_path / "cpu.max")
+    assert most_workers() == 8
+    (tmp_path / "cpu.max").write_text(quota)
+    assert most_workers() == expected
+
+
+@pytest.mark.parametrize(
     ("files", "seconds", "cores", "expected"),
     [
         (200, 190e-6, 64, 0),  # PNGs of 64x64

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from sfumato.conditions.attributes import Attribute
 from sfumato.conditions.table import Attributes
 from sfumato.conditions.vocabulary import AttributeVocabulary
 from sfumato.errors import UserError
+from sfumato.evaluate import target
 from sfumato.evaluate.results import results_folder
 
 KIND, AGE = Attribute("kind", ("a", "b", "c")), Attribute("age", mean=40.0, std=10.0)
@@ -54,3 +56,13 @@ def test_results_lie_in_the_run_or_beside_the_file(tmp_path: Path) -> None:
     (tmp_path / "run" / "config.toml").touch()
     assert results_folder(weights) == tmp_path / "run" / "evaluation"
     assert results_folder(tmp_path / "a.safetensors") == tmp_path / "evaluation"
+
+
+def test_the_model_whose_labels_differ_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two models can be compared, so the message says which one is meant."""
+    images = SimpleNamespace(vocabulary=AttributeVocabulary((AGE,)), conditions=Attributes(torch.zeros(3, 1)))
+    images.source_name = "others"
+    monkeypatch.setattr(target, "load", lambda *words: SimpleNamespace(vocabulary=MODEL))
+    monkeypatch.setattr(target, "_open", lambda *words: images)
+    with pytest.raises(UserError, match=r"others has other labels than runs/b \(they have age, and"):
+        target.open_target(Path("runs/b"), data="others")

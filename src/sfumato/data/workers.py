@@ -56,6 +56,8 @@ LOOK = 0.25
 OFTEN = 0.05
 """Seconds after which answers are sent."""
 
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""Microseconds of processor time that a container may use, and in how many."""
 _PIPE = 2**18
 _MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**26)}
 """Has glibc keep freed memory for the next file; otherwise a photograph takes 1.7 times as long, for page faults."""
@@ -71,11 +73,15 @@ main(*sys.argv[2:])
 
 
 def most_workers() -> int:
-    """Return how many processes to use at most: $SFUMATO_WORKERS, else one per core; raises `UserError` where that is
-    not a number."""
+    """Return how many processes to use at most: $SFUMATO_WORKERS, else one per core, as far as a container may use the
+    cores; raises `UserError` where that is not a number."""
     if (setting := _setting()) is not None:
         return setting
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # no control groups, or "max": no limit
+        quota, period = map(int, _QUOTA.read_text("ascii").split())
+        return min(cores, -(-quota // period))
+    return cores
 
 
 def _setting() -> int | None:
