@@ -127,7 +127,7 @@ class Values:
         numbers = _NUMBERS.unpack_from(data)
         length = numbers[-1]
         few = None if length < 0 else struct.unpack_from(f"<{length}d", data, _NUMBERS.size)
-        return cls(*numbers[:-1], few), _NUMBERS.size + 8 * max(0, length)
+        return cls(*(*numbers[:-1], few)), _NUMBERS.size + 8 * max(0, length)
 
 
 def _ends(different: NDArray[Any]) -> tuple[float, float, float, float]:
