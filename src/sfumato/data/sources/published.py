@@ -157,7 +157,7 @@ def _cifar(images: Pixels, labels: dict[str, NDArray[np.integer]], names: dict[s
             raise UserError(f"the batches in '{shown}' have labels beyond the {len(texts)} names of {key}")
         attributes.append(Attribute(key, tuple(printable(text) for text in texts)))
         columns.append(own.astype(np.float32))
-    pixels = np.ascontiguousarray(images.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+    pixels = images.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # no copy: the set is in memory twice already
     return Arrays(pixels, Labels(tuple(attributes), np.stack(columns, 1)))
 
 
