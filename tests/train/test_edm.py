@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,26 @@ def test_loss_and_gradient_are_those_of_edm(tmp_path: Path) -> None:
     torch.testing.assert_close(
         net.inner.entrance.weight.grad, theirs.model.enc["8x8_conv"].weight.grad, rtol=1e-3, atol=1e-5
     )
+
+
+def test_the_preset_goes_on_from_a_published_network(digits, tmp_path: Path) -> None:
+    """All of its weights fit but those of the alterations, which a snapshot's network is read without."""
+    settings = {"model_channels": 32, "channel_mult": [2, 2], "num_blocks": 1, "attn_resolutions": [4]}
+    theirs = layouts_edm.EDMPrecond("SongUNet", 8, 1, **settings)
+    randomise(theirs)
+    layouts_edm.snapshot(tmp_path / "x.pkl", theirs)
+    donor = write_model(read_model(tmp_path / "x.pkl"), tmp_path / "x.safetensors")
+    same = {
+        "base": "32",
+        "multipliers": "2,2",
+        "groups": "32",
+        "entrance": "32",
+        "time_width": "32",
+        "embedding": "128",
+    }
+    config = small(**{f"net.inner.{name}": value for name, value in same.items()}, **{"data.labels": "none"})
+    taken = Trainer(config, replace(digits, vocabulary=None, conditions=None)).begin_with(donor)
+    assert (taken.new, taken.left) == (("inner.augment.weight",), ())
 
 
 def test_a_step_trains_on_that_loss_with_labels_and_alterations(digits) -> None:
