@@ -14,6 +14,7 @@ import contextlib
 import os
 import re
 import shlex
+import subprocess
 import sys
 import tempfile
 import traceback
@@ -22,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sfumato.cli.main import check_command
-from sfumato.errors import UserError
+from sfumato.errors import UserError, plural
 
 ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)[^)]*\)")
@@ -31,10 +32,13 @@ FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```\s*$", re.MULTILINE | re.DOTALL)
 
 def main(names: list[str]) -> int:
     documents = [Path(n).resolve() for n in names] or sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-    problems = [f"{d.relative_to(ROOT)}: {p}" for d in documents for p in check(d)]
+    if len(documents) > 1:  # each in a process of its own: an example may register something
+        return max(subprocess.run([sys.executable, __file__, str(each)]).returncode for each in documents)
+    (document,) = documents
+    problems = list(check(document))
     for problem in problems:
-        print(problem, file=sys.stderr)
-    print(f"{len(documents)} documents, {len(problems)} problems")
+        print(f"{document.relative_to(ROOT)}: {problem}", file=sys.stderr)
+    print(f"{document.relative_to(ROOT)}: {plural(len(problems), 'problem')}")
     return int(bool(problems))
 
 
