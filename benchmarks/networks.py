@@ -34,7 +34,7 @@ from sfumato.evaluate import quality
 from sfumato.files import write_atomic
 from sfumato.generate.pictures import grid
 from sfumato.generate.recipe import Recipe
-from sfumato.generate.sample import prepare
+from sfumato.generate.sample import prepare, wanted
 from sfumato.train.choose import choose
 from sfumato.train.trainer import Trainer
 
@@ -80,7 +80,8 @@ def measure(row: Row, arguments: argparse.Namespace) -> Row:
     trainer = trained(*(row[key] for key in KEY[:-1]), arguments)
     model, data = trainer.model(), trainer.data
     model.net.eval()
-    batches = prepare(model, Recipe()).stream(row["num"], SAMPLES_SEED, batch=50)
+    usual = wanted(model, None)  # labels as the training images have them, or none
+    batches = prepare(model, Recipe(), usual).stream(row["num"], SAMPLES_SEED, condition=usual, batch=50)
     made = torch.cat([model.codec.decode(x) for _, x in batches])
     (found,) = quality(data, made, open_judge(data, arguments.out), metrics=["frechet"])
     picture = "-".join(str(row[key]) for key in KEY[1:-1])
