@@ -119,7 +119,8 @@ def commands_of(markdown: str) -> list[str]:
         return textwrap.indent(block[2].replace("\\\n", " "), "    ") if block[1] in ("sh", "bash", "console") else ""
 
     lines = re.findall(r"^    (?:\$ )?((?:sfumato|make) .*)$", FENCE.sub(indented, markdown), re.MULTILINE)
-    return [" ".join(shlex.split(line, comments=True)) for line in lines if "[" not in line]
+    split = [shlex.split(line, comments=True) for line in lines if "[" not in line]
+    return [" ".join(f'"{word}"' if " " in word else word for word in words) for words in split]
 
 
 def smaller(command: str) -> list[str]:
