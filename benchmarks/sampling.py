@@ -17,14 +17,31 @@ from torch import Tensor, nn
 import common
 from common import OURS, Contestant, processor_time
 
+COMPILED = "sfumato, compiled"
+
+
+def compiled_contestant(size: int, batch: int) -> Contestant:
+    """Return our network compiled as `sfumato sample --compile` does, and print the seconds that it takes."""
+    from sfumato.generate.compiled import compiled_network
+
+    net = common.build(OURS, size).net.eval()
+    fast = compiled_network(net, batch)
+    # the counter of operations runs the plain network on the meta device
+    team = Contestant(COMPILED, net, lambda own, x, t: (own if x.device.type == "meta" else fast)(x, t))
+    start = processor_time()
+    step_of(team, batch, size)()
+    print(f"{COMPILED}: {processor_time() - start:.1f} s to compile for {batch} images")
+    return team
+
 
 def step_of(team: Contestant, batch: int, size: int) -> Callable[[], Tensor]:
     """Return one evaluation of the network on a batch."""
     team.net.eval()
+    guard = torch.no_grad if team.name == COMPILED else torch.inference_mode
     x, t = torch.randn(batch, 1, size, size), torch.full((batch,), 500.0)
 
     def step() -> Tensor:
-        with torch.inference_mode():
+        with guard():
             return team.predict(x, t)
 
     return step
@@ -32,11 +49,11 @@ def step_of(team: Contestant, batch: int, size: int) -> Callable[[], Tensor]:
 
 def loop_of(team: Contestant, batch: int, size: int, steps: int) -> Callable[[], Any]:
     """Return a DDIM loop (eta = 0, predicted images clipped, linear schedule of 1,000 steps) from noise to a batch."""
-    builders = {OURS: _ours, "diffusers": _diffusers, "denoising-diffusion-pytorch": _denoising}
+    builders = {OURS: _ours, COMPILED: _ours, "diffusers": _diffusers, "denoising-diffusion-pytorch": _denoising}
     loop = builders[team.name](team, batch, size, steps)
 
     def run() -> Any:
-        with torch.inference_mode():
+        with torch.no_grad() if team.name == COMPILED else torch.inference_mode():
             return loop()
 
     return run
@@ -45,7 +62,7 @@ def loop_of(team: Contestant, batch: int, size: int, steps: int) -> Callable[[],
 def _ours(team: Contestant, batch: int, size: int, steps: int) -> Callable[[], Any]:
     from sfumato.diffusion import DDIM, Clipped, Eps, Linear, NetworkDenoiser, Noise, sample, trailing
 
-    denoiser = Clipped(NetworkDenoiser(team.net, Linear(), Eps()))
+    denoiser = Clipped(NetworkDenoiser(lambda x, t, _: team.predict(x, t), Linear(), Eps()))
     noise = Noise(0, torch.arange(batch), (1, size, size))
     return lambda: sample(denoiser, DDIM(), trailing(steps, denoiser.schedule), noise)
 
@@ -88,28 +105,31 @@ def default_loops(sizes: tuple[int, ...]) -> dict[str, tuple[nn.Module, Callable
     from sfumato.config.presets import resolve
     from sfumato.data import open_data
     from sfumato.generate.recipe import Recipe
-    from sfumato.generate.sample import prepare
+    from sfumato.generate.sample import prepare, steady
     from sfumato.train.trainer import Trainer
 
     config = resolve("small32", overrides={"data.source": "fashion", "train.images": "1000000"})
-    model = Trainer(config, open_data(config.data)).model()
+    model = steady(Trainer(config, open_data(config.data)).model())
     sampling = prepare(model, Recipe())
 
     def run(batch: int) -> None:
         for _ in sampling.stream(batch, batch=batch):
             pass
 
-    return {f"small32 by default, batch {size}": (model.net, lambda size=size: run(size)) for size in sizes}
+    return {f"small32 by default, batch {size}": (model.denoiser.net, lambda size=size: run(size)) for size in sizes}
 
 
 def main() -> None:
     options = common.parser("Time sampling against diffusers and denoising-diffusion-pytorch.")
     options.add_argument("--steps", type=int, default=10, help="steps of the DDIM loop (10)")
+    options.add_argument("--compiled", action="store_true", help="also our network as sample --compile runs it")
     arguments = options.parse_args()
     common.set_up(arguments)
     batch, results = arguments.batch, []
     for size in arguments.sizes:
         teams = common.contestants(size)
+        if arguments.compiled:
+            teams.append(compiled_contestant(size, batch))
         work = {
             f"Denoising step, {batch} x 1x{size}x{size}": (
                 {team.name: step_of(team, batch, size) for team in teams},
@@ -122,7 +142,11 @@ def main() -> None:
         }
         for title, (runs, passes) in work.items():
             results.append(common.measure(title, runs, teams, arguments, size, passes))
-        loops = {f"{team.name}, DDIM": (team.net, loop_of(team, batch, size, arguments.steps)) for team in teams}
+        loops = {
+            f"{team.name}, DDIM": (team.net, loop_of(team, batch, size, arguments.steps))
+            for team in teams
+            if team.name != COMPILED
+        }
         rounds = max(1, arguments.rounds // 2)
         shares = {name: beside(*loop, rounds) for name, loop in (loops | default_loops((1, 16, 64))).items()}
         print("\nbeside the network:", ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares.items()))

@@ -215,14 +215,14 @@ MUTATIONS = [
     M(
         "network time: off by one",
         "diffusion/denoiser.py",
-        "t * self.schedule.num_steps - 1",
-        "t * self.schedule.num_steps",
+        "(t if one is None else one) * self.schedule.num_steps - 1",
+        "(t if one is None else one) * self.schedule.num_steps",
         "tests/diffusion/test_denoiser.py",
     ),
     M(
         "clip: noise not made consistent",
         "diffusion/prediction.py",
-        "return replace(self, x0=x0, eps=(x_t - level.alpha * x0) / level.sigma)",
+        "return replace(self, x0=x0, eps=eps)",
         "return replace(self, x0=x0)",
         "tests/diffusion/test_denoiser.py tests/diffusion/test_samplers.py",
     ),
@@ -1194,6 +1194,13 @@ MUTATIONS = [
         "tests/nets/test_blocks.py",
     ),
     M(
+        "weights: what follows from them is kept in training too",
+        "nets/derived.py",
+        "return self.derive() if self._fixed is None else self._fixed",
+        "self._fixed = self._fixed or self.derive()\n        return self._fixed",
+        "tests/nets/test_blocks.py",
+    ),
+    M(
         "muon: weight decay without the rate",
         "train/muon.py",
         "1 - lr * decay",
@@ -1686,7 +1693,7 @@ MUTATIONS = [
     M(
         "schedule: the level of one time forgets the number of rows",
         "diffusion/schedule.py",
-        "level.map(lambda value: value.expand(t.shape)) if isinstance(t, Tensor) else level",
+        "level.map(lambda value: value.expand(t.shape)) if isinstance(t, Tensor) and t.ndim else level",
         "level",
         "tests/diffusion/test_schedule.py",
     ),

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import profile
 
+from sfumato.nets.derived import fixed
 from sfumato.nets.unet.blocks import Downsample, ResidualBlock, SelfAttention, Upsample
 
 
@@ -130,3 +131,20 @@ def test_upsample_is_nearest_doubling_then_a_convolution(size: tuple[int, int]) 
     theirs = torch.autograd.grad(expected, inputs, upstream)
     for mine, other in zip(torch.autograd.grad(actual, inputs, upstream), theirs, strict=True):
         torch.testing.assert_close(mine, other)
+
+
+@pytest.mark.parametrize("module", [SelfAttention(8, 1, groups=2), SelfAttention(8, 2, groups=2), Upsample(8)])
+def test_what_follows_from_weights_alone_is_computed_once_with_the_same_bits(module: torch.nn.Module) -> None:
+    net = torch.nn.Sequential(randomised(module, torch.float32))
+    x = torch.randn(2, 8, 4, 6, requires_grad=True)
+    with torch.inference_mode():
+        twin = fixed(net)
+    expected, actual = net(x), twin(x)
+    assert torch.equal(actual, expected)
+    mine, other = (torch.autograd.grad(out.square().sum(), x)[0] for out in (actual, expected))
+    assert torch.equal(mine, other), "edits follow the gradient of an image"
+    assert all(a is b for a, b in zip(net.parameters(), twin.parameters(), strict=True)), "no weight is copied"
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight.mul_(2)
+    assert not torch.equal(net(x), expected), "in training every call follows the weights"

@@ -24,7 +24,7 @@ from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.level import broadcast
 from sfumato.diffusion.parameterization import Eps, Parameterization, solve
 from sfumato.diffusion.prediction import Prediction
-from sfumato.diffusion.schedule import Schedule, per_row
+from sfumato.diffusion.schedule import Schedule, noisy, one_time
 
 Network = Callable[[Tensor, Tensor, Condition | None], Tensor]
 """(x_t (B, C, H, W), time (B,), condition) -> output (B, C, H, W)."""
@@ -65,14 +65,21 @@ class NetworkDenoiser:
 
     def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         """Run the network once and solve for x0 and eps."""
-        t = per_row(t, x_t, self.schedule)
-        time = (t * self.schedule.num_steps - 1).to(torch.promote_types(x_t.dtype, torch.float32)).to(x_t.device)
-        output = self.net(x_t, time, condition)
+        t = noisy(t, x_t, self.schedule)
+        output = self.net(x_t, self._steps(t, x_t), condition)
         fraction = None
         if output.shape[1] == 2 * x_t.shape[1]:
             output, fraction = output.chunk(2, dim=1)
             fraction = (fraction + 1) / 2
         return Prediction(*solve(self.parameterization, output, x_t, self.schedule, t), fraction)
+
+    def _steps(self, t: Tensor, x_t: Tensor) -> Tensor:
+        """The network's time of each row, (B,)."""
+        one, dtype = one_time(t), torch.promote_types(x_t.dtype, torch.float32)
+        step = (t if one is None else one) * self.schedule.num_steps - 1
+        if isinstance(step, Tensor):
+            return step.to(dtype).to(x_t.device).expand(len(x_t)).contiguous()
+        return torch.full((len(x_t),), step, dtype=dtype, device=x_t.device)
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,9 @@ def broadcast(coefficient: Tensor, x: Tensor) -> Tensor:
     would round every coefficient to 0 or 1."""
     if not x.is_floating_point():
         raise ValueError(f"images of {x.dtype} have no noise level: encode them as floats first, such as 2k/255 - 1")
-    coefficient = coefficient.to(x.dtype).to(x.device)
+    coefficient = coefficient.to(x.dtype)
+    if coefficient.device != x.device:
+        coefficient = coefficient.to(x.device)
     return coefficient if coefficient.ndim == 0 else coefficient.reshape(-1, *[1] * (x.ndim - 1))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sfumato.diffusion.level import Level
+from sfumato.diffusion.level import Level, broadcast
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Prediction:
 
     def with_x0(self, x0: Tensor, x_t: Tensor, level: Level) -> Prediction:
         """Return the prediction with another x0 and the eps that goes with it: eps = (x_t - alpha x0) / sigma."""
-        level = level.like(x_t)
-        return replace(self, x0=x0, eps=(x_t - level.alpha * x0) / level.sigma)
+        eps = (x_t - broadcast(level.alpha, x_t) * x0) / broadcast(level.sigma, x_t)
+        return replace(self, x0=x0, eps=eps)
 
     def with_score(self, gradient: Tensor, level: Level) -> Prediction:
         """Return the prediction with `gradient` added to its score: eps - sigma gradient, x0 + sigma^2/alpha gradient.

@@ -40,13 +40,26 @@ def as_time(t: Time, num_steps: int) -> Tensor:
     return torch.where((exact - step).abs() <= torch.finfo(torch.float32).eps, step, exact)
 
 
-def per_row(t: Time, x: Tensor, schedule: Schedule) -> Tensor:
-    """Return the time of each row of a batch x, (B,) float64; raises ValueError for t = 0, where there is no noise to
-    predict."""
-    t = as_time(t, schedule.num_steps).to(exact_device(x.device))
-    if t.device.type == "cpu" and bool((t <= 0).any()):
+def one_time(t: Time) -> float | None:
+    """Return the one time of all rows, where that is known without looking at each; None elsewhere."""
+    if not isinstance(t, Tensor):
+        return float(t) if isinstance(t, int | float) else None
+    alike = t.numel() and not any(t.stride()) and t.dtype == torch.float64
+    return float(t[(0,) * t.ndim]) if alike and t.device.type == "cpu" and not t.requires_grad else None
+
+
+def noisy(t: Time, x: Tensor, schedule: Schedule) -> Tensor:
+    """Return the time of a batch x, () or (B,) float64, where its levels are computed; raises ValueError for t = 0,
+    where there is no noise to predict."""
+    one, t = one_time(t), as_time(t, schedule.num_steps).to(exact_device(x.device))
+    if (t.device.type == "cpu" and bool((t <= 0).any())) if one is None else one <= 0:
         raise ValueError("t = 0 is the image itself, which has no noise to predict: t must lie in (0, 1]")
-    return t.expand(len(x))
+    return t
+
+
+def per_row(t: Time, x: Tensor, schedule: Schedule) -> Tensor:
+    """Return the time of each row of a batch x, (B,) float64; raises as `noisy`."""
+    return noisy(t, x, schedule).expand(len(x))
 
 
 def step_levels(schedule: Schedule, s: float, t: float) -> tuple[Level, Level]:
@@ -91,14 +104,6 @@ def _nodes(chain: Chain, device: torch.device) -> Level:
     return Level.from_log_abar(table).map(lambda column: column.to(device))
 
 
-def _one(t: Time) -> float | None:
-    """The one time of all rows, where that is known without looking at each."""
-    if not isinstance(t, Tensor):
-        return float(t) if isinstance(t, int | float) else None
-    alike = t.numel() and not any(t.stride()) and t.dtype == torch.float64
-    return float(t[(0,) * t.ndim]) if alike and t.device.type == "cpu" and not t.requires_grad else None
-
-
 @functools.lru_cache(maxsize=1024)
 def _level(chain: Chain, t: float) -> Level:
     """The level at a time; a sampler asks for that of a step five times."""
@@ -127,9 +132,9 @@ class Chain:
     def __call__(self, t: Time) -> Level:
         """Return the level at t in [0, 1], ValueError beyond: the table's own entries at i / T, the angle interpolated
         between them."""
-        if (one := _one(t)) is not None:
+        if (one := one_time(t)) is not None:
             level = _level(self, one)
-            return level.map(lambda value: value.expand(t.shape)) if isinstance(t, Tensor) else level
+            return level.map(lambda value: value.expand(t.shape)) if isinstance(t, Tensor) and t.ndim else level
         return self._levels(t)
 
     def _levels(self, t: Time) -> Level:

@@ -20,7 +20,7 @@ from sfumato.diffusion import Denoiser, Noise, Variance
 from sfumato.diffusion.condition import Condition
 from sfumato.errors import UserError
 from sfumato.generate.recipe import AUTO_STEPS, Recipe
-from sfumato.generate.sample import Report, Sampling, prepare
+from sfumato.generate.sample import Report, Sampling, prepare, steady
 from sfumato.model import Model
 
 STOCHASTIC = Recipe(sampler="ddim", eta=1.0)
@@ -51,7 +51,7 @@ def prepared(
     sampling = prepare(model, recipe, options.get("condition"), variance=variance)
     if inside is None:
         return sampling
-    return replace(sampling, denoiser=sampling.recipe.denoiser(inside(model.denoiser), model.codec))
+    return replace(sampling, denoiser=sampling.recipe.denoiser(inside(steady(model).denoiser), model.codec))
 
 
 def images_of(

@@ -25,6 +25,7 @@ from sfumato.errors import UserError
 from sfumato.generate.recipe import Recipe
 from sfumato.generate.variance import measured_variance
 from sfumato.model import Model
+from sfumato.nets.derived import fixed
 from sfumato.nets.replay import Replayed
 
 LOG = logging.getLogger("sfumato")
@@ -160,12 +161,22 @@ def prepare(
         fitting: called with (done, in all) while a grid is fitted to the model.
     """
     resolved = recipe.resolve(model)
-    model, weak = replayed(model), None if weak is None else replayed(weak)
+    model, weak = replayed(steady(model)), None if weak is None else replayed(steady(weak))
     if resolved.variance == "analytic" and variance is None:
         variance = measured_variance(model, model.data(), resolved.range == "clip")
     denoiser = resolved.denoiser(model.denoiser, model.codec, None if weak is None else weak.denoiser)
     times = resolved.times(denoiser, model.shape, condition, model.device, fitting)
     return Sampling(resolved, denoiser, resolved.build(variance), times, model.shape, model.device)
+
+
+def steady(model: Model) -> Model:
+    """Return a model for many calls with the same weights: what its network computes from them alone is computed now.
+
+    A network that is compiled, or that another library runs, stays as it is.
+    """
+    if not isinstance(model.denoiser, NetworkDenoiser) or model.denoiser.net is not model.net:
+        return model
+    return replace(model, denoiser=replace(model.denoiser, net=fixed(model.net)))
 
 
 def replayed(model: Model) -> Model:

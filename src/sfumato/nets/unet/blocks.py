@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sfumato.nets.derived import Derives
 from sfumato.nets.dropout import dropout
 
 
@@ -63,7 +64,7 @@ class ResidualBlock(nn.Module):
         return h
 
 
-class SelfAttention(nn.Module):
+class SelfAttention(Derives):
     """x + attention over all pixels: softmax(Q K^T / sqrt(d)) V of the normalised x (Vaswani et al. 2017, Eq. 1),
     d = width / heads.
 
@@ -95,16 +96,24 @@ class SelfAttention(nn.Module):
         out: Tensor = self.qkv(normalised(self.norm, x))
         return out
 
-    def _with_one_head(self, y: Tensor) -> Tensor:
+    def derive(self) -> tuple[Tensor, ...]:
+        """Return the weight and bias of both convolutions where there is one head."""
+        if self.heads > 1:
+            return ()
         assert self.qkv.bias is not None
         assert self.out.bias is not None
         w_q, w_k, w_v = self.qkv.weight.flatten(1).chunk(3)
         b_q, b_v = self.qkv.bias[: len(w_q)], self.qkv.bias[-len(w_v) :]
         w_o = self.out.weight.flatten(1)
-        q = F.conv2d(y, (w_k.mT @ w_q)[:, :, None, None], w_k.mT @ b_q)
+        before, after = (w_k.mT @ w_q)[:, :, None, None], (w_o @ w_v)[:, :, None, None]
+        return before, w_k.mT @ b_q, after, w_o @ b_v + self.out.bias
+
+    def _with_one_head(self, y: Tensor) -> Tensor:
+        w_before, b_before, w_after, b_after = self.derived()
+        q = F.conv2d(y, w_before, b_before)
         pixels = tokens(y.to(q.dtype), 1)
         mixed = image(F.scaled_dot_product_attention(tokens(q, 1), pixels, pixels), y)
-        return F.conv2d(mixed, (w_o @ w_v)[:, :, None, None], w_o @ b_v + self.out.bias)
+        return F.conv2d(mixed, w_after, b_after)
 
 
 def tokens(x: Tensor, heads: int) -> Tensor:
@@ -136,7 +145,7 @@ class Downsample(nn.Module):
         return out
 
 
-class Upsample(nn.Module):
+class Upsample(Derives):
     """Double height and width: nearest neighbour and a 3x3 convolution, as one transposed convolution."""
 
     def __init__(self, width: int) -> None:
@@ -145,7 +154,12 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
         """Map (B, width, H, W) to (B, width, 2 H, 2 W)."""
-        return F.conv_transpose2d(x, spread(self.conv.weight), self.conv.bias, stride=2, padding=1)
+        (kernel,) = self.derived()
+        return F.conv_transpose2d(x, kernel, self.conv.bias, stride=2, padding=1)
+
+    def derive(self) -> tuple[Tensor, ...]:
+        """Return the kernel of the transposed convolution."""
+        return (spread(self.conv.weight),)
 
 
 def spread(weight: Tensor) -> Tensor:
