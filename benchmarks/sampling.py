@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,8 +17,14 @@ from torch import Tensor, nn
 
 import common
 from common import OURS, Contestant, processor_time
+from sfumato.nets.derived import fixed
 
 COMPILED = "sfumato, compiled"
+
+
+def running(team: Contestant, fast: Callable[..., Tensor]) -> Contestant:
+    """Return a contestant that runs another form of its network; operations are counted in its own, on meta."""
+    return replace(team, call=lambda own, x, t: (own if x.device.type == "meta" else fast)(x, t))
 
 
 def compiled_contestant(size: int, batch: int) -> Contestant:
@@ -25,9 +32,7 @@ def compiled_contestant(size: int, batch: int) -> Contestant:
     from sfumato.generate.compiled import compiled_network
 
     net = common.build(OURS, size).net.eval()
-    fast = compiled_network(net, batch)
-    # the counter of operations runs the plain network on the meta device
-    team = Contestant(COMPILED, net, lambda own, x, t: (own if x.device.type == "meta" else fast)(x, t))
+    team = running(Contestant(COMPILED, net, lambda net, x, t: net(x, t)), compiled_network(net, batch))
     start = processor_time()
     step_of(team, batch, size)()
     print(f"{COMPILED}: {processor_time() - start:.1f} s to compile for {batch} images")
@@ -127,7 +132,8 @@ def main() -> None:
     common.set_up(arguments)
     batch, results = arguments.batch, []
     for size in arguments.sizes:
-        teams = common.contestants(size)
+        plain = common.contestants(size)
+        teams = [running(team, fixed(team.net.eval())) if team.name == OURS else team for team in plain]
         if arguments.compiled:
             teams.append(compiled_contestant(size, batch))
         work = {
@@ -142,11 +148,7 @@ def main() -> None:
         }
         for title, (runs, passes) in work.items():
             results.append(common.measure(title, runs, teams, arguments, size, passes))
-        loops = {
-            f"{team.name}, DDIM": (team.net, loop_of(team, batch, size, arguments.steps))
-            for team in teams
-            if team.name != COMPILED
-        }
+        loops = {f"{team.name}, DDIM": (team.net, loop_of(team, batch, size, arguments.steps)) for team in plain}
         rounds = max(1, arguments.rounds // 2)
         shares = {name: beside(*loop, rounds) for name, loop in (loops | default_loops((1, 16, 64))).items()}
         print("\nbeside the network:", ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares.items()))
