@@ -1000,9 +1000,23 @@ MUTATIONS = [
     M(
         "import: a build that died goes on in the process that may die again",
         "data/store/build.py",
-        'died = (built / "journal").exists()',
-        "died = False",
+        '(died := (built / "journal").exists())',
+        "(died := False)",
         "tests/data/test_workers.py",
+    ),
+    M(
+        "import: a process that dies for the values of a file dies again",
+        "data/store/build.py",
+        '            (built / "journal").touch()\n',
+        "",
+        "tests/data/test_workers.py",
+    ),
+    M(
+        "edit: more steps by default than a short chain has",
+        "edit/sampling.py",
+        "min(AUTO_STEPS[recipe.quality], model.schedule.num_steps)",
+        "AUTO_STEPS[recipe.quality]",
+        "tests/edit/test_vary.py",
     ),
     M(
         "images read together: a part of a dead process is waited for",

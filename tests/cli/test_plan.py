@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,12 @@ def test_what_does_not_fit_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert main(["plan", "digits", "--seconds", "0", "--train.batch", "4096"]) == 0
     said = capsys.readouterr().out
     assert "this will not fit" in said
-    assert "--train.batch" in said.split("this will not fit")[1]
+    advice = re.search(r"use --train\.micro (\d+): so many images at once, the same batch of 4096", said)
+    assert advice
+    assert main(["plan", "digits", "--seconds", "0", "--train.batch", "4096", "--train.micro", advice[1]]) == 0
+    said = capsys.readouterr().out
+    assert "this will not fit" not in said
+    assert f"with {advice[1]} images at once" in said
 
 
 @pytest.mark.parametrize(

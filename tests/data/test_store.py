@@ -21,8 +21,8 @@ from sfumato.config.data import DataConfig
 from sfumato.data import open_data
 from sfumato.data.sources.files import folder_source
 from sfumato.data.sources.protocol import Picture, Unreadable
-from sfumato.data.store.build import choose_size
 from sfumato.data.store.open import cache_folder, open_store
+from sfumato.data.store.sizes import choose_size
 from sfumato.errors import UserError
 
 MakeFolder = Callable[..., Path]

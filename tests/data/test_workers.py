@@ -8,16 +8,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from sfumato.config.data import DataConfig
 from sfumato.data import Unreadable, workers
-from sfumato.data.sources.files import FileSource
+from sfumato.data.sources.files import FileSource, folder_source
 from sfumato.data.sources.protocol import Blob, File
-from sfumato.data.store import parts
+from sfumato.data.store import build, parts
 from sfumato.data.store.open import open_store
+from sfumato.data.watch import watched
 from sfumato.data.workers import Pace, most_workers, paying_workers, run
 from sfumato.errors import UserError
 
@@ -29,6 +31,7 @@ DEADLY = """
 import os, signal, time
 from sfumato.data.sources.protocol import Unreadable
 from sfumato.data.store.build import decoder as real
+from sfumato.data.store.percentiles import sampler as values
 def function(setup, answer=None):
     def deadly(file):
         data = file.open("rb").read()
@@ -46,6 +49,8 @@ def function(setup, answer=None):
     return deadly
 def decoder(setup):
     return function(b"", real(setup))
+def sampler(setup):
+    return function(b"", values(setup))
 """
 
 
@@ -268,6 +273,43 @@ def test_a_build_that_died_goes_on_in_processes_that_may_die(make_folder: MakeFo
     assert subprocess.run(command, capture_output=True).returncode < 0
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert again.stdout.strip() == "[('0003.png', 'the decoder crashed')]"
+
+
+PERCENTILES = """
+import sys
+from pathlib import Path
+from sfumato.config.data import DataConfig
+from sfumato.data.sources.files import folder_source
+from sfumato.data.store import parts, percentiles
+from sfumato.data.store.open import open_store
+import deadly
+parts.DECODER, percentiles.SAMPLER = "deadly:decoder", "deadly:sampler"
+config = DataConfig(size=(8, 8), percentiles=(1.0, 99.0))
+print(open_store(folder_source(Path(sys.argv[1])), config).skipped)
+"""
+
+
+def test_a_process_that_died_for_the_values_of_a_file_is_protected_when_it_reads_them_again(
+    make_folder: MakeFolder, own_cache: Path
+) -> None:
+    folder = make_folder("set", 20)
+    (folder / "0003.png").write_bytes(b"DIE")
+    command = [sys.executable, "-c", PERCENTILES, str(folder)]
+    assert subprocess.run(command, capture_output=True).returncode < 0
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert again.stdout.strip() == "[('0003.png', 'the decoder crashed')]"
+    assert "set': an import did not end" in again.stderr
+
+
+def test_a_file_that_this_process_can_not_end_is_named(
+    make_folder: MakeFolder, own_cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = folder_source(make_folder("set", 5))
+    read = source.read
+    monkeypatch.setattr(build, "watched", partial(watched, patience=0.1))
+    monkeypatch.setattr(source, "read", lambda i: time.sleep(0.3 * (i == 3)) or read(i))
+    assert len(open_store(source, CONFIG).digests) == 5
+    assert [r.getMessage().partition(" so far")[0] for r in caplog.records] == ["'0003.png' has taken 0.1 s"]
 
 
 PLAIN = """

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sfumato.diffusion import Noise, trailing
+from sfumato.diffusion import Cosine, Noise, trailing
 from sfumato.edit import vary
 from sfumato.edit.vary import below
 from sfumato.errors import UserError
@@ -38,6 +38,11 @@ def test_strength_1_is_plain_sampling_with_the_same_seed(model: Known, recipe: R
     done = vary(model, X, 1.0, 3, seed=7, recipe=recipe)
     assert torch.equal(done.images, model.codec.to_pixels(sample(model, 3, recipe, seed=7)))
     assert done.steps == 20
+
+
+def test_the_default_of_a_short_chain_is_the_whole_chain() -> None:
+    short = replace(MODEL, denoiser=replace(MODEL.denoiser, schedule=Cosine(10)))
+    assert vary(short, X, 1.0, 2).steps == 10
 
 
 @pytest.mark.parametrize("model", [MODEL, HAAR])

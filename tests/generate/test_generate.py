@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from torch import Tensor
 from sfumato.conditions.table import Attributes
 from sfumato.diffusion import (
     DDIM,
+    SAMPLERS,
     Ancestral,
     Cosine,
     Denoiser,
@@ -50,6 +51,31 @@ def test_an_image_is_the_same_in_any_batch(sampler: DDIM | Ancestral, batch: int
 def test_the_walk_is_the_samplers_own() -> None:
     expected = sample(ORACLE, DDIM(0.5), TIMES, Noise(5, torch.arange(13), SHAPE))
     torch.testing.assert_close(images(), expected, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize(
+    "options", [{}, {"guidance": 2.0}, {"guidance": 2.0, "interval": (0.25, 0.75)}, {"guidance": 0.0}]
+)
+def test_evaluations_are_those_that_are_made(name: str, options: dict[str, Any]) -> None:
+    weights: list[int] = []
+    whole, recipe = TIMES.numel() - 1, Recipe(**options)
+    low, high = recipe.interval or (0.0, 1.0)
+
+    @dataclass(frozen=True)
+    class Counting:
+        schedule: Any = ORACLE.schedule
+
+        def __call__(self, x_t: Tensor, t: Any, condition: Any = None) -> Prediction:
+            weights.append(2 if recipe.guidance == 2 and low < float(t) <= high else 1)
+            return ORACLE(x_t, t)
+
+    made = replace(sampling(Counting(), SAMPLERS[name]()), recipe=recipe)
+    list(made.stream(1))
+    assert made.evaluations == sum(weights)
+    assert name != "heun" or len(weights) == 2 * whole - 2, (
+        "Euler's at both ends: from near pure noise, and to the image"
+    )
 
 
 def test_first_says_where_in_the_seed_to_begin() -> None:

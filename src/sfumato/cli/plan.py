@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sfumato.cli.console import pick_device, print_json, progress, say
-from sfumato.cli.training import TrainingOptions, length
+from sfumato.cli.training import TrainingOptions, length, with_source
 from sfumato.config.keys import SHORT
-from sfumato.errors import UserError, command
+from sfumato.errors import UserError, command, plural
 from sfumato.report.text import count, duration, facts, size
 
 if TYPE_CHECKING:
@@ -121,13 +121,13 @@ def _text(cost: Forecast, data: Dataset, reason: str, device: str, command: str,
     forward, step = count(cost.flops), count(3 * cost.flops * cost.plan.batch)
     rows = [
         ("data", data.summary()),
-        ("preset", reason),
+        ("preset", with_source(reason)),
         ("network", f"{cost.parameters:,} parameters"),
         ("arithmetic", f"{forward}FLOP an image forward, {step}FLOP a step"),
         (
             "memory",
-            f"about {size(cost.memory)} at batch {cost.plan.batch}: {size(cost.state_bytes)} of weights, gradients, "
-            f"moments and average, {size(cost.activation_bytes)} an image{here}",
+            f"about {size(cost.memory)} with {plural(cost.at_once, 'image')} at once: {size(cost.state_bytes)} of "
+            f"weights, gradients, moments and average, {size(cost.activation_bytes)} an image{here}",
         ),
         (
             "disk",
@@ -171,7 +171,8 @@ def advice(cost: Forecast) -> list[str]:
     lines = []
     batch = cost.fitting_batch
     if batch is not None and cost.memory > cost.memory_here:
-        remedy = f"use --train.batch {batch}" if batch else "use a smaller network (--net.base)"
+        same = f"use --train.micro {batch}: so many images at once, the same batch of {cost.plan.batch} for a step"
+        remedy = same if batch else "use a smaller network (--net.base)"
         needed, available = size(cost.memory), size(cost.memory_here)
         lines.append(f"this will not fit: {needed} are needed and {available} are available; {remedy}")
     if cost.disk > cost.disk_here:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from sfumato.generate.recipe import Recipe
+    from sfumato.generate.sample import Sampling
     from sfumato.generate.writers import Samples
     from sfumato.model import Model
 
@@ -120,7 +121,7 @@ class Sample(ModelOptions, RecipeOptions):
         with signals.saying(self._stopped(recipe)):
             written = write(samples, self._out(recipe))
         if made or self.json:
-            self._say(model, recipe, facts, written, time.monotonic() - start)
+            self._say(model, samples.sampling, facts, written, time.monotonic() - start)
         else:
             say(f"{plural(self.num, 'image')}: all there already\n{written}")
         if samples.broken:
@@ -178,9 +179,10 @@ class Sample(ModelOptions, RecipeOptions):
         guided = "" if recipe.guidance == 1 else f"-w{recipe.guidance:g}"
         return Path(f"{self.name}-{recipe.sampler}-{recipe.steps}{label}{guided}-seed{self.seed}.png")
 
-    def _say(self, model: Model, recipe: Recipe, facts: dict[str, Any], written: Path, seconds: float) -> None:
+    def _say(self, model: Model, sampling: Sampling, facts: dict[str, Any], written: Path, seconds: float) -> None:
+        recipe, evaluations = sampling.recipe, sampling.evaluations
         if self.json:
-            result = {"out": str(written), "num": self.num, "seconds": seconds, "evaluations": recipe.evaluations}
+            result = {"out": str(written), "num": self.num, "seconds": seconds, "evaluations": evaluations}
             print_json({**result, "file": str(model.path), **facts})
             return
         from sfumato.conditions.protocol import common
@@ -189,7 +191,7 @@ class Sample(ModelOptions, RecipeOptions):
         labels = ", with labels as the training images have them (--label chooses)" if usual else ""
         say(
             f"{plural(self.num, 'image')} by {recipe.sampler} in {plural(recipe.steps or 0, 'step')} "
-            f"({plural(recipe.evaluations, 'evaluation')} of the network), seed {self.seed}, from weights of "
+            f"({plural(evaluations, 'evaluation')} of the network), seed {self.seed}, from weights of "
             f"{plural(model.images, 'image')} seen{labels}: {duration(seconds)}\n{written}"
         )
 

@@ -14,7 +14,7 @@ from sfumato.cli.console import optional_stdout, pick_device, print_json, progre
 from sfumato.cli.ending import ending
 from sfumato.cli.launch import begun, in_processes, pick_processes, unused_gpus
 from sfumato.cli.options import Flag, Json, option
-from sfumato.cli.training import TrainingOptions, length
+from sfumato.cli.training import TrainingOptions, length, with_source
 from sfumato.errors import UserError, command, plural
 from sfumato.ranks import World
 from sfumato.report.text import count, facts, size
@@ -264,7 +264,7 @@ def _dry_run(
             f"{plural(plan.images, 'image')} in {plural(plan.steps, 'step')}, {cost.epochs:,.1f} times the data{speed}",
         ),
         ("worth", worth(plan.images, data.shape)),
-        ("preset", reason),
+        ("preset", with_source(reason)),
         ("run", f"{run.path} (a dry run writes nothing)"),
     ]
     # comments, so that the output can be kept as a file for --config

@@ -71,3 +71,11 @@ def length(more: More | None) -> dict[str, str]:
     if more.images is not None:
         return {"train.images": str(more.images), "train.budget": "none"}
     return {"train.budget": str(more.seconds), "train.images": "none"}
+
+
+def with_source(reason: str) -> str:
+    """Return why a preset was chosen, `NAME: ...`, and in a second line where its values come from."""
+    from sfumato.config.presets import PRESETS
+
+    preset = PRESETS.get(reason.partition(":")[0])
+    return reason if preset is None else f"{reason}\n{preset.source}"

@@ -17,6 +17,7 @@ matter, such as the bound, divides by that.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,7 +64,7 @@ class LogitNormal:
     std: float = 1.0
 
     def __post_init__(self) -> None:
-        _require_width(self.std)
+        _require_normal(self.mean, self.std)
 
     def draw(self, u: Tensor, schedule: Schedule) -> Tensor:
         """Return the step that holds sigmoid(mean + std Phi^-1(u))."""
@@ -86,7 +87,7 @@ class LogNormal:
     std: float = 1.2
 
     def __post_init__(self) -> None:
-        _require_width(self.std)
+        _require_normal(self.mean, self.std)
 
     def draw(self, u: Tensor, schedule: Schedule) -> Tensor:
         """Return the step whose log(sigma / alpha) is nearest to mean + std Phi^-1(u), as t counts distance."""
@@ -101,9 +102,11 @@ class LogNormal:
         return torch.cat([ends[:1], below, ends[1:]]).diff()
 
 
-def _require_width(std: float) -> None:
-    if std <= 0:
-        raise ValueError(f"std = {std}: must be above 0")
+def _require_normal(mean: float, std: float) -> None:
+    if not math.isfinite(mean):
+        raise ValueError(f"mean = {mean}: must be finite")
+    if not 0 < std < math.inf:
+        raise ValueError(f"std = {std}: must be above 0 and finite")
 
 
 def _normal(u: Tensor, mean: float, std: float) -> Tensor:

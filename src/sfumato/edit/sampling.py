@@ -47,7 +47,7 @@ def prepared(
     or takes gradients."""
     recipe, variance = options.get("recipe", recipe), options.get("variance")
     if recipe.sampler == "auto":
-        recipe = replace(recipe, steps=recipe.steps or AUTO_STEPS[recipe.quality])
+        recipe = replace(recipe, steps=recipe.steps or min(AUTO_STEPS[recipe.quality], model.schedule.num_steps))
     sampling = prepare(model, recipe, options.get("condition"), variance=variance)
     if inside is None:
         return sampling

@@ -224,7 +224,8 @@ class Recipe:
 
     @property
     def evaluations(self) -> int:
-        """Network evaluations of an image by a resolved recipe, guidance included, without saving in the last step."""
+        """About how many network evaluations an image takes by a resolved recipe, guidance included;
+        `Sampling.evaluations` counts them."""
         assert self.steps is not None, "resolve a recipe before it is used"
         twice = 2 if self.guidance not in (0, 1) and self.interval is None else 1
         return self.steps * self.build(VARIANCES["small"]).evaluations * twice

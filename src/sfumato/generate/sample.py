@@ -11,6 +11,7 @@ change nothing about an image beyond the rounding of matrix kernels. Everything 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +20,17 @@ import torch
 from torch import Tensor
 
 from sfumato.conditions.protocol import common
-from sfumato.diffusion import Denoiser, NetworkDenoiser, Noise, Sampler, State, Variance, trajectory
+from sfumato.diffusion import (
+    Denoiser,
+    NetworkDenoiser,
+    Noise,
+    Prediction,
+    Sampler,
+    Schedule,
+    State,
+    Variance,
+    trajectory,
+)
 from sfumato.diffusion.condition import Condition
 from sfumato.errors import UserError
 from sfumato.generate.recipe import Recipe
@@ -48,6 +59,17 @@ class Sampling:
     times: Tensor
     shape: tuple[int, ...]
     device: torch.device
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations of an image, guidance included: what the sampler asks of a denoiser on these times, which
+        is less than its usual number in a last step, and in a first one from pure noise."""
+        low, high = self.recipe.interval or (-math.inf, math.inf)
+        asked, noise = _Asked(self.denoiser.schedule, []), Noise(0, torch.zeros(1, dtype=torch.int64), (1, 1, 1))
+        for _ in trajectory(asked, self.sampler, self.times, noise):
+            pass
+        guided = self.recipe.guidance not in (0, 1)
+        return sum(2 if guided and low < t <= high else 1 for t in asked.times)
 
     def stream(
         self,
@@ -127,6 +149,18 @@ class Sampling:
         state = None
         free_cache(noise.index.device)
         return None
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A denoiser that only keeps the times at which it is asked."""
+
+    schedule: Schedule
+    times: list[float]
+
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
+        self.times.append(float(t))
+        return Prediction(x_t, x_t, torch.zeros_like(x_t))
 
 
 def counted(report: Report, total: int, on_state: OnState | None, each_for: int = 1) -> OnState:

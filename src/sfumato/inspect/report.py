@@ -18,8 +18,8 @@ from sfumato.data.findings import Finding, findings, inner_range, too_large
 from sfumato.data.formats.values import Values
 from sfumato.data.mirror import Mirror, evenly, mirror_test
 from sfumato.data.sources.protocol import Source, encoded, folder_of, printable
-from sfumato.data.store.build import SIDES, choose_size
 from sfumato.data.store.percentiles import percentile_range
+from sfumato.data.store.sizes import SIDES, choose_size
 from sfumato.errors import UserError
 from sfumato.inspect.duplicates import Duplicates, find_duplicates
 from sfumato.inspect.outliers import Outliers, luma, outliers

@@ -244,6 +244,7 @@ class Forecast:
         memory_here: bytes of the device's memory, 0 where unknown.
         disk_here: bytes free where the run would be written.
         speed: None where nothing was measured.
+        micro: `train.micro`.
     """
 
     parameters: int
@@ -257,11 +258,17 @@ class Forecast:
     disk_here: int
     train_images: int
     speed: Speed | None
+    micro: int | None = None
+
+    @property
+    def at_once(self) -> int:
+        """Images that a step computes at once."""
+        return min(self.micro or self.plan.batch, self.plan.batch)
 
     @property
     def memory(self) -> int:
         """Bytes that a training step needs."""
-        return self.state_bytes + self.activation_bytes * self.plan.batch
+        return self.state_bytes + self.activation_bytes * self.at_once
 
     @property
     def disk(self) -> int:
@@ -285,7 +292,7 @@ class Forecast:
 
     @property
     def fitting_batch(self) -> int | None:
-        """The largest power of two that fits the memory with a fifth to spare; None where that is unknown."""
+        """How many images at once fit the memory with a fifth to spare, a power of two; None where that is unknown."""
         room = 0.8 * self.memory_here - self.state_bytes
         if not self.memory_here:
             return None
@@ -324,6 +331,7 @@ def forecast(
         disk_here=shutil.disk_usage(parent).free,
         train_images=len(data.train),
         speed=speed,
+        micro=config.train.micro,
     )
 
 

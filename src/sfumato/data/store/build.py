@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Any
@@ -34,25 +35,25 @@ import numpy as np
 
 from sfumato.codec import format as formats
 from sfumato.codec.format import PixelFormat, format_of
-from sfumato.config.data import LARGEST_SIDE, DataConfig
+from sfumato.config.data import DataConfig
 from sfumato.data.formats.decode import read_picture
 from sfumato.data.formats.fitting import Form, Row, make_row
 from sfumato.data.formats.values import Values
-from sfumato.data.sources.protocol import File, Picture, Source, Unreadable, encoded
+from sfumato.data.sources.protocol import File, Picture, Source, encoded
 from sfumato.data.store import format as disk
 from sfumato.data.store import parts
 from sfumato.data.store.format import Chunk, Plan, append, chunks, header, load, plan_of, row_digest, write_index
 from sfumato.data.store.percentiles import percentile_range
+from sfumato.data.store.sizes import choose_size, header_sizes
+from sfumato.data.watch import watched
 from sfumato.data.workers import Pace, most_workers, reason_of
 from sfumato.errors import UserError, plural
 from sfumato.files import sync
 
-SIDES = (8, 12, 16, 24, 32, 48, 64)
-"""The sides to choose from where the user gives no size."""
+LOG = logging.getLogger("sfumato")
+
 MARGIN = 1 / 8
 """How much larger than an image a row is for random crops."""
-MOST_HEADERS = 10_000
-"""The size is chosen from those of at most this many pictures, evenly spaced."""
 ABANDONED = 3600.0
 """Seconds without a write after which a temporary folder counts as left by a killed build."""
 _BUFFER = 2**20
@@ -81,14 +82,20 @@ def build(source: Source, config: DataConfig, entry: Path, on_progress: Progress
         if (built := parts.claim(entry, files, workers, on_progress, held)) is None:
             return
         try:
-            died = (built / "journal").exists()
-            plan = _plan(built, source, config)
+            if (died := (built / "journal").exists()) and workers:
+                LOG.warning(
+                    "'%s': an import did not end. One of the files may have ended it, so they are read in worker "
+                    "processes now, which skip such a file",
+                    source.name,
+                )
+            (built / "journal").touch()
+            plan = _plan(built, source, config, died)
             try:
                 counts = _write_rows(built, source, plan, on_progress, died)
             except _Mixed:
                 note = "some pictures have 8 bits and others more, or floats: all were converted to 8"
                 plan = _begun(built, Plan(plan.size, replace(plan.form, depth="8"), [*plan.notes, note]))
-                counts = _write_rows(built, source, plan, on_progress)
+                counts = _write_rows(built, source, plan, on_progress, died)
             _finish(built, source, plan, counts)
             _publish(built, entry)
         except BaseException as error:
@@ -101,41 +108,17 @@ def build(source: Source, config: DataConfig, entry: Path, on_progress: Progress
 # How the rows are made
 
 
-def choose_size(sizes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], str]:
-    """Choose the size of training images from those of the pictures; returns it, and a sentence with the reason.
-
-    Pictures that are all of one size of at most 64 keep it. Strips and signals, whose median height or width is below 8
-    and less than half the other, keep both medians. Else the square is taken whose side is the largest of `SIDES` that
-    the median of the pictures' shorter sides reaches; below 8, that median itself, and never 1.
-    """
-    first = sizes[0]
-    alike = all(size == first for size in sizes)
-    if alike and max(first) <= SIDES[-1]:
-        return first, f"size {first[0]}x{first[1]} (height x width): every picture has it"
-    height, width = (min(LARGEST_SIDE, int(np.median(sides))) for sides in zip(*sizes, strict=True))
-    if min(height, width) < SIDES[0] and 2 * min(height, width) < max(height, width):
-        longest = max(map(max, sizes))
-        cut = f"; the middle is cut out of longer ones, up to {longest:,}" if longest > max(height, width) else ""
-        return (height, width), (
-            f"size {height}x{width} (height x width), as strips or signals have it{cut}; data.size=N sets another"
-        )
-    median = int(np.median([min(size) for size in sizes]))
-    side = max((side for side in SIDES if side <= median), default=median if median > 1 else SIDES[0])
-    what = f"every picture is {first[0]}x{first[1]}" if alike else f"the pictures' median shorter side is {median}"
-    return (side, side), f"size {side}x{side}, chosen since {what}; data.size=N sets another"
-
-
-def _plan(built: Path, source: Source, config: DataConfig) -> Plan:
+def _plan(built: Path, source: Source, config: DataConfig, died: bool = False) -> Plan:
     """The plan of the build that was begun here, or a new one."""
     if (begun := plan_of(built / "journal")) is not None:
         return begun
     size, notes, clamp = config.size, list[str](), config.range if config.clamp else None
     if config.percentiles is not None:
-        clamp = percentile_range(source, config)
+        clamp = percentile_range(source, config, died)
         low, high = (f"{percent:g} %" for percent in config.percentiles)
         notes.append(f"range {clamp[0]:.5g} to {clamp[1]:.5g}: the percentiles {low} and {high} of the values")
     if size is None:
-        size, note = choose_size(_header_sizes(source))
+        size, note = choose_size(header_sizes(source))
         notes.append(note)
     rows, crop = size, config.crop
     if crop == "random":
@@ -150,15 +133,6 @@ def _begun(built: Path, plan: Plan) -> Plan:
     (built / "journal").unlink(missing_ok=True)
     append(built / "journal", plan)
     return plan
-
-
-def _header_sizes(source: Source) -> list[tuple[int, int]]:
-    """The sizes of the pictures whose header can be read, of `MOST_HEADERS` where there are more."""
-    sizes = []
-    for i in np.linspace(0, len(source) - 1, min(len(source), MOST_HEADERS)).astype(int).tolist():
-        with contextlib.suppress(Unreadable):  # reading it reports why
-            sizes.append(source.size(i))
-    return sizes or [(SIDES[-1], SIDES[-1])]
 
 
 # Rows
@@ -193,16 +167,19 @@ def _groups(source: Source, first: int) -> Iterator[list[Picture | str]]:
     """Yield the pictures from `first` on, or why one can't be read, `_TOGETHER` at a time, or fewer large ones: a
     step on small pictures is a fifth quicker when it is taken for several in a row."""
     group, size = list[Picture | str](), 0
-    for i in range(first, len(source)):
-        try:
-            picture = source.read(i)
-            group.append(picture)
-            size += picture.pixels.nbytes
-        except Exception as error:  # as in a worker: the other pictures go on
-            group.append(reason_of(error))
-        if len(group) == _TOGETHER or size > _BATCH_BYTES:
-            yield group
-            group, size = [], 0
+    with watched(source.origin) if encoded(source) else contextlib.nullcontext(lambda i: None) as begin:
+        for i in range(first, len(source)):
+            try:
+                begin(i)
+                picture = source.read(i)
+                group.append(picture)
+                size += picture.pixels.nbytes
+            except Exception as error:  # as in a worker: the other pictures go on
+                group.append(reason_of(error))
+            if len(group) == _TOGETHER or size > _BATCH_BYTES:
+                begin(None)
+                yield group
+                group, size = [], 0
     if group:
         yield group
 

@@ -25,11 +25,12 @@ SAMPLER = "sfumato.data.store.percentiles:sampler"
 """The workers' function."""
 
 
-def percentile_range(source: Source, config: DataConfig) -> tuple[float, float]:
-    """Return the values at `config.percentiles`; raises `UserError` where no picture is readable, or both are equal."""
+def percentile_range(source: Source, config: DataConfig, protected: bool = False) -> tuple[float, float]:
+    """Return the values at `config.percentiles`, read in worker processes from the first file on where `protected`;
+    raises `UserError` where no picture is readable, or both values are equal."""
     assert config.percentiles is not None
     indices = np.unique(np.linspace(0, len(source) - 1, min(len(source), PICTURES)).astype(int)).tolist()
-    parts = [part for part in _samples(source, indices, config) if len(part)]
+    parts = [part for part in _samples(source, indices, config, protected) if len(part)]
     if not parts:
         raise UserError(f"no readable image in '{source.name}', of whose values data.percentiles could be taken")
     low, high = np.percentile(np.concatenate(parts).astype(np.float64), config.percentiles, method="nearest").tolist()
@@ -52,10 +53,10 @@ def _values(picture: Picture, background: str, nodata: float | None) -> NDArray[
     return np.asarray(values[:: max(1, len(values) // SAMPLE)])
 
 
-def _samples(source: Source, indices: list[int], config: DataConfig) -> Iterator[NDArray[np.float32]]:
+def _samples(source: Source, indices: list[int], config: DataConfig, protected: bool) -> Iterator[NDArray[np.float32]]:
     if (files := encoded(source)) is not None:
         setup = json.dumps([config.background, config.hole]).encode()
-        for answer in run(SAMPLER, setup, files_of(files, indices), Pace(len(indices))):
+        for answer in run(SAMPLER, setup, files_of(files, indices), Pace(len(indices), protected)):
             yield np.zeros(0, np.float32) if isinstance(answer, str) else np.frombuffer(answer, np.float32)
         return
     for i in indices:
