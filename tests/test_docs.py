@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -32,6 +33,15 @@ def run(function: Callable[[], int]) -> None:
 @pytest.mark.parametrize("page", ["how-to-add", "extend"])
 def test_the_code_of_a_page_runs(page: str) -> None:
     run(lambda: importlib.import_module("check_docs").main([f"docs/{page}.md"]))
+
+
+def test_a_page_whose_process_is_ended_by_a_signal_is_a_problem() -> None:
+    def checked() -> int:
+        script, codes = importlib.import_module("check_docs"), iter([0, -11, 0])
+        script.subprocess = SimpleNamespace(run=lambda words: SimpleNamespace(returncode=next(codes)))  # type: ignore[attr-defined]
+        return int(script.main(["README.md", "LOG.md", "CHANGELOG.md"]) != 1)
+
+    run(checked)
 
 
 def test_benchmarks_and_scripts_can_be_imported() -> None:

@@ -4,7 +4,7 @@ r"""Variations: noise an image part of the way, and denoise it again (SDEdit, Me
 
 Noise hides detail first, so a small t keeps the composition and changes the detail, and a large one keeps little more
 than the colours. The two ends are exact: strength 0 is the image, and strength 1 starts from noise alone, so it is the
-sample of the same seed.
+sample of the same seed in as many steps.
 """
 
 from __future__ import annotations
