@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from sfumato.config.data import DataConfig
 from sfumato.data import Unreadable, workers
@@ -266,8 +268,13 @@ print(open_store(folder_source(Path(sys.argv[1])), DataConfig(size=(8, 8))).skip
 """
 
 
-def test_a_build_that_died_goes_on_in_processes_that_may_die(make_folder: MakeFolder, own_cache: Path) -> None:
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_build_that_died_goes_on_in_processes_that_may_die(
+    make_folder: MakeFolder, own_cache: Path, mixed: bool
+) -> None:
     folder = make_folder("set", 20)
+    if mixed:  # then all pictures are read a second time
+        Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(folder / "0007.png")
     (folder / "0003.png").write_bytes(b"DIE")
     command = [sys.executable, "-c", CRASHING, str(folder)]
     assert subprocess.run(command, capture_output=True).returncode < 0
