@@ -33,6 +33,7 @@ from torch import Tensor
 
 from sfumato.errors import UserError
 from sfumato.files import read_regular
+from sfumato.run.locate import SHIPPED
 
 ENTRY, VERSION = "sfumato", 3
 MOST_BYTES = 2**36
@@ -74,10 +75,16 @@ def read(file: Path) -> tuple[Facts, dict[str, Tensor], str]:
     """Return a weights file's facts, in the present layout, its tensors, and the SHA-256 of the file; raises
     `UserError` for a file not written by sfumato, truncated, altered, of a later version, or with a tensor that is not
     finite."""
+    content = b""
     try:
         content = read_regular(file, MOST_BYTES)
         tensors: dict[str, Tensor] = safetensors.torch.load(content)
     except (OSError, safetensors.SafetensorError, MemoryError, RuntimeError, ValueError, KeyError) as error:
+        if kind := _other_kind(content):
+            raise UserError(
+                f"{file} is {kind}, not a model: give a run folder, a weights file (.safetensors), or a model that "
+                f"comes along ({', '.join(SHIPPED)})"
+            ) from None
         reason = " ".join((getattr(error, "strerror", None) or str(error) or "out of memory").split())[:120]
         raise UserError(f"{file} is not a readable weights file ({reason}): it may be cut short") from None
     facts = facts_of(_entry(content), file)
@@ -91,6 +98,21 @@ def read(file: Path) -> tuple[Facts, dict[str, Tensor], str]:
         return *_upgraded(facts, tensors), hashlib.sha256(content).hexdigest()
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise unusable(file, error) from None
+
+
+_KINDS = {
+    "a picture": (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"II*\0", b"MM\0*"),
+    "a web page": (b"<!doctype html", b"<html"),
+    "a ZIP archive, such as .npz or .pt (sfumato import reads other libraries' weights)": (b"PK\x03\x04",),
+}
+"""Files that are taken for weights, by their first bytes."""
+
+
+def _other_kind(content: bytes) -> str:
+    """Return what a file is that can't be weights; empty where it is of no known kind."""
+    start = content[:64].lstrip()
+    kinds = (kind for kind, starts in _KINDS.items() if any(x.startswith(starts) for x in (start, start.lower())))
+    return next(kinds, "")
 
 
 def _entry(content: bytes) -> str | None:

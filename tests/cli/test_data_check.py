@@ -36,7 +36,16 @@ def test_text(sfumato: Command, photos: Path) -> None:
     assert "torn.png: " in result.out
     assert "03.png: = copy.png" in result.out
     assert "!! memorisation: 12 distinct images" in result.out
+    said = " ".join(result.out.split())
+    assert re.search(r"settings: train takes preset small\d+ on a CPU, \w+ on a GPU by default, for 12 images of", said)
     assert sorted(path.name for path in Path().iterdir()) == ["photos"], "nothing is written unasked"
+
+
+def test_the_text_sends_to_the_page_that_is_written(sfumato: Command, photos: Path) -> None:
+    (photos / "torn.png").unlink()
+    alone, beside = (sfumato("data", "check", photos, *more).out.split() for more in ((), ("--out", "page.html")))
+    assert "(--out page.html says more)" in " ".join(alone)
+    assert "(the page says more)" in " ".join(beside)
 
 
 def test_json(sfumato: Command, photos: Path) -> None:

@@ -151,7 +151,8 @@ def test_an_interrupted_evaluation_says_how_to_go_on(
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("RUN --num 0", "num is 0"),
+        ("RUN --num 0", "--num is 0"),
+        ("RUN --num 5", "--num is 5: quality needs at least 6 generated images"),
         ("RUN --steps 51", "steps is 51, and the model's chain has 50"),
         ("RUN --batch 0", "batch is 0"),
         ("RUN --sampler ddpm --eta 0.5", "eta belongs to ddim"),

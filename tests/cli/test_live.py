@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,17 @@ def test_a_correction_is_said(progress: Progress) -> None:
     assert remark(progress, longer) == "at 40 images/s: 1,600 images instead of 800, to keep the budget"
     looks = Replanned(88, Plan(1600, 200, 8, 1, 0, images_per_second=40.0), 1600)
     assert remark(progress, looks) is None
+
+
+def test_an_extended_run_whose_speed_is_another_one_does_not_go_on_to_two_lengths(progress: Progress) -> None:
+    longer = Plan(1600, 200, 8, 0, 0, images_per_second=40.0, since=800, asked="budget +20")
+    shorter = replace(longer, images=1520, steps=190, since=840)
+    said = []
+    for event in (Started(longer, 800), Replanned(800, longer, 800), Replanned(840, shorter, 1600)):
+        progress.take(event)
+        said.append(remark(progress, event))
+    assert said[0] == "resuming at 800: 1,600 images in steps of 8, planned from 40 images/s"
+    assert said[1:] == ["going on to 1,600 images instead of 800", None], "less than a tenth is not worth a line"
 
 
 def test_a_correction_is_said_when_it_is_a_tenth_from_the_last_one_that_was(progress: Progress) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,21 @@ def test_the_first_help_does_without_the_option_parser() -> None:
     said = python("import sys; from sfumato.cli.main import main; main(['--help']); print('tyro' in sys.modules)")
     assert said.stdout.splitlines()[-1] == "False"
     assert all(f"  {verb}" in said.stdout for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", ["sample", "evaluate", "edit vary", "train"])
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_help_is_wrapped_to_the_terminal_alone(
+    verb: str, width: int, sfumato: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No line of an option's text ends where the first word of the next one would have fitted."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = [line[:-1].rstrip() for line in sfumato(*verb.split(), "--help").out.splitlines() if line[:1] == "│"]
+    column = " " * (len(next(line for line in lines if "  show this help" in line).partition("show")[0]) - 1)
+    for line, after in pairwise(lines):
+        word = after.removeprefix("│" + column).split(" ")[0].split(",")[0]
+        if after.startswith("│" + column) and word and line.startswith("│" + column):
+            assert len(line) + 1 + len(word) > width - 3, f"{line!r} has room for {word!r}"
 
 
 @pytest.mark.parametrize("verb", [*VERBS, *(f"edit {verb}" for verb in EDITS.verbs)])

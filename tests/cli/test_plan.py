@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from sfumato.cli.main import main
-from sfumato.cli.plan import suggested
 from sfumato.config.presets import resolve
-from sfumato.config.units import parse_seconds
+from sfumato.config.units import parse_seconds, suggested
 from sfumato.nets import Interface
 
 
@@ -21,7 +20,8 @@ def test_everything_is_said_and_nothing_written(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["plan", "digits", "--seconds", "0.2", "--train.grid_steps=2"]) == 0
-    said = capsys.readouterr().out
+    said, err = capsys.readouterr()
+    assert "measuring the speed of training for about 0.2 s" in err, "it may take long"
     for word in (
         "parameters",
         "arithmetic",

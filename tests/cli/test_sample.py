@@ -215,6 +215,11 @@ def test_labels_by_name_number_or_all(sfumato: Command, labelled: Path) -> None:
         ("RUN --guidance 2 --label 3 --interval 3", "--interval takes two times"),
         ("RUN --guidance 2 --label 3 --interval 0.8,0.2", "the lower first"),
         ("RUN --label 10", "class has no value '10'"),
+        ("RUN --guidance nan", "--guidance takes a number, not 'nan'"),
+        ("RUN --rescale inf", "--rescale takes a number, not 'inf'"),
+        ("RUN --steps 0", "--steps is 0: it must be at least 1"),
+        ("grid.png", "grid.png is a picture, not a model: give a run folder, a weights file"),
+        ("page.html", "page.html is a web page, not a model"),
         ("RUN --label sevn", "class has no value 'sevn'; choose from: 0, 1"),
         ("PLAIN --label 3", "the model was trained without labels"),
         ("RUN --weights emma", "--weights can't be 'emma': choose ema, raw, best, or give a weights file"),
@@ -236,6 +241,8 @@ def test_a_mistake_is_one_line_and_changes_nothing(
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").touch()
     (tmp_path / "file.png").write_bytes(b"\x80\x04K\x01.")
+    (tmp_path / "grid.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(64))
+    (tmp_path / "page.html").write_text("<!DOCTYPE html><title>x</title>")
     content = bytearray((labelled / "weights" / "ema.safetensors").read_bytes())
     (tmp_path / "short.safetensors").write_bytes(content[:-100])
     content[-100] ^= 1

@@ -77,7 +77,7 @@ def test_words_of_a_single_attribute(attributes: tuple[Attribute, ...], text: st
     [
         (FACES, "glases", "no label 'glases'; did you mean 'glasses'"),
         (FACES, "purple", "write ATTRIBUTE=VALUE, or one of hair, glasses, age, smiling"),
-        (FACES, "glasses=drak", "glasses has no value 'drak'; did you mean 'dark'"),
+        (FACES, "glasses=drak", r"glasses has no value 'drak'; did you mean 'dark'\? The values are none, clear, dark"),
         (FACES, "glases=dark", "no attribute 'glases'; did you mean 'glasses'"),
         (FACES, "hair", "'hair' needs a value.*hair=long, or hair=all"),
         (FACES, "age", "'age' needs a value: write age=53$"),

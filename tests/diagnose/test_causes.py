@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from dataclasses import replace
 from typing import Any
@@ -157,6 +158,7 @@ def test_nothing_wrong_is_a_verdict() -> None:
     assert observe(HEALTHY) == ()
     said = " ".join(as_text(HEALTHY, (), ()).split())
     assert said.startswith("runs/a b: nothing wrong found. The samples are close to the data: distance 0.005 [")
+    assert re.search(r"nearest training image \d+ of 255 \d+ of 255", said)
 
 
 def test_every_cause_has_its_evidence() -> None:

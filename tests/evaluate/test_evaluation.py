@@ -190,7 +190,7 @@ def test_a_model_that_diverged_is_one_line(gaussian: Target, tmp_path: Path) -> 
         ("bits", lambda s: s, {"variance": "learned"}, "this model has no learned variance"),
         ("bits", lambda s: s, {"steps": 51}, "steps is 51, and the model's chain has 50"),
         ("quality", lambda s: s, {"steps": 51}, "steps is 51, and the model's chain has 50"),
-        ("quality", lambda s: s, {"num": 5}, "at least 6 of each are needed"),
+        ("quality", lambda s: s, {"num": 5}, "num is 5: quality needs at least 6 generated"),
         ("quality", lambda s: s, {"extractor": "classifier"}, "'classifier' is for images of"),
         ("quality", lambda s: s, {"extractor": "inception:nowhere.pth"}, "there is no file of weights"),
     ],
@@ -201,6 +201,7 @@ def test_what_cant_be_measured_is_one_line(
 ) -> None:  # fmt: skip
     with pytest.raises(UserError, match=said) as error:
         measure(spoilt(gaussian), tmp_path, kind, **settings)
+    assert kind != "quality" or not list(tmp_path.glob("parts/*")), "refused before anything is generated"
     assert "\n" not in str(error.value)
     assert not list(tmp_path.glob("*.json"))
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
@@ -53,6 +54,9 @@ def test_a_planted_memoriser_is_flagged_and_a_gaussian_fitted_to_the_data_is_not
     copies = "60 of 60 generated images are equal to one" if planted else "none of 60 generated images is equal to one"
     assert result.sentence.startswith(
         f"{'the model repeats' if planted else 'no sign that the model repeats'} training images: {copies}"
+    )
+    assert re.search(
+        r"suspiciously close to a single one \(by \S+\); without memorisation about \d would be", result.sentence
     )
     assert ("; by chance so many are with probability" in result.sentence) == planted
     assert result.copies == planted

@@ -153,7 +153,9 @@ def test_a_verdict_whose_interval_holds_a_limit_is_not_settled_and_says_how_many
     assert Verdict(low, far.detail, 64, real=64).settling is None, "the real ones are too few"
     assert Verdict(low, Distance(0.013, 0.008, 0.022, None), 64).words == "close to or far from the data"
     near = Verdict(low, Distance(0.0201, 0.019, 0.0212, None), 900)
-    assert "not settled, and more images would hardly help: it is too near the limit 0.02" in near.sentence
+    assert "(perhaps wrong to the eye: it lies at the border 0.02 between the two, which more images" in near.sentence
+    close = Verdict(low, Distance(0.0101, 0.009, 0.0112, None), 900)
+    assert close.sentence.startswith("close to or some way from the data (at worst slightly different: it lies at the")
     assert (near.to_dict()["settled"], near.to_dict()["settling"]) == (False, None)
     for interval in ((0.021, 0.0201, 0.03), (0.004, 0.001, 0.009), (0.1, 0.09, 0.11)):
         judged = Verdict(low, Distance(*interval, None), 64)

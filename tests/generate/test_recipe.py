@@ -151,6 +151,8 @@ def test_facts_leave_out_what_has_no_effect(model: Model) -> None:
         ({"sampler": "ddim", "eta": float("nan")}, "eta is nan"),
         ({"sampler": "unipc", "variance": "small"}, "variance belongs to ddpm"),
         ({"guidance": -0.5}, "guidance is -0.5"),
+        ({"guidance": float("nan")}, "guidance is nan: give a number of 0 or more"),
+        ({"guidance": float("inf")}, "guidance is inf"),
         ({"guidance": 2.0, "rescale": 1.5}, "rescale is 1.5"),
         ({"rescale": 0.5}, "belong to guidance"),
         ({"guidance": 2.0, "interval": (0.5, 0.5)}, "the lower first"),

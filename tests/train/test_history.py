@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
+from sfumato.config.presets import preset_of, resolve
 from sfumato.config.train import TrainConfig
 from sfumato.errors import UserError
 from sfumato.model import load
@@ -163,6 +165,25 @@ def test_what_the_state_depends_on_stays(key: str, digits, run) -> None:
     begun(tiny(), run, digits, 2)
     with pytest.raises(UserError, match=rf"was started with another configuration .*{key.replace('__', '.')}"):
         go(tiny(**{key: values[key]}), run, digits)
+
+
+def test_a_run_with_another_network_names_a_few_differences_and_a_folder_that_is_free(digits, run) -> None:
+    begun(tiny(), run, digits, 2)
+    Path(f"{run.path}-2").mkdir()
+    other = tiny(net__base="8", train__batch="16", train__seed="1", diffusion__parameterization="eps", optim__lr="1")
+    with pytest.raises(UserError) as error:
+        go(other, run, digits)
+    first, ready = str(error.value).split("): ")
+    assert first.count(" -> ") == 3
+    assert "(net.base " in first
+    assert ", and 2 more" in first
+    assert f"--run {run.path}-3, or go on with it, sfumato train {run.path}" in ready
+
+
+def test_a_network_is_known_by_its_preset() -> None:
+    small, edm = (resolve(name, overrides={"optim.lr": "1e-4"}) for name in ("small32", "cifar10-edm"))
+    assert (preset_of(small), preset_of(edm)) == ("small32", "cifar10-edm")
+    assert preset_of(tiny(net__base="72")) == ""
 
 
 def test_a_finished_run_is_changed_only_with_a_length(digits, run) -> None:

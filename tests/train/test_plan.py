@@ -110,7 +110,25 @@ def test_too_short_a_budget_names_one_that_is_enough():
     with pytest.raises(UserError, match=r"too short.*--budget (\d+)s") as error:
         plan_for(config, Speed(0.05, 0.5, 0.03), 1.0)
     enough = float(str(error.value).split("--budget ")[1].split("s")[0])
+    assert "a budget of 1.4 s is too short: 1.0 s passed before training, and a step takes 0.05 s" in str(error.value)
     assert plan_for(TrainConfig(batch=32, budget=enough), Speed(0.05, 0.5, 0.03), 1.0).steps >= 10
+
+
+def test_too_short_a_budget_is_told_in_minutes_and_hours():
+    with pytest.raises(UserError) as error:
+        plan_for(TrainConfig(batch=32, budget=120), Speed(1700, 30, 60), 0.0)
+    assert str(error.value) == "a budget of 2 min 00 s is too short: a step takes 28 min 20 s; give --budget 20h"
+
+
+def test_a_network_too_slow_for_its_budget_is_measured_with_fewer_images(digits, run, monkeypatch):
+    batches = []
+    monkeypatch.setattr(planning, "measure", lambda _, train, __: batches.append(train.batch) or Speed(0.5, 0.1, 0.1))
+    config = tiny(train__images="none", train__budget="20", train__grids="0")
+    resolve_length(config, run, digits)
+    monkeypatch.setattr(planning, "CPU_FLOPS", 1.0)
+    with pytest.raises(UserError, match="is too short"):
+        resolve_length(config, run, digits)
+    assert batches == [config.train.batch, 1]
 
 
 @pytest.mark.parametrize(("grid", "held_out"), [(20.0, 0.1), (3.0, 2.0), (0.5, 9.0)])

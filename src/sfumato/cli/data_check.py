@@ -73,7 +73,7 @@ class Check:
             table = {"advice": [vars(item) for item in advice], "written": {k: str(path) for k, path in written}}
             print_json(report.table() | table)
         else:
-            say(as_text(report, advice))
+            say(as_text(report, advice, page=self.out is not None))
             if written:
                 say("\n" + facts([(name, str(path)) for name, path in written]))
         return 0 if len(report.records) else 2

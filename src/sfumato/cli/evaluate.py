@@ -145,8 +145,11 @@ class Evaluate(RecipeOptions):
 
     def _measure(self, source: Path, kinds: Sequence[str], device: torch.device, first: bool) -> dict[str, Any]:
         """Measure a model; {} where this process is not the first."""
-        evaluation = self._evaluation(source, device, first)
-        calls, seconds = evaluation.forecast(kinds)
+        try:
+            evaluation = self._evaluation(source, device, first)
+            calls, seconds = evaluation.forecast(kinds)
+        except UserError as error:  # the library names its argument
+            raise UserError(f"--{error}" if str(error).startswith("num is") else str(error)) from None
         if calls and first:
             say(
                 f"evaluating {source} on {evaluation.target.model.device}: {calls:,} evaluations of the network, "

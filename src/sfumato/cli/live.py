@@ -144,7 +144,8 @@ def _correction(progress: Progress, event: Replanned) -> str | None:
     """Say how the plan was corrected; nothing where the length is within `MENTION` of the one that was said last."""
     plan, batch = event.plan, event.plan.batch
     images, former = plan.steps * batch, progress.announced or -(-event.former // batch) * batch
-    if plan.asked and plan.since == event.images:
+    before = progress.former
+    if plan.asked and plan.since == event.images and (before is None or before == plan or before.asked != plan.asked):
         again = "; the learning rate rises again and decays over what is added" if plan.start else ""
         progress.announced, former = images, -(-event.former // batch) * batch
         return f"going on to {images:,} images instead of {former:,}{again}"

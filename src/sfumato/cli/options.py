@@ -5,22 +5,27 @@ work. tyro parses the words and prints the help. Besides:
 
 - an unknown option is refused, with what it is here where it comes from another tool, or the nearest valid one, before
   anything else; so is an option that is given twice, but labels are joined;
-- the box in which tyro explains a bad value is condensed to one line;
+- the box in which tyro explains a bad value is condensed to one line, and `nan` and `inf` are no numbers;
+- help is wrapped to the terminal, without the line breaks of the source;
 - `--net.base 64` and `--net.base=64`, with a dot in the name, are overrides of the configuration, for verbs that have
   a field for them.
 """
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import dataclasses
 import difflib
 import inspect
 import io
+import math
 import re
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 
 import tyro
@@ -78,10 +83,10 @@ def option(metavar: str) -> Any:
     return arg(metavar=metavar, help_behavior_hint="")
 
 
-def check(num: int = 1, batch: int = 1, seed: int = 0) -> None:
-    """Raise `UserError` for a number, a batch or a seed out of its range."""
-    for name, value in (("num", num), ("batch", batch)):
-        if value < 1:
+def check(num: int = 1, batch: int = 1, seed: int = 0, steps: int | None = None) -> None:
+    """Raise `UserError` for a number, a batch, a seed or steps out of range."""
+    for name, value in (("num", num), ("batch", batch), ("steps", steps)):
+        if value is not None and value < 1:
             raise UserError(f"--{name} is {value}: it must be at least 1")
     if not 0 <= seed < 2**64:
         raise UserError(f"--seed is {seed}: it must be a whole number from 0 to 2^64 - 1")
@@ -121,7 +126,9 @@ def parse(verb: type[V] | Family, name: str, words: Sequence[str]) -> V | Verb:
     if "device" not in fields:
         rest = _without_device(rest)
     _known(verb, name, rest, line)
-    about = f"{inspect.getdoc(verb)}\n\nExamples:\n  " + "\n  ".join(verb.EXAMPLES)
+    if {"-h", "--help"} & set(rest):
+        _document(verb)
+    about = f"{_joined_lines(inspect.getdoc(verb) or '')}\n\nExamples:\n  " + "\n  ".join(verb.EXAMPLES)
     out, err = _Text(), _Text()
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -135,7 +142,35 @@ def parse(verb: type[V] | Family, name: str, words: Sequence[str]) -> V | Verb:
         raise
     if extra:
         raise UserError(f"{name} does not take '{extra[0]}'; see sfumato {name} --help")
+    _check_finite(options)
     return dataclasses.replace(options, overrides=overrides) if overrides else options  # type: ignore[type-var]
+
+
+def _check_finite(options: Any) -> None:
+    """Refuse the numbers that are none, but that Python reads: nan and inf."""
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"--{field.name.replace('_', '-')} takes a number, not '{value:g}'")
+
+
+def _joined_lines(text: str) -> str:
+    """Return paragraphs of one line each."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+
+
+def _document(verb: type[Any]) -> None:
+    """Give the fields of a verb their docstrings as help of one line each: tyro would keep the source's line breaks."""
+    docs = dict[str, str]()
+    for kind in filter(dataclasses.is_dataclass, reversed(verb.__mro__)):
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+        assert isinstance(definition, ast.ClassDef)
+        for field, text in pairwise(definition.body):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                docs[ast.unparse(field.target)] = _joined_lines(str(text.value.value))
+    for own in dataclasses.fields(verb):
+        if own.name in docs:
+            own.metadata = MappingProxyType({**own.metadata, "help": docs[own.name]})
 
 
 def _member(family: Family, name: str, words: Sequence[str]) -> type[Verb]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sfumato.cli.console import pick_device, print_json, progress, say
 from sfumato.cli.training import TrainingOptions, length, with_source
 from sfumato.config.keys import SHORT
+from sfumato.config.units import suggested
 from sfumato.errors import UserError, command, plural
 from sfumato.report.text import count, duration, facts, size
 
@@ -63,6 +64,9 @@ class Plan(TrainingOptions):
         values = {"data.source": self.data} | self.given() | length(more)
         reading = progress("reading images")
         config, data, reason = choose(self.preset, self.config, values, device, reading, self.init)
+        if self.seconds:
+            first = "; a single step of a large network may take longer"
+            say(f"measuring the speed of training for about {duration(self.seconds)}{first}", error=True)
         cost = forecast(config, data, self.run or default_run(data.source_name), device, self.seconds)
         if self.json:
             print_json(_table(cost, data, reason, str(device)))
@@ -83,15 +87,6 @@ class Plan(TrainingOptions):
         if cost.seconds is not None and self.images is None and self.budget is None:
             words += ["--budget", suggested(min(cost.seconds, LONG / 2))]
         return command(*words)
-
-
-def suggested(seconds: float) -> str:
-    """Return a round duration of at least so many seconds, as `--budget` reads it: 90s, 25m, 3h."""
-    for unit, name, steps in ((1, "s", (30, 60, 90)), (60, "m", (2, 3, 5, 10, 15, 20, 30, 45, 60, 90))):
-        for step in steps:
-            if seconds <= step * unit * 1.02:
-                return f"{step}{name}"
-    return f"{-(-int(seconds) // 3600)}h"
 
 
 def _table(cost: Forecast, data: Dataset, reason: str, device: str) -> dict[str, Any]:

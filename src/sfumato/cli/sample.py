@@ -133,7 +133,7 @@ class Sample(ModelOptions, RecipeOptions):
 
     def _check(self) -> None:
         """Refuse values out of their range before anything is loaded."""
-        check(self.num, self.batch, self.seed)
+        check(self.num, self.batch, self.seed, self.steps)
         check_device(self.device)
         if self.out is not None and not self.out.is_dir() and self.out.suffix:
             check_file(self.out, self.force, SUFFIXES, kinds=KINDS)

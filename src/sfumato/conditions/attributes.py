@@ -36,6 +36,8 @@ YES_NO = {"no": 0.0, "false": 0.0, "0": 0.0, "-1": 0.0, "yes": 1.0, "true": 1.0,
 """How the two values of a yes-or-no attribute may be written."""
 _WITHOUT = frozenset({"no", "none", "false", "off", "absent", "without"})
 _MOST_ROWS = 10_000
+_LISTED = 20
+"""The most values of an attribute that an error lists besides the nearest."""
 
 Row = list[float]
 
@@ -81,7 +83,10 @@ class Attribute:
         if self.values == ("no", "yes") and text.lower() in YES_NO:
             return YES_NO[text.lower()]
         if self.values:
-            raise UserError(f"{self.name} has no value '{text}'{nearest(text, self.values)}")
+            hint = nearest(text, self.values)
+            if hint.startswith("; did") and len(self.values) <= _LISTED:
+                hint += f" The values are {', '.join(self.values)}"
+            raise UserError(f"{self.name} has no value '{text}'{hint}")
         try:
             value = (float(text) - self.mean) / self.std
         except ValueError:

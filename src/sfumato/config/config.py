@@ -177,13 +177,25 @@ def difference(old: Config, new: Config) -> str:
     return ", ".join(tree.difference(to_dict(old), to_dict(new)))
 
 
+def differences(old: Config, new: Config) -> list[str]:
+    """Return what `difference` does as a list: what a run can't go on with first, the network before the rest."""
+
+    def order(change: str) -> tuple[bool, bool]:
+        return _changeable(change.partition(" ")[0]), not change.startswith("net.")
+
+    return sorted(tree.difference(to_dict(old), to_dict(new)), key=order)
+
+
+def _changeable(key: str) -> bool:
+    return key.startswith(CHANGEABLE) and key not in FIXED
+
+
 def may_change(old: Config, new: Config) -> bool:
     """Whether a run can go on with another configuration: what differs changes neither tensors nor images nor keys."""
     a, b = tree.flatten(to_dict(old)), tree.flatten(to_dict(new))
     keys = [key for key in a.keys() | b.keys() if a.get(key) != b.get(key)]
     by_history = [isinstance(config.diffusion.timesteps, Importance) for config in (old, new)]
-    free = all(key.startswith(CHANGEABLE) and key not in FIXED for key in keys)
-    return free and old.augment.on == new.augment.on and by_history[0] == by_history[1]
+    return all(map(_changeable, keys)) and old.augment.on == new.augment.on and by_history[0] == by_history[1]
 
 
 def read_toml(path: Path) -> dict[str, Any]:

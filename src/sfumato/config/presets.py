@@ -329,6 +329,11 @@ def _flops(name: str, channels: int, height: int, width: int) -> int:
         return flops(net, (torch.empty(1, channels, *config.inside(height, width)), torch.zeros(1)))
 
 
+def preset_of(config: Config) -> str:
+    """Return the first preset that has a configuration's network; empty where none has."""
+    return next((name for name, preset in PRESETS.items() if preset.config.net == config.net), "")
+
+
 def check(file: Path | str | None, overrides: Mapping[str, str]) -> None:
     """Raise the `UserError` of values that no preset of ours accepts: before the images are read that choose one."""
     refused = []

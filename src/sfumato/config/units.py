@@ -51,3 +51,26 @@ def parse_size(text: str) -> str:
     images are described; other text stays as it is."""
     match = re.fullmatch(r"(\d+)(?:\s*[x×]\s*(\d+))?", text.strip().lower())
     return f"{match[2] or match[1]},{match[1]}" if match else text
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time: 4.2 s, 95 s, 12 min 05 s, 3 h 20 min, 2 d 4 h."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 48 * 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def suggested(seconds: float) -> str:
+    """Return a round duration of at least so many seconds, as `--budget` reads it: 90s, 25m, 3h."""
+    for unit, name, steps in ((1, "s", (30, 60, 90)), (60, "m", (2, 3, 5, 10, 15, 20, 30, 45, 60, 90))):
+        for step in steps:
+            if seconds <= step * unit * 1.02:
+                return f"{step}{name}"
+    return f"{-(-int(seconds) // 3600)}h"

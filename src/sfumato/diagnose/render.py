@@ -85,13 +85,13 @@ def beside(evidence: Evidence) -> tuple[str, list[tuple[str, str, str]]]:
     for name in ("contrast", "grain", "diversity"):
         a, b = (f"{127.5 * getattr(x, name):.0f}" for x in both)
         rows.append((name, a, b))
-    held_out = f"{127.5 * data.nearest:.0f}" if data.nearest is not None else "-"
+    held_out = f"{127.5 * data.nearest:.0f} of 255" if data.nearest is not None else "-"
     black = [f"{100 * x.black:.0f} / {100 * x.white:.0f} %" for x in both]
     rows += [
         ("neighbours' correlation", f"{both[0].correlation:.2f}", f"{both[1].correlation:.2f}"),
         ("black / white", black[0], black[1]),
         ("distance from the data", f"{samples.distance:.3f}", f"{data.distance:.3f}"),
-        ("nearest training image", f"{127.5 * samples.nearest:.0f}", held_out),
+        ("nearest training image", f"{127.5 * samples.nearest:.0f} of 255", held_out),
     ]
     return head, rows
 

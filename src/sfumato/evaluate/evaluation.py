@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.codec.format import EIGHT, PixelFormat
+from sfumato.errors import UserError
 from sfumato.evaluate.features import Extractor, open_extractor
 from sfumato.evaluate.jobs import Progress, Stage, silent
-from sfumato.evaluate.measurement import Measurement, quality, verdict
+from sfumato.evaluate.measurement import FEWEST, Measurement, quality, verdict
 from sfumato.evaluate.memorisation import contact_sheet, find_memorised
 from sfumato.evaluate.settings import KINDS, Settings
 from sfumato.evaluate.stages import Stages, key
@@ -70,6 +71,8 @@ class Evaluation:
         """Return the stages to run for those kinds whose results are not stored yet; raises `UserError` for settings
         that do not fit the model or its images, or an extractor that can't be opened."""
         missing = [kind for kind in kinds if self.stored(kind) is None]
+        if "quality" in missing and self.settings.num_generated < FEWEST:
+            raise UserError(f"num is {self.settings.num_generated}: quality needs at least {FEWEST} generated images")
         if "memorisation" in missing:
             self.target.held_out(1)
         return self.stages.needed(sample=bool({"quality", "memorisation"} & set(missing)), score="bits" in missing)

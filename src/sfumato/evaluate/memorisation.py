@@ -183,7 +183,7 @@ class Memorisation:
         rare = f"; by chance so many are with probability {worst.tail_p:.1g}" if worst.tail_p < LINE else ""
         return (
             f"{verdict} training images: {self._copies}; {close} suspiciously close to a single one (by "
-            f"{worst.space}), as are about {expected:.0f} of so many images that it never saw{rare}"
+            f"{worst.space}); without memorisation about {expected:.0f} would be{rare}"
         )
 
     @property

@@ -137,7 +137,9 @@ class Verdict:
         if not self.open_steps:
             return ""
         if self.settling is None:
-            return f" (not settled, and more images would hardly help: it is too near the limit {self.open_steps[0]:g})"
+            border = min(self.open_steps, key=lambda step: abs(self.distance.value - step))
+            how = "perhaps wrong to the eye" if border == STEPS[FAR - 1] else "at worst slightly different"
+            return f" ({how}: it lies at the border {border:g} between the two, which more images would hardly settle)"
         return f" (not settled with {self.num} images: about {self.settling:,} would probably do)"
 
     @classmethod

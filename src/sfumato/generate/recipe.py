@@ -13,6 +13,7 @@ variance. `auto` follows measurements (docs/choose-a-sampler.md).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -123,8 +124,8 @@ class Recipe:
             raise UserError(f"steps is {self.steps}: it must be at least 1")
         if self.eta is not None and not 0 <= self.eta <= 1:
             raise UserError(f"eta is {self.eta:g}: it must lie from 0 (deterministic) to 1 (ancestral)")
-        if self.guidance < 0:
-            raise UserError(f"guidance is {self.guidance:g}: give 0 or more; 1 is no guidance")
+        if not 0 <= self.guidance < math.inf:
+            raise UserError(f"guidance is {self.guidance:g}: give a number of 0 or more; 1 is no guidance")
         if not 0 <= self.rescale <= 1:
             raise UserError(f"rescale is {self.rescale:g}: it must lie from 0 to 1")
         if self.interval is not None and not 0 <= self.interval[0] < self.interval[1] <= 1:

@@ -105,8 +105,10 @@ def _settings(report: Report, preset: str | None) -> Iterator[Advice]:
     name, reason, _ = choose(shape, count, "cpu")
     large, *_ = choose(shape, count, "cuda")
     if preset is None:
-        gpu = f"; with a GPU: {large}" if large != name else ""
-        yield Advice("good", "settings", f"preset {name}: {reason}{gpu}{_flip(report, name)}")
+        gpu = f" on a CPU, {large} on a GPU" if large != name else ""
+        yield Advice(
+            "good", "settings", f"train takes preset {name}{gpu} by default, for {reason}{_flip(report, name)}"
+        )
     elif preset in (name, large):
         yield Advice("good", "settings", f"preset {preset}, which is also the recommended one{_flip(report, preset)}")
     else:

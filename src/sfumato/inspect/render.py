@@ -24,10 +24,11 @@ SHOWN, GROUPS, MEMBERS, ROWS = 24, 16, 6, 1000
 """What the page shows: images of a sheet, groups of duplicates, images of a group, rows of a table."""
 
 
-def as_text(report: Report, advice: Sequence[Advice]) -> str:
-    """Return the figures, the advice, and the first files of each kind."""
+def as_text(report: Report, advice: Sequence[Advice], page: bool = False) -> str:
+    """Return the figures, the advice, and the first files of each kind; `page` is whether a page is written too."""
+    more = "the page has all" if page else "--out page.html or --json"
     lines = [wrapped(value, f"{name[:12]:<13}") for name, value in figures(report)]
-    lines += ["", *_advice(advice)]
+    lines += ["", *_advice(advice, "the page says more" if page else "--out page.html says more")]
     far = [(report.origin(row), report.outliers.reason(row)) for row in report.outliers.far()]
     groups = [[report.origin(row) for row in g] for g in (*report.duplicates.exact, *report.duplicates.near)]
     for title, items in (
@@ -37,11 +38,11 @@ def as_text(report: Report, advice: Sequence[Advice]) -> str:
         ("outliers", far),
         ("duplicates", [(first, "= " + ", ".join(others[:3])) for first, *others in groups]),
     ):
-        lines += listing(title, items, NAMED, "--out page.html or --json")
+        lines += listing(title, items, NAMED, more)
     return "\n".join(lines)
 
 
-def _advice(advice: Sequence[Advice]) -> list[str]:
+def _advice(advice: Sequence[Advice], more: str) -> list[str]:
     """What changes something in full, the settings, and the rest in a line each, without its evidence."""
     open_ = [item for item in advice if item.level != "good"]
     full = [item for item in open_ if item.level == "trouble" or item in open_[:FULL]]
@@ -50,7 +51,7 @@ def _advice(advice: Sequence[Advice]) -> list[str]:
     lines += [_line(f" ! {item.topic}: {item.text}") for item in open_ if item not in (*full, *settings)]
     lines += [wrapped(f"{item.topic}: {item.text}", "ok " if item.level == "good" else " ! ") for item in settings]
     quiet = [item.topic for item in advice if item.level == "good" and item not in settings]
-    rest = wrapped(f"nothing to decide: {', '.join(quiet)} (--out page.html says more)", "ok ")
+    rest = wrapped(f"nothing to decide: {', '.join(quiet)} ({more})", "ok ")
     return [*lines, rest] if quiet else lines
 
 

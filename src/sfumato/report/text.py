@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 
+from sfumato.config.units import duration as duration
 from sfumato.errors import command
 
 WIDTH = 100
@@ -35,20 +36,6 @@ def columns(rows: Sequence[Sequence[str]], width: int, indent: str = "  ") -> st
     names = max(len(name) for name, *_ in rows) + 2
     lines = (f"{indent}{name:{names}}" + "".join(f"{value:>{width}}" for value in values) for name, *values in rows)
     return "\n".join(line.rstrip() for line in lines)
-
-
-def duration(seconds: float) -> str:
-    """Return a length of time: 4.2 s, 95 s, 12 min 05 s, 3 h 20 min, 2 d 4 h."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 120:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    if whole < 48 * 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
 def count(number: float) -> str:

@@ -42,6 +42,7 @@ class Progress:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.plan: Plan | None = None
+        self.former: Plan | None = None  # the plan before the last event that has one
         self.announced = 0  # the planned length that the user was last told
         self.images = 0
         self.last_loss = self.grad_norm = self.lr = 0.0
@@ -67,7 +68,7 @@ class Progress:
         """Add an event."""
         self.images = event.images
         if isinstance(event, Started | Replanned):
-            self.plan = event.plan
+            self.former, self.plan = self.plan, event.plan
             self.resumed = self.resumed or (event.images > 0 and isinstance(event, Started))
         elif isinstance(event, Stepped):
             self._step(event)

@@ -27,6 +27,7 @@ from dataclasses import dataclass, replace
 
 from sfumato.config.config import Config
 from sfumato.config.train import TrainConfig
+from sfumato.config.units import duration, suggested
 from sfumato.errors import UserError
 from sfumato.run.plan import Course, Plan
 from sfumato.train.optim import LATE
@@ -75,9 +76,11 @@ def plan_for(config: TrainConfig, speed: Speed, elapsed: float) -> Plan:
         stretched = config.budget * (STRETCH if config.least_images else 1)
         if elapsed + MIN_STEPS * speed.step > stretched:
             enough = 2 * (elapsed + 2 * MIN_STEPS * speed.step + speed.grid + 2 * speed.held_out) / AIM
+            before = f"{duration(elapsed)} passed before training, and " if elapsed >= 0.05 else ""
+            step = duration(speed.step) if speed.step >= 1 else f"{speed.step:.2g} s"
             raise UserError(
-                f"a budget of {config.budget:g}s is too short: {elapsed:.1f}s passed before training, and a step takes "
-                f"{speed.step:.2g}s; give --budget {enough:.0f}s"
+                f"a budget of {duration(config.budget)} is too short: {before}a step takes {step}; "
+                f"give --budget {suggested(enough)}"
             )
         plan = replace(plan, steps=MIN_STEPS, grids=min(1, config.grids), held_outs=min(1, config.held_outs))
     seconds = elapsed + plan.steps * speed.step + speed.looks(plan)

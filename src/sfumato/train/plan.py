@@ -15,7 +15,9 @@ Muon keeps one moment of its matrices, not two: M of them save 4 M and 12 M byte
 
 from __future__ import annotations
 
+import itertools
 import math
+import shlex
 import shutil
 import statistics
 import time
@@ -26,7 +28,8 @@ from typing import Any
 
 import torch
 
-from sfumato.config.config import Config, difference, may_change, own_files, to_toml
+from sfumato.config.config import Config, difference, differences, may_change, own_files, to_toml
+from sfumato.config.presets import preset_of
 from sfumato.config.train import TrainConfig
 from sfumato.data import Dataset
 from sfumato.errors import UserError, command
@@ -36,12 +39,14 @@ from sfumato.ranks import World
 from sfumato.run.folder import Run, environment
 from sfumato.run.places import spelled_as_begun
 from sfumato.run.plan import Course, Plan, read_course
-from sfumato.train.budget import Speed, plan_for
+from sfumato.train.budget import MIN_STEPS, Speed, plan_for
 from sfumato.train.extend import More, changed, extended, other_length, with_length_of
 from sfumato.train.trainer import Trainer
 
 CALLS = 3
 """How often a grid or a held-out loss is taken at least to measure it."""
+SHOWN = 3
+"""The most differences from the configuration of a run that an error names."""
 CPU_FLOPS = 4e10
 """Estimated FLOPs of a CPU in a second, used only to choose the number of images to measure with."""
 
@@ -133,11 +138,9 @@ def resolve_course(
         check_source(config, run)
         more = more or other_length(config, old)
         config = with_length_of(config, old)
-        changes = difference(old, config)
         if not may_change(old, config):
-            raise UserError(
-                f"{run.path} was started with another configuration ({changes}): use that one, or choose another --run"
-            )
+            raise _other_configuration(run, old, config)
+        changes = difference(old, config)
         course, asked = course_of(run, config.train), None if more is None else more.seconds
         if more is not None:
             course = extended(more, config, run, course, began, lambda: _timed(config, data, device, asked, world))
@@ -153,6 +156,19 @@ def resolve_course(
     return _with_images(config, plan.images), Course((plan,))
 
 
+def _other_configuration(run: Run, old: Config, new: Config) -> UserError:
+    """Return the error of a run that was started with another configuration, with the first differences."""
+    changes = differences(old, new)
+    shown = ", ".join(changes[:SHOWN]) + (f", and {len(changes) - SHOWN} more" if len(changes) > SHOWN else "")
+    names = preset_of(old), preset_of(new)
+    presets = f"the network of preset {names[0]}, not {names[1]}; " if all(names) and names[0] != names[1] else ""
+    free = next(path for n in itertools.count(2) if not (path := Path(f"{run.path}-{n}")).exists())
+    return UserError(
+        f"{run.path} was started with another configuration ({presets}{shown}): train beside it with "
+        f"--run {shlex.quote(str(free))}, or go on with it, {command('train', run.path)}"
+    )
+
+
 def check_source(config: Config, run: Run) -> None:
     """Raise `UserError` where a run that was started is trained on other images than a configuration names."""
     begun = run.config().data.source
@@ -165,8 +181,12 @@ def check_source(config: Config, run: Run) -> None:
 def _timed(config: Config, data: Dataset, device: torch.device | str, budget: float | None, world: World) -> Speed:
     """Measure the speed for a budget."""
     assert budget is not None
-    trainer = Trainer(_with_images(config, 10**9), data, device, world)
-    return measure(trainer, config.train, min(3.0, budget / 20))
+    config, seconds = _with_images(config, 10**9), min(3.0, budget / 20)
+    if torch.device(device).type == "cpu" and world.size == 1:
+        flops = cost_of(config, data).flops
+        if 3 * flops * config.train.batch / CPU_FLOPS > budget / MIN_STEPS:  # too short, and one step may take long
+            return _speed(config, data, torch.device(device), seconds, flops)
+    return measure(Trainer(config, data, device, world), config.train, seconds)
 
 
 def begin(
