@@ -1859,6 +1859,13 @@ MUTATIONS = [
         "tests/cli/test_train.py",
     ),
     M(
+        "train: other images at another path are taken for those of the run",
+        "train/plan.py",
+        "moved = position is not None and position.fingerprint == data.fingerprint",
+        "moved = position is not None",
+        "tests/cli/test_train.py",
+    ),
+    M(
         "push: the paths of this machine are published",
         "exchange/hub/push.py",
         "save_model(public(model), folder)",

@@ -61,6 +61,18 @@ def test_the_time_left_is_told_once_a_twentieth_is_done_and_not_from_what_came_b
     assert capsys.readouterr().err.splitlines()[-1] == "computing: 2 of 1,001, 16 h 55 min left"
 
 
+def test_waiting_is_shown_on_a_terminal_and_taken_away_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with console.waiting("loading faces"):
+        pass
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(console.sys.stderr, "isatty", lambda: True)
+    with console.waiting("loading faces"):
+        assert capsys.readouterr().err == "loading faces ..."
+    assert capsys.readouterr().err == f"\r{' ' * 17}\r"
+
+
 def test_every_verb_prints_through_the_gate() -> None:
     """Help texts are ours; everything else may hold what files say."""
     for path in (Path(sfumato.__file__).parent / "cli").glob("*.py"):

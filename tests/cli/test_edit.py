@@ -188,6 +188,24 @@ def test_a_label_is_heard(sfumato: Command, labelled: Path, files: None) -> None
     assert len({folder(f"o{n}")["1"].tobytes() for n in range(3)}) == 3
 
 
+def test_what_was_probably_wanted_is_said(sfumato: Command, labelled: Path, plain: Path, files: None) -> None:
+    """A label at a low strength, and a sharp picture to sharpen."""
+    vary = ("edit", "vary", labelled, "digit.png", "--num", 1, *STEPS)
+    for n, (words, said) in enumerate(
+        (
+            (("--label", "3"), True),
+            (("--label", "3", "--strength", "0.2,0.8"), False),
+            ((), False),
+        )
+    ):
+        assert ("raise --strength (0.8) for the label" in sfumato(*vary, *words, "--out", f"v{n}").out) == said
+    deblur = ("edit", "deblur", plain, "digit.png", "--num", 1, *STEPS)
+    sharp = "the image is not blurred by this --sigma; --degrade is for a sharp original"
+    assert sharp in sfumato(*deblur, "--out", "d").out
+    assert sharp not in sfumato(*deblur, "--degrade", "--out", "e").out
+    assert sharp not in sfumato(*deblur, "--noise", 100, "--out", "f").out
+
+
 def test_every_file_says_how_it_was_made(sfumato: Command, plain: Path, files: None) -> None:
     words = ("--strength", 0.3, "--seed", 9, "--weights", "raw", *STEPS, "--out", "a.png")
     assert sfumato("edit", "vary", plain, "digit.png", *words).code == 0

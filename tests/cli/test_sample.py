@@ -302,3 +302,18 @@ def test_ten_times_as_many_images_need_no_more_memory(out: str, tmp_path: Path) 
         assert status == 0
         peaks.append(used.ru_maxrss / 1024)
     assert peaks[1] - peaks[0] < 14, peaks
+
+
+def test_a_terminal_is_told_from_the_beginning_what_is_loaded_and_at_the_end_which_labels_there_are(
+    sfumato: Command, plain: Path, labelled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("--num", 1, "--steps", 1, "--out", "a.png")
+    hint = "--label 0 or --label 1 "
+    assert hint not in sfumato("sample", labelled, *words).out
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(getattr(sys, stream), "isatty", lambda: True)
+    result = sfumato("sample", labelled, *words)
+    assert result.out.splitlines()[-1].startswith(hint)
+    assert f"loading {labelled} ..."[:79] in result.err
+    for other in ((labelled, "--label", 3), (labelled, "--json"), (plain,)):
+        assert hint not in sfumato("sample", *other, *words).out

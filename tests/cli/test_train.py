@@ -11,12 +11,16 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from sfumato.cli import launch
 from sfumato.cli.options import split_overrides
+from sfumato.explain.context import Context
+from sfumato.explain.figure import Missing
 from sfumato.report.text import duration
 from sfumato.run.folder import Run
+from sfumato.weights import read
 
 from .conftest import TINY, Command, tiny
 
@@ -235,10 +239,10 @@ def test_another_configuration_is_refused_with_the_difference(plain: Path, refus
     assert "net.base 8 -> 16, optim.lr 0.006 -> 0.5" in said
 
 
-def _pictures(folder: Path) -> Path:
+def _pictures(folder: Path, step: int = 10) -> Path:
     folder.mkdir(parents=True)
     for n in range(24):
-        Image.new("L", (8, 8), 10 * n).save(folder / f"{n}.png")
+        Image.new("L", (8, 8), step * n).save(folder / f"{n}.png")
     return folder
 
 
@@ -254,7 +258,7 @@ def test_the_same_images_by_another_path_are_the_same_run(
     assert "this run is finished" in sfumato("train", "link", "--run", "runs/photos", *words).out
     assert Path("runs/photos/config.toml").read_bytes() == begun
 
-    other = _pictures(tmp_path / "b" / "photos")
+    other = _pictures(tmp_path / "b" / "photos", 9)
     said = refused("train", "b/photos", *words, "--dry-run")
     assert "runs/photos is trained on photos: choose another --run for b/photos, such as runs/photos-2" in said
     assert other.is_dir()
@@ -262,6 +266,47 @@ def test_the_same_images_by_another_path_are_the_same_run(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert "this run is finished" in sfumato("train", "../photos", "--run", "../runs/photos", *words).out
+
+
+def test_a_run_goes_on_when_its_images_were_moved(
+    sfumato: Command, refused: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By their content, with the bits of a run whose images stayed, and the place is remembered."""
+    for name in ("pics", "stay"):
+        _pictures(tmp_path / name)
+    for name, run in (("pics", "runs/k"), ("stay", "runs/s")):
+        words = "--images", "16", "--size", "8,8", "--run", run, *tiny("--train.grids", "0")
+        assert sfumato("train", name, *words).code == 0
+    _pictures(tmp_path / "others", 9)
+    (tmp_path / "pics").rename(tmp_path / "pics2")
+    begun = Path("runs/k/config.toml").read_bytes()
+
+    with pytest.raises(Missing) as missing:
+        _ = Context.open(Path("runs/k")).needed
+    assert str(missing.value).startswith("the model's own images are not at pics any more: name them with --data; did")
+    said = refused("train", "runs/k")
+    assert "runs/k is trained on pics, which is not there: sfumato train PATH --run runs/k goes on" in said
+    assert said.rstrip().endswith("did you mean 'pics2'?")
+    for words in ((), ("--accept-changes",)):
+        said = refused("train", "others", "--run", "runs/k", *words)
+        assert "runs/k is trained on pics: choose another --run for others" in said
+    assert sfumato("train", "pics2", "--run", "runs/k", "--dry-run").code == 0
+    assert Path("runs/k/config.toml").read_bytes() == begun, "nothing is remembered yet"
+
+    out = sfumato("train", "pics2", "--run", "runs/k", "--images", "+16").out
+    assert out.count("the images of pics are at pics2 now: they are the same") == 1
+    assert sfumato("train", "runs/s", "--images", "+16").code == 0
+    moved, stayed = (read(Run(Path(run)).weights_file("raw"))[1] for run in ("runs/k", "runs/s"))
+    assert all(torch.equal(value, stayed[name]) for name, value in moved.items())
+    assert Run(Path("runs/k")).config().data.source == "pics2"
+
+    (tmp_path / "pics2").rename(tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert "this run is finished" in sfumato("train", ".", "--run", "../runs/k").out
+    monkeypatch.chdir(tmp_path)
+    out = sfumato("train", "runs/k").out
+    assert "this run is finished" in out, "the full path was remembered"
+    assert "they are the same" not in out
 
 
 def test_the_images_of_a_run_are_found_from_another_folder(

@@ -138,6 +138,22 @@ def progress(what: str, every: float = 5.0) -> Callable[[int, int], None]:
     return report
 
 
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Show `WHAT ...` on stderr until the block ends, where that is a terminal; elsewhere nothing."""
+    line = f"{shown(what)} ..."[: shutil.get_terminal_size().columns - 1] if sys.stderr.isatty() else ""
+
+    def write(text: str) -> None:
+        with suppress(OSError):
+            print(text, end="", file=sys.stderr, flush=True)
+
+    write(line)
+    try:
+        yield
+    finally:
+        write(line and f"\r{'':{len(line)}}\r")
+
+
 def check_device(name: str) -> None:
     """Refuse the name of a device that can't be; without torch, which takes seconds to import."""
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", name):
@@ -152,7 +168,8 @@ def pick_device(name: str) -> torch.device:
     """Return the device `cpu`, `cuda`, `cuda:1` or `mps`, or for `auto` an NVIDIA GPU if there is one; raises
     `UserError` where there is no such device."""
     check_device(name)
-    import torch
+    with waiting("loading torch"):
+        import torch
 
     available = torch.cuda.is_available()
     if name == "auto":

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from sfumato.generate.recipe import Recipe
     from sfumato.model import Model
 
+LABEL_STRENGTH = 0.7
+"""The strength below which a variation keeps the shapes of its image, whatever the label."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Inpaint(Several):
@@ -131,6 +134,16 @@ class Vary(Several):
         text = join(fitted.note, f"strength {strength:g}, {plural(done.steps, 'step')} from t = {done.t:g}")
         tiles = [("original", fitted.x), *numbered(done.images)]
         return Result(name, tiles, text, {"t": done.t, "steps": done.steps})
+
+    @property
+    def hint(self) -> str:
+        """That a label changes little at a low strength."""
+        low = self.label is not None and max(self._strengths()) < LABEL_STRENGTH
+        return (
+            "the image's shapes stay at this strength: raise --strength (0.8) for the label to change them"
+            if low
+            else ""
+        )
 
     def _strengths(self) -> list[float]:
         """Return the numbers of --strength."""

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from sfumato.model import Model
 
 
+MISFIT = 6.0
+"""Grey levels by which results disagree with the given image, besides three times its noise, where it is not what the
+operator makes: 0.4 to 1.5 are usual (docs/editing.md)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Restoring(Several):
     """Options of a verb that samples from p(image | measurement)."""
@@ -33,6 +38,9 @@ class _Restoring(Several):
         super().check()
         if not 0 <= self.noise <= 255:
             raise UserError(f"--noise is {self.noise:g}: give a number of grey levels, from 0 to 255")
+
+    misfit: ClassVar[str] = ""
+    """What is said of a given image that the operator did not make; empty says nothing."""
 
     def operator(self, model: Model) -> LinearOperator:
         """Return the operator that degraded the images."""
@@ -60,11 +68,18 @@ class _Restoring(Several):
         tiles = [("given", enlarged(model, y)), *numbered(done.images)]
         facts: dict[str, Any] = {"residual": done.residual.tolist()}
         text = [fitted.note, f"agrees with the given image within {done.residual.max():.1f} {unit(model)}"]
+        if self._misfits(model, done.residual.max().item()):
+            text.append(f"that is much: {self.misfit}, and --noise is its noise")
         if self.degrades and (self.verb != "colorize" or bool((fitted.x != fitted.x[:1]).any())):
             errors = facts["rmse"] = rmse(model, done.images, fitted.x[None]).tolist()
             tiles = [("original", fitted.x), *tiles]
             text.append(f"{min(errors):.1f} to {max(errors):.1f} from the original")
         return Result(job.name, tiles, join(*text), facts)
+
+    def _misfits(self, model: Model, residual: float) -> bool:
+        """Whether results disagree with the given image by more than the operator leaves where it made the image."""
+        exact = model.codec.format.kind == "8" and self.method != "dps"  # dps disagrees by 7 to 11 levels in any case
+        return bool(self.misfit) and exact and not self.degrades and residual > MISFIT + 3 * self.noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +135,8 @@ class Deblur(_Restoring):
         "sfumato edit deblur runs/faces blurred.png --sigma 1",
         "sfumato edit deblur runs/faces face.png --sigma 1.5 --noise 4 --degrade",
     )
+
+    misfit = "the image is not blurred by this --sigma; --degrade is for a sharp original"
 
     sigma: float = 1.0
     """standard deviation of the Gaussian, in pixels of the model's images"""

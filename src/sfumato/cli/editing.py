@@ -91,6 +91,11 @@ class Editing(ModelOptions, RecipeOptions):
         shared = {option.name for option in fields(Editing)}
         return {option.name: getattr(self, option.name) for option in fields(self) if option.name not in shared}
 
+    @property
+    def hint(self) -> str:
+        """What to change for what was probably wanted, in one line; empty where nothing is known."""
+        return ""
+
     def recipe(self, **changes: Any) -> Recipe:
         """Return the options as a recipe; `auto` is the verb's default."""
         usual = self.USUAL if self.sampler == "auto" else {}
@@ -150,6 +155,8 @@ class Editing(ModelOptions, RecipeOptions):
             return
         for result in results:
             say(f"{result.name}: {result.text}".replace("\n", ", "))
+        if self.hint:
+            say(self.hint)
         method = f"{facts['method']}, " if "method" in facts else ""
         eta = f" with eta {facts['eta']:g}" if facts.get("eta") else ""
         repeats = f", each step {facts['repeats']} times" if "repeats" in facts else ""

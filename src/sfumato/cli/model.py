@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional
 
+from sfumato.cli.console import waiting
 from sfumato.cli.options import option
 from sfumato.errors import UserError, nearest, similar
 from sfumato.run.folder import WEIGHTS
@@ -77,9 +78,10 @@ class ModelOptions:
 
     def load(self, device: torch.device) -> Model:
         """Load the model."""
-        from sfumato.model import load
+        with waiting(f"loading {self.source}"):
+            from sfumato.model import load
 
-        return load(self.source, self.chosen, device)
+            return load(self.source, self.chosen, device)
 
 
 def condition_of(model: Model, label: str | None, guided: bool, usual: bool = False) -> Condition | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from sfumato.report.text import duration
 if TYPE_CHECKING:
     import torch
 
+    from sfumato.conditions.protocol import Vocabulary
     from sfumato.generate.recipe import Recipe
     from sfumato.generate.sample import Sampling
     from sfumato.generate.writers import Samples
@@ -73,14 +76,17 @@ class Sample(ModelOptions, RecipeOptions):
     def perform(self) -> int:
         """Sample in as many processes as were asked for or have been started."""
         place = find_place()
-        if place is None or place.rank == 0:
+        first = place is None or place.rank == 0
+        if first:
             self._check()
+        device = pick_device(self.device)
+        if first:
             self.recipe(quality=self.quality)
 
         def follow(device: torch.device, world: World) -> int:
             return self._samples(self.load(device), world).follow()
 
-        return in_processes(self.processes, pick_device(self.device), self._perform, follow)
+        return in_processes(self.processes, device, self._perform, follow)
 
     def _samples(self, model: Model, world: World) -> Samples:
         """Return the images, ready to be sampled."""
@@ -104,9 +110,9 @@ class Sample(ModelOptions, RecipeOptions):
 
     def _perform(self, device: torch.device, world: World) -> int:
         """Sample, write, and print a summary, on rank 0 or in one process alone."""
+        model, start = self.load(device), time.monotonic()
         from sfumato.generate.writers import write
 
-        model, start = self.load(device), time.monotonic()
         samples = self._samples(model, world)
         recipe, facts = samples.sampling.recipe, dict(samples.facts)
         report, steps = progress("sampling"), len(samples.sampling.times) - 1
@@ -194,6 +200,19 @@ class Sample(ModelOptions, RecipeOptions):
             f"({plural(evaluations, 'evaluation')} of the network), seed {self.seed}, from weights of "
             f"{plural(model.images, 'image')} seen{labels}: {duration(seconds)}\n{written}"
         )
+        if self.label is None and model.vocabulary is not None and sys.stdout.isatty():
+            say(_asking(model.vocabulary, usual))
+
+
+def _asking(vocabulary: Vocabulary, usual: bool) -> str:
+    """Return a hint that names labels to ask for.
+
+    Args:
+        vocabulary: of the model.
+        usual: whether the images were sampled with labels as training images have them; else without any.
+    """
+    labels = [f"--label {shlex.quote(text)}" for text in vocabulary.describe(vocabulary.every())]
+    return " or ".join(labels[:2]) + (" chooses what to sample" if usual else " makes clearer images than no label")
 
 
 VERB = Sample

@@ -18,10 +18,11 @@ from sfumato.config.data import DataConfig
 from sfumato.data import Dataset, open_data
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.noise import Purpose, uniform
-from sfumato.errors import UserError
+from sfumato.errors import UserError, similar
 from sfumato.evaluate.cache import split_rows
 from sfumato.evaluate.jobs import Progress
 from sfumato.model import Model, load
+from sfumato.run.places import is_gone
 
 LOG = logging.getLogger("sfumato")
 
@@ -109,6 +110,9 @@ def _open(model: Model, data: str | None, on_progress: Progress | None) -> Datas
     try:
         images = model.data(on_progress=on_progress)
     except UserError as error:
+        if is_gone(own := model.data_config().source):
+            hint = similar(own)
+            raise UserError(f"the model's own images are not at {own} any more: name them with --data{hint}") from None
         raise UserError(f"the model's own images can't be opened ({error}): name them with --data") from None
     alike = (images.shape, images.format) == (model.codec.image_shape, format)
     return images if alike else open_data(config, on_progress=on_progress)

@@ -82,7 +82,7 @@ class Context:
         summary: of the run.
         name: as the user named it.
         seed: of all noise.
-        unopened: why there are no images; empty where there are.
+        unopened: why there are no images, and what to do; empty where there are some.
         report: called with (evaluations done, in all).
     """
 
@@ -167,7 +167,7 @@ class Context:
     def needed(self) -> Target:
         """The model with its images; raises `Missing` where they can't be opened."""
         if self.target is None:
-            raise Missing(f"the images can't be opened ({self.unopened}); name them: --data PATH")
+            raise Missing(self.unopened)
         return self.target
 
     def watched(self, sampler: str, most: int) -> Recipe:

@@ -1,7 +1,8 @@
 """Where a run's images are. A configuration keeps the path as it was typed, since a run may be moved with its images;
 `environment.json` keeps the working folder that it was typed in, so that they are found from elsewhere too.
 
-Two spellings of one path (`photos`, `photos/`, `./photos`, the full one) are the same images.
+Two spellings of one path (`photos`, `photos/`, `./photos`, the full one) are the same images. A folder of images that
+was moved is known by what is in it, not by its path: `train.plan.check_source`.
 """
 
 from __future__ import annotations
@@ -44,10 +45,30 @@ def spelled_as_begun(data: DataConfig, run: Run) -> DataConfig:
     return _each(data, lambda path: known.get(_full(path), path))
 
 
+def remembered(data: DataConfig, run: Run) -> DataConfig:
+    """Return `data` with the paths that a run's configuration does not have as they are found again: full, unless they
+    were typed in the folder where the run was begun."""
+    begun, folder = run.config().data, _working_folder(run)
+    if folder is not None and _full(folder) == _full(""):
+        return data
+    known = begun.source, begun.labels
+    return _each(data, lambda path: path if path in known else os.path.abspath(Path(path).expanduser()))
+
+
+def is_path(source: str) -> bool:
+    """Whether a source is a path, not the name of built-in or of downloaded images."""
+    return source not in BUILTIN and not source.startswith("hf:") and bool(source.strip())
+
+
+def is_gone(source: str) -> bool:
+    """Whether a source is the path of something that is not there."""
+    return is_path(source) and not set(source) & set("*?[{") and not Path(source).expanduser().exists()
+
+
 def _each(data: DataConfig, change: Callable[[str], str]) -> DataConfig:
     """Change the source and the labels, where these are paths."""
     source, labels = data.source, data.labels
-    if source not in BUILTIN and not source.startswith("hf:") and source.strip():
+    if is_path(source):
         source = change(source)
     if labels not in ("none", "source"):
         labels = change(labels)

@@ -14,10 +14,11 @@ from sfumato.config.config import Config, read_toml
 from sfumato.data import Dataset, open_data
 from sfumato.data.mirror import mirror_test_of
 from sfumato.data.store.build import Progress
+from sfumato.errors import UserError, command, similar
 from sfumato.model import load
 from sfumato.ranks import World
 from sfumato.run.folder import Run
-from sfumato.run.places import located, spelled_as_begun
+from sfumato.run.places import is_gone, located, spelled_as_begun
 from sfumato.run.sinks.protocol import check as check_sinks
 from sfumato.train.follow import open_together
 from sfumato.train.plan import check_source
@@ -94,7 +95,8 @@ def resume(
 
     Args:
         run: the run.
-        overrides: text by dotted key; `data.source` may be among them, in any spelling. Other values stay as they are.
+        overrides: text by dotted key; `data.source` may be among them, in any spelling, or as another path of the same
+            images. Other values stay as they are.
         on_progress: called while images are read.
         world: the ranks that decode the images together.
 
@@ -106,8 +108,17 @@ def resume(
     check_sinks(config.train.log)
     config = replace(config, data=spelled_as_begun(config.data, run))
     check_source(config, run)
-    where = located(run) if config.data == begun.data else config.data
+    there = located(run)
+    names = [name for name in ("source", "labels") if getattr(config.data, name) == getattr(begun.data, name)]
+    where = replace(config.data, **{name: getattr(there, name) for name in names})
+    if "source" in names and is_gone(where.source):
+        raise UserError(
+            f"{run.path} is trained on {begun.data.source}, which is not there: "
+            f"{command('train', 'PATH', '--run', run.path)} goes on with the same images at another path"
+            f"{similar(where.source)}"
+        )
     data = open_together(where, world, on_progress)
+    check_source(config, run, data)
     return config, data, "as this run was begun"
 
 
@@ -155,7 +166,7 @@ def as_begun(config: Config, data: Dataset, run: Run, decided: Collection[str]) 
     own = replace(
         config.data, **{name: getattr(begun, name) for name in ("flip", "labels") if f"data.{name}" not in decided}
     )
-    if own == config.data or own != begun:
+    if own == config.data or replace(own, source=begun.source) != begun:
         return config, data
     return replace(config, data=own), open_data(own)
 

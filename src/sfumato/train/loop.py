@@ -117,6 +117,7 @@ def train(
     with run.locked() as lock:
         run.sweep()
         lineage = lineage_of(run, init, config, data)
+        before = run.config().data.source if run.exists() else ""
         config, course = resolve_course(config, run, data, device, began, more, world)
         begin(run, config, course, device, lineage)
         if is_finished(run, course):
@@ -125,7 +126,10 @@ def train(
             yield Finished(int(finished["images"]), float(finished.get("seconds", 0.0)), again=True)
             return
         try:
-            yield from Session(config, run, data, device, course, lock, world).recorded(accept_changes)
+            session = Session(config, run, data, device, course, lock, world)
+            if before not in ("", config.data.source):
+                session.warnings.append(f"the images of {before} are at {config.data.source} now: they are the same")
+            yield from session.recorded(accept_changes)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise

@@ -37,8 +37,9 @@ from sfumato.files import write_atomic
 from sfumato.model import cost_of
 from sfumato.ranks import World
 from sfumato.run.folder import Run, environment
-from sfumato.run.places import spelled_as_begun
+from sfumato.run.places import is_path, remembered, spelled_as_begun
 from sfumato.run.plan import Course, Plan, read_course
+from sfumato.train import checkpoint
 from sfumato.train.budget import MIN_STEPS, Speed, plan_for
 from sfumato.train.extend import More, changed, extended, other_length, with_length_of
 from sfumato.train.trainer import Trainer
@@ -135,7 +136,10 @@ def resolve_course(
             )
         old = run.config()
         config = _with_defaults_of(replace(config, data=spelled_as_begun(config.data, run)), old)
-        check_source(config, run)
+        check_source(config, run, data)
+        if config.data.source != old.data.source:  # the same images at another path
+            config = replace(config, data=remembered(config.data, run))
+            old = replace(old, data=replace(old.data, source=config.data.source, labels=config.data.labels))
         more = more or other_length(config, old)
         config = with_length_of(config, old)
         if not may_change(old, config):
@@ -169,10 +173,20 @@ def _other_configuration(run: Run, old: Config, new: Config) -> UserError:
     )
 
 
-def check_source(config: Config, run: Run) -> None:
-    """Raise `UserError` where a run that was started is trained on other images than a configuration names."""
+def check_source(config: Config, run: Run, data: Dataset | None = None) -> None:
+    """Raise `UserError` where a run that was started is trained on other images than a configuration names.
+
+    Args:
+        config: whose `data.source` may be another path of the same images.
+        run: whose newest checkpoint has the fingerprint of its images.
+        data: the images; None compares only what is known before they are opened.
+    """
     begun = run.config().data.source
-    if config.data.source != begun:
+    moved = is_path(begun) and is_path(config.data.source)
+    if moved and data is not None:
+        position = checkpoint.last_good(run)
+        moved = position is not None and position.fingerprint == data.fingerprint
+    if config.data.source != begun and not moved:
         raise UserError(
             f"{run.path} is trained on {begun}: choose another --run for {config.data.source}, such as {run.path}-2"
         )
@@ -193,7 +207,7 @@ def begin(
     run: Run, config: Config, course: Course, device: torch.device, lineage: Mapping[str, Any] | None = None
 ) -> None:
     """Write the files that a run begins with, config.toml last, since it makes the folder a run; of a run that was
-    started its plans, where they are others now.
+    started its plans and its configuration, where they are others now.
 
     Args:
         lineage: the content of lineage.json; None writes none.
@@ -202,7 +216,8 @@ def begin(
         UserError: they can't be written.
     """
     started = run.exists()
-    if started and course == read_course(run.read(run.plan_path)):
+    planned = started and course == read_course(run.read(run.plan_path))
+    if planned and config == run.config():
         return
     try:
         if not started:
@@ -210,7 +225,7 @@ def begin(
             run.write(run.environment_path, environment(str(device)) | ({"plugins": own} if own else {}))
             if lineage is not None:
                 run.write(run.lineage_path, dict(lineage))
-        if not started or course.last.asked or course.changes:
+        if not planned and (not started or course.last.asked or course.changes):
             run.write(run.plan_path, course.to_table())
             run.finished_path.unlink(missing_ok=True)
         if not started or config != run.config():

@@ -92,6 +92,7 @@ class Saver:
     def resume(self, accept_changes: bool) -> Position | None:
         """Go back to the newest good checkpoint and return its position, None where a run begins; without a checkpoint,
         refuse to begin anew over what a training left."""
+        before = len(self.warnings)
         newest = checkpoint.newest(self.run, self.warnings.append)
         logged = last_saved(self.run.events_path)
         if newest is None:
@@ -102,7 +103,7 @@ class Saver:
                 )
             return None
         folder, position = newest
-        if logged > position.images and not self.warnings:
+        if logged > position.images and len(self.warnings) == before:
             self.warnings.append(f"the checkpoint of {logged} images is gone: resuming from {position.images} images")
         present = self.position(0.0)
         for name, meaning in _MUST_STAY.items():
