@@ -190,7 +190,7 @@ def test_a_label_is_heard(sfumato: Command, labelled: Path, files: None) -> None
 
 def test_what_was_probably_wanted_is_said(sfumato: Command, labelled: Path, plain: Path, files: None) -> None:
     """A label at a low strength, and a sharp picture to sharpen."""
-    vary = ("edit", "vary", labelled, "digit.png", "--num", 1, *STEPS)
+    vary = ("edit", "vary", labelled, "digit.png", *STEPS)
     for n, (words, said) in enumerate(
         (
             (("--label", "3"), True),
@@ -199,7 +199,7 @@ def test_what_was_probably_wanted_is_said(sfumato: Command, labelled: Path, plai
         )
     ):
         assert ("raise --strength (0.8) for the label" in sfumato(*vary, *words, "--out", f"v{n}").out) == said
-    deblur = ("edit", "deblur", plain, "digit.png", "--num", 1, *STEPS)
+    deblur = ("edit", "deblur", plain, "digit.png", *STEPS)
     sharp = "the image is not blurred by this --sigma; --degrade is for a sharp original"
     assert sharp in sfumato(*deblur, "--out", "d").out
     assert sharp not in sfumato(*deblur, "--degrade", "--out", "e").out
