@@ -162,9 +162,8 @@ def resolve_course(
 
 def _other_configuration(run: Run, old: Config, new: Config) -> UserError:
     """Return the error of a run that was started with another configuration, with the first differences."""
-    changes = differences(old, new)
+    changes, names = differences(old, new), (preset_of(old), preset_of(new))
     shown = ", ".join(changes[:SHOWN]) + (f", and {len(changes) - SHOWN} more" if len(changes) > SHOWN else "")
-    names = preset_of(old), preset_of(new)
     presets = f"the network of preset {names[0]}, not {names[1]}; " if all(names) and names[0] != names[1] else ""
     free = next(path for n in itertools.count(2) if not (path := Path(f"{run.path}-{n}")).exists())
     return UserError(
