@@ -29,7 +29,7 @@ from .conftest import Altered, begun, equal, final, go, log_of, tiny
 
 def test_another_configuration_is_refused_with_the_difference(digits, run):
     begun(tiny(), run, digits, 2)
-    with pytest.raises(UserError, match=r"optim\.lr 0\.\d+ -> 0\.002, train\.seed 0 -> 3"):
+    with pytest.raises(UserError, match=r"train\.seed 0 -> 3, optim\.lr 0\.\d+ -> 0\.002"):
         go(tiny(optim__lr="0.002", train__seed="3"), run, digits)
 
 
