@@ -1544,6 +1544,13 @@ MUTATIONS = [
         "tests/inspect/test_report.py",
     ),
     M(
+        "outliers: the limit is the same for any number of images",
+        "inspect/outliers.py",
+        "math.log(0.05 * len(apart) * RARE)",
+        "math.log(0.05 * 200 * RARE)",
+        "tests/inspect/test_outliers.py",
+    ),
+    M(
         "mirroring: allowed wherever it is not advised against",
         "data/mirror.py",
         'return self.verdict == "flip"',

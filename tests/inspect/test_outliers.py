@@ -7,7 +7,7 @@ import pytest
 
 from sfumato.data import open_source
 from sfumato.data.mirror import Mirror, mirror_test
-from sfumato.inspect.outliers import FAR, outliers
+from sfumato.inspect.outliers import RARE, outliers
 from sfumato.inspect.scan import RECORD, scan
 
 from .images import drawn, drawn_many, scanned
@@ -50,14 +50,55 @@ def test_images_of_one_kind_have_few_outliers() -> None:
     assert len(outliers(scanned(drawn_many(300))).far()) <= 6
 
 
-def test_robust_z_is_the_standard_deviation_of_a_normal() -> None:
-    records = np.zeros(4000, RECORD)
+def test_a_tail_ends_where_an_exponential_one_would() -> None:
+    """b = 1 for exponential values, so the limit is -ln(1 / (RARE N)); a normal's tail is shorter."""
+    rng = np.random.default_rng(1)
+    records = np.zeros(6000, RECORD)
     records["width"] = records["height"] = 9
-    records["mean"] = np.random.default_rng(1).normal(128, 20, (4000, 1))
-    z = outliers(records).z[:, 0]
-    assert np.mean(z > 1) == pytest.approx(0.317, abs=0.03)
-    assert np.mean(z > 2) == pytest.approx(0.0455, abs=0.01)
-    assert FAR > 4
+    records["mean"] = 20 * rng.exponential(size=(6000, 1))
+    by = outliers(records).far_by[:, 0]
+    value = records["mean"][:, 0] / 20
+    limit = np.log(RARE * 6000) - np.log(2)
+    np.testing.assert_allclose(by[value > 3], ((value - np.log(2)) / limit)[value > 3], rtol=0.1)
+    records["mean"] = rng.normal(128, 20, (6000, 1))
+    assert outliers(records).far_by[:, 0].max() < 1
+
+
+def test_values_that_hardly_differ_make_no_outlier() -> None:
+    records = np.zeros(200, RECORD)
+    records["width"] = records["height"] = 64
+    records["mean"], records["contrast"] = 128, 50
+    records["width"][3], records["mean"][4], records["contrast"][5] = 66, 140, 56
+    assert outliers(records).far() == []
+    records["width"][3], records["mean"][4], records["contrast"][5] = 300, 200, 90
+    assert set(outliers(records).far()) == {3, 4, 5}
+
+
+@pytest.mark.parametrize("name", ["faces", "fashion", "emoji32", "digits"])
+def test_planted_oddities_are_found_and_ordinary_images_are_not(name: str) -> None:
+    source = open_source(name)
+    indices = np.arange(0, len(source), len(source) // 400)
+    records, _, _ = scan(source, indices, workers=0)
+    assert outliers(records).far() == []
+    shape = source.read(0).pixels.shape
+    flat = [np.full(shape, level, np.uint8) for level in (0, 255)]
+    inverted = 255 - source.read(len(source) // 2).pixels
+    planted = {"noise": np.random.default_rng(5).integers(0, 256, shape, dtype=np.uint8), "inverted": inverted}
+    planted |= {"black": flat[0], "white": flat[1], "photo": photograph(shape)}
+    unseen = {"emoji32": {"white"}, "fashion": {"black"}}  # their own ground; listed as a single colour
+    for kind in planted.keys() - unseen.get(name, set()):
+        found = outliers(np.concatenate([records[:100], scanned([planted[kind]]), records[100:]]))
+        assert found.far()[:1] == [100], kind
+
+
+def photograph(shape: tuple[int, ...]) -> np.ndarray:
+    """A landscape with grain: a dark ground under a sky, up to the borders."""
+    height, width, channels = shape
+    rng = np.random.default_rng(2)
+    y = np.linspace(0, 1, height)[:, None, None]
+    colours = np.array([[110.0, 140, 180], [60, 80, 40]])[:, :channels]
+    image = np.where(y < 0.4, colours[0] + 60 * y, colours[1] + 20 * y) + rng.normal(0, 12, (height, width, 1))
+    return image.clip(0, 255).astype(np.uint8)
 
 
 def test_typical_images_are_spread_and_no_outliers() -> None:

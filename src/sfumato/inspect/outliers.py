@@ -1,19 +1,30 @@
 """Image statistics: outliers and typical images.
 
-**Outliers.** Seven numbers describe an image: brightness, contrast, colour (how far apart the channels are), detail
-(how much of the contrast a thumbnail loses: noise and fine print lose most), area, proportions (these three as
-logarithms), and appearance, the Mahalanobis distance of its 8 x 8 thumbnail from the mean,
+**Outliers.** Eight numbers describe an image: brightness, contrast, colour (how far apart the channels are), detail
+(half the mean squared difference of neighbouring pixels over the variance: 1 for noise, near 0 for flat areas), border
+(the luma of the thumbnail's edge), area and proportions (both as logarithms), and appearance, the distance to
+the second nearest image in the space of
 
-    D^2 = sum_k s_k^2 / (lambda_k + lambda_rest),
+    s_k / sqrt(lambda_k + lambda_rest), k < `COMPONENTS`,    and `WEIGHT` z_j of the first five numbers,
 
-with s_k the projections on the principal components, lambda_k their variances and lambda_rest the mean of those beyond
-the first `COMPONENTS`. Each number becomes a robust z, its distance from the median over 1.4826 times the median of
-such distances (which is the standard deviation for normal data; that itself where the median distance is 0). An image's
-score is its largest z, and that number is the reason. **Typical** images score no more than the median.
+with s_k the projections of the 8 x 8 thumbnail on the principal components, lambda_k their variances, lambda_rest the
+mean of the others, and z_j distances from the median in robust standard deviations.
+
+Real collections have long tails: a fixed number of standard deviations makes outliers of ordinary images. So each side
+of each number has a limit of its own, where an exponential tail, the longest that is usual, would end. Such a tail
+gives 0.05 N exp(-(x - q_95) / b) of N images beyond x, which is 1 / `RARE` at
+
+    limit = q_95 + b ln(0.05 N RARE),    b = max((q_95 - q_85) / ln 3, (q_95 - q_50) / ln 10),
+
+with q_p the percentiles, and b the scale by either of two pairs of them. Numbers of a collection that differ less than
+`LEAST` do not count. An image's score is its largest distance from the median as a multiple of the limit's, and that
+number is the reason; 1 and more is an outlier. Up to a twentieth of the images may be outliers on one side.
+**Typical** images score no more than the median.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,26 +34,44 @@ from sfumato.data.mirror import evenly, small
 from sfumato.diffusion.inverse.operators import LUMA
 from sfumato.inspect.scan import Records
 
-FAR = 5.0
-"""Robust z from which an image is an outlier; of normal data one in two million is."""
+RARE = 5.0
+"""One image in this many collections is beyond a limit where the tail is exponential; fewer where it is shorter."""
+FEW = 20
+"""Fewer images have no outliers."""
+AMONG = 3000
+"""Images among which the nearest are looked for, spread evenly."""
 COMPONENTS = 16
-FEATURES = ("brightness", "contrast", "colour", "detail", "area", "proportions", "appearance")
+LEAST = {
+    "brightness": 16.0,
+    "contrast": 8.0,
+    "colour": 8.0,
+    "detail": 0.05,
+    "border": 16.0,
+    "area": math.log(2),
+    "proportions": math.log(1.25),
+    "appearance": 2.0,
+}
+"""The least distance of a limit from the median: grey levels, logarithms of ratios, standard deviations."""
+FEATURES = tuple(LEAST)
+WEIGHT = 1.5
+"""The weight of a number beside a component in the appearance."""
+_SEEN = 5  # the numbers of what the pixels look like come first
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Outliers:
-    """How far each of N images is from the others: robust z (N, 7) of `FEATURES`, and the projection on the first
-    principal component (N,)."""
+    """How far each of N images is from the others: the distance from the median as a multiple of the limit's (N, 8) of
+    `FEATURES`, and the projection on the first principal component (N,)."""
 
-    z: Floats
+    far_by: Floats
     first: Floats
 
     @property
     def score(self) -> Floats:
-        """(N,): the largest z."""
-        return np.asarray(self.z.max(1, initial=0.0))
+        """(N,): the largest distance, 1 at the limit."""
+        return np.asarray(self.far_by.max(1, initial=0.0))
 
     def farthest(self) -> list[int]:
         """The rows of all images, the farthest from the others first."""
@@ -50,7 +79,7 @@ class Outliers:
 
     def far(self) -> list[int]:
         """The rows of the outliers, the farthest first."""
-        return self.farthest()[: int((self.score >= FAR).sum())]
+        return self.farthest()[: int((self.score >= 1).sum())]
 
     def typical(self, num: int) -> list[int]:
         """The rows of up to `num` typical images, spread evenly along the first principal component."""
@@ -60,7 +89,7 @@ class Outliers:
 
     def reason(self, row: int) -> str:
         """The feature that is farthest from the others'."""
-        return FEATURES[int(self.z[row].argmax())]
+        return FEATURES[int(self.far_by[row].argmax())]
 
 
 def luma(colours: NDArray[np.generic]) -> Floats:
@@ -70,44 +99,76 @@ def luma(colours: NDArray[np.generic]) -> Floats:
 
 def outliers(records: Records) -> Outliers:
     """Measure how far each image is from the others."""
-    distance, first = _appearance(records["thumb"])
+    coordinates = _coordinates(records["thumb"])
+    if len(records) < FEW:
+        return Outliers(np.zeros((len(records), len(FEATURES))), coordinates[:, 0])
     height, width = records["height"].astype(float), records["width"].astype(float)
-    columns = (
+    columns = [
         luma(records["mean"]),
         records["contrast"].astype(float),
         np.ptp(records["thumb"].astype(np.int16), axis=-1).mean((1, 2)),
-        np.log((records["contrast"] + 1) / (luma(records["thumb"]).std((1, 2)) + 1)),
+        records["roughness"].astype(float),
+        _border(luma(records["thumb"])),
         np.log(height * width),
         np.log(width / height),
-        np.log1p(distance),
-    )
-    z = np.stack([_robust(column) for column in columns], axis=1)
-    nearer = distance <= np.median(distance) if len(distance) else np.zeros(0, bool)
-    z[nearer, -1] = 0  # an image nearer to the mean than most is no outlier
-    return Outliers(z, first)
+    ]
+    seen = np.stack([_robust(column, LEAST[name]) for name, column in zip(FEATURES, columns, strict=False)], axis=1)
+    columns.append(_second_nearest(np.concatenate([coordinates, WEIGHT * seen], axis=1)))
+    far_by = [_far(column, least) for column, least in zip(columns, LEAST.values(), strict=True)]
+    far_by[-1][columns[-1] < np.median(columns[-1])] = 0  # an image that has near ones is no outlier
+    return Outliers(np.stack(far_by, axis=1), coordinates[:, 0])
 
 
-def _appearance(thumbs: NDArray[np.uint8]) -> tuple[Floats, Floats]:
-    """The Mahalanobis distance of each thumbnail from the mean, and its projection on the first component."""
+def _far(values: Floats, least: float) -> Floats:
+    """The distances from the median as multiples of the limit's, which is `least` or more, of the values' side."""
+    apart = values - np.median(values)
+    limits = [max(least, _limit(side)) for side in (apart, -apart)]
+    return np.where(apart >= 0, apart / limits[0], -apart / limits[1])
+
+
+def _limit(apart: Floats) -> float:
+    """Where an exponential tail of values, from their median on, would end."""
+    upper, middle = np.quantile(apart, [0.95, 0.85], method="lower")
+    scale = max((upper - middle) / math.log(3), upper / math.log(10))
+    return float(upper + scale * math.log(0.05 * len(apart) * RARE))
+
+
+def _border(rows: Floats) -> Floats:
+    """The mean of each thumbnail's edge, (N,) of (N, S, S)."""
+    edges = (rows[:, 0], rows[:, -1], rows[:, 1:-1, 0], rows[:, 1:-1, -1])
+    return np.asarray(np.concatenate(edges, axis=1).mean(1))
+
+
+def _coordinates(thumbs: NDArray[np.uint8]) -> Floats:
+    """The projections of each thumbnail on the principal components, (N, K), each in its own standard deviations."""
     rows = small(thumbs)
     rows -= rows.mean(0) if len(rows) else 0.0
     if len(rows) < 2:
-        return np.zeros(len(rows)), np.zeros(len(rows))
+        return np.zeros((len(rows), 1))
     variances, axes = np.linalg.eigh(rows.T @ rows / len(rows))
     variances, axes = variances[::-1].clip(0), axes[:, ::-1]
     kept = min(COMPONENTS, len(rows) // 4 + 1)
     rest = variances[kept:].mean() + 1.0  # a grey level squared: below that, differences are rounding
-    projected = rows @ axes
-    scale = np.where(np.arange(len(variances)) < kept, variances, 0.0) + rest
-    return np.sqrt((projected**2 / scale).sum(1)), projected[:, 0]
+    return np.asarray(rows @ axes[:, :kept] / np.sqrt(variances[:kept] + rest))
 
 
-def _robust(values: Floats) -> Floats:
-    """Distances from the median in robust standard deviations."""
-    if not len(values):
-        return values
-    apart = np.abs(values - np.median(values))
-    scale = 1.4826 * np.median(apart)
-    if scale < 1e-9:
-        scale = values.std()
-    return np.asarray(apart / scale if scale > 1e-9 else np.zeros_like(apart))
+def _robust(values: Floats, least: float) -> Floats:
+    """Distances from the median in standard deviations of a normal with the same 10th and 90th percentiles, or in
+    `least` where that is more."""
+    low, median, high = np.quantile(values, [0.1, 0.5, 0.9])
+    return np.asarray((values - median) / max((high - low) / 2.563, least))
+
+
+def _second_nearest(rows: Floats) -> Floats:
+    """The distance of each row to the second nearest of the others (of `AMONG`), (N,)."""
+    chosen, out = evenly(len(rows), AMONG), np.zeros(len(rows))
+    rows = rows.astype(np.float32)
+    others = rows[chosen]
+    for n in range(0, len(rows), 2048):
+        part = rows[n : n + 2048]
+        squares = (part**2).sum(1)[:, None] + (others**2).sum(1) - 2 * part @ others.T
+        own = np.flatnonzero((chosen >= n) & (chosen < n + len(part)))
+        squares[chosen[own] - n, own] = np.inf
+        squares[np.arange(len(part)), squares.argmin(1)] = np.inf
+        out[n : n + len(part)] = np.sqrt(squares.min(1).clip(0))
+    return out

@@ -13,7 +13,7 @@ from sfumato.data.formats.fitting import read_values, rendered
 from sfumato.data.sources.protocol import Unreadable
 from sfumato.errors import plural
 from sfumato.inspect.advice import Advice
-from sfumato.inspect.outliers import FAR, luma
+from sfumato.inspect.outliers import luma
 from sfumato.inspect.report import Report
 from sfumato.report import html
 from sfumato.report.text import WIDTH, listed, listing, wrapped
@@ -146,12 +146,10 @@ def _sheets(report: Report) -> list[str]:
     parts, outliers = [], report.outliers
     if typical := outliers.typical(SHOWN):
         parts.append(html.section("Typical", _sheet(report, [(row, "") for row in typical])))
-    if farthest := [
-        (row, f"{outliers.reason(row)}, {outliers.score[row]:.1f} sd") for row in outliers.farthest()[:SHOWN]
-    ]:
+    if farthest := [(row, f"{outliers.reason(row)}, {outliers.score[row]:.1f}") for row in outliers.farthest()[:SHOWN]]:
         far = len(outliers.far())
         note = f"{far:,} far from the others" if far else "No image is far from the others; these are the farthest"
-        note += f" (a robust z of {FAR:g} or more counts as far)."
+        note += " (the number is the distance as a multiple of the limit)."
         parts.append(html.section("Outliers", _sheet(report, farthest), note))
     if report.suspicious:
         title = f"Suspicious ({len(report.suspicious):,})"

@@ -199,7 +199,11 @@ class Report:
             "copies_exhaustive": duplicates.exhaustive,
             "distinct": self.distinct,
             "odd": [
-                {"file": self.origin(i), "why": self.outliers.reason(i), "z": round(float(self.outliers.score[i]), 1)}
+                {
+                    "file": self.origin(i),
+                    "why": self.outliers.reason(i),
+                    "times": round(float(self.outliers.score[i]), 1),
+                }
                 for i in self.outliers.far()[:200]
             ],
             "mirror": {

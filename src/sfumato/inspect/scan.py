@@ -4,7 +4,8 @@ All later analyses (sizes, brightness, duplicates, outliers) need only the recor
 
     the file        format, mode, bits a channel, transparency, further frames, a suffix of another format
     the values      depth, channels, whether it is constant; the numbers of `Values`
-    the content     size, mean of each channel, contrast (standard deviation of the luma)
+    the content     size, mean of each channel, contrast (standard deviation of the luma), roughness (half the mean
+                    squared difference of neighbouring pixels over the variance, of the luma)
     an identity     128 bits of the SHA-256 of the pixels, equal for exact duplicates
     an appearance   a thumbnail of 16 x 16, and two hashes of 64 bits, of the image and of its mirror image
 
@@ -81,7 +82,7 @@ RECORD = np.dtype(
         *((name, "<i8") for name in ("index", "height", "width")),
         *(("format", "S12"), ("mode", "S8"), ("bits", "u1"), ("kind", "S5"), ("channels", "<i4")),
         *((name, "?") for name in ("alpha", "animated", "misnamed", "cut_short", "grey", "constant")),
-        *(("mean", "<f4", (3,)), ("contrast", "<f4")),
+        *(("mean", "<f4", (3,)), ("contrast", "<f4"), ("roughness", "<f4")),
         *((name, "<u8", (2,)) for name in ("digest", "hashes", "mirrored")),
         ("thumb", "u1", (THUMB, THUMB, 3)),
         *(("values", "<f8", (10,)), ("few", "<f4", (FEW,)), ("num_few", "i1")),
@@ -243,7 +244,16 @@ def _describe(out: Any, pixels: NDArray[np.uint8]) -> None:
     out["mean"] = counts @ values / number
     shades = np.array(luma.histogram())
     mean = shades @ values / number
-    out["contrast"] = np.sqrt(shades @ (values - mean) ** 2 / number)
+    variance = shades @ (values - mean) ** 2 / number
+    out["contrast"] = np.sqrt(variance)
+    out["roughness"] = _roughness(luma) / variance if variance else 0.0
+
+
+def _roughness(luma: Image.Image) -> float:
+    """Half the mean squared difference of neighbouring pixels."""
+    rows = np.asarray(luma).astype(np.float32)
+    steps = [np.diff(rows, axis=axis).ravel() for axis in (0, 1)]
+    return float(sum(float(step @ step) for step in steps) / max(1, sum(step.size for step in steps)) / 2)
 
 
 def _picture(out: Any, pixels: NDArray[np.uint8]) -> None:
