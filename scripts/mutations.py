@@ -1019,6 +1019,27 @@ MUTATIONS = [
         "tests/edit/test_vary.py",
     ),
     M(
+        "import: the values of a block are sampled across its pictures",
+        "data/formats/values.py",
+        "step = max(1, pixels[0, ..., 0].size // SAMPLE)",
+        "step = max(1, pixels[..., 0].size // SAMPLE)",
+        "tests/data/test_values.py",
+    ),
+    M(
+        "import: a grey picture's digest depends on the pictures beside it",
+        "data/formats/rows.py",
+        "row[:1] if one else row for",
+        "row for",
+        "tests/data/test_arrays.py",
+    ),
+    M(
+        "import: floats that become bytes are scaled alike in a block",
+        "data/formats/rows.py",
+        'if floats and (kind != "float" or not',
+        "if floats and (not",
+        "tests/data/test_arrays.py",
+    ),
+    M(
         "images read together: a part of a dead process is waited for",
         "data/store/parts.py",
         "if late or self._claim(number):",
@@ -1027,7 +1048,7 @@ MUTATIONS = [
     ),
     M(
         "images read together: rows that were made in another way are kept",
-        "data/store/parts.py",
+        "data/store/builders.py",
         "    remove(built)  # of a build",
         "    # of a build",
         "tests/data/test_parts.py",
@@ -1504,8 +1525,8 @@ MUTATIONS = [
     M(
         "missing data: a pixel is a hole only where all of its values are marked",
         "data/formats/fitting.py",
-        "np.isnan(pixels) if floats else marked).any(axis=2)",
-        "np.isnan(pixels) if floats else marked).all(axis=2)",
+        "are_marked(pixels, nodata).any(axis=2)",
+        "are_marked(pixels, nodata).all(axis=2)",
         "tests/data/test_values.py",
     ),
     M(
@@ -1517,7 +1538,7 @@ MUTATIONS = [
     ),
     M(
         "clamping: only before resampling",
-        "data/formats/fitting.py",
+        "data/formats/rows.py",
         "pixels = pixels if form.clamp is None else pixels.clip(*form.clamp)",
         "pixels = pixels if True else pixels.clip(*form.clamp)",
         "tests/data/test_values.py",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +14,10 @@ from sfumato.config.data import DataConfig
 from sfumato.data import open_data
 from sfumato.data.formats.decode import header_size, read_picture
 from sfumato.data.formats.fitting import read_values
-from sfumato.data.sources.arrays import array_source, as_pixels
+from sfumato.data.sources.arrays import ArraySource, array_source, as_pixels, from_arrays
 from sfumato.data.sources.protocol import Blob, Unreadable
+from sfumato.data.store import format as disk
+from sfumato.data.store.open import open_store
 from sfumato.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -203,3 +207,63 @@ def test_signals_keep_their_length(shape: tuple[int, ...], tmp_path: Path) -> No
     assert sorted(data.shape[1:]) == [1, 100]
     assert np.array_equal(np.array(data.images).reshape(30, 100), signals.reshape(30, 100))
     assert "100 (height x width), as strips or signals have it" in data.summary() or "100x1" in data.summary()
+
+
+# ---- blocks ----
+
+
+def several() -> dict[str, np.ndarray]:
+    """Arrays of 40 pictures in which some differ from the others."""
+    colour = RNG.integers(0, 256, (40, 9, 8, 3), np.uint8)
+    colour[7:12] = colour[7:12, :, :, :1]
+    colour[30] = colour[3]
+    floats = RNG.normal(size=(40, 9, 8)).astype(np.float32)
+    holed, unit, large = floats.copy(), RNG.random((40, 9, 8, 3)), RNG.integers(-9, 9, (40, 9, 8))
+    holed[4, 2, 3], holed[20], holed[33, 0, 0] = np.nan, np.nan, np.inf
+    unit[5:9] *= 255
+    large[11] = 2**30
+    planar = RNG.integers(0, 2**16, (40, 3, 9, 8)).astype(">u2")
+    masks = np.array([[0, 0, 0], [255, 0, 0], [0, 7, 9]], np.uint8)[RNG.integers(0, 3, (40, 9, 8))]
+    return {"colour": colour, "floats": floats, "holed": holed, "unit": unit, "large": large, "planar": planar,
+            "masks": masks, "bands": RNG.integers(0, 9, (40, 9, 8, 5), np.uint8)}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("colour", {}), ("colour", {"channels": 1}), ("colour", {"channels": 4}), ("colour", {"depth": "float"}),
+        ("colour", {"size": (5, 6), "crop": "letterbox"}), ("colour", {"depth": "16", "channels": 3}),
+        ("floats", {}), ("floats", {"range": (-0.5, 0.5), "clamp": True}), ("floats", {"percentiles": (5.0, 95.0)}),
+        ("holed", {}), ("holed", {"nodata": "nan", "size": (6, 6)}), ("unit", {"depth": "8"}), ("large", {}),
+        ("planar", {}), ("planar", {"depth": "8"}), ("masks", {"size": (6, 6)}), ("bands", {}),
+    ],
+)  # fmt: skip
+def test_pictures_that_are_stored_many_at_once_are_stored_as_one_by_one(
+    name: str, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez(tmp_path / "a.npz", images=several()[name], labels=RNG.integers(0, 3, 40))
+    monkeypatch.setattr(disk, "CHUNK", 25)  # lines of the journal end within blocks
+    stores, read = [], ArraySource.read
+    for together in (17, 1):
+        monkeypatch.setattr(ArraySource, "together", together)
+        singly: list[int] = []
+        monkeypatch.setattr(ArraySource, "read", lambda self, i, singly=singly: singly.append(i) or read(self, i))
+        cache = tmp_path / f"cache{together}"
+        open_store(array_source(tmp_path / "a.npz"), DataConfig(**options), cache)
+        stores.append({path.name: path.read_bytes() for path in cache.rglob("*") if path.is_file()})
+        if together > 1 and name not in ("holed", "unit", "large") and "percentiles" not in options:
+            assert singly == [], "all of them in blocks"
+    assert stores[0] == stores[1]
+    assert {"images.npy", "digests.npy", "conditions.npy", "origins.txt", "index.json"} <= set(stores[0])
+
+
+def test_an_import_of_arrays_needs_little_memory_beside_them(tmp_path: Path) -> None:
+    images = RNG.integers(0, 256, (6000, 32, 32, 3), np.uint8)
+    source = from_arrays(images)
+    tracemalloc.start()
+    try:
+        open_store(source, DataConfig(), tmp_path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < images.nbytes / 2

@@ -14,11 +14,12 @@ import pytest
 
 from sfumato.config.data import DataConfig
 from sfumato.data.sources.files import folder_source
+from sfumato.data.store import builders, parts
 from sfumato.data.store import format as disk
-from sfumato.data.store import parts
+from sfumato.data.store.builders import help_build
 from sfumato.data.store.format import load
 from sfumato.data.store.open import open_store
-from sfumato.data.store.parts import Parts, Shared, help_build
+from sfumato.data.store.parts import Parts, Shared
 
 from .test_resume import CONFIG, MakeFolder, contents, counted
 
@@ -31,7 +32,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten parts, one worker in each process, and cores that differ from process to process."""
     monkeypatch.setattr(parts, "PART", 20)
     monkeypatch.setattr(disk, "CHUNK", 60)
-    monkeypatch.setattr(parts, "_crew", lambda: f"crew-{os.getpid()}")
+    monkeypatch.setattr(builders, "_crew", lambda: f"crew-{os.getpid()}")
     monkeypatch.setenv("SFUMATO_WORKERS", "1")
 
 
@@ -154,7 +155,7 @@ def test_pictures_of_several_depths_are_begun_anew_together(make_folder, tmp_pat
 
 
 def test_a_process_with_the_same_cores_waits(folder, alone, tmp_path, monkeypatch):
-    monkeypatch.setattr(parts, "_crew", lambda: "crew-same")
+    monkeypatch.setattr(builders, "_crew", lambda: "crew-same")
     leader = Other(folder, tmp_path / "cache", lambda i: time.sleep(0.003))
     until(lambda: bool(list((tmp_path / "cache").glob("store/*/.build-*/parts/shared"))))
     source, seen = counted(folder)

@@ -17,9 +17,9 @@ import pytest
 
 from sfumato.conditions.attributes import Attribute
 from sfumato.config.data import DataConfig
-from sfumato.data.formats.fitting import Form
+from sfumato.data.formats.rows import Form
 from sfumato.data.sources.files import FileSource, folder_source
-from sfumato.data.store import build, parts
+from sfumato.data.store import build, builders
 from sfumato.data.store import format as disk
 from sfumato.data.store.format import Chunk, Plan, append, chunks, load, plan_of, write_index
 from sfumato.data.store.open import open_store
@@ -224,7 +224,7 @@ def test_a_folder_that_was_taken_before_its_maker_could_lock_it_is_left_to_the_t
 ) -> None:
     """Between making a folder and locking it there is a moment, in which another build may take it for a remnant."""
     fcntl = pytest.importorskip("fcntl")
-    real, taken = parts.tempfile.mkdtemp, []
+    real, taken = builders.tempfile.mkdtemp, []
 
     def made_and_taken(**options: object) -> str:
         place = real(**options)
@@ -233,7 +233,7 @@ def test_a_folder_that_was_taken_before_its_maker_could_lock_it_is_left_to_the_t
             fcntl.flock(taken[0][0], fcntl.LOCK_EX | fcntl.LOCK_NB)
         return place
 
-    monkeypatch.setattr(parts.tempfile, "mkdtemp", made_and_taken)
+    monkeypatch.setattr(builders.tempfile, "mkdtemp", made_and_taken)
     assert len(open_store(folder_source(make_folder("set", 12)), CONFIG).images) == 12
     assert sorted(path.name for path in Path(taken[0][1]).iterdir()) == ["lock"]
     os.close(taken[0][0])

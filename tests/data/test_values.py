@@ -16,7 +16,8 @@ from sfumato.codec.format import EIGHT, SIXTEEN, PixelFormat
 from sfumato.config.data import DataConfig
 from sfumato.data import Dataset, open_data
 from sfumato.data.findings import findings
-from sfumato.data.formats.fitting import Form, Row, make_row, without_holes
+from sfumato.data.formats.fitting import without_holes
+from sfumato.data.formats.rows import FACTS, Form, Rows, make_row
 from sfumato.data.formats.values import FEW, Values
 from sfumato.data.sources.protocol import Picture, Unreadable
 from sfumato.errors import UserError
@@ -63,6 +64,17 @@ def test_a_description_is_what_counting_says_however_pictures_are_divided(dtype:
     assert Values.from_plain(json.loads(json.dumps(values.plain()))) == values
 
 
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_many_pictures_at_once_are_described_as_one_by_one(dtype: str, channels: int) -> None:
+    pictures = (RNG.integers(0, 40, (7, 90, 100, channels)) * (6, 1)[channels == 3]).astype(dtype)
+    pictures[:3] //= 4
+    for some in (pictures, pictures[:3]):
+        singly = Values.joined([Values(), *map(Values.of, some)])
+        assert Values.joined([Values(), *Values.of_each(some)]) == singly
+        assert Values.joined([Values(), *Values.of_each(np.asfortranarray(some))]) == singly
+
+
 def test_many_different_pixels_are_not_listed_and_colours_are() -> None:
     assert Values.of(np.arange(FEW + 1, dtype=np.uint8)[:, None, None]).few is None
     assert Values.of(RNG.normal(size=(9, 9, 1)).astype(np.float32)).few is None
@@ -74,10 +86,14 @@ def test_many_different_pixels_are_not_listed_and_colours_are() -> None:
 def test_a_row_survives_packing() -> None:
     picture = Picture(RNG.integers(0, 256, (20, 30, 4), np.uint8), animated=True, alpha=True, profile="converted")
     row = make_row(picture, Form((8, 8), 1, "white"))
-    assert row.facts == ("animated", "resampled", "composited", "greyed", "converted")
+    facts = ["animated", "resampled", "composited", "greyed", "converted"]
+    assert [fact for fact in FACTS if row.facts.get(fact)] == facts
     assert row.lost == pytest.approx(1 / 3)
-    again = Row.unpack(row.pack())
-    assert again == row.__class__(**vars(row) | {"lost": again.lost})
+    again = Rows.unpack(row.pack())
+    assert again.facts == dict.fromkeys(facts, 1)
+    assert np.array_equal(again.planes, row.planes)
+    assert (again.digests, again.grey.tolist(), again.values) == (row.digests, row.grey.tolist(), row.values)
+    assert (again.kind, again.channels) == (row.kind, row.channels)
     assert again.lost == pytest.approx(row.lost)
 
 

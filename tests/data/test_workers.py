@@ -19,7 +19,8 @@ from sfumato.config.data import DataConfig
 from sfumato.data import Unreadable, workers
 from sfumato.data.sources.files import FileSource, folder_source
 from sfumato.data.sources.protocol import Blob, File
-from sfumato.data.store import build, parts
+from sfumato.data.store import answers as answering
+from sfumato.data.store import parts
 from sfumato.data.store.open import open_store
 from sfumato.data.watch import watched
 from sfumato.data.workers import Pace, most_workers, paying_workers, run
@@ -32,7 +33,7 @@ CONFIG = DataConfig(size=(8, 8), channels=3)
 DEADLY = """
 import os, signal, time
 from sfumato.data.sources.protocol import Unreadable
-from sfumato.data.store.build import decoder as real
+from sfumato.data.store.answers import decoder as real
 from sfumato.data.store.percentiles import sampler as values
 def function(setup, answer=None):
     def deadly(file):
@@ -259,10 +260,10 @@ import sys
 from pathlib import Path
 from sfumato.config.data import DataConfig
 from sfumato.data.sources.files import folder_source
-from sfumato.data.store import build, parts
+from sfumato.data.store import answers, parts
 from sfumato.data.store.open import open_store
 import deadly
-build.make_row = lambda picture, form: deadly.os.kill(deadly.os.getpid(), 9)  # no file ends a real decoder
+answers.make_row = lambda picture, form: deadly.os.kill(deadly.os.getpid(), 9)  # no file ends a real decoder
 parts.DECODER = "deadly:decoder"
 print(open_store(folder_source(Path(sys.argv[1])), DataConfig(size=(8, 8))).skipped)
 """
@@ -313,7 +314,7 @@ def test_a_file_that_this_process_can_not_end_is_named(
 ) -> None:
     source = folder_source(make_folder("set", 5))
     read = source.read
-    monkeypatch.setattr(build, "watched", partial(watched, patience=0.1))
+    monkeypatch.setattr(answering, "watched", partial(watched, patience=0.1))
     monkeypatch.setattr(source, "read", lambda i: time.sleep(0.3 * (i == 3)) or read(i))
     assert len(open_store(source, CONFIG).digests) == 5
     assert [r.getMessage().partition(" so far")[0] for r in caplog.records] == ["'0003.png' has taken 0.1 s"]

@@ -1,4 +1,4 @@
-"""A picture becomes a row of the store: converted to one bit depth, one number of channels and one size.
+"""A picture is converted to one bit depth, one number of channels and one size, those of the rows of a store (`rows`).
 
 Each step follows a stated rule and leaves pixels unchanged that fit already:
 
@@ -26,8 +26,6 @@ is full. Other bands stay as they are.
 
 from __future__ import annotations
 
-import hashlib
-import struct
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,7 +33,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
-from sfumato.codec.format import DEPTHS
 from sfumato.data.formats.values import Values
 from sfumato.data.sources.protocol import Picture, Pixels, Unreadable
 
@@ -43,111 +40,7 @@ _KINDS = {np.dtype(np.uint8): "8", np.dtype(np.uint16): "16", np.dtype(np.float3
 _GREATEST = {"8": 255, "16": 65535}
 _LUMA = np.array([19595, 38470, 7471], np.uint32)
 """BT.601's weights in parts of 65536, as Pillow has them."""
-_HEAD = struct.Struct("<?HBHd32s")
-FACTS = (
-    "enlarged", "animated", "resampled", "composited", "greyed", "filled", "clamped", "converted", "unconverted",
-)  # fmt: skip
-"""What a row may note about its picture: that it is smaller than the size, has further frames, was resampled, laid on
-the background, reduced from colour to grey, that missing data were filled, values clamped, and that its colours were
-converted by a profile, or were not although it has one."""
 RESAMPLES = {"lanczos": Image.Resampling.LANCZOS, "nearest": Image.Resampling.NEAREST}
-
-
-@dataclass(frozen=True)
-class Form:
-    """The form of every row of a store.
-
-    Attributes:
-        size: (height, width).
-        channels: None is 1 where every picture is grey, 3 where one has colour, and else the pictures' own.
-        background: the colour under transparent pixels.
-        depth: `8`, `16` or `float`; `auto` is each picture's own.
-        crop: as `fit`.
-        resample: a name of `RESAMPLES`.
-        nodata: the mark for missing data, NaN among them; None where there is none.
-        clamp: the least and the greatest of floats; None does not clamp.
-    """
-
-    size: tuple[int, int]
-    channels: int | None
-    background: str
-    depth: str = "auto"
-    crop: str = "center"
-    resample: str = "lanczos"
-    nodata: float | None = None
-    clamp: tuple[float, float] | None = None
-
-    @classmethod
-    def from_plain(cls, table: dict[str, Any]) -> Form:
-        """Return the form whose fields JSON has; raises TypeError for others."""
-        clamp = table.get("clamp")
-        return cls(**table | {"size": tuple(table["size"]), "clamp": clamp and tuple(clamp)})
-
-
-@dataclass(frozen=True)
-class Row:
-    """A picture as it is stored.
-
-    Attributes:
-        planes: the bytes of (C, H, W) pixels, little-endian; C is 1 where `grey`, whatever the store's channels are.
-        digest: SHA-256 of `planes`, which therefore doesn't depend on whether other pictures have colour.
-        facts: those of `FACTS` that hold.
-        lost: the fraction of the picture that was cut away.
-        values: of the picture in the row's depth, before clamping and resampling.
-        kind: the kind of its depth.
-    """
-
-    planes: bytes
-    digest: bytes
-    grey: bool
-    facts: tuple[str, ...] = ()
-    lost: float = 0.0
-    values: Values = Values()
-    kind: str = "8"
-    channels: int = 1
-
-    def pack(self) -> bytes:
-        """Return the row as bytes, which `unpack` reads."""
-        facts = sum(1 << FACTS.index(fact) for fact in self.facts)
-        numbers = facts, DEPTHS.index(self.kind), self.channels, self.lost
-        return b"".join([_HEAD.pack(self.grey, *numbers, self.digest), self.values.pack(), self.planes])
-
-    @classmethod
-    def unpack(cls, data: bytes) -> Row:
-        """Return what `pack` packed."""
-        grey, facts, kind, channels, lost, digest = _HEAD.unpack_from(data)
-        values, length = Values.unpack(memoryview(data)[_HEAD.size :])
-        names = tuple(name for k, name in enumerate(FACTS) if facts >> k & 1) if facts else ()
-        return cls(data[_HEAD.size + length :], digest, grey, names, lost, values, DEPTHS[kind], channels)
-
-
-def make_row(picture: Picture, form: Form) -> Row:
-    """Return a picture as a row; raises `Unreadable` where it can't have that depth or that many channels."""
-    alpha = picture.alpha and form.channels in (2, 4)
-    reading = read_values(picture, form.background, form.depth, form.nodata, form.clamp, alpha)
-    pixels, kind = reading.pixels, kind_of(reading.pixels)
-    (h, w), (height, width) = pixels.shape[:2], form.size
-    fill = border(form.background, pixels.shape[2], kind) if form.crop == "letterbox" else None
-    same = (h, w) == (height, width)
-    pixels = pixels if same else fit(pixels, form.size, RESAMPLES[form.resample], form.crop, fill, alpha)
-    pixels = pixels if form.clamp is None else pixels.clip(*form.clamp)
-    grey = form.channels in (None, 1, 3) and pixels.shape[2] in (1, 3) and is_grey(pixels)
-    greyed = form.channels in (1, 2) and not grey and pixels.shape[2] - alpha == 3
-    if form.channels is not None and not (grey and form.channels == 3):
-        pixels = with_channels(pixels, form.channels, alpha)
-        grey |= form.channels == 1
-    pixels = (pixels[..., :1] if grey else pixels).transpose(2, 0, 1)
-    planes = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False).tobytes()
-    facts, lost = reading.facts | {"greyed": greyed}, 0.0
-    if not same:
-        kept = (h, w) if form.crop == "letterbox" else largest_cut((h, w), form.size)
-        facts |= {
-            "enlarged": (h < height and w < width) if form.crop == "letterbox" else (h < height or w < width),
-            "resampled": kept != (inner_size((h, w), form.size) if form.crop == "letterbox" else form.size),
-        }
-        lost = 1 - kept[0] * kept[1] / (h * w)
-    names = tuple(name for name in FACTS if facts.get(name)) if any(facts.values()) else ()
-    return Row(planes, hashlib.sha256(planes).digest(), grey, names, lost, reading.values, kind, len(pixels))
 
 
 @dataclass(frozen=True)
@@ -156,7 +49,7 @@ class Reading:
     values before clamping."""
 
     pixels: Pixels
-    facts: dict[str, bool]
+    facts: dict[str, int]
     values: Values
 
 
@@ -177,7 +70,7 @@ def read_values(
     pixels = converted(pixels, kind_of(pixels) if depth == "auto" else depth)
     values = Values.of(pixels if whole.holes is None else pixels[~whole.holes])
     beyond = clamp is not None and not clamp[0] <= values.low <= values.high <= clamp[1]
-    facts = {
+    facts: dict[str, int] = {
         "animated": picture.animated,
         "composited": picture.alpha and not alpha,
         "filled": whole.holes is not None,
@@ -204,8 +97,7 @@ def without_holes(pixels: Pixels, nodata: float | None) -> Whole:
     """
     floats = pixels.dtype == np.float32
     if nodata is not None:
-        marked = pixels == (np.float32(nodata) if floats else nodata)
-        holes = (marked | np.isnan(pixels) if floats else marked).any(axis=2)
+        holes = np.asarray(are_marked(pixels, nodata).any(axis=2))
         if holes.all():
             raise Unreadable("nothing but missing data (data.nodata)")
         if holes.any():
@@ -214,6 +106,13 @@ def without_holes(pixels: Pixels, nodata: float | None) -> Whole:
             filled[holes] = mean if floats else np.rint(mean)
             return Whole(_finite(filled), holes)
     return Whole(_finite(pixels))
+
+
+def are_marked(pixels: Pixels, nodata: float) -> NDArray[np.bool_]:
+    """Return which values mark missing data: `nodata`, and NaN."""
+    if pixels.dtype == np.float32:
+        return np.asarray((pixels == np.float32(nodata)) | np.isnan(pixels))
+    return np.asarray(pixels == nodata)
 
 
 def _finite(pixels: Pixels) -> Pixels:
@@ -354,10 +253,18 @@ def _resized(pixels: Pixels, size: tuple[int, int], resample: Image.Resampling, 
 
 def is_grey(pixels: Pixels) -> bool:
     """Return whether (H, W, C) pixels have no colour: one channel, or three equal ones everywhere."""
-    if pixels.shape[2] == 1:
-        return True
+    return bool(are_grey(pixels[None])[0])
+
+
+def are_grey(pixels: Pixels) -> NDArray[np.bool_]:
+    """Return (N,) which of the pictures (N, H, W, C) have no colour."""
+    if pixels.shape[3] == 1:
+        return np.ones(len(pixels), bool)
     # most pictures with colour show it in their first row
-    return not (pixels[0, :, 0] != pixels[0, :, 1]).any() and bool((pixels == pixels[..., :1]).all())
+    grey = ~(pixels[:, 0, :, 0] != pixels[:, 0, :, 1]).any(1)
+    for k in np.flatnonzero(grey):
+        grey[k] = (pixels[k] == pixels[k, ..., :1]).all()
+    return np.asarray(grey)
 
 
 def with_channels(pixels: Pixels, channels: int, alpha: bool = False) -> Pixels:

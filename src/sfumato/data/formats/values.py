@@ -29,7 +29,8 @@ class Values:
 
     Attributes:
         low, high: the least and the greatest.
-        above_low, below_high: the ones next to them; infinite where there are none, or where they were not counted.
+        above_low, below_high: the ones next to them, of 8-bit colour among the pictures' own ends; infinite where there
+            are none.
         at_low, at_high: how many values are `low` and `high`; of `size` values.
         count, total, squares: of the sampled values their number, sum, and sum of squares; of floats only.
         few: the different pixels, in order, those of several channels as one number; None where they are more than
@@ -50,26 +51,36 @@ class Values:
 
     @classmethod
     def of(cls, pixels: NDArray[Any]) -> Values:
-        """Describe the values of pixels (..., C) of any kind, at least one."""
-        channels = pixels.shape[-1]
-        sample = pixels.reshape(-1, channels)
-        sample = sample[:: max(1, len(sample) // SAMPLE)]
+        """Describe the values of pixels (..., C) of any kind, at least one: those of one picture."""
+        return cls.of_each(pixels[None])[0]
+
+    @classmethod
+    def of_each(cls, pixels: NDArray[Any]) -> tuple[Values, ...]:
+        """Describe N pictures of one size, (N, ..., C), by descriptions that are to be joined.
+
+        It is a single one; of floats N, of which all but the first have only sums, since they are joined in order.
+        """
+        count, channels = len(pixels), pixels.shape[-1]
+        step = max(1, pixels[0, ..., 0].size // SAMPLE)
+        described: dict[str, Any] = {"size": pixels.size, "few": _few(pixels, step)}
         if pixels.dtype == np.uint8 and channels > 1:
-            return cls(float(pixels.min()), float(pixels.max()), size=pixels.size, few=_few(sample))
-        described: dict[str, Any] = {"size": pixels.size, "few": _few(sample)}
-        if pixels.dtype == np.float32:
-            values = sample.astype(np.float64)
-            moments = float(values.sum()), float(np.square(values).sum())  # BLAS would start threads
-            described |= dict(zip(("count", "total", "squares"), (values.size, *moments), strict=True))
+            axes = tuple(range(1, pixels.ndim))
+            return (cls(*_ends(np.union1d(pixels.min(axes), pixels.max(axes))), **described),)
         if pixels.dtype == np.uint8:
             occurrences = np.bincount(pixels.ravel(), minlength=256)
             different, counts = np.flatnonzero(occurrences), occurrences[occurrences > 0]
             few = tuple(map(float, different.tolist())) if len(different) <= FEW else None
-            return cls(*_ends(different), int(counts[0]), int(counts[-1]), **described | {"few": few})
+            return (cls(*_ends(different), int(counts[0]), int(counts[-1]), **described | {"few": few}),)
         flat, low, high = pixels.ravel(), pixels.min(), pixels.max()
         inner = (flat[flat > low].min(), flat[flat < high].max()) if low < high else (low, high)
-        counts = np.array([np.count_nonzero(flat == low), np.count_nonzero(flat == high)])
-        return cls(*_ends(np.unique(np.array([low, *inner, high]))), int(counts[0]), int(counts[1]), **described)
+        at_ends = int(np.count_nonzero(flat == low)), int(np.count_nonzero(flat == high))
+        ends = _ends(np.unique(np.array([low, *inner, high])))
+        if pixels.dtype != np.float32:
+            return (cls(*ends, *at_ends, **described),)
+        values = _sample(pixels, step).reshape(count, -1).astype(np.float64)
+        sums, squares = values.sum(1).tolist(), np.square(values).sum(1).tolist()  # BLAS would start threads
+        first = cls(*ends, *at_ends, count=values.size, total=sums[0], squares=squares[0], **described)
+        return first, *(cls(total=total, squares=square) for total, square in zip(sums[1:], squares[1:], strict=True))
 
     def merged(self, other: Values) -> Values:
         """Describe the pictures of both."""
@@ -136,17 +147,22 @@ def _ends(different: NDArray[Any]) -> tuple[float, float, float, float]:
     return low, high, float(different[1]) if low < high else math.inf, float(different[-2]) if low < high else -math.inf
 
 
-def _few(sample: NDArray[Any]) -> tuple[float, ...] | None:
-    """The different pixels of a sample (n, C), None where they are many."""
-    first = sample[:, 0]
+def _sample(pixels: NDArray[Any], step: int) -> NDArray[Any]:
+    """Each picture's pixels 0, step, 2 step, ..., (N, n, C)."""
+    return np.asarray(pixels.reshape(len(pixels), -1, pixels.shape[-1])[:, ::step])
+
+
+def _few(pixels: NDArray[Any], step: int) -> tuple[float, ...] | None:
+    """The different pixels in the samples of pictures (N, ..., C), None where they are many."""
+    first, channels = _sample(pixels[..., :1], step), pixels.shape[-1]
     # most pictures show that they are many in a few pixels from all over, which is quicker to see than in all of them
-    if sample.shape[1] > 4 or len(set(first[:: 1 + len(first) // (4 * FEW)].tolist())) > FEW:
+    if channels > 4 or len(set(first.flat[:: 1 + first.size // (4 * FEW)].tolist())) > FEW:
         return None
-    different = _different(first)
-    if sample.shape[1] > 1 and len(different) <= FEW:
-        if sample.dtype != np.uint8:
+    different = _different(first.ravel())
+    if channels > 1 and len(different) <= FEW:
+        if pixels.dtype != np.uint8:
             return None
-        different = np.unique((sample.astype(np.int64) << (8 * np.arange(sample.shape[1]))).sum(1))
+        different = np.unique((_sample(pixels, step).astype(np.int64) << (8 * np.arange(channels))).sum(2))
     return tuple(different.astype(np.float64).tolist()) if len(different) <= FEW else None
 
 

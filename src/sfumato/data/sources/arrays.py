@@ -32,9 +32,11 @@ from sfumato.data.formats.npy import as_pixels, channels_last, mapped, too_large
 from sfumato.data.labels import column, in_order
 from sfumato.data.sources.files import state_of
 from sfumato.data.sources.npz import layout_of_npz, read_members
-from sfumato.data.sources.protocol import Labels, Layout, Picture, Pixels, Unreadable, printable
+from sfumato.data.sources.protocol import Block, Labels, Layout, Picture, Pixels, Unreadable, printable
 from sfumato.errors import UserError
 
+BLOCK_BYTES = 2**19
+"""The most bytes of pictures that are read at once."""
 _IMAGES, _LABELS = ("image", "img", "pixel_values", "x"), ("label", "labels", "class", "y")
 
 
@@ -90,6 +92,17 @@ class ArraySource:
         """Return picture i; raises `Unreadable`."""
         return Picture(as_pixels(self.arrays.images[i]), self.arrays.labels[i][0])
 
+    @cached_property
+    def together(self) -> int:
+        """How many pictures `block` is to read, 1 where they don't come in one array."""
+        images = self.arrays.images
+        return max(1, BLOCK_BYTES // images[0].nbytes) if isinstance(images, np.ndarray) else 1
+
+    def block(self, first: int, count: int) -> Block:
+        """Return so many pictures from `first` on; raises `Unreadable` where one of them is."""
+        which = slice(first, first + count)
+        return Block(as_pixels(self.arrays.images[which]), self.arrays.labels.conditions[which])
+
     def key(self) -> str:
         """Return a text that changes when the contents do."""
         return self._key if isinstance(self._key, str) else self._key()
@@ -130,7 +143,7 @@ def _load(path: Path) -> Arrays:
     shown = printable(str(path))
     with _faults(path):
         parts, labels, classes = read_members(path) if zipfile.is_zipfile(path) else ([mapped(path)], [None], None)
-    parts = [_images(part, shown) for part in parts]
+    parts = [_images(np.asarray(part), shown) for part in parts]  # views of a map take long to make
     if len({(part.shape[1:], part.dtype) for part in parts}) > 1:
         shapes = ", ".join(f"{'x'.join(map(str, part.shape))} {part.dtype}" for part in parts)
         raise UserError(f"'{shown}' holds parts that don't fit together ({shapes}): write them alike")
@@ -219,7 +232,8 @@ def from_arrays(
     pixels = _all_pixels(images)
     checked = _given_labels(labels, classes, attributes, len(pixels))
     digest = hashlib.sha256(repr((pixels.shape, str(pixels.dtype), checked.attributes)).encode())
-    digest.update(np.ascontiguousarray(pixels).tobytes() + checked.conditions.tobytes())
+    for array in (pixels, checked.conditions):
+        digest.update(np.ascontiguousarray(array).data)
     return ArraySource(name, digest.hexdigest(), lambda: Arrays(pixels, checked))
 
 

@@ -8,6 +8,7 @@ that can't be used at all is a `UserError`.
 A source may offer more than the protocol requires; these functions find out, never its class:
 
     encoded(source)      has `file` and `labels`: its pictures are encoded files, which other processes can decode
+    blocks_of(source)    has `together`, which is more than 1: it reads so many plain pictures of one size at once
     folder_of(source)    has `folder`: each picture is a file below this folder
     captioned(source)    has `captioned`: whether there are captions
     layout_of(source)    has `layout`: which pictures are held out, and files of labels beside them
@@ -177,6 +178,28 @@ class Encoded(Source, Protocol):
 def encoded(source: Source) -> Encoded | None:
     """Return the source as one of encoded files, None where it is not."""
     return cast(Encoded, source) if hasattr(source, "file") else None
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """N plain pictures of one size: pixels (N, H, W, C), as those of a `Picture` without opacity, and their conditions
+    (N, A)."""
+
+    pixels: Pixels
+    conditions: NDArray[np.float32]
+
+
+class Blocks(Source, Protocol):
+    """A source of arrays; see `arrays.ArraySource`."""
+
+    @property
+    def together(self) -> int: ...  # noqa: D102
+    def block(self, first: int, count: int) -> Block: ...  # noqa: D102
+
+
+def blocks_of(source: Source) -> Blocks | None:
+    """Return the source as one of blocks, None where it is not."""
+    return cast(Blocks, source) if getattr(source, "together", 1) > 1 else None
 
 
 def files_of(source: Encoded, indices: Iterable[int]) -> Iterator[File | str]:

@@ -124,13 +124,15 @@ def cifar_source(path: Path, batches: Sequence[Path]) -> ArraySource:
 
 def _binary(folder: Path, batches: Sequence[Path], classes: int) -> Arrays:
     files = {key: folder / names[0] for key, names in _NAMES[classes].items()}
-    length, records = _PIXELS + len(files), []
-    for batch in batches:
-        data = np.fromfile(batch, np.uint8)
-        if not data.size or data.size % length:
-            raise UserError(f"'{printable(str(batch))}' is not a batch of CIFAR-{classes}: records have {length} bytes")
-        records.append(data.reshape(-1, length))
-    table = np.concatenate(records)
+    length, sizes = _PIXELS + len(files), [batch.stat().st_size for batch in batches]
+    data, end = np.empty(sum(sizes), np.uint8), 0
+    for batch, size in zip(batches, sizes, strict=True):
+        begin, end = end, end + size
+        with batch.open("rb") as file:
+            if not size or size % length or file.readinto(data[begin:end].data) < size:
+                shown = printable(str(batch))
+                raise UserError(f"'{shown}' is not a batch of CIFAR-{classes}: records have {length} bytes")
+    table = data.reshape(-1, length)
     names = {key: file.read_text("utf-8", "replace").split() if file.is_file() else [] for key, file in files.items()}
     return _cifar(table[:, len(files) :], {key: table[:, k] for k, key in enumerate(files)}, names, folder)
 
@@ -157,7 +159,7 @@ def _cifar(images: Pixels, labels: dict[str, NDArray[np.integer]], names: dict[s
             raise UserError(f"the batches in '{shown}' have labels beyond the {len(texts)} names of {key}")
         attributes.append(Attribute(key, tuple(printable(text) for text in texts)))
         columns.append(own.astype(np.float32))
-    pixels = images.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # no copy: the set is in memory twice already
+    pixels = images.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # no copy: the set is in memory once
     return Arrays(pixels, Labels(tuple(attributes), np.stack(columns, 1)))
 
 

@@ -10,24 +10,19 @@ another number of channels are skipped, and a row of another depth shows that no
 again and brings all of them to 8 bits.
 
 A range by percentiles is taken from some pictures' values (`percentiles`) before the first is decoded for the store.
-
-Encoded files are decoded in this process first, and in others (`workers`) as soon as the time that they take shows that
-it pays; those of other processes that want the same store help then (`parts`). A build that goes on from one that died
-uses them at once, since one of the files may have ended it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import math
 import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -36,17 +31,16 @@ import numpy as np
 from sfumato.codec import format as formats
 from sfumato.codec.format import PixelFormat, format_of
 from sfumato.config.data import DataConfig
-from sfumato.data.formats.decode import read_picture
-from sfumato.data.formats.fitting import Form, Row, make_row
+from sfumato.data.formats.rows import Form, Rows
 from sfumato.data.formats.values import Values
-from sfumato.data.sources.protocol import File, Picture, Source, encoded
+from sfumato.data.sources.protocol import Source, encoded
+from sfumato.data.store import builders
 from sfumato.data.store import format as disk
-from sfumato.data.store import parts
+from sfumato.data.store.answers import make_all
 from sfumato.data.store.format import Chunk, Plan, append, chunks, header, load, plan_of, row_digest, write_index
 from sfumato.data.store.percentiles import percentile_range
 from sfumato.data.store.sizes import choose_size, header_sizes
-from sfumato.data.watch import watched
-from sfumato.data.workers import Pace, most_workers, reason_of
+from sfumato.data.workers import most_workers
 from sfumato.errors import UserError, plural
 from sfumato.files import sync
 
@@ -57,8 +51,6 @@ MARGIN = 1 / 8
 ABANDONED = 3600.0
 """Seconds without a write after which a temporary folder counts as left by a killed build."""
 _BUFFER = 2**20
-_BATCH_BYTES = 2**22
-_TOGETHER = 16
 
 Progress = Callable[[int, int], None]
 
@@ -79,7 +71,7 @@ def build(source: Source, config: DataConfig, entry: Path, on_progress: Progress
     files = encoded(source)
     workers = 0 if files is None else most_workers()
     with contextlib.ExitStack() as held:
-        if (built := parts.claim(entry, files, workers, on_progress, held)) is None:
+        if (built := builders.claim(entry, files, workers, on_progress, held)) is None:
             return
         try:
             if (died := (built / "journal").exists()) and workers:
@@ -138,62 +130,6 @@ def _begun(built: Path, plan: Plan) -> Plan:
 # Rows
 
 
-def decoder(setup: bytes) -> Callable[[File], bytes]:
-    """Return the workers' function: make rows of the form that JSON describes."""
-    form = Form.from_plain(json.loads(setup))
-    return lambda file: make_row(read_picture(file), form).pack()
-
-
-def _answers(
-    source: Source, form: Form, first: int, built: Path, died: bool
-) -> Iterator[tuple[Row | str, tuple[float, ...], str | None]]:
-    """Yield each picture's row, or why there is none, its condition and its caption, from `first` on."""
-    files, groups = encoded(source), _groups(source, first)
-    pace = None if files is None else Pace(len(source) - first, died)
-    workers = pace.workers() if pace else 0
-    while not workers and (group := next(groups, None)):
-        yield from [_made(picture, form) for picture in group]
-        first += len(group)
-        workers = pace.workers(len(group)) if pace else 0
-    if files is None or not workers:
-        return
-    batch = max(1, min(_TOGETHER, _BATCH_BYTES // (3 * math.prod(form.size))))
-    shared = parts.Shared(json.dumps(asdict(form)), first, len(source), batch)
-    for i, row in enumerate(parts.lead(built, shared, files, workers), first):
-        yield row if isinstance(row, str) else Row.unpack(row), *files.labels[i]
-
-
-def _groups(source: Source, first: int) -> Iterator[list[Picture | str]]:
-    """Yield the pictures from `first` on, or why one can't be read, `_TOGETHER` at a time, or fewer large ones: a
-    step on small pictures is a fifth quicker when it is taken for several in a row."""
-    group, size = list[Picture | str](), 0
-    with watched(source.origin) if encoded(source) else contextlib.nullcontext(lambda i: None) as begin:
-        for i in range(first, len(source)):
-            try:
-                begin(i)
-                picture = source.read(i)
-                group.append(picture)
-                size += picture.pixels.nbytes
-            except Exception as error:  # as in a worker: the other pictures go on
-                group.append(reason_of(error))
-            if len(group) == _TOGETHER or size > _BATCH_BYTES:
-                begin(None)
-                yield group
-                group, size = [], 0
-    if group:
-        yield group
-
-
-def _made(picture: Picture | str, form: Form) -> tuple[Row | str, tuple[float, ...], str | None]:
-    """A picture's row, condition and caption."""
-    if isinstance(picture, str):
-        return picture, (), None
-    try:
-        return make_row(picture, form), picture.condition, picture.caption
-    except Exception as error:
-        return reason_of(error), (), None
-
-
 def _write_rows(built: Path, source: Source, plan: Plan, on_progress: Progress, died: bool = False) -> Counter[str]:
     """Decode the pictures without a row and append their rows; raises `UserError` where nothing could be read, and
     `_Mixed`."""
@@ -201,27 +137,29 @@ def _write_rows(built: Path, source: Source, plan: Plan, on_progress: Progress, 
     path.touch()
     with path.open("r+b", buffering=_BUFFER) as file:
         total, chunk, described = _resumed(built, file, plan), Chunk(), list[Values]()
-        for i, (row, condition, caption) in enumerate(
-            _answers(source, plan.form, total["pictures"], built, died), total["pictures"]
-        ):
-            row = row if isinstance(row, str) else _accepted(row, plan, file)
-            chunk.counts["pictures"] += 1
-            if isinstance(row, str):
-                fault = source.origin(i), row
-                chunk.skipped.append(fault)
+        done = total["pictures"]
+        for made in make_all(source, plan.form, done, built, died):
+            rows = made.rows if isinstance(made.rows, str) else _accepted(made.rows, plan, file)
+            origins = [source.origin(i) for i in range(done, done + len(made.captions))]
+            done += len(origins)
+            chunk.counts["pictures"] += len(origins)
+            if isinstance(rows, str):
+                chunk.skipped += [(origin, rows) for origin in origins]
+                fault = chunk.skipped[-1]
             else:
-                file.write(row.planes * (plan.width if row.grey else 1))
-                for fact in ("rows", *row.facts):
-                    chunk.counts[fact] += 1
-                chunk.counts["coloured"] += not row.grey
-                chunk.counts["lost"] += round(1e6 * row.lost)
-                described.append(row.values)
-                chunk.digests.append(row.digest.hex())
-                chunk.origins.append(source.origin(i))
-                chunk.conditions.append(condition)
-                chunk.captions.append(caption)
-            on_progress(i + 1, len(source))
-            if chunk.counts["pictures"] == disk.CHUNK or i + 1 == len(source):
+                file.write((rows.planes if rows.channels == plan.width else rows.planes.repeat(plan.width, 1)).data)
+                for fact, number in rows.facts.items():
+                    chunk.counts[fact] += number
+                chunk.counts["rows"] += len(rows)
+                chunk.counts["coloured"] += int((~rows.grey).sum())
+                chunk.counts["lost"] += len(rows) * round(1e6 * rows.lost)
+                described += rows.values
+                chunk.digests += [digest.hex() for digest in rows.digests]
+                chunk.origins += origins
+                chunk.conditions += map(tuple, made.conditions)
+                chunk.captions += made.captions
+            on_progress(done, len(source))
+            if chunk.counts["pictures"] == disk.CHUNK or done == len(source):
                 file.flush()
                 values = Values.joined([Values(), *described])
                 append(built / "journal", replace(chunk, width=plan.width, kind=plan.kind, values=values))
@@ -237,17 +175,17 @@ def _write_rows(built: Path, source: Source, plan: Plan, on_progress: Progress, 
     return total
 
 
-def _accepted(row: Row, plan: Plan, file: IO[bytes]) -> Row | str:
-    """The row, or why it does not fit the first one. Raises `_Mixed`."""
+def _accepted(rows: Rows, plan: Plan, file: IO[bytes]) -> Rows | str:
+    """The rows, or why they don't fit the first one. Raises `_Mixed`."""
     if not plan.kind:
-        plan.width = plan.form.channels or (3 if row.channels in (1, 3) else row.channels)
-        plan.kind = row.kind
+        plan.width = plan.form.channels or (3 if rows.channels in (1, 3) else rows.channels)
+        plan.kind = rows.kind
         file.write(header(0, plan))
-    if row.kind != plan.kind:
+    if rows.kind != plan.kind:
         raise _Mixed
-    if row.channels in ((1, 3) if plan.width == 3 else (plan.width,)):
-        return row
-    return f"{row.channels} channels, where the first picture has {plan.width}"
+    if rows.channels in ((1, 3) if plan.width == 3 else (plan.width,)):
+        return rows
+    return f"{rows.channels} channels, where the first picture has {plan.width}"
 
 
 def _resumed(built: Path, file: IO[bytes], plan: Plan) -> Counter[str]:
@@ -276,7 +214,7 @@ def _resumed(built: Path, file: IO[bytes], plan: Plan) -> Counter[str]:
 
 
 def _finish(built: Path, source: Source, plan: Plan, counts: Counter[str]) -> None:
-    parts.remove(built)
+    builders.remove(built)
     path = built / "images.npy"
     channels = plan.form.channels or (1 if plan.width == 3 and not counts["coloured"] else plan.width)
     if channels < plan.width:

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from sfumato.codec import format as formats
 from sfumato.codec.format import PixelFormat, format_of
 from sfumato.conditions.attributes import Attribute, from_plain, plain
-from sfumato.data.formats.fitting import Form
+from sfumato.data.formats.rows import Form
 from sfumato.data.formats.values import Values
 from sfumato.data.sources.protocol import Labels, Pixels
 from sfumato.files import sync

@@ -1,39 +1,28 @@
-"""Several processes that decode one collection together: those of a job, on one machine or on several that share the
-cache's folder, or any that want the same store at the same time.
-
-The process that holds a build leads it. The others claim parts of the pictures as it does, decode them, and leave the
-answers for it to append in order; so the store has the same bytes whoever decoded what. A process that dies has its
-claims taken over by the leader; where the leader dies, another takes over the build (`build`).
+"""The parts of a collection that several processes decode together, as one of them claims and decodes them.
 
     CACHE/store/SLOT/.build-KEY-*/parts/    shared      how rows are made, and of which pictures
                                             K           answers for the pictures from K `PART` on; empty when appended
                                             K.lock      held by the process that decodes them
                                             crew-CORES  held by the process that uses these cores of this machine
 
-Processes with the same cores do not decode side by side: one has as many workers as there are cores. So a second
-process helps on another machine, or where a scheduler has given each process cores of its own.
+The leader takes the answers of all in order, so the store has the same bytes whoever decoded what (`builders`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import shutil
-import socket
-import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 
 from sfumato.data.sources.protocol import Encoded, File, files_of
-from sfumato.data.store.format import load
 from sfumato.data.workers import run
-from sfumato.files import Lock, write_atomic
+from sfumato.files import Lock
 
 PART = 256
 """Pictures that are claimed at once."""
@@ -41,10 +30,7 @@ PAUSE = 0.05
 """Seconds between two looks at what others do."""
 LATE = 60.0
 """Seconds that the leader waits for a part of another process before it decodes that too."""
-STUCK = 120.0
-"""Seconds without a change in a build's folder after which its leader is not waited for any longer."""
-DECODER = "sfumato.data.store.build:decoder"
-_TRIES = 5
+DECODER = "sfumato.data.store.answers:decoder"
 
 Answer = bytes | str
 
@@ -165,152 +151,6 @@ class Parts:
 
     def _run(self, files: Iterator[File | str]) -> Iterator[Answer]:
         return run(DECODER, self.shared.form.encode(), files, self.workers, batch=self.shared.batch)
-
-
-def lead(built: Path, shared: Shared, source: Encoded, workers: int) -> Iterator[Answer]:
-    """Yield the answers for all pictures in order, while other processes may decode parts of them."""
-    remove(built)  # of a build that was killed, or whose rows were made in another way
-    folder = built / "parts"
-    folder.mkdir()
-    parts = Parts(folder, shared, source, workers)
-    with ExitStack() as crew:
-        crew.callback(parts.close)
-        crew.enter_context(Lock(folder / _crew()))
-        write_atomic(folder / "shared", json.dumps(asdict(shared)), parents=False)
-        yield from parts.in_order()
-
-
-def remove(built: Path) -> None:
-    """Remove what a build shared: renamed first, so that no process can add to it."""
-    gone = built / "parts-removed"
-    with suppress(FileNotFoundError):
-        (built / "parts").rename(gone)
-    if gone.exists():
-        shutil.rmtree(gone)
-
-
-def claim(
-    entry: Path,
-    source: Encoded | None,
-    workers: int,
-    on_progress: Callable[[int, int], None],
-    held: ExitStack,
-) -> Path | None:
-    """Return a folder to build a store in, which nobody else builds in: one that was left, or a new one; or help the
-    process that builds it, and return None where the store is there.
-
-    Args:
-        entry: of the store.
-        source: its pictures, where other processes can decode them.
-        workers: processes for that.
-        on_progress: called with the pictures done, and all.
-        held: keeps the lock on the folder.
-    """
-    stuck = set[Path]()
-    while not entry.exists() or load(entry) is None:
-        with Lock(entry.with_name(f".claim-{entry.name}")) as alone:
-            if not alone.held:  # another process is looking just now
-                time.sleep(PAUSE)
-                continue
-            left = set(entry.parent.glob(f".build-{entry.name}-*")) - stuck
-            led = next(filter(_is_led, sorted(left)), None)
-            folder = _free(entry, sorted(left), held) if led is None else None
-            alone.path.unlink(missing_ok=True)
-        if led is None:
-            return folder
-        if not help_build(led, source, workers, on_progress):
-            stuck.add(led)
-    return None
-
-
-def _free(entry: Path, left: list[Path], held: ExitStack) -> Path:
-    """Lock one of the folders that were left, or a new one."""
-    for folder in left:
-        try:
-            lock = held.enter_context(Lock(folder / "lock", create=False))
-        except OSError:  # it was finished meanwhile
-            continue
-        if lock.held and lock.enforced:  # without locks no build is taken over
-            return folder
-    for _ in range(_TRIES):
-        folder = Path(tempfile.mkdtemp(prefix=f".build-{entry.name}-", dir=entry.parent))
-        if held.enter_context(Lock(folder / "lock")).held:
-            break  # else another process took it over before it was locked
-    return folder
-
-
-def help_build(
-    built: Path, source: Encoded | None, workers: int, on_progress: Callable[[int, int], None], stuck: float = STUCK
-) -> bool:
-    """Decode parts of a build that another process leads, until it is over, or, returning False, until nothing has
-    happened for `stuck` seconds; with no source or no workers only wait."""
-    changed, moment, folder, mine = 0.0, time.monotonic(), built / "parts", False
-    begun = moment
-    with ExitStack() as crew:
-        while _is_led(built):
-            if time.monotonic() - moment > stuck:
-                return False
-            if source and workers and (shared := _shared(folder)) is not None:
-                with suppress(FileNotFoundError):  # the folder was renamed
-                    if mine := mine or _taken(Lock(folder / _crew()), crew):
-                        _help(built, shared, source, workers, on_progress)
-                    done = sum(name.isdigit() for name in os.listdir(folder))
-                    on_progress(min(shared.first + done * PART, shared.total), shared.total)
-            if (newest := _newest(built)) != changed:
-                changed, moment = newest, time.monotonic()
-            time.sleep(PAUSE if time.monotonic() - begun < 1 else 10 * PAUSE)
-    return True
-
-
-def _taken(lock: Lock, kept: ExitStack) -> bool:
-    """Take a lock and keep it, if it is free."""
-    with ExitStack() as attempt:
-        if attempt.enter_context(lock).held:
-            kept.push(attempt.pop_all())
-            return True
-    return False
-
-
-def _help(built: Path, shared: Shared, source: Encoded, workers: int, on_progress: Callable[[int, int], None]) -> None:
-    """Decode parts until none is left, the build is over, or its rows are made in another way."""
-    parts = Parts(built / "parts", shared, source, workers)
-    try:
-        for number, answers in parts.decoded():
-            parts.leave(number, answers)
-            on_progress(min((number + 1) * PART, shared.total), shared.total)
-            if _shared(parts.folder) != shared or not _is_led(built):
-                return
-    finally:
-        parts.close()
-
-
-def _is_led(built: Path) -> bool:
-    """Whether another process holds the build in a folder, or is about to publish it, which removes the lock first."""
-    try:
-        with Lock(built / "lock", create=False) as lock:
-            return not lock.held and not lock.holder.startswith(f"process {os.getpid()} on {socket.gethostname()},")
-    except OSError:
-        return built.exists()
-
-
-def _shared(folder: Path) -> Shared | None:
-    try:
-        return Shared(**json.loads((folder / "shared").read_text("ascii")))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-def _newest(folder: Path) -> float:
-    with suppress(OSError):
-        return max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
-    return 0.0
-
-
-def _crew() -> str:
-    """The name of the lock on the cores that this process may use."""
-    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
-    text = f"{socket.gethostname()} {sorted(cores)}"
-    return f"crew-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def _packed(answers: list[Answer]) -> bytes:
