@@ -9,13 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sfumato.config.data import DataConfig
 from sfumato.data import open_data
 from sfumato.data.formats.decode import header_size, read_picture
 from sfumato.data.formats.fitting import read_values
+from sfumato.data.formats.rows import make_rows
 from sfumato.data.sources.arrays import ArraySource, array_source, as_pixels, from_arrays
+from sfumato.data.sources.files import folder_source
 from sfumato.data.sources.protocol import Blob, Unreadable
+from sfumato.data.store import answers
 from sfumato.data.store import format as disk
 from sfumato.data.store.open import open_store
 from sfumato.errors import UserError
@@ -267,3 +271,26 @@ def test_an_import_of_arrays_needs_little_memory_beside_them(tmp_path: Path) -> 
     finally:
         tracemalloc.stop()
     assert peak < images.nbytes / 2
+
+
+def test_files_that_are_alike_are_stored_together_as_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for k in range(60):
+        pixels = RNG.integers(0, 256, (8, 8, 3 if k % 9 else 4), np.uint8)
+        pixels = pixels if k % 7 else pixels[..., 0]
+        Image.fromarray(pixels).resize((8, 8 + (k == 30))).save(folder / f"{k:02}.png")
+    (folder / "33.png").write_bytes(b"not a picture")
+    monkeypatch.setattr(disk, "CHUNK", 25)
+    stores, together, real = [], list[int](), make_rows
+    for most in (16, 1):
+        monkeypatch.setattr(answers, "_TOGETHER", most)
+        monkeypatch.setattr(answers, "make_rows", lambda some, form: together.append(len(some)) or real(some, form))
+        stored = open_store(folder_source(folder), DataConfig(size=(8, 8)), tmp_path / f"cache{most}")
+        assert [origin for origin, _ in stored.skipped] == ["33.png"]
+        stores.append({p.name: p.read_bytes() for p in (tmp_path / f"cache{most}").rglob("*") if p.is_file()})
+    assert stores[0] == stores[1]
+    assert max(together) > 4
+    assert min(together) > 1

@@ -253,18 +253,18 @@ def _resized(pixels: Pixels, size: tuple[int, int], resample: Image.Resampling, 
 
 def is_grey(pixels: Pixels) -> bool:
     """Return whether (H, W, C) pixels have no colour: one channel, or three equal ones everywhere."""
-    return bool(are_grey(pixels[None])[0])
-
-
-def are_grey(pixels: Pixels) -> NDArray[np.bool_]:
-    """Return (N,) which of the pictures (N, H, W, C) have no colour."""
-    if pixels.shape[3] == 1:
-        return np.ones(len(pixels), bool)
+    if pixels.shape[2] == 1:
+        return True
     # most pictures with colour show it in their first row
-    grey = ~(pixels[:, 0, :, 0] != pixels[:, 0, :, 1]).any(1)
-    for k in np.flatnonzero(grey):
-        grey[k] = (pixels[k] == pixels[k, ..., :1]).all()
-    return np.asarray(grey)
+    return not (pixels[0, :, 0] != pixels[0, :, 1]).any() and bool((pixels == pixels[..., :1]).all())
+
+
+def are_grey(pixels: Pixels) -> list[bool]:
+    """Return which of the pictures (N, H, W, C) have no colour."""
+    if len(pixels) == 1 or pixels.shape[3] == 1:
+        return [is_grey(pixels[0])] * len(pixels)
+    maybe = (pixels[:, 0, :, 0] == pixels[:, 0, :, 1]).all(1).tolist()
+    return [so and is_grey(each) for so, each in zip(maybe, pixels, strict=True)]
 
 
 def with_channels(pixels: Pixels, channels: int, alpha: bool = False) -> Pixels:

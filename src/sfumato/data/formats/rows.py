@@ -33,6 +33,7 @@ from sfumato.data.formats.values import Values
 from sfumato.data.sources.protocol import Picture, Pixels
 
 _HEAD = struct.Struct("<?HBHd32s")
+_LITTLE: dict[str, np.dtype[Any]] = {"8": np.dtype(np.uint8), "16": np.dtype("<u2"), "float": np.dtype("<f4")}
 FACTS = (
     "enlarged", "animated", "resampled", "composited", "greyed", "filled", "clamped", "converted", "unconverted",
 )  # fmt: skip
@@ -81,7 +82,7 @@ class Rows:
             store's channels are, and a grey row among others has equal planes.
         digests: the SHA-256 of each row's planes, of a single one where it is grey; so a grey picture's doesn't depend
             on whether others have colour.
-        grey: (N,) bool.
+        grey: of each row, whether it has no colour.
         facts: of how many pictures each of `FACTS` holds; those that hold of none may be missing.
         lost: the fraction of each picture that was cut away.
         values: of the pictures in the rows' depth, before clamping and resampling; to be joined.
@@ -89,8 +90,8 @@ class Rows:
     """
 
     planes: NDArray[np.uint8]
-    digests: tuple[bytes, ...]
-    grey: NDArray[np.bool_]
+    digests: list[bytes]
+    grey: list[bool]
     facts: dict[str, int]
     lost: float = 0.0
     values: tuple[Values, ...] = ()
@@ -118,7 +119,7 @@ class Rows:
         values, length = Values.unpack(memoryview(data)[_HEAD.size :])
         planes = np.frombuffer(data, np.uint8, offset=_HEAD.size + length).reshape(1, channels, -1)
         held = {name: 1 for k, name in enumerate(FACTS) if facts >> k & 1} if facts else {}
-        return cls(planes, (digest,), np.array([grey]), held, lost, (values,), DEPTHS[kind])
+        return cls(planes, [digest], [grey], held, lost, (values,), DEPTHS[kind])
 
 
 def make_row(picture: Picture, form: Form) -> Rows:
@@ -166,16 +167,15 @@ def _rows(pixels: Pixels, form: Form, facts: dict[str, int], values: tuple[Value
         lost = 1 - kept[0] * kept[1] / (h * w)
         pixels = pixels if form.clamp is None else pixels.clip(*form.clamp)
     own = pixels.shape[3]
-    grey = are_grey(pixels) if form.channels in (None, 1, 3) and own in (1, 3) else np.zeros(count, bool)
+    grey = are_grey(pixels) if form.channels in (None, 1, 3) and own in (1, 3) else [False] * count
     if form.channels in (1, 2) and own - alpha == 3:
-        facts["greyed"] = int((~grey).sum())
-    if form.channels is not None and not (form.channels == 3 and grey.all()):
+        facts["greyed"] = grey.count(False)
+    if form.channels is not None and not (form.channels == 3 and all(grey)):
         tall = pixels.reshape(-1, *pixels.shape[2:])  # channels are converted pixel by pixel
         pixels = with_channels(tall, form.channels, alpha).reshape(*pixels.shape[:3], form.channels)
-    grey |= form.channels == 1
-    planes = (pixels[..., :1] if grey.all() else pixels).transpose(0, 3, 1, 2)
-    planes = np.ascontiguousarray(planes, planes.dtype.newbyteorder("<")).reshape(count, planes.shape[1], -1)
-    planes = planes.view(np.uint8)
-    hashed = (row[:1] if one else row for row, one in zip(planes, grey.tolist(), strict=True))
-    digests = tuple(hashlib.sha256(row.data).digest() for row in hashed)
+    grey = [True] * count if form.channels == 1 else grey
+    planes = (pixels[..., :1] if all(grey) else pixels).transpose(0, 3, 1, 2)
+    planes = np.ascontiguousarray(planes, _LITTLE[kind]).view(np.uint8).reshape(count, planes.shape[1], -1)
+    hashed = [row[:1] if one else row for row, one in zip(planes, grey, strict=True)]
+    digests = [hashlib.sha256(row.data).digest() for row in hashed]
     return Rows(planes, digests, grey, facts, lost, values, kind)

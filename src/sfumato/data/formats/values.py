@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +66,7 @@ class Values:
         described: dict[str, Any] = {"size": pixels.size, "few": _few(pixels, step)}
         if pixels.dtype == np.uint8 and channels > 1:
             axes = tuple(range(1, pixels.ndim))
-            return (cls(*_ends(np.union1d(pixels.min(axes), pixels.max(axes))), **described),)
+            return (cls(*_ends(sorted({*pixels.min(axes).tolist(), *pixels.max(axes).tolist()})), **described),)
         if pixels.dtype == np.uint8:
             occurrences = np.bincount(pixels.ravel(), minlength=256)
             different, counts = np.flatnonzero(occurrences), occurrences[occurrences > 0]
@@ -141,7 +142,7 @@ class Values:
         return cls(*(*numbers[:-1], few)), _NUMBERS.size + 8 * max(0, length)
 
 
-def _ends(different: NDArray[Any]) -> tuple[float, float, float, float]:
+def _ends(different: Sequence[float] | NDArray[Any]) -> tuple[float, float, float, float]:
     """low, high, above_low and below_high of ascending different values."""
     low, high = float(different[0]), float(different[-1])
     return low, high, float(different[1]) if low < high else math.inf, float(different[-2]) if low < high else -math.inf
@@ -156,7 +157,8 @@ def _few(pixels: NDArray[Any], step: int) -> tuple[float, ...] | None:
     """The different pixels in the samples of pictures (N, ..., C), None where they are many."""
     first, channels = _sample(pixels[..., :1], step), pixels.shape[-1]
     # most pictures show that they are many in a few pixels from all over, which is quicker to see than in all of them
-    if channels > 4 or len(set(first.flat[:: 1 + first.size // (4 * FEW)].tolist())) > FEW:
+    some = first[:: 1 + len(first) // 16, :: 1 + first.shape[1] // (4 * FEW)]
+    if channels > 4 or len(set(some.ravel().tolist())) > FEW:
         return None
     different = _different(first.ravel())
     if channels > 1 and len(different) <= FEW:

@@ -149,16 +149,18 @@ def _write_rows(built: Path, source: Source, plan: Plan, on_progress: Progress, 
             else:
                 file.write((rows.planes if rows.channels == plan.width else rows.planes.repeat(plan.width, 1)).data)
                 for fact, number in rows.facts.items():
-                    chunk.counts[fact] += number
+                    if number:
+                        chunk.counts[fact] += number
                 chunk.counts["rows"] += len(rows)
-                chunk.counts["coloured"] += int((~rows.grey).sum())
+                chunk.counts["coloured"] += rows.grey.count(False)
                 chunk.counts["lost"] += len(rows) * round(1e6 * rows.lost)
                 described += rows.values
                 chunk.digests += [digest.hex() for digest in rows.digests]
                 chunk.origins += origins
                 chunk.conditions += map(tuple, made.conditions)
                 chunk.captions += made.captions
-            on_progress(done, len(source))
+            for k in range(done - len(origins), done):
+                on_progress(k + 1, len(source))
             if chunk.counts["pictures"] == disk.CHUNK or done == len(source):
                 file.flush()
                 values = Values.joined([Values(), *described])
