@@ -107,11 +107,38 @@ def test_slips_are_refused_without_torch(plain: Path, tmp_path: Path) -> None:
         "edit vary nosuch a.png",
         "edit vary RUN a.png --out a.jpg",
         "evaluate nosuch",
+        "evaluate RUN --steps 0",
+        "edit vary RUN a.png --steps 0",
+        "sample RUN --sampler dpmp-2",
+        "evaluate RUN --sampler nope",
+        "edit inpaint RUN a.png --grid vsible",
+        "sample RUN --range no",
+        "train digits --preset smal8",
+        "plan digits --preset nope",
+        "data check digits --preset nope",
     )
     Image.new("L", (8, 8)).save(tmp_path / "a.png")
     words = [sys.executable, "-c", code, str(plain), *lines]
     said = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, timeout=120)
     assert said.stdout.split("\n")[0] == f"{[2] * len(lines)} False", said.stderr
+
+
+def test_the_names_known_without_torch_are_those_of_the_registries() -> None:
+    code = """if True:
+        from sfumato.config import names
+        from sfumato.config.presets import PRESETS
+        from sfumato.diffusion import GRIDS, SAMPLERS
+        from sfumato.generate.recipe import RANGES
+        assert set(names.SAMPLERS) == set(SAMPLERS) and set(names.GRIDS) == set(GRIDS)
+        assert set(names.RANGES) == set(RANGES) and set(names.PRESETS) == set(PRESETS)
+    """  # in a process of its own, since other tests add to the registries
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_a_sampler_of_ones_own_is_not_refused_by_its_name(tmp_path: Path, plain: Path) -> None:
+    (tmp_path / "own.py").write_text("from sfumato.diffusion import SAMPLERS, DDIM\nSAMPLERS['own'] = DDIM\n")
+    words = ["sample", plain, "--use", "own.py", "--sampler", "own", "--steps", 1, "--num", 1, "--device", "cpu"]
+    subprocess.run([sys.executable, "-m", "sfumato", *map(str, words)], check=True, cwd=tmp_path, timeout=120)
 
 
 def test_a_place_that_is_no_folder_is_refused_at_once(tmp_path: Path) -> None:

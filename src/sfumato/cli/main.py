@@ -130,11 +130,26 @@ def _dispatch(words: list[str]) -> int:
         return 0
     own, words = _split_use(words)
     verb = _parsed(words)
+    if not own and "torch" not in sys.modules:
+        _check_names(verb)
     for file in own:
         from sfumato.plugins import use
 
         use(file)
     return verb.perform()
+
+
+def _check_names(verb: Verb) -> None:
+    """Refuse unknown names of samplers, grids, ranges and presets, and steps below 1, before torch is imported."""
+    from sfumato.cli.options import check
+    from sfumato.config import names
+
+    check(steps=getattr(verb, "steps", None))
+    for option in names.OPTIONS:
+        try:
+            names.check(option, getattr(verb, option, None))
+        except UserError as error:
+            raise UserError(str(error) if option == "preset" else f"--{error}") from None
 
 
 def _split_use(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from sfumato.config import tree
+from sfumato.config import names, tree
 from sfumato.config.augment import AugmentConfig
 from sfumato.config.config import DERIVED, Config, from_dict, read_toml, to_dict, without_derived
 from sfumato.config.data import DataConfig
@@ -27,7 +27,7 @@ from sfumato.config.diffusion import DiffusionConfig
 from sfumato.config.train import EMAConfig, OptimConfig, TrainConfig
 from sfumato.config.units import parse_size
 from sfumato.diffusion import Cosine, EDMWeight, Importance, Linear, LogitNormal, LogNormal, Uniform
-from sfumato.errors import UserError, nearest
+from sfumato.errors import UserError
 from sfumato.nets import NETWORKS, Interface
 from sfumato.nets.cost import flops
 
@@ -364,8 +364,7 @@ def resolve(
         UserError: an unknown preset or key (the nearest valid one is named), an unreadable file, a wrong type, or a
             value or combination that can't work.
     """
-    if preset is not None and preset not in PRESETS:
-        raise UserError(f'unknown preset "{preset}"{nearest(preset, PRESETS)}')
+    names.check("preset", preset, tuple(PRESETS))
     table = to_dict(PRESETS[preset].config if preset is not None else base or Config())
     if file is not None:
         table = tree.merge(table, without_derived(read_toml(Path(file))))
