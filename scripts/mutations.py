@@ -1097,7 +1097,7 @@ MUTATIONS = [
     ),
     M(
         "guards: every run ends where it overfits",
-        "train/loop.py",
+        "train/session.py",
         'overfitting is not None and self.config.train.stop == "overfit"',
         "overfitting is not None",
         "tests/train/test_guards.py",
@@ -1188,14 +1188,14 @@ MUTATIONS = [
     ),
     M(
         "loop: the best weights are those of every validation",
-        "train/loop.py",
+        "train/session.py",
         "best = trainer.best.images == self.images and",
         "best =",
         "tests/train/test_objectives.py::test_the_best_weights_stay_where_the_loss_rises",
     ),
     M(
         "loop: seconds of earlier sessions are forgotten",
-        "train/loop.py",
+        "train/session.py",
         "self.earlier = position.seconds",
         "self.earlier = 0.0",
         "tests/train/test_loop.py::test_seconds_of_earlier_sessions_count",
@@ -1713,7 +1713,7 @@ MUTATIONS = [
     ),
     M(
         "plan --budget: the length is the preset's",
-        "train/plan.py",
+        "train/forecast.py",
         "if asked.budget is None or speed is None else",
         "if True else",
         "tests/cli/test_mistyped.py",

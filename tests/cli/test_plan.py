@@ -58,7 +58,7 @@ def test_a_suggested_budget_is_long_enough_and_can_be_read(seconds: float) -> No
 
 
 def test_what_does_not_fit_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("sfumato.train.plan.available_memory", lambda device: 30_000_000)
+    monkeypatch.setattr("sfumato.train.forecast.available_memory", lambda device: 30_000_000)
     assert main(["plan", "digits", "--seconds", "0", "--train.batch", "4096"]) == 0
     said = capsys.readouterr().out
     assert "this will not fit" in said

@@ -18,6 +18,8 @@ from sfumato.run.folder import Run
 from sfumato.run.plan import Course, Plan
 from sfumato.train import loop, train
 from sfumato.train import plan as planning
+from sfumato.train import session as sessions
+from sfumato.train import speed as speeds
 from sfumato.train.budget import AIM, LATE_MONITORING, MIN_STEPS, Speed, corrected, plan_for, spacing
 from sfumato.train.metrics import StepMetrics
 from sfumato.train.optim import learning_rate
@@ -37,8 +39,8 @@ class Clock:
         self, monkeypatch: pytest.MonkeyPatch, step: Callable[[float], float], looks: float = 0.1, real: bool = False
     ) -> None:
         self.now, self.step, self.looks = 1000.0, step, looks
-        monkeypatch.setattr(loop, "time", self)
-        monkeypatch.setattr(planning, "time", self)
+        for module in (loop, sessions, planning, speeds):
+            monkeypatch.setattr(module, "time", self)
         for name, cheap in (("step", idle_step), ("sample_grid", idle_grid), ("held_out", idle_loss)):
             method = ORIGINAL[name] if real else cheap
             monkeypatch.setattr(Trainer, name, self.slowed(method, name == "step"))
@@ -83,7 +85,7 @@ def measured(monkeypatch):
     """What measuring finds, whatever is true."""
 
     def set_to(step: float, looks: float = 0.1) -> None:
-        monkeypatch.setattr(planning, "measure", lambda *_: Speed(step, looks, looks))
+        monkeypatch.setattr(speeds, "measure", lambda *_: Speed(step, looks, looks))
 
     return set_to
 
@@ -178,13 +180,13 @@ def corrected_run(digits, tmp_path, monkeypatch, measured):
 def test_a_run_resumed_from_an_older_checkpoint_repeats_its_corrections(digits, monkeypatch, corrected_run, window):
     config, run, early = corrected_run
     Clock(monkeypatch, lambda _: 5.0, real=True)
-    init = loop.Session.__init__
+    init = sessions.Session.__init__
 
     def windowed(self, *arguments):
         init(self, *arguments)
         self.window = window
 
-    monkeypatch.setattr(loop.Session, "__init__", windowed)
+    monkeypatch.setattr(sessions.Session, "__init__", windowed)
     plans = run.read(run.plan_path)
     go(config, early, digits)
     assert final(early) == final(run)

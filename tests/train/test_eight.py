@@ -14,8 +14,8 @@ from sfumato.errors import UserError
 from sfumato.nets import Interface, Network
 from sfumato.run.folder import Run
 from sfumato.train.eight import check_eight
+from sfumato.train.forecast import forecast
 from sfumato.train.optim import Optimizer
-from sfumato.train.plan import forecast
 from sfumato.train.trainer import Trainer
 
 from ..ranks.jobs import results

@@ -16,7 +16,7 @@ from sfumato.run.events import Finished, Replanned, Started, Stepped
 from sfumato.run.folder import Run
 from sfumato.run.plan import Course, Plan, read_course
 from sfumato.run.summary import RunSummary
-from sfumato.train import plan as planning
+from sfumato.train import speed as speeds
 from sfumato.train.budget import Speed
 from sfumato.train.extend import More
 from sfumato.train.optim import learning_rate
@@ -138,7 +138,7 @@ def test_a_total_is_reached_once_and_a_smaller_one_is_refused(digits, run) -> No
 
 
 def test_a_longer_budget_is_planned_for_what_is_left_of_it(digits, run, monkeypatch) -> None:
-    monkeypatch.setattr(planning, "measure", lambda *_: Speed(0.5, 0.0, 0.0))
+    monkeypatch.setattr(speeds, "measure", lambda *_: Speed(0.5, 0.0, 0.0))
     monkeypatch.setattr(time, "perf_counter", lambda: 100.0)
     config = tiny(
         train__images="none", train__budget="20", train__grids="0", train__held_outs="0", optim__decay="cosine"

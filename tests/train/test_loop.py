@@ -20,7 +20,8 @@ from sfumato.generate.sample import sample
 from sfumato.model import load
 from sfumato.run.events import Finished, HeldOut, Sampled, Saved, Started, Stepped
 from sfumato.run.folder import Run
-from sfumato.train import checkpoint, loop, train
+from sfumato.train import checkpoint, train
+from sfumato.train.session import Session
 
 from .conftest import begun, final, go, log_of, tiny
 
@@ -108,13 +109,13 @@ def test_reports_of_several_steps_add_up(digits, tmp_path, monkeypatch):
     """As on a GPU: sixteen steps a report, fewer before a grid or a held-out loss, and the same bits in the end."""
     run, single = Run(tmp_path / "many"), Run(tmp_path / "one")
     one = [e for e in go(tiny(), single, digits) if isinstance(e, Stepped)]
-    init = loop.Session.__init__
+    init = Session.__init__
 
     def windowed(self, *arguments):
         init(self, *arguments)
         self.window = 16
 
-    monkeypatch.setattr(loop.Session, "__init__", windowed)
+    monkeypatch.setattr(Session, "__init__", windowed)
     many = [e for e in go(tiny(), run, digits) if isinstance(e, Stepped)]
     assert [(e.step, e.steps) for e in many] == [(1, 1), (10, 9), (16, 6), (20, 4)]
     for event in many:

@@ -17,8 +17,12 @@ from sfumato.run.folder import Run
 from sfumato.run.plan import Plan
 from sfumato.train import extend, loop, train
 from sfumato.train import plan as planning
+from sfumato.train import session as sessions
+from sfumato.train import speed as speeds
 from sfumato.train.budget import Speed, plan_for
-from sfumato.train.plan import Forecast, forecast, measure, resolve_course, resolve_length
+from sfumato.train.forecast import Forecast, forecast
+from sfumato.train.plan import resolve_course, resolve_length
+from sfumato.train.speed import measure
 from sfumato.train.trainer import Trainer
 
 from .conftest import go, tiny
@@ -62,7 +66,7 @@ class Machine:
 
 def test_measuring_finds_what_things_cost(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(planning, "time", clock)
+    monkeypatch.setattr(speeds, "time", clock)
     speed = measure(Machine(clock), TrainConfig(), 3.0)
     assert speed.step == pytest.approx(0.051)
     assert speed.grid == pytest.approx(25 * 0.02, rel=0.05)
@@ -75,7 +79,7 @@ def test_measuring_finds_what_things_cost(monkeypatch):
 def test_measuring_takes_little_of_a_budget_where_looks_are_slow(monkeypatch):
     """A step of 0.051 s and 64 images: 0.017 s a forward pass, so grids of 6,400 are computed, not timed."""
     clock = Clock()
-    monkeypatch.setattr(planning, "time", clock)
+    monkeypatch.setattr(speeds, "time", clock)
     machine, start = Machine(clock), clock.now
     speed = measure(machine, TrainConfig(batch=64, grid_images=6400, held_out_images=12800), 3.0)
     assert clock.now - start < 4
@@ -87,7 +91,7 @@ def test_measuring_takes_little_of_a_budget_where_looks_are_slow(monkeypatch):
 def stop_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have no time pass, so that no run is late, however busy this machine is."""
     clock = Clock()
-    for module in (planning, loop, extend):
+    for module in (planning, speeds, loop, sessions, extend):
         monkeypatch.setattr(module, "time", clock)
 
 
@@ -122,10 +126,10 @@ def test_too_short_a_budget_is_told_in_minutes_and_hours():
 
 def test_a_network_too_slow_for_its_budget_is_measured_with_fewer_images(digits, run, monkeypatch):
     batches = []
-    monkeypatch.setattr(planning, "measure", lambda _, train, __: batches.append(train.batch) or Speed(0.5, 0.1, 0.1))
+    monkeypatch.setattr(speeds, "measure", lambda _, train, __: batches.append(train.batch) or Speed(0.5, 0.1, 0.1))
     config = tiny(train__images="none", train__budget="20", train__grids="0")
     resolve_length(config, run, digits)
-    monkeypatch.setattr(planning, "CPU_FLOPS", 1.0)
+    monkeypatch.setattr(speeds, "CPU_FLOPS", 1.0)
     with pytest.raises(UserError, match="is too short"):
         resolve_length(config, run, digits)
     assert batches == [config.train.batch, 1]
@@ -146,7 +150,7 @@ def test_grids_and_held_out_losses_never_use_up_the_budget(grid, held_out):
 
 
 def test_a_run_draws_what_its_plan_affords(digits, run, monkeypatch):
-    monkeypatch.setattr(planning, "measure", lambda *_: Speed(0.5, 2.0, 2.0))
+    monkeypatch.setattr(speeds, "measure", lambda *_: Speed(0.5, 2.0, 2.0))
     stop_time(monkeypatch)
     events = list(
         train(tiny(train__images="none", train__budget="60", train__grids="9", optim__decay="cosine"), run, digits)
@@ -158,7 +162,7 @@ def test_a_run_draws_what_its_plan_affords(digits, run, monkeypatch):
 
 
 def test_a_budget_is_planned_once_and_then_kept(digits, run, monkeypatch):
-    monkeypatch.setattr(planning, "measure", lambda *_: Speed(0.5, 0.1, 0.1))
+    monkeypatch.setattr(speeds, "measure", lambda *_: Speed(0.5, 0.1, 0.1))
     stop_time(monkeypatch)
     config = tiny(train__images="none", train__budget="20", train__grids="0", optim__decay="cosine")
     events = list(train(config, run, digits))
@@ -193,7 +197,9 @@ class Ticking(Clock):
 
 
 def test_planning_writes_nothing(digits, tmp_path, monkeypatch):
-    monkeypatch.setattr(planning, "time", Ticking())
+    clock = Ticking()
+    for module in (planning, speeds):
+        monkeypatch.setattr(module, "time", clock)
     state = torch.random.get_rng_state()
     config, plan = resolve_length(tiny(train__images="none", train__budget="20"), Run(tmp_path / "run"), digits)
     assert config.train.images == plan.images > 0
@@ -210,7 +216,7 @@ def test_what_a_command_leaves_open_stays_as_the_run_has_it(digits, run):
 
 
 def test_a_given_length_needs_no_measuring(digits, tmp_path, monkeypatch):
-    monkeypatch.setattr(planning, "measure", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(speeds, "measure", lambda *_: pytest.fail("measured"))
     config, plan = resolve_length(tiny(), Run(tmp_path / "run"), digits)
     assert (plan.images, plan.steps, plan.seconds) == (160, 20, None)
     assert config == tiny()
@@ -262,10 +268,10 @@ def test_measured_with_fewer_images_it_is_scaled_up(digits: Dataset, monkeypatch
         asked.append((config.batch, config.grid_images, config.held_out_images))
         return Speed(0.1, 0.2, 0.3)
 
-    monkeypatch.setattr(planning, "measure", measured)
+    monkeypatch.setattr(speeds, "measure", measured)
     config, (batch, grid, held_out) = tiny(), (8, 4, 16)
     assert forecast(config, digits, Path(), seconds=1.0).speed == Speed(0.1, 0.2, 0.3)
-    monkeypatch.setattr(planning, "CPU_FLOPS", 1.0)
+    monkeypatch.setattr(speeds, "CPU_FLOPS", 1.0)
     assert forecast(config, digits, Path(), seconds=1.0).speed == Speed(0.1 * batch, 0.2 * grid, 0.3 * held_out)
     assert asked == [(batch, grid, held_out), (1, 1, 1)]
 

@@ -19,8 +19,10 @@ from sfumato.run.events import Finished, Sampled, Saved, Skipped, Stepped, Warne
 from sfumato.run.folder import Run
 from sfumato.run.log import read_events
 from sfumato.run.plan import Course, Plan
-from sfumato.train import checkpoint, loop, saver, train
+from sfumato.train import checkpoint, saver, train
+from sfumato.train import session as sessions
 from sfumato.train.checkpoint import find_damage, not_finite
+from sfumato.train.trainer import Trainer
 
 from .conftest import Altered, begun, equal, final, go, log_of, tiny
 
@@ -140,7 +142,7 @@ def test_a_grid_that_can_not_be_written_is_reported(digits, run, monkeypatch):
     def failing(*_):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(loop, "save_png", failing)
+    monkeypatch.setattr(sessions, "save_png", failing)
     events = go(tiny(train__grids="1"), run, digits)
     (drawn,) = [i for i, e in enumerate(events) if isinstance(e, Sampled)]
     assert events[drawn].pictures.shape == (4, 1, 8, 8)
@@ -176,7 +178,7 @@ def test_a_last_save_that_fails_is_an_error(digits, run, monkeypatch):
 
 def poison(monkeypatch, when) -> None:
     """Make the loss of chosen steps NaN; `when` is given the step's number, from 1."""
-    original = loop.Trainer.step
+    original = Trainer.step
 
     def step(self):
         objective, number = self.objective, self.images // self.config.train.batch + 1
@@ -186,7 +188,7 @@ def poison(monkeypatch, when) -> None:
         finally:
             self.objective = objective
 
-    monkeypatch.setattr(loop.Trainer, "step", step)
+    monkeypatch.setattr(Trainer, "step", step)
 
 
 def test_a_step_that_is_not_finite_is_skipped_and_reported(digits, run, monkeypatch):
@@ -226,7 +228,7 @@ def test_a_training_without_a_finite_step_never_finishes(digits, run, monkeypatc
 def test_an_error_in_the_middle_of_a_step_saves_nothing(digits, run, monkeypatch):
     begun(tiny(), run, digits, 3)
     good = final(run)
-    apply = loop.Trainer._apply
+    apply = Trainer._apply
 
     def interrupted(self, *given):
         metrics = apply(self, *given)  # the weights have moved, the clock has not
@@ -235,7 +237,7 @@ def test_an_error_in_the_middle_of_a_step_saves_nothing(digits, run, monkeypatch
         return metrics
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Trainer, "_apply", interrupted)
+        patch.setattr(Trainer, "_apply", interrupted)
         with pytest.raises(KeyboardInterrupt):
             go(tiny(), run, digits)
     assert final(run) == good
@@ -246,14 +248,14 @@ def test_out_of_memory_names_a_batch(digits, tmp_path, monkeypatch):
     def step(self):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(loop.Trainer, "step", step)
+    monkeypatch.setattr(Trainer, "step", step)
     with pytest.raises(UserError, match=r"train\.batch=4"):
         go(tiny(), Run(tmp_path / "run"), digits)
 
 
 def test_saving_takes_a_small_share_of_the_time(digits, run, monkeypatch):
     config, course = tiny(train__save_every="10"), Course((Plan(160, 20, 8, 0, 0),))
-    session = loop.Session(config, run, digits, torch.device("cpu"), course)
+    session = sessions.Session(config, run, digits, torch.device("cpu"), course)
     session.trainer.images = 8
     now = session.saver.clock
     for cost, gone, due in ((0, 9, False), (0, 11, True), (1, 11, False), (1, 19, False), (1, 21, True)):

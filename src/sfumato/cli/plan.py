@@ -15,7 +15,7 @@ from sfumato.report.text import count, duration, facts, size
 
 if TYPE_CHECKING:
     from sfumato.data import Dataset
-    from sfumato.train.plan import Forecast
+    from sfumato.train.forecast import Forecast
 
 HOUR_OF_STEPS = 0.95 * 3600
 """Seconds of an hour that go into steps; the rest into sample grids, held-out losses and checkpoints."""
@@ -46,7 +46,7 @@ class Plan(TrainingOptions):
         from sfumato.run.folder import Run
         from sfumato.train.choose import choose, default_run
         from sfumato.train.extend import More
-        from sfumato.train.plan import forecast
+        from sfumato.train.forecast import forecast
 
         if self.data is None:
             raise UserError(f"plan needs DATA, for example: {self.EXAMPLES[0]}")

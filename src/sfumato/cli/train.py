@@ -241,7 +241,8 @@ def _dry_run(
     """Print the configuration, the cost and the plan."""
     from sfumato.config.config import to_dict, to_toml
     from sfumato.evaluate.need import worth
-    from sfumato.train.plan import forecast, resolve_course
+    from sfumato.train.forecast import forecast
+    from sfumato.train.plan import resolve_course
 
     run.check_path(data.source_name)
     config, course = resolve_course(config, run, data, device, more=more)

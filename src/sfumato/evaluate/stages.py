@@ -14,7 +14,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from io import BytesIO
 from pathlib import Path
@@ -36,7 +36,7 @@ from sfumato.evaluate.jobs import Job, Progress, Stage, Tick
 from sfumato.evaluate.settings import Settings
 from sfumato.evaluate.target import Target
 from sfumato.generate.recipe import FITTED_ON, Recipe
-from sfumato.generate.sample import Sampling, prepare
+from sfumato.generate.sample import Sampling, evaluations, prepare
 from sfumato.generate.variance import MEASURED_ON, measure_errors, measured_times, training_rows
 
 RULES = 3
@@ -152,12 +152,21 @@ class Stages:
 
     @property
     def _sample_stage(self) -> Stage:
-        num, unit = self.settings.num_generated, self.recipe.evaluations
+        num, unit = self.settings.num_generated, self._evaluations
         shards = [(first, min(self.batch, num - first)) for first in range(0, num, self.batch)]
         jobs = [
             Job(f"{first:07d}x{count}", count * unit, partial(self._sample, first, count)) for first, count in shards
         ]
         return Stage("generating images", self.folder / f"drawn-{key(self.sampling)}", tuple(jobs), unit)
+
+    @cached_property
+    def _evaluations(self) -> int:
+        """Of the network for an image; a grid that is fitted only when it is needed has as many as any other."""
+        recipe, model = self.recipe, self.target.model
+        grid = "trailing" if recipe.grid == "fitted" else recipe.grid
+        recipe = replace(recipe, grid=grid, variance=recipe.variance and "small")  # which takes no measuring
+        times = recipe.times(model.denoiser, model.shape)
+        return evaluations(recipe, recipe.build(), model.schedule, times)
 
     @cached_property
     def _sampling(self) -> tuple[Sampling, Condition | None]:
@@ -170,7 +179,7 @@ class Stages:
     def _sample(self, first: int, count: int, tick: Tick) -> bytes:
         """Generate some images; returns an array as `numpy.save` writes it."""
         (sampling, condition), model = self._sampling, self.target.model
-        a_step = count * self.recipe.evaluations // (len(sampling.times) - 1)
+        a_step = count * self._evaluations // (len(sampling.times) - 1)
 
         def on_state(_: int, state: State) -> None:
             tick(a_step if state.step else 0)

@@ -135,7 +135,12 @@ class Context:
     def tick(self, count: int) -> None:
         """Count evaluations."""
         self._done[0] += count
-        self.report(min(self._done[0], self.effort.total - 1), self.effort.total)
+        self.report(min(self._done[0], self.expected - 1), self.expected)
+
+    @cached_property
+    def expected(self) -> int:
+        """About how many evaluations the page takes."""
+        return self.effort.total(Recipe().resolve(self.model).steps or 0, self.total)
 
     @property
     def counted(self) -> Model:

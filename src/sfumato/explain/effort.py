@@ -92,17 +92,17 @@ class Effort:
         """Return how many groups of `each` pictures fit into a third of a large array, at least `least`."""
         return _between(least, _RAW / 3 / (each * self.size), most)
 
-    @property
-    def total(self) -> int:
-        """About how many network evaluations the page takes."""
+    def total(self, steps: int, chain: int) -> int:
+        """About how many network evaluations the page takes: `steps` of the default recipe, `chain` steps in all."""
         bound = 2 * self.scored * self.terms
+        compared = 2 * max(self.evaluations) + 4 * sum(self.evaluations)
         return (
             self.examined * self.times
             + bound
             + 4 * self.ranked
-            + self.filmed * 40
-            + self.compared * 380
-            + self.wall * 20
+            + self.filmed * min(100, chain)
+            + self.compared * compared
+            + self.wall * steps
             + self.diagnosed * 300
             + 100
         )

@@ -67,5 +67,5 @@ def collect(context: Context, sections: Sequence[Section]) -> tuple[Collected, .
             found.append(Collected(section, (figures,) if isinstance(figures, Figure) else figures))
         except UserError as error:
             found.append(Collected(section, (), str(error)))
-    context.report(context.effort.total, context.effort.total)
+    context.report(context.expected, context.expected)
     return tuple(found)

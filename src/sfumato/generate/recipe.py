@@ -223,14 +223,6 @@ class Recipe:
             report(total, total)
         return fitted
 
-    @property
-    def evaluations(self) -> int:
-        """About how many network evaluations an image takes by a resolved recipe, guidance included;
-        `Sampling.evaluations` counts them."""
-        assert self.steps is not None, "resolve a recipe before it is used"
-        twice = 2 if self.guidance not in (0, 1) and self.interval is None else 1
-        return self.steps * self.build(VARIANCES["small"]).evaluations * twice
-
     def describe(self) -> dict[str, Any]:
         """Return everything that determines an image besides the model, its seed and its condition, without options
         that have no effect."""

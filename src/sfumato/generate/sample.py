@@ -62,14 +62,8 @@ class Sampling:
 
     @property
     def evaluations(self) -> int:
-        """Network evaluations of an image, guidance included: what the sampler asks of a denoiser on these times, which
-        is less than its usual number in a last step, and in a first one from pure noise."""
-        low, high = self.recipe.interval or (-math.inf, math.inf)
-        asked, noise = _Asked(self.denoiser.schedule, []), Noise(0, torch.zeros(1, dtype=torch.int64), (1, 1, 1))
-        for _ in trajectory(asked, self.sampler, self.times, noise):
-            pass
-        guided = self.recipe.guidance not in (0, 1)
-        return sum(2 if guided and low < t <= high else 1 for t in asked.times)
+        """Network evaluations of an image, as `evaluations`."""
+        return evaluations(self.recipe, self.sampler, self.denoiser.schedule, self.times)
 
     def stream(
         self,
@@ -149,6 +143,18 @@ class Sampling:
         state = None
         free_cache(noise.index.device)
         return None
+
+
+def evaluations(recipe: Recipe, sampler: Sampler, schedule: Schedule, times: Tensor) -> int:
+    """Return how many network evaluations an image takes, the guidance of a resolved recipe included: what the sampler
+    asks of a denoiser on these times, which is less than its usual number in a last step, and in a first one from pure
+    noise."""
+    low, high = recipe.interval or (-math.inf, math.inf)
+    asked, noise = _Asked(schedule, []), Noise(0, torch.zeros(1, dtype=torch.int64), (1, 1, 1))
+    for _ in trajectory(asked, sampler, times, noise):
+        pass
+    guided = recipe.guidance not in (0, 1)
+    return sum(2 if guided and low < t <= high else 1 for t in asked.times)
 
 
 @dataclass(frozen=True)
