@@ -49,14 +49,14 @@ def test_no_word_is_a_question_for_help(sfumato: Command) -> None:
     assert all(f"\n  {verb} " in sfumato("edit").out for verb in VERB.verbs)
 
 
-@pytest.mark.parametrize("method", ["repaint", "pigdm", "moments", "dps"])
+@pytest.mark.parametrize("method", ["guided", "repaint", "pigdm", "moments", "dps"])
 def test_painting_leaves_the_rest_as_it_is(method: str, sfumato: Command, plain: Path, files: None) -> None:
     words = ("--mask", "half.png", "--method", method, "--repeats", 2, "--out", "out")
     result = sfumato("edit", "inpaint", plain, "digit.png", *words, *STEPS)
     assert result.code == 0, result.err
     assert "digit.png: 50% painted anew" in result.out
     assert result.out.splitlines()[-2].startswith(f"{method}, ")
-    assert ("each step 2 times" in result.out) == (method == "repaint")
+    assert ("each step 2 times" in result.out) == (method in ("guided", "repaint"))
     images = folder()
     assert sorted(images) == ["1", "2", "original", "to-paint"]
     assert (images["original"] == np.asarray(Image.open("digit.png"))).all()

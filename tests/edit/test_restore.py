@@ -85,7 +85,7 @@ def test_painting_follows_the_true_conditional_distribution() -> None:
     m, C = conditional(mean, covariance, known, x[:, ~hole].double().flatten(), ROUNDING)
     open_ = hole.flatten()
     far = (m[open_] - mean[open_]).norm()
-    for method, bias, n in (("moments", 0.05, 60), ("repaint", 0.35, 30)):
+    for method, bias, n in (("moments", 0.05, 60), ("repaint", 0.35, 30), ("guided", 0.2, 30)):
         images = inpaint(model, x, hole, num, method, 8, **steps(n, batch=num)).images.double().flatten(1)
         error = (images.mean(0) - m)[open_].norm()
         assert error < bias * far + 3 * sqrt(C[open_][:, open_].trace() / num), method

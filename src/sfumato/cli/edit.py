@@ -43,10 +43,10 @@ class Inpaint(Several):
     """an image, white where to paint; cropped and resized as the image is"""
     box: Annotated[str | None, option("X,Y,W,H")] = None
     """a rectangle to paint: left, top, width and height in pixels of the image's file"""
-    method: Literal["repaint", "moments", "pigdm", "dps"] = "repaint"
-    """repaint, or a posterior method; see docs/editing.md"""
-    repeats: int = 10
-    """how often repaint makes each step; 1 is fastest, more fits better"""
+    method: Literal["guided", "repaint", "moments", "pigdm", "dps"] = "guided"
+    """guided (by default), repaint, or a posterior method; see docs/editing.md"""
+    repeats: Annotated[int | None, option("N")] = None
+    """how often guided (3 by default) and repaint (10) make each step; 1 is fastest, more fits better"""
 
     def check(self) -> None:
         """Refuse both --mask and --box, and a --box that is not a rectangle."""
@@ -57,9 +57,18 @@ class Inpaint(Several):
 
     def facts(self) -> dict[str, Any]:
         """Return the mask or box, and the method."""
+        from sfumato.edit.inpaint import REPEATS
+
         facts = super().facts() | {"mask": self.mask.name if self.mask else "transparency"}
-        unused = {"mask" if self.box else "box", *([] if self.method == "repaint" else ["repeats"])}
+        facts["repeats"] = self.repeats or REPEATS.get(self.method)
+        unused = {"mask" if self.box else "box", *([] if self.method in REPEATS else ["repeats"])}
         return {name: value for name, value in facts.items() if name not in unused}
+
+    def resolved(self, model: Model) -> Recipe:
+        """Return the recipe for a model, with the steps of the method where none are given."""
+        from sfumato.edit.inpaint import usual
+
+        return usual(model, self.method, self.recipe()) if self.sampler == "auto" else super().resolved(model)
 
     def edit(self, model: Model, job: Path, options: Options) -> Result:
         """Paint one image."""

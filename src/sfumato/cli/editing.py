@@ -102,6 +102,10 @@ class Editing(ModelOptions, RecipeOptions):
         left = {name: value for name, value in usual.items() if getattr(self, name) in (None, "auto")}
         return super().recipe(**left, **changes)
 
+    def resolved(self, model: Model) -> Recipe:
+        """Return the recipe for a model."""
+        return self.recipe().resolve(model)
+
     def perform(self) -> int:
         """Edit, write, print a summary."""
         self.check()
@@ -114,11 +118,11 @@ class Editing(ModelOptions, RecipeOptions):
         check_device(self.device)
         from sfumato.generate.writers import check_writable
 
-        device, recipe = pick_device(self.device), self.recipe()
+        device, _ = pick_device(self.device), self.recipe()  # which refuses what no model can do
         if out.suffix:
             check_writable(out)
         model = self.load(device)
-        recipe = recipe.resolve(model)
+        recipe = self.resolved(model)
         start = time.monotonic()
         results = self._results(model, recipe)
         facts = {"edit": self.verb, "images": [path.name for path in self.images], **self.facts(), **recipe.describe()}
