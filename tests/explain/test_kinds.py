@@ -107,5 +107,7 @@ def test_arrays_stay_small_for_any_size(side: int) -> None:
 
 def test_a_costly_network_is_evaluated_less() -> None:
     cheap, costly = Effort.of((3, 32, 32), 10**8), Effort.of((3, 32, 32), 10**11)
-    assert costly.total < cheap.total / 3
+    assert costly.total(10, 1000) < cheap.total(10, 1000) / 3
+    assert cheap.total(20, 1000) - cheap.total(10, 1000) == 10 * cheap.wall
+    assert cheap.total(10, 1000) - cheap.total(10, 40) == 60 * cheap.filmed
     assert cheap == Effort.of((3, 32, 32), 10**7), "a faster machine or network changes nothing else"
