@@ -215,15 +215,15 @@ MUTATIONS = [
     M(
         "network time: off by one",
         "diffusion/denoiser.py",
-        "(t if one is None else one) * self.schedule.num_steps - 1",
-        "(t if one is None else one) * self.schedule.num_steps",
+        "time * self.schedule.num_steps - 1\n",
+        "time * self.schedule.num_steps\n",
         "tests/diffusion/test_denoiser.py",
     ),
     M(
         "clip: noise not made consistent",
         "diffusion/prediction.py",
-        "return replace(self, x0=x0, eps=eps)",
-        "return replace(self, x0=x0)",
+        "x0, lambda: (x_t - broadcast(level.alpha, x_t) * x0) / broadcast(level.sigma, x_t), self.fraction",
+        "x0, lambda: self.eps, self.fraction",
         "tests/diffusion/test_denoiser.py tests/diffusion/test_samplers.py",
     ),
     M(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -11,9 +11,13 @@ import pytest
 import torch
 
 from sfumato.diffusion.denoiser import Clipped, Denoiser, NetworkDenoiser, Thresholded
+from sfumato.diffusion.grid import trailing
+from sfumato.diffusion.noise import Noise
 from sfumato.diffusion.oracle import FiniteOracle, GaussianOracle, MixtureOracle
 from sfumato.diffusion.parameterization import PARAMETERIZATIONS
 from sfumato.diffusion.prediction import Prediction
+from sfumato.diffusion.samplers import DDIM, DPMSolver
+from sfumato.diffusion.samplers.protocol import sample
 from sfumato.diffusion.schedule import Cosine, Linear
 
 from .common import images, random_function
@@ -94,6 +98,56 @@ def test_clip_clamps_the_image_and_mends_the_noise() -> None:
     inside = raw.x0.abs() <= 1
     assert torch.allclose(clipped.eps[inside], raw.eps[inside], atol=1e-9)
     assert not torch.allclose(clipped.eps[~inside], raw.eps[~inside])
+
+
+def test_the_noise_is_computed_once_and_only_where_it_is_read() -> None:
+    calls = []
+
+    def noise() -> torch.Tensor:
+        calls.append(1)
+        return images()
+
+    prediction = replace(Prediction(images(), noise), x0=2 * images())
+    first = prediction.eps
+    assert torch.equal(first, images())
+    assert prediction.eps is first
+    assert len(calls) == 1
+    with pytest.raises(TypeError, match="eps"):
+        Prediction(images())  # type: ignore[call-arg]
+
+    def never() -> torch.Tensor:
+        raise AssertionError("dpmpp-2 reads the image only")
+
+    @dataclass(frozen=True)
+    class Silent:
+        schedule: Cosine = SCHEDULE
+
+        def __call__(self, x_t: torch.Tensor, t: torch.Tensor | float, condition: object = None) -> Prediction:
+            return Prediction(x_t, never)
+
+    times = trailing(4, SCHEDULE)
+    sample(Clipped(Silent()), DPMSolver(), times, Noise(0, torch.arange(2), (1, 4, 4)))
+    with pytest.raises(AssertionError, match="dpmpp-2"):
+        sample(Silent(), DDIM(), times, Noise(0, torch.arange(2), (1, 4, 4)))
+
+
+@pytest.mark.parametrize("name", PARAMETERIZATIONS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_one_time_for_all_rows_has_the_bits_of_a_time_a_row(name: str, dtype: torch.dtype) -> None:
+    seen = []
+
+    def net(x: torch.Tensor, time: torch.Tensor, condition: object) -> torch.Tensor:
+        seen.append(time)
+        return (0.3 * x.float() + time[:, None, None, None] / 1e4).to(x.dtype)
+
+    denoiser, x_t = NetworkDenoiser(net, SCHEDULE, PARAMETERIZATIONS[name]), images(3).to(dtype)
+    rows = denoiser(x_t, torch.tensor([T, T, T], dtype=torch.float64))
+    for count in (3, 3, 2):  # computed, kept, of another batch
+        one = denoiser(x_t[:count], T)
+        assert torch.equal(one.x0, rows.x0[:count])
+        assert torch.equal(one.eps, rows.eps[:count])
+        assert torch.equal(seen[-1], seen[0][:count])
+    assert not torch.equal(denoiser(x_t, T / 2).x0, rows.x0)
 
 
 # Dynamic thresholding, against numpy's percentile

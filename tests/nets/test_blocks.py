@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import profile
 
+from sfumato.conditions.attributes import Attribute
+from sfumato.conditions.vocabulary import AttributeVocabulary
+from sfumato.nets import Interface
 from sfumato.nets.derived import fixed
 from sfumato.nets.unet.blocks import Downsample, ResidualBlock, SelfAttention, Upsample
+from sfumato.nets.unet.unet import UNet, UNetConfig
 
 
 def randomised(module: nn.Module, dtype: torch.dtype = torch.float64) -> nn.Module:
@@ -148,3 +154,27 @@ def test_what_follows_from_weights_alone_is_computed_once_with_the_same_bits(mod
         for weight in net.parameters():
             weight.mul_(2)
     assert not torch.equal(net(x), expected), "in training every call follows the weights"
+
+
+def test_of_the_same_time_and_condition_a_vector_is_computed_once_with_the_same_bits() -> None:
+    vocabulary = AttributeVocabulary((Attribute("kind", ("a", "b", "c")), Attribute("age")))
+    config = UNetConfig(base=8, multipliers=(1, 2), blocks=1, attention=(), groups=2)
+    net = randomised(UNet(config, Interface(1, vocabulary)), torch.float32).eval()
+    twin, calls = fixed(net), list[str]()
+    for name in ("time", "condition"):
+        getattr(twin, name).register_forward_hook(lambda *_, name=name: calls.append(name))
+    x, times = torch.randn(2, 1, 8, 8), [torch.full((2,), 5.0), torch.full((2,), 90.0)]
+    rows = [vocabulary.parse("kind=b"), vocabulary.parse("kind=c,age=1")]
+    rows = [row.take(torch.tensor([0, 0])) for row in rows]
+    with torch.no_grad():
+        for _ in range(2):
+            for time in times:
+                for row in (*rows, None):
+                    assert torch.equal(twin(x, time, row), net(x, time, row))
+        assert sorted(calls) == ["condition"] * 3 + ["time"] * 2
+        times[0].fill_(40.0)
+        assert torch.equal(twin(x, times[0], rows[0]), net(x, times[0], rows[0])), "a changed tensor is another time"
+        assert torch.equal(copy.deepcopy(twin)(x, times[1], rows[1]), net(x, times[1], rows[1]))
+    calls.clear()
+    assert torch.equal(twin(x, times[1], rows[1]), net(x, times[1], rows[1]))
+    assert sorted(calls) == ["condition", "time"], "what a gradient may pass through is computed"

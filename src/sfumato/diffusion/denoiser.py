@@ -14,20 +14,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.level import broadcast
-from sfumato.diffusion.parameterization import Eps, Parameterization, solve
+from sfumato.diffusion.parameterization import Eps, Parameterization, inverse
 from sfumato.diffusion.prediction import Prediction
-from sfumato.diffusion.schedule import Schedule, noisy, one_time
+from sfumato.diffusion.schedule import Schedule, noisy
 
 Network = Callable[[Tensor, Tensor, Condition | None], Tensor]
 """(x_t (B, C, H, W), time (B,), condition) -> output (B, C, H, W)."""
+
+_MOST_KNOWN = 1024
 
 
 class Denoiser(Protocol):
@@ -58,6 +60,7 @@ class NetworkDenoiser:
     net: Network
     schedule: Schedule
     parameterization: Parameterization
+    _known: dict[Any, tuple[Tensor, list[Any]]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.parameterization, Eps) and float(self.schedule(1.0).alpha) == 0.0:
@@ -65,21 +68,32 @@ class NetworkDenoiser:
 
     def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         """Run the network once and solve for x0 and eps."""
-        t = noisy(t, x_t, self.schedule)
-        output = self.net(x_t, self._steps(t, x_t), condition)
+        steps, (a, b, c, d) = self._at(noisy(t, x_t, self.schedule), x_t)
+        output = self.net(x_t, steps, condition)
         fraction = None
         if output.shape[1] == 2 * x_t.shape[1]:
             output, fraction = output.chunk(2, dim=1)
             fraction = (fraction + 1) / 2
-        return Prediction(*solve(self.parameterization, output, x_t, self.schedule, t), fraction)
+        return Prediction(a * x_t - b * output, lambda: c * output - d * x_t, fraction)
 
-    def _steps(self, t: Tensor, x_t: Tensor) -> Tensor:
-        """The network's time of each row, (B,)."""
-        one, dtype = one_time(t), torch.promote_types(x_t.dtype, torch.float32)
-        step = (t if one is None else one) * self.schedule.num_steps - 1
-        if isinstance(step, Tensor):
-            return step.to(dtype).to(x_t.device).expand(len(x_t)).contiguous()
-        return torch.full((len(x_t),), step, dtype=dtype, device=x_t.device)
+    def _at(self, time: Tensor | float, x_t: Tensor) -> tuple[Tensor, list[Any]]:
+        """The network's time of each row, (B,), and the coefficients of `inverse` to multiply x_t and the output by. Of
+        one time for all rows they are kept: a sampler comes back to it with every batch."""
+        dtype = torch.promote_types(x_t.dtype, torch.float32)
+        if isinstance(time, Tensor):
+            values = inverse(self.parameterization, self.schedule, time)
+            steps = (time * self.schedule.num_steps - 1).to(dtype).to(x_t.device).expand(len(x_t)).contiguous()
+            return steps, [broadcast(value, x_t) for value in values]
+        key = time, x_t.dtype, x_t.device, len(x_t)
+        if key not in self._known:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            values = inverse(self.parameterization, self.schedule, torch.tensor(time, dtype=torch.float64))
+            like, step = torch.empty((), dtype=x_t.dtype), time * self.schedule.num_steps - 1
+            with torch.inference_mode(False):
+                steps = torch.full((len(x_t),), step, dtype=dtype, device=x_t.device)
+            self._known[key] = steps, [float(broadcast(value, like)) for value in values]
+        return self._known[key]
 
 
 @dataclass(frozen=True, eq=False)

@@ -69,11 +69,11 @@ def philox(counter: Words, key: tuple[int, int]) -> Words:
     k_0, k_1 = key
     for _ in range(_ROUNDS):
         low, high = c_0 * _MULTIPLIERS[0], c_2 * _MULTIPLIERS[1]
-        c_0 = ((high >> 32) & _MASK) ^ c_1 ^ k_0
-        c_2 = ((low >> 32) & _MASK) ^ c_3 ^ k_1
-        c_1, c_3 = high & _MASK, low & _MASK
+        c_0 = ((high >> 32) ^ c_1).bitwise_xor_(k_0).bitwise_and_(_MASK)
+        c_2 = ((low >> 32) ^ c_3).bitwise_xor_(k_1).bitwise_and_(_MASK)
+        c_1, c_3 = high, low  # their high halves are masked in the next round
         k_0, k_1 = (k_0 + _WEYL[0]) & _MASK, (k_1 + _WEYL[1]) & _MASK
-    return c_0, c_1, c_2, c_3
+    return c_0, c_1 & _MASK, c_2, c_3 & _MASK
 
 
 def words(seed: int, purpose: Purpose, index: Tensor, count: int, step: int = 0) -> Tensor:

@@ -129,11 +129,16 @@ def target(space: Parameterization, x_0: Tensor, eps: Tensor, schedule: Schedule
     return broadcast(p, x_0) * x_0 + broadcast(q, eps) * eps
 
 
-def solve(space: Parameterization, output: Tensor, x_t: Tensor, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (x_0, eps) from a network's output at t, () or (B,): the two equations solved, coefficients in float64."""
+def inverse(space: Parameterization, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return (q, sigma, alpha, p) / d of time t, float64: x_0 = q/d x_t - sigma/d output, eps = alpha/d output - p/d
+    x_t."""
     level = schedule(t)
     p, q = space.direction(schedule, t)
     determinant = level.alpha * q - level.sigma * p
-    x_0 = broadcast(q / determinant, x_t) * x_t - broadcast(level.sigma / determinant, x_t) * output
-    eps = broadcast(level.alpha / determinant, x_t) * output - broadcast(p / determinant, x_t) * x_t
-    return x_0, eps
+    return q / determinant, level.sigma / determinant, level.alpha / determinant, p / determinant
+
+
+def solve(space: Parameterization, output: Tensor, x_t: Tensor, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (x_0, eps) from a network's output at t, () or (B,): the two equations solved, coefficients in float64."""
+    a, b, c, d = (broadcast(value, x_t) for value in inverse(space, schedule, t))
+    return a * x_t - b * output, c * output - d * x_t

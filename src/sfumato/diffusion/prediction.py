@@ -4,11 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sfumato.diffusion.level import Level, broadcast
+
+Later = Tensor | Callable[[], Tensor]
+"""A tensor, or a function that computes it."""
+
+
+class _OnRead:
+    """A field that is computed when it is first read, where it was given as a function."""
+
+    def __get__(self, owner: Any, kind: type | None = None) -> Tensor:
+        if owner is None:
+            raise AttributeError("the field has no default")  # as a dataclass asks for one
+        value: Later = owner.__dict__["eps"]
+        if not isinstance(value, Tensor):
+            value = owner.__dict__["eps"] = value()
+        return value
+
+    def __set__(self, owner: Any, value: Later) -> None:
+        owner.__dict__["eps"] = value
 
 
 @dataclass(frozen=True)
@@ -17,13 +36,14 @@ class Prediction:
 
     Attributes:
         x0: (B, C, H, W), the predicted image (the mean of q(x_0 | x_t) where exact).
-        eps: (B, C, H, W), the predicted noise.
+        eps: (B, C, H, W), the predicted noise. Given as a function it is computed when it is first read: many samplers
+            read the image only.
         fraction: (B, C, H, W), f in log variance = f log beta + (1 - f) log beta~ (IDDPM Eq. 15); None where the
             variance is not learned.
     """
 
     x0: Tensor
-    eps: Tensor
+    eps: _OnRead = _OnRead()
     fraction: Tensor | None = None
 
     def score(self, level: Level) -> Tensor:
@@ -40,8 +60,9 @@ class Prediction:
 
     def with_x0(self, x0: Tensor, x_t: Tensor, level: Level) -> Prediction:
         """Return the prediction with another x0 and the eps that goes with it: eps = (x_t - alpha x0) / sigma."""
-        eps = (x_t - broadcast(level.alpha, x_t) * x0) / broadcast(level.sigma, x_t)
-        return replace(self, x0=x0, eps=eps)
+        return Prediction(
+            x0, lambda: (x_t - broadcast(level.alpha, x_t) * x0) / broadcast(level.sigma, x_t), self.fraction
+        )
 
     def with_score(self, gradient: Tensor, level: Level) -> Prediction:
         """Return the prediction with `gradient` added to its score: eps - sigma gradient, x0 + sigma^2/alpha gradient.

@@ -48,18 +48,20 @@ def one_time(t: Time) -> float | None:
     return float(t[(0,) * t.ndim]) if alike and t.device.type == "cpu" and not t.requires_grad else None
 
 
-def noisy(t: Time, x: Tensor, schedule: Schedule) -> Tensor:
-    """Return the time of a batch x, () or (B,) float64, where its levels are computed; raises ValueError for t = 0,
-    where there is no noise to predict."""
-    one, t = one_time(t), as_time(t, schedule.num_steps).to(exact_device(x.device))
-    if (t.device.type == "cpu" and bool((t <= 0).any())) if one is None else one <= 0:
+def noisy(t: Time, x: Tensor, schedule: Schedule) -> Tensor | float:
+    """Return the time of a batch x: a float where all rows have one that is known, else (B,) float64 where its levels
+    are computed; raises ValueError for t = 0, where there is no noise to predict."""
+    one = one_time(t)
+    time = as_time(t, schedule.num_steps).to(exact_device(x.device)) if one is None else one
+    if time <= 0 if isinstance(time, float) else time.device.type == "cpu" and bool((time <= 0).any()):
         raise ValueError("t = 0 is the image itself, which has no noise to predict: t must lie in (0, 1]")
-    return t
+    return time
 
 
 def per_row(t: Time, x: Tensor, schedule: Schedule) -> Tensor:
     """Return the time of each row of a batch x, (B,) float64; raises as `noisy`."""
-    return noisy(t, x, schedule).expand(len(x))
+    time = noisy(t, x, schedule)
+    return torch.as_tensor(time, dtype=torch.float64, device=exact_device(x.device)).expand(len(x))
 
 
 def step_levels(schedule: Schedule, s: float, t: float) -> tuple[Level, Level]:

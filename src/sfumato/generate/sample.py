@@ -99,7 +99,7 @@ class Sampling:
             rows = None if condition is None else condition.take(index % len(condition)).to(self.device)
             images = self._run(Noise(seed, index.to(self.device), self.shape), rows, first + done, on_state, start)
             if images is not None:
-                broken += int((~images.flatten(1).isfinite().all(1)).sum())
+                broken += len(not_finite(images))
                 yield first + done, images
                 done += len(index)
             elif len(index) == 1:
@@ -167,6 +167,13 @@ class _Asked:
     def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         self.times.append(float(t))
         return Prediction(x_t, x_t, torch.zeros_like(x_t))
+
+
+def not_finite(images: Tensor) -> Tensor:
+    """Return the indices of images (B, C, H, W) in which a number is not finite."""
+    if math.isfinite(float(images.sum())):  # no sum with such a number is
+        return torch.zeros(0, dtype=torch.int64)
+    return torch.nonzero(~images.flatten(1).isfinite().all(1)).flatten()
 
 
 def counted(report: Report, total: int, on_state: OnState | None, each_for: int = 1) -> OnState:

@@ -38,7 +38,7 @@ from sfumato.diffusion.condition import Condition
 from sfumato.errors import UserError
 from sfumato.files import replacing, write_atomic
 from sfumato.generate.pictures import LAYOUT_KEY, evenly, grid, scale_for, single, strip
-from sfumato.generate.sample import OnState, Report, Sampling
+from sfumato.generate.sample import OnState, Report, Sampling, not_finite
 from sfumato.generate.shared import stream
 from sfumato.model import Model
 from sfumato.ranks import World, together
@@ -74,7 +74,7 @@ class Samples:
                 self.sampling, self.num - first, self.seed,
                 world=self.world, first=first, on_state=on_state, **options,
             ):  # fmt: skip
-                self.broken.extend((start + torch.nonzero(~x.flatten(1).isfinite().all(1)).flatten()).tolist())
+                self.broken.extend((start + not_finite(x)).tolist())
                 yield start, x
 
     def follow(self) -> int:

@@ -7,11 +7,12 @@ from torch import Tensor, nn
 
 from sfumato.diffusion.condition import Condition
 from sfumato.errors import UserError
+from sfumato.nets.derived import Derives
 from sfumato.nets.embedding import AlterationEmbedding, TimeEmbedding
 from sfumato.nets.protocol import Interface, Network
 
 
-class Conditioned(Network):
+class Conditioned(Network, Derives):
     """A network whose blocks read one vector, the sum of those of time, condition and alteration.
 
     Args:
@@ -40,17 +41,23 @@ class Conditioned(Network):
         altered = None if augment is None or self.augment is None else self.augment(augment)
         given = None
         if self.condition is not None:
-            given = self.condition(condition, time.shape[0])  # not len, which an export would make a constant
+            given = self.once(
+                self.condition, condition, time.shape[0]
+            )  # not len, which an export would make a constant
         elif condition is not None:
             raise UserError("the network was trained without labels: leave the label out, or set data.labels=source")
         return self.with_time(time, altered, given)
 
     def with_time(self, time: Tensor, altered: Tensor | None, given: Tensor | None) -> Tensor:
         """Return the sum of the time's vector and those of alteration and condition, (B, width), None for none."""
-        emb: Tensor = self.time(time)
+        emb = self.once(self.time, time)
         for vector in (altered, given):
             emb = emb if vector is None else emb + vector
         return emb
+
+    def derive(self) -> tuple[Tensor, ...]:
+        """Return nothing: what is kept here depends on time and condition too (`once`)."""
+        return ()
 
     def draw_weights(self) -> None:
         """Draw the first weights: uniform with variance 1 / fan average (Glorot, Bengio 2010), biases zero."""

@@ -1,24 +1,31 @@
 """Tensors that a network computes from its weights alone, such as the product of two of them.
 
 In training they follow the weights and are computed at every call, so that gradients pass through them. A sampler calls
-the network many times with the same weights: `fixed` computes them once. The results have the same bits.
+the network many times with the same weights: `fixed` computes them once. It also asks for the same times with every
+batch, and for the same conditions at every time, so a part of the network that reads nothing else can be computed
+`once`. The results have the same bits.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 Net = TypeVar("Net", bound=nn.Module)
 
+_MOST_KEPT = 256
+"""Results that one module keeps."""
+
 
 class Derives(nn.Module):
     """A module whose `forward` reads `derived()`, which `derive` computes from the weights."""
 
     _fixed: tuple[Tensor, ...] | None = None
+    _kept: dict[Any, tuple[tuple[Any, ...], list[int], Tensor | None]]
 
     def derive(self) -> tuple[Tensor, ...]:
         """Compute the tensors; nothing but the module's weights may go into them."""
@@ -27,6 +34,24 @@ class Derives(nn.Module):
     def derived(self) -> tuple[Tensor, ...]:
         """Return the tensors: computed anew, or those of `fixed`."""
         return self.derive() if self._fixed is None else self._fixed
+
+    def once(self, function: Callable[..., Tensor], *inputs: Any) -> Tensor:
+        """Return function(*inputs), which reads nothing else but weights. After `fixed`, on a CPU and without gradients
+        the result is kept and returned for the same objects, which must not change (a changed tensor is noticed)."""
+        tensors = [value for value in inputs if isinstance(value, Tensor)]
+        if self._fixed is None or torch.is_grad_enabled() or any(tensor.is_inference() for tensor in tensors):
+            return function(*inputs)
+        key = function, *(value if isinstance(value, int) else id(value) for value in inputs)
+        versions = [tensor._version for tensor in tensors]
+        before, then, result = self._kept.get(key, ((), [], None))
+        same = then == versions and all(a is b or isinstance(a, int) for a, b in zip(before, inputs, strict=False))
+        if result is None or not same:
+            result = function(*inputs)
+            if result.device.type == "cpu":
+                if len(self._kept) >= _MOST_KEPT:
+                    self._kept.clear()
+                self._kept[key] = inputs, versions, result
+        return result
 
 
 def twin(net: Net) -> Net:
@@ -46,5 +71,5 @@ def fixed(net: Net) -> Net:
     with torch.inference_mode(False), torch.no_grad():  # tensors that a gradient may pass through later
         for module in steady.modules():
             if isinstance(module, Derives):
-                module._fixed = module.derive()
+                module._fixed, module._kept = module.derive(), {}
     return steady

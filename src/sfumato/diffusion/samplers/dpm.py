@@ -65,7 +65,7 @@ def usable(history: Predictions, lambda_t: float) -> Predictions:
 def _middle(h: float, history: Predictions) -> Tensor:
     """m_0 + (m_0 - m_1)/(2 r_0): the line through two predictions, read in the middle of the step."""
     (lambda_0, m_0), (lambda_1, m_1) = history
-    return m_0 + (m_0 - m_1) * (h / (2 * (lambda_0 - lambda_1)))
+    return (m_0 - m_1).mul_(h / (2 * (lambda_0 - lambda_1))).add_(m_0)
 
 
 def _curved(h: float, history: Predictions) -> Tensor:
@@ -107,10 +107,11 @@ class DPMSolver:
         if math.isinf(h) or len(history) == 1:
             image = -math.expm1(-h) * prediction.x0
         elif len(history) == 2:
-            image = -math.expm1(-h) * _middle(h, history)
+            image = _middle(h, history).mul_(-math.expm1(-h))
         else:
             image = _curved(h, history)
-        x_s = float(level_s.sigma / level_t.sigma) * state.x + float(level_s.alpha) * image
+        x_s = float(level_s.sigma) / float(level_t.sigma) * state.x
+        x_s += image.mul_(float(level_s.alpha))  # nothing else holds the image
         return State(x_s, s, state.step + 1, prediction, history)
 
 
