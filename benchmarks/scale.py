@@ -2,7 +2,9 @@
 
     python benchmarks/scale.py                                       every axis, in full (an hour on one core)
     python benchmarks/scale.py --axes side width --largest 64        a small form
-    python benchmarks/scale.py --axes import --counts 1000 4000 16000
+    python benchmarks/scale.py --axes import --counts 1000 4000 16000        PNGs
+    python benchmarks/scale.py --axes set --counts 1024 16384 1048576        one array
+    python benchmarks/scale.py --axes presets --presets medium32 --batch 4 --repeats 1
     python benchmarks/scale.py --device cuda --axes side patched width batch
 
 Each case runs in a process of its own on random images: `Trainer.step`, the whole of it, on one thread; the median of
@@ -22,7 +24,7 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,7 +51,10 @@ AXES: dict[str, tuple[str, tuple[int, ...], Case]] = {
     "chain": ("steps T of the chain, 32x32", (10, 100, 1000, 10000), {}),
     "steps": ("steps of the sampler, 8 images of 32x32", (5, 10, 20, 40), {}),
 }
-"""Each axis: what varies, its values, and what else differs from BASE. `import` is measured by data.py's growth."""
+"""Each axis: what varies, its values, and what else differs from BASE. `import` is measured by data.py's growth, `set` and
+`presets` by functions of their own."""
+OTHERS = ("import", "set", "presets")
+PRESETS = ("medium32", "medium64", "large64")
 
 
 def cases(axis: str, largest: int) -> Iterator[Case]:
@@ -171,20 +176,114 @@ def imports(counts: list[int]) -> Iterator[str]:
         yield f"\ntime: exponent {every:.2f}, last {end:.2f}; a line through them: {million} s for a million"
 
 
+def trained_on(count: int) -> dict[str, float]:
+    """Import an array of so many images of 16x16, open it again, and train on it: seconds and bytes."""
+    torch.set_num_threads(1)
+    place = Path(tempfile.mkdtemp(prefix="sfumato-scale-"))
+    path, random = place / "images.npy", np.random.Generator(np.random.SFC64(count))
+    images = np.lib.format.open_memmap(path, "w+", np.uint8, (count, 16, 16, 3))
+    for start in range(0, count, 4096):
+        images[start : start + 4096] = random.integers(0, 256, images[start : start + 4096].shape, np.uint8)
+    del images
+    config = resolve("small16", overrides={"data.source": str(path), "data.size": "16,16", "train.images": "1000000"})
+    before, row = _anonymous(), {}
+    data = _timed(row, "import", lambda: open_data(config.data, place))
+    data = _timed(row, "open", lambda: open_data(config.data, place))
+    row["bytes"] = _anonymous() - before
+    trainer = _timed(row, "trainer", lambda: Trainer(config, data, "cpu"))
+    _timed(row, "first", trainer.step)
+    _timed(row, "step", lambda: [trainer.step() for _ in range(10)], 10)
+    order = torch.arange(config.train.batch)
+    _timed(row, "batch", lambda: [data.batch(order + len(order) * k, 0) for k in range(100)], 100)
+    _timed(row, "epoch", lambda: data.batch(order + 3 * len(data.train), 0))
+    shutil.rmtree(place)
+    return row
+
+
+def _timed(row: dict[str, float], name: str, run: Callable[[], Any], times: int = 1) -> Any:
+    start = processor_time()
+    result = run()
+    row[name] = (processor_time() - start) / times
+    return result
+
+
+def _anonymous() -> int:
+    """Bytes of memory of this process's own, without files that are mapped."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+
+def sets(counts: list[int]) -> Iterator[str]:
+    """Train on arrays of more and more images; yield the Markdown."""
+    yield "\n**Images in the set**: an array of images of 16x16, seconds of processor time\n"
+    yield "| images | import | open | memory, MB | first step | step, ms | batch, ms | batch of a new epoch, ms |"
+    yield "|---|---|---|---|---|---|---|---|"
+    found = []
+    for count in counts:
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            row = pool.apply(trained_on, (count,))
+        found.append(row)
+        small = " | ".join(f"{1e3 * row[name]:.2f}" for name in ("step", "batch", "epoch"))
+        yield (
+            f"| {count:,} | {row['import']:.2f} | {row['open']:.3f} | {row['bytes'] / 1e6:.0f} | "
+            f"{row['trainer'] + row['first']:.2f} | {small} |"
+        )
+    if len(counts) > 1:
+        fitted = {n: slopes(list(map(float, counts)), [row[n] for row in found]) for n in ("import", "open", "batch")}
+        yield "\n" + "; ".join(f"{n}: exponent {every:.2f}, last {last:.2f}" for n, (every, last) in fitted.items())
+
+
+def preset(name: str, batch: int, repeats: int) -> dict[str, float]:
+    """Run steps of a preset on random images here: seconds of a step, parameters, bytes at the peak."""
+    torch.set_num_threads(1)
+    config = resolve(name, overrides={"train.images": "1000000", "train.batch": str(batch)})
+    side = config.data.size[0] if config.data.size else int("".join(filter(str.isdigit, name)))
+    trainer = Trainer(config, _images(side, batch), "cpu")
+    seconds = []
+    for _ in range(repeats + 1):
+        start = processor_time()
+        trainer.step()
+        seconds.append(processor_time() - start)
+    parameters = sum(parameter.numel() for parameter in trainer.net.parameters())
+    cost = trainer.net.cost(*config.net.inside(side, side)).flops
+    return {"seconds": statistics.median(seconds[1:]), "parameters": parameters, "flops": cost, "bytes": _peak("cpu")}
+
+
+def presets(names: list[str], batch: int, repeats: int) -> Iterator[str]:
+    """Run a few steps of each preset; yield the Markdown."""
+    yield f"\n**Larger presets**, {batch} images in a batch, one thread\n"
+    yield "| preset | parameters | GFLOP an image, forward | s per step | s an image | memory of the process, MB |"
+    yield "|---|---|---|---|---|---|"
+    for name in names:
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            row = pool.apply(preset, (name, batch, repeats))
+        yield (
+            f"| `{name}` | {row['parameters'] / 1e6:.1f}M | {row['flops'] / 1e9:.1f} | {row['seconds']:.1f} | "
+            f"{row['seconds'] / batch:.2f} | {row['bytes'] / 1e6:,.0f} |"
+        )
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--axes", nargs="+", choices=[*AXES, "import"], default=[*AXES, "import"], help="(all)")
+    options.add_argument("--axes", nargs="+", choices=[*AXES, *OTHERS], default=[*AXES, *OTHERS], help="(all)")
     options.add_argument("--largest", type=int, default=256, help="largest side of an image (256)")
-    options.add_argument("--counts", type=int, nargs="+", default=[25_000, 50_000, 100_000, 200_000],
-                         help="set sizes to import")  # fmt: skip
+    options.add_argument("--counts", type=int, nargs="+", help="set sizes (25,000 to 200,000 PNGs; 2^10 to 2^20)")
+    options.add_argument("--presets", nargs="+", default=PRESETS, help=f"presets to run ({' '.join(PRESETS)})")
+    options.add_argument("--batch", type=int, default=4, help="images in a batch of a preset (4)")
     options.add_argument("--repeats", type=int, default=5, help="timed steps (5)")
     options.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
     arguments = options.parse_args()
     with tempfile.TemporaryDirectory(prefix="sfumato-scale-") as cache:
         os.environ["SFUMATO_CACHE"] = cache
         for axis in arguments.axes:
-            if axis == "import":
-                print("\n".join(imports(arguments.counts)), flush=True)
+            if axis in OTHERS:
+                lines = {
+                    "import": lambda: imports(arguments.counts or [25_000, 50_000, 100_000, 200_000]),
+                    "set": lambda: sets(arguments.counts or [2**10, 2**14, 2**18, 2**20]),
+                    "presets": lambda: presets(arguments.presets, arguments.batch, arguments.repeats),
+                }[axis]()
+                for line in lines:
+                    print(line, flush=True)
                 continue
             found = []
             for case in cases(axis, arguments.largest):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -92,8 +93,8 @@ class Dataset:
     images: Pixels
     vocabulary: Vocabulary | None
     conditions: Condition | None
-    origins: tuple[str, ...]
-    digests: tuple[str, ...]
+    origins: Sequence[str]
+    digests: Sequence[str]
     train: NDArray[np.int64]
     held_out: NDArray[np.int64]
     skipped: list[tuple[str, str]]
@@ -143,7 +144,8 @@ class Dataset:
         if self.vocabulary is not None and not self.attributes:
             rows = self.vocabulary.describe(self.conditions)
             digest.update(json.dumps([self.vocabulary.plain(), rows], sort_keys=True).encode())
-        digest.update("".join(self.digests).encode("ascii"))
+        for each in self.digests:
+            digest.update(each.encode("ascii"))
         digest.update(self.table.astype("<f4").tobytes() + self.held_out.astype("<i8").tobytes())
         return digest.hexdigest()
 

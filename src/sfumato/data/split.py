@@ -11,7 +11,6 @@ A source that comes in parts (val and test beside train) keeps these, except tha
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfumato.conditions.attributes import Attribute
+from sfumato.data.columns import copies_of, leading_bits
 from sfumato.data.sources.protocol import Labels
 from sfumato.errors import plural
 
@@ -38,7 +38,7 @@ def split(digests: Sequence[str], held_out: float) -> tuple[NDArray[np.int64], N
     Returns:
         The rows that train, the rows held out, both ascending, and a sentence where the fraction could not be kept.
     """
-    u = np.array([int(digest[:13], 16) / 2**52 for digest in digests])
+    u = (leading_bits(digests) >> np.uint64(12)) / 2.0**52
     out, note = u < held_out, None
     if held_out > 0 and not out.any():
         if len(u) < FEWEST_TO_SPLIT:
@@ -107,7 +107,7 @@ def trained(labels: Labels, train: NDArray[np.int64]) -> Labels:
 def warnings(digests: Sequence[str], num_train: int) -> list[str]:
     """Return sentences about copies and too few images."""
     notes = []
-    most, copies = Counter(digests).most_common(1)[0][1], len(digests) - len(set(digests))
+    copies, most = copies_of(digests)
     if most == len(digests):
         notes.append("all images are identical")
     elif copies:

@@ -25,7 +25,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from sfumato.codec import format as formats
 from sfumato.codec.format import PixelFormat, format_of
 from sfumato.conditions.attributes import Attribute, from_plain, plain
+from sfumato.data.columns import Digests, Lines
 from sfumato.data.formats.rows import Form
 from sfumato.data.formats.values import Values
 from sfumato.data.sources.protocol import Labels, Pixels
@@ -68,8 +69,8 @@ class Stored:
     size: tuple[int, int]
     format: PixelFormat
     labels: Labels
-    digests: tuple[str, ...]
-    origins: tuple[str, ...]
+    digests: Sequence[str]
+    origins: Sequence[str]
     skipped: list[tuple[str, str]]
     notes: tuple[str, ...]
     values: Values = Values()
@@ -82,27 +83,26 @@ def load(entry: Path) -> Stored | None:
         index = json.loads((entry / "index.json").read_text("utf-8"))
         images = np.load(entry / "images.npy", mmap_mode="r", allow_pickle=False)
         conditions, digests = (np.load(entry / f"{name}.npy", allow_pickle=False) for name in ("conditions", "digests"))
-        *origins, end = (entry / "origins.txt").read_text("utf-8").split("\n")
+        origins = Lines((entry / "origins.txt").read_bytes())
         captions = None
         if index.get("captions"):
             captions = tuple(map(json.loads, (entry / "captions.jsonl").read_text("utf-8").splitlines()))
         attributes, format = tuple(map(from_plain, index["attributes"])), formats.from_plain(index["depth"])
         count, (height, width) = index["shape"][0], index["size"]
-        whole = images.shape == tuple(index["shape"]) and images.dtype == format.dtype and not end
+        whole = images.shape == tuple(index["shape"]) and images.dtype == format.dtype
         whole &= (conditions.shape, conditions.dtype) == ((count, len(attributes)), np.float32)
         sums = index.get("sha256") or {}  # older stores have none
         whole &= all(_sha256(entry / name) == sums[name] for name in sums)
         whole &= digests.shape == (count, 32) and len(origins) == count and len(captions or origins) == count
         if not whole:
             return None
-        digits = digests.tobytes().hex()
         return Stored(
             images=images,
             size=(int(height), int(width)),
             format=format,
             labels=Labels(attributes, conditions, (), captions),
-            digests=tuple(digits[start : start + 64] for start in range(0, len(digits), 64)),
-            origins=tuple(origins),
+            digests=Digests(digests),
+            origins=origins,
             skipped=[(origin, reason) for origin, reason in index["quarantined"]],
             notes=tuple(index["notes"]),
             values=Values.from_plain(index["values"]) if "values" in index else Values(),

@@ -12,6 +12,7 @@ import numpy as np
 from sfumato.config.config import Config, to_dict
 from sfumato.config.keys import typed
 from sfumato.config.tree import flatten
+from sfumato.data.columns import copies_of
 from sfumato.data.mirror import evenly
 from sfumato.data.sources.builtin import BUILTIN
 from sfumato.errors import command, plural
@@ -51,7 +52,7 @@ def _data_card(context: Context) -> Figure:
         ("source", os.path.basename(data.source_name)),
         ("images", f"{len(data):,}: {len(data.train):,} train, {len(data.held_out):,} held out by their content"),
         ("size", f"{data.shape[2]}x{data.shape[1]}, {plural(data.shape[0], 'channel')}, {data.format.words}"),
-        *([("exact copies", plural(copies, "image"))] if (copies := len(data) - len(set(data.digests))) else []),
+        *([("exact copies", plural(copies, "image"))] if (copies := copies_of(data.digests)[0]) else []),
         ("licence", licence),
         ("fingerprint", data.fingerprint[:16]),
     ]
