@@ -51,9 +51,9 @@ AXES: dict[str, tuple[str, tuple[int, ...], Case]] = {
     "chain": ("steps T of the chain, 32x32", (10, 100, 1000, 10000), {}),
     "steps": ("steps of the sampler, 8 images of 32x32", (5, 10, 20, 40), {}),
 }
-"""Each axis: what varies, its values, and what else differs from BASE. `import` is measured by data.py's growth, `set` and
-`presets` by functions of their own."""
+"""Each axis: what varies, its values, and what else differs from BASE."""
 OTHERS = ("import", "set", "presets")
+"""Axes of their own kind; `import` is measured by data.py's growth."""
 PRESETS = ("medium32", "medium64", "large64")
 
 
