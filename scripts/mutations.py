@@ -1026,6 +1026,20 @@ MUTATIONS = [
         "tests/data/test_values.py",
     ),
     M(
+        "import: digests that begin alike count as copies",
+        "data/columns.py",
+        "Counter(digests[row] for row in rows)",
+        "Counter(int(bits[row]) for row in rows)",
+        "tests/data/test_columns.py",
+    ),
+    M(
+        "import: a line of the journal ends within a block",
+        "data/store/answers.py",
+        "count, rows = min(source.together, disk.CHUNK - first % disk.CHUNK, len(source) - first), None",
+        "count, rows = min(source.together, len(source) - first), None",
+        "tests/data/test_arrays.py",
+    ),
+    M(
         "import: a grey picture's digest depends on the pictures beside it",
         "data/formats/rows.py",
         "row[:1] if one else row for",
