@@ -1917,11 +1917,18 @@ MUTATIONS = [
 ]
 
 
+LIMIT = 900
+"""Seconds that the tests of one mutation have; mutations that make them wait for ever are caught by it."""
+
+
 def run_tests(source: Path, tests: str) -> tuple[bool, str]:
     """Run tests against the package in `source`; return whether they passed and pytest's last line."""
     environment = {**os.environ, "PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests.split()]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    try:
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        return False, f"no end within {LIMIT} s"
     if done.returncode not in (0, 1):
         raise SystemExit(f"pytest could not run {tests}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     reason = [line for line in done.stdout.split("\n") if line.startswith(("FAILED", "ERROR"))]
