@@ -1726,6 +1726,20 @@ MUTATIONS = [
         "tests/test_files.py",
     ),
     M(
+        "a sampler takes the vector of a time that was changed",
+        "nets/derived.py",
+        "then == versions and all(",
+        "all(",
+        "tests/nets/test_blocks.py",
+    ),
+    M(
+        "a sampler takes the coefficients of another time",
+        "diffusion/denoiser.py",
+        "key = time, x_t.dtype,",
+        "key = 0.0, x_t.dtype,",
+        "tests/diffusion/test_denoiser.py",
+    ),
+    M(
         "plan --budget: the length is the preset's",
         "train/forecast.py",
         "if asked.budget is None or speed is None else",
