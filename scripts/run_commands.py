@@ -30,6 +30,7 @@ import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: a process is forked from this one for each command
@@ -49,6 +50,9 @@ SKIPPED = {
     r"^sfumato import": "needs a model of another library",
     r"hf:ada/": "needs the hub",
 }
+for name in ("tensorboard", "wandb"):
+    if importlib.util.find_spec(name) is None:
+        SKIPPED[rf"--train.log \S*{name}"] = f"needs the extra {name}"
 if importlib.util.find_spec("onnx") is None:
     SKIPPED[r"--to (onnx|html)\b|\.onnx\b"] = "needs the extra onnx"
 """Commands that can't run here, as patterns, and why."""
@@ -77,6 +81,10 @@ ALWAYS = {
     "edit": "--steps",
 }
 """By verb: the option that is given in that size also where the command does not have it."""
+GOES_ON = "docs/long-runs.md"
+"""The page whose commands go on with runs: the first finds one that was begun, `train ~/photos` begins another, and
+`train RUN` without a length finds it before its end. The images seen that it names are `KEPT`."""
+KEPT, BEGUN = "8", _TRAINING.replace("--images 8", "--images 16")
 SAME = {"make demo": "sfumato demo", "PHOTOS": "~/photos"}
 """What stands for another command or a folder."""
 PICTURES = dict.fromkeys(("face", "one", "other", "glasses", "hat", "grey", "blurred", "mask"), 16) | {"small": 8}
@@ -132,14 +140,13 @@ def smaller(command: str) -> list[str]:
     small: list[str] = []
     queue = iter(words)
     for word in queue:
-        flag, equals, _ = word.partition("=")
+        flag, equals, value = word.partition("=")
         if (shorter := SMALLER.get((verb, flag))) is None:
             small.append(word)
             continue
-        small += shorter.split()
-        if not equals:
-            next(queue)
-    if _TRAINING.split()[0] in small and "--net." not in command:
+        value = value if equals else next(queue)
+        small += ["--images", "+8"] if value.startswith("+") else shorter.split()
+    if _TRAINING.split()[-1] in small and not re.search(r"--net\.|--init ", command):
         small += _NETWORK.split()
     always = ALWAYS.get(verb)
     return small + (SMALLER[verb, always].split() if always and always not in small else [])
@@ -148,13 +155,14 @@ def smaller(command: str) -> list[str]:
 class Desk:
     """A folder and a home with the stand-ins; commands run in it."""
 
-    def __init__(self, folder: Path, stand_in_runs: bool) -> None:
+    def __init__(self, folder: Path, stand_in_runs: bool, goes_on: bool = False) -> None:
         self.folder, self.home, self.stand_in_runs = folder / "work", folder / "home", stand_in_runs
+        self.goes_on = goes_on
         self.cache = folder.with_name("cache")
         self.seconds = 0.0  # of processor time
         self.folder.mkdir(parents=True)
         faces = _faces()
-        for name in ("photos", "leaves", "generated"):
+        for name in ("photos", "leaves", "cats", "generated"):
             photos = self.home / name
             photos.mkdir(parents=True)
             for i, face in enumerate(faces):
@@ -169,9 +177,25 @@ class Desk:
     def run(self, command: str) -> str:
         """Run a command; return why it failed, empty where it did not."""
         words = smaller(command)
+        if self.goes_on:
+            words = self._going_on(words)
         if self.stand_in_runs:
             self._have_runs(words)
         return self._call(words)
+
+    def _going_on(self, words: list[str]) -> list[str]:
+        """Bring runs/photos into the state that a command of `GOES_ON` is about; return the words for it."""
+        run = self.folder / "runs" / "photos"
+        if not run.exists():
+            self._call(["train", "~/photos", *BEGUN.split(), *_NETWORK.split(), "--train.keep", KEPT])
+        if words[:2] == ["train", "runs/photos"] and "--images" not in words:
+            (run / "finished.json").unlink()
+            shutil.rmtree(max((run / "checkpoints").iterdir()))
+        if words[:2] == ["train", "~/photos"] and "--run" not in words:
+            shutil.rmtree(run)
+        length = {"8": "64" if "--run" in words else "16"} if words[1] == "~/photos" else {}
+        words = [length.get(word, word) if before == "--images" else word for before, word in pairwise(["", *words])]
+        return [re.sub(r"\b[\d.]+[kM]\b", KEPT, word) for word in words]
 
     def _have_runs(self, words: list[str]) -> None:
         """Train the runs that a command names, on the data that they are called after, in the fewest steps."""
@@ -239,7 +263,8 @@ def run_page(page: Page, folder: Path, fast: bool, unused: set[str]) -> tuple[in
     Args:
         unused: the patterns of `SKIPPED` that no command has matched; those that match here are taken out.
     """
-    desk = Desk(folder, stand_in_runs=not any(command.startswith("sfumato train ") for command in page.commands))
+    trains = any(command.startswith("sfumato train ") for command in page.commands)
+    desk = Desk(folder, stand_in_runs=not trains, goes_on=page.name == GOES_ON)
     if any("./faces" in command for command in page.commands):
         shutil.copytree(desk.home / "photos", desk.folder / "faces")
     for name, body in page.files.items():

@@ -264,3 +264,9 @@ def test_a_mistake_is_one_line_and_changes_nothing(
     before = sorted(tmp_path.rglob("*"))
     assert said in refused(*[plain if word == "RUN" else word for word in line.split()])
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_edit_takes_twenty_steps_where_samples_take_ten(sfumato: Command, files: None) -> None:
+    """By the command line as in the library, with a model that comes along, whose grid is `visible`."""
+    said = sfumato("edit", "vary", "faces", "digit.png", "--strength", 0.5, "--num", 1, "--device", "cpu", "--json")
+    assert json.loads(said.out)["steps"] == 20

@@ -302,7 +302,9 @@ def test_a_run_goes_on_when_its_images_were_moved(
 
     (tmp_path / "pics2").rename(tmp_path / "elsewhere")
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert "this run is finished" in sfumato("train", ".", "--run", "../runs/k").out
+    out = sfumato("train", ".", "--run", "../runs/k").out
+    assert "this run is finished" in out
+    assert f"the images of pics2 are at {tmp_path / 'elsewhere'} now: they are the same" in " ".join(out.split())
     monkeypatch.chdir(tmp_path)
     out = sfumato("train", "runs/k").out
     assert "this run is finished" in out, "the full path was remembered"

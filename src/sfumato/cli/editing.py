@@ -104,7 +104,9 @@ class Editing(ModelOptions, RecipeOptions):
 
     def resolved(self, model: Model) -> Recipe:
         """Return the recipe for a model."""
-        return self.recipe().resolve(model)
+        from sfumato.edit.sampling import resolved
+
+        return resolved(self.recipe(), model)
 
     def perform(self) -> int:
         """Edit, write, print a summary."""

@@ -43,15 +43,20 @@ def prepared(
     model: Model, options: Options, recipe: Recipe = Recipe(), inside: Callable[[Denoiser], Denoiser] | None = None
 ) -> Sampling:
     """Make the recipe of the options, or a default one, ready for a model, with `inside` put around its denoiser,
-    inside of guidance and clipping. `auto` takes its larger number of steps on every grid: an edit begins late on it,
-    or takes gradients."""
-    recipe, variance = options.get("recipe", recipe), options.get("variance")
-    if recipe.sampler == "auto":
-        recipe = replace(recipe, steps=recipe.steps or min(AUTO_STEPS[recipe.quality], model.schedule.num_steps))
+    inside of guidance and clipping."""
+    recipe, variance = resolved(options.get("recipe", recipe), model), options.get("variance")
     sampling = prepare(model, recipe, options.get("condition"), variance=variance)
     if inside is None:
         return sampling
     return replace(sampling, denoiser=sampling.recipe.denoiser(inside(steady(model).denoiser), model.codec))
+
+
+def resolved(recipe: Recipe, model: Model) -> Recipe:
+    """Return a recipe with every default filled in for an edit: `auto` takes its larger number of steps on every grid,
+    since an edit begins late on it, or takes gradients."""
+    if recipe.sampler == "auto" and recipe.steps is None:
+        recipe = replace(recipe, steps=min(AUTO_STEPS[recipe.quality], model.schedule.num_steps))
+    return recipe.resolve(model)
 
 
 def images_of(

@@ -24,9 +24,7 @@ from sfumato.data import Dataset
 from sfumato.errors import UserError
 from sfumato.generate.sample import out_of_memory
 from sfumato.ranks import World
-from sfumato.run.events import (
-    Finished,
-)
+from sfumato.run.events import Finished, Warned
 from sfumato.run.folder import Run
 from sfumato.run.sinks.protocol import check as check_sinks
 from sfumato.train.eight import check_eight
@@ -88,15 +86,18 @@ def train(
         before = run.config().data.source if run.exists() else ""
         config, course = resolve_course(config, run, data, device, began, more, world)
         begin(run, config, course, device, lineage)
+        moved = before not in ("", config.data.source)
+        news = [f"the images of {before} are at {config.data.source} now: they are the same"] if moved else []
         if is_finished(run, course):
             finished = run.read(run.finished_path) or {}
             publish_last(run, run.checkpoint(finished["images"]))
+            for text in news:
+                yield Warned(int(finished["images"]), text)
             yield Finished(int(finished["images"]), float(finished.get("seconds", 0.0)), again=True)
             return
         try:
             session = Session(config, run, data, device, course, lock, world)
-            if before not in ("", config.data.source):
-                session.warnings.append(f"the images of {before} are at {config.data.source} now: they are the same")
+            session.warnings += news
             yield from session.recorded(accept_changes)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
