@@ -146,7 +146,7 @@ def smaller(command: str) -> list[str]:
             continue
         value = value if equals else next(queue)
         small += ["--images", "+8"] if value.startswith("+") else shorter.split()
-    if _TRAINING.split()[-1] in small and not re.search(r"--net\.|--init ", command):
+    if "--train.held_out_images" in small and not re.search(r"--net\.|--init ", command):
         small += _NETWORK.split()
     always = ALWAYS.get(verb)
     return small + (SMALLER[verb, always].split() if always and always not in small else [])

@@ -12,7 +12,7 @@ Sfumato.view("bound", (root, data, S) => {
     };
   });
   const chart = S.chart({ label: "bits per dimension of each step", height: 290, x: { label: "t", log: true }, y: { label: "bits per dimension of the step", log: true }, series: curves, pick: (t) => S.set("t", t) });
-  const weights = S.chart({ label: "weights of an error of the noise", height: 230, x: { label: "t", log: true }, y: { label: "weight of an error of ε, relative to its mean", log: true }, series: [] });
+  const weights = S.chart({ label: "weights of an error of the noise", height: 230, x: { label: "t", log: true }, y: { label: "weight over its mean", log: true }, series: [] });
   const inner = steps.map((_, i) => i).slice(1), normal = (list) => { const mean = S.mean(list); return list.map((v) => v / mean); };
   const tiles = S.el("div", { class: "row small" });
   const head = S.el("p", { class: "soft text" });
