@@ -242,7 +242,7 @@ def test_every_file_says_how_it_was_made(sfumato: Command, plain: Path, files: N
         ("edit inpaint RUN digit.png --mask half.png --box 0,0,1,1", "--mask and --box both say what to paint"),
         ("edit inpaint RUN digit.png --box 0,0,9,1", "the box 0,0,9,1 is not within digit.png, which is 8 wide"),
         ("edit inpaint RUN digit.png --box 1,2,3", "--box takes left,top,width,height"),
-        ("edit inpaint RUN digit.png --mask half.png --repeats 0", "repeats is 0"),
+        ("edit inpaint RUN digit.png --mask half.png --repeats 0", "--repeats is 0: choose from 1"),
         ("edit interpolate RUN digit.png", "takes two images or none, not 1"),
         ("edit interpolate RUN digit.png half.png --to 3", "--seed and --to are for samples"),
         ("edit interpolate RUN --num 1", "--num is 1: give at least 2, the two ends"),

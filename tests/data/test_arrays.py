@@ -273,6 +273,19 @@ def test_an_import_of_arrays_needs_little_memory_beside_them(tmp_path: Path) -> 
     assert peak < images.nbytes / 2
 
 
+def test_a_block_that_fails_in_any_way_costs_only_its_faulty_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(pixels: np.ndarray, form: object) -> None:
+        raise ValueError("what nobody thought of")
+
+    monkeypatch.setattr(answers, "make_rows", failing)
+    source = from_arrays(RNG.integers(0, 256, (40, 8, 8), np.uint8))
+    stored = open_store(source, DataConfig(), tmp_path / "cache")
+    assert len(stored.images) == 40
+    assert not stored.skipped
+
+
 def test_files_that_are_alike_are_stored_together_as_one_by_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -112,6 +113,8 @@ def test_the_noise_is_computed_once_and_only_where_it_is_read() -> None:
     assert torch.equal(first, images())
     assert prediction.eps is first
     assert len(calls) == 1
+    unread = Prediction(images(), lambda: images())
+    assert torch.equal(pickle.loads(pickle.dumps(unread)).eps, images()), "a file holds the tensor"
     with pytest.raises(TypeError, match="eps"):
         Prediction(images())  # type: ignore[call-arg]
 

@@ -174,6 +174,13 @@ def test_of_the_same_time_and_condition_a_vector_is_computed_once_with_the_same_
         assert sorted(calls) == ["condition"] * 3 + ["time"] * 2
         times[0].fill_(40.0)
         assert torch.equal(twin(x, times[0], rows[0]), net(x, times[0], rows[0])), "a changed tensor is another time"
+        rows[1].table.copy_(rows[0].table)
+        assert torch.equal(twin(x, times[1], rows[1]), net(x, times[1], rows[0])), "so is a changed condition"
+        fresh, other = fixed(net), torch.full((2,), 7.0)
+        with torch.autocast("cpu", torch.bfloat16):
+            twin(x, other, None)
+            assert torch.equal(twin(x, times[1], rows[1]), fresh(x, times[1], rows[1])), "of its own precision"
+        assert torch.equal(twin(x, other, None), net(x, other, None)), "nothing of another precision is kept"
         assert torch.equal(copy.deepcopy(twin)(x, times[1], rows[1]), net(x, times[1], rows[1]))
     calls.clear()
     assert torch.equal(twin(x, times[1], rows[1]), net(x, times[1], rows[1]))

@@ -49,11 +49,13 @@ class Inpaint(Several):
     """how often guided (3 by default) and repaint (10) make each step; 1 is fastest, more fits better"""
 
     def check(self) -> None:
-        """Refuse both --mask and --box, and a --box that is not a rectangle."""
+        """Refuse both --mask and --box, a --box that is not a rectangle, and --repeats out of range."""
         super().check()
         if self.mask is not None and self.box is not None:
             raise UserError("--mask and --box both say what to paint: give one")
         self._rectangle()
+        if self.repeats is not None and not 1 <= self.repeats <= 1024:
+            raise UserError(f"--repeats is {self.repeats}: choose from 1 (plain replacement) to 1024")
 
     def facts(self) -> dict[str, Any]:
         """Return the mask or box, and the method."""

@@ -1,7 +1,7 @@
 """The names that options take, known without torch: a misspelt one is refused before anything is imported.
 
-The registries decide (`SAMPLERS`, `GRIDS`, `RANGES`, `PRESETS`); a test checks that these are their names. Code of
-one's own (`--use`) may add to them, so they are not asked where it is loaded.
+The registries decide (`SAMPLERS`, `GRIDS`, `RANGES`, `PRESETS`); a test checks that these are their names. A file that
+`--use` loads may add others, so where one is given the names are not checked here.
 """
 
 from __future__ import annotations

@@ -77,23 +77,23 @@ class NetworkDenoiser:
         return Prediction(a * x_t - b * output, lambda: c * output - d * x_t, fraction)
 
     def _at(self, time: Tensor | float, x_t: Tensor) -> tuple[Tensor, list[Any]]:
-        """The network's time of each row, (B,), and the coefficients of `inverse` to multiply x_t and the output by. Of
-        one time for all rows they are kept: a sampler comes back to it with every batch."""
+        """The network's time of each row, (B,), and the coefficients of `inverse` to multiply x_t and the output by.
+        Those of one time for all rows are kept, since a sampler returns to it with every batch."""
         dtype = torch.promote_types(x_t.dtype, torch.float32)
         if isinstance(time, Tensor):
             values = inverse(self.parameterization, self.schedule, time)
             steps = (time * self.schedule.num_steps - 1).to(dtype).to(x_t.device).expand(len(x_t)).contiguous()
             return steps, [broadcast(value, x_t) for value in values]
         key = time, x_t.dtype, x_t.device, len(x_t)
-        if key not in self._known:
+        if (known := self._known.get(key)) is None:
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
             values = inverse(self.parameterization, self.schedule, torch.tensor(time, dtype=torch.float64))
             like, step = torch.empty((), dtype=x_t.dtype), time * self.schedule.num_steps - 1
             with torch.inference_mode(False):
                 steps = torch.full((len(x_t),), step, dtype=dtype, device=x_t.device)
-            self._known[key] = steps, [float(broadcast(value, like)) for value in values]
-        return self._known[key]
+            known = self._known[key] = steps, [float(broadcast(value, like)) for value in values]
+        return known
 
 
 @dataclass(frozen=True, eq=False)

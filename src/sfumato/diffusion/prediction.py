@@ -36,8 +36,8 @@ class Prediction:
 
     Attributes:
         x0: (B, C, H, W), the predicted image (the mean of q(x_0 | x_t) where exact).
-        eps: (B, C, H, W), the predicted noise. Given as a function it is computed when it is first read: many samplers
-            read the image only.
+        eps: (B, C, H, W), the predicted noise. Given as a function it is computed when it is first read, since many
+            samplers read the image only; so read it before you change x_t in place.
         fraction: (B, C, H, W), f in log variance = f log beta + (1 - f) log beta~ (IDDPM Eq. 15); None where the
             variance is not learned.
     """
@@ -45,6 +45,10 @@ class Prediction:
     x0: Tensor
     eps: _OnRead = _OnRead()
     fraction: Tensor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields, eps computed: a function can't be pickled."""
+        return {**self.__dict__, "eps": self.eps}
 
     def score(self, level: Level) -> Tensor:
         """Return the score, grad log q(x_t) = -eps / sigma, (B, C, H, W).

@@ -161,7 +161,7 @@ class Stages:
 
     @cached_property
     def _evaluations(self) -> int:
-        """Of the network for an image; a grid that is fitted only when it is needed has as many as any other."""
+        """How often the network is evaluated for an image. A grid is not fitted for this: any other asks as often."""
         recipe, model = self.recipe, self.target.model
         grid = "trailing" if recipe.grid == "fitted" else recipe.grid
         recipe = replace(recipe, grid=grid, variance=recipe.variance and "small")  # which takes no measuring

@@ -16,8 +16,8 @@ gives 0.05 N exp(-(x - q_95) / b) of N images beyond x, which is 1 / `RARE` at
 
     limit = q_95 + b ln(0.05 N RARE),    b = max((q_95 - q_85) / ln 3, (q_95 - q_50) / ln 10),
 
-with q_p the percentiles, and b the scale by either of two pairs of them. Numbers of a collection that differ less than
-`LEAST` do not count. An image's score is its largest distance from the median as a multiple of the limit's, and that
+with q_p the percentiles, and b the larger of two estimates of the tail's scale. Differences below `LEAST` do not
+count. An image's score is its largest distance from the median as a multiple of the limit's, and that
 number is the reason; 1 and more is an outlier. Up to a twentieth of the images may be outliers on one side.
 **Typical** images score no more than the median.
 """

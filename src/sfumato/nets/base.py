@@ -41,9 +41,8 @@ class Conditioned(Network, Derives):
         altered = None if augment is None or self.augment is None else self.augment(augment)
         given = None
         if self.condition is not None:
-            given = self.once(
-                self.condition, condition, time.shape[0]
-            )  # not len, which an export would make a constant
+            num = time.shape[0]  # not len, which an export would make a constant
+            given = self.once(self.condition, condition, num)
         elif condition is not None:
             raise UserError("the network was trained without labels: leave the label out, or set data.labels=source")
         return self.with_time(time, altered, given)

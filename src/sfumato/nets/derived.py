@@ -37,12 +37,14 @@ class Derives(nn.Module):
 
     def once(self, function: Callable[..., Tensor], *inputs: Any) -> Tensor:
         """Return function(*inputs), which reads nothing else but weights. After `fixed`, on a CPU and without gradients
-        the result is kept and returned for the same objects, which must not change (a changed tensor is noticed)."""
-        tensors = [value for value in inputs if isinstance(value, Tensor)]
-        if self._fixed is None or torch.is_grad_enabled() or any(tensor.is_inference() for tensor in tensors):
+        the result is kept and returned for the same objects. A change in place of a tensor among them, or in a field of
+        one, is noticed, except that of a field made in `torch.inference_mode`."""
+        if self._fixed is None or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+            return function(*inputs)
+        if any(isinstance(value, Tensor) and value.is_inference() for value in inputs):
             return function(*inputs)
         key = function, *(value if isinstance(value, int) else id(value) for value in inputs)
-        versions = [tensor._version for tensor in tensors]
+        versions = [version for value in inputs for version in _versions(value)]
         before, then, result = self._kept.get(key, ((), [], None))
         same = then == versions and all(a is b or isinstance(a, int) for a, b in zip(before, inputs, strict=False))
         if result is None or not same:
@@ -52,6 +54,12 @@ class Derives(nn.Module):
                     self._kept.clear()
                 self._kept[key] = inputs, versions, result
         return result
+
+
+def _versions(value: Any) -> list[int]:
+    """How often a tensor, or those in the fields of a condition, were changed in place."""
+    held = (value,) if isinstance(value, Tensor) else getattr(value, "__dict__", {}).values()
+    return [0 if tensor.is_inference() else tensor._version for tensor in held if isinstance(tensor, Tensor)]
 
 
 def twin(net: Net) -> Net:

@@ -59,7 +59,8 @@ class Values:
     def of_each(cls, pixels: NDArray[Any]) -> tuple[Values, ...]:
         """Describe N pictures of one size, (N, ..., C), by descriptions that are to be joined.
 
-        It is a single one; of floats N, of which all but the first have only sums, since they are joined in order.
+        One description is enough for integers. Floats have N, all but the first with sums alone, since sums are joined
+        picture by picture.
         """
         count, channels = len(pixels), pixels.shape[-1]
         step = max(1, pixels[0, ..., 0].size // SAMPLE)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from sfumato.data.formats.decode import read_picture
 from sfumato.data.formats.rows import Form, Rows, make_row, make_rows
-from sfumato.data.sources.protocol import Blocks, File, Picture, Source, Unreadable, blocks_of, encoded
+from sfumato.data.sources.protocol import Blocks, File, Picture, Source, blocks_of, encoded
 from sfumato.data.store import builders, parts
 from sfumato.data.store import format as disk
 from sfumato.data.watch import watched
@@ -72,7 +72,7 @@ def _blocks(source: Blocks, form: Form, first: int) -> Iterator[Made]:
     needed to tell them apart."""
     while first < len(source):
         count, rows = min(source.together, disk.CHUNK - first % disk.CHUNK, len(source) - first), None
-        with contextlib.suppress(Unreadable, MemoryError):
+        with contextlib.suppress(Exception):  # each picture then gives its own reason
             block = source.block(first, count)
             rows = make_rows(block.pixels, form)
         if rows is not None:
@@ -118,7 +118,7 @@ def _together(pictures: Sequence[Picture | str], form: Form) -> Iterator[Made]:
     """The answers for pictures that are alike, one by one where that is needed to tell them apart."""
     rows, several = None, [picture for picture in pictures if isinstance(picture, Picture)]
     if len(several) > 1:
-        with contextlib.suppress(Unreadable, MemoryError):
+        with contextlib.suppress(Exception):  # each picture then gives its own reason
             rows = make_rows(np.stack([picture.pixels for picture in several]), form)
     if rows is None:
         yield from (_made(picture, form) for picture in pictures)
