@@ -15,7 +15,7 @@ from PIL import Image
 from torch.nn import functional
 
 from sfumato.config.data import DataConfig
-from sfumato.data.store import parts
+from sfumato.data.store import builders, parts
 from sfumato.diffusion import noise
 from sfumato.errors import UserError
 from sfumato.nets.dropout import dropout, part_of_batch
@@ -252,7 +252,7 @@ def test_ranks_read_images_together(tmp_path, monkeypatch):
     monkeypatch.setenv("SFUMATO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("SFUMATO_WORKERS", "1")
     monkeypatch.setattr(parts, "PART", 20)
-    monkeypatch.setattr(parts, "_crew", lambda: f"crew-{os.getpid()}")
+    monkeypatch.setattr(builders, "_crew", lambda: f"crew-{os.getpid()}")
     leave = parts.Parts.leave
     monkeypatch.setattr(parts.Parts, "leave", lambda self, *part: (left.append(part[0]), leave(self, *part)))
 
