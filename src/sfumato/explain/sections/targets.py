@@ -36,7 +36,11 @@ def collect(context: Context) -> Figure:
         "the image open near pure noise; an image predictor is the reverse.",
         formula=r"(p, q) =\quad \epsilon :\ (0, 1) ,\quad x_0 :\ (1, 0) ,\quad v :\ (-\sqrt{1-\bar\alpha_t},"
         r"\ \sqrt{\bar\alpha_t})",
-        code=("diffusion.parameterization.inverse", "diffusion.parameterization.solve", "diffusion.parameterization.target"),
+        code=(
+            "diffusion.parameterization.inverse",
+            "diffusion.parameterization.solve",
+            "diffusion.parameterization.target",
+        ),
         data={
             "spaces": spaces,
             "own": own,
