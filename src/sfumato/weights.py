@@ -33,7 +33,8 @@ from torch import Tensor
 
 from sfumato.errors import UserError
 from sfumato.files import read_regular
-from sfumato.run.locate import SHIPPED
+from sfumato.run.folder import Run
+from sfumato.run.locate import SHIPPED, remedy
 
 ENTRY, VERSION = "sfumato", 3
 MOST_BYTES = 2**36
@@ -86,10 +87,13 @@ def read(file: Path) -> tuple[Facts, dict[str, Tensor], str]:
                 f"comes along ({', '.join(SHIPPED)})"
             ) from None
         reason = " ".join((getattr(error, "strerror", None) or str(error) or "out of memory").split())[:120]
-        raise UserError(f"{file} is not a readable weights file ({reason}): it may be cut short") from None
+        raise UserError(
+            f"{file} is not a readable weights file ({reason}): it may be cut short{_remedy(file)}"
+        ) from None
     facts = facts_of(_entry(content), file)
     if facts.get("sha256") != _digest(tensors, facts):
-        raise UserError(f"{file} is damaged: its checksum is not that of its content; take another copy or checkpoint")
+        instead = _remedy(file) or "; take another copy or checkpoint"
+        raise UserError(f"{file} is damaged: its checksum is not that of its content{instead}")
     if not all(tensor.isfinite().all() for tensor in tensors.values()):
         raise UserError(
             f"{file}: its weights are not finite, since the training diverged: take weights/best.safetensors of the run"
@@ -98,6 +102,13 @@ def read(file: Path) -> tuple[Facts, dict[str, Tensor], str]:
         return *_upgraded(facts, tensors), hashlib.sha256(content).hexdigest()
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise unusable(file, error) from None
+
+
+def _remedy(file: Path) -> str:
+    """What can be done in place of reading a damaged file, if it is one of a run's weights."""
+    run = Run(file.parent.parent)
+    instead = remedy(run, file.stem) if file == run.weights_file(file.stem) and run.exists() else ""
+    return f"; {instead}" if instead else ""
 
 
 _KINDS = {

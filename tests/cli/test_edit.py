@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -231,7 +232,7 @@ def test_every_file_says_how_it_was_made(sfumato: Command, plain: Path, files: N
         ("edit vary RUN digit.png --label 3", "trained without labels"),
         ("edit vary RUN digit.png --out a.jpg", "the name must end in .png"),
         ("edit vary RUN digit.png --out .", ". exists and is not an empty folder"),
-        ("edit vary RUN digit.png --guidance 2", "give --label"),
+        ("edit vary RUN digit.png --guidance 2", "needs a model that was trained with labels"),
         ("edit vary RUN digit.png --device tpu", "--device can't be 'tpu'"),
         ("edit vary nowhere digit.png", "nowhere does not exist"),
         ("edit vary text.png digit.png", "text.png is not a readable weights file"),
@@ -270,3 +271,9 @@ def test_an_edit_takes_twenty_steps_where_samples_take_ten(sfumato: Command, fil
     """By the command line as in the library, with a model that comes along, whose grid is `visible`."""
     said = sfumato("edit", "vary", "faces", "digit.png", "--strength", 0.5, "--num", 1, "--device", "cpu", "--json")
     assert json.loads(said.out)["steps"] == 20
+
+
+def test_a_variation_says_one_number_of_steps(sfumato: Command, plain: Path, files: None) -> None:
+    said = sfumato("edit", "vary", plain, "digit.png", "--strength", 0.5, "--num", 1, "--steps", 10)
+    assert said.code == 0
+    assert len(re.findall(r"[0-9]+ steps?", said.out)) == 1, said.out

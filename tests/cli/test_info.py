@@ -82,6 +82,28 @@ def test_a_run_without_weights_yet_is_a_run(sfumato: Command, labelled: Path, tm
     said = sfumato("info", "young")
     assert said.code == 0
     assert "0 of 80 images" in said.out
+    assert "none yet: the run has saved no checkpoint" in said.out
+
+
+def test_weights_that_were_removed_or_cut_come_back(
+    sfumato: Command, refused: Command, labelled: Path, tmp_path: Path
+) -> None:
+    run = Run(tmp_path / "again")
+    shutil.copytree(labelled, run.path)
+    whole = run.weights_file().read_bytes()
+    run.weights_file().unlink()
+    said = sfumato("info", "again")
+    again = "take --weights raw or --weights best, or run `sfumato train again`, which writes the file again"
+    assert said.code == 0
+    assert f"weights/ema.safetensors is missing: {again}" in said.out
+    sample = ("sample", "again", "--num", 1, "--steps", 2)
+    assert f"again has no ema weights, again/weights/ema.safetensors is missing: {again}" in refused(*sample)
+    run.weights_file().write_bytes(whole[:1000])
+    assert f"it may be cut short; {again}" in refused(*sample)
+    assert f"it may be cut short; {again}" in refused("info", "again")
+    assert sfumato(*sample, "--weights", "raw").code == 0
+    assert sfumato("train", "again").code == 0
+    assert run.weights_file().read_bytes() == whole
 
 
 def test_padding_is_told(sfumato: Command) -> None:

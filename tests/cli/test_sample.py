@@ -317,3 +317,10 @@ def test_a_terminal_is_told_from_the_beginning_what_is_loaded_and_at_the_end_whi
     assert f"loading {labelled} ..."[:79] in result.err
     for other in ((labelled, "--label", 3), (labelled, "--json"), (plain,)):
         assert hint not in sfumato("sample", *other, *words).out
+
+
+def test_guidance_of_a_model_without_labels_needs_another_model(refused: Callable[..., str], plain: Path) -> None:
+    said = refused("sample", plain, "--guidance", 2)
+    assert "--guidance needs a model that was trained with labels" in said
+    assert "sfumato train DATA --labels source" in said
+    assert "--label," not in said

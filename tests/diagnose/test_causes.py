@@ -15,6 +15,7 @@ from sfumato.diagnose import Evidence, as_json, as_text, conclude, observe
 from sfumato.diagnose.causes import CAUSES, WORDS
 from sfumato.diagnose.evidence import Data, Labels, LevelError, Process, Reading, Samples, Training, Variance
 from sfumato.diagnose.statistics import ImageStatistics
+from sfumato.evaluate.ending import outlook
 from sfumato.evaluate.need import CLOSE, needed
 from sfumato.evaluate.verdict import Distance, Verdict
 
@@ -270,6 +271,22 @@ def test_samples_far_from_the_data_that_nothing_else_explains_are_a_short_traini
         assert "9,600 images" in finding.sentence
         assert f"--images {needed(9600, max(distance, 2 * CLOSE))}" in finding.remedy[0]
         assert any("at this run's speed" in figure for figure in finding.figures)
+
+
+def test_samples_that_may_be_close_to_the_data_are_not_called_faultless() -> None:
+    """As the ending of a training: the upper end of the interval decides what is advised."""
+    quality = Verdict(Distance(0.001, 0.0, 0.002, 0.0), Distance(0.01, 0.006, 0.03, 0.0), 64)
+    e = having(HEALTHY, quality=quality, training={"losses": LATE})
+    (finding,) = conclude(e)
+    assert (finding.cause, finding.severity) == ("too_short", 1)
+    assert f"--images {outlook(9600, e.shape, quality)[1]}" in finding.remedy[0]
+    assert said(e).startswith("runs/a b: The samples are close to the data or far from it (")
+    assert "Worth knowing: the training may have been too short: it saw 9,600 images." in said(e)
+    assert f"At worst about {needed(9600, 0.03):,} would be needed" in said(e)
+    long = having(e, quality=quality, training={"images": 900_000})
+    assert conclude(long) == ()
+    assert "nothing wrong" not in said(long)
+    assert "No fault was found." in said(long)
 
 
 @pytest.mark.parametrize(

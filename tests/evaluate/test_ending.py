@@ -11,7 +11,7 @@ import torch
 from sfumato.codec.format import SIXTEEN
 from sfumato.data import Dataset
 from sfumato.evaluate.ending import grid_rows, judge_grid, outlook
-from sfumato.evaluate.need import LONG, typical
+from sfumato.evaluate.need import LONG, needed, typical
 from sfumato.evaluate.verdict import Distance, Verdict
 from sfumato.generate import pictures
 from sfumato.generate.writers import save_png
@@ -71,7 +71,10 @@ def test_the_outlook_follows_the_verdict_and_the_length() -> None:
     assert "about 21,000 images would bring the samples close to the data" in said
     assert outlook(3000, shape, verdict(0.009)) == ("", 0)
     wide = Verdict(Distance(0.0, 0.0, 0.0, 0.0), Distance(0.012, 0.008, 0.016, 0.0), 64)
-    assert outlook(3000, shape, wide) == ("", 0), "it may be close to the data: nothing is claimed"
+    said, images = outlook(3000, shape, wide)
+    assert "may have been short: at worst, samples close to the data need about" in said, "the worst case decides"
+    assert images == needed(3000, 0.02) == 7_200, "at least for half the distance"
+    assert outlook(LONG * typical(shape), shape, wide) == ("", 0)
     assert outlook(LONG * typical(shape), shape, verdict(0.5)) == ("", 0), "the network is too small, or worse"
     assert outlook(3000, shape, None)[1] == typical(shape)
     assert outlook(typical(shape), shape, None) == ("", 0)

@@ -147,19 +147,24 @@ def test_the_worse_view_decides_and_is_named() -> None:
 def test_a_verdict_whose_interval_holds_a_limit_is_not_settled_and_says_how_many_images_would_settle_it() -> None:
     low = Distance(0.0, 0.0, 0.0, 0.0)
     far = Verdict(low, Distance(0.024, 0.014, 0.034, None), 64)
-    assert (far.grade, far.least, far.words) == (3, 2, "some way from or far from the data")
+    assert (far.grade, far.least, far.words) == (3, 2, "some way from the data or far from it")
     assert far.settling == 820, "a half-width of 0.010, to be 0.004 / 1.43: 3.57^2 times as many"
-    assert "not settled with 64 images: about 820 would probably do" in far.sentence
+    assert far.sentence == (
+        "some way from the data or far from it (about 820 images would probably tell, 64 do not): distance 0.024 "
+        "[0.014, 0.034] (below 0.01 it is close, from 0.02 on it is far, 1 is the most)"
+    )
     assert Verdict(low, far.detail, 64, real=64).settling is None, "the real ones are too few"
-    assert Verdict(low, Distance(0.013, 0.008, 0.022, None), 64).words == "close to or far from the data"
+    assert Verdict(low, Distance(0.013, 0.008, 0.022, None), 64).words == "close to the data or far from it"
     near = Verdict(low, Distance(0.0201, 0.019, 0.0212, None), 900)
-    assert "(perhaps wrong to the eye: it lies at the border 0.02 between the two, which more images" in near.sentence
+    assert "far from it (too near the limit between the two for more images to tell): distance 0.020" in near.sentence
     close = Verdict(low, Distance(0.0101, 0.009, 0.0112, None), 900)
-    assert close.sentence.startswith("close to or some way from the data (at worst slightly different: it lies at the")
+    assert close.sentence.startswith("close to the data or some way from it (too near the limit between the two for")
+    assert [(each.least, each.worst) for each in (far, near, close)] == [(2, 3), (2, 3), (1, 2)]
     assert (near.to_dict()["settled"], near.to_dict()["settling"]) == (False, None)
     for interval in ((0.021, 0.0201, 0.03), (0.004, 0.001, 0.009), (0.1, 0.09, 0.11)):
         judged = Verdict(low, Distance(*interval, None), 64)
-        assert "settled" not in judged.sentence
+        assert " tell" not in judged.sentence
+        assert " or " not in judged.sentence
         assert judged.to_dict()["settled"]
 
 

@@ -128,6 +128,15 @@ def test_labels_and_guidance(page: Any, labelled: tuple[Model, Path]) -> None:
     assert command.endswith("--guidance 2.5")
 
 
+def test_what_the_model_does_not_have_is_not_shown(page: Any) -> None:
+    """The page marks it as hidden, and its style sheet must not show it again."""
+    for name in ("usual", "guidancelabel"):
+        assert page.locator(f"#{name}").is_visible(), "the model has labels"
+        page.evaluate("(name) => { document.getElementById(name).hidden = true }", name)
+        assert not page.locator(f"#{name}").is_visible()
+        page.evaluate("(name) => { document.getElementById(name).hidden = false }", name)
+
+
 def test_the_page_by_keyboard(page: Any) -> None:
     page.locator("#seed").focus()
     page.keyboard.press("Control+A")

@@ -67,6 +67,21 @@ def test_derivations_are_open_in_the_article_only() -> None:
         tuple(markdown.blocks("@more Why\n\nBecause."))
 
 
+def test_a_report_says_nothing_of_the_articles_model(report: Report) -> None:
+    for each in report.sections:
+        content = markdown.read(each.section.name)
+        page = markdown.as_html(content, {}, article=False)
+        named = re.sub(
+            "the shipped model of faces", "", re.sub("<pre.*?</pre>", "", page, flags=re.DOTALL), flags=re.IGNORECASE
+        )
+        assert not re.search(r"\b(face|faces|eye|hair)\b", named), each.section.name
+    assert "The model of faces is given fourteen" in markdown.as_html(markdown.read("reverse"), {}, article=True)
+    content = tuple(markdown.blocks("@article Of $x_0$.\n\nAfter."))
+    assert "<p>Of <math" in markdown.as_html(content, {}, article=True)
+    assert markdown.as_html(content, {}, article=False).strip() == "<p>After.</p>"
+    assert markdown.as_document("T", content) == "## T\n\nOf $x_0$.\n\nAfter."
+
+
 def test_every_section_has_its_text_and_every_figure_its_place_and_view(report: Report) -> None:
     for each in report.sections:
         content = markdown.read(each.section.name)

@@ -25,7 +25,7 @@ from sfumato.errors import UserError
 from sfumato.generate import pictures, writers
 from sfumato.generate.recipe import Recipe
 from sfumato.generate.sample import Sampling
-from sfumato.generate.writers import Samples, film, save_png, write
+from sfumato.generate.writers import Samples, columns_for, film, save_png, write
 from sfumato.model import Model
 
 
@@ -179,3 +179,27 @@ def test_a_film_of_few_colours_is_exact(tmp_path: Path) -> None:
     for n, frame in enumerate(frames):
         opened.seek(n)
         np.testing.assert_array_equal(np.asarray(opened.convert("RGB")), np.asarray(frame))
+
+
+@pytest.mark.parametrize(
+    ("num", "conditions", "columns"),
+    [
+        (64, 2, 8),
+        (64, 10, 10),
+        (20, 10, 10),
+        (12, 6, 6),
+        (10, 10, 5),
+        (4, 2, 2),
+        (30, 31, None),
+        (9, 1, None),
+        (16, 256, None),
+    ],
+)
+def test_the_columns_of_a_grid_follow_the_conditions_and_it_stays_about_square(
+    num: int, conditions: int, columns: int | None
+) -> None:
+    assert columns_for(num, conditions, 16, 16) == columns
+
+
+def test_wide_images_have_fewer_columns() -> None:
+    assert [columns_for(64, 2, 16, width) for width in (16, 64, 4)] == [8, 4, 16]

@@ -166,8 +166,9 @@ class Editing(ModelOptions, RecipeOptions):
         method = f"{facts['method']}, " if "method" in facts else ""
         eta = f" with eta {facts['eta']:g}" if facts.get("eta") else ""
         repeats = f", each step {facts['repeats']} times" if "repeats" in facts else ""
-        steps = f"{facts['sampler']}{eta} in {plural(facts['steps'], 'step')}"
-        say(f"{method}{steps}{repeats}: {duration(seconds)}\n{out}")
+        own = any("steps" in result.facts for result in results)  # each row has said how many it took
+        steps = "" if own else f" in {plural(facts['steps'], 'step')}"
+        say(f"{method}{facts['sampler']}{eta}{steps}{repeats}: {duration(seconds)}\n{out}")
 
 
 @dataclass(frozen=True, kw_only=True)

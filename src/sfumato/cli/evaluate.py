@@ -157,9 +157,14 @@ class Evaluate(RecipeOptions):
                 error=True,
             )
         try:
-            return evaluation.perform(kinds)
+            reports = evaluation.perform(kinds)
         except signals.Stop as stop:
             raise signals.Stop(stop.code - 128, "stopped; the same command continues") from None
+        from sfumato.evaluate.ending import advice
+
+        if "quality" in reports and (text := advice(evaluation.target, reports["quality"])):
+            reports["quality"]["advice"] = text
+        return reports
 
     def _images(self, source: Path, device: torch.device) -> dict[str, Any]:
         """Measure images."""

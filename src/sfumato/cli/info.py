@@ -112,7 +112,19 @@ def _text(source: str, config: Config, model: Model | None, figures: dict[str, A
         kind = {"ema": "average of the weights", "raw": "weights as trained"}[model.kind]
         what = f"{kind}, {model.images:,} images seen, {size(figures['weights_bytes'])}"
         pairs.append(("weights", f"{model.path}\n{what}"))
+    else:
+        pairs.append(("weights", _missing(Path(source))))
     return facts([pair for pair in pairs if pair[0]])
+
+
+def _missing(source: Path) -> str:
+    """What is said of the weights of a run that has no average."""
+    from sfumato.run.folder import Run
+    from sfumato.run.locate import remedy
+
+    run = Run(source)
+    instead = remedy(run, "ema")
+    return f"{run.weights_file()} is missing: {instead}" if instead else "none yet: the run has saved no checkpoint"
 
 
 def _source(config: Config) -> str:

@@ -90,6 +90,11 @@ def condition_of(model: Model, label: str | None, guided: bool, usual: bool = Fa
     from sfumato.generate.sample import asked, wanted
 
     condition = (wanted if usual else asked)(model, label)
+    if guided and condition is None and model.vocabulary is None:
+        raise UserError(
+            "--guidance needs a model that was trained with labels, and this one was trained without: train another "
+            "(sfumato train DATA --labels source), or leave --guidance out"
+        )
     if guided and condition is None:
         raise UserError("--guidance needs a condition to guide towards: give --label, or --weak (sample only)")
     return condition

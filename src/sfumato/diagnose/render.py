@@ -41,11 +41,14 @@ def verdict(evidence: Evidence, symptoms: Sequence[Symptom], findings: Sequence[
     if grave:
         more = f" ({len(grave) - 1} more below)" if len(grave) > 1 else ""
         return f"{grave[0].sentence.rstrip('.')}{more}. {samples}{seen}"
+    first = f"{findings[0].sentence[0].lower()}{findings[0].sentence[1:]}" if findings else ""
     if seen or quality.least > CLOSE:
-        if findings:
-            return f"{samples}{seen} Most likely: {findings[0].sentence[0].lower()}{findings[0].sentence[1:]}"
-        return f"{samples}{seen} No cause was found for it; the figures are below."
-    found = f"worth knowing: {findings[0].sentence[0].lower()}{findings[0].sentence[1:]}" if findings else ""
+        return f"{samples}{seen} " + (
+            f"Most likely: {first}" if first else "No cause was found for it; the figures are below."
+        )
+    found = f"worth knowing: {first}" if first else ""
+    if quality.worst > CLOSE:  # "nothing wrong" would contradict it
+        return f"{samples} {found[0].upper()}{found[1:]}" if found else f"{samples} No fault was found."
     return f"nothing wrong found{'; ' + found if found else '.'} {samples}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,11 +15,14 @@ from sfumato.conditions.table import Attributes
 from sfumato.data import Dataset
 from sfumato.errors import UserError
 from sfumato.evaluate.cache import split_rows
-from sfumato.evaluate.need import LONG, needed, typical
+from sfumato.evaluate.need import LONG, enough, typical
 from sfumato.evaluate.results import stored_results
+from sfumato.evaluate.target import Target
 from sfumato.evaluate.verdict import CLOSE, FEWEST, Verdict, judge_pixels
 from sfumato.generate import pictures
 from sfumato.model import load
+from sfumato.report.text import longer
+from sfumato.run.locate import run_of
 from sfumato.run.summary import RunSummary
 
 REFERENCE = 512
@@ -82,16 +86,30 @@ def grid_rows(data: Dataset, num: int = REFERENCE) -> NDArray[np.int64]:
 def outlook(images: int, shape: tuple[int, int, int], verdict: Verdict | None) -> tuple[str, int]:
     """Return what a run of so many images should be told of its length, and the images that it would need in all.
 
-    The text is empty, and the number 0, where samples are close to the data, or where they are not for another reason
-    than a short training.
+    The text is empty, and the number 0, where samples are certainly close to the data, or where they may not be for
+    another reason than a short training.
     """
-    if verdict is not None and (verdict.least <= CLOSE or images >= LONG * typical(shape)):
+    if verdict is not None and (verdict.worst <= CLOSE or images >= LONG * typical(shape)):
         return "", 0
     if verdict is not None:
-        more = needed(images, verdict.distance.value)
+        more = enough(images, verdict)
+        if verdict.least <= CLOSE:
+            text = f"the training may have been short: at worst, samples close to the data need about {more:,} images"
+            return text, more
         return f"the training was short: about {more:,} images would bring the samples close to the data", more
     if images >= typical(shape):
         return "", 0
     return f"the training was short: runs on images of this size were close to the data after {typical(shape):,}", (
         typical(shape)
     )
+
+
+def advice(target: Target, report: dict[str, Any]) -> str:
+    """Return what the verdict in a result of quality says of the length of a run, with the command that goes on; empty
+    where that is nothing, or the images are not those of the run."""
+    run, table = run_of(target.model.path), report["result"].get("verdict")
+    if run is None or not target.own or table is None:
+        return ""
+    images = target.model.images
+    text, more = outlook(images, target.data.shape, Verdict.from_dict(table))
+    return f"{text} (go on: {longer(str(run.path), more, images)})" if text else ""

@@ -13,10 +13,12 @@ needs more, and only our small networks up to 32x32 pixels were measured.
 from __future__ import annotations
 
 from sfumato.evaluate.features import Shape
-from sfumato.evaluate.verdict import STEPS, rounded
+from sfumato.evaluate.verdict import STEPS, Verdict, grade, rounded
 
 CLOSE = STEPS[1]
 """The distance at which samples begin to be close to the data."""
+FAULTY = grade(CLOSE)
+"""The first grade that is not close to the data."""
 SLOPE = 0.8
 """Exponent of the distance's fall with the images seen: 0.75 to 1.55 between runs of 3,000 and 9,000 images."""
 TYPICAL = ((8, 6_000), (16, 8_000), (32, 20_000))
@@ -31,6 +33,13 @@ def needed(images: int, distance: float) -> int:
     """Return the images to be seen in all, by what `images` of them led to; at most a hundred times as many."""
     factor = (max(distance, CLOSE) / CLOSE) ** (1 / SLOPE)
     return rounded(images * min(factor, 100.0))
+
+
+def enough(images: int, verdict: Verdict) -> int:
+    """Return the images to be seen in all by a verdict after `images` of them, at least for half the distance: by its
+    value, or where the samples may be close to the data already by the worst case, the upper end of its interval."""
+    distance = verdict.distance
+    return needed(images, max(distance.value if verdict.least >= FAULTY else distance.high, 2 * CLOSE))
 
 
 def typical(shape: Shape) -> int:

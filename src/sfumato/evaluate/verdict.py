@@ -6,8 +6,8 @@ worse of the two decides. That distance is 0 on average for two samples of the d
 serves for 64 images and for 10,000; docs/measuring.md has the figures that its steps are between.
 
 Where the 95 % interval holds the step to "some way from the data" or to "far", the verdict is not settled: both words
-are given, with the number of images that would leave one. An interval's half-width is sqrt( v (1/m + 1/n) ) for m real
-and n generated images, v about the same for both, so it shrinks to h' with n' images where
+are given, with the number of images that would probably leave one. An interval's half-width is sqrt( v (1/m + 1/n) )
+for m real and n generated images, v about the same for both, so it shrinks to h' with n' images where
 
     1/n' = (h'/h)^2 (1/m + 1/n) - 1/m,      h' = d / POWER, d the distance of the value from the step
 
@@ -96,6 +96,11 @@ class Verdict:
         return grade(self.distance.low)
 
     @property
+    def worst(self) -> int:
+        """The grade of the upper end of the interval: images are at most that far from the data."""
+        return grade(self.distance.high)
+
+    @property
     def open_steps(self) -> list[float]:
         """The steps to `some way` and to `far` within the interval; none where the verdict is settled."""
         return [step for step in STEPS[CLOSE:FAR] if self.distance.low < step <= self.distance.high]
@@ -116,7 +121,7 @@ class Verdict:
         settled."""
         if steps := self.open_steps:
             first, last = (STEPS.index(step) for step in (steps[0], steps[-1]))
-            return f"{WORDS[first].removesuffix(' the data')} or {WORDS[last + 1]}"
+            return f"{WORDS[first]} or {WORDS[last + 1].replace('the data', 'it')}"
         if self.grade < 2 or self.detail is None:
             return WORDS[self.grade]
         layout, detail = grade(self.layout.value), grade(self.detail.value)
@@ -129,18 +134,18 @@ class Verdict:
         own = self.distance
         halves = "" if own.baseline is None else f", where two halves of the data have {_three(own.baseline)}"
         figure = f"distance {_three(own.value)} [{_three(own.low)}, {_three(own.high)}]"
-        return f"{self.words}{self._unsettled}: {figure}{halves} (from {STEPS[FAR - 1]:g} on it is far, 1 is the most)"
+        steps = f"from {STEPS[FAR - 1]:g} on it is far, 1 is the most"
+        steps = f"below {STEPS[CLOSE]:g} it is close, {steps}" if self.open_steps else steps
+        return f"{self.words}{self._unsettled}: {figure}{halves} ({steps})"
 
     @property
     def _unsettled(self) -> str:
-        """Why the verdict is not settled; empty where it is."""
+        """What would settle the verdict; empty where it is settled."""
         if not self.open_steps:
             return ""
         if self.settling is None:
-            border = min(self.open_steps, key=lambda step: abs(self.distance.value - step))
-            how = "perhaps wrong to the eye" if border == STEPS[FAR - 1] else "at worst slightly different"
-            return f" ({how}: it lies at the border {border:g} between the two, which more images would hardly settle)"
-        return f" (not settled with {self.num} images: about {self.settling:,} would probably do)"
+            return " (too near the limit between the two for more images to tell)"
+        return f" (about {self.settling:,} images would probably tell, {self.num} do not)"
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> Verdict:

@@ -1,11 +1,12 @@
 r"""The texts of the page, written once as Markdown, as HTML for the page and as Markdown for a code host.
 
 Paragraphs, `- ` lists, `## ` headings, tables, **strong**, *emphasis*, `code`, [links](address), $formulae$ and
-$$formulae$$ on lines of their own. Three lines are the project's own:
+$$formulae$$ on lines of their own. Four lines are the project's own:
 
     @figure NAME [ILLUSTRATION] | WHAT  the section's figure of that name; for a code host a picture of `illustrate`, or
                                         what the figure shows, which only the page has
     @code NAME                          the source of a function, without its docstring
+    @article SENTENCES                  a paragraph of the article alone, on the model that it is made with
     @more TITLE ... @end                a derivation that the report folds away and the article shows
 """
 
@@ -26,7 +27,7 @@ _INLINE = re.compile(r"\$([^$]+)\$|`([^`]+)`|\*\*([^*]+)\*\*|\*([^*]+)\*|\[([^\]
 
 @dataclass(frozen=True)
 class Block:
-    """A piece of a text: its kind (p, ul, h3, table, math, code, sh, figure, more) and its content."""
+    """A piece of a text: its kind (p, ul, h3, table, math, code, sh, figure, article, more) and its content."""
 
     kind: str
     text: str = ""
@@ -59,7 +60,7 @@ def _block(piece: str, rest: Iterator[str]) -> Iterator[Block]:
         raise ValueError(f"{piece} has no @end")
     if piece.startswith("@"):
         kind, _, argument = piece[1:].partition(" ")
-        if kind not in ("figure", "code"):
+        if kind not in ("figure", "code", "article"):
             raise ValueError(f"'@{kind}' is not understood")
         yield Block(kind, argument.strip())
     elif piece.startswith("$$"):
@@ -109,6 +110,7 @@ def as_html(content: tuple[Block, ...], figures: Mapping[str, str], article: boo
 def _html(block: Block, figures: dict[str, str], article: bool) -> str:
     simple: dict[str, Callable[[], str]] = {
         "p": lambda: f"<p>{inline(block.text)}</p>",
+        "article": lambda: f"<p>{inline(block.text)}</p>" if article else "",
         "h3": lambda: f"<h3>{inline(block.text)}</h3>",
         "ul": lambda: "<ul>" + "".join(f"<li>{inline(item)}</li>" for item in items(block.text)) + "</ul>",
         "math": lambda: f"<div class='formula'>{mathml(block.text, block=True)}</div>",

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -45,7 +46,9 @@ from sfumato.ranks import World, together
 
 MANIFEST = "samples.json"
 MOST_COLUMNS = 32
-"""The most columns of a grid whose columns are conditions."""
+"""The most conditions that the columns of a grid follow."""
+WIDEST, TALLEST = 5.0, 0.25
+"""Width over height of a grid between which its columns follow the conditions: two rows of ten are the widest."""
 SOFTWARE = {"Software": "sfumato"}
 
 
@@ -161,8 +164,30 @@ def check_writable(out: Path) -> None:
 
 def _grid(samples: Samples, out: Path) -> None:
     rows = 0 if samples.condition is None else len(samples.condition)
-    columns = rows if 1 < rows <= MOST_COLUMNS else None  # so that a column shows one condition
+    columns = columns_for(samples.num, rows, *samples.model.codec.image_shape[1:])
     save_png(grid(samples.model.codec.shown(samples.all()), columns), out, {**samples.facts, "num": samples.num})
+
+
+def columns_for(num: int, conditions: int, height: int, width: int) -> int | None:
+    """Return the columns of a grid of images that cycle through conditions, as near to a square as possible.
+
+    A multiple of the conditions is preferred, so that a column shows one condition, else one of their divisors, so that
+    a row begins with the same few. None, any number, where there are no two conditions or more than `MOST_COLUMNS`, or
+    all such grids are wider than `WIDEST` or higher than `TALLEST`.
+    """
+
+    def ratio(columns: int) -> float:
+        return columns * width / (-(-num // columns) * height)
+
+    if not 1 < conditions <= MOST_COLUMNS:
+        return None
+    multiples = range(conditions, num + 1, conditions)
+    divisors = [each for each in range(min(conditions - 1, num), 1, -1) if conditions % each == 0]
+    for candidates in (multiples, divisors):
+        fitting = [each for each in candidates if TALLEST <= ratio(each) <= WIDEST]
+        if fitting:
+            return min(fitting, key=lambda each: abs(math.log(ratio(each))))
+    return None
 
 
 def _film(samples: Samples, out: Path) -> None:

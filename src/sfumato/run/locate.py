@@ -88,6 +88,8 @@ def locate(path: Path | str | Run, weights: str = "ema") -> Path:
         raise UserError(
             f"{location} is a folder of images, not a run: first train a model, {command('train', location)}"
         )
+    if instead := remedy(run, weights):
+        raise UserError(f"{location} has no {weights} weights, {run.weights_file(weights)} is missing: {instead}")
     none = f"no {weights} weights" if any(run.weights.glob("*.safetensors")) else "no weights yet"
     raise UserError(f"{location} has {none}: give a weights file, or a run folder that has saved a checkpoint")
 
@@ -182,6 +184,14 @@ def run_of(file: Path) -> Run | None:
         if home in (run.weights, run.checkpoints) and run.exists():
             return run
     return None
+
+
+def remedy(run: Run, weights: str) -> str:
+    """Return what can be done where weights of a run are missing or their file is cut; empty where nothing is known."""
+    others = [f"--weights {kind}" for kind in WEIGHTS if kind != weights and run.weights_file(kind).is_file()]
+    again = weights in ("ema", "raw") and run.list_checkpoints()
+    train = f"run `{command('train', run.path)}`, which writes the file again from the newest checkpoint"
+    return ", or ".join(filter(None, [f"take {' or '.join(others)}" if others else "", train if again else ""]))
 
 
 def _is_checkpoint(folder: Path) -> bool:

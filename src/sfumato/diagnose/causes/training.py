@@ -17,7 +17,7 @@ from sfumato.diagnose.causes.finding import (
 from sfumato.diagnose.evidence import Evidence, Training
 from sfumato.diagnose.symptoms import COPIED, byte
 from sfumato.errors import command, plural
-from sfumato.evaluate.need import CLOSE, LONG, needed, typical
+from sfumato.evaluate.need import FAULTY, LONG, enough, typical
 
 NARROW = 0.5
 """Range of the data, of the 2 from black to white, below which it is narrow."""
@@ -156,26 +156,28 @@ def diverged(e: Evidence) -> Finding | None:
 def too_short(e: Evidence) -> Finding | None:
     """A training that ended before the network learned anything, or before its samples came near the data.
 
-    The latter holds where nothing else explains the distance. A loss that falls at the end of a run says nothing: the
+    The latter holds where nothing else explains the distance, and is worth knowing where the samples may be close to
+    the data already. A loss that falls at the end of a run says nothing: the
     decay of the learning rate makes it fall at the end of every run.
     """
-    tr, grade = e.training, e.quality.least
+    tr, certain = e.training, e.quality.least >= FAULTY
     if tr is None or e.data.changed or diverged(e) is not None:  # errors on other images say nothing of the training
         return None
     nothing = unlearned(e)
     memorised = e.data.distinct < FEW or repeats(e) is not None
     if nothing and not falling(tr) and tr.steps >= ENOUGH:  # then it diverged
         return None
-    if not nothing and (memorised or grade < 2 or tr.images >= LONG * typical(e.shape)):
+    if not nothing and (memorised or e.quality.worst < FAULTY or tr.images >= LONG * typical(e.shape)):
         return None
     stopped = tr.images < tr.planned
-    least = needed(tr.images, max(e.quality.distance.value, 2 * CLOSE))
+    least = enough(tr.images, e.quality)
     first = f", besides the {tr.begun_with:,} that its first weights had seen" if tr.begun_with else ""
     more = max(least, 4 * tr.images, 2 * typical(e.shape)) if nothing else least
-    what = "far too short" if nothing else "too short"
+    what = "was far too short" if nothing else "was too short" if certain else "may have been too short"
+    worst = "" if nothing or certain else "At worst about"
     return Finding(
-        3 if nothing else grade - 1,
-        f"The training was {what}: "
+        3 if nothing else max(1, e.quality.least - 1),
+        f"The training {what}: "
         + ("the network has not learned what the images are." if nothing else f"it saw {tr.images:,} images."),
         tuple(
             filter(
@@ -183,7 +185,7 @@ def too_short(e: Evidence) -> Finding | None:
                 (
                     f"{plural(tr.images, 'image')} were seen{f' of {tr.planned:,} planned' if stopped else ''}, each "
                     f"training image {tr.images / max(e.data.train, 1):,.1f} times{first}.",
-                    f"About {more:,} would be needed for samples close to the data, as other runs went "
+                    f"{worst or 'About'} {more:,} would be needed for samples close to the data, as other runs went "
                     f"(docs/training.md){_time(e, more - tr.images)}.",
                     _words(tr),
                     f"At medium noise the error is {e.trained.middle:.2f} times {GUESS}.",
