@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import zipfile
@@ -302,7 +303,11 @@ def test_a_verdict_that_was_measured_since_ends_the_advice_of_the_training(
     shutil.copytree(plain, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation"))
     before = sfumato("train", "run").out
     assert "evaluated" not in before
-    assert sfumato("evaluate", "run", "--quality", "--num", "20", "--steps", "2", "--device", "cpu").code == 0
+    said = sfumato("evaluate", "run", "--quality", "--num", "20", "--steps", "2", "--device", "cpu")
+    assert said.code == 0
+    advice = re.search(r"the training was short: about [0-9,]+ images would bring", " ".join(said.out.split()))
+    assert advice is not None
+    assert advice[0] in " ".join(sfumato("train", "run").out.split()), "the same advice at the end of the training"
     assert "samples: the 20 that were evaluated are nothing like the data" in sfumato("train", "run").out
     other = ("evaluate", "run", "--quality", "--num", "30", "--steps", "2", "--data", "emoji32", "--device", "cpu")
     assert sfumato(*other).code in (0, 2)

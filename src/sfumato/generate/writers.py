@@ -182,11 +182,11 @@ def columns_for(num: int, conditions: int, height: int, width: int) -> int | Non
     if not 1 < conditions <= MOST_COLUMNS:
         return None
     multiples = range(conditions, num + 1, conditions)
-    divisors = [each for each in range(min(conditions - 1, num), 1, -1) if conditions % each == 0]
+    divisors = [each for each in range(2, min(conditions, num + 1)) if conditions % each == 0]
     for candidates in (multiples, divisors):
         fitting = [each for each in candidates if TALLEST <= ratio(each) <= WIDEST]
         if fitting:
-            return min(fitting, key=lambda each: abs(math.log(ratio(each))))
+            return min(fitting, key=lambda each: (round(abs(math.log(ratio(each))), 6), -each))
     return None
 
 
