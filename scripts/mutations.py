@@ -1894,6 +1894,20 @@ MUTATIONS = [
         "tests/run/test_summary.py",
     ),
     M(
+        "need: advice by the value where the worst case is beyond close",
+        "evaluate/need.py",
+        "else distance.high",
+        "else distance.value",
+        "tests/diagnose/test_causes.py",
+    ),
+    M(
+        "writers: two labels make two columns",
+        "generate/writers.py",
+        "multiples = range(conditions, num + 1, conditions)",
+        "multiples = range(conditions, conditions + 1)",
+        "tests/generate/test_writers.py",
+    ),
+    M(
         "verdict: settled whatever the interval",
         "evaluate/verdict.py",
         "if self.distance.low < step <= self.distance.high]",
