@@ -9,13 +9,15 @@ from __future__ import annotations
 import difflib
 import os
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
 _LOOKED_AT = 5000
 """The most names of a folder that are compared with a misspelt one."""
+_CANDIDATES = 20
+"""The most names that are ranked by their mistakes."""
 
 
 class UserError(ValueError):
@@ -33,31 +35,64 @@ def nearest(name: str, choices: Iterable[str]) -> str:
         `; did you mean 'faces'?` when one valid name is close, else `; choose from: a, b, c`.
     """
     choices = list(choices)
-    close = _close(name, choices, 0.5)
-    return f"; did you mean '{close}'?" if close else f"; choose from: {', '.join(sorted(choices))}"
+    return likely(name, choices, 0.5) or f"; choose from: {', '.join(sorted(choices))}"
 
 
-def similar(path: Path | str) -> str:
+def likely(name: str, choices: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return `; did you mean 'faces'?` where one of the choices is close to a name, else an empty text."""
+    close = closest(name, choices, cutoff)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def similar(path: Path | str, fits: Callable[[Path], bool] = Path.exists) -> str:
     """Return `; did you mean 'runs/faces'?` for a path that leads nowhere, by the names in the folder where it goes
-    wrong; empty where none of them is close."""
+    wrong; empty where none of them is close.
+
+    Args:
+        path: what the user wrote.
+        fits: whether a path is of the kind that is wanted; only those are named, or a folder on the way to one.
+    """
     path = Path(path).expanduser()
     for part in (path, *path.parents):
         if part.parent.is_dir() and part.name:
             with suppress(OSError), os.scandir(part.parent) as entries:
                 names = (entry.name for entry in islice(entries, _LOOKED_AT) if entry.name[0] != ".")
-                alike = sorted(names, key=lambda name: Path(name).suffix == part.suffix)  # the last of a stem is taken
-                stems = {Path(name).stem: part.parent / name for name in alike}
-                if close := stems.get(_close(part.stem, stems, 0.6)):
+                stems: dict[str, list[Path]] = {}
+                for name in sorted(names, key=lambda name: Path(name).suffix != part.suffix):
+                    stems.setdefault(Path(name).stem, []).append(part.parent / name)
+                for close in (each for stem in closest(part.stem, stems) for each in stems[stem]):
                     whole = close / path.relative_to(part)
-                    return f"; did you mean '{whole if whole.exists() else close}'?"
+                    if fits(whole) or (whole != close and not whole.exists() and close.is_dir()):
+                        return f"; did you mean '{whole if whole.exists() else close}'?"
             break
     return ""
 
 
-def _close(name: str, choices: Iterable[str], cutoff: float) -> str:
-    """The choice that is nearest in spelling, in letters of any case; empty where none is near enough."""
-    plain = {choice.lower(): choice for choice in choices}
-    return next((plain[found] for found in difflib.get_close_matches(name.lower(), plain, 1, cutoff)), "")
+def closest(name: str, choices: Iterable[str], cutoff: float = 0.6) -> list[str]:
+    """Return the choices that are near in spelling, in letters of any case, those with the fewest mistakes first.
+
+    Near are a ratio of `difflib` from `cutoff` on, and names with a single mistake.
+    """
+    name, plain = name.lower(), {choice.lower(): choice for choice in choices}
+    near = difflib.get_close_matches(name, plain, _CANDIDATES, min(cutoff, 0.6))
+    mistakes = {choice: _mistakes(name, choice) for choice in near}
+    clear = difflib.get_close_matches(name, near, _CANDIDATES, cutoff) if cutoff > 0.6 else near
+    return [
+        plain[choice] for choice in sorted(near, key=mistakes.__getitem__) if mistakes[choice] < 2 or choice in clear
+    ]
+
+
+def _mistakes(a: str, b: str) -> int:
+    """The fewest letters to insert, leave out, replace or swap with their neighbour that make one word of another
+    (Damerau, "A technique for computer detection and correction of spelling errors", 1964)."""
+    before, row = list[int](), list(range(len(b) + 1))
+    for i, letter in enumerate(a, 1):
+        older, before, row = before, row, [i]
+        for j, other in enumerate(b, 1):
+            row.append(min(before[j] + 1, row[-1] + 1, before[j - 1] + (letter != other)))
+            if min(i, j) > 1 and letter != other and (letter, other) == (b[j - 2], a[i - 2]):
+                row[j] = min(row[j], older[j - 2] + 1)
+    return row[-1]
 
 
 def command(*words: object) -> str:

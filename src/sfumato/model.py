@@ -131,8 +131,11 @@ class Model:
         return _header(self.config, self.codec, self.vocabulary, self.kind, self.images)
 
     def data(self, **options: Any) -> Dataset:
-        """Open the images that it was trained on; options and errors as `open_data`, and those of `data_config`."""
-        return open_data(self.data_config(), **options)
+        """Open the images that it was trained on, in its size also where another would be chosen today; options and
+        errors as `open_data`, and those of `data_config`."""
+        config, size = self.data_config(), self.codec.image_shape[1:]
+        images = open_data(config, **options)
+        return images if config.size or images.shape[1:] == size else open_data(replace(config, size=size), **options)
 
     def data_config(self, source: str | None = None) -> DataConfig:
         """Return the configuration of its own images, or of others, `source`, that are read as its own are; the labels

@@ -28,7 +28,7 @@ def use(path: Path | str) -> ModuleType:
     such file, or it fails, with the line."""
     file = Path(path).expanduser().resolve()
     if not file.is_file():
-        raise UserError(f"--use {path}: there is no such file{similar(file)}")
+        raise UserError(f"--use {path}: there is no such file{similar(file, Path.is_file)}")
     name = f"sfumato_use_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
     if name in sys.modules:
         return sys.modules[name]

@@ -20,9 +20,11 @@ attribute `class`. Both are turned into the present layout after their digest is
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +85,8 @@ def read(file: Path) -> tuple[Facts, dict[str, Tensor], str]:
     except (OSError, safetensors.SafetensorError, MemoryError, RuntimeError, ValueError, KeyError) as error:
         if kind := _other_kind(content):
             raise UserError(
-                f"{file} is {kind}, not a model: give a run folder, a weights file (.safetensors), or a model that "
-                f"comes along ({', '.join(SHIPPED)})"
+                f"{file} is not a weights file but {kind}: give a run folder, a weights file (.safetensors), or a "
+                f"model that comes along ({', '.join(SHIPPED)})"
             ) from None
         reason = " ".join((getattr(error, "strerror", None) or str(error) or "out of memory").split())[:120]
         raise UserError(
@@ -123,7 +125,15 @@ def _other_kind(content: bytes) -> str:
     """Return what a file is that can't be weights; empty where it is of no known kind."""
     start = content[:64].lstrip()
     kinds = (kind for kind, starts in _KINDS.items() if any(x.startswith(starts) for x in (start, start.lower())))
-    return next(kinds, "")
+    return next(kinds, "a text file" if _is_text(content[:4096]) else "")
+
+
+def _is_text(content: bytes) -> bool:
+    """Return whether bytes are UTF-8 text, perhaps cut within a character."""
+    with suppress(UnicodeDecodeError):
+        text = codecs.getincrementaldecoder("utf-8")().decode(content)
+        return bool(text.strip()) and all(letter.isprintable() or letter.isspace() for letter in text)
+    return False
 
 
 def _entry(content: bytes) -> str | None:

@@ -171,6 +171,7 @@ def test_settings_change_the_advice(sfumato: Command, photos: Path) -> None:
         ("check faces --fix list.txt", "is not a folder of images"),
         ("check photos --preset smal16", "did you mean 'small16'"),
         ("check photos --fxi list.txt", "did you mean --fix"),
+        ("check photos --fix", "--fix needs a value: --fix FILE.txt"),
     ],
 )
 def test_a_mistake_is_one_line_and_writes_nothing(words: str, said: str, refused: Command, photos: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from sfumato.cli.main import SUB_VERBS, VERBS, check_command
 from sfumato.config.presets import PRESETS
-from sfumato.errors import UserError, command, nearest, similar
+from sfumato.errors import UserError, closest, command, nearest, similar
 from sfumato.report.text import longer
 from tests.cli.conftest import Command
 
@@ -47,12 +47,21 @@ NEEDED = {"illustrate": ["--figure", "bound"], "ema": ["--length", "0.1"]}
         ("import notse.txt", "notes.txt"),
         ("watch plian", "plain"),
         ("info faces --use notse.py", "notes.py"),
+        ("sample face", "faces'"),
+        ("sample faces --sampler ddmi", "ddim"),
+        ("train runs/pics", "runs/pics2'"),
+        ("evaluate runs/pics", "runs/pics2'"),
+        ("diagnose runs/pics", "runs/pics2'"),
+        ("edit vary faces phtos.png", "photos.png"),
     ],
 )
 def test_what_was_meant_is_said(line: str, meant: str, refused: Command, plain: Path, tmp_path: Path) -> None:
     (tmp_path / "photos" / "one").mkdir(parents=True)
     (tmp_path / "plain").symlink_to(plain)
-    for name in ("notes.txt", "notes.py"):
+    (tmp_path / "cache").mkdir(exist_ok=True)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "pics2").symlink_to(plain)
+    for name in ("notes.txt", "notes.py", "photos.png", "runs/pics.html"):
         (tmp_path / name).write_text("x")
     said = refused(*line.split())
     assert "did you mean" in said
@@ -69,6 +78,19 @@ def test_a_path_is_followed_to_where_it_goes_wrong(tmp_path: Path) -> None:
     assert similar(tmp_path / "face.png") == f"; did you mean '{tmp_path / 'face.jpg'}'?", "of another suffix"
     assert similar(tmp_path / "nope.png") == "", "an equal suffix is no likeness"
     assert nearest("DDIM", ["ddpm", "ddim"]) == "; did you mean 'ddim'?"
+
+
+def test_nothing_is_meant_where_nothing_of_the_kind_is_near(refused: Command, tmp_path: Path) -> None:
+    assert "did you mean" not in refused("evaluate", "faces", "--set", "foo")
+    (tmp_path / "photos").mkdir()
+    assert "did you mean" not in refused("edit", "vary", "faces", "photo")
+    assert "photos" not in refused("sample", "photo")
+
+
+def test_swapped_neighbours_are_one_mistake() -> None:
+    assert nearest("ddmi", ["ddpm", "ddim"]) == "; did you mean 'ddim'?"
+    assert closest("fxi", ["fix", "fox"], 0.75) == ["fix"]
+    assert closest("set", ["eta", "seed"], 0.75) == []
 
 
 def test_a_data_set_is_no_model(refused: Command, tmp_path: Path) -> None:

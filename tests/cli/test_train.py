@@ -16,8 +16,12 @@ from PIL import Image
 
 from sfumato.cli import launch
 from sfumato.cli.options import split_overrides
+from sfumato.config.data import DataConfig
+from sfumato.data import open_data
+from sfumato.data.store import sizes
 from sfumato.explain.context import Context
 from sfumato.explain.figure import Missing
+from sfumato.model import load
 from sfumato.report.text import duration
 from sfumato.run.folder import Run
 from sfumato.weights import read
@@ -266,6 +270,24 @@ def test_the_same_images_by_another_path_are_the_same_run(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert "this run is finished" in sfumato("train", "../photos", "--run", "../runs/photos", *words).out
+
+
+def test_a_run_keeps_its_size_where_another_would_be_chosen_today(
+    sfumato: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also without the store of its images: it is made again in the size of the run."""
+    Image.new("L", (16, 15)).save(_pictures(tmp_path / "pics") / "odd.png")
+    for n in range(24):
+        Image.new("L", (10, 10), n).save(tmp_path / "pics" / f"{n}.png")
+    with monkeypatch.context() as before:
+        before.setattr(sizes, "NEARLY_ALL", 2.0)
+        assert sfumato("train", "pics", "--images", "16", "--run", "runs/k", *TINY).code == 0
+    config = Path("runs/k/config.toml").read_text()
+    monkeypatch.setenv("SFUMATO_CACHE", str(tmp_path / "another"))
+    assert open_data(DataConfig("pics")).shape == (1, 10, 10)
+    assert sfumato("train", "runs/k", "--images", "+16").code == 0
+    assert load("runs/k").codec.image_shape == load("runs/k").data().shape == (1, 8, 8)
+    assert "size" not in config.partition("[data]")[2].partition("[")[0]
 
 
 def test_a_run_goes_on_when_its_images_were_moved(

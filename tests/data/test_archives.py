@@ -317,3 +317,11 @@ def test_no_open_file_is_left_behind(watched: Path) -> None:
         source.read(i)
     after = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
     assert after <= before + 1
+
+
+def test_a_zip_that_is_cut_short_is_said_to_be(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "whole.zip", "w") as archive:
+        archive.writestr("a.png", bytes(3000))
+    (tmp_path / "cut.zip").write_bytes((tmp_path / "whole.zip").read_bytes()[:2000])
+    with pytest.raises(UserError, match=r"cut\.zip' is a zip archive that is damaged or cut short: its end is missing"):
+        open_source(str(tmp_path / "cut.zip"))

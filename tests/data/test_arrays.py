@@ -192,7 +192,7 @@ def test_a_part_without_labels_has_none(tmp_path: Path) -> None:
         ({"x_train": np.zeros((3, 4, 4)), "y_train": np.zeros(2, int)}, "one integer or text for each of 3"),
         ({"images": np.zeros((2, 3, 3)), "labels": np.zeros(3, int)}, "one integer or text for each"),
         ({"images": np.zeros((2, 3, 3)), "labels": np.array([0, 5]), "classes": np.array(["a", "b"])}, "beyond its 2"),
-        ({"images": np.array([{}, {}, {}])}, "array of objects"),
+        ({"images": np.array([{}, {}, {}])}, "an array of objects, which a pickle holds: save numbers"),
     ],
 )
 def test_files_that_cannot_be_used(arrays: dict[str, np.ndarray], said: str, tmp_path: Path) -> None:
@@ -200,6 +200,18 @@ def test_files_that_cannot_be_used(arrays: dict[str, np.ndarray], said: str, tmp
     with pytest.raises(UserError, match=said) as error:
         len(array_source(tmp_path / "a.npz"))
     assert "\n" not in str(error.value)
+
+
+def test_an_array_of_objects_is_told_from_a_short_file(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.array([{}, {}, {}]))
+    with pytest.raises(UserError, match="an array of objects, which a pickle holds: save numbers") as error:
+        len(array_source(tmp_path / "a.npy"))
+    assert "damaged" not in str(error.value)
+    np.save(tmp_path / "b.npy", np.zeros((9, 4, 4)))
+    (tmp_path / "b.npy").write_bytes((tmp_path / "b.npy").read_bytes()[:-9])
+    with pytest.raises(UserError, match="damaged: the header promises more than the file holds") as error:
+        len(array_source(tmp_path / "b.npy"))
+    assert "objects" not in str(error.value)
 
 
 @pytest.mark.parametrize("shape", [(30, 1, 100), (30, 1, 1, 100), (30, 100, 1, 1)])

@@ -44,6 +44,10 @@ def leftovers(cache: Path) -> list[Path]:
     ("sizes", "chosen"),
     [
         ([(28, 28)] * 3, (28, 28)),
+        ([(40, 40)] * 296 + [(90, 90), (1, 1), (1, 400), (41, 40)], (40, 40)),
+        ([(20, 64)] * 9 + [(30, 30)], (20, 64)),
+        ([(40, 40)] * 8 + [(90, 90)], (32, 32)),
+        ([(80, 80)] * 9 + [(40, 40)], (64, 64)),
         ([(20, 64)] * 3, (20, 64)),
         ([(65, 65)] * 3, (64, 64)),
         ([(218, 178)] * 3, (64, 64)),
@@ -65,6 +69,12 @@ def test_the_size_is_chosen_by_the_rule(sizes: list[tuple[int, int]], chosen: tu
     size, note = choose_size(sizes)
     assert size == chosen
     assert f"{chosen[0]}x{chosen[1]}" in note
+
+
+def test_a_size_that_nearly_all_pictures_have_is_said() -> None:
+    note = choose_size([(40, 40)] * 296 + [(90, 90)] * 4)[1]
+    assert "as 296 of 300 pictures have it; the others are resized; data.size=N" in note
+    assert "as 9 of 10 pictures have it; the other is resized" in choose_size([(40, 40)] * 9 + [(9, 9)])[1]
 
 
 # ---- what is stored ----

@@ -114,7 +114,7 @@ class Editing(ModelOptions, RecipeOptions):
         self.check_source()
         for path in self.images:
             if not path.exists():
-                raise UserError(f"{path} does not exist: give an image file{similar(path)}")
+                raise UserError(f"{path} does not exist: give an image file{similar(path, Path.is_file)}")
         out = self.out or free(self._default_out())
         _check_out(out, self.force)
         check_device(self.device)

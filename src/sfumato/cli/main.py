@@ -13,7 +13,6 @@ imported when it is named, and the verb imports torch only after its options hav
 
 from __future__ import annotations
 
-import difflib
 import errno
 import keyword
 import os
@@ -28,7 +27,7 @@ from sfumato.cli import habits, launch, signals
 from sfumato.cli.console import discard_stdout, gated, say
 from sfumato.cli.threads import wait_briefly
 from sfumato.config.keys import typed
-from sfumato.errors import UserError, nearest, one_line
+from sfumato.errors import UserError, closest, likely, nearest, one_line
 from sfumato.ranks import Lost
 
 if TYPE_CHECKING:
@@ -173,9 +172,8 @@ def _parsed(words: Sequence[str]) -> Verb:
     if name not in VERBS:
         if known := habits.verb_for(name, rest):
             raise UserError(f"there is no verb '{name}': write {known}")
-        close = difflib.get_close_matches(name.lower(), VERBS, n=1)
         what = "option" if name.startswith("-") else "verb"
-        hint = f"; did you mean '{close[0]}'?" if close else nearest("", VERBS)
+        hint = likely(name, VERBS) or nearest("", VERBS)
         raise UserError(f"unknown {what} '{name}'{hint}")
     name, rest = _sub_verb(name, rest)
     module = module_of(name)
@@ -190,7 +188,7 @@ def _sub_verb(name: str, rest: list[str]) -> tuple[str, list[str]]:
     seconds = [sub.split()[1] for sub in SUB_VERBS if sub.startswith(f"{name} ")]
     if first in seconds:
         return f"{name} {first}", rest[1:]
-    if seconds and not os.path.exists(first) and (close := difflib.get_close_matches(first.lower(), seconds, 1)):
+    if seconds and not os.path.exists(first) and (close := closest(first, seconds)):
         raise UserError(f"{name} has no verb '{first}', and there is no such folder; did you mean '{name} {close[0]}'?")
     return name, rest
 

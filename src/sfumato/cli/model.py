@@ -56,7 +56,7 @@ class ModelOptions:
                 "out"
             )
         if choice not in WEIGHTS and not Path(choice).is_file():
-            hint = nearest(choice, WEIGHTS) if choice.isalpha() else similar(choice)
+            hint = nearest(choice, WEIGHTS) if choice.isalpha() else similar(choice, Path.is_file)
             raise UserError(f"--weights can't be '{choice}': choose {', '.join(WEIGHTS)}, or give a weights file{hint}")
         return choice
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
-import difflib
 import inspect
 import io
 import math
@@ -33,7 +32,7 @@ from tyro.conf import FlagCreatePairsOff, Suppress, arg
 
 from sfumato.cli import habits
 from sfumato.config.keys import SHORT
-from sfumato.errors import UserError, nearest
+from sfumato.errors import UserError, closest, nearest
 
 Flag = Annotated[bool, FlagCreatePairsOff, arg(help_behavior_hint="")]
 """A switch that is off unless given."""
@@ -141,9 +140,26 @@ def parse(verb: type[V] | Family, name: str, words: Sequence[str]) -> V | Verb:
         print(_wrapped(out.getvalue()), end="")
         raise
     if extra:
-        raise UserError(f"{name} does not take '{extra[0]}'; see sfumato {name} --help")
+        see = _with_commas(verb, rest, extra) or f"; see sfumato {name} --help"
+        raise UserError(f"{name} does not take '{extra[0]}'{see}")
     _check_finite(options)
     return dataclasses.replace(options, overrides=overrides) if overrides else options  # type: ignore[type-var]
+
+
+def _metavar(verb: type[Any], flag: str) -> str:
+    """Return how help shows the value of an option that `option` explains; empty for another."""
+    types = {f"--{field.name.rstrip('_').replace('_', '-')}": str(field.type) for field in dataclasses.fields(verb)}
+    match = re.search(r"""option\(["'](.*?)["']\)""", types.get(flag, ""))
+    return match[1] if match else ""
+
+
+def _with_commas(verb: type[Any], words: Sequence[str], extra: Sequence[str]) -> str:
+    """Return what to write where the values of an option are separated by spaces, not by commas; empty elsewhere."""
+    for at, word in enumerate(words):
+        given = words[at + 1 : at + 2 + len(extra)]
+        if "," in _metavar(verb, word) and given[1:] == list(extra) and not any(map(str.isalpha, "".join(given))):
+            return f": write {word} {','.join(given)}"
+    return ""
 
 
 def _check_finite(options: Any) -> None:
@@ -277,8 +293,8 @@ def _hint(name: str, typed: str, value: str | None, words: Sequence[str], flags:
     """Return what an unknown option is here, or the nearest one in spelling; empty where there is neither."""
     if known := habits.answer(name, typed, value, words, flags):
         return f": {known}"
-    close = difflib.get_close_matches(typed.replace("_", "-"), sorted(flags), n=1, cutoff=0.75)
-    return f"; did you mean {close[0]}?" if close else ""
+    close = closest(typed.replace("_", "-").lstrip("-"), sorted(flag.lstrip("-") for flag in flags), 0.75)
+    return f"; did you mean --{close[0]}?" if close else ""
 
 
 class _Text(io.StringIO):
@@ -306,7 +322,8 @@ def _condense(box: str, verb: type[Verb], name: str) -> str:
     if match := re.match(r"Missing from .*?: (\S+)", text):
         return f"{name} needs {match[1]}, for example: {verb.EXAMPLES[0]}"
     if match := re.match(r"Missing value for argument '(\S+?)'", text):
-        return f"{match[1]} needs a value; {help_}"
+        metavar = _metavar(verb, match[1])
+        return f"{match[1]} needs a value{f': {match[1]} {metavar}' if metavar else ''}; {help_}"
     if match := re.match(r"[Ii]nvalid choice '(.*?)' for argument '(\S+)'\. Expected one of \((.*)\)", text):
         choices = re.findall("'(.*?)'", match[3])
         return f"{match[2]} can't be '{match[1]}'{nearest(match[1], choices)}"

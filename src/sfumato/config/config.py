@@ -204,7 +204,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        hint = "" if path.exists() else similar(path)
+        hint = "" if path.exists() else similar(path, Path.is_file)
         raise UserError(f"{path} can't be read: {getattr(error, 'strerror', None) or 'it is not text'}{hint}") from None
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path} is not a TOML file: {error}") from None

@@ -60,7 +60,8 @@ def check_labels(name: str, source: Source) -> None:
     if name in ("none", "source") or any(table.origin == printable(name) for table in layout_of(source).tables):
         return
     if not (path := label_file(name, source)).exists():
-        near = similar(path) or ("" if path.is_absolute() else similar((folder_of(source) or Path(source.name)) / path))
+        beside = path if path.is_absolute() else (folder_of(source) or Path(source.name)) / path
+        near = similar(path, Path.is_file) or similar(beside, Path.is_file)
         raise UserError(
             f"data.labels: there is no '{printable(name)}' in the working folder, nor at the images in "
             f"'{source.name}': give none, source or the path of a CSV or JSON Lines file{printable(near)}"

@@ -123,7 +123,7 @@ def _read(path: Path, read: Callable[[], T]) -> T:
     """Read from a file; errors become `UserError`."""
     if not path.is_file():
         wrong = "is not a file" if path.exists() else "does not exist"
-        raise UserError(f"{path} {wrong}: give an image file{'' if path.exists() else similar(path)}")
+        raise UserError(f"{path} {wrong}: give an image file{'' if path.exists() else similar(path, Path.is_file)}")
     try:
         return read()
     except Unreadable as error:

@@ -92,7 +92,9 @@ def check_extractor(spec: str) -> None:
     if path and not EXTRACTORS[name]:
         raise UserError(f"'{name}' takes no file of weights: write '{name}' alone")
     if path and not Path(path).expanduser().is_file():
-        raise UserError(f"there is no file of weights '{path}': give the path of one that you have{similar(path)}")
+        raise UserError(
+            f"there is no file of weights '{path}': give the path of one that you have{similar(path, Path.is_file)}"
+        )
 
 
 def extract(

@@ -16,6 +16,7 @@ from torch import Tensor
 from sfumato.codec.format import PixelFormat
 from sfumato.config.data import DataConfig
 from sfumato.data import Dataset, open_data
+from sfumato.data.sources.opening import may_be_data
 from sfumato.diffusion.condition import Condition
 from sfumato.diffusion.noise import Purpose, uniform
 from sfumato.errors import UserError, similar
@@ -111,7 +112,7 @@ def _open(model: Model, data: str | None, on_progress: Progress | None) -> Datas
         images = model.data(on_progress=on_progress)
     except UserError as error:
         if is_gone(own := model.data_config().source):
-            hint = similar(own)
+            hint = similar(own, may_be_data)
             raise UserError(f"the model's own images are not at {own} any more: name them with --data{hint}") from None
         raise UserError(f"the model's own images can't be opened ({error}): name them with --data") from None
     alike = (images.shape, images.format) == (model.codec.image_shape, format)

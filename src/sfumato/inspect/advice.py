@@ -153,7 +153,7 @@ def _duplicates(report: Report) -> Iterator[Advice]:
             "mind",
             "exact duplicates",
             f"{plural(exact, 'image')} with the same pixels as another: they count double in training. Exact "
-            "duplicates are always on one side of the split; --fix leaves out all but the first",
+            "duplicates are always on one side of the split; --fix FILE.txt leaves out all but the first",
         )
     if near := sum(len(group) - 1 for group in duplicates.near):
         yield Advice(
@@ -161,12 +161,13 @@ def _duplicates(report: Report) -> Iterator[Advice]:
             "near duplicates",
             f"{plural(near, 'image')} nearly the same as another (saved again, resized, brightened, slightly cropped); "
             f"about {report.across_split():.1f} of {plural(len(duplicates.near), 'group')} will be on both sides of "
-            "the split, where they make the held-out loss look better than it is; --fix leaves out all but the first",
+            "the split, where they make the held-out loss look better than it is; --fix FILE.txt leaves out all but "
+            "the first",
         )
     if pairs := len(duplicates.mirrored):
         many = pairs > SOME * len(report.records)
         text = f"{plural(pairs, 'pair')} of mirror images; with --data.flip true they become duplicates"
-        augmented = ". The set was augmented already, or it shows things from both sides. --fix keeps them"
+        augmented = ". The set was augmented already, or it shows things from both sides. --fix FILE.txt keeps them"
         yield Advice("mind" if many else "good", "mirrored duplicates", text + (augmented if many else ""))
     if not duplicates.exhaustive:
         yield Advice("mind", "duplicates", "only some pairs were compared, because too many images look alike")
@@ -231,7 +232,7 @@ def _contents(report: Report) -> Iterator[Advice]:
         text = f"mean red, green and blue are {red:.0f}, {green:.0f} and {blue:.0f}: samples will have the data's tint"
         yield Advice("good" if apart < TINT else "mind", "colour cast", text)
     if constant:
-        text = f"{plural(constant, 'image')} of a single colour; --fix leaves them out"
+        text = f"{plural(constant, 'image')} of a single colour; --fix FILE.txt leaves them out"
         yield Advice("mind", "single colours", text)
     if 0 < deep < len(r) and report.config.depth == "auto":
         text = f"{plural(deep, 'image')} of 16 bits a channel, which training reads as 8 (--data.depth 16 keeps 16)"

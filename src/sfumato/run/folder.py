@@ -120,7 +120,8 @@ class Run:
     def config_table(self) -> dict[str, Any]:
         """Return the configuration as plain tables, without torch; raises `UserError` where it can't be read."""
         if not self.exists():
-            raise UserError(f"{self.path} is not a run folder: it has no config.toml{similar(self.path)}")
+            hint = similar(self.path, lambda path: Run(path).exists())
+            raise UserError(f"{self.path} is not a run folder: it has no config.toml{hint}")
         try:
             return tomllib.loads(read_regular(self.config_path, MEGABYTE).decode("utf-8"))
         except OSError as error:

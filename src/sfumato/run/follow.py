@@ -112,7 +112,8 @@ class Follower:
 def check(run: Run) -> None:
     """Raise `UserError` for a folder that is no run."""
     if not run.exists() and not run.lock_path.exists():
-        raise UserError(f"{run.path} is not a run folder: give one, such as runs/faces{similar(run.path)}")
+        hint = similar(run.path, lambda path: Run(path).exists())
+        raise UserError(f"{run.path} is not a run folder: give one, such as runs/faces{hint}")
 
 
 def _event(line: bytes) -> Event | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.config.units import parse_count
-from sfumato.errors import UserError, command, nearest, similar
+from sfumato.errors import UserError, command, likely, nearest, similar
 from sfumato.run.folder import WEIGHTS, Run
 
 SHIPPED = ("faces", "fashion", "emoji32")
@@ -102,11 +102,16 @@ def _missing(location: Path) -> UserError:
     if name in BUILTIN:
         own = f"give its run, {trained}" if trained.is_dir() else f"first train one, {command('train', name)}"
         return UserError(f"{name} is a built-in data set, and no model of it comes along: {own}")
-    hint = f"; did you mean '{trained}'?" if trained.is_dir() else similar(location) or nearest(name, SHIPPED)
+    hint = f"; did you mean '{trained}'?" if trained.is_dir() else _near(location)
     return UserError(
         f"{name} does not exist: give a weights file, a run folder that has saved a checkpoint, or a model that comes "
         f"along{hint}"
     )
+
+
+def _near(location: Path) -> str:
+    """What a path that leads nowhere is probably meant to be: a model that comes along, or one at a path."""
+    return likely(str(location), SHIPPED) or similar(location, means_model) or nearest(str(location), SHIPPED)
 
 
 def means_model(path: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from sfumato.config import presets
 from sfumato.config.config import Config, read_toml
 from sfumato.data import Dataset, open_data
 from sfumato.data.mirror import mirror_test_of
+from sfumato.data.sources.opening import may_be_data
 from sfumato.data.store.build import Progress
 from sfumato.errors import UserError, command, similar
 from sfumato.model import load
@@ -115,11 +117,21 @@ def resume(
         raise UserError(
             f"{run.path} is trained on {begun.data.source}, which is not there: "
             f"{command('train', 'PATH', '--run', run.path)} goes on with the same images at another path"
-            f"{similar(where.source)}"
+            f"{similar(where.source, may_be_data)}"
         )
     data = open_together(where, world, on_progress)
+    if where.size is None and (size := _size_of(run)) not in (None, data.shape[1:]):
+        data = open_together(replace(where, size=size), world, on_progress)  # another size would be chosen today
     check_source(config, run, data)
     return config, data, "as this run was begun"
+
+
+def _size_of(run: Run) -> tuple[int, int] | None:
+    """The size of a run's images, by its weights; None before its first checkpoint."""
+    with suppress(UserError):
+        _, height, width = load(run).codec.image_shape
+        return height, width
+    return None
 
 
 def flip_if_allowed(config: Config, data: Dataset) -> tuple[Config, Dataset]:

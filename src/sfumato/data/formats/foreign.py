@@ -50,6 +50,7 @@ _TEXTS = {
 }
 TORCH = "a file of torch.save"
 """The name of torch's own files, which are zip archives too."""
+ZIP = "a zip archive"
 _PICKLE = "save its arrays with numpy.save, since a pickle can run any program"
 _WAY = "save its tensors: numpy.save('x.npy', torch.load(FILE, weights_only=True).numpy())"
 
@@ -79,4 +80,4 @@ def _zipped(first: bytes) -> tuple[str, str]:
         return TORCH, _WAY
     if re.match(rb"[^/]+\.npy", first):
         return "an .npz of arrays", "give its own path"
-    return "a zip archive", ""
+    return ZIP, ""

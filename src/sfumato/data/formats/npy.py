@@ -82,6 +82,8 @@ def mapped(file: File) -> NDArray[Any]:
             if isinstance(file, Path):
                 return np.load(file, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
             return np.lib.format.read_array(stream, allow_pickle=False)  # type: ignore[no-any-return]
+    except Unreadable:
+        raise
     except Exception as error:  # numpy raises many exceptions on a foreign header
         raise Unreadable(f"damaged: {printable(str(error) or type(error).__name__)[:80]}") from None
 
@@ -98,5 +100,7 @@ def check_length(member: IO[bytes], length: int) -> None:
     version = np.lib.format.read_magic(member)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(member)
-    if dtype.hasobject or not math.prod(shape) * dtype.itemsize <= min(length, MOST_BYTES):
-        raise ValueError("an array of objects, or larger than its file")
+    if dtype.hasobject:
+        raise Unreadable("an array of objects, which a pickle holds: save numbers")
+    if not math.prod(shape) * dtype.itemsize <= min(length - member.tell(), MOST_BYTES):
+        raise ValueError("the header promises more than the file holds: it may be cut short")

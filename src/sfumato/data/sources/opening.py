@@ -19,7 +19,7 @@ from itertools import product
 from pathlib import Path
 
 from sfumato.data.formats.decode import header_size
-from sfumato.data.formats.foreign import HEAD, TORCH, foreign
+from sfumato.data.formats.foreign import HEAD, TORCH, ZIP, foreign
 from sfumato.data.sources.archives import is_tar, is_zip, tar_source, zip_source
 from sfumato.data.sources.arrays import array_source, is_array_file
 from sfumato.data.sources.builtin import BUILTIN
@@ -36,8 +36,9 @@ from sfumato.data.sources.published import (
     is_idx,
 )
 from sfumato.data.sources.tables import open_huggingface, parquet_source
-from sfumato.errors import UserError, nearest, similar
+from sfumato.errors import UserError, likely, nearest, similar
 
+_DATA = {"", ".zip", ".npy", ".npz", ".parquet", ".txt", ".gz", ".pt", ".pth", ".bin", ".pkl"}
 _BESIDE = (".json", ".jsonl", ".txt", ".md", ".csv", ".tsv")
 _BRACES = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
 _MOST_SHARDS = 100_000
@@ -71,10 +72,16 @@ def open_source(name: str) -> Source:
             return _several(paths, shown)
     except OSError as error:
         raise UserError(f"'{shown}' cannot be read: {error.strerror or error}") from None
+    near = printable(similar(path, may_be_data))
     if "/" in name or "\\" in name or name.startswith(("~", ".")):
-        raise UserError(f"there is no '{shown}': give a folder of images that exists{printable(similar(path))}")
-    near = printable(similar(path)) or nearest(name, BUILTIN)
+        raise UserError(f"there is no '{shown}': give a folder of images that exists{near}")
+    near = likely(name, BUILTIN) or near or nearest(name, BUILTIN)
     raise UserError(f"there is no folder and no built-in data '{shown}'{near}")
+
+
+def may_be_data(path: Path) -> bool:
+    """Return whether a path is a folder, or a file that is called as one of images is."""
+    return path.is_dir() or (path.is_file() and (is_tar(path) or path.suffix.lower() in _DATA))
 
 
 def _folder(path: Path) -> Source:
@@ -115,9 +122,12 @@ def _file(path: Path) -> Source:
     if not path.is_file():
         raise UserError(f"'{printable(str(path))}' is neither a file nor a folder: give {KINDS}")
     with path.open("rb") as file:
-        name, way = foreign(file.read(HEAD)) or ("a file of an unsupported kind", "")
+        head = file.read(HEAD)
+    name, way = foreign(head) or ("a file of an unsupported kind", "")
     if is_zip(path) and name != TORCH:
         return zip_source(path)
+    if name == ZIP:  # the list of the members is at the end
+        name, way = "a zip archive that is damaged or cut short", "its end is missing; copy or download it again"
     if path.suffix.lower() == SUFFIX:
         return list_source(path)
     with suppress(Unreadable):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,8 @@ from sfumato.data.sources.protocol import Source, Unreadable
 
 SIDES = (8, 12, 16, 24, 32, 48, 64)
 """The sides to choose from where the user gives no size."""
+NEARLY_ALL = 0.9
+"""The fraction of the pictures from which on their common size is kept, and the others are resized to it."""
 MOST_HEADERS = 10_000
 """The size is chosen from those of at most this many pictures, evenly spaced."""
 
@@ -19,14 +22,23 @@ MOST_HEADERS = 10_000
 def choose_size(sizes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], str]:
     """Choose the size of training images from those of the pictures; returns it, and a sentence with the reason.
 
-    Pictures that are all of one size of at most 64 keep it. Strips and signals, whose median height or width is below 8
-    and less than half the other, keep both medians. Else the square is taken whose side is the largest of `SIDES` that
-    the median of the pictures' shorter sides reaches; below 8, that median itself, and never 1.
+    Where nearly all pictures have one size of at most 64, it is kept, and the others are resized to it. Strips and
+    signals, whose median height or width is below 8 and less than half the other, keep both medians. Else the square is
+    taken whose side is the largest of `SIDES` that the median of the pictures' shorter sides reaches; below 8, that
+    median itself, and never 1.
     """
     first = sizes[0]
     alike = all(size == first for size in sizes)
-    if alike and max(first) <= SIDES[-1]:
-        return first, f"size {first[0]}x{first[1]} (height x width): every picture has it"
+    common, count = Counter(sizes).most_common(1)[0]
+    if count >= NEARLY_ALL * len(sizes) and max(common) <= SIDES[-1]:
+        what = f"size {common[0]}x{common[1]} (height x width)"
+        if alike:
+            return common, f"{what}: every picture has it"
+        rest = "the other is" if len(sizes) - count == 1 else "the others are"
+        return (
+            common,
+            f"{what}, as {count:,} of {len(sizes):,} pictures have it; {rest} resized; data.size=N sets another",
+        )
     height, width = (min(LARGEST_SIDE, int(np.median(sides))) for sides in zip(*sizes, strict=True))
     if min(height, width) < SIDES[0] and 2 * min(height, width) < max(height, width):
         longest = max(map(max, sizes))

@@ -28,7 +28,9 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], str]:
     """Return a file's tensors by name, and the SHA-256 of the file; raises `UserError` where there is no such file, or
     it holds anything but named tensors."""
     if not path.is_file():
-        raise UserError(f"there is no file of weights '{path}': give the path of one that you have{similar(path)}")
+        raise UserError(
+            f"there is no file of weights '{path}': give the path of one that you have{similar(path, Path.is_file)}"
+        )
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
