@@ -229,7 +229,8 @@ def test_labels_by_name_number_or_all(sfumato: Command, labelled: Path) -> None:
         ("RUN --device tpu", "--device can't be 'tpu'"),
         ("nowhere", "nowhere does not exist"),
         ("full", "full has no weights yet"),
-        ("file.png", "file.png is not a weights file but a text file: give a run folder"),
+        ("file.png", "file.png is not a readable weights file"),
+        ("inst.log", "inst.log is not a weights file but a text file: give a run folder"),
         ("short.safetensors", "short.safetensors is not a readable weights file"),
         ("flipped.safetensors", "flipped.safetensors is damaged"),
         ("file.png --raw", "--weights raw chooses between the weights of a run"),
@@ -242,6 +243,7 @@ def test_a_mistake_is_one_line_and_changes_nothing(
     (tmp_path / "full" / "x").touch()
     (tmp_path / "file.png").write_bytes(b"\x80\x04K\x01.")
     (tmp_path / "grid.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(64))
+    (tmp_path / "inst.log").write_text("Collecting torch\n" * 9)
     (tmp_path / "page.html").write_text("<!DOCTYPE html><title>x</title>")
     content = bytearray((labelled / "weights" / "ema.safetensors").read_bytes())
     (tmp_path / "short.safetensors").write_bytes(content[:-100])
