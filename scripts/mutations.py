@@ -1642,6 +1642,20 @@ MUTATIONS = [
         "tests/train/test_trouble.py",
     ),
     M(
+        "resume: images in another size than the run's",
+        "train/choose.py",
+        "if where.size is None and (size := _size_of(run)) not in (None, data.shape[1:]):",
+        "if where.size is None and (size := _size_of(run)) in ():",
+        "tests/cli/test_train.py",
+    ),
+    M(
+        "hints: swapped neighbours are two mistakes",
+        "errors.py",
+        "row[j] = min(row[j], older[j - 2] + 1)",
+        "row[j] = min(row[j], older[j - 2] + 2)",
+        "tests/cli/test_mistyped.py",
+    ),
+    M(
         "weights: values that are not finite are taken",
         "weights.py",
         "if not all(tensor.isfinite().all() for tensor in tensors.values()):",

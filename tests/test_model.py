@@ -136,7 +136,7 @@ def test_foreign_files_are_refused_and_nothing_of_them_is_run(tmp_path):
     path.write_bytes(pickle.dumps(Bomb()))
     refused(path, "readable")
     torch.save({"a": torch.zeros(3)}, path)
-    refused(path, "is a ZIP archive")
+    refused(path, "is not a weights file but a ZIP archive")
     safetensors.torch.save_file({"a": torch.zeros(3)}, path)
     refused(path, "not written by sfumato")
     safetensors.torch.save_file({"a": torch.zeros(3)}, path, {"format": "pt"})
