@@ -324,5 +324,5 @@ def test_a_terminal_is_told_from_the_beginning_what_is_loaded_and_at_the_end_whi
 def test_guidance_of_a_model_without_labels_needs_another_model(refused: Callable[..., str], plain: Path) -> None:
     said = refused("sample", plain, "--guidance", 2)
     assert "--guidance needs a model that was trained with labels" in said
-    assert "sfumato train DATA --labels source" in said
+    assert "train another with --labels source, or leave --guidance out" in said
     assert "--label," not in said

@@ -93,7 +93,7 @@ def condition_of(model: Model, label: str | None, guided: bool, usual: bool = Fa
     if guided and condition is None and model.vocabulary is None:
         raise UserError(
             "--guidance needs a model that was trained with labels, and this one was trained without: train another "
-            "(sfumato train DATA --labels source), or leave --guidance out"
+            "with --labels source, or leave --guidance out"
         )
     if guided and condition is None:
         raise UserError("--guidance needs a condition to guide towards: give --label, or --weak (sample only)")
